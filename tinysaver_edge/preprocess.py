@@ -281,9 +281,7 @@ class Preprocessor:
             if buffer is None:
                 buffer = self._buffers[half] = np.empty((*half, 3), np.uint8)
             even = frame[: half[0] * 2, : half[1] * 2]
-            self._cv2.resize(
-                even, half[::-1], dst=buffer, interpolation=self._cv2.INTER_AREA
-            )
+            self._cv2.resize(even, half[::-1], dst=buffer, interpolation=self._cv2.INTER_AREA)
             frame = buffer
         return frame
 

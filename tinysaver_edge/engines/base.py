@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from tinysaver_edge.errors import DescriptionError, EngineError, ModelError
 from tinysaver_edge.outputs import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Precision(str, Enum):
@@ -109,7 +111,7 @@ class Engine(ABC):
         *,
         preprocess: Preprocess,
         output: OutputFormat,
-        options: EngineOptions = EngineOptions(),  # noqa: B008 - a frozen value
+        options: EngineOptions = EngineOptions(),
     ) -> None:
         if not model.is_file():
             raise ModelError(f"model {model}: no such file")

@@ -75,7 +75,7 @@ class ModelSignature:
 
 
 class Engine(ABC):
-    """Runs one model. Subclasses fill in `_load`, `_run` and, where needed, `_release`.
+    """Runs one model. Subclasses fill in `_load`, `_run` and `_release`.
 
     One thread at a time may call `infer`; a `Cascade` sees to that. An engine is a context manager
     and `close` may be called any number of times.
@@ -137,8 +137,9 @@ class Engine(ABC):
     def _run(self, batch: Batch) -> NDArray[Any]:
         """Run the model on a batch of a size that it takes; return its raw output, 2-D."""
 
+    @abstractmethod
     def _release(self) -> None:
-        """Let go of what `_load` built. The default drops nothing."""
+        """Let go of what `_load` built."""
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
         """Answer a batch.

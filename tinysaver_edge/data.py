@@ -271,15 +271,23 @@ def decode_image(data: bytes) -> Frame | None:
         frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
-    return frame  # type: ignore[no-any-return]
+    return frame
 
 
 def _is_truncated(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data[2:]
+        return data.find(b"\xff\xd9", _jpeg_scan_start(data)) < 0
     if data.startswith(b"\x89PNG"):
         return b"IEND" not in data[-64:]
     return not data
+
+
+def _jpeg_scan_start(data: bytes) -> int:
+    """Return where a JPEG's own picture begins, past any thumbnail in its headers."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return place
 
 
 def class_indices(
@@ -339,12 +347,8 @@ def _named_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int
     loose: dict[str, int] = {}
     for index, label in enumerate(labels):
         loose.setdefault(_loosely(label), index)
-    found = {}
-    for name in names:
-        index = exact.get(name, loose.get(_loosely(name)))
-        if index is not None:
-            found[name] = index
-    return found
+    places = {name: exact.get(name, loose.get(_loosely(name))) for name in names}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def _loosely(label: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import DescriptionError, EngineError, ModelError
-from tinysaver_edge.outputs import OutputFormat
+from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
 if TYPE_CHECKING:

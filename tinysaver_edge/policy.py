@@ -77,13 +77,15 @@ class Policy:
             StagePolicy(
                 model=stage.model.name,
                 macs=stage.model.macs,
-                score=stage.score and get_score(stage.score.name, stage.score.parameters),
+                score=None
+                if stage.score is None
+                else get_score(stage.score.name, stage.score.parameters),
                 threshold=stage.threshold,
             )
             for stage in manifest.stages
         )
         fusion = manifest.fusion
-        return cls(stages, fusion and get_fusion(fusion.name, fusion.parameters))
+        return cls(stages, None if fusion is None else get_fusion(fusion.name, fusion.parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def replay(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
     for position in policy.asked[:-1]:
         stage = policy.stages[position]
         assert stage.score is not None
+        assert stage.threshold is not None
         here = outputs[position].subset(pending)
         score = stage.score(here)
         if previous is None:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._version import __version__
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry, write_bundle
-from tinysaver_edge.calibrate.artefact import Artefact
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.gather import Gathered
 from tinysaver_edge.calibrate.golden import make_golden

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.artefact import Artefact, prepare
-from tinysaver_edge.calibrate.measure import measure
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
+from tinysaver_edge.calibrate.prepare import prepare
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.errors import DataError, InputError, RecordError
+from tinysaver_edge.measure import measure
 from tinysaver_edge.progress import Progress
-from tinysaver_edge.records import Record, load_record, record_names
+from tinysaver_edge.records import Record, load_record, read_labels, record_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def from_images(
     labels = class_indices(data.samples, labels=names, classes=classes, path=data.path)
     if names is None:
         names = _folder_names(data, labels, classes)
-    costs = {artefact.name: artefact.macs for artefact in artefacts}
+    costs = {one.name: one.macs for one in artefacts if one.macs is not None}
     problem, kept = _problem(records, costs, labels, data.groups)
     warnings = [
         f"{len(labels) - len(kept)} of {len(labels)} images could not be read and were left out: "
@@ -143,25 +144,6 @@ def _problem(
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
     return (problem.subset(kept) if skipped else problem), kept
-
-
-def read_labels(path: Path) -> NDArray[np.int64]:
-    """Read the true classes of records.
-
-    Raises:
-        RecordError: the file is missing, damaged or not one whole number a sample.
-    """
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RecordError(f"labels {path}: missing or not an .npy file ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1:
-        raise RecordError(f"labels {path}: expected one class a sample, (n,)")
-    if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
-        raise RecordError(
-            f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
-        )
-    return labels.astype(np.int64)
 
 
 def read_macs(path: Path) -> dict[str, float]:

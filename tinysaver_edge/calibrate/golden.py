@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry
-from tinysaver_edge.calibrate.artefact import Artefact
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import MissingDependencyError

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.calibrate.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 
 if TYPE_CHECKING:
     from tinysaver_edge.models.description import ModelDescription

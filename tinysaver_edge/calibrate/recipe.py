@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge.calibrate.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InputError, RecipeError
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.models.description import description_from, find_description
 from tinysaver_edge.resources import calibration_dir
 
@@ -136,7 +136,9 @@ class Settings:
     def _records(self) -> RecordInput:
         for name in ("labels", "macs", "large", "savers"):
             if not getattr(self, name):
-                raise InputError(f"records need --{name.removesuffix('s') if name == 'savers' else name} as well")
+                raise InputError(
+                    f"records need --{name.removesuffix('s') if name == 'savers' else name} as well"
+                )
         assert self.records is not None
         assert self.labels is not None
         assert self.macs is not None

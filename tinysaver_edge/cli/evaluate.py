@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.bundle import Bundle
-from tinysaver_edge.calibrate.evaluate import evaluate_images, evaluate_records
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate import show_figures
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.evaluation import evaluate_images, evaluate_records
 
 
 @click.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.artefact import Artefact
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, ModelError

@@ -1,4 +1,4 @@
-"""Artefact: a model as it will ship, prepared before anything is measured on it."""
+"""Artefact: a model as it ships, with all that is needed to run it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tinysaver_edge.engines.base import Engine, EngineOptions, Precision, finite_or_raise
-from tinysaver_edge.engines.registry import create_engine, engine_for
-from tinysaver_edge.errors import DescriptionError
+from tinysaver_edge.engines.base import Engine, EngineOptions, Precision
+from tinysaver_edge.engines.registry import create_engine
+from tinysaver_edge.errors import BundleError, DescriptionError
 from tinysaver_edge.files import sha256_of
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.plan import ModelFile
+    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.manifest import ModelEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Artefact:
     output: OutputFormat
     engine: str
     options: EngineOptions
-    macs: float
+    macs: float | None
     parameters: int | None
     labels: tuple[str, ...] | None
 
@@ -91,67 +90,64 @@ def combined_sha256(files: tuple[Path, ...]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
-    """Bring a model into the form it will ship in, and run it once.
+def bundled_artefacts(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    cache_dir: Path | None = None,
+    allow_fallback: bool = False,
+) -> list[Artefact]:
+    """Return the models of a bundle, one a stage.
 
     Args:
-        model: its file and description.
-        folder: where prepared files go.
-        embed: fold colour order, scale, layout and type into its graph where that can be done.
+        bundle: an open bundle.
+        threads: processor threads for one inference; None leaves it to the engines.
+        cache_dir: folder for compiled models, or None.
+        allow_fallback: where a device is missing, run on the CPU.
 
     Raises:
-        ModelError: the file cannot be read, or answers NaN.
-        DescriptionError: the description does not fit the file.
-        EngineError: no engine here runs such files.
+        BundleError: it was made from records and holds no models.
     """
-    from tinysaver_edge.models.embed import embed as embed_into
-    from tinysaver_edge.models.macs import count_macs
+    if not bundle.has_models:
+        names = ", ".join(stage.model.name for stage in bundle.manifest.stages)
+        raise BundleError(
+            f"bundle {bundle.path}: made from records, it names models ({names}) but holds none; "
+            f"calibrate with the model files to run it"
+        )
+    labels = bundle.manifest.labels
+    return [
+        _bundled(
+            bundle,
+            stage.model,
+            EngineOptions(
+                device=stage.model.device,
+                precision=Precision(stage.model.precision or Precision.FLOAT32),
+                threads=threads,
+                cache_dir=cache_dir,
+                allow_fallback=allow_fallback,
+            ),
+            labels=None if labels is None else tuple(labels),
+        )
+        for stage in bundle.manifest.stages
+    ]
 
-    said = model.description
-    check_name(said.name)
-    resize = said.preprocess.resize
-    counted = count_macs(model.path, (resize.height, resize.width))
-    files, preprocess, output = _model_files(model.path), said.preprocess, said.output
-    if embed:
-        embedded = embed_into(model.path, said, folder)
-        files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
-    artefact = Artefact(
-        name=said.name,
+
+def _bundled(
+    bundle: Bundle, model: ModelEntry, options: EngineOptions, *, labels: tuple[str, ...] | None
+) -> Artefact:
+    if model.preprocess is None or model.engine is None:
+        raise BundleError(f"bundle {bundle.path}: {model.name} has no preprocessing or engine")
+    files = tuple(bundle.file(entry) for entry in model.files)
+    return Artefact(
+        name=model.name,
         files=files,
         sha256=combined_sha256(files),
-        source_sha256=combined_sha256(_model_files(model.path)),
-        preprocess=preprocess,
-        output=output,
-        engine=model.engine or said.engine or engine_for(files[0], device=said.device),
-        options=EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32),
-        macs=float(counted.macs) if said.macs is None else said.macs,
-        parameters=counted.params,
-        labels=None,
+        source_sha256=model.source_sha256 or "",
+        preprocess=model.preprocess,
+        output=model.output or OutputFormat(),
+        engine=model.engine,
+        options=options,
+        macs=model.macs,
+        parameters=model.parameters,
+        labels=labels,
     )
-    return replace(artefact, labels=said.class_labels(_classes(artefact)))
-
-
-def _classes(artefact: Artefact) -> int:
-    """Run the model once, so that what cannot work fails before anything is measured."""
-    with artefact.open() as engine:
-        blank = np.zeros(
-            artefact.preprocess.shape(1), np.dtype(artefact.preprocess.format.dtype)
-        )
-        logits = engine.infer(blank)
-        finite_or_raise(logits, model=artefact.name, where="a black frame")
-        return int(logits.shape[1])
-
-
-def check_name(name: str) -> None:
-    """Refuse a model name that cannot be a file name.
-
-    Raises:
-        DescriptionError: it is empty or holds a slash.
-    """
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise DescriptionError(f"model name {name!r} cannot be a file name: choose another")
-
-
-def _model_files(model: Path) -> tuple[Path, ...]:
-    weights = model.with_suffix(".bin")
-    return (model, weights) if model.suffix == ".xml" and weights.is_file() else (model,)

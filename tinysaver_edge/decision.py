@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class Source(str, Enum):
@@ -24,7 +24,8 @@ class Source(str, Enum):
     FALLBACK = "fallback"
 
 
-class FrameId(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FrameId:
     """Which frame a decision is about.
 
     Attributes:
@@ -36,7 +37,8 @@ class FrameId(NamedTuple):
     sequence: int
 
 
-class StageRef(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StageRef:
     """Which stage answered: its position in the cascade, from 0, and its model's name."""
 
     index: int

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.errors import DescriptionError, EngineError, ModelError
-from tinysaver_edge.outputs import OutputFormat
+from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ class EngineOptions:
     threads: int | None = None
     cache_dir: Path | None = None
     allow_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads}: an engine needs at least 1")
+
+
+DEFAULT_OPTIONS = EngineOptions()
+"""On the CPU, in float32, on as many threads as the engine likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class Engine(ABC):
         *,
         preprocess: Preprocess,
         output: OutputFormat,
-        options: EngineOptions = EngineOptions(),
+        options: EngineOptions = DEFAULT_OPTIONS,
     ) -> None:
         if not model.is_file():
             raise ModelError(f"model {model}: no such file")
@@ -125,9 +133,29 @@ class Engine(ABC):
         self.fell_back = False
         self._closed = False
         self.device, self.signature = self._load()
-        check_signature(self.signature, preprocess, model=model)
+        try:
+            check_signature(self.signature, preprocess, model=model)
+        except DescriptionError:
+            self.close()
+            raise
         self._sample_shape = preprocess.shape(1)[1:]
         self._dtype = np.dtype(preprocess.format.dtype)
+
+    @classmethod
+    def inspect(cls, model: Path) -> ModelSignature:
+        """Read a file's signature without a description.
+
+        Raises:
+            MissingDependencyError: the engine's package is not installed.
+            ModelError: the file is missing, truncated or not of a kind this engine reads.
+            EngineError: this engine cannot look into files.
+        """
+        raise EngineError(f"engine {cls.name} cannot inspect {model}: it only runs models")
+
+    @classmethod
+    def accepts_device(cls, device: str) -> bool:
+        """Whether a device's name is one of this engine's vocabulary, be it there or not."""
+        return True
 
     @abstractmethod
     def _load(self) -> tuple[str, ModelSignature]:
@@ -137,7 +165,7 @@ class Engine(ABC):
     def _run(self, batch: Batch) -> NDArray[Any]:
         """Run the model on a batch of a size that it takes; return its raw output, 2-D."""
 
-    def _release(self) -> None:
+    def _release(self) -> None:  # noqa: B027 - optional to fill in
         """Let go of what `_load` built. The default drops nothing."""
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
@@ -159,6 +187,8 @@ class Engine(ABC):
                 f"{self.model.name} takes batches (n, {', '.join(map(str, self._sample_shape))}) "
                 f"of {self._dtype}, got {batch.shape} of {batch.dtype}"
             )
+        if not len(batch):
+            raise EngineError(f"{self.model.name}: the batch is empty")
         fixed = self.signature.batch_size
         if fixed is None or fixed == len(batch):
             return self.output.to_logits(self._run(batch))
@@ -167,8 +197,6 @@ class Engine(ABC):
     def _infer_in_parts(self, batch: Batch, fixed: int) -> NDArray[np.float32]:
         """Run a model of fixed batch size on any number of samples, the last part padded."""
         samples = len(batch)
-        if not samples:
-            raise EngineError(f"{self.model.name}: the batch is empty")
         parts = []
         for start in range(0, samples, fixed):
             part = batch[start : start + fixed]

@@ -1,0 +1,1 @@
+"""Offline: measure candidate models and decide which may answer, and when."""

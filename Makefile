@@ -13,13 +13,14 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # The light suite runs on each of these that is found, by name or among pyenv's.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 
-.PHONY: help demo test lint test-all-pythons clean
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
 	@echo "make test              install the development tools, lint, check types, run every test"
 	@echo "make lint              ruff, mypy, import-linter"
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
+	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
@@ -64,8 +65,16 @@ test-all-pythons:
 	if [ -n "$$missing" ]; then echo "not here, not tried: Python$$missing"; fi; \
 	if [ -n "$$failed" ]; then echo "failed on: Python$$failed" >&2; exit 1; fi
 
-.PHONY: test-light
 test-light: $(VENV)/.development
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# Not on the newest Python: the oldest versions have no wheels for it.
+test-lowest:
+	@$(MAKE) --no-print-directory VENV=.venv-lowest test-light-lowest
+
+test-light-lowest: | $(BIN)/pip
+	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 clean:

@@ -63,14 +63,16 @@ def figures(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64
         InputError: outputs and stages do not match.
     """
     replayed = replay(policy, outputs)
-    right = [float((one.predictions == labels).mean()) for one in (outputs[0], outputs[-1])]
-    cascade = float((replayed.predictions == labels).mean())
+    samples = len(labels)
+    saver, large = (int((one.predictions == labels).sum()) for one in (outputs[0], outputs[-1]))
+    cascade = int((replayed.predictions == labels).sum())
     return Figures(
-        samples=len(labels),
-        accuracy_saver=right[0],
-        accuracy_large=right[1],
-        accuracy_cascade=cascade,
-        drop_points=100.0 * (right[1] - cascade),
+        samples=samples,
+        accuracy_saver=saver / samples,
+        accuracy_large=large / samples,
+        accuracy_cascade=cascade / samples,
+        # Of counts, so that a bound that is a whole number of samples is met exactly.
+        drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
         cost_macs_ratio=cost_ratio(policy, replayed),
     )

@@ -106,14 +106,7 @@ def from_records(given: RecordInput) -> Gathered:
             raise InputError(f"macs {given.macs}: no row for model {name}; rows there: {known}")
     records = [load_record(given.records, name) for name in (given.large, *names)]
     problem, kept = _problem(records, costs, labels, None)
-    truncated = [record.name for record in records if record.outputs.truncated]
-    warnings = []
-    if truncated:
-        width = records[0].outputs.width
-        warnings.append(
-            f"records hold the best {width} classes only: scores over all classes are truncated"
-        )
-    return Gathered(problem, {}, None, kept, tuple(warnings))
+    return Gathered(problem, {}, None, kept, ())
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:

@@ -47,10 +47,10 @@ class OpenVinoEngine(Engine):
     @classmethod
     def inspect(cls, model: Path) -> ModelSignature:
         """Read a file's signature, without compiling it."""
-        return model_signature(model, read_model(_core(), model))
+        return model_signature(model, read_model(open_core(), model))
 
     def _load(self) -> tuple[str, ModelSignature]:
-        core = _core()
+        core = open_core()
         graph = read_model(core, self.model)
         signature = model_signature(self.model, graph)
         device = self.options.device or "CPU"
@@ -63,7 +63,7 @@ class OpenVinoEngine(Engine):
             options = EngineOptions(threads=self.options.threads, cache_dir=self.options.cache_dir)
             compiled = _compile(core, graph, device, options, model=self.model)
         self._request = compiled.create_infer_request()
-        self._output = _port_of(compiled.outputs, signature.output_name)
+        self._output = port_of(compiled.outputs, signature.output_name)
         self._tensor = _import().Tensor
         self._bound: Batch | None = None
         return device, signature
@@ -122,7 +122,12 @@ def _import() -> OpenVino:
     return openvino
 
 
-def _core() -> Core:
+def open_core() -> Core:
+    """Return a core of its own: cheap, and settings made on it reach nobody else.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+    """
     return _import().Core()
 
 
@@ -236,7 +241,8 @@ def _name(port: Port) -> str:
     return min(names) if names else str(port.get_node().get_friendly_name())
 
 
-def _port_of(ports: Iterable[Port], name: str) -> Port:
+def port_of(ports: Iterable[Port], name: str) -> Port:
+    """Return the one of several inputs or outputs that a signature names."""
     return next(port for port in ports if _name(port) == name)
 
 

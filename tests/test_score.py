@@ -11,7 +11,7 @@ from tinysaver_edge.score import Head, Margin, Score, get_score, registry, score
 PARAMETERS = {
     "maxlogit_pnorm": {"p": 3.0},
     "msp_temperature": {"temperature": 1.7},
-    "head": {"help": [0.1 * i for i in range(11)], "harm": [-0.05 * i for i in range(11)]},
+    "head": {"help": [1.0, -2.0, -0.5, 0.3, 0.2], "harm": [-3.0, 0.4, 0.2, -0.1, 0.6]},
 }
 BUILT_IN = ["msp", "margin", "entropy", "doctor", "maxlogit_pnorm", "msp_temperature", "head"]
 NEED_LOGITS = {"maxlogit_pnorm", "msp_temperature"}
@@ -41,8 +41,8 @@ def reference(name, z):
         return centred.max() / (np.abs(centred) ** 3.0).sum() ** (1 / 3.0)
     if name == "msp_temperature":
         return 1 / np.exp((z - z.max()) / 1.7).sum()
-    logs = np.log(np.maximum(p[:5], 1e-7))
-    features = [1.0, *logs, *(logs[:-1] - logs[1:]), (p[:5] * logs).sum()]
+    entropy = (p[:5] * np.log(p[:5])).sum()
+    features = [1.0, p[0] - p[1], p[0], np.log(max(1 - p[0], 1e-6)), entropy]
     chances = [1 / (1 + np.exp(-np.dot(features, PARAMETERS["head"][k]))) for k in ("help", "harm")]
     return chances[1] - chances[0]
 
@@ -136,8 +136,8 @@ def test_names_list_the_built_in_scores():
         ("maxlogit_pnorm", {"p": float("inf")}, "p is inf"),
         ("msp_temperature", {"temperature": "hot"}, "temperature is 'hot'"),
         ("entropy", {"depth": 0}, "depth is 0"),
-        ("head", {"help": [1.0], "harm": [1.0]}, "expected 11"),
-        ("head", {"help": [None] * 11, "harm": [1.0] * 11}, "help is None"),
+        ("head", {"help": [1.0], "harm": [1.0]}, "expected 5 of each"),
+        ("head", {"help": [None] * 5, "harm": [1.0] * 5}, "help is None"),
     ],
     ids=str,
 )

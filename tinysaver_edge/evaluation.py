@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.data import class_indices, open_data
+from tinysaver_edge.errors import RecordError
+from tinysaver_edge.files import default_cache_dir
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, measure
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, Replay, replay
+from tinysaver_edge.progress import SILENT, Progress
+from tinysaver_edge.records import load_record, read_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +63,16 @@ def figures(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64
         InputError: outputs and stages do not match.
     """
     replayed = replay(policy, outputs)
-    right = [float((one.predictions == labels).mean()) for one in (outputs[0], outputs[-1])]
-    cascade = float((replayed.predictions == labels).mean())
+    samples = len(labels)
+    saver, large = (int((one.predictions == labels).sum()) for one in (outputs[0], outputs[-1]))
+    cascade = int((replayed.predictions == labels).sum())
     return Figures(
-        samples=len(labels),
-        accuracy_saver=right[0],
-        accuracy_large=right[1],
-        accuracy_cascade=cascade,
-        drop_points=100.0 * (right[1] - cascade),
+        samples=samples,
+        accuracy_saver=saver / samples,
+        accuracy_large=large / samples,
+        accuracy_cascade=cascade / samples,
+        # Of counts, so that a bound that is a whole number of samples is met exactly.
+        drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
         cost_macs_ratio=cost_ratio(policy, replayed),
     )
@@ -87,3 +99,88 @@ def cost_ratio(policy: Policy, replayed: Replay) -> float | None:
         if cost is not None
     )
     return total / large
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished bundle's figures.
+
+    Attributes:
+        figures: the seven figures.
+        warnings: what the user should know.
+    """
+
+    figures: Figures
+    warnings: tuple[str, ...]
+
+
+def evaluate_images(
+    bundle: Bundle,
+    data_path: Path,
+    *,
+    skip_limit: float = DEFAULT_SKIP_LIMIT,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Run every stage of a bundle over labelled images and measure its policy on the answers.
+
+    Args:
+        bundle: an open bundle with models.
+        data_path: folder, .zip or table of labelled images.
+        skip_limit: share of images that may be unreadable.
+        progress: hears of each image.
+
+    Raises:
+        BundleError: the bundle holds no models.
+        DataError: the images or labels do not fit.
+        EngineError: a model cannot be run here.
+    """
+    artefacts = bundled_artefacts(bundle, cache_dir=default_cache_dir())
+    with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
+        records = [
+            measure(
+                artefact,
+                data,
+                Path(folder),
+                fingerprint="",
+                skip_limit=skip_limit,
+                progress=progress,
+            )
+            for artefact in artefacts
+        ]
+        labels = class_indices(
+            data.samples,
+            labels=bundle.manifest.labels,
+            classes=records[-1].outputs.width,
+            path=data.path,
+        )
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    outputs = [record.outputs.subset(kept) for record in records]
+    warnings = [f"{len(skipped)} images could not be read and were left out"] if skipped else []
+    found = figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept])
+    return Evaluation(found, tuple(warnings))
+
+
+def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluation:
+    """Measure a bundle's policy on records of its models.
+
+    Args:
+        bundle: an open bundle, with or without models.
+        folder: holds a record for every stage's model.
+        labels_path: ``.npy`` of the true classes.
+
+    Raises:
+        RecordError: a record or the labels are missing, damaged or of different lengths.
+    """
+    labels = read_labels(labels_path)
+    records = [load_record(folder, stage.model.name) for stage in bundle.manifest.stages]
+    for record in records:
+        if record.outputs.samples != len(labels):
+            raise RecordError(
+                f"record {record.name} holds {record.outputs.samples} samples, "
+                f"labels {labels_path} {len(labels)}: both must be of the same images"
+            )
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    outputs = [record.outputs.subset(kept) for record in records]
+    return Evaluation(figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept]), ())

@@ -93,12 +93,13 @@ class GoldenEntry(_Strict):
         frames: lossless pictures, in order.
         answers: ``.npz`` with, for stage i, ``input_i`` (resized frames, uint8) and ``logits_i``,
             and the final ``index`` and ``source``.
-        tolerance: largest difference of a probability that counts as agreement.
+        tolerances: for each stage, the largest difference of a probability that counts as
+            agreement.
     """
 
     frames: list[FileEntry]
     answers: FileEntry
-    tolerance: float
+    tolerances: list[float]
 
 
 class Manifest(_Strict):

@@ -26,6 +26,8 @@ class OutputFormat:
     Attributes:
         kind: logits, or probabilities (softmax already applied).
         class_offset: leading outputs that are no class of the user's, 1 for a background class.
+        class_order: outputs, counted after the offset, in the order of the bundle's labels; None
+            where they are in that order already.
         quantization_scale: real value of one step of an integer output; 1/256 where an integer
             output holds probabilities and nothing else is said.
         quantization_zero_point: the integer that stands for zero; where nothing is said, the
@@ -34,6 +36,7 @@ class OutputFormat:
 
     kind: OutputKind = OutputKind.LOGITS
     class_offset: int = 0
+    class_order: tuple[int, ...] | None = None
     quantization_scale: float | None = None
     quantization_zero_point: int | None = None
 
@@ -50,6 +53,8 @@ class OutputFormat:
         values = self._dequantize(raw)
         if self.class_offset:
             values = values[:, self.class_offset :]
+        if self.class_order is not None:
+            values = values[:, self.class_order]
         if self.kind is OutputKind.LOGITS:
             return values
         return np.log(np.maximum(values, np.float32(SMALLEST_PROBABILITY)))

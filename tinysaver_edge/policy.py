@@ -14,7 +14,7 @@ from tinysaver_edge.outputs import Outputs
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
-    from tinysaver_edge.manifest import Manifest
+    from tinysaver_edge.manifest import Manifest, StageEntry
     from tinysaver_edge.score import Score
 
 
@@ -86,6 +86,18 @@ class Policy:
         )
         fusion = manifest.fusion
         return cls(stages, None if fusion is None else get_fusion(fusion.name, fusion.parameters))
+
+
+def _stage_policy(stage: StageEntry) -> StagePolicy:
+    from tinysaver_edge.score import get_score
+
+    score = stage.score
+    return StagePolicy(
+        model=stage.model.name,
+        macs=stage.model.macs,
+        score=None if score is None else get_score(score.name, score.parameters),
+        threshold=stage.threshold,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,3 +250,22 @@ def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:
     except RecordError:
         return None
     return record if record.key == key else None
+
+
+def read_labels(path: Path) -> NDArray[np.int64]:
+    """Read the true classes of records.
+
+    Raises:
+        RecordError: the file is missing, damaged or not one whole number a sample.
+    """
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RecordError(f"labels {path}: missing or not an .npy file ({error})") from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1:
+        raise RecordError(f"labels {path}: expected one class a sample, (n,)")
+    if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
+        raise RecordError(
+            f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
+        )
+    return labels.astype(np.int64)

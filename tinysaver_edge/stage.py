@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.engines.base import Engine, EngineOptions, Precision, finite_or_raise
-from tinysaver_edge.engines.registry import create_engine
-from tinysaver_edge.errors import BundleError
+from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.engines.base import Engine, finite_or_raise
 from tinysaver_edge.files import default_cache_dir
-from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Preprocessor
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
-    from tinysaver_edge.manifest import ModelEntry
 
 
 class Stage:
@@ -90,44 +87,21 @@ def load_stages(
         EngineError: an engine, device or precision is not to be had here.
         MissingDependencyError: an engine's package is not installed.
     """
-    if not bundle.has_models:
-        names = ", ".join(stage.model.name for stage in bundle.manifest.stages)
-        raise BundleError(
-            f"bundle {bundle.path}: made from records, it names models ({names}) but holds none; "
-            f"calibrate with the model files to run it"
-        )
-    cache = cache_dir or default_cache_dir()
+    artefacts = bundled_artefacts(
+        bundle,
+        threads=threads,
+        cache_dir=cache_dir or default_cache_dir(),
+        allow_fallback=allow_fallback,
+    )
     stages: list[Stage] = []
     try:
-        for entry, policy in zip(
-            bundle.manifest.stages, Policy.from_manifest(bundle.manifest).stages, strict=True
+        for artefact, policy in zip(
+            artefacts, Policy.from_manifest(bundle.manifest).stages, strict=True
         ):
-            options = EngineOptions(
-                device=entry.model.device,
-                precision=Precision(entry.model.precision or Precision.FLOAT32),
-                threads=threads,
-                cache_dir=cache,
-                allow_fallback=allow_fallback,
-            )
-            stages.append(_load_stage(bundle, entry.model, policy, options))
+            stages.append(Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy))
             stages[-1].warm_up()
     except BaseException:
         for stage in stages:
             stage.close()
         raise
     return stages
-
-
-def _load_stage(
-    bundle: Bundle, model: ModelEntry, policy: StagePolicy, options: EngineOptions
-) -> Stage:
-    if model.preprocess is None or model.engine is None:
-        raise BundleError(f"bundle {bundle.path}: {model.name} has no preprocessing or engine")
-    engine = create_engine(
-        model.engine,
-        bundle.file(model.files[0]),
-        preprocess=model.preprocess,
-        output=model.output or OutputFormat(),
-        options=options,
-    )
-    return Stage(engine, preprocess=model.preprocess, policy=policy)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
+from tinysaver_edge.parameters import Parametrised
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class Score(ABC):
+class Score(Parametrised, ABC):
     """How far a saver's answer can be trusted; higher is safer.
 
     The same object ranks the calibration samples and decides on the device. Built-in scores are
     frozen dataclasses whose fields are their parameters; a third party's score may override
     `parameters` and `from_parameters` instead.
-
-    Attributes:
-        name: the name in the registry and in the bundle.
     """
 
     __slots__ = ()
-    name: ClassVar[str]
+    kind: ClassVar[str] = "score"
 
     @abstractmethod
     def __call__(self, outputs: Outputs) -> FloatArray:
@@ -40,30 +34,6 @@ class Score(ABC):
         Raises:
             InputError: the score cannot be had from these outputs.
         """
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What `from_parameters` needs to make this score again; JSON values only."""
-        return {field: getattr(self, field) for field in _field_names(type(self))}
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Make the score from its stored parameters.
-
-        Raises:
-            InputError: a parameter is unknown or missing, or has a value that makes no sense.
-        """
-        known = _field_names(cls)
-        unknown = sorted(set(parameters) - set(known))
-        if unknown:
-            raise InputError(
-                f"score {cls.name!r} has no parameter {unknown[0]!r}: "
-                f"it takes {', '.join(known) or 'none'}"
-            )
-        try:
-            return cls(**parameters)
-        except TypeError as error:
-            raise InputError(f"score {cls.name!r} cannot be made: {error}") from error
 
     def suited_to(self, outputs: Outputs) -> Self:
         """This score, pinned to what the outputs hold, so that it means the same on the device.
@@ -84,24 +54,3 @@ class Score(ABC):
         has such constants; one without needs a tune split to take them from.
         """
         return None
-
-
-def _field_names(score: type[Score]) -> list[str]:
-    if not hasattr(score, "__dataclass_fields__"):
-        return []
-    return [field.name for field in dataclasses.fields(score) if field.init]  # type: ignore[arg-type]
-
-
-def check_number(
-    value: object, *, score: str, parameter: str, low: float, high: float = math.inf
-) -> None:
-    """Refuse a parameter that is no number within low..high.
-
-    Raises:
-        InputError: naming the score, the parameter and its range.
-    """
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not fits or not math.isfinite(float(value)):  # type: ignore[arg-type]
-        raise InputError(
-            f"score {score!r}: {parameter} is {value!r}, expected a number within {low}..{high}"
-        )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs, by_blocks
-from tinysaver_edge.score.base import Score, check_number
+from tinysaver_edge.score.base import Score
+from tinysaver_edge.score.simple import probability_thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class MaxLogitPNorm(Score):
     p: float
 
     def __post_init__(self) -> None:
-        check_number(self.p, score=self.name, parameter="p", low=1)
+        self.check_number(self.p, parameter="p", low=1)
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -55,7 +56,7 @@ class TemperatureScaled(Score):
     temperature: float
 
     def __post_init__(self) -> None:
-        check_number(self.temperature, score=self.name, parameter="temperature", low=1e-3)
+        self.check_number(self.temperature, parameter="temperature", low=1e-3)
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -68,8 +69,8 @@ class TemperatureScaled(Score):
         return confidence
 
     def fixed_thresholds(self) -> FloatArray:
-        """A hundred confidences from 0.999 to 0."""
-        return np.linspace(0.999, 0.0, 100)
+        """Confidences from 0.99999 to 0."""
+        return probability_thresholds()
 
 
 def _logits_of(outputs: Outputs, score: str) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,11 +9,12 @@ import numpy as np
 
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.score.base import Score, check_number
+from tinysaver_edge.score.base import Score
 
 DEPTH = 5
-FLOOR = 1e-7
-"""Probabilities below this count as this: a saver's tail says nothing at that depth."""
+FEATURES = 4
+FLOOR = 1e-6
+"""A chance to be wrong below this counts as this: float32 tells no smaller one from 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Head(Score):
         help: weights for "only the large model is right": the intercept, then one for each column
             of `head_features`.
         harm: weights for "only the saver is right", likewise.
-        depth: how many of the best probabilities the features are made from.
+        depth: how many of the best probabilities the entropy is taken over.
         class_help: added to the first regression's logit by predicted class; empty for none.
         class_harm: added to the second's, likewise.
     """
@@ -43,29 +43,25 @@ class Head(Score):
     _weights: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        check_number(self.depth, score=self.name, parameter="depth", low=1)
-        if len(self.help) != len(self.harm):
-            raise InputError("score 'head': help and harm differ in length")
-        weights = np.array([_numbers(self.help, "help"), _numbers(self.harm, "harm")])
-        if weights.shape[1] != 1 + 2 * self.depth:
+        self.check_number(self.depth, parameter="depth", low=2)
+        for name in ("help", "harm", "class_help", "class_harm"):
+            for value in getattr(self, name):
+                self.check_number(value, parameter=name, low=-1e9, high=1e9)
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not len(self.help) == len(self.harm) == 1 + FEATURES:
             raise InputError(
-                f"score 'head': {weights.shape[1]} weights for depth {self.depth}, "
-                f"expected {1 + 2 * self.depth}"
+                f"score 'head': {len(self.help)} help and {len(self.harm)} harm weights, "
+                f"expected {1 + FEATURES} of each"
             )
         if len(self.class_help) != len(self.class_harm):
             raise InputError("score 'head': class_help and class_harm differ in length")
-        object.__setattr__(self, "_weights", weights)
+        object.__setattr__(self, "_weights", np.array([self.help, self.harm], dtype=np.float64))
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Coefficients as JSON values."""
-        return {
-            "help": list(self.help),
-            "harm": list(self.harm),
-            "depth": self.depth,
-            "class_help": list(self.class_help),
-            "class_harm": list(self.class_harm),
-        }
+        fields = ("help", "harm", "class_help", "class_harm")
+        return {"depth": self.depth} | {field: list(getattr(self, field)) for field in fields}
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`.
@@ -89,11 +85,14 @@ class Head(Score):
 
 
 def head_features(outputs: Outputs, *, depth: int) -> FloatArray:
-    """What the head looks at.
+    """What the head looks at: few features, so that a few hundred samples can fit it.
+
+    All log-probabilities and their gaps were tried and lose to these four: at 50,000 ImageNet
+    records with 5 % of them for the fit, mean certified cost over 23 pairs is 0.496 with eleven
+    features and 0.490 with these (`benchmarks/bench_certified_cost.py` has the head's row).
 
     Returns:
-        (n, 2 depth): log-probabilities of the best `depth` classes, the depth - 1 gaps between
-        neighbours, and the negative entropy over these classes.
+        (n, 4): margin p1 - p2, p1, log(1 - p1), and sum of p log p over the best `depth`.
 
     Raises:
         InputError: the outputs know fewer than `depth` probabilities.
@@ -103,16 +102,11 @@ def head_features(outputs: Outputs, *, depth: int) -> FloatArray:
         raise InputError(
             f"score 'head' needs the best {depth} probabilities, the outputs hold {best.shape[1]}"
         )
-    features = np.empty((len(best), 2 * depth))
-    np.maximum(best, FLOOR, out=best)
-    logs = features[:, :depth]
-    np.log(best, out=logs)
-    np.subtract(logs[:, :-1], logs[:, 1:], out=features[:, depth:-1])
-    np.add.reduce(best * logs, axis=1, out=features[:, -1])
+    features = np.empty((len(best), FEATURES))
+    features[:, 0] = best[:, 0] - best[:, 1]
+    features[:, 1] = best[:, 0]
+    np.log(np.maximum(1.0 - best[:, 0], FLOOR), out=features[:, 2])
+    logs = np.log(np.maximum(best, np.finfo(np.float32).tiny))
+    logs *= best
+    np.add.reduce(logs, axis=1, out=features[:, 3])
     return features
-
-
-def _numbers(values: Sequence[float], what: str) -> tuple[float, ...]:
-    for value in values:
-        check_number(value, score="head", parameter=what, low=-1e9, high=1e9)
-    return tuple(float(value) for value in values)

@@ -9,17 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.score.base import Score, check_number
+from tinysaver_edge.score.base import Score
 
 if TYPE_CHECKING:
     from typing import Self
 
-STRICTEST = 0.999
 TINY = np.finfo(np.float32).tiny
 
 
-def _falling(count: int = 100) -> FloatArray:
-    return np.linspace(STRICTEST, 0.0, count)
+def probability_thresholds() -> FloatArray:
+    """Thresholds for a score within 0..1, strict to loose.
+
+    Sixty from 0.99999 to 0.99, each a little less close to 1, for savers that are nearly always
+    nearly certain; then 250 even steps to 0. A hundred cost about 0.2 % more work on the thirteen
+    ImageNet records, because the last threshold that passes lies further from the bound.
+    """
+    return np.concatenate((1.0 - np.geomspace(1e-5, 1e-2, 60), np.linspace(0.989, 0.0, 250)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,8 @@ class MaxSoftmax(Score):
         return outputs.confidences
 
     def fixed_thresholds(self) -> FloatArray:
-        """A hundred confidences from 0.999 to 0."""
-        return _falling()
+        """Confidences from 0.99999 to 0."""
+        return probability_thresholds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ class Margin(Score):
         return best[:, 0] - best[:, 1]
 
     def fixed_thresholds(self) -> FloatArray:
-        """A hundred margins from 0.999 to 0."""
-        return _falling()
+        """Margins from 0.99999 to 0."""
+        return probability_thresholds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class _Summed(Score):
 
     def __post_init__(self) -> None:
         if self.depth is not None:
-            check_number(self.depth, score=self.name, parameter="depth", low=1)
+            self.check_number(self.depth, parameter="depth", low=1)
 
     def suited_to(self, outputs: Outputs) -> Self:
         """Pin the sum to a record's K; a record of all classes needs no pinning."""

@@ -453,3 +453,31 @@ def test_both_engines_answer_alike_on_real_pictures(name: str) -> None:
     assert (
         farthest_between_engines(folder / f"{name}.onnx", preprocess, OutputFormat(), batch) <= 1e-4
     )
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
+@pytest.mark.parametrize("part", [".xml", ".bin"])
+def test_a_truncated_ir_is_one_clear_line(tmp_path, capfd, part: str, share: float) -> None:
+    import openvino
+
+    source = tiny_classifier(tmp_path / "tiny.onnx")
+    model = tmp_path / "ir" / "tiny.xml"
+    openvino.save_model(openvino.Core().read_model(str(source)), str(model))
+    cut = model.with_suffix(part)
+    cut.write_bytes(cut.read_bytes()[: int(cut.stat().st_size * share)])
+    refuses("openvino", model, capfd)
+    cut.unlink()
+    with pytest.raises(ModelError, match="no such file|not beside it"):
+        opened("openvino", model)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
+def test_a_truncated_tflite_is_one_clear_line(tmp_path, capfd, share: float) -> None:
+    source = data_folder() / "cifar10" / "resnet8.tflite"
+    if not source.is_file():
+        pytest.skip("no models: set TINYSAVER_DATA or put the data into ../shared/data")
+    model = tmp_path / "resnet8.tflite"
+    model.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    refuses("openvino", model, capfd)

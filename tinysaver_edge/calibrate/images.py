@@ -198,7 +198,7 @@ def _folder_names(
 ) -> tuple[str, ...] | None:
     """Name classes by the data's own labels where they are names and all there."""
     names = {int(index): sample.label for index, sample in zip(labels, data.samples, strict=True)}
-    if len(names) != classes or all(name.isdigit() for name in names.values()):
+    if len(names) != classes or all(name.isdecimal() for name in names.values()):
         return None
     return tuple(names[index] for index in range(classes))
 

@@ -43,5 +43,5 @@ class CameraData(DataSource):
         """
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
-    def _size(self, index: int) -> int:
-        return self._seed
+    def _state(self, index: int) -> str:
+        return str(self._seed)

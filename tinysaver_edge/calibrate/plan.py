@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 
 if TYPE_CHECKING:
@@ -33,23 +34,27 @@ class ImageInput:
     """Models to run over labelled images.
 
     Attributes:
-        data: folder, .zip or table of labelled images.
+        data: folder, .zip or table of labelled images, or a source of one's own.
         large: the large model.
         savers: the candidates.
         group_column: column of a table that names each file's clip or scene.
         skip_limit: share of images that may be unreadable.
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
+        isolate: measure each model in a process of its own, so that a crash loses only it.
+        time_budget_s: start no more savers, and stop the one under way, after so many seconds.
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
     """
 
-    data: Path
+    data: Path | DataSource
     large: ModelFile
     savers: tuple[ModelFile, ...]
     group_column: str | None = None
     skip_limit: float = DEFAULT_SKIP_LIMIT
     records: Path | None = None
     embed: bool = True
+    isolate: bool = True
+    time_budget_s: float | None = None
     golden_frames: bool = True
 
 

@@ -19,7 +19,7 @@ from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.latency import LatencySamples, latency_facts
+from tinysaver_edge.calibrate.report.latency import LatencyPaths, latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import Answered, pictures
 from tinysaver_edge.calibrate.report.proof import proof_facts
@@ -50,7 +50,7 @@ def build_facts(
     artefacts: Mapping[str, Artefact] = _NO_ARTEFACTS,
     certificate: Certificate | None = None,
     budget_threshold: float | None = None,
-    latency: LatencySamples | None = None,
+    latency: LatencyPaths | None = None,
     command: str | None = None,
     created: datetime | None = None,
 ) -> ReportFacts:
@@ -81,11 +81,13 @@ def build_facts(
     policy, outputs = result.policy, outputs_of(problem, result.policy)
     answered = _answered(policy, outputs, problem)
     return ReportFacts(
-        decision=decision_sentence(result),
+        decision=decision_sentence(result, certificate),
+        agreement=bool(np.array_equal(answered.large, problem.labels)),
         better_alone=single_model_better(problem, result),
         result=result,
         singles=singles_of(problem),
         candidates=candidates_of(problem, proposals, choice),
+        unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
         bounds=bounds_of(problem, choice.proposal.saver.name),
         sweep=sweep_of(
             problem,

@@ -83,6 +83,11 @@ class Curve:
         places = np.flatnonzero(fits & np.isfinite(self.thresholds))
         return float(self.thresholds[places[0]]) if len(places) else None
 
+    def loosest(self, fits: NDArray[np.bool_]) -> float | None:
+        """Return the lowest finite threshold among those marked, None where there is none."""
+        places = np.flatnonzero(fits & np.isfinite(self.thresholds))
+        return float(self.thresholds[places[-1]]) if len(places) else None
+
 
 def outputs_of(problem: Problem, policy: Policy) -> list[Outputs]:
     """Return each stage's answers on the problem's samples.

@@ -70,6 +70,19 @@ class CandidateFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """What another limit on the drop would bring, on the same samples.
+
+    Attributes:
+        max_drop_points: the limit.
+        point: the loosest threshold that keeps it.
+    """
+
+    max_drop_points: float
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
 class SweepFacts:
     """Every threshold of the chosen cascade.
 
@@ -78,6 +91,7 @@ class SweepFacts:
         calibration: on the samples that the decision rests on.
         holdout: on those held out; empty without any.
         marks: thresholds worth marking.
+        alternatives: what other limits would bring, the tightest first.
         max_drop_points: the bound in force, or None.
     """
 
@@ -85,6 +99,7 @@ class SweepFacts:
     calibration: tuple[Point, ...]
     holdout: tuple[Point, ...]
     marks: tuple[Mark, ...]
+    alternatives: tuple[Alternative, ...]
     max_drop_points: float | None
 
 
@@ -94,10 +109,12 @@ class ReportFacts:
 
     Attributes:
         decision: what was decided, in one sentence.
+        agreement: whether the large model's own answers stand for the truth.
         better_alone: that a single model serves better, or None where none does.
         result: the calibration with its figures and warnings.
         singles: every model alone, the large one first.
-        candidates: as in the calibration's table.
+        candidates: those measured, in the order they were named.
+        unmeasured: those that were not, with the reason.
         bounds: oracle and random line of the chosen saver.
         sweep: every threshold of the chosen cascade.
         histogram: the first model's scores, None where it has none.
@@ -112,10 +129,12 @@ class ReportFacts:
     """
 
     decision: str
+    agreement: bool
     better_alone: str | None
     result: Calibration
     singles: tuple[SingleModel, ...]
     candidates: tuple[CandidateFacts, ...]
+    unmeasured: tuple[Candidate, ...]
     bounds: Bounds
     sweep: SweepFacts | None
     histogram: ScoreHistogram | None

@@ -15,7 +15,7 @@ STEPS = 160
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LatencySamples:
+class LatencyPaths:
     """Measured times of one frame, in milliseconds.
 
     Attributes:
@@ -69,7 +69,7 @@ class LatencyFacts:
     measured_on: str
 
 
-def latency_facts(samples: LatencySamples, *, escalation_rate: float) -> LatencyFacts:
+def latency_facts(samples: LatencyPaths, *, escalation_rate: float) -> LatencyFacts:
     """Pool measured samples with the share in which each path occurs.
 
     Raises:

@@ -8,18 +8,22 @@ _SPACE = "\u00a0"
 _MINUS = "\u2212"
 
 
-def percent(fraction: float, digits: int = 2) -> str:
-    """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``; nothing for None."""
+    if fraction is None:
+        return ""
     return _signed(f"{100 * fraction:.{digits}f}") + f"{_SPACE}%"
 
 
 def points(drop_points: float) -> str:
-    """Write a drop without its sign shown when positive: ``0.37 points``."""
+    """Write a number of points with its unit: ``0.37 points``."""
     return _signed(f"{drop_points:.2f}") + f"{_SPACE}points"
 
 
-def short_points(drop_points: float) -> str:
+def short_points(drop_points: float | None) -> str:
     """Write a drop for a table's column whose head names the unit: ``+0.37``."""
+    if drop_points is None:
+        return ""
     return _signed(f"{drop_points:+.2f}")
 
 
@@ -33,6 +37,11 @@ def score(value: float | None) -> str:
     if value is None or math.isinf(value):
         return "none"
     return _signed(f"{value:.4g}")
+
+
+def about(value: float) -> str:
+    """Write a score for an axis: three decimals at most."""
+    return _signed(f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}")
 
 
 def count(value: int) -> str:

@@ -129,7 +129,7 @@ def _plain(prefix: str, values: object) -> list[tuple[str, str]]:
 def _words(value: Any) -> str:  # noqa: ANN401 - any field of a plan
     if isinstance(value, (tuple, list)):
         return ", ".join(map(_words, value))
-    if isinstance(value, ModelFile):
+    if isinstance(value, (ModelFile, DataSource)):
         return str(value.path)
     if isinstance(value, Enum):
         return str(value.value)

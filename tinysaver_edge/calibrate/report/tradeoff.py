@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.report.curves import Curve, outputs_of, trace, two_stage_policy
 from tinysaver_edge.calibrate.report.facts import (
+    Alternative,
     CandidateFacts,
     Mark,
     MarkKind,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 CURVE_POINTS = 64
 SWEEP_POINTS = 160
+
+OTHER_LIMITS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Drops in points whose cost is told beside the chosen one's."""
 
 MOST_CURVES = 24
 """Candidates drawn as a curve besides the chosen one: the cheapest that keep the limits."""
@@ -61,7 +65,7 @@ def _drawn(rows: Sequence[Candidate]) -> frozenset[int]:
     """Return the places of the candidates whose curves are drawn."""
     ranked = sorted(
         range(len(rows)),
-        key=lambda i: (not rows[i].chosen, not rows[i].feasible, rows[i].cost_macs_ratio),
+        key=lambda i: (not rows[i].chosen, not rows[i].feasible, rows[i].cost_macs_ratio or 0),
     )
     return frozenset(ranked[: MOST_CURVES + 1])
 
@@ -105,8 +109,19 @@ def sweep_of(
             for kind, threshold in marked.items()
             if threshold is not None
         ),
+        alternatives=tuple(_alternatives(curve)),
         max_drop_points=targets.allowed_drop_points,
     )
+
+
+def _alternatives(curve: Curve) -> Iterator[Alternative]:
+    """Yield what other limits would bring, until the first with which everything is accepted."""
+    for limit in OTHER_LIMITS:
+        threshold = curve.loosest(curve.drop_points <= limit + 1e-9)
+        if threshold is not None:
+            yield Alternative(limit, curve.at(threshold))
+        if threshold == curve.thresholds[-1]:
+            return
 
 
 def _budget_threshold(curve: Curve, budgets: Budgets, large_macs: float) -> float | None:

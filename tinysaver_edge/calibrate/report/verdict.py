@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
 
+if TYPE_CHECKING:
+    from tinysaver_edge.certificate import Certificate
 
-def decision_sentence(result: Calibration) -> str:
+
+def decision_sentence(result: Calibration, certificate: Certificate | None = None) -> str:
     """Say in one sentence what the device will do and what it brings."""
     saver, *middle, large = result.policy.stages
     found = result.calibration
@@ -19,12 +25,16 @@ def decision_sentence(result: Calibration) -> str:
             f"place."
         )
     then = "".join(f", else {one.model}" for one in middle) + f", else {large.model}"
-    fused = " (whose answer is then combined with the saver's)" if result.policy.fusion else ""
+    fusion = result.policy.fusion
+    fused = ""
+    if fusion is not None and fusion.changes_answers:
+        fused = " (whose answer is then combined with the saver's)"
+    promise = "" if certificate is None else f"; certified: {certificate.statement}"
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
         f"it answered {numbers.percent(found.accept_rate, 1)}, "
-        f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}."
+        f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}{promise}."
     )
 
 
@@ -76,5 +86,5 @@ def single_model_better(problem: Problem, result: Calibration) -> str | None:
     ).replace("\u00a0", " ")
 
 
-def _accuracy(predictions: np.ndarray, problem: Problem) -> float:
+def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
     return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.classes import skyline
+from tinysaver_edge.calibrate.report.charts.classes import escalations, skyline
 from tinysaver_edge.calibrate.report.charts.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.charts.latency import latency
 from tinysaver_edge.calibrate.report.charts.size import NARROW, WIDE, Size
@@ -33,6 +33,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
         "short_points",
         "ratio",
         "score",
+        "about",
         "count",
         "macs",
         "milliseconds",
@@ -70,12 +71,13 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
     kinds = [one.kind.value for one in facts.pictures]
     best_first = sorted(
         facts.candidates,
-        key=lambda one: (not one.row.chosen, not one.row.feasible, one.row.cost_macs_ratio),
+        key=lambda one: (not one.row.chosen, not one.row.feasible, one.row.cost_macs_ratio or 0),
     )
     return {
         "facts": facts,
         "result": facts.result,
         "title": " → ".join(stage.model for stage in facts.result.policy.stages),
+        "command": _options(facts.origin.command or ""),
         "both": _drawer(facts),
         "meter": _meter,
         "limit": facts.sweep is not None and bool(facts.sweep.max_drop_points),
@@ -101,6 +103,7 @@ def _drawer(facts: ReportFacts) -> Callable[[str], str]:
         "tradeoff": lambda size: tradeoff(facts, size),
         "tradeoff_close": lambda size: tradeoff_close(facts, size),
         "reliability": lambda size: reliability(facts.reliability, size),
+        "escalations": lambda size: escalations(facts.classes, size),
         "skyline": lambda size: skyline(facts.classes, size),
     }
     if (swept := facts.sweep) is not None:
@@ -115,6 +118,12 @@ def _drawer(facts: ReportFacts) -> Callable[[str], str]:
         return Markup("".join(charts[name](size) for size in (WIDE, NARROW)))
 
     return both
+
+
+def _options(command: str) -> list[str]:
+    """Part a command line before its options, so that none is broken across two lines."""
+    first, *options = command.split(" --")
+    return [first, *(f"--{option}" for option in options)]
 
 
 def _meter(value: float, full: float) -> int:

@@ -1,4 +1,4 @@
-"""Chart: what every class loses, sorted, where there are too many classes for a table."""
+"""Charts: what every class loses and how often it is escalated, sorted, for many classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def skyline(rows: tuple[ClassRow, ...], size: Size) -> str:
     panel = Panel(52, 30, size.width - 66, 170, (0, len(drops)), (low - spare, high + spare))
     parts = [
         panel.y_axis(
-            ticks(*panel.ys, 6), lambda v: numbers.short_points(v)[:-3], title="points lost"
+            ticks(*panel.ys, 6), lambda v: numbers.short_points(v)[:-3], title="drop (points)"
         ),
         panel.x_axis(
             ticks(0, len(drops), 6), lambda v: numbers.count(round(v)), title="classes, worst first"
@@ -37,6 +37,28 @@ def skyline(rows: tuple[ClassRow, ...], size: Size) -> str:
         panel.bottom + 44,
         parts,
         label="Points that each class loses, sorted",
+        kind=size.kind,
+    )
+
+
+def escalations(rows: tuple[ClassRow, ...], size: Size) -> str:
+    """Draw the escalation rate of every class, the highest at the left."""
+    rates = sorted((row.escalation_rate for row in rows), reverse=True)
+    panel = Panel(52, 30, size.width - 66, 170, (0, len(rates)), (0, 1))
+    parts = [
+        panel.y_axis(ticks(0, 1, 6), lambda v: numbers.percent(v, 0), title="escalated"),
+        panel.x_axis(
+            ticks(0, len(rates), 6),
+            lambda v: numbers.count(round(v)),
+            title="classes, most escalated first",
+        ),
+        _area(rates, panel, "bar-right"),
+    ]
+    return document(
+        size.width,
+        panel.bottom + 44,
+        parts,
+        label="Escalation rate of each class, sorted",
         kind=size.kind,
     )
 

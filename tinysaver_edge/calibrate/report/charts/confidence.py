@@ -25,19 +25,12 @@ def score_histogram(facts: ScoreHistogram, size: Size) -> str:
     down = Panel(52, up.bottom, width, 120, ends, (-max(wrong) * 1.05 or -1.0, 0))
     parts = [
         up.y_axis(ticks(0, up.ys[1], 4), lambda v: numbers.percent(v, 0), title=""),
-        down.y_axis(ticks(*down.ys, 4), lambda v: numbers.percent(abs(v), 0), title=""),
+        down.y_axis(ticks(*down.ys, 4)[:-1], lambda v: numbers.percent(abs(v), 0), title=""),
         *_bars(right, facts, up, "bar-right"),
         *_bars([-share for share in wrong], facts, down, "bar-wrong"),
         up.horizontal(0, class_="axis"),
         down.x_axis(ticks(*ends, 6), _tick, title=facts.score),
-        text(
-            (0.0, 16.0), f"share of {numbers.count(sum(facts.right))} right answers", class_="title"
-        ),
-        text(
-            (down.left + 6, down.bottom - 8),
-            f"share of {numbers.count(sum(facts.wrong))} wrong answers",
-            class_="note",
-        ),
+        text((0.0, 16.0), "share of each", class_="title"),
     ]
     if facts.threshold is not None:
         parts += [panel.vertical(facts.threshold, class_="mark") for panel in (up, down)]

@@ -34,8 +34,7 @@ def sweep(facts: SweepFacts, size: Size) -> str:
     cost = Panel(52, drop.bottom + gap, width, 120, (0, 1), (0, _costliest(facts)))
     rates = ticks(0, 1, 6)
     parts = [
-        drop.y_axis(ticks(*drop.ys, 6), lambda v: numbers.short_points(v), title=""),
-        text((0.0, top - 12), "points lost", class_="title"),
+        drop.y_axis(ticks(*drop.ys, 6), lambda v: numbers.short_points(v), title="drop (points)"),
         cost.y_axis(ticks(*cost.ys, 4), lambda v: f"{v:.1f}", title="cost"),
         cost.x_axis(rates, lambda v: numbers.percent(v, 0), title=""),
         *_threshold_row(facts, cost, rates),
@@ -85,7 +84,7 @@ def _threshold_row(facts: SweepFacts, panel: Panel, rates: list[float]) -> list[
     for rate in rates[1:]:
         point = min(facts.calibration, key=lambda p: abs(p.accept_rate - rate))
         place = (panel.x(rate), panel.bottom + 34)
-        rows.append(text(place, numbers.score(point.threshold), anchor="middle", class_="faint"))
+        rows.append(text(place, numbers.about(point.threshold), anchor="middle", class_="faint"))
     rows.append(text((0.0, panel.bottom + 34), f"{facts.score} ≥", class_="faint"))
     middle = (panel.left + panel.width / 2, panel.bottom + 53)
     return [*rows, text(middle, "accepted from the saver", anchor="middle", class_="title")]

@@ -76,7 +76,7 @@ def _draw(facts: ReportFacts, size: Size, window: Window, *, name: str) -> str:
             ticks(*window[0], most), lambda v: f"{v:.1f}", title="cost (large model alone = 1)"
         ),
         panel.clip(_lines(facts, panel), name=f"{name}-{size.kind}"),
-        _bound(facts, panel),
+        _bound(facts, panel, named=name == "near"),
     ]
     marks, labels, avoid = _marks(facts, panel)
     parts += [*marks, place_labels(labels, panel, avoid=avoid)]
@@ -100,7 +100,7 @@ def _curve(candidate: CandidateFacts, panel: Panel, class_: str) -> str:
     return polyline((panel.at(p.cost, p.accuracy) for p in candidate.curve), class_=class_)
 
 
-def _bound(facts: ReportFacts, panel: Panel) -> str:
+def _bound(facts: ReportFacts, panel: Panel, *, named: bool) -> str:
     bound = facts.sweep.max_drop_points if facts.sweep is not None else None
     level = _large(facts).accuracy - (bound or 0) / 100
     if not bound or not panel.ys[0] < level < panel.ys[1]:
@@ -111,7 +111,7 @@ def _bound(facts: ReportFacts, panel: Panel) -> str:
         anchor="end",
         class_="note",
     )
-    return panel.horizontal(level, class_="limit") + (words if panel.height > 80 else "")
+    return panel.horizontal(level, class_="limit") + (words if named else "")
 
 
 def _marks(facts: ReportFacts, panel: Panel) -> tuple[list[str], list[Label], list[Place]]:
@@ -124,7 +124,7 @@ def _marks(facts: ReportFacts, panel: Panel) -> tuple[list[str], list[Label], li
         if row.chosen or row.threshold is None or not panel.holds(point.cost, point.accuracy):
             continue
         place = panel.at(point.cost, point.accuracy)
-        title = f"{row.saver}: {_title(point)}"
+        title = f"{row.saver}, {row.score}: {_title(point)}"
         parts.append(dot(place, 3.2, class_="other-point", title=title))
         avoid.append(place)
     for single in facts.singles:

@@ -366,7 +366,8 @@ def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -
                 f"data {path}: label {name!r} names {len(places)} of the model's classes "
                 f"({', '.join(map(str, places))}): label by index instead"
             )
-        found.update({name: place for place in places})
+        if places:
+            found[name] = places[0]
     return found
 
 

@@ -54,18 +54,6 @@ def test_hoeffding_bentkus_is_the_smaller_of_its_two_bounds():
         assert hoeffding_bentkus([mean], n, bound=bound)[0] == pytest.approx(expected)
 
 
-def test_hoeffding_bentkus_agrees_with_mapie():
-    control = pytest.importorskip(
-        "mapie.control_risk.p_values", reason="MAPIE is not installed: pip install mapie"
-    )
-    for mean in (0.0, 0.03, 0.1, 0.199, 0.2, 0.4):
-        for n in (20, 500, 10_000):
-            theirs = control.compute_hoeffding_bentkus_p_value(np.array([mean]), n, np.array([0.2]))
-            assert hoeffding_bentkus([mean], n, bound=0.2)[0] == pytest.approx(
-                min(1.0, float(np.ravel(theirs)[0])), rel=1e-6
-            )
-
-
 def test_learn_then_test_stops_at_the_first_failure():
     score, answers = cascade(20_000)
     thresholds = np.linspace(0.99, 0.0, 60)

@@ -1,0 +1,83 @@
+# What `make` can do here. Everything needs a Python of 3.10 or newer and nothing else.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# The interpreter of .venv: the first of these that is new enough and can make environments.
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 $(wildcard $(HOME)/.pyenv/versions/*/bin/python3)
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(firstword $(foreach python,$(CANDIDATES),$(shell $(python) -c '$(USABLE)' 2>/dev/null && echo $(python))))
+
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+# The light suite runs on each of these that is found, by name or among pyenv's.
+PYTHONS ?= 3.10 3.11 3.12 3.13
+
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest clean
+
+help:
+	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
+	@echo "make test              install the development tools, lint, check types, run every test"
+	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
+	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
+	@echo "make clean             remove what these made"
+
+demo: $(VENV)/.runtime
+	rm -rf demo-bundle demo-bundle.records
+	$(BIN)/tinysaver-edge demo --out demo-bundle
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# pip is the last thing that venv puts there: without it the environment is half made, or none.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "make: no Python of 3.10 or newer with venv found (on Debian: apt install python3-venv); or set PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+# The stamps are as old as what they installed: a new pyproject.toml installs anew.
+$(VENV)/.runtime: pyproject.toml | $(BIN)/pip
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(BIN)/pip
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,dev]'
+	@touch $@ $(VENV)/.runtime
+
+# One environment a version, made by this same file; what is missing is said at the end.
+test-all-pythons:
+	@missing=; failed=; \
+	for version in $(PYTHONS); do \
+	  python=; \
+	  for candidate in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python$$version; do \
+	    if $$candidate -c '$(USABLE)' 2>/dev/null; then python=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then missing="$$missing $$version"; continue; fi; \
+	  echo "== Python $$version ($$python)"; \
+	  $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$python test-light || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$missing" ]; then echo "not here, not tried: Python$$missing"; fi; \
+	if [ -n "$$failed" ]; then echo "failed on: Python$$failed" >&2; exit 1; fi
+
+test-light: $(VENV)/.development
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# Not on the newest Python: the oldest versions have no wheels for it.
+test-lowest:
+	@$(MAKE) --no-print-directory VENV=.venv-lowest test-light-lowest
+
+test-light-lowest: | $(BIN)/pip
+	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

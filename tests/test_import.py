@@ -1,0 +1,72 @@
+"""`import tinysaver_edge` is quick, and no module of it brings in anything heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+HEAVY = ("torch", "timm", "onnxruntime", "openvino", "cv2", "scipy", "rich")
+LIMIT_S = 0.2
+ATTEMPTS = 15
+
+REPORT = "import json, sys, tinysaver_edge; print(json.dumps(sorted(sys.modules)))"
+
+# Imports every module in turn, the command line last, and prints which heavy packages each was the
+# first to load.
+REPORT_MODULES = f"""
+import importlib, json, pkgutil, sys, tinysaver_edge
+heavy, seen, report = set({HEAVY!r}), set(), {{}}
+modules = pkgutil.walk_packages(tinysaver_edge.__path__, "tinysaver_edge.")
+names = [module.name for module in modules]
+for name in sorted(names, key=lambda name: (name.startswith("tinysaver_edge.cli"), name)):
+    importlib.import_module(name)
+    loaded = heavy & {{name.partition(".")[0] for name in sys.modules}}
+    report[name] = sorted(loaded - seen)
+    seen |= loaded
+print(json.dumps(report))
+"""
+
+
+def run(program: str) -> str:
+    """Run a program in a fresh interpreter and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def elapsed_s(program: str) -> float:
+    start = time.perf_counter()
+    run(program)
+    return time.perf_counter() - start
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = json.loads(run(REPORT))
+    assert "tinysaver_edge" in loaded
+    assert [name for name in loaded if name.split(".")[0] in HEAVY] == []
+
+
+def test_no_module_loads_anything_heavy() -> None:
+    report = json.loads(run(REPORT_MODULES))
+    assert "tinysaver_edge.resources" in report
+    assert "tinysaver_edge.cli" in report
+    allowed = {"tinysaver_edge.cli": {"rich"}}  # printing is what the command line is for
+    found = {
+        module: loaded
+        for module, loaded in report.items()
+        if set(loaded) - allowed.get(".".join(module.split(".")[:2]), set())
+    }
+    assert found == {}
+
+
+def test_import_is_quick() -> None:
+    run("import tinysaver_edge")  # writes the bytecode, which only the first import ever does
+    bare = imported = float("inf")
+    for _ in range(ATTEMPTS):  # the quickest of each counts: a busy machine only ever adds
+        bare = min(bare, elapsed_s("pass"))
+        imported = min(imported, elapsed_s("import tinysaver_edge"))
+        if imported - bare < LIMIT_S / 2:
+            break
+    assert imported - bare < LIMIT_S

@@ -1,0 +1,58 @@
+"""Calibration: what was chosen, why, and what it does; the result of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.evaluation import Figures
+from tinysaver_edge.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The cascade that was chosen and its figures.
+
+    Attributes:
+        policy: the stages with their scores and thresholds.
+        method: how the threshold was found.
+        calibration: figures on the samples that the decision rests on.
+        holdout: figures on the samples set aside, None where there are none.
+        candidates: one row a saver.
+        warnings: what the user should know.
+        bundle: where the bundle lies, None where none was asked for.
+    """
+
+    policy: Policy
+    method: Method
+    calibration: Figures
+    holdout: Figures | None
+    candidates: tuple[Candidate, ...]
+    warnings: tuple[str, ...]
+    bundle: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        stages = [
+            {
+                "model": stage.model,
+                "score": None if stage.score is None else stage.score.name,
+                "threshold": stage.threshold,
+            }
+            for stage in self.policy.stages
+        ]
+        return {
+            "stages": stages,
+            "saver": stages[0]["model"],
+            "score": stages[0]["score"],
+            "threshold": stages[0]["threshold"],
+            "method": self.method.value,
+            "calibration": self.calibration.to_dict(),
+            "holdout": None if self.holdout is None else self.holdout.to_dict(),
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "warnings": list(self.warnings),
+            "bundle": None if self.bundle is None else str(self.bundle),
+        }

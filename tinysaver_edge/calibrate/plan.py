@@ -1,0 +1,94 @@
+"""The plan of a calibration: which models, which samples, what is asked; as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
+
+if TYPE_CHECKING:
+    from tinysaver_edge.models.description import ModelDescription
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model to measure.
+
+    Attributes:
+        path: its file.
+        description: what the file does not say of itself.
+        engine: engine to run it with, before what the description says; None for neither.
+    """
+
+    path: Path
+    description: ModelDescription
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """Models to run over labelled images.
+
+    Attributes:
+        data: folder, .zip or table of labelled images, or a source of one's own.
+        large: the large model.
+        savers: the candidates.
+        group_column: column of a table that names each file's clip or scene.
+        skip_limit: share of images that may be unreadable.
+        records: folder for records; None puts them beside the bundle.
+        embed: fold colour order, scale and layout into the models' graphs.
+        isolate: measure each model in a process of its own, so that a crash loses only it.
+        time_budget_s: start no more savers, and stop the one under way, after so many seconds.
+        golden_frames: put up to 16 of the images into the bundle, for `verify`.
+    """
+
+    data: Path | DataSource
+    large: ModelFile
+    savers: tuple[ModelFile, ...]
+    group_column: str | None = None
+    skip_limit: float = DEFAULT_SKIP_LIMIT
+    records: Path | None = None
+    embed: bool = True
+    isolate: bool = True
+    time_budget_s: float | None = None
+    golden_frames: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RecordInput:
+    """Records that are there already.
+
+    Attributes:
+        records: folder of ``NAME.npz``.
+        labels: ``.npy`` of the true classes, in the records' order.
+        macs: ``.csv`` with columns ``name`` and ``macs``.
+        large: name of the large model.
+        savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
+    """
+
+    records: Path
+    labels: Path
+    macs: Path
+    large: str
+    savers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that decides what a calibration finds.
+
+    Attributes:
+        input: models and images, or records.
+        targets: limits, method and objective.
+        holdout: share of the samples set aside to show what the choice does on others.
+        seed: decides the hold-out and all else that is drawn.
+    """
+
+    input: ImageInput | RecordInput
+    targets: Targets = field(default_factory=Targets)
+    holdout: float = 0.0
+    seed: int = 0

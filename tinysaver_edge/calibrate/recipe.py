@@ -1,0 +1,237 @@
+"""Recipes: a calibration as a TOML file, by name or path; command-line flags override it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
+from tinysaver_edge.errors import InputError, RecipeError
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
+from tinysaver_edge.models.description import description_from, find_description
+from tinysaver_edge.resources import calibration_dir
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _TargetsTable(_Strict):
+    """What is asked."""
+
+    method: Method | None = None
+    max_drop: float | None = None
+    objective: Objective | None = None
+    budgets: dict[str, float] = Field(default_factory=dict)
+
+
+class _RecipeTable(_Strict):
+    """A whole recipe; `models` holds descriptions, each with the model's ``file``."""
+
+    description: str = ""
+    data: str | None = None
+    group_column: str | None = None
+    records: str | None = None
+    labels: str | None = None
+    macs: str | None = None
+    large: str | None = None
+    savers: list[str] = Field(default_factory=list)
+    holdout: float | None = None
+    seed: int | None = None
+    skip_limit: float | None = None
+    targets: _TargetsTable = Field(default_factory=_TargetsTable)
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a recipe and flags ask for, before any file is looked at; None where nothing is said.
+
+    Attributes:
+        models: descriptions by model name, each with its ``file``.
+        root: folder that the recipe's paths start at.
+        source: the recipe, for messages.
+    """
+
+    data: Path | None = None
+    group_column: str | None = None
+    records: Path | None = None
+    labels: Path | None = None
+    macs: Path | None = None
+    large: str | None = None
+    savers: tuple[str, ...] = ()
+    descriptions: Path | None = None
+    engine: str | None = None
+    max_drop: float | None = None
+    budgets: tuple[str, ...] = ()
+    method: str | None = None
+    objective: str | None = None
+    holdout: float | None = None
+    seed: int | None = None
+    skip_limit: float | None = None
+    work_dir: Path | None = None
+    no_golden_frames: bool = False
+    no_embed: bool = False
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    root: Path = Path()
+    source: str = "the command line"
+
+    def overridden(self, flags: Mapping[str, Any]) -> Settings:
+        """Return the settings with every flag that was given put over them.
+
+        Naming records takes the recipe's images out, and the other way round.
+        """
+        known = {one.name for one in fields(self)} - {"models", "root", "source"}
+        given = {name: value for name, value in flags.items() if name in known and value}
+        for name in ("max_drop", "holdout", "seed", "skip_limit"):
+            if flags.get(name) is not None:
+                given[name] = flags[name]
+        if "data" in given and "records" not in given:
+            given["records"] = None
+        if "records" in given and "data" not in given:
+            given["data"] = None
+        return replace(self, **given)
+
+    def plan(self) -> Plan:
+        """Find the files and make a plan.
+
+        Raises:
+            InputError: something needed is not said, or a file cannot be used.
+        """
+        targets = Targets(
+            method=Method(self.method) if self.method else Targets().method,
+            max_drop_points=self.max_drop,
+            budgets=Budgets.parse(self.budgets),
+            objective=Objective(self.objective) if self.objective else None,
+        )
+        return Plan(
+            input=self._images() if self.records is None else self._records(),
+            targets=targets,
+            holdout=self.holdout or 0.0,
+            seed=self.seed or 0,
+        )
+
+    def _images(self) -> ImageInput:
+        if self.data is None:
+            raise InputError("nothing to calibrate on: name --data, --records or a recipe")
+        if self.large is None or not self.savers:
+            raise InputError("name the large model with --large and savers with --saver")
+        return ImageInput(
+            data=self.data,
+            large=self._model(self.large),
+            savers=tuple(self._model(name) for name in self.savers),
+            group_column=self.group_column,
+            skip_limit=DEFAULT_SKIP_LIMIT if self.skip_limit is None else self.skip_limit,
+            records=self.work_dir,
+            embed=not self.no_embed,
+            golden_frames=not self.no_golden_frames,
+        )
+
+    def _records(self) -> RecordInput:
+        for name in ("labels", "macs", "large", "savers"):
+            if not getattr(self, name):
+                raise InputError(
+                    f"records need --{name.removesuffix('s') if name == 'savers' else name} as well"
+                )
+        assert self.records is not None
+        assert self.labels is not None
+        assert self.macs is not None
+        assert self.large is not None
+        return RecordInput(self.records, self.labels, self.macs, self.large, self.savers)
+
+    def _model(self, name: str) -> ModelFile:
+        """Return a model of the recipe by name, or a file with its description."""
+        if name in self.models:
+            table = dict(self.models[name])
+            file = table.pop("file", None)
+            if not isinstance(file, str):
+                raise RecipeError(f"{self.source}: models.{name} names no file")
+            path = self.root / file
+            described = description_from(
+                {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
+            )
+        else:
+            path = Path(name)
+            described = find_description(path, descriptions_dir=self.descriptions)
+        return ModelFile(path, described, engine=self.engine)
+
+
+def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
+    """Read a recipe.
+
+    Args:
+        recipe: path of a TOML file, or the name of one that this package ships.
+        root: folder that its paths start at; its own folder where None.
+
+    Raises:
+        RecipeError: there is none, or a field is unknown or wrong.
+    """
+    path = _find(recipe)
+    try:
+        table = _RecipeTable.model_validate(_parse(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"recipe {path}: {place}: {first['msg']}") from error
+    base = path.parent if root is None else root
+    if not base.is_dir():
+        raise RecipeError(f"--root {base}: no such folder")
+    targets = table.targets
+    return Settings(
+        data=_below(base, table.data),
+        group_column=table.group_column,
+        records=_below(base, table.records),
+        labels=_below(base, table.labels),
+        macs=_below(base, table.macs),
+        large=table.large,
+        savers=tuple(table.savers),
+        max_drop=targets.max_drop,
+        budgets=tuple(f"{name}={value!r}" for name, value in targets.budgets.items()),
+        method=targets.method and targets.method.value,
+        objective=targets.objective and targets.objective.value,
+        holdout=table.holdout,
+        seed=table.seed,
+        skip_limit=table.skip_limit,
+        models=table.models,
+        root=base,
+        source=f"recipe {path.name}",
+    )
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that this package ships."""
+    return sorted(path.stem for path in calibration_dir().glob("*.toml"))
+
+
+def _find(recipe: str) -> Path:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise RecipeError(f"recipe {path}: no such file")
+    shipped = calibration_dir() / f"{recipe}.toml"
+    if "/" not in recipe and shipped.is_file():
+        return shipped
+    known = ", ".join(recipe_names()) or "none"
+    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def _below(base: Path, name: str | None) -> Path | None:
+    return None if name is None else base / name

@@ -1,0 +1,84 @@
+"""The command line: one file a command, each thin; errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import MappingProxyType
+
+import click
+
+from tinysaver_edge._version import __version__
+from tinysaver_edge.errors import TinySaverError
+
+_COMMANDS = MappingProxyType(
+    {
+        "calibrate": "Choose a saver and a threshold, and write a bundle.",
+        "evaluate": "Measure a bundle on labelled images it has not seen.",
+        "run": "Decide an image, a folder of images or a video with a bundle.",
+        "verify": "Check that a bundle behaves here as it did where it was calibrated.",
+        "models": "Describe and profile model files.",
+        "demo": "See it work on a simulated camera: nothing to download.",
+    }
+)
+
+
+class _LazyGroup(click.Group):
+    """Imports a command only when it is called, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order a user meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"tinysaver_edge.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tinysaver-edge")
+def cli() -> None:
+    """Let a tiny model answer the easy frames and ask the large one only when it is unsure.
+
+    Start with `tinysaver-edge demo`, then calibrate your own two models:
+
+    \b
+        tinysaver-edge calibrate --data images/ --large big.onnx --saver tiny.onnx --out bundle/
+        tinysaver-edge run bundle/ --source video.mp4 --json
+    """
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; what was measured is kept and the next run goes on from there")
+        sys.exit(130)
+    except TinySaverError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    """Say what went wrong in one line."""
+    click.echo(f"tinysaver-edge: {' '.join(message.split())}", err=True)

@@ -1,0 +1,148 @@
+"""What people read on a terminal: numbers through one formatter, tables and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
+    return "?" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def points(drop_points: float | None) -> str:
+    """Write a drop in points with its sign."""
+    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
+
+
+def ratio(value: float | None) -> str:
+    """Write a cost relative to the large model."""
+    return "?" if value is None else f"{value:.3f}"
+
+
+def macs(value: float | None) -> str:
+    """Write multiply-accumulates with a unit: ``12.5e6`` becomes ``12.5 MMACs``."""
+    if value is None:
+        return "?"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}MACs"
+    return f"{value:.0f} MACs"
+
+
+def score(value: float | None) -> str:
+    """Write a score or threshold."""
+    return "none" if value is None else f"{value:.4f}"
+
+
+def rate(frames_per_second: float) -> str:
+    """Write a rate of frames."""
+    return (
+        f"{frames_per_second:.0f} frames/s"
+        if frames_per_second >= 10
+        else (f"{frames_per_second:.1f} frames/s")
+    )
+
+
+def console() -> Console:
+    """Return a console on stderr, wide enough for tables where it is no terminal."""
+    plain = Console(stderr=True, highlight=False)
+    if plain.is_terminal:
+        return plain
+    return Console(stderr=True, highlight=False, width=150)
+
+
+def say(message: str) -> None:
+    """Write a line to stderr."""
+    click.echo(message, err=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Write warnings to stderr."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def show_json(values: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    click.echo(json.dumps(values, indent=2, allow_nan=False))
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table to stderr; all but the first column and a last one of words lean right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        words = place == 0 or column in ("why", "detail", "result")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, once there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.0f}/s")
+
+
+class Bar:
+    """Shows progress as a bar with rate and time left; plain lines where there is no terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def start(self, what: str, *, total: int, done: int = 0) -> None:
+        """Show a new bar."""
+        if not self._progress.console.is_terminal:
+            say(f"{what}: {total - done} of {total} to go")
+        self._task = self._progress.add_task(what, total=total, completed=done)
+
+    def advance(self, steps: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, steps)
+
+    def finish(self) -> None:
+        """Leave the bar as it is."""
+        self._task = None
+
+    def note(self, message: str) -> None:
+        """Write a line above the bars."""
+        self._progress.console.print(message, highlight=False)
+
+
+@contextmanager
+def progress() -> Iterator[Bar]:
+    """Show progress on stderr while the block runs."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    shown = console()
+    with Progress(*columns, console=shown, disable=not shown.is_terminal) as bars:
+        yield Bar(bars)

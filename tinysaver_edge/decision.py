@@ -1,0 +1,101 @@
+"""What a cascade says about one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Source(str, Enum):
+    """Where an answer comes from.
+
+    Attributes:
+        SAVER: an early stage answered and its score reached its threshold.
+        LARGE: the last stage answered.
+        FUSED: the answers of an early and the last stage were combined.
+        FALLBACK: the saver's answer stands in, because the large model could not be had.
+    """
+
+    SAVER = "saver"
+    LARGE = "large"
+    FUSED = "fused"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameId:
+    """Which frame a decision is about.
+
+    Attributes:
+        source_id: name of the camera, file or caller.
+        sequence: position in that source, from 0; a gap is a dropped frame.
+    """
+
+    source_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageRef:
+    """Which stage answered: its position in the cascade, from 0, and its model's name."""
+
+    index: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one frame, and how it came about.
+
+    Attributes:
+        label: name of the class, or its index as text where the bundle has no labels.
+        index: the class, counted from 0 without any background class.
+        confidence: probability of that class as the answering model (or the fusion) gives it, 0..1.
+        score: the first stage's deferral score; higher is safer. NaN where no stage has a score.
+        stage: the last stage that was asked.
+        source: saver, large, fused or fallback.
+        escalated: whether the first stage's answer was not accepted.
+        degraded: why this is not the answer the policy asks for, or None.
+        certified: whether the bundle's certificate covers this answer.
+        revision: 0 for the first answer to a frame, 1 for its revision.
+        frame_id: source and sequence of the frame.
+        timestamp_s: when the frame was taken, on the caller's clock, in seconds.
+        timings_ms: milliseconds spent, by step, as measured on the cascade's clock.
+    """
+
+    label: str
+    index: int
+    confidence: float
+    score: float
+    stage: StageRef
+    source: Source
+    escalated: bool
+    degraded: str | None
+    certified: bool
+    revision: int
+    frame_id: FrameId
+    timestamp_s: float
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision as plain values for JSON; a NaN score becomes None."""
+        return {
+            "label": self.label,
+            "index": self.index,
+            "confidence": self.confidence,
+            "score": self.score if self.score == self.score else None,
+            "stage": {"index": self.stage.index, "model": self.stage.model},
+            "source": self.source.value,
+            "escalated": self.escalated,
+            "degraded": self.degraded,
+            "certified": self.certified,
+            "revision": self.revision,
+            "frame_id": {
+                "source_id": self.frame_id.source_id,
+                "sequence": self.frame_id.sequence,
+            },
+            "timestamp_s": self.timestamp_s,
+            "timings_ms": dict(self.timings_ms),
+        }

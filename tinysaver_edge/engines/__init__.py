@@ -1,0 +1,1 @@
+"""Engines: one file per way to run one model, behind one contract (`base.Engine`)."""

@@ -1,0 +1,254 @@
+"""The contract of an engine: one way to run one model, strict about what was asked for."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Batch, Preprocess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Precision(str, Enum):
+    """Arithmetic that an engine computes a float model in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is to be run.
+
+    Attributes:
+        device: a device string that the engine knows (``"CPU"``, ``"GPU"``,
+            ``"CUDAExecutionProvider"``, …); None takes the engine's CPU.
+        precision: arithmetic of float models; what the device cannot do is an error.
+        threads: processor threads for one inference; None leaves it to the engine.
+        cache_dir: folder for compiled models, so that a second start is quicker; None for none.
+        allow_fallback: run on the CPU where the device cannot be had, instead of an error.
+    """
+
+    device: str | None = None
+    precision: Precision = Precision.FLOAT32
+    threads: int | None = None
+    cache_dir: Path | None = None
+    allow_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads}: an engine needs at least 1")
+
+
+DEFAULT_OPTIONS = EngineOptions()
+"""On the CPU, in float32, on as many threads as the engine likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSignature:
+    """What a model file says of its own input and output.
+
+    Attributes:
+        input_name: name of the one input.
+        input_shape: four axes, None where an axis is dynamic.
+        input_dtype: numpy name of the input's type.
+        output_name: name of the output that holds the classes.
+        output_shape: ``(batch, outputs)``, None where an axis is dynamic.
+        output_dtype: numpy name of the output's type.
+    """
+
+    input_name: str
+    input_shape: tuple[int | None, ...]
+    input_dtype: str
+    output_name: str
+    output_shape: tuple[int | None, ...]
+    output_dtype: str
+
+    @property
+    def batch_size(self) -> int | None:
+        """The fixed number of samples a call takes, or None where any number will do."""
+        return self.input_shape[0]
+
+
+class Engine(ABC):
+    """Runs one model. Subclasses fill in `_load`, `_run` and, where needed, `_release`.
+
+    One thread at a time may call `infer`; a `Cascade` sees to that. An engine is a context manager
+    and `close` may be called any number of times.
+
+    Args:
+        model: the model's file.
+        preprocess: what the batches given to `infer` look like; checked against the file.
+        output: how the model states its answer.
+        options: device, precision, threads.
+
+    Attributes:
+        device: the device string in use, which is what was asked for unless
+            ``options.allow_fallback`` let it be another.
+        fell_back: whether `device` is not the one asked for.
+        signature: what the file says of its input and output.
+
+    Raises:
+        MissingDependencyError: the engine's package is not installed.
+        ModelError: the file is missing, truncated or not of a kind this engine reads.
+        EngineError: the device or precision cannot be had; names what can.
+        DescriptionError: the file's input is not what ``preprocess`` makes.
+    """
+
+    name: ClassVar[str]
+    """The engine's name in bundles, recipes and on the command line."""
+
+    suffixes: ClassVar[frozenset[str]]
+    """Endings of the model files it reads."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        preprocess: Preprocess,
+        output: OutputFormat,
+        options: EngineOptions = DEFAULT_OPTIONS,
+    ) -> None:
+        if not model.is_file():
+            raise ModelError(f"model {model}: no such file")
+        if model.suffix not in self.suffixes:
+            known = ", ".join(sorted(self.suffixes))
+            raise ModelError(f"model {model}: engine {self.name} reads {known} files")
+        self.model = model
+        self.output = output
+        self.options = options
+        self.precision = options.precision
+        self.fell_back = False
+        self._closed = False
+        self._sample_shape = preprocess.shape(1)[1:]
+        self._dtype = np.dtype(preprocess.format.dtype)
+        self.device, self.signature = self._load()
+        try:
+            check_signature(self.signature, preprocess, model=model)
+        except DescriptionError:
+            self.close()
+            raise
+
+    @classmethod
+    def inspect(cls, model: Path) -> ModelSignature:
+        """Read a file's signature without a description.
+
+        Raises:
+            MissingDependencyError: the engine's package is not installed.
+            ModelError: the file is missing, truncated or not of a kind this engine reads.
+            EngineError: this engine cannot look into files.
+        """
+        raise EngineError(f"engine {cls.name} cannot inspect {model}: it only runs models")
+
+    @classmethod
+    def accepts_device(cls, device: str) -> bool:
+        """Whether a device's name is one of this engine's vocabulary, be it there or not."""
+        return True
+
+    @abstractmethod
+    def _load(self) -> tuple[str, ModelSignature]:
+        """Build whatever runs the model; return the device in use and the file's signature."""
+
+    @abstractmethod
+    def _run(self, batch: Batch) -> NDArray[Any]:
+        """Run the model on a batch of a size that it takes; return its raw output, 2-D."""
+
+    def _release(self) -> None:  # noqa: B027 - optional to fill in
+        """Let go of what `_load` built. The default drops nothing."""
+
+    def infer(self, batch: Batch) -> NDArray[np.float32]:
+        """Answer a batch.
+
+        Args:
+            batch: what `Preprocessor` made, ``(n, …)``; any n, also where the model's is fixed.
+
+        Returns:
+            Logits ``(n, classes)`` float32. The array may be reused by the next call.
+
+        Raises:
+            EngineError: the engine is closed, the batch does not fit, or the run failed.
+        """
+        if self._closed:
+            raise EngineError(f"engine {self.name} for {self.model.name} is closed")
+        if batch.shape[1:] != self._sample_shape or batch.dtype != self._dtype:
+            raise EngineError(
+                f"{self.model.name} takes batches (n, {', '.join(map(str, self._sample_shape))}) "
+                f"of {self._dtype}, got {batch.shape} of {batch.dtype}"
+            )
+        if not len(batch):
+            raise EngineError(f"{self.model.name}: the batch is empty")
+        fixed = self.signature.batch_size
+        if fixed is None or fixed == len(batch):
+            return self.output.to_logits(self._run(batch))
+        return self._infer_in_parts(batch, fixed)
+
+    def _infer_in_parts(self, batch: Batch, fixed: int) -> NDArray[np.float32]:
+        """Run a model of fixed batch size on any number of samples, the last part padded."""
+        samples = len(batch)
+        parts = []
+        for start in range(0, samples, fixed):
+            part = batch[start : start + fixed]
+            missing = fixed - len(part)
+            if missing:
+                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            parts.append(self.output.to_logits(self._run(np.ascontiguousarray(part))).copy())
+        return np.concatenate(parts)[:samples]
+
+    def close(self) -> None:
+        """Let go of the model. Legal in every state, any number of times."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model: Path) -> None:
+    """Compare what a description makes with what the model takes.
+
+    Raises:
+        DescriptionError: they differ; names both.
+    """
+    described, found = preprocess.shape(1), signature.input_shape
+    same = len(found) == 4 and all(
+        have is None or have == want for have, want in zip(found[1:], described[1:], strict=True)
+    )
+    if not same or signature.input_dtype != preprocess.format.dtype:
+        raise DescriptionError(
+            f"model {model}: its description makes {preprocess.format.dtype} "
+            f"{_axes((None, *described[1:]))} ({preprocess.format.layout.value}), the file takes "
+            f"{signature.input_dtype} {_axes(found)}: correct the description "
+            f"(tinysaver-edge models describe {model} writes a new one)"
+        )
+
+
+def _axes(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("n" if axis is None else str(axis) for axis in shape) + ")"
+
+
+def finite_or_raise(logits: NDArray[np.float32], *, model: str, where: str) -> None:
+    """Refuse answers that hold NaN.
+
+    Raises:
+        ModelError: there is a NaN among them.
+    """
+    if math.isnan(float(logits.sum())) and bool(np.isnan(logits).any()):
+        raise ModelError(
+            f"model {model} answered NaN on {where}: check its export and its precision"
+        )

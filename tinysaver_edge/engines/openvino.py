@@ -1,0 +1,286 @@
+"""OpenVINO: runs .onnx, .xml and .tflite on CPU, GPU, NPU, or several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
+from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.signature import TensorInfo, signature_of
+from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.preprocess import Batch
+
+OpenVino: TypeAlias = Any  # the package
+Core: TypeAlias = Any  # openvino.Core
+Graph: TypeAlias = Any  # openvino.Model
+Compiled: TypeAlias = Any  # openvino.CompiledModel
+Port: TypeAlias = Any  # an input or output of a graph
+
+_HINTS = {Precision.FLOAT32: "f32", Precision.FLOAT16: "f16", Precision.BFLOAT16: "bf16"}
+_CAPABILITIES = {Precision.FLOAT32: "FP32", Precision.FLOAT16: "FP16", Precision.BFLOAT16: "BF16"}
+_COMBINED = frozenset({"AUTO", "MULTI", "HETERO", "BATCH"})
+_UNCHECKED_BEFORE = frozenset({"AUTO", "MULTI", "HETERO"})
+_STREAMS = "NUM_STREAMS"
+_THREADS = "INFERENCE_NUM_THREADS"
+
+
+class OpenVinoEngine(Engine):
+    """Runs a model file with OpenVINO.
+
+    Devices are OpenVINO's: ``"CPU"``, ``"GPU"``, ``"GPU.1"``, ``"NPU"``, ``"AUTO"``,
+    ``"AUTO:GPU,CPU"``, ``"HETERO:NPU,CPU"`` and so on.
+    """
+
+    name: ClassVar[str] = "openvino"
+    suffixes: ClassVar[frozenset[str]] = frozenset({".onnx", ".xml", ".tflite"})
+
+    @classmethod
+    def accepts_device(cls, device: str) -> bool:
+        """Whether the name is not that of one of ONNX Runtime's providers."""
+        return not device.partition(":")[0].endswith("ExecutionProvider")
+
+    @classmethod
+    def inspect(cls, model: Path) -> ModelSignature:
+        """Read a file's signature, without compiling it."""
+        return model_signature(model, read_model(open_core(), model))
+
+    def _load(self) -> tuple[str, ModelSignature]:
+        self._core = open_core()
+        self._graph = read_model(self._core, self.model)
+        self._several: _Request | None = None
+        signature = model_signature(self.model, self._graph)
+        self._answer = signature.output_name
+        single = self._of_one(signature)
+        device = self.options.device or "CPU"
+        try:
+            self._single = self._compile(single, device, self.options)
+        except EngineError:
+            if not self.options.allow_fallback or device == "CPU":
+                raise
+            device, self.precision, self.fell_back = "CPU", Precision.FLOAT32, True
+            self._single = self._compile(single, device, self.options)
+        return device, signature
+
+    def _of_one(self, signature: ModelSignature) -> Graph:
+        """Return the graph for one sample, which runs a fifth quicker than for any number."""
+        if signature.batch_size is not None:
+            return self._graph
+        graph = self._graph.clone()
+        try:
+            graph.reshape([1, *self._sample_shape])
+        except RuntimeError:  # a graph that insists on its open axes, or a wrong description
+            return self._graph
+        return graph
+
+    def _compile(self, graph: Graph, device: str, options: EngineOptions) -> _Request:
+        options = replace(options, precision=self.precision)
+        compiled = _compile(self._core, graph, device, options, model=self.model)
+        return _Request(compiled, self._answer)
+
+    def _run(self, batch: Batch) -> NDArray[Any]:
+        try:
+            raw = self._request_for(batch)(batch)
+        except RuntimeError as error:
+            raise EngineError(
+                f"{self.model.name} failed on {self.device} with a batch of {batch.shape}: "
+                f"{one_line(error)}"
+            ) from error
+        return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
+
+    def _request_for(self, batch: Batch) -> _Request:
+        """Return what runs a batch of that length; for several, compiled when first needed."""
+        if len(batch) == 1 or self.signature.batch_size is not None:
+            return self._single
+        if self._several is None:
+            self._several = self._compile(self._graph, self.device, self.options)
+        return self._several
+
+    def _release(self) -> None:
+        del self._core, self._graph, self._single, self._several
+
+
+class _Request:
+    """A compiled graph, called on the batch's own memory and answering with the graph's own."""
+
+    def __init__(self, compiled: Compiled, answer: str) -> None:
+        self._request = compiled.create_infer_request()
+        self._answer = port_of(compiled.outputs, answer)
+        self._tensor = _import().Tensor
+        self._bound: Batch | None = None
+
+    def __call__(self, batch: Batch) -> NDArray[Any]:
+        """Run on a batch; a caller who refills one array saves the binding."""
+        if batch is not self._bound:
+            self._bound = np.require(batch, requirements=("C", "W"))
+            self._request.set_input_tensor(self._tensor(self._bound, shared_memory=True))
+        self._request.infer(share_outputs=True)
+        raw: NDArray[Any] = self._request.get_tensor(self._answer).data
+        return raw
+
+
+def read_model(core: Core, model: Path) -> Graph:
+    """Read a model file into OpenVINO's graph.
+
+    Raises:
+        ModelError: the file is missing, truncated or of no format that OpenVINO reads.
+    """
+    check_model_file(model)
+    if model.suffix == ".xml" and not model.with_suffix(".bin").is_file():
+        raise ModelError(
+            f"model {model}: its weights {model.with_suffix('.bin').name} are not beside it"
+        )
+    try:
+        return core.read_model(str(model))
+    except RuntimeError as error:
+        raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
+
+
+def model_signature(model: Path, graph: Graph) -> ModelSignature:
+    """Return the signature of a graph that was read from a file."""
+    return signature_of(
+        model, [_info(port) for port in graph.inputs], [_info(port) for port in graph.outputs]
+    )
+
+
+def _import() -> OpenVino:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            "openvino", extra="openvino", purpose="Running models with engine openvino"
+        ) from error
+    return openvino
+
+
+def open_core() -> Core:
+    """Return a core of its own: cheap, and settings made on it reach nobody else.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+    """
+    return _import().Core()
+
+
+def _compile(
+    core: Core, graph: Graph, device: str, options: EngineOptions, *, model: Path
+) -> Compiled:
+    """Compile for exactly that device and precision.
+
+    Raises:
+        EngineError: the device is not there, cannot compute so, or cannot run the model.
+    """
+    parts = _parts(device)
+    _require_devices(core, device, parts)
+    if device.partition(":")[0] not in _UNCHECKED_BEFORE:
+        _require_precision(core, parts, options.precision)
+    try:
+        compiled = core.compile_model(graph, device, _settings(core, device, parts, options))
+    except RuntimeError as error:
+        raise EngineError(
+            f"model {model}: openvino cannot compile it for {device}: {one_line(error)}"
+        ) from error
+    found = _precisions(compiled)
+    if found != {_HINTS[options.precision]}:
+        names = (word.value for word, hint in _HINTS.items() if hint in found)
+        raise EngineError(
+            f"{model.name} would compute in {_list(names)} on {device}, asked for "
+            f"{options.precision.value}: ask for a precision that the device has"
+        )
+    return compiled
+
+
+def _parts(device: str) -> list[str]:
+    """Return the devices that a name like ``"HETERO:GPU.1,CPU"`` stands for."""
+    kind, _, listed = device.partition(":")
+    if kind not in _COMBINED:
+        return [device]
+    names = (name.strip().partition("(")[0] for name in listed.split(","))
+    return [name.removeprefix("-") for name in names if name]
+
+
+def _require_devices(core: Core, device: str, parts: list[str]) -> None:
+    available = list(core.available_devices)
+    kinds = {name.partition(".")[0] for name in available}
+    missing = [name for name in parts if name not in available and name not in kinds]
+    if missing:
+        raise EngineError(
+            f"engine openvino has no device {device} here, only {_list(available)} (and AUTO, "
+            "HETERO over them): ask for one of these, or install the device's driver"
+        )
+
+
+def _require_precision(core: Core, parts: list[str], precision: Precision) -> None:
+    """Refuse a precision that a device does not name, before it quietly takes another."""
+    for name in parts:
+        capabilities = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+        if _CAPABILITIES[precision] not in capabilities:
+            there = [known.value for known, word in _CAPABILITIES.items() if word in capabilities]
+            raise EngineError(
+                f"{name} cannot compute in {precision.value} here, it has {_list(there)}"
+            )
+
+
+def _settings(core: Core, device: str, parts: list[str], options: EngineOptions) -> dict[str, Any]:
+    """Settings for latency; what only some devices know goes to these alone."""
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
+    }
+    if options.cache_dir is not None:
+        options.cache_dir.mkdir(parents=True, exist_ok=True)
+        settings["CACHE_DIR"] = str(options.cache_dir)
+    own: dict[str, Any] = {_STREAMS: 1}
+    if options.threads is not None:
+        own[_THREADS] = options.threads
+    if device.partition(":")[0] not in _COMBINED:
+        return settings | _known(core, device, own)
+    each = {name: _known(core, name, own) for name in parts or core.available_devices}
+    return settings | {"DEVICE_PROPERTIES": {name: what for name, what in each.items() if what}}
+
+
+def _known(core: Core, device: str, settings: dict[str, Any]) -> dict[str, Any]:
+    supported = core.get_property(device, "SUPPORTED_PROPERTIES")
+    return {key: value for key, value in settings.items() if key in supported}
+
+
+def _precisions(compiled: Compiled) -> set[str]:
+    """Return the precisions that a compiled model says it computes in."""
+    try:
+        return {compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()}
+    except RuntimeError:
+        devices = compiled.get_property("DEVICE_PROPERTIES").values()
+    hints = (what.get("INFERENCE_PRECISION_HINT") for what in devices)
+    return {hint.get_type_name() for hint in hints if hint is not None}
+
+
+def _info(port: Port) -> TensorInfo:
+    kind = port.get_element_type()
+    try:
+        dtype = np.dtype(kind.to_dtype()).name
+    except (RuntimeError, TypeError, ValueError):
+        dtype = kind.get_type_name()
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return TensorInfo(_name(port), None, dtype)
+    axes = tuple(None if axis.is_dynamic else axis.get_length() for axis in shape)
+    return TensorInfo(_name(port), axes, dtype)
+
+
+def _name(port: Port) -> str:
+    names: set[str] = port.get_names()
+    return min(names) if names else str(port.get_node().get_friendly_name())
+
+
+def port_of(ports: Iterable[Port], name: str) -> Port:
+    """Return the one of several inputs or outputs that a signature names."""
+    return next(port for port in ports if _name(port) == name)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,178 @@
+"""Engines by name: those of this package and those that others bring through entry points.
+
+A package adds an engine by naming a subclass of `Engine` in its own metadata:
+
+    [project.entry-points."tinysaver_edge.engines"]
+    my_engine = "my_package.engine:MyEngine"
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
+from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError, TinySaverError
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Preprocess
+
+AUTO = "auto"
+"""Stands for the engine that `engine_for` picks."""
+
+ENTRY_POINTS = "tinysaver_edge.engines"
+"""The group of entry points in which other packages offer engines."""
+
+
+class _BuiltIn(NamedTuple):
+    """An engine of this package; `package` is what it imports and the extra that brings it."""
+
+    module: str
+    attribute: str
+    package: str
+
+
+_BUILT_IN = {
+    "onnxruntime": _BuiltIn(
+        "tinysaver_edge.engines.onnxruntime", "OnnxRuntimeEngine", "onnxruntime"
+    ),
+    "openvino": _BuiltIn("tinysaver_edge.engines.openvino", "OpenVinoEngine", "openvino"),
+}
+
+
+def create_engine(
+    name: str,
+    model: Path,
+    *,
+    preprocess: Preprocess,
+    output: OutputFormat,
+    options: EngineOptions = DEFAULT_OPTIONS,
+) -> Engine:
+    """Open a model with an engine.
+
+    Args:
+        name: an engine's name, or ``"auto"`` for the one that `engine_for` picks.
+        model: the model's file.
+        preprocess: what the batches given to it will look like.
+        output: how the model states its answer.
+        options: device, precision, threads.
+
+    Raises:
+        MissingDependencyError: the engine's package is not installed.
+        ModelError: the file cannot be read.
+        EngineError: there is no such engine, or its device or precision cannot be had.
+        DescriptionError: the file's input is not what ``preprocess`` makes.
+    """
+    if name == AUTO:
+        name = engine_for(model, device=options.device)
+    return engine_class(name)(model, preprocess=preprocess, output=output, options=options)
+
+
+def engine_names() -> tuple[str, ...]:
+    """Return the names of all engines, be their packages installed or not."""
+    return tuple(sorted({*_BUILT_IN, *(point.name for point in _plug_ins())}))
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Return the class of an engine.
+
+    Raises:
+        EngineError: no engine has that name, or the plug-in that has it is broken.
+    """
+    points = [point for point in _plug_ins() if point.name == name]
+    if name in _BUILT_IN and not points:
+        built_in = _BUILT_IN[name]
+        found: type[Engine] = getattr(importlib.import_module(built_in.module), built_in.attribute)
+        return found
+    if not points:
+        raise EngineError(f"no engine {name!r}: there are {', '.join(engine_names())}")
+    if name in _BUILT_IN or len(points) > 1:
+        claims = ", ".join(map(_describe, points))
+        raise EngineError(f"engine {name!r} is claimed more than once, by {claims}: remove one")
+    return _load_plug_in(points[0])
+
+
+def engine_for(model: Path, *, device: str | None = None) -> str:
+    """Return the name of the engine to open a file with.
+
+    That is the first, of ONNX Runtime, OpenVINO and the plug-ins, that is installed, reads such
+    files and knows the device by its name.
+
+    Raises:
+        MissingDependencyError: engines read such files, but none is installed.
+        ModelError: no engine reads such files.
+        EngineError: none that does knows the device, or a plug-in is broken.
+    """
+    readers: list[str] = []
+    for name in _by_preference():
+        engine = engine_class(name)
+        if model.suffix not in engine.suffixes:
+            continue
+        readers.append(name)
+        if _installed(name) and (device is None or engine.accepts_device(device)):
+            return name
+    raise _why_none(model, readers, device)
+
+
+def _by_preference() -> Iterator[str]:
+    """Yield built-in engines first: a broken plug-in harms only those who need one."""
+    yield from _BUILT_IN
+    yield from (name for name in engine_names() if name not in _BUILT_IN)
+
+
+def _why_none(model: Path, readers: list[str], device: str | None) -> TinySaverError:
+    """Return the error that says why no engine can open a file."""
+    if not readers:
+        known = sorted({end for name in _by_preference() for end in engine_class(name).suffixes})
+        return ModelError(
+            f"model {model}: no engine reads {model.suffix or 'such'} files; "
+            f"known are {', '.join(known)}"
+        )
+    absent = [name for name in readers if not _installed(name)]
+    for name in absent:
+        if device is None or engine_class(name).accepts_device(device):
+            package = _BUILT_IN[name].package
+            return MissingDependencyError(package, extra=package, purpose=f"Running {model.name}")
+    return EngineError(
+        f"no engine that reads {model.suffix} files knows a device {device!r} "
+        f"(asked {', '.join(readers)})"
+    )
+
+
+def inspect(model: Path) -> ModelSignature:
+    """Read what a model file says of its input and output, without a description.
+
+    Raises:
+        MissingDependencyError: no engine that reads such files is installed.
+        ModelError: the file is missing, truncated, of no known format, or has several inputs.
+    """
+    return engine_class(engine_for(model)).inspect(model)
+
+
+def _installed(name: str) -> bool:
+    return name not in _BUILT_IN or find_spec(_BUILT_IN[name].package) is not None
+
+
+def _plug_ins() -> list[EntryPoint]:
+    return list(entry_points(group=ENTRY_POINTS))
+
+
+def _load_plug_in(point: EntryPoint) -> type[Engine]:
+    try:
+        found = point.load()
+    except Exception as error:
+        raise EngineError(
+            f"{_describe(point)} cannot be loaded ({type(error).__name__}: {error}): "
+            "mend or uninstall it"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise EngineError(f"{_describe(point)} is no subclass of {Engine.__module__}.Engine")
+    return found
+
+
+def _describe(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist is not None else "an unknown package"
+    return f"engine plug-in {point.name!r} of {package} ({point.value})"

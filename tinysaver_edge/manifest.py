@@ -1,0 +1,119 @@
+"""What `bundle.json` holds: the schema of a bundle, checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Preprocess
+
+SCHEMA_VERSION = 1
+"""Version of the schema that this release writes; it reads this one and all before it."""
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leaves the bundle's folder."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in parts[0]:
+        raise ValueError(f"path {path!r} leaves the bundle")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """One file of the bundle and what it must contain."""
+
+    path: InsidePath
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class Named(_Strict):
+    """A score or a fusion: its name in the registry and its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelEntry(_Strict):
+    """One model of the cascade and how it is run.
+
+    ``files`` is empty in a bundle made from records, which knows the models by name only.
+    """
+
+    name: str
+    files: list[FileEntry] = Field(default_factory=list)
+    source_sha256: str | None = None
+    engine: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    preprocess: Preprocess | None = None
+    output: OutputFormat | None = None
+    macs: float | None = None
+    parameters: int | None = None
+
+
+class StageEntry(_Strict):
+    """One stage: a model and, for all but the last, when its answer is accepted.
+
+    A ``threshold`` of null accepts nothing.
+    """
+
+    model: ModelEntry
+    score: Named | None = None
+    threshold: float | None = None
+
+
+class FiguresEntry(_Strict):
+    """What a cascade did on a set of labelled samples; see `evaluation.Figures`."""
+
+    samples: int
+    accuracy_saver: Fraction
+    accuracy_large: Fraction
+    accuracy_cascade: Fraction
+    drop_points: float
+    accept_rate: Fraction
+    cost_macs_ratio: float | None
+
+
+class GoldenEntry(_Strict):
+    """Samples whose answers are kept, so that another machine can show that it agrees.
+
+    Attributes:
+        frames: lossless pictures, in order.
+        answers: ``.npz`` with, for stage i, ``input_i`` (resized frames, uint8) and ``logits_i``,
+            and the final ``index`` and ``source``.
+        tolerances: for each stage, the largest difference of a probability that counts as
+            agreement.
+    """
+
+    frames: list[FileEntry]
+    answers: FileEntry
+    tolerances: list[float]
+
+
+class Manifest(_Strict):
+    """All of `bundle.json`."""
+
+    schema_version: Literal[1] = 1
+    created_by: str
+    labels: list[str] | None
+    stages: list[StageEntry] = Field(min_length=1)
+    fusion: Named | None = None
+    method: str
+    max_drop_points: float | None = None
+    seed: int
+    calibration: FiguresEntry
+    holdout: FiguresEntry | None = None
+    certificate: dict[str, Any] | None = None
+    golden: GoldenEntry | None = None

@@ -1,0 +1,72 @@
+"""Model outputs → float32 logits: the only place that knows how a model states its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_PROBABILITY = 1e-12
+"""Stands in for a probability of zero, whose logarithm has no float."""
+
+
+class OutputKind(str, Enum):
+    """What the numbers of a model's output mean."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How a model states its answer.
+
+    Attributes:
+        kind: logits, or probabilities (softmax already applied).
+        class_offset: leading outputs that are no class of the user's, 1 for a background class.
+        class_order: outputs, counted after the offset, in the order of the bundle's labels; None
+            where they are in that order already.
+        quantization_scale: real value of one step of an integer output; 1/256 where an integer
+            output holds probabilities and nothing else is said.
+        quantization_zero_point: the integer that stands for zero; where nothing is said, the
+            smallest value of the type for probabilities and 0 for logits.
+    """
+
+    kind: OutputKind = OutputKind.LOGITS
+    class_offset: int = 0
+    class_order: tuple[int, ...] | None = None
+    quantization_scale: float | None = None
+    quantization_zero_point: int | None = None
+
+    def to_logits(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Turn raw outputs into logits, so that their softmax gives the model's probabilities.
+
+        Args:
+            raw: ``(n, class_offset + classes)`` of any numeric type.
+
+        Returns:
+            ``(n, classes)`` float32. For a float output of logits without offset this is ``raw``
+            itself, not a copy.
+        """
+        values = self._dequantize(raw)
+        if self.class_offset:
+            values = values[:, self.class_offset :]
+        if self.class_order is not None:
+            values = values[:, self.class_order]
+        if self.kind is OutputKind.LOGITS:
+            return values
+        return np.log(np.maximum(values, np.float32(SMALLEST_PROBABILITY)))
+
+    def _dequantize(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        if not np.issubdtype(raw.dtype, np.integer):
+            return raw.astype(np.float32, copy=False)
+        probabilities = self.kind is OutputKind.PROBABILITIES
+        scale = self.quantization_scale
+        zero = self.quantization_zero_point
+        if scale is None:
+            scale = 1 / 256 if probabilities else 1.0
+        if zero is None:
+            zero = int(np.iinfo(raw.dtype).min) if probabilities else 0  # type: ignore[type-var]
+        return (raw.astype(np.float32) - np.float32(zero)) * np.float32(scale)

@@ -1,0 +1,107 @@
+"""Stage: one model of a cascade, ready to run, and when its answer is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.engines.base import Engine, finite_or_raise
+from tinysaver_edge.files import default_cache_dir
+from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.policy import Policy, StagePolicy
+from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Preprocessor
+
+if TYPE_CHECKING:
+    from tinysaver_edge.bundle import Bundle
+
+
+class Stage:
+    """One model of a cascade. One thread at a time may use it.
+
+    Args:
+        engine: runs the model.
+        preprocess: what the engine's batches are made with.
+        policy: the model's name, score and threshold.
+    """
+
+    def __init__(self, engine: Engine, *, preprocess: Preprocess, policy: StagePolicy) -> None:
+        self.engine = engine
+        self.policy = policy
+        self.preprocess = preprocess
+        self._preprocessor = Preprocessor(preprocess)
+        self._single = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
+
+    def prepare(self, frame: Frame) -> Batch:
+        """Return the model input for one frame, in a buffer that the next call fills anew."""
+        self._preprocessor.into(frame, self._single[0])
+        return self._single
+
+    def prepare_many(self, frames: Sequence[Frame]) -> Batch:
+        """Return the model input for several frames, in a new array."""
+        return self._preprocessor.batch(frames)
+
+    def resized(self, frame: Frame) -> Frame:
+        """Return the frame at the model's size, BGR uint8."""
+        return self._preprocessor.resized(frame)
+
+    def ask(self, batch: Batch) -> Outputs:
+        """Run the model on prepared frames.
+
+        Raises:
+            EngineError: the run failed, or an answer is NaN.
+        """
+        logits = self.engine.infer(batch)
+        finite_or_raise(logits, model=self.policy.model, where="a frame")
+        return Outputs(logits=logits)
+
+    def warm_up(self) -> None:
+        """Run the model once, so that the first frame does not pay for what comes first."""
+        self.ask(self._single)
+
+    def close(self) -> None:
+        """Let go of the model. Legal in every state."""
+        self.engine.close()
+
+
+def load_stages(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    cache_dir: Path | None = None,
+    allow_fallback: bool = False,
+) -> list[Stage]:
+    """Build every stage of a bundle and run each once.
+
+    Args:
+        bundle: an open bundle.
+        threads: processor threads for one inference; None leaves it to the engines.
+        cache_dir: folder for compiled models; None takes the user's cache folder.
+        allow_fallback: where a device is missing, run on the CPU.
+
+    Raises:
+        BundleError: it was made from records and holds no models.
+        EngineError: an engine, device or precision is not to be had here.
+        MissingDependencyError: an engine's package is not installed.
+    """
+    artefacts = bundled_artefacts(
+        bundle,
+        threads=threads,
+        cache_dir=cache_dir or default_cache_dir(),
+        allow_fallback=allow_fallback,
+    )
+    stages: list[Stage] = []
+    try:
+        for artefact, policy in zip(
+            artefacts, Policy.from_manifest(bundle.manifest).stages, strict=True
+        ):
+            stages.append(Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy))
+            stages[-1].warm_up()
+    except BaseException:
+        for stage in stages:
+            stage.close()
+        raise
+    return stages

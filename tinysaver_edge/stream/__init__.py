@@ -1,0 +1,1 @@
+"""Streams: where frames come from."""

@@ -1,0 +1,89 @@
+"""Frames from files: an image, a folder of images or a video, every frame in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.decision import FrameId
+from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.preprocess import Frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceFrame:
+    """One picture and where it comes from.
+
+    Attributes:
+        image: ``(height, width, 3)`` BGR uint8.
+        frame_id: file name and position, from 0; a gap is a picture that could not be read.
+        timestamp_s: seconds from the start of a video; 0 for images.
+    """
+
+    image: Frame
+    frame_id: FrameId
+    timestamp_s: float
+
+
+def open_frames(source: Path) -> Iterator[SourceFrame]:
+    """Yield the frames of an image, of every image below a folder, or of a video.
+
+    Args:
+        source: a file or folder.
+
+    Raises:
+        InputError: there is nothing there, or nothing in it can be read.
+    """
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise InputError(f"source {source}: no images in this folder")
+        return _images(source, files)
+    if not source.is_file():
+        raise InputError(f"source {source}: no such file or folder")
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        return _images(source.parent, [source])
+    return _video(source)
+
+
+def _images(root: Path, files: list[Path]) -> Iterator[SourceFrame]:
+    readable = 0
+    for number, path in enumerate(files):
+        image = decode_image(path.read_bytes())
+        if image is None:
+            continue
+        readable += 1
+        yield SourceFrame(image, FrameId(path.relative_to(root).as_posix(), number), 0.0)
+    if not readable:
+        raise InputError(f"source {files[0]}: not a readable image")
+
+
+def _video(source: Path) -> Iterator[SourceFrame]:
+    cv2 = _opencv()
+    capture = cv2.VideoCapture(str(source))
+    try:
+        number = 0
+        while True:
+            time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+            good, image = capture.read()
+            if not good:
+                break
+            yield SourceFrame(image, FrameId(source.name, number), float(time_ms) / 1e3)
+            number += 1
+    finally:
+        capture.release()
+    if not number:
+        raise InputError(f"source {source}: not a readable image or video")
+
+
+def _opencv() -> Any:  # noqa: ANN401 - a module
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError(
+            "opencv-python", extra="cpu", purpose="Reading video"
+        ) from error
+    return cv2

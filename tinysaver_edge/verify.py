@@ -1,0 +1,205 @@
+"""Verify: does a bundle behave on this machine as it did where it was calibrated?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.data import decode_image
+from tinysaver_edge.errors import BundleError, VerificationError
+from tinysaver_edge.manifest import GoldenEntry
+from tinysaver_edge.preprocess import Frame
+
+LARGEST_PIXEL_DIFFERENCE = 1
+"""Grey levels that a resize may differ by: processors round the same mean differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: what it was.
+        passed: whether it agrees; None where there was nothing to compare with.
+        detail: the figures, or why not.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All that was compared, in order."""
+
+    bundle: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing disagrees."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as plain values for JSON."""
+        return {
+            "bundle": self.bundle,
+            "passed": self.passed,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+    def raise_if_failed(self) -> None:
+        """Refuse a bundle that disagrees.
+
+        Raises:
+            VerificationError: names the first thing that does.
+        """
+        for check in self.checks:
+            if check.passed is False:
+                raise VerificationError(f"bundle {self.bundle}: {check.name}: {check.detail}")
+
+
+def verify(bundle: Bundle) -> Verification:
+    """Compare a bundle with itself on this machine: files, preprocessing, answers, decisions.
+
+    Args:
+        bundle: an open bundle; opening it has compared the files with their hashes already.
+
+    Raises:
+        EngineError: a model cannot be run here.
+        BundleError: the golden samples are damaged.
+    """
+    count = sum(len(stage.model.files) for stage in bundle.manifest.stages)
+    checks = [Check("files", True, f"{count} model files are those that were calibrated")]
+    golden = bundle.manifest.golden
+    if not bundle.has_models:
+        checks.append(Check("golden samples", None, "made from records: there are no models"))
+    elif golden is None:
+        checks.append(Check("golden samples", None, "the bundle was made without any"))
+    else:
+        frames = _frames(bundle, golden)
+        kept = _answers(bundle, golden)
+        with Cascade.from_bundle(bundle) as cascade:
+            here = golden_answers(cascade, frames)
+        checks.extend(_compare(kept, here, bundle, golden))
+    return Verification(str(bundle.path), tuple(checks))
+
+
+def golden_answers(cascade: Cascade, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
+    """Return what every stage of a cascade sees and answers, and what the cascade decides.
+
+    Returns:
+        For stage i ``input_i`` ``(n, height, width, 3)`` uint8, the resized frames, and
+        ``logits_i`` ``(n, classes)``; ``index``, ``source`` and ``score``, ``(n,)``.
+    """
+    answers: dict[str, NDArray[Any]] = {}
+    for position, stage in enumerate(cascade.stages):
+        answers[f"input_{position}"] = np.stack([stage.resized(frame) for frame in frames])
+        logits = [stage.ask(stage.prepare(frame)).logits for frame in frames]
+        answers[f"logits_{position}"] = np.concatenate(
+            [row.copy() for row in logits if row is not None]
+        )
+    decisions = [cascade.decide(frame) for frame in frames]
+    answers["index"] = np.array([decision.index for decision in decisions], np.int64)
+    answers["source"] = np.array([decision.source.value for decision in decisions])
+    answers["score"] = np.array([decision.score for decision in decisions], np.float64)
+    return answers
+
+
+def _frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
+    frames = [decode_image(bundle.file(entry).read_bytes()) for entry in golden.frames]
+    readable = [frame for frame in frames if frame is not None]
+    if len(readable) < len(frames):
+        raise BundleError(f"bundle {bundle.path}: a golden frame cannot be decoded here")
+    return readable
+
+
+def _answers(bundle: Bundle, golden: GoldenEntry) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(bundle.file(golden.answers), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle {bundle.path}: golden answers are damaged ({error})") from error
+
+
+def _compare(
+    kept: dict[str, NDArray[Any]],
+    here: dict[str, NDArray[Any]],
+    bundle: Bundle,
+    golden: GoldenEntry,
+) -> list[Check]:
+    missing = sorted(set(here) - set(kept))
+    if missing:
+        return [Check("golden samples", False, f"lack {missing[0]}: make the bundle anew")]
+    checks = []
+    for position, stage in enumerate(bundle.manifest.stages):
+        name = stage.model.name
+        key = f"input_{position}"
+        checks.append(_compare_pixels(kept[key], here[key], name))
+        key = f"logits_{position}"
+        checks.append(
+            _compare_answers(kept[key], here[key], name, tolerance=golden.tolerances[position])
+        )
+    threshold = bundle.manifest.stages[0].threshold
+    checks.append(_compare_decisions(kept, here, threshold, tolerance=golden.tolerances[0]))
+    return checks
+
+
+def _compare_pixels(kept: NDArray[Any], here: NDArray[Any], name: str) -> Check:
+    what = f"preprocessing of {name}"
+    if kept.shape != here.shape:
+        return Check(what, False, f"makes {here.shape[1:]}, was {kept.shape[1:]}")
+    worst = int(np.abs(kept.astype(np.int16) - here.astype(np.int16)).max(initial=0))
+    return Check(
+        what,
+        worst <= LARGEST_PIXEL_DIFFERENCE,
+        f"pixels differ by up to {worst} of 255 (allowed: {LARGEST_PIXEL_DIFFERENCE}): "
+        f"{'same' if worst <= LARGEST_PIXEL_DIFFERENCE else 'another'} resize",
+    )
+
+
+def _compare_answers(
+    kept: NDArray[Any], here: NDArray[Any], name: str, *, tolerance: float
+) -> Check:
+    what = f"answers of {name}"
+    if kept.shape != here.shape:
+        return Check(what, False, f"are {here.shape}, were {kept.shape}")
+    worst = float(np.abs(_softmax(kept) - _softmax(here)).max(initial=0))
+    return Check(
+        what,
+        worst <= tolerance,
+        f"probabilities differ by up to {worst:.2g} (allowed: {tolerance:g})",
+    )
+
+
+def _compare_decisions(
+    kept: dict[str, NDArray[Any]],
+    here: dict[str, NDArray[Any]],
+    threshold: float | None,
+    *,
+    tolerance: float,
+) -> Check:
+    """Compare the final answers; a score that the tolerance can tip over the threshold may tip."""
+    same = (kept["index"] == here["index"]) & (kept["source"] == here["source"])
+    close = np.zeros(len(same), bool)
+    if threshold is not None:
+        close = ~same & (np.abs(kept["score"] - threshold) <= tolerance)
+    detail = f"{int(same.sum())} of {len(same)} are the same"
+    if close.any():
+        detail += f", {int(close.sum())} lie on the threshold"
+    return Check("decisions", bool((same | close).all()), detail)
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp(
+        logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    )
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights

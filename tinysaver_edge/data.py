@@ -139,6 +139,10 @@ class ZipData(DataSource):
         names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
         super().__init__(path, class_folder_samples(names, path=path))
 
+    def __reduce__(self) -> tuple[type[ZipData], tuple[Path]]:
+        """Let another process open the same archive."""
+        return ZipData, (self.path,)
+
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
         try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinysaver_edge.demo.camera import CLASS_NAMES, SimulatedCamera
-
 from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.demo.camera import CLASS_NAMES, SimulatedCamera
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 

@@ -89,8 +89,11 @@ def load_record(folder: Path, name: str) -> Record:
         raise RecordError(f"record {path}: damaged or not an .npz file ({error})") from error
     if "" in tables:
         raise RecordError(f"record {path}: damaged or not an .npz file (a single array)")
+    skipped, key = _read_sidecar(path)
     samples = min((len(table) for table in tables.values() if table.ndim), default=0)
-    skipped, key = _read_sidecar(path, samples=samples)
+    if not all(0 <= index < samples for index in skipped):
+        sidecar = path.with_suffix(".json")
+        raise RecordError(f"record {sidecar}: skips samples that are not there; delete it")
     return Record(name=name, outputs=_outputs(tables, path, skipped), skipped=skipped, key=key)
 
 
@@ -115,7 +118,7 @@ def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ..
     )
 
 
-def _read_sidecar(path: Path, *, samples: int) -> tuple[tuple[int, ...], RecordKey | None]:
+def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
     """Return which samples a record skipped and its key, where it has a sidecar."""
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
@@ -126,8 +129,6 @@ def _read_sidecar(path: Path, *, samples: int) -> tuple[tuple[int, ...], RecordK
         key = RecordKey(**content["key"]) if "key" in content else None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RecordError(f"record {sidecar}: damaged ({error}); delete it") from error
-    if not all(0 <= index < samples for index in skipped):
-        raise RecordError(f"record {sidecar}: skips samples that are not there; delete it")
     return skipped, key
 
 
@@ -248,10 +249,9 @@ def is_finished(folder: Path, name: str, key: RecordKey) -> bool:
     """Whether there is a record of exactly this key; its numbers are not read."""
     path = record_path(folder, name)
     try:
-        said = _read_sidecar(path).get("key")
+        return path.is_file() and _read_sidecar(path)[1] == key
     except RecordError:
         return False
-    return path.is_file() and said == asdict(key)
 
 
 def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:

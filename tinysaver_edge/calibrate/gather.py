@@ -189,4 +189,6 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def open_input_data(given: ImageInput) -> DataSource:
     """Open the images of a plan."""
+    if isinstance(given.data, DataSource):
+        return given.data
     return open_data(given.data, group_column=given.group_column)

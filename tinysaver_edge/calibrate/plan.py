@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ImageInput:
     """Models to run over labelled images.
 
     Attributes:
-        data: folder, .zip or table of labelled images.
+        data: folder, .zip or table of labelled images, or a source of one's own.
         large: the large model.
         savers: the candidates.
         group_column: column of a table that names each file's clip or scene.
@@ -43,7 +44,7 @@ class ImageInput:
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
     """
 
-    data: Path
+    data: Path | DataSource
     large: ModelFile
     savers: tuple[ModelFile, ...]
     group_column: str | None = None

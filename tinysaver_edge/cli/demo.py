@@ -1,0 +1,82 @@
+"""`tinysaver-edge demo`: see it work on a simulated camera."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.calibrate import show
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.demo.show import HOLDOUT, calibrate_demo, race
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo-bundle"),
+    show_default=True,
+    help="Folder or .zip for the bundle.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 999_999),
+    default=0,
+    show_default=True,
+    help="Which simulated camera.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=10.0,
+    show_default=True,
+    help="How much of the camera's stream to decide.",
+)
+@click.option(
+    "--max-drop", type=float, default=0.5, show_default=True, help="Points that may be lost."
+)
+@json_option
+def demo(out: Path, seed: int, seconds: float, max_drop: float, as_json: bool) -> None:
+    """See it work on a simulated camera over a conveyor belt: nothing to download.
+
+    Calibrates three small models on freshly drawn frames, writes a bundle, then streams the camera
+    through the cascade and through the large model alone.
+
+    \b
+        tinysaver-edge demo
+    """
+    terminal.say(
+        f"Calibrating on a simulated camera; {terminal.percent(HOLDOUT)} of the frames are held "
+        f"out."
+    )
+    with terminal.progress() as progress:
+        result = calibrate_demo(out, seed=seed, max_drop_points=max_drop, progress=progress)
+    terminal.warn(result.warnings)
+    show(result)
+    terminal.say(f"\nStreaming {seconds:g} s of the camera, drawn beforehand, as fast as it goes:")
+    outcome = race(out, seconds=seconds, seed=seed + 1)
+    terminal.show_table(
+        "",
+        ("", "rate", "right", "reach the large model"),
+        [
+            (
+                "cascade",
+                terminal.rate(outcome.cascade_fps),
+                terminal.percent(outcome.cascade_accuracy),
+                terminal.percent(outcome.escalation_rate),
+            ),
+            (
+                "large model alone",
+                terminal.rate(outcome.large_fps),
+                terminal.percent(outcome.large_accuracy),
+                terminal.percent(1.0),
+            ),
+        ],
+    )
+    faster = outcome.cascade_fps / outcome.large_fps
+    terminal.say(f"The cascade is {faster:.1f} × as fast on the same {outcome.frames} frames.")
+    terminal.say(f"Next: tinysaver-edge verify {out}, or calibrate your own two models (README).")
+    if as_json:
+        terminal.show_json({**result.to_dict(), "race": outcome.to_dict()})

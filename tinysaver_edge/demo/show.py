@@ -1,0 +1,132 @@
+"""The demo's main job: calibrate on the simulated camera, then race cascade and large model."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
+from tinysaver_edge.demo.models import demo_model_paths
+
+from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.calibrate import (
+    Calibration,
+    ImageInput,
+    ModelFile,
+    Plan,
+    Targets,
+    calibrate,
+)
+from tinysaver_edge.cascade import Cascade, Clock
+from tinysaver_edge.demo.data import CameraData
+from tinysaver_edge.models.description import find_description
+from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.progress import SILENT, Progress
+from tinysaver_edge.stage import Stage
+
+FRAMES = 3000
+"""Frames that are drawn for calibration and hold-out together."""
+
+HOLDOUT = 0.5
+
+STREAM_FPS = 30.0
+"""Rate that the simulated camera stands for."""
+
+BLOCK = 30
+"""Frames that cascade and large model take in turns, so that both meet the same machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """How cascade and large model did on the same frames.
+
+    Attributes:
+        frames: how many.
+        cascade_fps: frames a second that the cascade decided.
+        large_fps: frames a second that the large model alone decided.
+        cascade_accuracy: share that the cascade got right.
+        large_accuracy: share that the large model got right.
+        escalation_rate: share of frames that reached the large model.
+    """
+
+    frames: int
+    cascade_fps: float
+    large_fps: float
+    cascade_accuracy: float
+    large_accuracy: float
+    escalation_rate: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the race as plain values for JSON."""
+        return asdict(self)
+
+
+def calibrate_demo(
+    out: Path, *, seed: int, max_drop_points: float, progress: Progress = SILENT
+) -> Calibration:
+    """Calibrate the demo's models on freshly drawn frames and write the bundle.
+
+    Args:
+        out: folder or .zip for the bundle.
+        seed: which camera; any but those the models were trained on.
+        max_drop_points: points that may be lost.
+        progress: hears of the work.
+    """
+    models = [ModelFile(path, find_description(path)) for path in demo_model_paths()]
+    plan = Plan(
+        input=ImageInput(
+            data=CameraData(FRAMES, seed=seed), large=models[-1], savers=tuple(models[:-1])
+        ),
+        targets=Targets(max_drop_points=max_drop_points),
+        holdout=HOLDOUT,
+        seed=seed,
+    )
+    return calibrate(plan, out=out, progress=progress)
+
+
+def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.monotonic) -> Race:
+    """Stream some seconds of the camera through the cascade and through the large model alone.
+
+    Frames are drawn beforehand, so that the rates are those of deciding.
+
+    Args:
+        bundle_path: the demo's bundle.
+        seconds: how much of the stream, at 30 frames a second.
+        seed: which camera.
+        clock: measures both.
+    """
+    camera = SimulatedCamera(seed=seed, fps=STREAM_FPS)
+    frames = list(itertools.islice(camera, max(1, round(seconds * STREAM_FPS))))
+    with Bundle.load(bundle_path) as bundle, Cascade.from_bundle(bundle) as cascade:
+        large = bundled_artefacts(bundle)[-1]
+        alone = StagePolicy(large.name, large.macs)
+        with Cascade([Stage(large.open(), preprocess=large.preprocess, policy=alone)]) as single:
+            return _race(cascade, single, frames, clock)
+
+
+def _race(cascade: Cascade, large: Cascade, frames: Sequence[LabelledFrame], clock: Clock) -> Race:
+    spent = {cascade: 0.0, large: 0.0}
+    right = {cascade: 0, large: 0}
+    escalated = 0
+    for start in range(0, len(frames), BLOCK):
+        for runner in (cascade, large):
+            begun = clock()
+            decisions = [runner.decide(frame) for frame, _ in frames[start : start + BLOCK]]
+            spent[runner] += clock() - begun
+            for decision, (_, label) in zip(decisions, frames[start : start + BLOCK], strict=True):
+                right[runner] += decision.index == label
+                escalated += runner is cascade and decision.escalated
+    count = len(frames)
+    return Race(
+        frames=count,
+        cascade_fps=count / spent[cascade],
+        large_fps=count / spent[large],
+        cascade_accuracy=right[cascade] / count,
+        large_accuracy=right[large] / count,
+        escalation_rate=escalated / count,
+    )

@@ -71,6 +71,10 @@ class Artefact:
         order = tuple(place[label] for label in large.labels)
         return replace(self, output=replace(self.output, class_order=order), labels=large.labels)
 
+    def with_threads(self, threads: int | None) -> Artefact:
+        """Return this model, to be run with that many processor threads."""
+        return replace(self, options=replace(self.options, threads=threads))
+
     def open(self) -> Engine:
         """Open it with its engine."""
         return create_engine(

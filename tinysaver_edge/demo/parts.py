@@ -1,0 +1,221 @@
+"""The industrial parts that the simulated camera sees: sixteen kinds, each a little different.
+
+Every kind is one function from a random generator to patches, painted in order. Proportions vary
+from piece to piece; what tells the kinds apart (a slit, the shape of teeth, a point) does not.
+Several kinds resemble each other on purpose: a small picture of them is hard to tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from tinysaver_edge.demo.shapes import (
+    Patch,
+    arc_band,
+    box,
+    circle,
+    polygon,
+    regular,
+    ring_of_holes,
+    stroke,
+    thread,
+    toothed,
+)
+
+Rng = np.random.Generator
+_TURN: Final = 2 * math.pi
+
+
+def _bolt(rng: Rng) -> list[Patch]:
+    head, half = rng.uniform(0.36, 0.46), rng.uniform(0.17, 0.23)
+    bare = rng.uniform(-0.3, 0.1)
+    return [
+        Patch(box(-0.6, -half, 0.93, half), 0.7),
+        *thread(bare, 0.93, half, 0.13),
+        Patch(box(-0.93, -head, -0.58, head), 0.7),
+        Patch(box(-0.93, -0.5 * head, -0.58, 0.5 * head), 1.0),
+    ]
+
+
+def _screw(rng: Rng) -> list[Patch]:
+    head, half = rng.uniform(0.36, 0.46), rng.uniform(0.17, 0.22)
+    shaft = polygon(
+        (-0.7, -half), (0.55, -0.85 * half), (0.96, 0), (0.55, 0.85 * half), (-0.7, half)
+    )
+    return [
+        Patch(shaft, 0.8),
+        *thread(rng.uniform(-0.45, -0.2), 0.75, half, 0.17, tip=0.6),
+        Patch(polygon((-0.93, -head), (-0.86, -head), (-0.55, -half), (-0.55, half), (-0.86, head),
+                      (-0.93, head)), 0.9),
+    ]  # fmt: skip
+
+
+def _rivet(rng: Rng) -> list[Patch]:
+    head, half, length = rng.uniform(0.42, 0.55), rng.uniform(0.18, 0.26), rng.uniform(0.6, 0.93)
+    angles = np.linspace(math.pi / 2, 3 * math.pi / 2, 18)
+    dome = np.column_stack((-0.45 + 0.48 * np.cos(angles), head * np.sin(angles)))
+    return [Patch(box(-0.47, -half, length, half), 0.7), Patch(dome, 1.0)]
+
+
+def _eye_bolt(rng: Rng) -> list[Patch]:
+    hole, half = rng.uniform(0.2, 0.26), rng.uniform(0.13, 0.18)
+    return [
+        Patch(box(-0.25, -half, 0.95, half), 0.7),
+        *thread(rng.uniform(-0.05, 0.15), 0.95, half, 0.13),
+        Patch(circle(0.43, x=-0.52), 0.9),
+        Patch(circle(hole, x=-0.52), 0.0),
+    ]
+
+
+def _nut(rng: Rng) -> list[Patch]:
+    bore = rng.uniform(0.38, 0.5)
+    return [
+        Patch(regular(6, 0.95), 0.75),
+        Patch(circle(0.8), 1.0),
+        Patch(circle(bore + 0.08), 0.6),
+        Patch(circle(bore), 0.0),
+    ]
+
+
+def _square_nut(rng: Rng) -> list[Patch]:
+    bore = rng.uniform(0.36, 0.48)
+    return [
+        Patch(regular(4, 0.98), 0.75),
+        Patch(circle(0.67), 1.0),
+        Patch(circle(bore + 0.07), 0.6),
+        Patch(circle(bore), 0.0),
+    ]
+
+
+def _wing_nut(rng: Rng) -> list[Patch]:
+    lift, wing = rng.uniform(0.05, 0.2), rng.uniform(0.24, 0.32)
+    wings = [
+        Patch(polygon((0.2 * s, 0.2), (0.55 * s, 0.3 - lift), (0.92 * s, 0.1 - lift),
+                      (0.96 * s, -0.15 - lift), (0.8 * s, -wing - lift), (0.5 * s, -0.2 - lift),
+                      (0.2 * s, -0.2)), 0.75)
+        for s in (-1, 1)
+    ]  # fmt: skip
+    return [*wings, Patch(circle(0.37), 1.0), Patch(circle(rng.uniform(0.17, 0.23)), 0.0)]
+
+
+def _washer(rng: Rng) -> list[Patch]:
+    return [Patch(circle(0.93), 0.7), Patch(circle(rng.uniform(0.42, 0.62)), 0.0)]
+
+
+def _lock_washer(rng: Rng) -> list[Patch]:
+    bore, slit = rng.uniform(0.5, 0.64), rng.uniform(0.1, 0.16)
+    return [
+        Patch(circle(0.93), 0.7),
+        Patch(circle(bore), 0.0),
+        Patch(stroke((bore - 0.1, -0.12), (1.05, 0.12), slit), 0.0),
+    ]
+
+
+def _retaining_ring(rng: Rng) -> list[Patch]:
+    inner, gap = rng.uniform(0.6, 0.7), rng.uniform(0.3, 0.45)
+    x, y = 0.72 * math.cos(gap), 0.72 * math.sin(gap)
+    lugs = [Patch(circle(0.2, x=x, y=s * y), 0.7) for s in (-1, 1)]
+    holes = [Patch(circle(0.085, x=x, y=s * y), 0.0) for s in (-1, 1)]
+    return [Patch(arc_band(inner, 0.93, gap, _TURN - gap), 0.7), *lugs, *holes]
+
+
+def _bearing(rng: Rng) -> list[Patch]:
+    bore, balls = rng.uniform(0.3, 0.4), int(rng.integers(8, 11))
+    return [
+        Patch(circle(0.95), 0.9),
+        Patch(circle(0.76), 0.2),
+        *ring_of_holes(balls, 0.66, 0.13, height=0.9),
+        Patch(circle(0.55), 0.9),
+        Patch(circle(bore), 0.0),
+    ]
+
+
+def _gear(rng: Rng) -> list[Patch]:
+    teeth, bore = int(rng.integers(14, 21)), rng.uniform(0.18, 0.3)
+    return [
+        Patch(toothed(teeth, 0.8, 0.96, foot=0.58, crown=0.36), 0.8),
+        Patch(circle(0.66), 0.55),
+        Patch(circle(bore + 0.14), 0.9),
+        Patch(circle(bore), 0.0),
+    ]
+
+
+def _sprocket(rng: Rng) -> list[Patch]:
+    teeth, bore = int(rng.integers(11, 16)), rng.uniform(0.16, 0.24)
+    return [
+        Patch(toothed(teeth, 0.73, 0.97, foot=0.85, crown=0.12), 0.7),
+        *ring_of_holes(int(rng.integers(4, 6)), 0.48, 0.12),
+        Patch(circle(bore), 0.0),
+    ]
+
+
+def _bracket(rng: Rng) -> list[Patch]:
+    width, short = rng.uniform(0.42, 0.52), rng.uniform(0.25, 0.6)
+    edge = -0.68 + width
+    arm = polygon((-0.68, -0.72), (edge, -0.72), (edge, 0.72 - width), (short, 0.72 - width),
+                  (short, 0.72), (-0.68, 0.72))  # fmt: skip
+    middle = -0.68 + width / 2
+    return [
+        Patch(arm, 0.7),
+        Patch(circle(0.1, x=middle, y=-0.5), 0.0),
+        Patch(circle(0.1, x=short - 0.22, y=0.72 - width / 2), 0.0),
+        Patch(circle(0.1, x=middle, y=0.72 - width / 2), 0.0),
+    ]
+
+
+def _chain_link(rng: Rng) -> list[Patch]:
+    lobe, bore = rng.uniform(0.38, 0.44), rng.uniform(0.16, 0.22)
+    waist = rng.uniform(0.5, 0.75) * lobe
+    patches = [Patch(box(-0.52, -waist, 0.52, waist), 0.6)]
+    for x in (-0.53, 0.53):
+        patches += [Patch(circle(lobe, x=x), 0.75), Patch(circle(bore, x=x), 0.0)]
+    return patches
+
+
+def _spring(rng: Rng) -> list[Patch]:
+    coils, half, wire = int(rng.integers(6, 10)), rng.uniform(0.28, 0.4), rng.uniform(0.07, 0.1)
+    x = np.linspace(-0.88, 0.88, 2 * coils + 1)
+    y = np.where(np.arange(x.size) % 2 == 0, half, -half)
+    knots = list(zip(x.tolist(), y.tolist(), strict=True))
+    turns = [
+        Patch(stroke(knots[i], knots[i + 1], wire), 0.45 if i % 2 else 0.95)
+        for i in range(len(knots) - 1)
+    ]
+    return turns[1::2] + turns[::2]
+
+
+_PARTS: Final[dict[str, Callable[[Rng], list[Patch]]]] = {
+    "bolt": _bolt,
+    "screw": _screw,
+    "rivet": _rivet,
+    "eye_bolt": _eye_bolt,
+    "nut": _nut,
+    "square_nut": _square_nut,
+    "wing_nut": _wing_nut,
+    "washer": _washer,
+    "lock_washer": _lock_washer,
+    "retaining_ring": _retaining_ring,
+    "bearing": _bearing,
+    "gear": _gear,
+    "sprocket": _sprocket,
+    "bracket": _bracket,
+    "chain_link": _chain_link,
+    "spring": _spring,
+}
+
+#: What the demo's labels mean, in the order of the models' outputs.
+CLASS_NAMES: Final[tuple[str, ...]] = tuple(_PARTS)
+
+
+def part_patches(label: int, rng: np.random.Generator) -> list[Patch]:
+    """Return one piece of a kind as patches in painting order.
+
+    Args:
+        label: index into ``CLASS_NAMES``.
+        rng: where the piece's own proportions come from.
+    """
+    return _PARTS[CLASS_NAMES[label]](rng)

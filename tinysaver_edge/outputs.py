@@ -13,6 +13,7 @@ from tinysaver_edge.errors import InputError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 BLOCK_ELEMENTS = 1 << 18
 """How many logits are worked on at a time: 1 MiB of float32 stays in a core's cache."""

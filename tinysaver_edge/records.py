@@ -241,15 +241,24 @@ class RecordWriter:
         self._partial.rmdir()
 
 
+def is_finished(folder: Path, name: str, key: RecordKey) -> bool:
+    """Whether there is a record of exactly this key; its numbers are not read."""
+    path = record_path(folder, name)
+    try:
+        said = _read_sidecar(path).get("key")
+    except RecordError:
+        return False
+    return path.is_file() and said == asdict(key)
+
+
 def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:
     """Return the record of exactly this key, or None when it has to be made."""
-    if not record_path(folder, name).is_file():
+    if not is_finished(folder, name, key):
         return None
     try:
-        record = load_record(folder, name)
+        return load_record(folder, name)
     except RecordError:
         return None
-    return record if record.key == key else None
 
 
 def read_labels(path: Path) -> NDArray[np.int64]:

@@ -265,6 +265,29 @@ def test_a_damaged_member_of_an_archive_has_no_frame(tmp_path):
         assert data.frame(1) is None
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+@settings(deadline=None, max_examples=150)
+def test_damage_of_an_archive_costs_images_or_is_one_error(tmp_path_factory, seed, compression):
+    path = tmp_path_factory.mktemp("data") / "x.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for index in range(3):
+            archive.writestr(f"a/{index}.bmp", encoded(index, ".bmp"))
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    span = len(content) if seed % 2 else 250  # half of all damage goes into the directory
+    for _ in range(3):
+        content[-1 - int(rng.integers(span))] = rng.integers(256)
+    path.write_bytes(content)
+    try:
+        with open_data(path) as data:
+            data.fingerprint()
+            frames = [data.frame(index) for index in range(len(data))]
+    except DataError:
+        return
+    shown = [frame.tolist() for frame in frames if frame is not None]
+    assert all(frame in [picture(index).tolist() for index in range(3)] for frame in shown)
+
+
 class TestFingerprint:
     @staticmethod
     def of(path):

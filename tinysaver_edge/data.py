@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 _FILE_COLUMNS = ("file", "path", "image", "filename")
 _LABEL_COLUMNS = ("label", "class", "target")
+# RuntimeError: encrypted, or compressed in a way that Python cannot undo.
+_DAMAGED_ZIP = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class DataSource(ABC):
         """Return one image decoded, or None when it cannot be read or is damaged."""
         try:
             return decode_image(self.read(index))
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile):
+        except OSError:
             return None
 
     def fingerprint(self) -> str:
@@ -131,7 +134,7 @@ class ZipData(DataSource):
     def __init__(self, path: Path) -> None:
         try:
             self._archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED_ZIP as error:
             raise DataError(f"data {path}: not a readable .zip ({error})") from error
         names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
         super().__init__(path, class_folder_samples(names, path=path))
@@ -144,8 +147,8 @@ class ZipData(DataSource):
         """Return the bytes of one image file."""
         try:
             return self._archive.read(self.samples[index].file)
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, unknown compression
-            raise OSError(str(error)) from error
+        except _DAMAGED_ZIP as error:
+            raise OSError(str(error) or type(error).__name__) from error
 
     def _state(self, index: int) -> str:
         return str(self._archive.getinfo(self.samples[index].file).CRC)
@@ -366,7 +369,8 @@ def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -
                 f"data {path}: label {name!r} names {len(places)} of the model's classes "
                 f"({', '.join(map(str, places))}): label by index instead"
             )
-        found.update({name: place for place in places})
+        if places:
+            found[name] = places[0]
     return found
 
 

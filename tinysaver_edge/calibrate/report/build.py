@@ -19,7 +19,7 @@ from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.latency import LatencyPaths, latency_facts
+from tinysaver_edge.calibrate.report.latency import MeasuredLatency, latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import Answered, pictures
 from tinysaver_edge.calibrate.report.proof import proof_facts
@@ -50,7 +50,7 @@ def build_facts(
     artefacts: Mapping[str, Artefact] = _NO_ARTEFACTS,
     certificate: Certificate | None = None,
     budget_threshold: float | None = None,
-    latency: LatencyPaths | None = None,
+    latency: MeasuredLatency | None = None,
     command: str | None = None,
     created: datetime | None = None,
 ) -> ReportFacts:

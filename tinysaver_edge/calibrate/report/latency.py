@@ -5,30 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import FloatArray
+from tinysaver_edge.latency import (
+    CascadeLatency,
+    LatencySamples,
+    LatencySource,
+    PooledLatency,
+    pooled,
+)
 
 STEPS = 160
 """Points of a drawn distribution."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LatencyPaths:
-    """Measured times of one frame, in milliseconds.
+@dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """What was timed for a report.
 
     Attributes:
-        accepted_ms: ``(k,)`` frames that the first model answers.
-        escalated_ms: ``(m,)`` frames that go on to the large model, both models included.
-        large_ms: ``(l,)`` the large model alone.
-        measured_on: the machine, engine and threads, in words.
+        cascade: frames that the first model answers, and frames that go on.
+        large: the large model alone.
+        where: the machine, engine and threads, in words.
     """
 
-    accepted_ms: ArrayLike
-    escalated_ms: ArrayLike
-    large_ms: ArrayLike
-    measured_on: str
+    cascade: CascadeLatency
+    large: LatencySamples
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,71 +62,49 @@ class LatencyFacts:
         cascade: accepted and escalated frames pooled as they occur.
         large: the large model on every frame.
         escalation_rate: with which they were pooled.
-        measured_on: the machine, in words.
+        where: the machine, in words.
+        measured: whether all of it was timed, none of it taken from a profile.
     """
 
     cascade: Distribution
     large: Distribution
     escalation_rate: float
-    measured_on: str
+    where: str
+    measured: bool
 
 
-def latency_facts(samples: LatencyPaths, *, escalation_rate: float) -> LatencyFacts:
-    """Pool measured samples with the share in which each path occurs.
+def latency_facts(timed: MeasuredLatency, *, escalation_rate: float) -> LatencyFacts:
+    """Pool both paths of the cascade in the share in which they occur.
+
+    Args:
+        timed: the samples.
+        escalation_rate: share of frames that go on, 0..1.
 
     Raises:
-        InputError: a path that occurs has no samples, or a sample is no time.
+        InputError: the rate is no fraction.
     """
-    accepted, escalated, large = (
-        _checked(values, what)
-        for values, what in (
-            (samples.accepted_ms, "accepted"),
-            (samples.escalated_ms, "escalated"),
-            (samples.large_ms, "large"),
-        )
-    )
-    for values, share, what in (
-        (accepted, 1 - escalation_rate, "accepted"),
-        (escalated, escalation_rate, "escalated"),
-        (large, 1.0, "large"),
-    ):
-        if share > 0 and not len(values):
-            raise InputError(f"latency: no samples of {what} frames, of which {share:.1%} are")
-    weights = np.concatenate(
-        (
-            np.full(len(accepted), (1 - escalation_rate) / max(len(accepted), 1)),
-            np.full(len(escalated), escalation_rate / max(len(escalated), 1)),
-        )
-    )
-    pooled = np.concatenate((accepted, escalated))
+    cascade, large = timed.cascade.at(escalation_rate), pooled(((timed.large, 1.0),))
     return LatencyFacts(
-        cascade=_distribution("cascade", pooled, weights),
-        large=_distribution("large model alone", large, np.full(len(large), 1 / len(large))),
+        cascade=_distribution("cascade", cascade),
+        large=_distribution("large model alone", large),
         escalation_rate=escalation_rate,
-        measured_on=samples.measured_on,
+        where=timed.where,
+        measured={cascade.source, large.source} == {LatencySource.MEASURED},
     )
 
 
-def _checked(values: ArrayLike, what: str) -> FloatArray:
-    times = np.atleast_1d(np.asarray(values, np.float64))
-    if times.ndim != 1 or not (np.isfinite(times).all() and (times >= 0).all()):
-        raise InputError(f"latency: samples of {what} frames are not all finite times")
-    return times
-
-
-def _distribution(name: str, times: FloatArray, weights: FloatArray) -> Distribution:
-    order = np.argsort(times)
-    times, shares = times[order], np.cumsum(weights[order]) / weights.sum()
-
-    def quantile(share: float) -> float:
-        return float(times[min(int(np.searchsorted(shares, share - 1e-12)), len(times) - 1)])
-
-    drawn = np.unique(np.linspace(0, len(times) - 1, min(STEPS, len(times))).round().astype(int))
+def _distribution(name: str, found: PooledLatency) -> Distribution:
+    times, shares = found.samples_ms, found.up_to
+    # Even in time and in share: neither a long tail nor a steep step may be lost.
+    wanted = np.linspace(0, 1, STEPS // 2)
+    by_share = np.searchsorted(shares, wanted)
+    by_time = np.searchsorted(times, times[0] + (times[-1] - times[0]) * wanted)
+    drawn = np.unique(np.clip(np.concatenate((by_share, by_time)), 0, len(times) - 1))
     return Distribution(
         name=name,
-        mean_ms=float((times * weights[order]).sum() / weights.sum()),
-        p50_ms=quantile(0.50),
-        p95_ms=quantile(0.95),
-        p99_ms=quantile(0.99),
+        mean_ms=found.mean_ms,
+        p50_ms=found.quantile_ms(0.50),
+        p95_ms=found.quantile_ms(0.95),
+        p99_ms=found.quantile_ms(0.99),
         steps=tuple((float(times[i]), float(shares[i])) for i in drawn),
     )

@@ -135,7 +135,9 @@ def _words(value: Any) -> str:  # noqa: ANN401 - any field of a plan
         return str(value.value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    return str(value)
 
 
 def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[tuple[str, str]]:

@@ -51,11 +51,11 @@ def proof_facts(certificate: Certificate) -> ProofFacts:
 
 def _unit(certificate: Certificate) -> str:
     samples = numbers.count(certificate.samples)
-    kind = certificate.evidence.value
-    if "consistency" in kind:
+    if certificate.evidence.from_consistency:
+        groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
         return (
-            f"It rests on {samples} samples without labels, the large model being the reference: "
-            f"an answer that loses accuracy must differ from the large model's, so a bound on "
+            f"It rests on {samples} samples{groups} without labels, the large model being the "
+            f"reference: an answer that loses accuracy must differ from the large model's, so a bound on "
             f"differing answers bounds the drop as well, with room to spare."
         )
     if certificate.groups:
@@ -69,7 +69,7 @@ def _unit(certificate: Certificate) -> str:
 
 def _counted(certificate: Certificate) -> str:
     at = f"At the certified threshold {numbers.score(certificate.threshold)}"
-    if "consistency" in certificate.evidence.value:
+    if certificate.evidence.from_consistency:
         return f"{at} {numbers.count(certificate.lost)} answers differ from the large model's."
     return (
         f"{at} only the large model was right on {numbers.count(certificate.lost)} samples, only "
@@ -104,7 +104,7 @@ def _risk(certificate: Certificate) -> str:
 
 
 def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
-    consistency = "consistency" in certificate.evidence.value
+    consistency = certificate.evidence.from_consistency
     last = certificate.steps[-1]
     rows = [
         ("evidence", certificate.evidence.value),
@@ -128,7 +128,9 @@ def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
     ]
     if certificate.failed is not None:
         failed = certificate.failed
-        what = f"{failed.lost} differing" if consistency else f"{failed.lost}, {failed.gained}"
-        rows.append(("first that failed: threshold", numbers.score(failed.threshold)))
-        rows.append(("… its counts" if consistency else "… its lost, gained", what))
+        what = str(failed.lost) if consistency else f"{failed.lost}, {failed.gained}"
+        rows.append(("first to fail, threshold", numbers.score(failed.threshold)))
+        rows.append(
+            ("first to fail, differing" if consistency else "first to fail, lost, gained", what)
+        )
     return tuple(rows)

@@ -55,8 +55,8 @@ def _unit(certificate: Certificate) -> str:
         groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
         return (
             f"It rests on {samples} samples{groups} without labels, the large model being the "
-            f"reference: an answer that loses accuracy must differ from the large model's, so a bound on "
-            f"differing answers bounds the drop as well, with room to spare."
+            f"reference: an answer that loses accuracy must differ from the large model's, so a "
+            f"bound on differing answers bounds the drop as well, with room to spare."
         )
     if certificate.groups:
         return (

@@ -48,6 +48,11 @@ def macs(value: float | None) -> str:
     return f"{value:.0f} MACs"
 
 
+def milliseconds(value: float | None) -> str:
+    """Write a duration."""
+    return "?" if value is None else f"{value:.2f} ms"
+
+
 def score(value: float | None) -> str:
     """Write a score or threshold."""
     return "none" if value is None else f"{value:.4f}"

@@ -77,7 +77,7 @@ def _is_to_nchw(operation: Operation) -> bool:
     if operation.get_type_name() != "Transpose":
         return False
     order = operation.input_value(1).get_node()
-    return order.get_type_name() == "Constant" and list(order.get_data()) == _TO_NCHW
+    return order.get_type_name() == "Constant" and list(order.data) == _TO_NCHW
 
 
 def _reversed(tensor: Operation, *, axis: int) -> Operation:

@@ -23,6 +23,8 @@ Graph: TypeAlias = Any  # openvino.Model
 Compiled: TypeAlias = Any  # openvino.CompiledModel
 Port: TypeAlias = Any  # an input or output of a graph
 
+_SOUND_TFLITE = (2025, 2)  # 2025.0 took the ends of input and output ranges for others
+
 
 class OpenVinoEngine(Engine):
     """Runs a model file with OpenVINO.
@@ -129,10 +131,22 @@ def read_model(core: Core, model: Path) -> Graph:
         raise ModelError(
             f"model {model}: its weights {model.with_suffix('.bin').name} are not beside it"
         )
+    if model.suffix == ".tflite":
+        _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
     except RuntimeError as error:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
+
+
+def _require_sound_tflite(model: Path) -> None:
+    """Refuse releases that misread the integers of quantised models without a word."""
+    found = _import().__version__
+    if tuple(int(part) for part in found.split(".")[:2]) < _SOUND_TFLITE:
+        raise EngineError(
+            f"model {model}: openvino {found.partition('-')[0]} misreads quantised .tflite files: "
+            f"pip install 'openvino>={'.'.join(map(str, _SOUND_TFLITE))}'"
+        )
 
 
 def model_signature(model: Path, graph: Graph) -> ModelSignature:

@@ -3,7 +3,7 @@ import pytest
 
 from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.certify import certify_pair
-from tinysaver_edge.calibrate.policy import default_policy, split, tuned_thresholds
+from tinysaver_edge.calibrate.certify_rule import default_rule, split, tuned_thresholds
 from tinysaver_edge.certificate import Evidence
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion
@@ -65,8 +65,8 @@ def test_by_default_nothing_is_fitted_and_every_sample_certifies():
     ],
 )
 def test_fusion_needs_enough_labelled_samples(units, points, labelled, fusion):
-    policy = default_policy(units=units, max_drop_points=points, labelled=labelled)
-    assert policy.fusion == fusion
+    rule = default_rule(units=units, max_drop_points=points, labelled=labelled)
+    assert rule.fusion == fusion
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.certify_rule import CertifyRule, default_rule, split, tuned_thresholds
 from tinysaver_edge.calibrate.counts import Answers
-from tinysaver_edge.calibrate.policy import Policy, default_policy, split, tuned_thresholds
 from tinysaver_edge.calibrate.trial import Trial
 from tinysaver_edge.certificate import Certificate, Evidence
 from tinysaver_edge.errors import InputError
@@ -69,8 +69,8 @@ def certify_pair(
         seed: of the tune split, where there is one.
         score: a value is used as it is; a name is fitted on the tune split where it learns;
             None for the margin.
-        fusion: likewise; None for the rule in `policy.default_policy`.
-        tune: int64 indices to tune on, instead of a split of the policy's size.
+        fusion: likewise; None for the rule in `certify_rule.default_rule`.
+        tune: int64 indices to tune on, instead of a split of the rule's size.
         groups: (n,) group of each sample, of any type, where samples of a group are not
             independent (frames of one clip).
 
@@ -84,15 +84,15 @@ def certify_pair(
             f"{candidates} candidates: confidence lies within 0..1, candidates are 1 or more"
         )
     group_of = None if groups is None else _numbered(groups, samples=len(truth))
-    policy = default_policy(
+    rule = default_rule(
         units=len(truth) if group_of is None else int(group_of.max()) + 1,
         max_drop_points=max_drop_points,
         labelled=labels is not None,
         score=score,
         fusion=fusion,
     )
-    tune_index, certify_index = _split(policy, truth, group_of, tune=tune, seed=seed)
-    chosen_score, chosen_fusion = policy.fitted(
+    tune_index, certify_index = _split(rule, truth, group_of, tune=tune, seed=seed)
+    chosen_score, chosen_fusion = rule.fitted(
         saver.subset(tune_index), large.subset(tune_index), truth[tune_index]
     )
     chosen_score = chosen_score.suited_to(saver)
@@ -154,23 +154,23 @@ def _trial(
 
 
 def _split(
-    policy: Policy,
+    rule: CertifyRule,
     truth: IntArray,
     groups: IntArray | None,
     *,
     tune: IntArray | None,
     seed: int,
 ) -> tuple[IntArray, IntArray]:
-    """Indices to tune and to certify on: the given ones, or a seeded split of the policy's size."""
+    """Indices to tune and to certify on: the given ones, or a seeded split of the rule's size."""
     n = len(truth)
     if tune is None:
         units = n if groups is None else groups
-        chosen = split(units, share=policy.tune_share, seed=seed)
+        chosen = split(units, share=rule.tune_share, seed=seed)
     else:
         chosen = np.unique(tune), np.setdiff1d(np.arange(n), tune)
         if len(chosen[0]) + len(chosen[1]) != n:
             raise InputError(f"tune indices go beyond the {n} samples")
-    if policy.tune_share > 0 and not len(chosen[0]):
+    if rule.tune_share > 0 and not len(chosen[0]):
         raise InputError(
             "this score or fusion learns from tune samples, and there are none: "
             "add samples, or use margin"

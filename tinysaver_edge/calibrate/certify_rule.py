@@ -26,7 +26,7 @@ TUNED_THRESHOLDS = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class CertifyRule:
     """What to certify for one pair, before any sample is looked at.
 
     A name means "fit it on the tune split where it learns anything"; a value is taken as it is.
@@ -87,14 +87,14 @@ class Policy:
         return NoFusion() if isinstance(self.fusion, str) else self.fusion
 
 
-def default_policy(
+def default_rule(
     *,
     units: int,
     max_drop_points: float,
     labelled: bool,
     score: Score | str | None = None,
     fusion: Fusion | str | None = None,
-) -> Policy:
+) -> CertifyRule:
     """The rule: the margin, fused by constant weights where there are enough labelled samples.
 
     Nothing is fitted and no sample is spent on tuning. On the ImageNet records a head with 5 % or
@@ -118,7 +118,7 @@ def default_policy(
     if fusion is None:
         enough = labelled and units * max_drop_points / 100 >= FUSE_FROM_LOST
         fusion = ConditionalLogit() if enough else NoFusion()
-    return Policy(score=Margin() if score is None else score, fusion=fusion)
+    return CertifyRule(score=Margin() if score is None else score, fusion=fusion)
 
 
 def split(units: int | IntArray, *, share: float, seed: int) -> tuple[IntArray, IntArray]:

@@ -52,7 +52,8 @@ class Stage:
         """Run the model on prepared frames.
 
         Raises:
-            EngineError: the run failed, or an answer is NaN.
+            EngineError: the run failed.
+            ModelError: an answer is NaN or infinite.
         """
         logits = self.engine.infer(batch)
         finite_or_raise(logits, model=self.policy.model, where="a frame")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
@@ -243,12 +242,13 @@ def _axes(shape: tuple[int | None, ...]) -> str:
 
 
 def finite_or_raise(logits: NDArray[np.float32], *, model: str, where: str) -> None:
-    """Refuse answers that hold NaN.
+    """Refuse answers that hold NaN or infinity.
 
     Raises:
-        ModelError: there is a NaN among them.
+        ModelError: there is one among them.
     """
-    if math.isnan(float(logits.sum())) and bool(np.isnan(logits).any()):
+    if not np.isfinite(logits).all():
         raise ModelError(
-            f"model {model} answered NaN on {where}: check its export and its precision"
+            f"model {model} answered NaN or infinity on {where}: check its export, its "
+            f"description's scale and its precision"
         )

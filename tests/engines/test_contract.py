@@ -468,7 +468,7 @@ def test_a_truncated_ir_is_one_clear_line(tmp_path, capfd, part: str, share: flo
     cut.write_bytes(cut.read_bytes()[: int(cut.stat().st_size * share)])
     refuses("openvino", model, capfd)
     cut.unlink()
-    with pytest.raises(ModelError, match="no such file|not beside it"):
+    with pytest.raises(ModelError, match=r"no such file|not beside it"):
         opened("openvino", model)
 
 

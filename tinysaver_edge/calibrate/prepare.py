@@ -69,7 +69,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         engine=model.engine or said.engine or engine_for(files[0], device=said.device),
         options=EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32),
         macs=float(counted.macs) if said.macs is None else said.macs,
-        parameters=counted.params,
+        parameters=counted.parameters,
         classes=None,
         labels=None,
     )

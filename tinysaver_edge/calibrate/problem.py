@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 
 
@@ -20,11 +21,15 @@ class Answers:
         name: the model's name.
         outputs: its answers on the problem's samples.
         macs: multiply-accumulates of one frame.
+        latency: how long a frame takes it, resize and score included, or None.
+        memory_mb: what it adds to the process, or None.
     """
 
     name: str
     outputs: Outputs
     macs: float
+    latency: LatencySamples | None = None
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,8 @@ def run_isolated(
             reader.start()
             return _follow(messages, progress, seconds=seconds)  # type: ignore[no-any-return]
         except _SilenceError as silence:
-            process.kill()
             raise WorkerLostError(
-                f"{what}: {silence or _last_words(process, complaints)}"
+                f"{what}: {str(silence) or _last_words(process, complaints)}"
             ) from None
         finally:
             process.kill()
@@ -128,7 +127,7 @@ def _follow(messages: Queue[Any], progress: Progress, *, seconds: float | None) 
 
 
 def _last_words(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
-    """Say how a worker died."""
+    """Say how a worker died, once it has: its output ended."""
     code = process.wait()
     complaints.seek(0)
     lines = complaints.read().decode(errors="replace").split("\n")

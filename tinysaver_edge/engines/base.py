@@ -103,7 +103,8 @@ class Engine(ABC):
         MissingDependencyError: the engine's package is not installed.
         ModelError: the file is missing, truncated or not of a kind this engine reads.
         EngineError: the device or precision cannot be had; names what can.
-        DescriptionError: the file's input is not what ``preprocess`` makes.
+        DescriptionError: the file's input is not what ``preprocess`` makes, or it has fewer outputs
+            than ``output`` names.
     """
 
     name: ClassVar[str]
@@ -136,6 +137,7 @@ class Engine(ABC):
         self.device, self.signature = self._load()
         try:
             check_signature(self.signature, preprocess, model=model)
+            _check_outputs(self.signature, output, model=model)
         except DescriptionError:
             self.close()
             raise
@@ -234,6 +236,15 @@ def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model:
             f"{_axes((None, *described[1:]))} ({preprocess.format.layout.value}), the file takes "
             f"{signature.input_dtype} {_axes(found)}: correct the description "
             f"(tinysaver-edge models describe {model} writes a new one)"
+        )
+
+
+def _check_outputs(signature: ModelSignature, output: OutputFormat, *, model: Path) -> None:
+    outputs = signature.output_shape[-1]
+    if outputs is not None and outputs < output.least_outputs:
+        raise DescriptionError(
+            f"model {model}: its description names {output.least_outputs} outputs or more "
+            f"(class_offset {output.class_offset}), the file has {outputs}: correct the description"
         )
 
 

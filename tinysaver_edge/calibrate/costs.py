@@ -1,4 +1,4 @@
-"""What a saver and a large model cost together, at any escalation rate, in every unit of a budget."""
+"""What a saver and a large model cost together, at any escalation rate, in budgets' units."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
-from tinysaver_edge.calibrate.proposal import propose
+from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
@@ -50,7 +50,12 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
             groups=gathered.problem.groups,
         )
         problem = gathered.problem.subset(calibrating)
-        proposals = [propose(problem, saver, plan.targets) for saver in problem.savers]
+        proposals = propose_all(
+            problem,
+            plan.targets,
+            seed=plan.seed,
+            candidates=len(problem.savers) + len(gathered.lost),
+        )
         choice = choose(problem, proposals, plan.targets)
         policy = _policy(problem, choice)
         evidence = problem.subset(choice.proposal.evidence)
@@ -58,6 +63,8 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
             policy=policy,
             method=plan.targets.method,
             calibration=_figures(policy, evidence),
+            certificate=choice.certificate,
+            interval=choice.interval,
             holdout=(
                 _figures(policy, gathered.problem.subset(held_out)) if len(held_out) else None
             ),
@@ -80,7 +87,7 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name an output or a folder for records")
-    hopeless = Shortlist(plan.targets, plan.holdout, plan.seed)
+    hopeless = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
     return from_images(plan.input, data, folder=folder, hopeless=hopeless, progress=progress), data
 
 

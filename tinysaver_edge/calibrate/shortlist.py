@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.choose import choose
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
-from tinysaver_edge.calibrate.proposal import propose
+from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 
@@ -24,11 +24,13 @@ class Shortlist:
         targets: what is asked.
         holdout: share of the samples that will be set aside; they are not looked at here either.
         seed: decides which.
+        candidates: how many savers share the risk.
     """
 
     targets: Targets
     holdout: float
     seed: int
+    candidates: int
 
     def __call__(self, saver: Artefact, large: Artefact, problem: Problem | None) -> str | None:
         """Compare a saver's own cost with the budget and with the best cascade so far.
@@ -52,7 +54,7 @@ class Shortlist:
         try:
             choice = choose(
                 problem,
-                [propose(problem, one, self.targets) for one in problem.savers],
+                propose_all(problem, self.targets, seed=self.seed, candidates=self.candidates),
                 self.targets,
             )
         except InfeasibleError:

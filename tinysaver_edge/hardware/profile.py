@@ -1,4 +1,4 @@
-"""Device profiles: what is known of a kind of device, read from `devices/*.toml` or a user's own."""
+"""Device profiles: what is known of a kind of device, from `devices/*.toml` or a user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device profiles: what is known of a kind of device, read from `devices/*.toml` or a user's own."""
+"""Device profiles: what is known of a kind of device, from `devices/*.toml` or a user's own."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class DeviceProfile:
         published: facts and their sources.
         latencies: published latencies.
         budgets: limits unless others are asked for, by the command line's names.
-        install: what to do to set it up, in order.
+        setup: what to do to set it up, in order.
         verified: what was run on it.
         path: the file.
     """
@@ -120,7 +120,7 @@ class DeviceProfile:
     published: tuple[Fact, ...]
     latencies: tuple[PublishedLatency, ...]
     budgets: Mapping[str, float]
-    install: tuple[str, ...]
+    setup: tuple[str, ...]
     verified: Verified
     path: Path
 
@@ -205,7 +205,7 @@ def read_profile(path: Path) -> DeviceProfile:
         published=tuple(Fact(**one.model_dump()) for one in table.published),
         latencies=tuple(PublishedLatency(**one.model_dump()) for one in table.latencies),
         budgets=MappingProxyType(budgets),
-        install=tuple(table.install),
+        setup=tuple(table.setup.steps),
         verified=Verified(verified.on_hardware, tuple(verified.ran), tuple(verified.not_run)),
         path=path,
     )

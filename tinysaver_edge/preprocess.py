@@ -84,6 +84,13 @@ class Resize:
             raise InputError(f"fill {self.fill} is outside 0..255")
 
 
+def _is_number_type(name: str) -> bool:
+    try:
+        return np.dtype(name).kind in "fiu"
+    except TypeError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class InputFormat:
     """What the model's input tensor looks like, once the picture has its size.
@@ -106,6 +113,8 @@ class InputFormat:
     add: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
+        if not _is_number_type(self.dtype):
+            raise InputError(f"dtype {self.dtype!r} is no numeric type such as uint8 or float32")
         for name, values in (("multiply", self.multiply), ("add", self.add)):
             if len(values) not in (1, self.color.channels):
                 raise InputError(
@@ -293,8 +302,8 @@ class Preprocessor:
         elif form.color is ColorOrder.GRAY:
             picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[:, :, None]
         values = picture.transpose(2, 0, 1) if form.layout is Layout.NCHW else picture
-        if form.is_raw:
-            np.copyto(place, values, casting="unsafe")
+        if form.is_raw and np.can_cast(np.uint8, place.dtype):
+            np.copyto(place, values)
             return
         scaled = values * self._multiply + self._add
         if np.issubdtype(place.dtype, np.integer):

@@ -12,7 +12,7 @@ from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry, write_bundle
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.gather import Gathered
+from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.golden import make_golden
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.data import DataSource
@@ -89,7 +89,7 @@ def _stage_entry(
     if artefact is not None:
         entries = []
         for file in artefact.files:
-            place = f"models/{artefact.name}{file.suffix}"
+            place = f"models/{artefact.name}/{file.name}"
             files[place] = file
             entries.append(file_entry(file, place))
         model = ModelEntry(

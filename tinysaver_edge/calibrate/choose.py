@@ -20,7 +20,7 @@ class Candidate:
     """One saver's best cascade, as a row of the table.
 
     Attributes:
-        saver: the model's name.
+        saver: the model's name. Of one that was not measured, only κ and the reason are known.
         kappa: its MACs relative to the large model's.
         accuracy_saver: share it gets right alone.
         score: name of its score.
@@ -36,16 +36,16 @@ class Candidate:
 
     saver: str
     kappa: float
-    accuracy_saver: float
-    score: str
-    fusion: str | None
-    threshold: float | None
-    accept_rate: float
-    drop_points: float
-    cost_macs_ratio: float
-    feasible: bool
-    chosen: bool
-    why: str
+    accuracy_saver: float | None = None
+    score: str | None = None
+    fusion: str | None = None
+    threshold: float | None = None
+    accept_rate: float | None = None
+    drop_points: float | None = None
+    cost_macs_ratio: float | None = None
+    feasible: bool = False
+    chosen: bool = False
+    why: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for JSON."""

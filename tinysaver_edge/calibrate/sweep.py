@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import FloatArray, IntArray
-
-BoolArray = NDArray[np.bool_]
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

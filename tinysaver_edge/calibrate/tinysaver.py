@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.sweep import BoolArray
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import FloatArray
+from tinysaver_edge.outputs import BoolArray, FloatArray
 
 STEPS = 1000
 

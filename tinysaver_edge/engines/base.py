@@ -132,14 +132,14 @@ class Engine(ABC):
         self.precision = options.precision
         self.fell_back = False
         self._closed = False
+        self._sample_shape = preprocess.shape(1)[1:]
+        self._dtype = np.dtype(preprocess.format.dtype)
         self.device, self.signature = self._load()
         try:
             check_signature(self.signature, preprocess, model=model)
         except DescriptionError:
             self.close()
             raise
-        self._sample_shape = preprocess.shape(1)[1:]
-        self._dtype = np.dtype(preprocess.format.dtype)
 
     @classmethod
     def inspect(cls, model: Path) -> ModelSignature:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -50,33 +51,41 @@ class OpenVinoEngine(Engine):
         return model_signature(model, read_model(open_core(), model))
 
     def _load(self) -> tuple[str, ModelSignature]:
-        core = open_core()
-        graph = read_model(core, self.model)
-        signature = model_signature(self.model, graph)
+        self._core = open_core()
+        self._graph = read_model(self._core, self.model)
+        self._several: _Request | None = None
+        signature = model_signature(self.model, self._graph)
+        self._answer = signature.output_name
+        single = self._of_one(signature)
         device = self.options.device or "CPU"
         try:
-            compiled = _compile(core, graph, device, self.options, model=self.model)
+            self._single = self._compile(single, device, self.options)
         except EngineError:
             if not self.options.allow_fallback or device == "CPU":
                 raise
             device, self.precision, self.fell_back = "CPU", Precision.FLOAT32, True
-            options = EngineOptions(threads=self.options.threads, cache_dir=self.options.cache_dir)
-            compiled = _compile(core, graph, device, options, model=self.model)
-        self._request = compiled.create_infer_request()
-        self._output = port_of(compiled.outputs, signature.output_name)
-        self._tensor = _import().Tensor
-        self._bound: Batch | None = None
+            self._single = self._compile(single, device, self.options)
         return device, signature
 
-    def _run(self, batch: Batch) -> NDArray[Any]:
-        """Run on the batch's own memory; a caller who refills one array saves the binding."""
-        request = self._request
+    def _of_one(self, signature: ModelSignature) -> Graph:
+        """Return the graph for one sample, which runs a fifth quicker than for any number."""
+        if signature.batch_size is not None:
+            return self._graph
+        graph = self._graph.clone()
         try:
-            if batch is not self._bound:
-                self._bound = np.require(batch, requirements=("C", "W"))
-                request.set_input_tensor(self._tensor(self._bound, shared_memory=True))
-            request.infer(share_outputs=True)
-            raw: NDArray[Any] = request.get_tensor(self._output).data
+            graph.reshape([1, *self._sample_shape])
+        except RuntimeError:  # a graph that insists on its open axes, or a wrong description
+            return self._graph
+        return graph
+
+    def _compile(self, graph: Graph, device: str, options: EngineOptions) -> _Request:
+        options = replace(options, precision=self.precision)
+        compiled = _compile(self._core, graph, device, options, model=self.model)
+        return _Request(compiled, self._answer)
+
+    def _run(self, batch: Batch) -> NDArray[Any]:
+        try:
+            raw = self._request_for(batch)(batch)
         except RuntimeError as error:
             raise EngineError(
                 f"{self.model.name} failed on {self.device} with a batch of {batch.shape}: "
@@ -84,8 +93,35 @@ class OpenVinoEngine(Engine):
             ) from error
         return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
 
+    def _request_for(self, batch: Batch) -> _Request:
+        """Return what runs a batch of that length; for several, compiled when first needed."""
+        if len(batch) == 1 or self.signature.batch_size is not None:
+            return self._single
+        if self._several is None:
+            self._several = self._compile(self._graph, self.device, self.options)
+        return self._several
+
     def _release(self) -> None:
-        self._request = self._output = self._bound = None
+        del self._core, self._graph, self._single, self._several
+
+
+class _Request:
+    """A compiled graph, called on the batch's own memory and answering with the graph's own."""
+
+    def __init__(self, compiled: Compiled, answer: str) -> None:
+        self._request = compiled.create_infer_request()
+        self._answer = port_of(compiled.outputs, answer)
+        self._tensor = _import().Tensor
+        self._bound: Batch | None = None
+
+    def __call__(self, batch: Batch) -> NDArray[Any]:
+        """Run on a batch; a caller who refills one array saves the binding."""
+        if batch is not self._bound:
+            self._bound = np.require(batch, requirements=("C", "W"))
+            self._request.set_input_tensor(self._tensor(self._bound, shared_memory=True))
+        self._request.infer(share_outputs=True)
+        raw: NDArray[Any] = self._request.get_tensor(self._answer).data
+        return raw
 
 
 def read_model(core: Core, model: Path) -> Graph:

@@ -47,7 +47,7 @@ class Head(Score):
         for name in ("help", "harm", "class_help", "class_harm"):
             for value in getattr(self, name):
                 self.check_number(value, parameter=name, low=-1e9, high=1e9)
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if not len(self.help) == len(self.harm) == 1 + FEATURES:
             raise InputError(
                 f"score 'head': {len(self.help)} help and {len(self.harm)} harm weights, "

@@ -1,0 +1,182 @@
+"""The certificate: a statement about the drop, with every count that proves it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values
+from tinysaver_edge.certificate.walk import walk
+from tinysaver_edge.errors import InputError, VerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Proof that a cascade's drop stays within a bound.
+
+    It says: over the draw of the samples, with probability at least 1 - risk, the cascade with
+    this threshold loses at most `max_drop_points` against the large model alone, on whatever the
+    samples were drawn from. A field that looks different is not covered.
+
+    Attributes:
+        evidence: what the samples are.
+        max_drop_points: ε, in accuracy points (0.5 means 0.5 % of frames).
+        risk: δ, the probability that the statement is wrong, over all candidates together.
+        candidates: J, how many candidates share the risk; this one is tested at risk / J.
+        samples: how many samples it rests on.
+        grid_size: how many thresholds were fixed before the samples were seen.
+        steps: the thresholds walked, strict to loose; all passed and the last is certified.
+        failed: the first threshold that did not pass, or None where all did.
+    """
+
+    evidence: Evidence
+    max_drop_points: float
+    risk: float
+    candidates: int
+    samples: int
+    grid_size: int
+    steps: tuple[Step, ...]
+    failed: Step | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def confidence(self) -> float:
+        """1 - δ, 0..1."""
+        return 1.0 - self.risk
+
+    @property
+    def risk_share(self) -> float:
+        """δ / J, what each test was made at."""
+        return self.risk / self.candidates
+
+    @property
+    def threshold(self) -> float:
+        """The loosest certified threshold."""
+        return self.steps[-1].threshold
+
+    @property
+    def grid_index(self) -> int:
+        """Place of the certified threshold in the grid, from 0."""
+        return len(self.steps) - 1
+
+    @property
+    def groups(self) -> int:
+        """Number of independent groups; 0 where the samples themselves are independent."""
+        return sum(count for _, count in self.steps[-1].group_losses)
+
+    @property
+    def lost(self) -> int:
+        """Samples where only the large model is right (D = 1), at the certified threshold."""
+        return self.steps[-1].lost
+
+    @property
+    def gained(self) -> int:
+        """Samples where only the cascade is right (D = -1), at the certified threshold."""
+        return self.steps[-1].gained
+
+    @property
+    def same(self) -> int:
+        """Samples where both or neither are right (D = 0), at the certified threshold."""
+        return self.samples - self.lost - self.gained
+
+    @property
+    def p_value(self) -> float:
+        """p-value at the certified threshold, computed from the counts."""
+        return step_p_values(
+            self.steps[-1:],
+            evidence=self.evidence,
+            samples=self.samples,
+            max_drop_points=self.max_drop_points,
+            risk=self.risk_share,
+        )[0]
+
+    @property
+    def statement(self) -> str:
+        """The certificate in one line, for people."""
+        because = ", from consistency" if self.evidence.from_consistency else ""
+        return (
+            f"drop ≤ {self.max_drop_points:g} points with probability "
+            f"≥ {100 * self.confidence:g} %{because}"
+        )
+
+    def covers(self, threshold: float) -> bool:
+        """Whether a threshold is certified: one of those that passed, and no other."""
+        return any(step.threshold == threshold for step in self.steps)
+
+    def stopping_at(self, threshold: float) -> Certificate:
+        """The certificate of a stricter threshold that passed, for a choice made among them.
+
+        Raises:
+            InputError: the threshold did not pass.
+        """
+        for index, step in enumerate(self.steps):
+            if step.threshold == threshold:
+                return replace(self, steps=self.steps[: index + 1], failed=None)
+        raise InputError(
+            f"threshold {threshold:g} is not among the {len(self.steps)} that were certified"
+        )
+
+    def recompute(self) -> None:
+        """Walk again from the counts, as `verify` does on any machine.
+
+        Raises:
+            VerificationError: a threshold of the walk does not pass.
+        """
+        p = step_p_values(
+            self.steps,
+            evidence=self.evidence,
+            samples=self.samples,
+            max_drop_points=self.max_drop_points,
+            risk=self.risk_share,
+        )
+        reached = walk(p, risk=self.risk_share)
+        if reached != len(p) - 1:
+            first = 0 if reached is None else reached + 1
+            raise VerificationError(
+                f"the certificate's own counts do not prove it: threshold "
+                f"{self.steps[first].threshold:g} has p = {p[first]:.3g}, above "
+                f"{self.risk_share:g}; calibrate again"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that `from_json` reads back, for the bundle."""
+        return asdict(self) | {"evidence": self.evidence.value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Certificate:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: a field is unknown, missing or makes no sense.
+        """
+        try:
+            fields = dict(values)
+            fields["evidence"] = Evidence(fields["evidence"])
+            fields["steps"] = tuple(Step.from_json(step) for step in fields["steps"])
+            if fields.get("failed") is not None:
+                fields["failed"] = Step.from_json(fields["failed"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the certificate cannot be read: {error!r}") from error
+
+
+def _check(certificate: Certificate) -> None:
+    c = certificate
+    if not (0 < c.risk < 1 and c.candidates >= 1 and c.samples >= 1):
+        raise InputError(
+            f"a certificate needs a risk within 0..1, at least one candidate and one sample, "
+            f"not {c.risk}, {c.candidates} and {c.samples}"
+        )
+    if not c.steps or len(c.steps) > c.grid_size or not math.isfinite(c.max_drop_points):
+        raise InputError(
+            f"a certificate of {len(c.steps)} steps over {c.grid_size} thresholds for a drop of "
+            f"{c.max_drop_points} points states nothing"
+        )
+    for before, step in zip((None, *c.steps[:-1]), c.steps, strict=True):
+        if before is not None and not step.threshold < before.threshold:
+            raise InputError("a certificate's thresholds must go from strict to loose")
+        step.check(evidence=c.evidence, samples=c.samples)

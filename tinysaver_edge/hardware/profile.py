@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -123,6 +123,23 @@ class DeviceProfile:
     setup: tuple[str, ...]
     verified: Verified
     path: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "kind": self.kind.value,
+            "memory_mb": self.memory_mb,
+            "power_w": self.power_w,
+            "engines": [asdict(one) for one in self.engines],
+            "published": [asdict(one) for one in self.published],
+            "latencies": [asdict(one) for one in self.latencies],
+            "budgets": dict(self.budgets),
+            "setup": list(self.setup),
+            "verified": asdict(self.verified),
+            "path": str(self.path),
+        }
 
     def latency_of(self, model: str) -> LatencySamples | None:
         """Return a model's published latency with the best engine that has one, marked as such."""

@@ -63,7 +63,7 @@ def examine(
     return Diagnosis(
         (
             python_check(),
-            *owner_checks(),
+            *owner_checks(has_nvidia=has_nvidia),
             *version_checks(),
             opencv_check(),
             *engine_checks(found),

@@ -54,17 +54,25 @@ def python_check(
     return ok("Python", text)
 
 
-def owner_checks(path: Sequence[str] = sys.path) -> list[Check]:
-    """Check that no module is brought by two distributions, one written over the other."""
+def owner_checks(path: Sequence[str] = sys.path, *, has_nvidia: bool = True) -> list[Check]:
+    """Check that no module is brought by two distributions, one written over the other.
+
+    Args:
+        path: folders that modules are looked for in.
+        has_nvidia: whether an NVIDIA GPU can be expected to work; else its builds are not kept.
+    """
     installed = list(distributions(path=list(path)))
-    return [_owners(module, installed, path) for module in _PREFERRED]
+    return [_owners(module, installed, path, has_nvidia=has_nvidia) for module in _PREFERRED]
 
 
-def _owners(module: str, installed: Sequence[Distribution], path: Sequence[str]) -> Check:
+def _owners(
+    module: str, installed: Sequence[Distribution], path: Sequence[str], *, has_nvidia: bool
+) -> Check:
     owners = sorted({one.metadata["Name"] for one in installed if _brings(one, module)})
     name = f"module {module}"
     if len(owners) > 1:
-        keep = next((one for one in _PREFERRED[module] if one in owners), owners[0])
+        wanted = [one for one in _PREFERRED[module] if has_nvidia or one != "onnxruntime-gpu"]
+        keep = next((one for one in wanted if one in owners), owners[0])
         return broken(
             name,
             f"written by {' and '.join(owners)}, one over the other",

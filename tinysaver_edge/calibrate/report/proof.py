@@ -125,7 +125,7 @@ def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
         ("candidates J", numbers.count(certificate.candidates)),
         ("p-value", f"{certificate.p_value:.3g}"),
         ("allowed, δ ÷ J", f"{certificate.risk_share:.3g}"),
-        ("thresholds tested", f"{len(certificate.steps)} passed of {certificate.grid_size} fixed"),
+        ("thresholds passed", f"{len(certificate.steps)} of {certificate.grid_size}"),
         ("certified threshold", numbers.score(certificate.threshold)),
     ]
     if certificate.failed is not None:

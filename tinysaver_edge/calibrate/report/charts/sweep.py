@@ -115,6 +115,6 @@ def _name(group: list[Mark], words: str, row: int, rows: int, panel: Panel) -> s
     said = f"{words} {numbers.score(point.threshold)}"
     x = panel.x(point.accept_rate)
     y = panel.top - 8 - 17 * (rows - 1 - row)
-    half = len(said) * CHARACTER / 2
+    half = len(said) * 1.15 * CHARACTER / 2
     x = min(max(x, half), panel.right + 12 - half)
     return text((x, y), said, anchor="middle", class_="note strong")

@@ -234,7 +234,7 @@ def test_nan_is_passed_on_and_named(tmp_path, engine: str) -> None:
     with opened(engine, model, form) as runner:
         logits = runner.infer(batch_of(form, 2))
     assert np.isnan(logits).all()
-    with pytest.raises(ModelError, match=r"broken answered NaN on frame 7"):
+    with pytest.raises(ModelError, match=r"broken answered NaN or infinity on frame 7"):
         finite_or_raise(logits, model="broken", where="frame 7")
 
 

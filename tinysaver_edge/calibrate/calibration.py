@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.evaluation import Figures
@@ -26,6 +27,7 @@ class Calibration:
         interval: thresholds from the loosest that the drop allows to the strictest that budgets
             allow; None at an end that nothing limits.
         candidates: one row a saver.
+        methods: what every method would have chosen, where that was asked for.
         warnings: what the user should know.
         bundle: where the bundle lies, None where none was asked for.
     """
@@ -37,6 +39,7 @@ class Calibration:
     certificate: Certificate | None
     interval: tuple[float | None, float | None]
     candidates: tuple[Candidate, ...]
+    methods: tuple[MethodRow, ...]
     warnings: tuple[str, ...]
     bundle: Path | None
 
@@ -63,6 +66,7 @@ class Calibration:
             "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "methods": [row.to_dict() for row in self.methods],
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
         }

@@ -9,17 +9,16 @@ from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
+from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import Problem, split_holdout
+from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.evaluation import Figures, figures
-from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.progress import SILENT, Progress
 
 
@@ -50,23 +49,25 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
             groups=gathered.problem.groups,
         )
         problem = gathered.problem.subset(calibrating)
-        proposals = propose_all(
-            problem,
-            plan.targets,
-            seed=plan.seed,
-            candidates=len(problem.savers) + len(gathered.lost),
-        )
+        candidates = len(problem.savers) + len(gathered.lost)
+        proposals = propose_all(problem, plan.targets, seed=plan.seed, candidates=candidates)
         choice = choose(problem, proposals, plan.targets)
-        policy = _policy(problem, choice)
+        policy = policy_of(problem, choice)
         evidence = problem.subset(choice.proposal.evidence)
+        others = gathered.problem.subset(held_out) if len(held_out) else None
         result = Calibration(
             policy=policy,
             method=plan.targets.method,
-            calibration=_figures(policy, evidence),
+            calibration=figures_on(policy, evidence),
             certificate=choice.certificate,
             interval=choice.interval,
-            holdout=(
-                _figures(policy, gathered.problem.subset(held_out)) if len(held_out) else None
+            holdout=None if others is None else figures_on(policy, others),
+            methods=(
+                compare_methods(
+                    problem, others, plan.targets, seed=plan.seed, candidates=candidates
+                )
+                if plan.compare_methods
+                else ()
             ),
             candidates=(*choice.candidates, *_unmeasured(gathered)),
             warnings=(*gathered.warnings, *_warnings(choice)),
@@ -94,24 +95,6 @@ def _gather(
 def default_records(out: Path) -> Path:
     """Return the folder for records beside a bundle."""
     return out.with_name(f"{out.name.removesuffix('.zip')}.records")
-
-
-def _policy(problem: Problem, choice: Choice) -> Policy:
-    proposal = choice.proposal
-    saver = StagePolicy(
-        model=proposal.saver.name,
-        macs=proposal.saver.macs,
-        score=proposal.score,
-        threshold=choice.threshold,
-    )
-    large = StagePolicy(model=problem.large.name, macs=problem.large.macs)
-    return Policy((saver, large), proposal.fusion)
-
-
-def _figures(policy: Policy, problem: Problem) -> Figures:
-    """Measure a two-stage policy on a problem's samples."""
-    saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
-    return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
 
 
 def _unmeasured(gathered: Gathered) -> list[Candidate]:

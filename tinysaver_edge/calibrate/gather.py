@@ -22,7 +22,6 @@ def from_records(given: RecordInput) -> Gathered:
     Raises:
         InputError: a file is missing, damaged or does not fit the others.
     """
-    labels = read_labels(given.labels)
     costs = read_macs(given.macs)
     names = _saver_names(given, costs)
     for name in (given.large, *names):
@@ -30,6 +29,7 @@ def from_records(given: RecordInput) -> Gathered:
             known = ", ".join(costs) or "none"
             raise InputError(f"macs {given.macs}: no row for model {name}; rows there: {known}")
     records = [load_record(given.records, name) for name in (given.large, *names)]
+    labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
     problem, kept = join_records(records, costs, labels, None)
     return Gathered(problem=problem, sample_index=kept)
 

@@ -30,6 +30,7 @@ class Calibration:
         methods: what every method would have chosen, where that was asked for.
         warnings: what the user should know.
         bundle: where the bundle lies, None where none was asked for.
+        report: where the report lies, None where none was asked for.
     """
 
     policy: Policy
@@ -41,7 +42,8 @@ class Calibration:
     candidates: tuple[Candidate, ...]
     methods: tuple[MethodRow, ...]
     warnings: tuple[str, ...]
-    bundle: Path | None
+    bundle: Path | None = None
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -69,4 +71,5 @@ class Calibration:
             "methods": [row.to_dict() for row in self.methods],
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
+            "report": None if self.report is None else str(self.report),
         }

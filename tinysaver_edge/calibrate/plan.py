@@ -92,6 +92,7 @@ class Plan:
         holdout: share of the samples set aside to show what the choice does on others.
         seed: decides the hold-out and all else that is drawn.
         compare_methods: show what every method would have chosen.
+        report: write a report beside the bundle.
     """
 
     input: ImageInput | RecordInput
@@ -99,3 +100,4 @@ class Plan:
     holdout: float = 0.0
     seed: int = 0
     compare_methods: bool = False
+    report: bool = True

@@ -84,6 +84,7 @@ class Settings:
     fusion: str | None = None
     device: str | None = None
     compare_methods: bool = False
+    no_report: bool = False
     holdout: float | None = None
     seed: int | None = None
     skip_limit: float | None = None
@@ -134,6 +135,7 @@ class Settings:
             holdout=self.holdout or 0.0,
             seed=self.seed or 0,
             compare_methods=self.compare_methods,
+            report=not self.no_report,
         )
 
     def _budgets(self) -> Budgets:

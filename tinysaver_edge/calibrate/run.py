@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
@@ -14,21 +19,38 @@ from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import split_holdout
+from tinysaver_edge.calibrate.problem import Problem, split_holdout
+from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.report import (
+    MeasuredLatency,
+    ReportFacts,
+    build_facts,
+    single_model_better,
+    write_report,
+)
 from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.progress import SILENT, Progress
 
 
-def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILENT) -> Calibration:
-    """Choose a saver and a threshold, and write the bundle.
+def calibrate(
+    plan: Plan,
+    *,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+    command: str | None = None,
+    created: datetime | None = None,
+) -> Calibration:
+    """Choose a saver and a threshold, and write the bundle and its report.
 
     Args:
         plan: models, samples, limits.
-        out: folder or .zip for the bundle; None writes none.
+        out: folder or .zip for the bundle; None writes none. The report lies beside it.
         progress: hears of the work.
+        command: the command line that was given, for the report.
+        created: the date for the report.
 
     Returns:
         The choice with its figures, and the candidates that lost.
@@ -42,41 +64,101 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
         check_target(out)
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
-        calibrating, held_out = split_holdout(
-            len(gathered.problem.labels),
-            fraction=plan.holdout,
-            seed=plan.seed,
-            groups=gathered.problem.groups,
-        )
-        problem = gathered.problem.subset(calibrating)
-        candidates = len(problem.savers) + len(gathered.lost)
-        proposals = propose_all(problem, plan.targets, seed=plan.seed, candidates=candidates)
-        choice = choose(problem, proposals, plan.targets)
-        policy = policy_of(problem, choice)
-        evidence = problem.subset(choice.proposal.evidence)
-        others = gathered.problem.subset(held_out) if len(held_out) else None
-        result = Calibration(
-            policy=policy,
-            method=plan.targets.method,
-            calibration=figures_on(policy, evidence),
-            certificate=choice.certificate,
-            interval=choice.interval,
-            holdout=None if others is None else figures_on(policy, others),
-            methods=(
-                compare_methods(
-                    problem, others, plan.targets, seed=plan.seed, candidates=candidates
-                )
-                if plan.compare_methods
-                else ()
-            ),
-            candidates=(*choice.candidates, *_unmeasured(gathered)),
-            warnings=(*gathered.warnings, *_warnings(choice)),
-            bundle=out,
-        )
-        if out is not None:
-            golden = gathered.sample_index[calibrating[choice.proposal.evidence]]
-            assemble(result, gathered, plan, data=data, golden_pool=golden, target=out)
+        decided = _decide(plan, gathered)
+        result = replace(decided.result, bundle=out)
+        if out is None:
+            return result
+        assemble(result, gathered, plan, data=data, golden_pool=decided.sample_index, target=out)
+        if plan.report:
+            result = replace(result, report=default_report(out))
+            facts = _report_facts(plan, gathered, decided, result, data, command, created)
+            write_report(facts, default_report(out))
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A choice and the samples it rests on.
+
+    Attributes:
+        evidence: the problem on the samples that the decision rests on.
+        sample_index: their positions in the data.
+        holdout: the problem on the samples set aside, or None.
+    """
+
+    evidence: Problem
+    sample_index: NDArray[np.int64]
+    holdout: Problem | None
+    proposals: list[Proposal]
+    choice: Choice
+    result: Calibration
+
+
+def _decide(plan: Plan, gathered: Gathered) -> _Decided:
+    """Choose, and measure what was chosen."""
+    calibrating, held_out = split_holdout(
+        len(gathered.problem.labels),
+        fraction=plan.holdout,
+        seed=plan.seed,
+        groups=gathered.problem.groups,
+    )
+    problem = gathered.problem.subset(calibrating)
+    holdout = gathered.problem.subset(held_out) if len(held_out) else None
+    drawn = {"seed": plan.seed, "candidates": len(problem.savers) + len(gathered.lost)}
+    proposals = propose_all(problem, plan.targets, **drawn)
+    choice = choose(problem, proposals, plan.targets)
+    policy = policy_of(problem, choice)
+    evidence = problem.subset(choice.proposal.evidence)
+    result = Calibration(
+        policy=policy,
+        method=plan.targets.method,
+        calibration=figures_on(policy, evidence),
+        holdout=None if holdout is None else figures_on(policy, holdout),
+        certificate=choice.certificate,
+        interval=choice.interval,
+        candidates=(*choice.candidates, *_unmeasured(gathered)),
+        methods=(
+            compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
+        ),
+        warnings=(*gathered.warnings, *_warnings(choice)),
+    )
+    better = single_model_better(evidence, result)
+    if better is not None:
+        result = replace(result, warnings=(*result.warnings, better))
+    index = gathered.sample_index[calibrating[choice.proposal.evidence]]
+    return _Decided(evidence, index, holdout, proposals, choice, result)
+
+
+def _report_facts(
+    plan: Plan,
+    gathered: Gathered,
+    decided: _Decided,
+    result: Calibration,
+    data: DataSource | None,
+    command: str | None,
+    created: datetime | None,
+) -> ReportFacts:
+    costs = decided.choice.proposal.costs
+    latency: MeasuredLatency | None = None
+    if costs.latency is not None and costs.large.latency is not None:
+        latency = MeasuredLatency(costs.latency, costs.large.latency, "the machine it ran on")
+    return build_facts(
+        problem=decided.evidence,
+        holdout=decided.holdout,
+        result=result,
+        proposals=decided.proposals,
+        choice=decided.choice,
+        plan=plan,
+        data=data,
+        sample_index=decided.sample_index,
+        label_names=gathered.label_names,
+        artefacts=gathered.artefacts,
+        certificate=result.certificate,
+        budget_threshold=result.interval[1],
+        latency=latency,
+        command=command,
+        created=created,
+    )
 
 
 def _gather(
@@ -95,6 +177,11 @@ def _gather(
 def default_records(out: Path) -> Path:
     """Return the folder for records beside a bundle."""
     return out.with_name(f"{out.name.removesuffix('.zip')}.records")
+
+
+def default_report(out: Path) -> Path:
+    """Return the report's file beside a bundle."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
 
 
 def _unmeasured(gathered: Gathered) -> list[Candidate]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -36,7 +39,13 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     plan = settings.overridden(flags).plan()
     with terminal.progress() as progress:
-        result = run_calibration(plan, out=flags["out"], progress=progress)
+        result = run_calibration(
+            plan,
+            out=flags["out"],
+            progress=progress,
+            command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
+            created=datetime.now(timezone.utc),
+        )
     terminal.warn(result.warnings)
     show_calibration(result)
     if as_json:

@@ -59,6 +59,8 @@ def _show_choice(result: Calibration) -> None:
         )
     if result.bundle is not None:
         terminal.say(f"bundle: {result.bundle}")
+    if result.report is not None:
+        terminal.say(f"report: {result.report}")
 
 
 def _show_methods(rows: Sequence[MethodRow]) -> None:

@@ -145,7 +145,8 @@ def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[t
         if data is None:
             return []
         return [("images", str(len(data))), ("fingerprint", data.fingerprint())]
-    return [("labels, sha256", _hash(given.labels)), ("MACs table, sha256", _hash(given.macs))]
+    labels = "the large model's answers" if given.labels is None else _hash(given.labels)
+    return [("labels, sha256", labels), ("MACs table, sha256", _hash(given.macs))]
 
 
 def _model(name: str, macs: float, plan: Plan, artefacts: Mapping[str, Artefact]) -> ModelOrigin:

@@ -99,7 +99,9 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
                 return read_description(folder / name, model)
     if model.suffix == ".onnx" and (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
-        return description_from(parse_toml(text, source), model, folder=model.parent, source=source)
+        return description_from(
+            parse_toml(text, source), model, folder=model.parent, source=source, confined=True
+        )
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
         f"{' or '.join(map(str, folders))}; write one with "
@@ -123,7 +125,7 @@ def read_description(path: Path, model: Path) -> ModelDescription:
 
 
 def description_from(
-    table: Mapping[str, Any], model: Path, *, folder: Path, source: str
+    table: Mapping[str, Any], model: Path, *, folder: Path, source: str, confined: bool = False
 ) -> ModelDescription:
     """Make a description of a table, as a TOML file or a recipe holds it.
 
@@ -132,6 +134,7 @@ def description_from(
         model: the model's file.
         folder: where a file of labels is looked for, before the model's own folder.
         source: where the table stands, for messages.
+        confined: refuse a file of labels outside these folders: the table came with the model.
 
     Raises:
         DescriptionError: a field is missing, unknown or wrong.
@@ -151,7 +154,7 @@ def description_from(
         raise DescriptionError(f"{source}: {error}") from error
     labels = checked.labels
     if isinstance(labels, str):
-        labels = read_labels(labels, (folder, model.parent), source=source)
+        labels = read_labels(labels, (folder, model.parent), source=source, confined=confined)
     return ModelDescription(
         file=model,
         name=checked.name or model.stem,

@@ -112,6 +112,18 @@ def test_every_method_has_its_report(method):
     assert (facts.proof is None) == (method is not Method.CERTIFIED)
 
 
+def test_what_every_method_would_choose_stands_in_a_table():
+    done = finished(problem(3000), holdout=problem(500, seed=4), methods=True)
+    words = shown(Page(render(done.facts())))
+    assert "What every method would choose" in words
+    for row in done.result.methods:
+        assert f"{row.method.value} {row.saver or 'none'}" in words
+        assert row.promise in words
+        if row.saver is None:
+            assert row.why in words
+    assert "What every method" not in shown(Page(render(finished().facts())))
+
+
 def test_a_certificate_is_printed_with_its_counts():
     facts = finished(problem(4000), targets=Targets(max_drop_points=3.0)).facts()
     words = shown(Page(render(facts)))

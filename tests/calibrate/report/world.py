@@ -10,6 +10,7 @@ import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.choose import Choice, choose
+from tinysaver_edge.calibrate.comparison import compare_methods
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.proposal import Proposal
@@ -70,6 +71,7 @@ def finished(
     targets: Targets | None = None,
     holdout: Problem | None = None,
     warnings: tuple[str, ...] = (),
+    methods: bool = False,
 ) -> Finished:
     """Choose on a problem as a calibration does."""
     given = problem() if given is None else given
@@ -93,8 +95,12 @@ def finished(
         certificate=choice.certificate,
         interval=choice.interval,
         candidates=choice.candidates,
+        methods=(
+            compare_methods(given, holdout, targets, seed=7, candidates=len(given.savers))
+            if methods
+            else ()
+        ),
         warnings=warnings,
-        bundle=None,
     )
     plan = Plan(
         RecordInput(Path("records"), Path("labels.npy"), Path("macs.csv"), "large", ("all",)),

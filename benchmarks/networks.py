@@ -1,7 +1,7 @@
 """Networks of known architecture as .onnx files, built without a training framework.
 
-Weights are seeded random numbers, or zeros that take no room on the disk: what is measured here
-(time, multiply-accumulates, preprocessing) does not depend on what a network has learnt.
+Weights are seeded random numbers, or zeros that take hardly any room on the disk: what is measured
+with them (time, multiply-accumulates, preprocessing) does not depend on what a network has learnt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class NetworkBuilder:
         self._rng = np.random.default_rng(seed) if seed is not None else None
         self._nodes: list[Any] = []
         self._weights: list[Any] = []
-        self._zero_bytes = 0
+        self._sparse_bytes = 0
+        self._sparse_offsets: list[int] = []
 
     def node(self, operation: str, *inputs: str, **attributes: object) -> str:
         """Add an operation of one output."""
@@ -40,7 +41,7 @@ class NetworkBuilder:
         """Add a weight; random ones keep the size of activations about the same."""
         name = f"w{len(self._weights)}"
         if self._rng is None:
-            self._weights.append(self._zeros(name, shape))
+            self._weights.append(self._sparse(name, shape))
         else:
             fan_in = max(1, int(np.prod(shape[1:])))
             values = self._rng.normal(0, gain * np.sqrt(2 / fan_in), shape).astype(np.float32)
@@ -96,7 +97,7 @@ class NetworkBuilder:
     ) -> Path:
         """Write the model, input ``image`` (batch, 3, size, size), output ``logits``."""
         self._nodes.append(helper.make_node("Identity", [answer], ["logits"]))
-        self._point_at_zeros(path)
+        self._write_sparse(path)
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, size, size])
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, classes])
         graph = helper.make_graph(self._nodes, path.stem, [image], [logits], self._weights)
@@ -107,24 +108,34 @@ class NetworkBuilder:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return path
 
-    def _zeros(self, name: str, shape: tuple[int, ...]) -> TensorProto:
+    def _sparse(self, name: str, shape: tuple[int, ...]) -> TensorProto:
+        """Add a weight of zeros but for a number that tells it from the others.
+
+        Compilers merge equal weights, and then the operations that read them.
+        """
         size_bytes = 4 * int(np.prod(shape))
-        self._zero_bytes = max(self._zero_bytes, size_bytes)
         tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, raw_data=b"")
-        external_data_helper.set_external_data(tensor, "zeros", offset=0, length=size_bytes)
+        external_data_helper.set_external_data(
+            tensor, "sparse", offset=self._sparse_bytes, length=size_bytes
+        )
+        self._sparse_bytes += -(-size_bytes // 4096) * 4096
+        self._sparse_offsets.append(self._sparse_bytes)
         return tensor
 
-    def _point_at_zeros(self, path: Path) -> None:
-        """Let all weights of zeros share one file that is as long as the longest, and empty."""
-        if not self._zero_bytes:
+    def _write_sparse(self, path: Path) -> None:
+        """Write all weights of zeros into one file, which takes a page of the disk for each."""
+        if not self._sparse_bytes:
             return
-        zeros = path.with_suffix(".zeros")
-        with zeros.open("wb") as file:
-            file.truncate(self._zero_bytes)
+        weights = path.with_suffix(".weights")
+        with weights.open("wb") as file:
+            file.truncate(self._sparse_bytes)
+            for number, offset in enumerate([0, *self._sparse_offsets[:-1]]):
+                file.seek(offset)
+                file.write(np.float32(number + 1).tobytes())
         for tensor in self._weights:
             for entry in tensor.external_data:
                 if entry.key == "location":
-                    entry.value = zeros.name
+                    entry.value = weights.name
 
 
 # Rows of (kernel, expansion, output channels, squeeze-and-excitation, hard swish, stride): Howard

@@ -15,8 +15,8 @@ from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout, Preproces
 
 SIZE = 16
 CLASSES = 5
-OPSET = 17
-IR_VERSION = 8
+OPSET = 19
+IR_VERSION = 9
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 IMAGENET_MULTIPLY = tuple((1 / (255 * STD)).tolist())
 IMAGENET_ADD = tuple((-MEAN / STD).tolist())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 HEAVY = ("torch", "timm", "onnxruntime", "openvino", "cv2", "scipy", "rich")
 LIMIT_S = 0.2
@@ -31,15 +31,17 @@ print(json.dumps(report))
 
 def run(program: str) -> str:
     """Run a program in a fresh interpreter and return what it prints."""
-    return subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def elapsed_s(program: str) -> float:
-    start = time.perf_counter()
+def cpu_s(program: str) -> float:
+    """Processor time of a program: on an idle machine what it takes, on a busy one its own part."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(program)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_import_loads_nothing_heavy() -> None:
@@ -63,10 +65,10 @@ def test_no_module_loads_anything_heavy() -> None:
 
 def test_import_is_quick() -> None:
     run("import tinysaver_edge")  # writes the bytecode, which only the first import ever does
-    bare = imported = float("inf")
-    for _ in range(ATTEMPTS):  # the quickest of each counts: a busy machine only ever adds
-        bare = min(bare, elapsed_s("pass"))
-        imported = min(imported, elapsed_s("import tinysaver_edge"))
-        if imported - bare < LIMIT_S / 2:
+    bare = min(cpu_s("pass") for _ in range(3))
+    best = float("inf")
+    for _ in range(ATTEMPTS):  # caches and clock rates only ever add: the quickest counts
+        best = min(best, cpu_s("import tinysaver_edge") - bare)
+        if best < LIMIT_S:
             break
-    assert imported - bare < LIMIT_S
+    assert best < LIMIT_S

@@ -102,9 +102,13 @@ def wheel(built: Path) -> Path:
 def test_wheel_holds_the_package_and_its_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tinysaver_edge").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     expected = {
-        "tinysaver_edge/__init__.py",
-        "tinysaver_edge/py.typed",
+        *package,
         *(
             f"tinysaver_edge/_data.d/{path.relative_to(ROOT)}"
             for folder in CHECKOUT_FOLDERS
@@ -112,6 +116,7 @@ def test_wheel_holds_the_package_and_its_data(wheel: Path) -> None:
             if path.is_file() and path.suffix in (".toml", ".csv", ".md")
         ),
     }
+    assert {"tinysaver_edge/__init__.py", "tinysaver_edge/py.typed"} <= expected
     assert expected - files == set()
     top = {file.split("/")[0] for file in files}
     assert {name.split("-")[0] for name in top} == {"tinysaver_edge"}

@@ -34,6 +34,7 @@ class Artefact:
         options: device and precision.
         macs: multiply-accumulates of one frame.
         parameters: number of weights, or None where it is not known.
+        classes: how many classes it answers with.
         labels: class names, or None.
     """
 
@@ -47,6 +48,7 @@ class Artefact:
     options: EngineOptions
     macs: float | None
     parameters: int | None
+    classes: int | None
     labels: tuple[str, ...] | None
 
     def aligned_with(self, large: Artefact) -> Artefact:
@@ -153,5 +155,6 @@ def _bundled(
         options=options,
         macs=model.macs,
         parameters=model.parameters,
+        classes=None if labels is None else len(labels),
         labels=labels,
     )

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 _FILE_COLUMNS = ("file", "path", "image", "filename")
 _LABEL_COLUMNS = ("label", "class", "target")
+# RuntimeError: encrypted, or compressed in a way that Python cannot undo.
+_DAMAGED_ZIP = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,20 @@ class DataSource(ABC):
         """Return one image decoded, or None when it cannot be read or is damaged."""
         try:
             return decode_image(self.read(index))
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile):
+        except OSError:
             return None
 
     def fingerprint(self) -> str:
-        """Return a hash of the file names, labels and sizes: equal for equal data."""
+        """Return a hash of names, labels and the files' state: it changes when the data do."""
         digest = hashlib.sha256()
         for index, sample in enumerate(self.samples):
-            line = f"{sample.file}\0{sample.label}\0{sample.group}\0{self._size(index)}\n"
+            line = f"{sample.file}\0{sample.label}\0{sample.group}\0{self._state(index)}\n"
             digest.update(line.encode())
         return digest.hexdigest()
 
     @abstractmethod
-    def _size(self, index: int) -> int:
-        """Return a number that changes when the file's content does: its size or checksum."""
+    def _state(self, index: int) -> str:
+        """Return what changes when the file's content does, without reading it."""
 
     @property
     def groups(self) -> NDArray[np.str_] | None:
@@ -116,12 +119,13 @@ class FolderData(DataSource):
     def _root(self) -> Path:
         return self.path if self.path.is_dir() else self.path.parent
 
-    def _size(self, index: int) -> int:
+    def _state(self, index: int) -> str:
+        # Not the size alone: all .bmp files of one shape have the same.
         try:
             status = (self._root / self.samples[index].file).stat()
         except OSError:
-            return -1
-        return status.st_size
+            return "missing"
+        return f"{status.st_size} {status.st_mtime_ns}"
 
 
 class ZipData(DataSource):
@@ -130,20 +134,24 @@ class ZipData(DataSource):
     def __init__(self, path: Path) -> None:
         try:
             self._archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED_ZIP as error:
             raise DataError(f"data {path}: not a readable .zip ({error})") from error
         names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
         super().__init__(path, class_folder_samples(names, path=path))
+
+    def __reduce__(self) -> tuple[type[ZipData], tuple[Path]]:
+        """Let another process open the same archive."""
+        return ZipData, (self.path,)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
         try:
             return self._archive.read(self.samples[index].file)
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, unknown compression
-            raise OSError(str(error)) from error
+        except _DAMAGED_ZIP as error:
+            raise OSError(str(error) or type(error).__name__) from error
 
-    def _size(self, index: int) -> int:
-        return self._archive.getinfo(self.samples[index].file).CRC
+    def _state(self, index: int) -> str:
+        return str(self._archive.getinfo(self.samples[index].file).CRC)
 
     def close(self) -> None:
         """Close the archive."""
@@ -232,8 +240,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data {path}: not readable as UTF-8 text ({error})") from error
     if path.suffix.lower() == ".csv":
-        for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-            yield number, {key: value or "" for key, value in row.items() if key is not None}
+        rows = csv.DictReader(text.splitlines())
+        try:
+            for row in rows:
+                filled = {key: value or "" for key, value in row.items() if key is not None}
+                yield rows.line_num, filled
+        except csv.Error as error:
+            raise DataError(f"data {path}, line {rows.line_num + 1}: not CSV ({error})") from error
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -320,16 +333,16 @@ def _label_indices(
     names: Sequence[str], *, labels: Sequence[str] | None, classes: int, path: Path
 ) -> dict[str, int]:
     if labels is not None:
-        found = _named_indices(names, labels)
+        found = _named_indices(names, labels, path=path)
         if len(found) == len(names):
             return found
         unknown = [name for name in names if name not in found]
-        if not all(name.isdigit() for name in names):
+        if not all(name.isdecimal() for name in names):
             raise DataError(
                 f"data {path}: label {unknown[0]!r} ({len(unknown)} such) is none of the model's "
                 f"{classes} labels ({', '.join(labels[:3])}, …)"
             )
-    if all(name.isdigit() for name in names):
+    if all(name.isdecimal() for name in names):
         largest = max(int(name) for name in names)
         if largest >= classes:
             raise DataError(f"data {path}: label {largest}, but the model has {classes} classes")
@@ -342,13 +355,23 @@ def _label_indices(
     return {name: index for index, name in enumerate(names)}
 
 
-def _named_indices(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    exact = {label: index for index, label in enumerate(labels)}
-    loose: dict[str, int] = {}
+def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -> dict[str, int]:
+    exact: dict[str, list[int]] = {}
+    loose: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
-        loose.setdefault(_loosely(label), index)
-    places = {name: exact.get(name, loose.get(_loosely(name))) for name in names}
-    return {name: place for name, place in places.items() if place is not None}
+        exact.setdefault(label, []).append(index)
+        loose.setdefault(_loosely(label), []).append(index)
+    found: dict[str, int] = {}
+    for name in names:
+        places = exact.get(name) or loose.get(_loosely(name), [])
+        if len(places) > 1:
+            raise DataError(
+                f"data {path}: label {name!r} names {len(places)} of the model's classes "
+                f"({', '.join(map(str, places))}): label by index instead"
+            )
+        if places:
+            found[name] = places[0]
+    return found
 
 
 def _loosely(label: str) -> str:

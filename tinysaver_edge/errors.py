@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TinySaverError(Exception):
     """Root of all errors raised by this package.
@@ -63,6 +65,15 @@ class MissingDependencyError(TinySaverError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error pass between processes."""
+        return _missing_dependency, (self.package, self.extra, self.purpose)
+
+
+def _missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    return MissingDependencyError(package, extra=extra, purpose=purpose)
 
 
 class VerificationError(TinySaverError):

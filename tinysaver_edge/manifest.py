@@ -102,6 +102,21 @@ class GoldenEntry(_Strict):
     tolerances: list[float]
 
 
+class CertificateEntry(_Strict):
+    """A certificate and the exact models that it speaks of.
+
+    Attributes:
+        statement: what is promised, in one line.
+        counts: the certificate with all its counts; see `certificate.Certificate`.
+        models: combined hash of each stage's model files, by model name; null in a bundle made
+            from records.
+    """
+
+    statement: str
+    counts: dict[str, Any]
+    models: dict[str, str | None]
+
+
 class Manifest(_Strict):
     """All of `bundle.json`."""
 
@@ -115,5 +130,5 @@ class Manifest(_Strict):
     seed: int
     calibration: FiguresEntry
     holdout: FiguresEntry | None = None
-    certificate: dict[str, Any] | None = None
+    certificate: CertificateEntry | None = None
     golden: GoldenEntry | None = None

@@ -59,17 +59,7 @@ def measure(
         ModelError: an answer is NaN; names the image.
         EngineError: the engine or device cannot be had.
     """
-    key = RecordKey(
-        model_sha256=artefact.sha256,
-        preprocess={
-            "preprocess": _plain(asdict(artefact.preprocess)),
-            "output": _plain(asdict(artefact.output)),
-        },
-        engine=artefact.engine,
-        device=artefact.options.device or "",
-        precision=artefact.options.precision.value,
-        data=fingerprint,
-    )
+    key = record_key(artefact, fingerprint)
     known = finished_record(folder, artefact.name, key)
     if known is not None:
         progress.note(f"{artefact.name}: record reused")
@@ -81,6 +71,21 @@ def measure(
     with artefact.open() as engine:
         _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
     return writer.finish()
+
+
+def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
+    """Return all that a record of this model on these images depends on."""
+    return RecordKey(
+        model_sha256=artefact.sha256,
+        preprocess={
+            "preprocess": _plain(asdict(artefact.preprocess)),
+            "output": _plain(asdict(artefact.output)),
+        },
+        engine=artefact.engine,
+        device=artefact.options.device or "",
+        precision=artefact.options.precision.value,
+        data=fingerprint,
+    )
 
 
 def _plain(values: object) -> object:

@@ -97,6 +97,8 @@ class Outputs:
                 f"top-k classes have shape {classes.shape} but their probabilities "
                 f"{probabilities.shape}: give both as (n, K)"
             )
+        if classes.size and classes.min() < 0:
+            raise InputError(f"top-k classes hold {classes.min()}, below 0: give class indices")
         if probabilities.size and not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
             raise InputError("top-k probabilities lie outside 0..1: give softmax outputs")
         unsorted = (probabilities[:, 1:] > probabilities[:, :-1]).any(axis=1)

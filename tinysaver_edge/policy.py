@@ -14,7 +14,7 @@ from tinysaver_edge.outputs import Outputs
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
-    from tinysaver_edge.manifest import Manifest, StageEntry
+    from tinysaver_edge.manifest import Manifest, Named, StageEntry
     from tinysaver_edge.score import Score
 
 
@@ -70,22 +70,9 @@ class Policy:
         Raises:
             InputError: a score or fusion is unknown here, or a parameter is wrong.
         """
-        from tinysaver_edge.fusion import get_fusion
-        from tinysaver_edge.score import get_score
-
-        stages = tuple(
-            StagePolicy(
-                model=stage.model.name,
-                macs=stage.model.macs,
-                score=None
-                if stage.score is None
-                else get_score(stage.score.name, stage.score.parameters),
-                threshold=stage.threshold,
-            )
-            for stage in manifest.stages
+        return cls(
+            tuple(_stage_policy(stage) for stage in manifest.stages), _fusion(manifest.fusion)
         )
-        fusion = manifest.fusion
-        return cls(stages, None if fusion is None else get_fusion(fusion.name, fusion.parameters))
 
 
 def _stage_policy(stage: StageEntry) -> StagePolicy:
@@ -98,6 +85,14 @@ def _stage_policy(stage: StageEntry) -> StagePolicy:
         score=None if score is None else get_score(score.name, score.parameters),
         threshold=stage.threshold,
     )
+
+
+def _fusion(named: Named | None) -> Fusion | None:
+    if named is None:
+        return None
+    from tinysaver_edge.fusion import get_fusion
+
+    return get_fusion(named.name, named.parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError, RecordError
-from tinysaver_edge.files import atomic_write, write_text
+from tinysaver_edge.files import atomic_write, read_arrays, write_text
 from tinysaver_edge.outputs import Outputs
 
 _TOP_CLASS = "_class"
@@ -85,13 +84,16 @@ def load_record(folder: Path, name: str) -> Record:
         known = ", ".join(record_names(folder)) or "none"
         raise RecordError(f"record {path}: no such file; records there: {known}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            tables = {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        tables = read_arrays(path)
+    except (OSError, ValueError) as error:
         raise RecordError(f"record {path}: damaged or not an .npz file ({error})") from error
-    sidecar = _read_sidecar(path)
-    skipped = tuple(int(index) for index in sidecar.get("skipped", ()))
-    key = RecordKey(**sidecar["key"]) if "key" in sidecar else None
+    if "" in tables:
+        raise RecordError(f"record {path}: damaged or not an .npz file (a single array)")
+    skipped, key = _read_sidecar(path)
+    samples = min((len(table) for table in tables.values() if table.ndim), default=0)
+    if not all(0 <= index < samples for index in skipped):
+        sidecar = path.with_suffix(".json")
+        raise RecordError(f"record {sidecar}: skips samples that are not there; delete it")
     return Record(name=name, outputs=_outputs(tables, path, skipped), skipped=skipped, key=key)
 
 
@@ -108,7 +110,7 @@ def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ..
             stem = names[0].removesuffix(_TOP_CLASS)
             if f"{stem}_prob" in tables:
                 return Outputs.from_topk(tables[names[0]], tables[f"{stem}_prob"])
-    except InputError as error:
+    except (InputError, ValueError, TypeError) as error:  # the latter two: no numbers
         raise RecordError(f"record {path}: {error}") from error
     raise RecordError(
         f"record {path}: holds {', '.join(tables) or 'nothing'}; expected logits (n, classes), "
@@ -116,17 +118,18 @@ def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ..
     )
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
+def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
+    """Return which samples a record skipped and its key, where it has a sidecar."""
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
-        return {}
+        return (), None
     try:
         content = json.loads(sidecar.read_text())
-    except (OSError, ValueError) as error:
+        skipped = tuple(int(index) for index in content.get("skipped", ()))
+        key = RecordKey(**content["key"]) if "key" in content else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RecordError(f"record {sidecar}: damaged ({error}); delete it") from error
-    if not isinstance(content, dict):
-        raise RecordError(f"record {sidecar}: expected an object; delete it")
-    return content
+    return skipped, key
 
 
 def record_names(folder: Path) -> list[str]:
@@ -165,7 +168,8 @@ class RecordWriter:
     def __post_init__(self) -> None:
         self._partial = self.folder / f"{self.name}.partial"
         marker = self._partial / "key"
-        if marker.is_file() and marker.read_text() != self._stamp:
+        # Without a key, as a kill while chunks were being dropped leaves them, nobody vouches.
+        if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):
             self._discard()
         write_text(marker, self._stamp)
 
@@ -226,9 +230,9 @@ class RecordWriter:
     def _read(self, start: int) -> tuple[NDArray[np.float32], list[int]]:
         path = self._chunk_path(start)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return arrays["logits"], arrays["skipped"].tolist()
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            arrays = read_arrays(path)
+            return arrays["logits"], arrays["skipped"].tolist()
+        except (OSError, ValueError, KeyError) as error:
             path.unlink(missing_ok=True)
             raise RecordError(f"chunk {path}: damaged ({error}); run again to remake it") from error
 
@@ -241,15 +245,23 @@ class RecordWriter:
         self._partial.rmdir()
 
 
+def is_finished(folder: Path, name: str, key: RecordKey) -> bool:
+    """Whether there is a record of exactly this key; its numbers are not read."""
+    path = record_path(folder, name)
+    try:
+        return path.is_file() and _read_sidecar(path)[1] == key
+    except RecordError:
+        return False
+
+
 def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:
     """Return the record of exactly this key, or None when it has to be made."""
-    if not record_path(folder, name).is_file():
+    if not is_finished(folder, name, key):
         return None
     try:
-        record = load_record(folder, name)
+        return load_record(folder, name)
     except RecordError:
         return None
-    return record if record.key == key else None
 
 
 def read_labels(path: Path) -> NDArray[np.int64]:
@@ -259,10 +271,10 @@ def read_labels(path: Path) -> NDArray[np.int64]:
         RecordError: the file is missing, damaged or not one whole number a sample.
     """
     try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        labels = read_arrays(path).get("")
+    except (OSError, ValueError) as error:
         raise RecordError(f"labels {path}: missing or not an .npy file ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1:
+    if labels is None or labels.ndim != 1:
         raise RecordError(f"labels {path}: expected one class a sample, (n,)")
     if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
         raise RecordError(

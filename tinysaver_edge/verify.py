@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import decode_image
-from tinysaver_edge.errors import BundleError, VerificationError
-from tinysaver_edge.manifest import GoldenEntry
+from tinysaver_edge.errors import BundleError, InputError, VerificationError
+from tinysaver_edge.manifest import CertificateEntry, GoldenEntry
 from tinysaver_edge.preprocess import Frame
 
 LARGEST_PIXEL_DIFFERENCE = 1
@@ -78,6 +80,8 @@ def verify(bundle: Bundle) -> Verification:
     """
     count = sum(len(stage.model.files) for stage in bundle.manifest.stages)
     checks = [Check("files", True, f"{count} model files are those that were calibrated")]
+    if bundle.manifest.certificate is not None:
+        checks.append(_check_certificate(bundle, bundle.manifest.certificate))
     golden = bundle.manifest.golden
     if not bundle.has_models:
         checks.append(Check("golden samples", None, "made from records: there are no models"))
@@ -90,6 +94,27 @@ def verify(bundle: Bundle) -> Verification:
             here = golden_answers(cascade, frames)
         checks.extend(_compare(kept, here, bundle, golden))
     return Verification(str(bundle.path), tuple(checks))
+
+
+def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
+    """Recompute a certificate from its counts and hold it against models and threshold."""
+    try:
+        certificate = Certificate.from_json(entry.counts)
+        certificate.recompute()
+    except (InputError, VerificationError) as error:
+        return Check("certificate", False, str(error))
+    threshold = bundle.manifest.stages[0].threshold
+    if threshold is None or not certificate.covers(threshold):
+        return Check("certificate", False, f"does not cover the threshold {threshold}")
+    for stage in bundle.manifest.stages:
+        files = tuple(bundle.file(file) for file in stage.model.files)
+        found = combined_sha256(files) if files else None
+        if entry.models.get(stage.model.name) != found:
+            detail = f"was not made for this {stage.model.name}: its hash differs"
+            return Check("certificate", False, detail)
+    return Check(
+        "certificate", True, f"{certificate.statement} (p = {certificate.p_value:.2g}, recomputed)"
+    )
 
 
 def golden_answers(cascade: Cascade, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:

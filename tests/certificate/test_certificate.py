@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from tinysaver_edge.certificate import (
     Certificate,
@@ -169,16 +170,36 @@ def test_samples_needed_grow_with_what_differs():
     assert samples_needed(0.5, risk=0.1, lost_rate=0.02, gained_rate=0.0) is None
 
 
+def least(lost, gained, same):
+    n = lost + gained + same
+    step = Step(0.5, n, lost, gained)
+    return least_certifiable_points(step, evidence=Evidence.LABELS, samples=n, risk=0.1)
+
+
 @pytest.mark.parametrize("counts", [(0, 0, 644), (100, 80, 9820), (100, 200, 9700), (3, 0, 97)])
 def test_least_certifiable_bound_is_signed_and_the_next_lower_is_not(counts):
-    points = least_certifiable_points(*counts, risk=0.1)
+    points = least(*counts)
     assert p_value(*counts, epsilon=points / 100, risk=0.1)[0] <= 0.1
     assert p_value(*counts, epsilon=points / 100 - 1e-5, risk=0.1)[0] > 0.1
 
 
 def test_a_cascade_that_gains_can_be_signed_as_such():
-    assert least_certifiable_points(100, 300, 9600, risk=0.1) < -1.0
-    assert least_certifiable_points(0, 0, 0, risk=0.1) == 100.0
+    assert least(100, 300, 9600) < -1.0
+    assert least(0, 0, 3) == pytest.approx(100 * (1 - 0.01 ** (1 / 3)), abs=2e-3)
+    assert least(0, 10, 0) == 100.0
+
+
+def test_least_bound_from_consistency_is_clopper_and_pearson():
+    step = Step(0.5, 100, 7, 0)
+    points = least_certifiable_points(step, evidence=Evidence.CONSISTENCY, samples=1000, risk=0.1)
+    assert points == pytest.approx(100 * stats.beta.ppf(0.9, 8, 993), abs=1e-3)
+
+
+def test_least_bound_over_groups_is_signed_and_the_next_lower_is_not():
+    found = {"evidence": Evidence.GROUPS, "samples": 9000, "risk": 0.1}
+    points = least_certifiable_points(GROUPED.steps[0], **found)
+    p = [step_p_values(GROUPED.steps, max_drop_points=points + d, **found)[0] for d in (0, -1e-3)]
+    assert p[0] <= 0.1 < p[1]
 
 
 def test_step_p_values_of_labels_are_those_of_the_counts():

@@ -12,11 +12,12 @@ from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry, write_bundle
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.gather import Gathered
+from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.golden import make_golden
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.manifest import (
+    CertificateEntry,
     FiguresEntry,
     GoldenEntry,
     Manifest,
@@ -77,9 +78,23 @@ def assemble(
             seed=plan.seed,
             calibration=FiguresEntry(**result.calibration.to_dict()),
             holdout=None if result.holdout is None else FiguresEntry(**result.holdout.to_dict()),
+            certificate=_certificate_entry(result, gathered),
             golden=golden,
         )
         write_bundle(target, manifest, files)
+
+
+def _certificate_entry(result: Calibration, gathered: Gathered) -> CertificateEntry | None:
+    """Bind a certificate to the models it speaks of."""
+    certificate = result.certificate
+    if certificate is None:
+        return None
+    hashes = {name: artefact.sha256 for name, artefact in gathered.artefacts.items()}
+    return CertificateEntry(
+        statement=certificate.statement,
+        counts=certificate.to_json(),
+        models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
+    )
 
 
 def _stage_entry(
@@ -89,7 +104,7 @@ def _stage_entry(
     if artefact is not None:
         entries = []
         for file in artefact.files:
-            place = f"models/{artefact.name}{file.suffix}"
+            place = f"models/{artefact.name}/{file.name}"
             files[place] = file
             entries.append(file_entry(file, place))
         model = ModelEntry(

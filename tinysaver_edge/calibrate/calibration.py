@@ -8,6 +8,7 @@ from typing import Any
 
 from tinysaver_edge.calibrate.choose import Candidate
 from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.evaluation import Figures
 from tinysaver_edge.policy import Policy
 
@@ -21,6 +22,9 @@ class Calibration:
         method: how the threshold was found.
         calibration: figures on the samples that the decision rests on.
         holdout: figures on the samples set aside, None where there are none.
+        certificate: what is proved, None for methods that prove nothing.
+        interval: thresholds from the loosest that the drop allows to the strictest that budgets
+            allow; None at an end that nothing limits.
         candidates: one row a saver.
         warnings: what the user should know.
         bundle: where the bundle lies, None where none was asked for.
@@ -30,6 +34,8 @@ class Calibration:
     method: Method
     calibration: Figures
     holdout: Figures | None
+    certificate: Certificate | None
+    interval: tuple[float | None, float | None]
     candidates: tuple[Candidate, ...]
     warnings: tuple[str, ...]
     bundle: Path | None
@@ -52,6 +58,10 @@ class Calibration:
             "method": self.method.value,
             "calibration": self.calibration.to_dict(),
             "holdout": None if self.holdout is None else self.holdout.to_dict(),
+            "certificate": None if self.certificate is None else self.certificate.to_json(),
+            "statement": None if self.certificate is None else self.certificate.statement,
+            "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
+            "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.costs import limits_of
+from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
+from tinysaver_edge.calibrate.relaxations import how_far_off
 from tinysaver_edge.calibrate.targets import Objective, Targets
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.errors import InfeasibleError
 
 
@@ -20,7 +23,7 @@ class Candidate:
     """One saver's best cascade, as a row of the table.
 
     Attributes:
-        saver: the model's name.
+        saver: the model's name. Of one that was not measured, only κ and the reason are known.
         kappa: its MACs relative to the large model's.
         accuracy_saver: share it gets right alone.
         score: name of its score.
@@ -29,6 +32,7 @@ class Candidate:
         accept_rate: share it would accept.
         drop_points: points it would lose, on the samples the decision rests on.
         cost_macs_ratio: what it would cost, relative to the large model alone.
+        mean_latency_ms: how long a frame would take on average, None where it was not measured.
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
@@ -36,16 +40,17 @@ class Candidate:
 
     saver: str
     kappa: float
-    accuracy_saver: float
-    score: str
-    fusion: str | None
-    threshold: float | None
-    accept_rate: float
-    drop_points: float
-    cost_macs_ratio: float
-    feasible: bool
-    chosen: bool
-    why: str
+    accuracy_saver: float | None = None
+    score: str | None = None
+    fusion: str | None = None
+    threshold: float | None = None
+    accept_rate: float | None = None
+    drop_points: float | None = None
+    cost_macs_ratio: float | None = None
+    mean_latency_ms: float | None = None
+    feasible: bool = False
+    chosen: bool = False
+    why: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for JSON."""
@@ -60,17 +65,27 @@ class Choice:
         proposal: of the chosen saver.
         index: position of its threshold.
         candidates: one row a saver, in the order they were named.
+        interval: from the loosest threshold that the drop allows to the strictest that the budgets
+            allow: what the method allows between the two keeps every limit. None at an end that
+            nothing limits.
     """
 
     proposal: Proposal
     index: int
     candidates: tuple[Candidate, ...]
+    interval: tuple[float | None, float | None] = (None, None)
 
     @property
     def threshold(self) -> float | None:
         """The chosen threshold, None where nothing is accepted."""
         threshold = float(self.proposal.thresholds[self.index])
         return None if np.isinf(threshold) else threshold
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of the chosen threshold, None where the method proves nothing."""
+        certify = self.proposal.certify
+        return None if certify is None else certify(self.index)
 
 
 def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) -> Choice:
@@ -83,140 +98,144 @@ def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) ->
 
     Raises:
         InfeasibleError: none keeps every limit; says by how much each would have to give.
+        InputError: a limit is one of time or memory, and that was not measured.
     """
-    picks = [_pick(problem, proposal, targets) for proposal in proposals]
-    feasible = [place for place, pick in enumerate(picks) if pick.feasible]
+    picks = [_pick(proposal, targets) for proposal in proposals]
+    feasible = [pick for pick in picks if pick.feasible]
     if not feasible:
-        raise InfeasibleError(_how_far_off(problem, proposals, targets))
-    best = min(feasible, key=lambda place: _rank(picks[place], targets.aim))
-    rows = tuple(
-        _row(problem, pick, best=picks[best], aim=targets.aim, budgets=targets.budgets.any)
-        for pick in picks
+        raise InfeasibleError(how_far_off(proposals, targets))
+    best = min(feasible, key=lambda pick: pick.rank(targets.aim))
+    return Choice(
+        best.proposal,
+        best.index,
+        tuple(_row(problem, pick, best=best, targets=targets) for pick in picks),
+        best.interval(targets),
     )
-    return Choice(picks[best].proposal, picks[best].index, rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pick:
-    """The best threshold of one proposal, or the nearest to the limits where none keeps them."""
+    """The best threshold of one proposal, or the nearest to the limits where none keeps them.
+
+    Attributes:
+        index: position of the threshold, -1 where the method allows none at all.
+        affordable: ``(k,)`` which thresholds keep the budgets.
+    """
 
     proposal: Proposal
     index: int
     feasible: bool
-    mean_macs: float
-    lost_share: float
+    affordable: NDArray[np.bool_]
+
+    @property
+    def mean_macs(self) -> float:
+        """Expected MACs a frame."""
+        return float(self.proposal.mean_macs()[self.index])
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the samples lost."""
+        return float(self.proposal.lost[self.index]) / self.proposal.samples
+
+    def rank(self, aim: Objective) -> tuple[float, float]:
+        """What is least for the best."""
+        if aim is Objective.ACCURACY:
+            return (self.lost_share, self.mean_macs)
+        if aim is Objective.LATENCY:
+            return (self.proposal.quantity("mean_latency_ms", self.index), self.lost_share)
+        return (self.mean_macs, self.lost_share)
+
+    def interval(self, targets: Targets) -> tuple[float | None, float | None]:
+        """See `Choice.interval`."""
+        loosest = strictest = None
+        if targets.allowed_drop_points is not None:
+            loosest = self._finite(np.flatnonzero(self.proposal.allowed)[-1])
+        if targets.budgets.any:
+            strictest = self._finite(np.flatnonzero(self.affordable)[0])
+        return loosest, strictest
+
+    def _finite(self, place: np.intp) -> float | None:
+        threshold = float(self.proposal.thresholds[place])
+        return None if np.isinf(threshold) else threshold
 
 
-def _pick(problem: Problem, proposal: Proposal, targets: Targets) -> _Pick:
-    cost = proposal.mean_macs(problem.large)
-    affordable = _affordable(proposal, cost, targets)
+def _pick(proposal: Proposal, targets: Targets) -> _Pick:
+    affordable = _affordable(proposal, targets)
+    if not len(proposal.thresholds):
+        return _Pick(proposal, -1, False, affordable)
     usable = proposal.allowed & affordable
     feasible = bool(usable.any())
-    pool = usable if feasible else proposal.allowed if proposal.allowed.any() else affordable
-    places = np.flatnonzero(pool) if pool.any() else np.arange(len(cost))
-    # Of equals the last is the loosest.
-    keys: list[NDArray[Any]] = [proposal.lost[places], cost[places]]
-    if targets.aim is Objective.MACS or not feasible:
+    pool = usable if feasible else proposal.allowed
+    places = np.flatnonzero(pool) if pool.any() else np.arange(len(pool))
+    # Of equals the last is the loosest. The mean latency rises with the MACs of one saver.
+    keys: list[NDArray[Any]] = [proposal.lost[places], proposal.mean_macs()[places]]
+    if targets.aim is not Objective.ACCURACY or not feasible:
         keys.reverse()
     place = int(places[np.lexsort((-places, keys[1], keys[0]))[0]])
-    return _Pick(
-        proposal,
-        place,
-        feasible,
-        float(cost[place]),
-        float(proposal.lost[place]) / proposal.samples,
-    )
+    return _Pick(proposal, place, feasible, affordable)
 
 
-def _affordable(
-    proposal: Proposal, cost: NDArray[np.float64], targets: Targets
-) -> NDArray[np.bool_]:
-    limits = targets.budgets
-    fits = np.ones(len(cost), bool)
-    if limits.mean_macs is not None:
-        fits &= cost <= limits.mean_macs * (1 + 1e-12)
-    if limits.escalation_rate is not None:
-        fits &= proposal.escalation_rates <= limits.escalation_rate + 1e-12
-    return fits
+def _affordable(proposal: Proposal, targets: Targets) -> NDArray[np.bool_]:
+    """Return which thresholds keep every budget."""
+    limits = limits_of(targets.budgets)
+    rate = proposal.costs.rate_within(targets.budgets)
+    fits = np.zeros(len(proposal.thresholds), bool)
+    if rate is not None:
+        fits = proposal.budgeted_rates <= rate + 1e-12
+    alone = all(proposal.costs.alone(name) <= limit for name, limit in limits.items())
+    return np.where(proposal.asks_nobody, alone, fits)
 
 
-def _rank(pick: _Pick, aim: Objective) -> tuple[float, float]:
-    if aim is Objective.ACCURACY:
-        return (pick.lost_share, pick.mean_macs)
-    return (pick.mean_macs, pick.lost_share)
-
-
-def _row(problem: Problem, pick: _Pick, *, best: _Pick, aim: Objective, budgets: bool) -> Candidate:
+def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Candidate:
     proposal, index = pick.proposal, pick.index
-    threshold = float(proposal.thresholds[index])
     evidence = proposal.evidence
     right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
-    return Candidate(
+    row = Candidate(
         saver=proposal.saver.name,
         kappa=proposal.saver.macs / problem.large.macs,
         accuracy_saver=float(right.mean()),
         score=proposal.score.name,
         fusion=None if proposal.fusion is None else proposal.fusion.name,
-        threshold=None if np.isinf(threshold) else threshold,
-        accept_rate=float(proposal.accepted[index]) / proposal.samples,
-        drop_points=float(proposal.drop_points[index]),
-        cost_macs_ratio=pick.mean_macs / problem.large.macs,
-        feasible=pick.feasible,
-        chosen=pick is best,
-        why=_why(problem.large, pick, best=best, aim=aim, budgets=budgets),
+        why=proposal.why,
     )
+    if index < 0:
+        return row
+    threshold = float(proposal.thresholds[index])
+    timed = proposal.costs.latency is not None
+    known = {
+        "threshold": None if np.isinf(threshold) else threshold,
+        "accept_rate": float(proposal.accepted[index]) / proposal.samples,
+        "drop_points": float(proposal.drop_points[index]),
+        "cost_macs_ratio": pick.mean_macs / problem.large.macs,
+        "mean_latency_ms": proposal.quantity("mean_latency_ms", index) if timed else None,
+        "feasible": pick.feasible,
+        "chosen": pick is best,
+        "why": _why(problem, pick, best=best, targets=targets),
+    }
+    return Candidate(**{**asdict(row), **known})
 
 
-def _why(large: Answers, pick: _Pick, *, best: _Pick, aim: Objective, budgets: bool) -> str:
-    cost = pick.mean_macs / large.macs
+def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str:
+    cost = pick.mean_macs / problem.large.macs
+    aim = targets.aim
     if not pick.feasible:
-        return "over budget" if budgets else "no threshold keeps the limit"
+        return "over budget" if targets.budgets.any else "no threshold keeps the limit"
     if np.isinf(pick.proposal.thresholds[pick.index]):
         return "not worth it: may accept nothing"
     if cost > 1:
         return f"not worth it: costs {cost:.2f} × the large model alone"
     if pick is best:
-        return "chosen: the most accurate" if aim is Objective.ACCURACY else "chosen: the cheapest"
+        return {
+            Objective.MACS: "chosen: the cheapest",
+            Objective.LATENCY: "chosen: the quickest",
+            Objective.ACCURACY: "chosen: the most accurate",
+        }[aim]
+    other = best.proposal.saver.name
     if aim is Objective.ACCURACY and pick.lost_share > best.lost_share:
         points = 100 * (pick.lost_share - best.lost_share)
-        return f"loses {points:.2f} points more than {best.proposal.saver.name}"
-    percent = 100 * (pick.mean_macs / best.mean_macs - 1)
-    return f"costs {percent:.0f} % more than {best.proposal.saver.name}"
-
-
-def _how_far_off(problem: Problem, proposals: Sequence[Proposal], targets: Targets) -> str:
-    """Say what the nearest cascade would need of each limit, the others kept."""
-    hints: list[str] = []
-    limits = targets.budgets
-    drop = targets.allowed_drop_points
-    if drop is not None:
-        within = [
-            float(p.drop_points[fits].min())
-            for p in proposals
-            if (fits := _affordable(p, p.mean_macs(problem.large), targets)).any()
-        ]
-        if within:
-            hints.append(f"max drop {drop:g} would have to be {min(within):.2f} points")
-    if limits.mean_macs is not None:
-        cheapest = _least(proposals, lambda p: p.mean_macs(problem.large))
-        if cheapest is not None and cheapest > limits.mean_macs:
-            hints.append(
-                f"mean_macs {limits.mean_macs:.4g} would have to be {cheapest:.4g} "
-                f"(+{100 * (cheapest / limits.mean_macs - 1):.0f} %)"
-            )
-    if limits.escalation_rate is not None:
-        rarest = _least(proposals, lambda p: p.escalation_rates)
-        if rarest is not None and rarest > limits.escalation_rate:
-            hints.append(
-                f"escalation_rate {limits.escalation_rate:g} would have to be {rarest:.3f} "
-                f"(+{100 * (rarest / limits.escalation_rate - 1):.0f} %)"
-            )
-    return "no cascade keeps every limit: " + (
-        "; or ".join(hints) or "no saver may accept anything"
-    )
-
-
-def _least(proposals: Sequence[Proposal], of: Any) -> float | None:  # noqa: ANN401
-    """Return the least of a quantity over all thresholds that the method allows."""
-    values = [float(of(p)[p.allowed].min()) for p in proposals if p.allowed.any()]
-    return min(values) if values else None
+        return f"loses {points:.2f} points more than {other}"
+    mine, least = pick.rank(aim)[0], best.rank(aim)[0]
+    if aim is Objective.ACCURACY:
+        mine, least = pick.mean_macs, best.mean_macs
+    verb = "takes" if aim is Objective.LATENCY else "costs"
+    return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"

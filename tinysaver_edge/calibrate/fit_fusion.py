@@ -63,7 +63,8 @@ def fit_linear(saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
     alone = large.predictions == labels
 
     def right(weight: float) -> BoolArray:
-        return LinearFusion(weight=weight).fuse(saver, large)[0] == labels
+        answers, _ = LinearFusion(weight=weight).fuse(saver, large)
+        return np.equal(answers, labels)
 
     best = max(WEIGHTS, key=lambda weight: int(right(weight).sum()))
     change = right(best).astype(np.int64) - alone

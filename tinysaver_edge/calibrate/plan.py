@@ -41,6 +41,8 @@ class ImageInput:
         skip_limit: share of images that may be unreadable.
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
+        isolate: measure each model in a process of its own, so that a crash loses only it.
+        time_budget_s: start no more savers, and stop the one under way, after so many seconds.
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
     """
 
@@ -51,6 +53,8 @@ class ImageInput:
     skip_limit: float = DEFAULT_SKIP_LIMIT
     records: Path | None = None
     embed: bool = True
+    isolate: bool = True
+    time_budget_s: float | None = None
     golden_frames: bool = True
 
 

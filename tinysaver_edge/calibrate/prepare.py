@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import EngineOptions, Precision, finite_or_raise
 from tinysaver_edge.engines.registry import engine_for
 from tinysaver_edge.errors import DescriptionError
+from tinysaver_edge.files import write_text
+from tinysaver_edge.models.model_files import model_files
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from tinysaver_edge.calibrate.plan import ModelFile
 
 
 def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
-    """Bring a model into the form it will ship in, and run it once.
+    """Bring a model into the form it will ship in, and run it once; or take it where that was done.
 
     Args:
         model: its file and description.
@@ -30,31 +37,44 @@ def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
         DescriptionError: the description does not fit the file.
         EngineError: no engine here runs such files.
     """
+    check_name(model.description.name)
+    given = combined_sha256(model_files(model.path))
+    note = folder / model.description.name / "prepared.json"
+    key = _key(model, given, embed=embed)
+    known = _read_note(note, key)
+    if known is None:
+        known = _prepare(model, given, folder, embed=embed)
+        _write_note(note, key, known)
+    return known
+
+
+def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
     from tinysaver_edge.models.embed import embed as embed_into
     from tinysaver_edge.models.macs import count_macs
 
     said = model.description
-    check_name(said.name)
     resize = said.preprocess.resize
     counted = count_macs(model.path, (resize.height, resize.width))
-    files, preprocess, output = _model_files(model.path), said.preprocess, said.output
+    files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
-        embedded = embed_into(model.path, said, folder)
+        embedded = embed_into(model.path, said, folder / said.name)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     artefact = Artefact(
         name=said.name,
         files=files,
         sha256=combined_sha256(files),
-        source_sha256=combined_sha256(_model_files(model.path)),
+        source_sha256=given,
         preprocess=preprocess,
         output=output,
         engine=model.engine or said.engine or engine_for(files[0], device=said.device),
         options=EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32),
         macs=float(counted.macs) if said.macs is None else said.macs,
-        parameters=counted.params,
+        parameters=counted.parameters,
+        classes=None,
         labels=None,
     )
-    return replace(artefact, labels=said.class_labels(_classes(artefact)))
+    classes = _classes(artefact)
+    return replace(artefact, classes=classes, labels=said.class_labels(classes))
 
 
 def _classes(artefact: Artefact) -> int:
@@ -76,6 +96,30 @@ def check_name(name: str) -> None:
         raise DescriptionError(f"model name {name!r} cannot be a file name: choose another")
 
 
-def _model_files(model: Path) -> tuple[Path, ...]:
-    weights = model.with_suffix(".bin")
-    return (model, weights) if model.suffix == ".xml" and weights.is_file() else (model,)
+def _key(model: ModelFile, source_sha256: str, *, embed: bool) -> str:
+    """Return a hash of all that the prepared form depends on."""
+    said = repr((model.description, model.engine, source_sha256, embed, __version__))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _write_note(note: Path, key: str, artefact: Artefact) -> None:
+    content = {"key": key, "artefact": _adapter().dump_python(artefact, mode="json")}
+    write_text(note, json.dumps(content, indent=2) + "\n")
+
+
+def _read_note(note: Path, key: str) -> Artefact | None:
+    """Return what was prepared before, where nothing it depends on has changed since."""
+    try:
+        content = json.loads(note.read_text())
+        if content["key"] != key:
+            return None
+        artefact = _adapter().validate_python(content["artefact"])
+        return artefact if combined_sha256(artefact.files) == artefact.sha256 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _adapter() -> TypeAdapter[Artefact]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Artefact)

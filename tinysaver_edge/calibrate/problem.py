@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 
 
@@ -20,11 +21,15 @@ class Answers:
         name: the model's name.
         outputs: its answers on the problem's samples.
         macs: multiply-accumulates of one frame.
+        latency: how long a frame takes it, resize and score included, or None.
+        memory_mb: what it adds to the process, or None.
     """
 
     name: str
     outputs: Outputs
     macs: float
+    latency: LatencySamples | None = None
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +55,16 @@ class Problem:
             InputError: numbers of samples or classes differ, no saver is named, one is named twice
                 or is no cheaper than the large model.
         """
-        if not self.savers:
-            raise InputError("no saver to choose from: name at least one with --saver")
-        names = [model.name for model in (self.large, *self.savers)]
-        for name in names:
-            if names.count(name) > 1:
-                raise InputError(f"model {name} is named twice: give each model once")
         for model in (self.large, *self.savers):
-            self._check_model(model)
-        for saver in self.savers:
-            if saver.macs >= self.large.macs:
+            if model.outputs.samples != len(self.labels):
                 raise InputError(
-                    f"saver {saver.name} takes {saver.macs:.4g} MACs, the large model "
-                    f"{self.large.name} {self.large.macs:.4g}: a saver must be the cheaper one"
+                    f"record {model.name} holds {model.outputs.samples} samples, "
+                    f"the labels {len(self.labels)}: both must be of the same images"
                 )
-
-    def _check_model(self, model: Answers) -> None:
-        if model.outputs.samples != len(self.labels):
-            raise InputError(
-                f"record {model.name} holds {model.outputs.samples} samples, "
-                f"the labels {len(self.labels)}: both must be of the same images"
-            )
-        if not model.macs > 0:
-            raise InputError(f"model {model.name}: its MACs are {model.macs}, must be above 0")
-        classes, large = _classes(model.outputs), _classes(self.large.outputs)
-        if classes is not None and large is not None and classes != large:
-            raise InputError(
-                f"model {model.name} has {classes} classes, the large model {self.large.name} "
-                f"{large}: both must name the same classes in the same order "
-                f"(class_offset in a description drops a background class)"
-            )
+        check_models(
+            (self.large.name, self.large.macs, _classes(self.large.outputs)),
+            [(saver.name, saver.macs, _classes(saver.outputs)) for saver in self.savers],
+        )
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
@@ -92,6 +77,39 @@ class Problem:
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
         )
+
+
+ModelFacts = tuple[str, float, int | None]
+"""Name, MACs and number of classes, None where that is not known."""
+
+
+def check_models(large: ModelFacts, savers: Sequence[ModelFacts]) -> None:
+    """Refuse models that cannot make a cascade.
+
+    Raises:
+        InputError: no saver is named, one is named twice or is no cheaper than the large model,
+            MACs are not above 0, or numbers of classes differ.
+    """
+    if not savers:
+        raise InputError("no saver to choose from: name at least one with --saver")
+    names = [name for name, _, _ in (large, *savers)]
+    for name, macs, classes in (large, *savers):
+        if names.count(name) > 1:
+            raise InputError(f"model {name} is named twice: give each model once")
+        if not macs > 0:
+            raise InputError(f"model {name}: its MACs are {macs}, must be above 0")
+        if classes is not None and large[2] is not None and classes != large[2]:
+            raise InputError(
+                f"model {name} has {classes} classes, the large model {large[0]} {large[2]}: "
+                f"both must name the same classes in the same order (class_offset in a "
+                f"description drops a background class)"
+            )
+    for name, macs, _ in savers:
+        if macs >= large[1]:
+            raise InputError(
+                f"saver {name} takes {macs:.4g} MACs, the large model {large[0]} "
+                f"{large[1]:.4g}: a saver must be the cheaper one"
+            )
 
 
 def _classes(outputs: Outputs) -> int | None:

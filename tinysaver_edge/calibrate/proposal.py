@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.sweep import SortedScores, Sweep, lost_allowed
-from tinysaver_edge.calibrate.targets import Method, Targets
-from tinysaver_edge.calibrate.tinysaver import tinysaver_threshold
-from tinysaver_edge.score import Margin, MaxSoftmax, Score
+from tinysaver_edge.calibrate.costs import PairCosts
+from tinysaver_edge.calibrate.problem import Answers
 
 if TYPE_CHECKING:
+    from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
+    from tinysaver_edge.score import Score
 
 NOTHING = np.inf
 """Threshold that accepts nothing."""
@@ -27,17 +26,24 @@ class Proposal:
     """The thresholds that a method allows for one saver.
 
     Attributes:
-        saver: the model.
+        costs: of the saver with the large model.
         score: how far its answers are trusted.
         fusion: how answers are combined after an escalation, or None.
-        thresholds: ``(k,)`` strictly falling; the first is infinity, which accepts nothing.
+        thresholds: ``(k,)`` strictly falling; infinity, which accepts nothing, may come first.
         accepted: ``(k,)`` samples that each accepts.
         lost: ``(k,)`` net samples that each loses against the large model alone.
         allowed: ``(k,)`` whether the method lets it be used.
         evidence: the samples of the problem that the decision rests on, rising.
+        risk: probability with which budgets may be exceeded: rates then enter them at their upper
+            bound. None takes the rates as they are.
+        relaxed_drop: returns the least drop in points that the method could keep within the
+            budgets, None where the budgets alone cannot be kept.
+        certify: makes the certificate of one of the allowed thresholds, by its position; None for
+            methods that prove nothing.
+        why: what is missing, where nothing is allowed.
     """
 
-    saver: Answers
+    costs: PairCosts
     score: Score
     fusion: Fusion | None
     thresholds: NDArray[np.float64]
@@ -45,6 +51,15 @@ class Proposal:
     lost: NDArray[np.int64]
     allowed: NDArray[np.bool_]
     evidence: NDArray[np.int64]
+    relaxed_drop: Callable[[], float | None]
+    risk: float | None = None
+    certify: Callable[[int], Certificate] | None = None
+    why: str = ""
+
+    @property
+    def saver(self) -> Answers:
+        """The saver."""
+        return self.costs.saver
 
     @property
     def samples(self) -> int:
@@ -58,80 +73,47 @@ class Proposal:
         return rates
 
     @property
+    def budgeted_rates(self) -> NDArray[np.float64]:
+        """The rates that budgets are held against, ``(k,)``.
+
+        With a risk δ these are Clopper-Pearson's upper bounds at 1 - δ, so that a budget is kept
+        as surely as the drop is.
+        """
+        if self.risk is None:
+            return self.escalation_rates
+        return upper_rates(self.accepted, self.samples, risk=self.risk)
+
+    @property
     def drop_points(self) -> NDArray[np.float64]:
         """Points that each threshold loses on the evidence, ``(k,)``."""
         points: NDArray[np.float64] = 100.0 * self.lost / self.samples
         return points
 
-    def mean_macs(self, large: Answers) -> NDArray[np.float64]:
-        """Expected MACs a frame at each threshold, ``(k,)``.
+    @property
+    def asks_nobody(self) -> NDArray[np.bool_]:
+        """Whether a threshold accepts nothing by construction, so that the saver is not asked."""
+        return np.isinf(self.thresholds)
 
-        The threshold that accepts nothing leaves the saver unasked.
-        """
-        macs: NDArray[np.float64] = self.saver.macs + self.escalation_rates * large.macs
-        macs[np.isinf(self.thresholds)] = large.macs
+    def quantity(self, name: str, index: int, *, budgeted: bool = False) -> float:
+        """Return what `Budgets` limits by that name, at one threshold."""
+        if self.asks_nobody[index]:
+            return self.costs.alone(name)
+        rates = self.budgeted_rates if budgeted else self.escalation_rates
+        return self.costs.at(name, float(rates[index]))
+
+    def mean_macs(self) -> NDArray[np.float64]:
+        """Expected MACs a frame at each threshold, ``(k,)``."""
+        macs: NDArray[np.float64] = self.saver.macs + self.escalation_rates * self.costs.large.macs
+        macs[self.asks_nobody] = self.costs.large.macs
         return macs
 
 
-Proposer = Callable[[Problem, Answers, Targets], Proposal]
+def upper_rates(accepted: NDArray[np.int64], samples: int, *, risk: float) -> NDArray[np.float64]:
+    """Clopper-Pearson's upper bound on the escalation rate at confidence 1 - risk, ``(k,)``."""
+    from scipy.special import betaincinv
 
-
-def propose(problem: Problem, saver: Answers, targets: Targets) -> Proposal:
-    """Find the thresholds that the method asked for allows with one saver."""
-    return _PROPOSERS[targets.method](problem, saver, targets)
-
-
-def _empirical(problem: Problem, saver: Answers, targets: Targets) -> Proposal:
-    score = Margin()
-    swept = _sweep(problem, saver, score)
-    drop = targets.allowed_drop_points
-    samples = len(problem.labels)
-    lost = np.concatenate(([swept.lost_without_accepting], swept.lost))
-    allowed = np.ones(len(lost), bool)
-    if drop is not None:
-        allowed = lost <= lost_allowed(drop, samples=samples)
-    return Proposal(
-        saver=saver,
-        score=score,
-        fusion=None,
-        thresholds=np.concatenate(([NOTHING], swept.thresholds)),
-        accepted=np.concatenate(([0], swept.accepted)),
-        lost=lost,
-        allowed=allowed,
-        evidence=np.arange(samples),
-    )
-
-
-def _tinysaver(problem: Problem, saver: Answers, targets: Targets) -> Proposal:
-    saver_right = saver.outputs.predictions == problem.labels
-    large_right = problem.large.outputs.predictions == problem.labels
-    found = tinysaver_threshold(
-        saver.outputs.confidences, saver_correct=saver_right, large_correct=large_right
-    )
-    score = MaxSoftmax()
-    point = _sweep(problem, saver, score).at(found.threshold)
-    thresholds, accepted, lost = [NOTHING], [0], [0]
-    if point is not None:
-        thresholds.append(found.threshold)
-        accepted.append(point.accepted)
-        lost.append(point.lost)
-    return Proposal(
-        saver=saver,
-        score=score,
-        fusion=None,
-        thresholds=np.array(thresholds),
-        accepted=np.array(accepted, np.int64),
-        lost=np.array(lost, np.int64),
-        allowed=np.array([False, True][: len(lost)]) if point else np.array([True]),
-        evidence=np.arange(len(problem.labels)),
-    )
-
-
-def _sweep(problem: Problem, saver: Answers, score: Score) -> Sweep:
-    return SortedScores.of(score(saver.outputs)).sweep(
-        saver_correct=saver.outputs.predictions == problem.labels,
-        large_correct=problem.large.outputs.predictions == problem.labels,
-    )
-
-
-_PROPOSERS: dict[Method, Proposer] = {Method.EMPIRICAL: _empirical, Method.TINYSAVER: _tinysaver}
+    escalated = samples - accepted
+    bound: NDArray[np.float64] = np.ones(len(accepted))
+    some = accepted > 0
+    bound[some] = betaincinv(escalated[some] + 1, accepted[some], 1 - risk)
+    return bound

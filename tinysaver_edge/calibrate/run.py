@@ -8,11 +8,14 @@ from pathlib import Path
 from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.choose import Choice, choose
-from tinysaver_edge.calibrate.gather import Gathered, from_images, from_records, open_input_data
+from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
+from tinysaver_edge.calibrate.gather import from_records
+from tinysaver_edge.calibrate.gathered import Gathered
+from tinysaver_edge.calibrate.images import from_images, open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
-from tinysaver_edge.calibrate.proposal import propose
+from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.evaluation import Figures, figures
@@ -47,7 +50,12 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
             groups=gathered.problem.groups,
         )
         problem = gathered.problem.subset(calibrating)
-        proposals = [propose(problem, saver, plan.targets) for saver in problem.savers]
+        proposals = propose_all(
+            problem,
+            plan.targets,
+            seed=plan.seed,
+            candidates=len(problem.savers) + len(gathered.lost),
+        )
         choice = choose(problem, proposals, plan.targets)
         policy = _policy(problem, choice)
         evidence = problem.subset(choice.proposal.evidence)
@@ -55,10 +63,12 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
             policy=policy,
             method=plan.targets.method,
             calibration=_figures(policy, evidence),
+            certificate=choice.certificate,
+            interval=choice.interval,
             holdout=(
                 _figures(policy, gathered.problem.subset(held_out)) if len(held_out) else None
             ),
-            candidates=choice.candidates,
+            candidates=(*choice.candidates, *_unmeasured(gathered)),
             warnings=(*gathered.warnings, *_warnings(choice)),
             bundle=out,
         )
@@ -77,7 +87,8 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name an output or a folder for records")
-    return from_images(plan.input, data, folder=folder, progress=progress), data
+    hopeless = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
+    return from_images(plan.input, data, folder=folder, hopeless=hopeless, progress=progress), data
 
 
 def default_records(out: Path) -> Path:
@@ -103,6 +114,16 @@ def _figures(policy: Policy, problem: Problem) -> Figures:
     return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
 
 
+def _unmeasured(gathered: Gathered) -> list[Candidate]:
+    """Return a row for each saver that was not measured."""
+    large = gathered.problem.large.macs
+    return [
+        Candidate(saver=name, kappa=(gathered.artefacts[name].macs or 0.0) / large, why=why)
+        for name, why in gathered.lost.items()
+        if name in gathered.artefacts
+    ]
+
+
 def _warnings(choice: Choice) -> list[str]:
     row = next(candidate for candidate in choice.candidates if candidate.chosen)
     if row.threshold is None:
@@ -110,7 +131,7 @@ def _warnings(choice: Choice) -> list[str]:
             f"no saver may accept anything within the limit: every frame goes to the large model "
             f"({row.saver} is kept in the bundle, unasked)"
         ]
-    if row.cost_macs_ratio > 1:
+    if row.cost_macs_ratio is not None and row.cost_macs_ratio > 1:
         return [
             f"not worth it: the cascade costs {row.cost_macs_ratio:.3f} × the large model alone"
         ]

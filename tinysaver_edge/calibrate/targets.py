@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -16,13 +17,25 @@ class Method(str, Enum):
     """How a threshold is found.
 
     Attributes:
+        CERTIFIED: the loosest threshold whose drop is within the bound with the confidence asked
+            for, on whatever the samples were drawn from.
         EMPIRICAL: the loosest threshold whose drop on the calibration samples is within the bound.
             It promises nothing about other samples.
         TINYSAVER: the paper's rule, to the letter (arXiv 2403.17726).
+        CRC: conformal risk control (arXiv 2208.02814): the bound holds on average.
+        LTT_HB: Learn then Test with Hoeffding-Bentkus p-values (arXiv 2110.01052).
     """
 
+    CERTIFIED = "certified"
     EMPIRICAL = "empirical"
     TINYSAVER = "tinysaver"
+    CRC = "crc"
+    LTT_HB = "ltt-hb"
+
+    @property
+    def has_risk(self) -> bool:
+        """Whether the method promises with a probability."""
+        return self in (Method.CERTIFIED, Method.LTT_HB)
 
 
 class Objective(str, Enum):
@@ -30,11 +43,25 @@ class Objective(str, Enum):
 
     Attributes:
         MACS: the least expected MACs a frame.
+        LATENCY: the least mean latency.
         ACCURACY: the highest accuracy.
     """
 
     MACS = "macs"
+    LATENCY = "latency"
     ACCURACY = "accuracy"
+
+
+class Reference(str, Enum):
+    """Whose answer is taken for the right one.
+
+    Attributes:
+        LABELS: the labels'.
+        LARGE: the large model's, where there are no labels: the promise is consistency with it.
+    """
+
+    LABELS = "labels"
+    LARGE = "large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +70,19 @@ class Budgets:
 
     Attributes:
         mean_macs: expected multiply-accumulates a frame.
+        mean_latency_ms: mean time to decide a frame.
+        p95_latency_ms: time within which 95 % of the frames are decided.
+        p99_latency_ms: time within which 99 % of the frames are decided.
         escalation_rate: share of frames that reach the large model, 0..1.
+        memory_mb: what the models add to the process.
     """
 
     mean_macs: float | None = None
+    mean_latency_ms: float | None = None
+    p95_latency_ms: float | None = None
+    p99_latency_ms: float | None = None
     escalation_rate: float | None = None
+    memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -84,6 +119,25 @@ class Budgets:
             values[name] = value
         return cls(**values)
 
+    def over(self, defaults: Mapping[str, float]) -> Budgets:
+        """Return these limits, and a device's where there is none.
+
+        Raises:
+            InputError: a limit of the device is unknown.
+        """
+        known = {limit.name for limit in fields(self)}
+        unknown = sorted(set(defaults) - known)
+        if unknown:
+            raise InputError(f"budget {unknown[0]!r} of the device is unknown")
+        own = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
+        return Budgets(**{**defaults, **own})
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a limit is one of time."""
+        times = (self.mean_latency_ms, self.p95_latency_ms, self.p99_latency_ms)
+        return any(limit is not None for limit in times)
+
     @property
     def any(self) -> bool:
         """Whether there is any limit."""
@@ -99,14 +153,24 @@ class Targets:
         max_drop_points: points that may be lost; where it is None, 0.5 unless there are budgets.
         budgets: limits on cost.
         objective: what is best; None takes accuracy where there are budgets, else MACs.
+        confidence: 1 - δ, how surely the bound is kept, for methods that promise it.
+        reference: whose answer is the right one.
+        score: name of the score; None leaves it to the method.
+        fusion: name of the fusion; None leaves it to the method.
     """
 
-    method: Method = Method.EMPIRICAL
+    method: Method = Method.CERTIFIED
     max_drop_points: float | None = None
     budgets: Budgets = field(default_factory=Budgets)
     objective: Objective | None = None
+    confidence: float = 0.9
+    reference: Reference = Reference.LABELS
+    score: str | None = None
+    fusion: str | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InputError(f"--confidence {self.confidence}: a probability between 0 and 1")
         drop = self.max_drop_points
         if drop is not None and not (math.isfinite(drop) and 0 <= drop <= 100):
             raise InputError(f"--max-drop {drop}: a number of points from 0 to 100")
@@ -117,6 +181,16 @@ class Targets:
         if self.max_drop_points is None and not self.budgets.any:
             return DEFAULT_MAX_DROP_POINTS
         return self.max_drop_points
+
+    @property
+    def risk(self) -> float:
+        """δ, one minus the confidence."""
+        return round(1 - self.confidence, 12)
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a choice can only be made from measured latency."""
+        return self.budgets.needs_latency or self.objective is Objective.LATENCY
 
     @property
     def aim(self) -> Objective:

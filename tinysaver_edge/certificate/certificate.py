@@ -97,7 +97,7 @@ class Certificate:
     @property
     def statement(self) -> str:
         """The certificate in one line, for people."""
-        because = ", from consistency" if self.evidence is Evidence.CONSISTENCY else ""
+        because = ", from consistency" if self.evidence.from_consistency else ""
         return (
             f"drop ≤ {self.max_drop_points:g} points with probability "
             f"≥ {100 * self.confidence:g} %{because}"

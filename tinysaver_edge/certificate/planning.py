@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values
 from tinysaver_edge.certificate.trinomial import p_value
 
 MOST_SAMPLES = 1 << 40
@@ -44,29 +45,34 @@ def samples_needed(
     return high
 
 
-def least_certifiable_points(lost: int, gained: int, same: int, *, risk: float) -> float:
-    """The least drop, in points, that these counts sign at one threshold fixed in advance.
+def least_certifiable_points(step: Step, *, evidence: Evidence, samples: int, risk: float) -> float:
+    """The least drop, in points, that the counts at one threshold sign.
 
-    For a threshold that came from a budget: no walk, one test, and the bound that it passes.
-    Negative where the cascade is provably the more accurate one.
+    For a threshold that came from a budget: fixed in advance, no walk, one test, and the bound
+    that it passes. Negative where the cascade is provably the more accurate one.
 
     Args:
-        lost: samples with D = 1.
-        gained: samples with D = -1.
-        same: samples with D = 0.
+        step: the counts at the threshold.
+        evidence: what the samples are.
+        samples: how many there are.
         risk: δ of this one certificate.
 
     Returns:
-        Rounded up to a thousandth of a point; 100 where the counts sign nothing.
+        Rounded up to a thousandth of a point; 100 where the counts sign nothing less.
     """
 
     def signed(thousandths: int) -> bool:
-        p = p_value(lost, gained, same, epsilon=thousandths / 100_000, risk=risk)
-        return bool(p[0] <= risk)
+        p = step_p_values(
+            [step],
+            evidence=evidence,
+            samples=samples,
+            max_drop_points=thousandths / 1000,
+            risk=risk,
+        )
+        return p[0] <= risk
 
-    n = lost + gained + same
-    low, high = math.floor(100_000 * (lost - gained) / max(n, 1)) - 1, 100_000
-    if n == 0 or not signed(high - 1):
+    low, high = -100_000, 100_000
+    if not signed(high - 1):
         return 100.0
     while high - low > 1:
         middle = (low + high) // 2

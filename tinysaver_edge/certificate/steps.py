@@ -25,6 +25,19 @@ class Evidence(str, Enum):
     GROUPS = "groups"
     """Labelled samples in independent groups, such as the frames of one clip: betting."""
 
+    CONSISTENCY_GROUPS = "consistency-groups"
+    """Such groups without labels, the large model as the reference: betting."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the unit is a group of samples."""
+        return self in (Evidence.GROUPS, Evidence.CONSISTENCY_GROUPS)
+
+    @property
+    def from_consistency(self) -> bool:
+        """Whether the large model, not a label, says what is right."""
+        return self in (Evidence.CONSISTENCY, Evidence.CONSISTENCY_GROUPS)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -71,7 +84,7 @@ class Step:
                 f"a certificate over {n} samples cannot have lost {self.lost}, gained "
                 f"{self.gained} and accepted {self.accepted} of them"
             )
-        if (evidence is Evidence.GROUPS) != bool(self.group_losses):
+        if evidence.grouped != bool(self.group_losses):
             raise InputError("group losses belong to a certificate over groups, and to no other")
         if any(not -1 <= loss <= 1 or count < 1 for loss, count in self.group_losses):
             raise InputError("a group's mean loss lies within -1..1, and its count is at least 1")
@@ -98,7 +111,7 @@ def step_p_values(
     lost = [step.lost for step in steps]
     if evidence is Evidence.CONSISTENCY:
         return [float(p) for p in consistency_p_value(lost, samples, epsilon=epsilon)]
-    if evidence is Evidence.GROUPS:
+    if evidence.grouped:
         histograms = [tuple(zip(*step.group_losses, strict=True)) for step in steps]
         return [group_p_value(x, c, epsilon=epsilon, risk=risk) for x, c in histograms]
     gained = [step.gained for step in steps]

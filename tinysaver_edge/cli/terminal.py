@@ -23,14 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float | None) -> str:
     """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
-    return f"{100 * fraction:.2f} %"
+    return "?" if fraction is None else f"{100 * fraction:.2f} %"
 
 
-def points(drop_points: float) -> str:
+def points(drop_points: float | None) -> str:
     """Write a drop in points with its sign."""
-    return f"{drop_points:+.2f} pt"
+    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
 
 
 def ratio(value: float | None) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinysaver_edge.demo.camera import CLASS_NAMES, SimulatedCamera
-
 from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.demo.camera import CLASS_NAMES, SimulatedCamera
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 
@@ -44,5 +43,5 @@ class CameraData(DataSource):
         """
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
-    def _size(self, index: int) -> int:
-        return self._seed
+    def _state(self, index: int) -> str:
+        return str(self._seed)

@@ -9,9 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
-from tinysaver_edge.demo.models import demo_model_paths
-
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.calibrate import (
@@ -23,7 +20,9 @@ from tinysaver_edge.calibrate import (
     calibrate,
 )
 from tinysaver_edge.cascade import Cascade, Clock
+from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
 from tinysaver_edge.demo.data import CameraData
+from tinysaver_edge.demo.models import demo_model_paths
 from tinysaver_edge.models.description import find_description
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.progress import SILENT, Progress
@@ -80,7 +79,10 @@ def calibrate_demo(
     models = [ModelFile(path, find_description(path)) for path in demo_model_paths()]
     plan = Plan(
         input=ImageInput(
-            data=CameraData(FRAMES, seed=seed), large=models[-1], savers=tuple(models[:-1])
+            data=CameraData(FRAMES, seed=seed),
+            large=models[-1],
+            savers=tuple(models[:-1]),
+            isolate=False,
         ),
         targets=Targets(max_drop_points=max_drop_points),
         holdout=HOLDOUT,

@@ -1,8 +1,8 @@
 """What can be said of a model file before any engine opens it, and engines' complaints in a line.
 
 Runtimes answer a file that is no model with stack traces, or by trying every parser they have, each
-with log lines of its own. The usual cases are told apart here: an empty file, a Git LFS pointer, a
-download that brought a web page.
+with log lines of its own. The usual cases are told apart here: an empty or cut-off file, a Git LFS
+pointer, a download that brought a web page.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tinysaver_edge.engines.onnx_file import check_whole
 from tinysaver_edge.errors import ModelError
 
 _HEAD_BYTES = 64
@@ -23,7 +24,8 @@ def check_model_file(path: Path) -> None:
     """Refuse what is plainly no model.
 
     Raises:
-        ModelError: the file is missing, empty, a Git LFS pointer, or begins like another format.
+        ModelError: the file is missing, empty, a Git LFS pointer, begins like another format, or is
+            an .onnx that ends early.
     """
     if not path.is_file():
         raise ModelError(f"model {path}: no such file")
@@ -41,6 +43,8 @@ def check_model_file(path: Path) -> None:
             f"model {path}: not a {path.suffix} model (it begins with {head[:12]!r}): "
             "fetch or export it again"
         )
+    if path.suffix == ".onnx":
+        check_whole(path)
 
 
 def _looks_like(suffix: str, head: bytes) -> bool:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
+from tinysaver_edge.engines.onnx_file import read_metadata
 from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.description_schema import (
     DescriptionTable,
@@ -22,7 +23,6 @@ from tinysaver_edge.models.description_schema import (
 )
 from tinysaver_edge.models.facts import ModelFacts, read_facts
 from tinysaver_edge.models.labels import read_labels
-from tinysaver_edge.models.onnx_metadata import read_metadata
 from tinysaver_edge.models.scale import to_affine
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize

@@ -1,7 +1,7 @@
-"""Read the metadata of an .onnx file without the onnx package and without its weights.
+"""Step through an .onnx file without the onnx package: is it whole, and what are its metadata?
 
 A model is a protobuf message whose fields follow one another, each as a tag, a length and its
-content. Metadata are the fields numbered 14; all others are stepped over, so that a file of a
+content. The graph, weights and all, is a single field that is stepped over, so that a file of a
 gigabyte is as quick to ask as a small one.
 """
 
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from tinysaver_edge.errors import ModelError
 
-_METADATA_FIELD = 14
+_GRAPH, _METADATA = 7, 14
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _LONGEST_METADATA = 16 << 20
 
@@ -25,17 +25,23 @@ def read_metadata(model: Path) -> dict[str, str]:
     Raises:
         ModelError: the file ends early or is no ONNX model.
     """
-    found = {}
     with model.open("rb") as file:
-        for number, content in _fields(file, model):
-            if number == _METADATA_FIELD:
-                key, value = _entry(content)
-                found[key] = value
-    return found
+        return dict(_entry(content) for number, content in _fields(file, model) if content)
+
+
+def check_whole(model: Path) -> None:
+    """Refuse an .onnx file that ends early or holds no graph.
+
+    Raises:
+        ModelError: it does.
+    """
+    with model.open("rb") as file:
+        if _GRAPH not in [number for number, _ in _fields(file, model)]:
+            raise ModelError(f"model {model}: holds no graph: fetch or export it again")
 
 
 def _fields(file: BinaryIO, model: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the metadata fields, stepping over all others."""
+    """Yield the number of each field, and the content of the metadata among them."""
     end = os.fstat(file.fileno()).st_size
     while file.tell() < end:
         tag = _varint(file, model)
@@ -44,14 +50,15 @@ def _fields(file: BinaryIO, model: Path) -> Iterator[tuple[int, bytes]]:
             _varint(file, model)
             continue
         if kind not in (_FIXED64, _LENGTH, _FIXED32):
-            raise ModelError(f"model {model}: no ONNX model: fetch or export it again")
+            raise ModelError(f"model {model}: is no ONNX model: fetch or export it again")
         length = _varint(file, model) if kind == _LENGTH else {_FIXED64: 8, _FIXED32: 4}[kind]
         if file.tell() + length > end:
             raise ModelError(f"model {model}: the file ends early: fetch or export it again")
-        if number == _METADATA_FIELD and length <= _LONGEST_METADATA:
+        if number == _METADATA and length <= _LONGEST_METADATA:
             yield number, file.read(length)
         else:
             file.seek(length, os.SEEK_CUR)
+            yield number, b""
 
 
 def _varint(file: BinaryIO, model: Path) -> int:

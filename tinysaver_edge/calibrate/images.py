@@ -1,0 +1,220 @@
+"""Images: measure a plan's models on its images, one after the other, and put them together.
+
+Everything that can be found wrong without running a model over the images is found first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.gather import join_records
+from tinysaver_edge.calibrate.gathered import Gathered
+from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
+from tinysaver_edge.calibrate.problem import Problem, check_models
+from tinysaver_edge.calibrate.steps import MeasureStep, PrepareStep, run_step
+from tinysaver_edge.calibrate.worker import WorkerLostError
+from tinysaver_edge.cascade import Clock
+from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.measure import measure
+from tinysaver_edge.progress import Progress
+from tinysaver_edge.records import Record
+
+Hopeless = Callable[[Artefact, Artefact, Problem | None], str | None]
+"""Says of a saver and the large model, given what is measured, why measuring it is in vain."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One gathering under way."""
+
+    given: ImageInput
+    data: DataSource
+    folder: Path
+    progress: Progress
+    clock: Clock
+    started: float
+    fingerprint: str
+    lost: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left of the time budget, None where there is none."""
+        if self.given.time_budget_s is None:
+            return None
+        return self.given.time_budget_s - (self.clock() - self.started)
+
+
+def from_images(
+    given: ImageInput,
+    data: DataSource,
+    *,
+    folder: Path,
+    hopeless: Hopeless,
+    progress: Progress,
+    clock: Clock = time.monotonic,
+) -> Gathered:
+    """Measure every model on the images, or take what is on record.
+
+    Args:
+        given: models and options.
+        data: the images, open.
+        folder: where records and prepared models lie.
+        hopeless: tells which savers need no measuring.
+        progress: hears of the work.
+        clock: seconds, for the time budget.
+
+    Raises:
+        InputError: models, descriptions, images or labels do not fit each other.
+        EngineError: a model cannot be run.
+    """
+    run = _Run(given, data, folder, progress, clock, clock(), data.fingerprint())
+    large, savers = _prepare(run)
+    labels, names = _labels(large, savers, data)
+    records = _measure(run, large, savers, labels, hopeless)
+    costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
+    problem, kept = join_records(records, costs, labels, data.groups)
+    return Gathered(
+        problem=problem,
+        sample_index=kept,
+        artefacts={one.name: one for one in (large, *savers)},
+        label_names=names,
+        lost=run.lost,
+        warnings=(*_skipped(data, kept), *(f"{name}: {why}" for name, why in run.lost.items())),
+    )
+
+
+def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
+    """Prepare every model and check that they can make a cascade."""
+    large = _prepare_one(run, run.given.large)
+    savers = []
+    for model in run.given.savers:
+        try:
+            savers.append(_prepare_one(run, model).aligned_with(large))
+        except WorkerLostError as error:
+            run.lost[model.description.name] = str(error)
+    if not savers:
+        raise WorkerLostError("; ".join(run.lost.values()) or "no saver to choose from")
+    check_models(
+        (large.name, large.macs or 0.0, large.classes),
+        [(one.name, one.macs or 0.0, one.classes) for one in savers],
+    )
+    return large, savers
+
+
+def _prepare_one(run: _Run, model: ModelFile) -> Artefact:
+    return run_step(
+        PrepareStep(model, run.folder / "models", run.given.embed),
+        progress=run.progress,
+        what=f"preparing {model.path.name}",
+        isolate=run.given.isolate,
+    )
+
+
+def _labels(
+    large: Artefact, savers: Sequence[Artefact], data: DataSource
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Return the true class of every sample and the classes' names, None where not known."""
+    names = next((one.labels for one in (large, *savers) if one.labels is not None), None)
+    classes = large.classes or 0
+    labels = class_indices(data.samples, labels=names, classes=classes, path=data.path)
+    return labels, names or _folder_names(data, labels, classes)
+
+
+def _measure(
+    run: _Run,
+    large: Artefact,
+    savers: Sequence[Artefact],
+    labels: NDArray[np.int64],
+    hopeless: Hopeless,
+) -> list[Record]:
+    """Measure the large model, then the savers from the cheapest on."""
+    records = [_measure_one(run, large, seconds=None)]
+    costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
+    for saver in sorted(savers, key=lambda one: costs[one.name]):
+        problem = None
+        if len(records) > 1:
+            problem, _ = join_records(records, costs, labels, run.data.groups)
+        why = hopeless(saver, large, problem)
+        left = run.seconds_left
+        if why is None and left is not None and left <= 0:
+            why = f"not measured: the time budget of {run.given.time_budget_s:g} s is spent"
+        if why is not None:
+            run.lost[saver.name] = why
+            run.progress.note(f"{saver.name}: {why}")
+            continue
+        try:
+            records.append(_measure_one(run, saver, seconds=left))
+        except WorkerLostError as error:
+            run.lost[saver.name] = str(error)
+            run.progress.note(f"{saver.name}: {error}")
+    if len(records) == 1:
+        raise WorkerLostError("no saver could be measured: " + "; ".join(run.lost.values()))
+    named = {record.name: record for record in records}
+    order = [large, *savers]
+    return [named[one.name] for one in order if one.name in named]
+
+
+def _measure_one(run: _Run, artefact: Artefact, *, seconds: float | None) -> Record:
+    step = MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+    if not step.is_done():
+        run_step(
+            step,
+            progress=run.progress,
+            what=f"measuring {artefact.name}",
+            isolate=run.given.isolate,
+            seconds=seconds,
+        )
+    # Now there is a record of this very key: it is read, not made.
+    return measure(
+        artefact,
+        run.data,
+        run.folder,
+        fingerprint=run.fingerprint,
+        skip_limit=run.given.skip_limit,
+    )
+
+
+def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:
+    skipped = np.setdiff1d(np.arange(len(data)), kept)
+    if not len(skipped):
+        return []
+    names = ", ".join(data.samples[index].file for index in skipped[:5])
+    more = ", …" if len(skipped) > 5 else ""
+    return [
+        f"{len(skipped)} of {len(data)} images could not be read and were left out: {names}{more}"
+    ]
+
+
+def _folder_names(
+    data: DataSource, labels: NDArray[np.int64], classes: int
+) -> tuple[str, ...] | None:
+    """Name classes by the data's own labels where they are names and all there."""
+    names = {int(index): sample.label for index, sample in zip(labels, data.samples, strict=True)}
+    if len(names) != classes or all(name.isdecimal() for name in names.values()):
+        return None
+    return tuple(names[index] for index in range(classes))
+
+
+def open_input_data(given: ImageInput) -> DataSource:
+    """Open the images of a plan.
+
+    Raises:
+        InputError: they cannot be read, or a model is named twice.
+    """
+    names = [model.description.name for model in (given.large, *given.savers)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"two models are called {name}: give each its own name in its description"
+            )
+    if isinstance(given.data, DataSource):
+        return given.data
+    return open_data(given.data, group_column=given.group_column)

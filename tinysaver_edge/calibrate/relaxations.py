@@ -1,0 +1,60 @@
+"""Relaxations: when nothing keeps every limit, how far off each is and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinysaver_edge.calibrate.costs import limits_of
+from tinysaver_edge.calibrate.proposal import Proposal
+from tinysaver_edge.calibrate.targets import Targets
+
+
+def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
+    """Say what each limit would have to be, the others kept, for some saver to keep them all.
+
+    Args:
+        proposals: none of which keeps every limit.
+        targets: the limits.
+    """
+    hints: list[str] = []
+    drop = targets.allowed_drop_points
+    if drop is not None and (hint := _drop_hint(proposals, drop)):
+        hints.append(hint)
+    for name, limit in limits_of(targets.budgets).items():
+        reach = [value for one in proposals if (value := _least(one, name)) is not None]
+        if reach and min(reach) > limit:
+            over = 100 * (min(reach) / limit - 1)
+            hints.append(
+                f"{name} {limit:.4g} would have to be {_up(min(reach))} (over by {over:.0f} %)"
+            )
+    missing = [one.why for one in proposals if not one.allowed.any() and one.why]
+    why = "; or ".join(hints) or "; ".join(dict.fromkeys(missing))
+    return f"no cascade keeps every limit: {why or 'the limits exclude each other'}"
+
+
+def _drop_hint(proposals: Sequence[Proposal], drop: float) -> str | None:
+    """Return what the drop would have to be for some affordable threshold."""
+    reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
+    if not reach or min(reach) <= drop:
+        return None
+    over = f" (over by {100 * (min(reach) / drop - 1):.0f} %)" if drop > 0 else ""
+    return f"max drop {drop:g} would have to be {_up(min(reach))} points{over}"
+
+
+def _least(proposal: Proposal, name: str) -> float | None:
+    """Return the least of a quantity over the thresholds that the method allows."""
+    places = np.flatnonzero(proposal.allowed)
+    if not len(places) and len(proposal.thresholds):
+        places = np.array([len(proposal.thresholds) - 1])
+    if not len(places):
+        return None
+    # The last is the loosest: it escalates least. The first may ask the saver nothing.
+    return min(proposal.quantity(name, int(i), budgeted=True) for i in (places[0], places[-1]))
+
+
+def _up(value: float) -> str:
+    """Write a number with four digits, rounded up, so that asking for it is enough."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 3)
+    return f"{np.ceil(value / step - 1e-9) * step:.4g}"

@@ -1,0 +1,1 @@
+"""What a device is and how fast it is: probe, profiles, doctor and benchmark."""

@@ -1,0 +1,5 @@
+"""Measured on this machine: one call, one stage, a whole model or bundle."""
+
+from tinysaver_edge.hardware.benchmark.timing import Effort, measure, measure_stage, measure_stages
+
+__all__ = ["Effort", "measure", "measure_stage", "measure_stages"]

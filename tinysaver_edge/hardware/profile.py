@@ -1,0 +1,222 @@
+"""Device profiles: what is known of a kind of device, from `devices/*.toml` or a user's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from tinysaver_edge.errors import RecipeError
+from tinysaver_edge.hardware.profile_schema import ProfileTable
+from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.resources import devices_dir
+
+
+class DeviceKind(str, Enum):
+    """What sort of machine it is."""
+
+    BOARD = "board"
+    JETSON = "jetson"
+    COMPUTER = "computer"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """One way to run models on a device.
+
+    Attributes:
+        engine: name of the engine.
+        device: device string for that engine.
+        precision: arithmetic; a threshold is valid for the one it was calibrated at.
+        note: what to know about it.
+    """
+
+    engine: str
+    device: str
+    precision: str = "float32"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something published about a device, and where."""
+
+    fact: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedLatency:
+    """How long a model takes on a device by somebody's word.
+
+    Attributes:
+        model: name of the model.
+        engine: name of the engine.
+        device: device string.
+        precision: arithmetic.
+        mean_ms: milliseconds a frame.
+        source: whose word it is.
+    """
+
+    model: str
+    engine: str
+    device: str
+    precision: str
+    mean_ms: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What somebody ran on a device itself.
+
+    Attributes:
+        on_hardware: whether anything was.
+        ran: what, with versions and figures.
+        not_run: what nobody has run.
+    """
+
+    on_hardware: bool
+    ran: tuple[str, ...]
+    not_run: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """What is known of a kind of device.
+
+    Attributes:
+        name: the file's name without ``.toml``.
+        description: one sentence.
+        kind: board, jetson, computer or server.
+        boards: parts of what such a device calls its board or processor.
+        memory_mb: memory in MiB of the smallest of its variants, or None.
+        power_w: the most that it draws, in watts, or None.
+        engines: ways to run models, the best first.
+        published: facts and their sources.
+        latencies: published latencies.
+        budgets: limits unless others are asked for, by the command line's names.
+        install: what to do to set it up, in order.
+        verified: what was run on it.
+        path: the file.
+    """
+
+    name: str
+    description: str
+    kind: DeviceKind
+    boards: tuple[str, ...]
+    memory_mb: int | None
+    power_w: float | None
+    engines: tuple[EngineChoice, ...]
+    published: tuple[Fact, ...]
+    latencies: tuple[PublishedLatency, ...]
+    budgets: Mapping[str, float]
+    install: tuple[str, ...]
+    verified: Verified
+    path: Path
+
+    def latency_of(self, model: str) -> LatencySamples | None:
+        """Return a model's published latency with the best engine that has one, marked as such."""
+        for choice in self.engines:
+            for one in self.latencies:
+                here = (one.engine, one.device, one.precision)
+                if one.model == model and here == (choice.engine, choice.device, choice.precision):
+                    return LatencySamples.published(one.mean_ms)
+        return None
+
+    def fits(self, *names: str | None) -> bool:
+        """Whether a device that calls its board or processor so is of this kind."""
+        return any(part in name for part in self.boards for name in names if name)
+
+
+def load_profile(device: str, *, folders: Sequence[Path] = ()) -> DeviceProfile:
+    """Read a device profile.
+
+    Args:
+        device: path of a ``.toml`` file, or a name.
+        folders: looked through for a name before the user's own folder and those that ship.
+
+    Raises:
+        RecipeError: there is none of that name, or a field is missing, unknown or wrong.
+    """
+    path = Path(device)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeError(f"device profile {path}: no such file")
+        return read_profile(path)
+    files = profile_files(folders=folders)
+    if device in files:
+        return read_profile(files[device])
+    near = get_close_matches(device, files, n=3, cutoff=0.4)
+    raise RecipeError(
+        f"device {device!r}: neither a .toml file nor a profile; "
+        f"{'nearest are' if near else 'known are'} {', '.join(near or files)}"
+    )
+
+
+def profile_files(*, folders: Sequence[Path] = ()) -> dict[str, Path]:
+    """Return the files of all profiles by name, a user's own over those that ship."""
+    found: dict[str, Path] = {}
+    for folder in (*folders, user_devices_dir(), devices_dir()):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def user_devices_dir() -> Path:
+    """Return the folder of a user's own profiles; it need not be there."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "tinysaver-edge" / "devices"
+
+
+def read_profile(path: Path) -> DeviceProfile:
+    """Read one profile.
+
+    Raises:
+        RecipeError: it cannot be read, or a field is missing, unknown or wrong.
+    """
+    try:
+        table = ProfileTable.model_validate(_parse(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"device profile {path}: {place}: {first['msg']}") from error
+    if table.name != path.stem:
+        raise RecipeError(f"device profile {path}: name: is {table.name!r}, not the file's")
+    budgets = {name: value for name, value in table.budgets if value is not None}
+    verified = table.verified
+    return DeviceProfile(
+        name=table.name,
+        description=table.description,
+        kind=DeviceKind(table.kind),
+        boards=tuple(table.boards),
+        memory_mb=table.memory_mb,
+        power_w=table.power_w,
+        engines=tuple(EngineChoice(**one.model_dump()) for one in table.engines),
+        published=tuple(Fact(**one.model_dump()) for one in table.published),
+        latencies=tuple(PublishedLatency(**one.model_dump()) for one in table.latencies),
+        budgets=MappingProxyType(budgets),
+        install=tuple(table.install),
+        verified=Verified(verified.on_hardware, tuple(verified.ran), tuple(verified.not_run)),
+        path=path,
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"device profile {path}: {error}") from error

@@ -1,0 +1,13 @@
+"""Latency as it was sampled: of one model, and of a cascade from the samples of its models."""
+
+from tinysaver_edge.latency.pooled import CascadeLatency, PooledLatency, cascade_latency, pooled
+from tinysaver_edge.latency.samples import LatencySamples, LatencySource
+
+__all__ = [
+    "CascadeLatency",
+    "LatencySamples",
+    "LatencySource",
+    "PooledLatency",
+    "cascade_latency",
+    "pooled",
+]

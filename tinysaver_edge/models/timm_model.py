@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinysaver_edge.engines.model_file import one_line
+from tinysaver_edge.engines.timm_file import sized_model
 from tinysaver_edge.errors import InputError, MissingDependencyError, ModelError
 from tinysaver_edge.models.catalogue import nearest
 from tinysaver_edge.models.checkpoint import StateDict, read_weights
@@ -165,13 +166,9 @@ def _create(timm: Timm, source: TimmSource, num_classes: int | None) -> Module:
 
 
 def _sized(timm: Timm, source: TimmSource, settings: Mapping[str, Any]) -> Module:
-    """Create a model for a size of picture: some must be told, others take any."""
     if source.image_size is None:
         return timm.create_model(source.name, **settings)
-    try:
-        return timm.create_model(source.name, img_size=source.image_size, **settings)
-    except TypeError:
-        return timm.create_model(source.name, **settings)
+    return sized_model(source.name, (source.image_size, source.image_size), settings)
 
 
 def _load(module: Module, weights: StateDict, source: TimmSource) -> None:

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from tests.pictures import class_folders, encoded, picture
 from tests.real_data import data_folder
 from tinysaver_edge.data import (
-    Sample,
     class_folder_samples,
-    class_indices,
     decode_image,
     open_data,
 )
@@ -328,15 +326,6 @@ class TestFingerprint:
         assert self.of(copy) == one
         files["a/1.bmp"] = encoded(3, ".bmp")
         assert self.of(zipped(tmp_path / "3.zip", files)) != one
-
-    def test_changes_with_the_groups_of_a_table(self, tmp_path):
-        table = tmp_path / "t.csv"
-        prints = set()
-        for clip in ("one", "two"):
-            table.write_text(f"file,label,clip\n1.png,a,{clip}\n")
-            with open_data(table, group_column="clip") as data:
-                prints.add(data.fingerprint())
-        assert len(prints) == 2
 
 
 def indices(names, *, labels=None, classes):

@@ -17,7 +17,7 @@ ALL = [
     NoFusion(),
     LinearFusion(weight=0.3),
     ConditionalLogit(),
-    ConditionalLogit(large=0.6, saver=0.24, absent_large=-1.2, absent_saver=-0.4, floor=1e-4),
+    ConditionalLogit(large=0.6, saver=0.24, absent_large=-1.2, absent_saver=-0.4, floor_large=1e-4),
 ]
 ids = pytest.mark.parametrize("fusion", ALL, ids=lambda f: f"{f.name}-{len(f.parameters)}")
 
@@ -45,8 +45,8 @@ def one_by_one(fusion, saver, large):
                 utilities[c] = (1 - fusion.weight) * p_large + fusion.weight * p_saver
             else:
                 utilities[c] = (
-                    fusion.large * np.log(p_large + fusion.floor)
-                    + fusion.saver * np.log(p_saver + fusion.floor)
+                    fusion.large * np.log(p_large + fusion.floor_large)
+                    + fusion.saver * np.log(p_saver + fusion.floor_saver)
                     + fusion.absent_large * (c not in lists[0])
                     + fusion.absent_saver * (c not in lists[1])
                 )
@@ -128,7 +128,7 @@ def test_equal_utilities_go_to_the_large_model():
         ("none", {"weight": 1}, "it takes none"),
         ("linear", {"weight": 1.5}, "weight is 1.5"),
         ("linear", {"w": 0.1}, "no parameter 'w'"),
-        ("conditional_logit", {"floor": 0}, "floor is 0"),
+        ("conditional_logit", {"floor_saver": 0}, "floor_saver is 0"),
         ("conditional_logit", {"saver": float("nan")}, "saver is nan"),
     ],
     ids=str,

@@ -127,7 +127,7 @@ def bundled_artefacts(
             stage.model,
             EngineOptions(
                 device=stage.model.device,
-                precision=Precision(stage.model.precision or Precision.FLOAT32),
+                precision=_precision(bundle, stage.model),
                 threads=threads,
                 cache_dir=cache_dir,
                 allow_fallback=allow_fallback,
@@ -136,6 +136,16 @@ def bundled_artefacts(
         )
         for stage in bundle.manifest.stages
     ]
+
+
+def _precision(bundle: Bundle, model: ModelEntry) -> Precision:
+    try:
+        return Precision(model.precision or Precision.FLOAT32)
+    except ValueError:
+        known = ", ".join(one.value for one in Precision)
+        raise BundleError(
+            f"bundle {bundle.path}: {model.name} has precision {model.precision!r}; known: {known}"
+        ) from None
 
 
 def _bundled(

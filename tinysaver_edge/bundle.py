@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.errors import BundleError
-from tinysaver_edge.files import sha256_of
+from tinysaver_edge.files import atomic_write, exchange, sha256_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,18 +147,26 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
 
 def _put_in_place(new: Path, target: Path) -> None:
     if target.suffix == ".zip":
-        packed = new.with_name(new.name + ".zip")
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        with (
+            atomic_write(target) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             for path in sorted(new.rglob("*")):
                 if path.is_file():
                     archive.write(path, path.relative_to(new).as_posix())
-        packed.replace(target)
         return
-    old = new.with_name(new.name + ".old")
-    if target.exists():
+    if not target.exists():
+        new.rename(target)
+    elif not exchange(new, target):
+        old = new.with_name(new.name + ".old")
         target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    # Exchanged, the old bundle lies where the new one was made, and goes with it.
 
 
 def _unpack(path: Path) -> Path:
@@ -193,7 +201,7 @@ def _read_manifest(root: Path, *, shown: Path) -> Manifest:
         raise BundleError(f"bundle {shown}: {state}; make one with tinysaver-edge calibrate")
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {shown}: bundle.json is damaged ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

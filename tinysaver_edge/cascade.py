@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
-from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess
@@ -232,14 +232,12 @@ class Cascade:
             started = self._clock()
             batch = self.stages[position].prepare_many([frames[index] for index in open_])
             started = self._shared(asking, "preprocess", since=started)
-            try:
-                logits = self.stages[position].ask(batch).logits
-                assert logits is not None
-                for row, pending in enumerate(asking):
-                    self._hear(pending, position, Outputs(logits=logits[row : row + 1].copy()))
-            except EngineError as error:
-                for pending in asking:
-                    self._fail(pending, position, error)
+            answers = _ask_each(self.stages[position], batch)
+            for pending, answer in zip(asking, answers, strict=True):
+                if isinstance(answer, Outputs):
+                    self._hear(pending, position, answer)
+                else:
+                    self._fail(pending, position, answer)
             self._shared(asking, self.stages[position].policy.model, since=started)
             open_ = [index for index in open_ if not pendings[index].accepted]
         for pending in pendings:
@@ -330,3 +328,21 @@ class Cascade:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
+    """Return what a stage answers to each frame of a batch, or why it does not.
+
+    A model that fails on a frame, by answering NaN, is asked again frame by frame: the others are
+    none the worse. An engine that fails is not: that may take its whole timeout each time.
+    """
+    try:
+        logits = stage.ask(batch).logits
+    except ModelError as error:
+        if len(batch) == 1:
+            return [error]
+        return [_ask_each(stage, batch[row : row + 1])[0] for row in range(len(batch))]
+    except EngineError as error:
+        return [error] * len(batch)
+    assert logits is not None
+    return [Outputs(logits=logits[row : row + 1].copy()) for row in range(len(batch))]

@@ -10,8 +10,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +81,13 @@ class DataSource(ABC):
             return None
 
     def fingerprint(self) -> str:
-        """Return a hash of names, labels and the files' state: it changes when the data do."""
+        """Return a hash of the files' names and state: it changes when the images do.
+
+        Labels are left out: what a model answers does not depend on them.
+        """
         digest = hashlib.sha256()
         for index, sample in enumerate(self.samples):
-            line = f"{sample.file}\0{sample.label}\0{sample.group}\0{self._state(index)}\n"
+            line = f"{sample.file}\0{self._state(index)}\n"
             digest.update(line.encode())
         return digest.hexdigest()
 
@@ -131,17 +135,18 @@ class FolderData(DataSource):
 class ZipData(DataSource):
     """Files within a .zip."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, labelled: bool = True) -> None:
+        self._labelled = labelled
         try:
             self._archive = zipfile.ZipFile(path)
         except _DAMAGED_ZIP as error:
             raise DataError(f"data {path}: not a readable .zip ({error})") from error
         names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
-        super().__init__(path, class_folder_samples(names, path=path))
+        super().__init__(path, _folder_samples(names, path=path, labelled=labelled))
 
-    def __reduce__(self) -> tuple[type[ZipData], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Let another process open the same archive."""
-        return ZipData, (self.path,)
+        return partial(ZipData, labelled=self._labelled), (self.path,)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
@@ -158,13 +163,17 @@ class ZipData(DataSource):
         self._archive.close()
 
 
-def open_data(path: str | Path, *, group_column: str | None = None) -> DataSource:
+def open_data(
+    path: str | Path, *, group_column: str | None = None, labelled: bool = True
+) -> DataSource:
     """Open labelled images.
 
     Args:
         path: a folder of class folders, a .zip of the same, or a .csv or .jsonl with columns
             ``file`` (relative to it) and ``label`` (a class's name or index).
         group_column: column that names each file's clip or scene; tables only.
+        labelled: whether labels are wanted; without, images may lie anywhere in the folder and a
+            table needs no labels.
 
     Raises:
         DataError: there is nothing there, it holds no images, or a row is incomplete.
@@ -174,15 +183,21 @@ def open_data(path: str | Path, *, group_column: str | None = None) -> DataSourc
         raise DataError(f"data {path}: a group column needs a .csv or .jsonl table")
     if path.is_dir():
         names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-        return FolderData(path, class_folder_samples(names, path=path))
+        return FolderData(path, _folder_samples(names, path=path, labelled=labelled))
     if not path.is_file():
         raise DataError(f"data {path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        return ZipData(path)
+        return ZipData(path, labelled=labelled)
     if suffix in (".csv", ".jsonl"):
-        return FolderData(path, list(_table_samples(path, group_column)))
+        return FolderData(path, list(_table_samples(path, group_column, labelled=labelled)))
     raise DataError(f"data {path}: expected a folder, .zip, .csv or .jsonl, not {suffix or 'this'}")
+
+
+def _folder_samples(names: Iterable[str], *, path: Path, labelled: bool) -> list[Sample]:
+    if labelled:
+        return class_folder_samples(names, path=path)
+    return [Sample(file=name, label="") for name in sorted(names) if _is_image(name)]
 
 
 def class_folder_samples(names: Iterable[str], *, path: Path) -> list[Sample]:
@@ -218,10 +233,10 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
-def _table_samples(path: Path, group_column: str | None) -> Iterator[Sample]:
+def _table_samples(path: Path, group_column: str | None, *, labelled: bool) -> Iterator[Sample]:
     for number, row in _rows(path):
         file = _first(row, _FILE_COLUMNS)
-        label = _first(row, _LABEL_COLUMNS)
+        label = _first(row, _LABEL_COLUMNS) if labelled else ""
         if file is None or label is None:
             missing = "file" if file is None else "label"
             raise DataError(

@@ -54,7 +54,7 @@ class Decision:
         index: the class, counted from 0 without any background class.
         confidence: probability of that class as the answering model (or the fusion) gives it, 0..1.
         score: the first stage's deferral score; higher is safer. NaN where no stage has a score.
-        stage: the last stage that was asked.
+        stage: the stage whose answer it is, the later one of a fused answer.
         source: saver, large, fused or fallback.
         escalated: whether the first stage's answer was not accepted.
         degraded: why this is not the answer the policy asks for, or None.

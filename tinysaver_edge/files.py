@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+"""Linux's numbers for "relative to the current folder" and "change places"."""
 
 
 @contextmanager
@@ -38,6 +43,24 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders change places in one step, so that both names are always taken.
+
+    Returns:
+        False where the system cannot do that, or not on this file system; nothing is changed then.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.6
+    return (
+        rename is not None
+        and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+        == 0
+    )
 
 
 def sha256_of(path: Path) -> str:

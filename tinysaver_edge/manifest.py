@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCHEMA_VERSION = 1
 """Version of the schema that this release writes; it reads this one and all before it."""
@@ -97,7 +100,7 @@ class GoldenEntry(_Strict):
             agreement.
     """
 
-    frames: list[FileEntry]
+    frames: list[FileEntry] = Field(min_length=1)
     answers: FileEntry
     tolerances: list[float]
 
@@ -132,3 +135,12 @@ class Manifest(_Strict):
     holdout: FiguresEntry | None = None
     certificate: CertificateEntry | None = None
     golden: GoldenEntry | None = None
+
+    @model_validator(mode="after")
+    def _one_tolerance_a_stage(self) -> Self:
+        if self.golden is not None and len(self.golden.tolerances) != len(self.stages):
+            raise ValueError(
+                f"golden.tolerances has {len(self.golden.tolerances)} values for "
+                f"{len(self.stages)} stages"
+            )
+        return self

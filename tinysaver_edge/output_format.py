@@ -8,6 +8,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.errors import InputError
+
 SMALLEST_PROBABILITY = 1e-12
 """Stands in for a probability of zero, whose logarithm has no float."""
 
@@ -39,6 +41,18 @@ class OutputFormat:
     class_order: tuple[int, ...] | None = None
     quantization_scale: float | None = None
     quantization_zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_offset < 0:
+            raise InputError(f"class_offset {self.class_offset}: must be 0 or more")
+        if self.class_order is not None and not (self.class_order and min(self.class_order) >= 0):
+            raise InputError(f"class_order {self.class_order}: must name outputs from 0 on")
+
+    @property
+    def least_outputs(self) -> int:
+        """How many outputs a model must have at least for this to make sense."""
+        last = 0 if self.class_order is None else max(self.class_order)
+        return self.class_offset + last + 1
 
     def to_logits(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Turn raw outputs into logits, so that their softmax gives the model's probabilities.

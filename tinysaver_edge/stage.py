@@ -10,6 +10,7 @@ import numpy as np
 
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.engines.base import Engine, finite_or_raise
+from tinysaver_edge.errors import BundleError
 from tinysaver_edge.files import default_cache_dir
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, StagePolicy
@@ -52,15 +53,20 @@ class Stage:
         """Run the model on prepared frames.
 
         Raises:
-            EngineError: the run failed, or an answer is NaN.
+            EngineError: the run failed.
+            ModelError: an answer is NaN or infinite.
         """
         logits = self.engine.infer(batch)
         finite_or_raise(logits, model=self.policy.model, where="a frame")
         return Outputs(logits=logits)
 
-    def warm_up(self) -> None:
-        """Run the model once, so that the first frame does not pay for what comes first."""
-        self.ask(self._single)
+    def warm_up(self) -> int:
+        """Run the model once, so that the first frame does not pay for what comes first.
+
+        Returns:
+            How many classes it answers with.
+        """
+        return self.ask(self._single).width
 
     def close(self) -> None:
         """Let go of the model. Legal in every state."""
@@ -83,7 +89,7 @@ def load_stages(
         allow_fallback: where a device is missing, run on the CPU.
 
     Raises:
-        BundleError: it was made from records and holds no models.
+        BundleError: it was made from records and holds no models, or models and labels differ.
         EngineError: an engine, device or precision is not to be had here.
         MissingDependencyError: an engine's package is not installed.
     """
@@ -99,7 +105,12 @@ def load_stages(
             artefacts, Policy.from_manifest(bundle.manifest).stages, strict=True
         ):
             stages.append(Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy))
-            stages[-1].warm_up()
+            classes = stages[-1].warm_up()
+            if artefact.classes is not None and classes != artefact.classes:
+                raise BundleError(
+                    f"bundle {bundle.path}: {artefact.name} answers with {classes} classes, but "
+                    f"there are {artefact.classes} labels"
+                )
     except BaseException:
         for stage in stages:
             stage.close()

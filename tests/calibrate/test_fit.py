@@ -123,8 +123,8 @@ def log_chance(fusion, saver, large, label):
         for o in (large, saver)
     ]
     utilities = {
-        c: fusion.large * np.log(lists[0].get(c, 0) + fusion.floor)
-        + fusion.saver * np.log(lists[1].get(c, 0) + fusion.floor)
+        c: fusion.large * np.log(lists[0].get(c, 0) + fusion.floor_large)
+        + fusion.saver * np.log(lists[1].get(c, 0) + fusion.floor_saver)
         + fusion.absent_large * (c not in lists[0])
         + fusion.absent_saver * (c not in lists[1])
         for c in {**lists[0], **lists[1]}

@@ -234,7 +234,7 @@ def test_nan_is_passed_on_and_named(tmp_path, engine: str) -> None:
     with opened(engine, model, form) as runner:
         logits = runner.infer(batch_of(form, 2))
     assert np.isnan(logits).all()
-    with pytest.raises(ModelError, match=r"broken answered NaN on frame 7"):
+    with pytest.raises(ModelError, match=r"broken answered NaN or infinity on frame 7"):
         finite_or_raise(logits, model="broken", where="frame 7")
 
 
@@ -481,3 +481,15 @@ def test_a_truncated_tflite_is_one_clear_line(tmp_path, capfd, share: float) -> 
     model = tmp_path / "resnet8.tflite"
     model.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
     refuses("openvino", model, capfd)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_releases_that_misread_tflite_are_refused(monkeypatch) -> None:
+    import openvino
+
+    model = data_folder() / "cifar10" / "resnet8-int8.tflite"
+    if not model.is_file():
+        pytest.skip("no models: set TINYSAVER_DATA or put the data into ../shared/data")
+    monkeypatch.setattr(openvino, "__version__", "2025.0.0-17942-releases/2025/0")
+    with pytest.raises(EngineError, match=r"openvino 2025\.0\.0 misreads .*openvino>=2025\.2"):
+        engine_class("openvino").inspect(model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.evaluation import Figures
@@ -26,8 +27,10 @@ class Calibration:
         interval: thresholds from the loosest that the drop allows to the strictest that budgets
             allow; None at an end that nothing limits.
         candidates: one row a saver.
+        methods: what every method would have chosen, where that was asked for.
         warnings: what the user should know.
         bundle: where the bundle lies, None where none was asked for.
+        report: where the report lies, None where none was asked for.
     """
 
     policy: Policy
@@ -37,8 +40,10 @@ class Calibration:
     certificate: Certificate | None
     interval: tuple[float | None, float | None]
     candidates: tuple[Candidate, ...]
+    methods: tuple[MethodRow, ...]
     warnings: tuple[str, ...]
-    bundle: Path | None
+    bundle: Path | None = None
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -63,6 +68,8 @@ class Calibration:
             "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "methods": [row.to_dict() for row in self.methods],
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
+            "report": None if self.report is None else str(self.report),
         }

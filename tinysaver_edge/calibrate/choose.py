@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.costs import limits_of
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.relaxations import how_far_off
@@ -160,7 +159,7 @@ class _Pick:
 
 
 def _pick(proposal: Proposal, targets: Targets) -> _Pick:
-    affordable = _affordable(proposal, targets)
+    affordable = proposal.within(targets.budgets)
     if not len(proposal.thresholds):
         return _Pick(proposal, -1, False, affordable)
     usable = proposal.allowed & affordable
@@ -173,17 +172,6 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
         keys.reverse()
     place = int(places[np.lexsort((-places, keys[1], keys[0]))[0]])
     return _Pick(proposal, place, feasible, affordable)
-
-
-def _affordable(proposal: Proposal, targets: Targets) -> NDArray[np.bool_]:
-    """Return which thresholds keep every budget."""
-    limits = limits_of(targets.budgets)
-    rate = proposal.costs.rate_within(targets.budgets)
-    fits = np.zeros(len(proposal.thresholds), bool)
-    if rate is not None:
-        fits = proposal.budgeted_rates <= rate + 1e-12
-    alone = all(proposal.costs.alone(name) <= limit for name, limit in limits.items())
-    return np.where(proposal.asks_nobody, alone, fits)
 
 
 def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Candidate:

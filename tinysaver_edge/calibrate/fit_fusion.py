@@ -96,7 +96,7 @@ def fit_conditional_logit(
     candidates = Candidates.of(saver, large, depth=start.depth)
     chosen = (candidates.classes == labels[:, None]) & ~candidates.repeated
     known = chosen.any(axis=1)
-    features = logit_features(candidates, floor=start.floor)[known]
+    features = logit_features(candidates, start)[known]
     weights = _newton(features, chosen[known], candidates.repeated[known], start.weights, ridge)
     large_weight, saver_weight, absent_large, absent_saver = map(float, weights)
     return replace(

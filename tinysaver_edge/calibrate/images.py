@@ -6,8 +6,8 @@ Everything that can be found wrong without running a model over the images is fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
-from tinysaver_edge.calibrate.problem import Problem, check_models
+from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
 from tinysaver_edge.calibrate.steps import MeasureStep, PrepareStep, run_step
+from tinysaver_edge.calibrate.timing import TimingStep
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
@@ -77,10 +78,14 @@ def from_images(
     """
     run = _Run(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
-    labels, names = _labels(large, savers, data)
+    labels, names = _labels(large, savers, data, labelled=given.labelled)
     records = _measure(run, large, savers, labels, hopeless)
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
+    if not given.labelled:
+        labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
+    if given.timing:
+        problem = _timed(run, problem, {one.name: one for one in (large, *savers)})
     return Gathered(
         problem=problem,
         sample_index=kept,
@@ -119,11 +124,16 @@ def _prepare_one(run: _Run, model: ModelFile) -> Artefact:
 
 
 def _labels(
-    large: Artefact, savers: Sequence[Artefact], data: DataSource
+    large: Artefact, savers: Sequence[Artefact], data: DataSource, *, labelled: bool
 ) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
-    """Return the true class of every sample and the classes' names, None where not known."""
+    """Return the true class of every sample and the classes' names, None where not known.
+
+    Without labels the classes are the large model's answers, known only once it is measured.
+    """
     names = next((one.labels for one in (large, *savers) if one.labels is not None), None)
     classes = large.classes or 0
+    if not labelled:
+        return np.zeros(len(data), np.int64), names
     labels = class_indices(data.samples, labels=names, classes=classes, path=data.path)
     return labels, names or _folder_names(data, labels, classes)
 
@@ -140,7 +150,7 @@ def _measure(
     costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
     for saver in sorted(savers, key=lambda one: costs[one.name]):
         problem = None
-        if len(records) > 1:
+        if len(records) > 1 and run.given.labelled:
             problem, _ = join_records(records, costs, labels, run.data.groups)
         why = hopeless(saver, large, problem)
         left = run.seconds_left
@@ -160,6 +170,24 @@ def _measure(
     named = {record.name: record for record in records}
     order = [large, *savers]
     return [named[one.name] for one in order if one.name in named]
+
+
+def _timed(run: _Run, problem: Problem, artefacts: Mapping[str, Artefact]) -> Problem:
+    """Return the problem with every model's latency and memory on this machine."""
+
+    def timed(model: Answers) -> Answers:
+        step = TimingStep(artefacts[model.name], run.data, run.folder, alone=run.given.isolate)
+        timing = step.known() or run_step(
+            step,
+            progress=run.progress,
+            what=f"timing {model.name}",
+            isolate=run.given.isolate,
+        )
+        return replace(model, latency=timing.latency, memory_mb=timing.memory_mb)
+
+    return replace(
+        problem, large=timed(problem.large), savers=tuple(timed(one) for one in problem.savers)
+    )
 
 
 def _measure_one(run: _Run, artefact: Artefact, *, seconds: float | None) -> Record:
@@ -217,4 +245,4 @@ def open_input_data(given: ImageInput) -> DataSource:
             )
     if isinstance(given.data, DataSource):
         return given.data
-    return open_data(given.data, group_column=given.group_column)
+    return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

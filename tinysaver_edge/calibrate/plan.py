@@ -41,6 +41,8 @@ class ImageInput:
         skip_limit: share of images that may be unreadable.
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
+        labelled: whether the images' labels count; without, the large model is the reference.
+        timing: time each model on this machine, for budgets and the report.
         isolate: measure each model in a process of its own, so that a crash loses only it.
         time_budget_s: start no more savers, and stop the one under way, after so many seconds.
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
@@ -53,6 +55,8 @@ class ImageInput:
     skip_limit: float = DEFAULT_SKIP_LIMIT
     records: Path | None = None
     embed: bool = True
+    labelled: bool = True
+    timing: bool = True
     isolate: bool = True
     time_budget_s: float | None = None
     golden_frames: bool = True
@@ -64,14 +68,15 @@ class RecordInput:
 
     Attributes:
         records: folder of ``NAME.npz``.
-        labels: ``.npy`` of the true classes, in the records' order.
+        labels: ``.npy`` of the true classes, in the records' order; None where the large model is
+            the reference.
         macs: ``.csv`` with columns ``name`` and ``macs``.
         large: name of the large model.
         savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
     """
 
     records: Path
-    labels: Path
+    labels: Path | None
     macs: Path
     large: str
     savers: tuple[str, ...]
@@ -86,9 +91,13 @@ class Plan:
         targets: limits, method and objective.
         holdout: share of the samples set aside to show what the choice does on others.
         seed: decides the hold-out and all else that is drawn.
+        compare_methods: show what every method would have chosen.
+        report: write a report beside the bundle.
     """
 
     input: ImageInput | RecordInput
     targets: Targets = field(default_factory=Targets)
     holdout: float = 0.0
     seed: int = 0
+    compare_methods: bool = False
+    report: bool = True

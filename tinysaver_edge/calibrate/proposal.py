@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.costs import PairCosts
+from tinysaver_edge.calibrate.costs import PairCosts, limits_of
 from tinysaver_edge.calibrate.problem import Answers
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.score import Score
@@ -93,6 +94,16 @@ class Proposal:
     def asks_nobody(self) -> NDArray[np.bool_]:
         """Whether a threshold accepts nothing by construction, so that the saver is not asked."""
         return np.isinf(self.thresholds)
+
+    def within(self, budgets: Budgets) -> NDArray[np.bool_]:
+        """Return which thresholds keep every budget, ``(k,)``."""
+        limits = limits_of(budgets)
+        rate = self.costs.rate_within(budgets)
+        fits = np.zeros(len(self.thresholds), bool)
+        if rate is not None:
+            fits = self.budgeted_rates <= rate + 1e-12
+        alone = all(self.costs.alone(name) <= limit for name, limit in limits.items())
+        return np.where(self.asks_nobody, alone, fits)
 
     def quantity(self, name: str, index: int, *, budgeted: bool = False) -> float:
         """Return what `Budgets` limits by that name, at one threshold."""

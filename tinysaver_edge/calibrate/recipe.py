@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
+from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InputError, RecipeError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.models.description import description_from, find_description
 from tinysaver_edge.resources import calibration_dir
@@ -27,7 +28,12 @@ class _TargetsTable(_Strict):
 
     method: Method | None = None
     max_drop: float | None = None
+    confidence: float | None = None
     objective: Objective | None = None
+    reference: Reference | None = None
+    score: str | None = None
+    fusion: str | None = None
+    device: str | None = None
     budgets: dict[str, float] = Field(default_factory=dict)
 
 
@@ -72,10 +78,19 @@ class Settings:
     budgets: tuple[str, ...] = ()
     method: str | None = None
     objective: str | None = None
+    confidence: float | None = None
+    reference: str | None = None
+    score: str | None = None
+    fusion: str | None = None
+    device: str | None = None
+    compare_methods: bool = False
+    no_report: bool = False
     holdout: float | None = None
     seed: int | None = None
     skip_limit: float | None = None
+    time_budget: float | None = None
     work_dir: Path | None = None
+    no_timing: bool = False
     no_golden_frames: bool = False
     no_embed: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -89,7 +104,7 @@ class Settings:
         """
         known = {one.name for one in fields(self)} - {"models", "root", "source"}
         given = {name: value for name, value in flags.items() if name in known and value}
-        for name in ("max_drop", "holdout", "seed", "skip_limit"):
+        for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
         if "data" in given and "records" not in given:
@@ -107,15 +122,28 @@ class Settings:
         targets = Targets(
             method=Method(self.method) if self.method else Targets().method,
             max_drop_points=self.max_drop,
-            budgets=Budgets.parse(self.budgets),
+            budgets=self._budgets(),
             objective=Objective(self.objective) if self.objective else None,
+            confidence=Targets().confidence if self.confidence is None else self.confidence,
+            reference=Reference(self.reference) if self.reference else Reference.LABELS,
+            score=self.score,
+            fusion=self.fusion,
         )
         return Plan(
             input=self._images() if self.records is None else self._records(),
             targets=targets,
             holdout=self.holdout or 0.0,
             seed=self.seed or 0,
+            compare_methods=self.compare_methods,
+            report=not self.no_report,
         )
+
+    def _budgets(self) -> Budgets:
+        """Return the limits asked for, and those of the device where none is."""
+        own = Budgets.parse(self.budgets)
+        if self.device is None:
+            return own
+        return own.over(load_profile(self.device).budgets)
 
     def _images(self) -> ImageInput:
         if self.data is None:
@@ -130,20 +158,24 @@ class Settings:
             skip_limit=DEFAULT_SKIP_LIMIT if self.skip_limit is None else self.skip_limit,
             records=self.work_dir,
             embed=not self.no_embed,
+            timing=not self.no_timing,
+            time_budget_s=self.time_budget,
+            labelled=self.reference != Reference.LARGE.value,
             golden_frames=not self.no_golden_frames,
         )
 
     def _records(self) -> RecordInput:
-        for name in ("labels", "macs", "large", "savers"):
-            if not getattr(self, name):
-                raise InputError(
-                    f"records need --{name.removesuffix('s') if name == 'savers' else name} as well"
-                )
-        assert self.records is not None
-        assert self.labels is not None
-        assert self.macs is not None
-        assert self.large is not None
-        return RecordInput(self.records, self.labels, self.macs, self.large, self.savers)
+        unlabelled = self.reference == Reference.LARGE.value
+        if (
+            self.records is None
+            or (self.labels is None and not unlabelled)
+            or self.macs is None
+            or self.large is None
+            or not self.savers
+        ):
+            raise InputError("records need --labels, --macs, --large and --saver as well")
+        labels = None if unlabelled else self.labels
+        return RecordInput(self.records, labels, self.macs, self.large, self.savers)
 
     def _model(self, name: str) -> ModelFile:
         """Return a model of the recipe by name, or a file with its description."""
@@ -195,6 +227,11 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         budgets=tuple(f"{name}={value!r}" for name, value in targets.budgets.items()),
         method=targets.method and targets.method.value,
         objective=targets.objective and targets.objective.value,
+        confidence=targets.confidence,
+        reference=targets.reference and targets.reference.value,
+        score=targets.score,
+        fusion=targets.fusion,
+        device=targets.device,
         holdout=table.holdout,
         seed=table.seed,
         skip_limit=table.skip_limit,

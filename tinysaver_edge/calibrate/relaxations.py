@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tinysaver_edge.calibrate.costs import limits_of
 from tinysaver_edge.calibrate.proposal import Proposal
-from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.calibrate.targets import Budgets, Targets
 
 
 def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
@@ -22,16 +23,25 @@ def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
     drop = targets.allowed_drop_points
     if drop is not None and (hint := _drop_hint(proposals, drop)):
         hints.append(hint)
-    for name, limit in limits_of(targets.budgets).items():
-        reach = [value for one in proposals if (value := _least(one, name)) is not None]
+    limits = limits_of(targets.budgets)
+    hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
+    missing = [one.why for one in proposals if not one.allowed.any() and one.why]
+    if not hints and not missing:
+        hints.extend(_budget_hints(proposals, limits, others=Budgets()))
+    why = "; or ".join(hints) or "; ".join(dict.fromkeys(missing))
+    return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
+
+
+def _budget_hints(
+    proposals: Sequence[Proposal], limits: Mapping[str, float], *, others: Budgets
+) -> Iterator[str]:
+    """Yield what each budget would have to be, the others kept."""
+    for name, limit in limits.items():
+        kept = replace(others, **{name: None})
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
         if reach and min(reach) > limit:
             over = 100 * (min(reach) / limit - 1)
-            hints.append(
-                f"{name} {limit:.4g} would have to be {_up(min(reach))} (over by {over:.0f} %)"
-            )
-    missing = [one.why for one in proposals if not one.allowed.any() and one.why]
-    why = "; or ".join(hints) or "; ".join(dict.fromkeys(missing))
-    return f"no cascade keeps every limit: {why or 'the limits exclude each other'}"
+            yield f"{name} {limit:.4g} would have to be {_up(min(reach))} (over by {over:.0f} %)"
 
 
 def _drop_hint(proposals: Sequence[Proposal], drop: float) -> str | None:
@@ -43,11 +53,12 @@ def _drop_hint(proposals: Sequence[Proposal], drop: float) -> str | None:
     return f"max drop {drop:g} would have to be {_up(min(reach))} points{over}"
 
 
-def _least(proposal: Proposal, name: str) -> float | None:
-    """Return the least of a quantity over the thresholds that the method allows."""
-    places = np.flatnonzero(proposal.allowed)
-    if not len(places) and len(proposal.thresholds):
-        places = np.array([len(proposal.thresholds) - 1])
+def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
+    """Return the least of a quantity over the thresholds that method and other budgets allow."""
+    allowed = proposal.allowed
+    if not allowed.any() and len(allowed):
+        allowed = np.arange(len(allowed)) == len(allowed) - 1
+    places = np.flatnonzero(allowed & proposal.within(kept))
     if not len(places):
         return None
     # The last is the loosest: it escalates least. The first may ask the saver nothing.

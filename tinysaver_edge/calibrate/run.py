@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
+from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
+from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.report import (
+    ReportFacts,
+    build_facts,
+    single_model_better,
+    write_report,
+)
 from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.evaluation import Figures, figures
-from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.progress import SILENT, Progress
 
 
-def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILENT) -> Calibration:
-    """Choose a saver and a threshold, and write the bundle.
+def calibrate(
+    plan: Plan,
+    *,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+    command: str | None = None,
+    created: datetime | None = None,
+) -> Calibration:
+    """Choose a saver and a threshold, and write the bundle and its report.
 
     Args:
         plan: models, samples, limits.
-        out: folder or .zip for the bundle; None writes none.
+        out: folder or .zip for the bundle; None writes none. The report lies beside it.
         progress: hears of the work.
+        command: the command line that was given, for the report.
+        created: the date for the report.
 
     Returns:
         The choice with its figures, and the candidates that lost.
@@ -43,39 +65,95 @@ def calibrate(plan: Plan, *, out: Path | None = None, progress: Progress = SILEN
         check_target(out)
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
-        calibrating, held_out = split_holdout(
-            len(gathered.problem.labels),
-            fraction=plan.holdout,
-            seed=plan.seed,
-            groups=gathered.problem.groups,
-        )
-        problem = gathered.problem.subset(calibrating)
-        proposals = propose_all(
-            problem,
-            plan.targets,
-            seed=plan.seed,
-            candidates=len(problem.savers) + len(gathered.lost),
-        )
-        choice = choose(problem, proposals, plan.targets)
-        policy = _policy(problem, choice)
-        evidence = problem.subset(choice.proposal.evidence)
-        result = Calibration(
-            policy=policy,
-            method=plan.targets.method,
-            calibration=_figures(policy, evidence),
-            certificate=choice.certificate,
-            interval=choice.interval,
-            holdout=(
-                _figures(policy, gathered.problem.subset(held_out)) if len(held_out) else None
-            ),
-            candidates=(*choice.candidates, *_unmeasured(gathered)),
-            warnings=(*gathered.warnings, *_warnings(choice)),
-            bundle=out,
-        )
-        if out is not None:
-            golden = gathered.sample_index[calibrating[choice.proposal.evidence]]
-            assemble(result, gathered, plan, data=data, golden_pool=golden, target=out)
+        decided = _decide(plan, gathered)
+        result = replace(decided.result, bundle=out)
+        if out is None:
+            return result
+        assemble(result, gathered, plan, data=data, golden_pool=decided.sample_index, target=out)
+        if plan.report:
+            result = replace(result, report=default_report(out))
+            facts = _report_facts(plan, gathered, decided, result, data, command, created)
+            write_report(facts, default_report(out))
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A choice and the samples it rests on.
+
+    Attributes:
+        evidence: the problem on the samples that the decision rests on.
+        sample_index: their positions in the data.
+        holdout: the problem on the samples set aside, or None.
+    """
+
+    evidence: Problem
+    sample_index: NDArray[np.int64]
+    holdout: Problem | None
+    proposals: list[Proposal]
+    choice: Choice
+    result: Calibration
+
+
+def _decide(plan: Plan, gathered: Gathered) -> _Decided:
+    """Choose, and measure what was chosen."""
+    calibrating, held_out = split_holdout(
+        len(gathered.problem.labels),
+        fraction=plan.holdout,
+        seed=plan.seed,
+        groups=gathered.problem.groups,
+    )
+    problem = gathered.problem.subset(calibrating)
+    holdout = gathered.problem.subset(held_out) if len(held_out) else None
+    drawn = {"seed": plan.seed, "candidates": len(problem.savers) + len(gathered.lost)}
+    proposals = propose_all(problem, plan.targets, **drawn)
+    choice = choose(problem, proposals, plan.targets)
+    policy = policy_of(problem, choice)
+    evidence = problem.subset(choice.proposal.evidence)
+    result = Calibration(
+        policy=policy,
+        method=plan.targets.method,
+        calibration=figures_on(policy, evidence),
+        holdout=None if holdout is None else figures_on(policy, holdout),
+        certificate=choice.certificate,
+        interval=choice.interval,
+        candidates=(*choice.candidates, *_unmeasured(gathered)),
+        methods=(
+            compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
+        ),
+        warnings=(*gathered.warnings, *_warnings(choice)),
+    )
+    better = single_model_better(evidence, result)
+    if better is not None:
+        result = replace(result, warnings=(*result.warnings, better))
+    index = gathered.sample_index[calibrating[choice.proposal.evidence]]
+    return _Decided(evidence, index, holdout, proposals, choice, result)
+
+
+def _report_facts(
+    plan: Plan,
+    gathered: Gathered,
+    decided: _Decided,
+    result: Calibration,
+    data: DataSource | None,
+    command: str | None,
+    created: datetime | None,
+) -> ReportFacts:
+    return build_facts(
+        problem=decided.evidence,
+        holdout=decided.holdout,
+        result=result,
+        proposals=decided.proposals,
+        choice=decided.choice,
+        plan=plan,
+        data=data,
+        sample_index=decided.sample_index,
+        label_names=gathered.label_names,
+        artefacts=gathered.artefacts,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        command=command,
+        created=created,
+    )
 
 
 def _gather(
@@ -96,22 +174,9 @@ def default_records(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.zip')}.records")
 
 
-def _policy(problem: Problem, choice: Choice) -> Policy:
-    proposal = choice.proposal
-    saver = StagePolicy(
-        model=proposal.saver.name,
-        macs=proposal.saver.macs,
-        score=proposal.score,
-        threshold=choice.threshold,
-    )
-    large = StagePolicy(model=problem.large.name, macs=problem.large.macs)
-    return Policy((saver, large), proposal.fusion)
-
-
-def _figures(policy: Policy, problem: Problem) -> Figures:
-    """Measure a two-stage policy on a problem's samples."""
-    saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
-    return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
+def default_report(out: Path) -> Path:
+    """Return the report's file beside a bundle."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
 
 
 def _unmeasured(gathered: Gathered) -> list[Candidate]:

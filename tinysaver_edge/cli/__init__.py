@@ -19,6 +19,9 @@ _COMMANDS = MappingProxyType(
         "run": "Decide an image, a folder of images or a video with a bundle.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
         "models": "Describe and profile model files.",
+        "devices": "List and describe devices; probe the one at hand.",
+        "bench": "Measure a model or a bundle on this device.",
+        "doctor": "Find what is broken here, and the command that mends it.",
         "demo": "See it work on a simulated camera: nothing to download.",
     }
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.calibrate import show
 from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.show import show_calibration
 from tinysaver_edge.demo.show import HOLDOUT, calibrate_demo, race
 
 
@@ -54,7 +54,7 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float, as_json: bool) -
     with terminal.progress() as progress:
         result = calibrate_demo(out, seed=seed, max_drop_points=max_drop, progress=progress)
     terminal.warn(result.warnings)
-    show(result)
+    show_calibration(result)
     terminal.say(f"\nStreaming {seconds:g} s of the camera, drawn beforehand, as fast as it goes:")
     outcome = race(out, seconds=seconds, seed=seed + 1)
     terminal.show_table(

@@ -8,8 +8,8 @@ import click
 
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.calibrate import show_figures
 from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.show import show_figures
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.evaluation import evaluate_images, evaluate_records
 

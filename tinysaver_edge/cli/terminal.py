@@ -48,6 +48,11 @@ def macs(value: float | None) -> str:
     return f"{value:.0f} MACs"
 
 
+def milliseconds(value: float | None) -> str:
+    """Write a duration."""
+    return "?" if value is None else f"{value:.2f} ms"
+
+
 def score(value: float | None) -> str:
     """Write a score or threshold."""
     return "none" if value is None else f"{value:.4f}"
@@ -93,7 +98,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         words = place == 0 or column in ("why", "detail", "result")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As text: a cell like tinysaver-edge[cpu] is no markup.
+        table.add_row(*(Text(cell) for cell in row))
     console().print(table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
@@ -104,7 +103,8 @@ class Engine(ABC):
         MissingDependencyError: the engine's package is not installed.
         ModelError: the file is missing, truncated or not of a kind this engine reads.
         EngineError: the device or precision cannot be had; names what can.
-        DescriptionError: the file's input is not what ``preprocess`` makes.
+        DescriptionError: the file's input is not what ``preprocess`` makes, or it has fewer outputs
+            than ``output`` names.
     """
 
     name: ClassVar[str]
@@ -137,6 +137,7 @@ class Engine(ABC):
         self.device, self.signature = self._load()
         try:
             check_signature(self.signature, preprocess, model=model)
+            _check_outputs(self.signature, output, model=model)
         except DescriptionError:
             self.close()
             raise
@@ -238,17 +239,27 @@ def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model:
         )
 
 
+def _check_outputs(signature: ModelSignature, output: OutputFormat, *, model: Path) -> None:
+    outputs = signature.output_shape[-1]
+    if outputs is not None and outputs < output.least_outputs:
+        raise DescriptionError(
+            f"model {model}: its description names {output.least_outputs} outputs or more "
+            f"(class_offset {output.class_offset}), the file has {outputs}: correct the description"
+        )
+
+
 def _axes(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("n" if axis is None else str(axis) for axis in shape) + ")"
 
 
 def finite_or_raise(logits: NDArray[np.float32], *, model: str, where: str) -> None:
-    """Refuse answers that hold NaN.
+    """Refuse answers that hold NaN or infinity.
 
     Raises:
-        ModelError: there is a NaN among them.
+        ModelError: there is one among them.
     """
-    if math.isnan(float(logits.sum())) and bool(np.isnan(logits).any()):
+    if not np.isfinite(logits).all():
         raise ModelError(
-            f"model {model} answered NaN on {where}: check its export and its precision"
+            f"model {model} answered NaN or infinity on {where}: check its export, its "
+            f"description's scale and its precision"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tinysaver_edge.engines.onnx_file import check_whole
+from tinysaver_edge.engines import onnx_file, tflite_file
 from tinysaver_edge.errors import ModelError
 
 _HEAD_BYTES = 64
@@ -24,8 +24,8 @@ def check_model_file(path: Path) -> None:
     """Refuse what is plainly no model.
 
     Raises:
-        ModelError: the file is missing, empty, a Git LFS pointer, begins like another format, or is
-            an .onnx that ends early.
+        ModelError: the file is missing, empty, a Git LFS pointer, begins like another format,
+            or ends early.
     """
     if not path.is_file():
         raise ModelError(f"model {path}: no such file")
@@ -44,7 +44,9 @@ def check_model_file(path: Path) -> None:
             "fetch or export it again"
         )
     if path.suffix == ".onnx":
-        check_whole(path)
+        onnx_file.check_whole(path)
+    elif path.suffix == ".tflite":
+        tflite_file.check_whole(path)
 
 
 def _looks_like(suffix: str, head: bytes) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.onnxruntime_providers import CPU, full_name, providers_for
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
@@ -19,12 +20,6 @@ Session: TypeAlias = Any  # its InferenceSession
 Settings: TypeAlias = Any  # its SessionOptions
 Node: TypeAlias = Any  # its NodeArg
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
-OPENVINO = "OpenVINOExecutionProvider"
-
-_SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 _LOG_ERRORS_ONLY = 3
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -45,7 +40,7 @@ class OnnxRuntimeEngine(Engine):
     def accepts_device(cls, device: str) -> bool:
         """Whether the name is one of an execution provider."""
         provider = device.partition(":")[0]
-        return provider.lower() in _SHORT_NAMES or provider.endswith("ExecutionProvider")
+        return full_name(provider).endswith("ExecutionProvider")
 
     @classmethod
     def inspect(cls, model: Path) -> ModelSignature:
@@ -60,7 +55,7 @@ class OnnxRuntimeEngine(Engine):
         ort = _import()
         check_model_file(self.model)
         settings = _session_options(ort, self.options)
-        device = _full_name(self.options.device)
+        device = full_name(self.options.device)
         try:
             self._session = self._open_on(device, ort, settings)
         except ModelError:
@@ -87,7 +82,7 @@ class OnnxRuntimeEngine(Engine):
                 f"engine onnxruntime has no {device} here, only {', '.join(available)}: install "
                 "the build of onnxruntime that has it, or ask for one of these"
             )
-        session = _open(ort, self.model, settings, _providers(device, self.options))
+        session = _open(ort, self.model, settings, providers_for(device, self.options))
         if session.get_providers()[0] != provider:
             raise EngineError(
                 f"{self.model.name}: {device} could not be started, onnxruntime offers "
@@ -117,11 +112,6 @@ def _import() -> OnnxRuntime:
             "onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"
         ) from error
     return onnxruntime
-
-
-def _full_name(device: str | None) -> str:
-    provider, colon, which = (device or "cpu").partition(":")
-    return _SHORT_NAMES.get(provider.lower(), provider) + colon + which
 
 
 def _session_options(ort: OnnxRuntime, options: EngineOptions) -> Settings:
@@ -154,57 +144,6 @@ def _open(ort: OnnxRuntime, model: Path, settings: Settings, providers: list[Any
 
 def _name_of(provider: str | tuple[str, Any]) -> str:
     return provider if isinstance(provider, str) else provider[0]
-
-
-def _providers(device: str, options: EngineOptions) -> list[Any]:
-    """Return the providers for a device, with the settings that give the precision asked for.
-
-    Raises:
-        EngineError: the provider cannot compute in that precision; names what it can.
-    """
-    provider, _, which = device.partition(":")
-    if provider == TENSORRT:
-        cuda = (CUDA, _cuda_settings(which))
-        return [(TENSORRT, _tensorrt_settings(which, options)), cuda]
-    if provider == OPENVINO:
-        return [(OPENVINO, _openvino_settings(which, options))]
-    if options.precision is not Precision.FLOAT32:
-        raise EngineError(
-            f"{device} computes in float32, not {options.precision.value}: convert the model's "
-            f"weights, or use {TENSORRT} or engine openvino"
-        )
-    return [(CUDA, _cuda_settings(which))] if provider == CUDA else [provider]
-
-
-def _cuda_settings(which: str) -> dict[str, str]:
-    """TF32 has ten bits of mantissa: it is not the float32 that was calibrated."""
-    return {"use_tf32": "0", **({"device_id": which} if which else {})}
-
-
-def _tensorrt_settings(which: str, options: EngineOptions) -> dict[str, str]:
-    settings = {"device_id": which} if which else {}
-    if options.precision is Precision.FLOAT16:
-        settings["trt_fp16_enable"] = "1"
-    elif options.precision is Precision.BFLOAT16:
-        settings["trt_bf16_enable"] = "1"
-    if options.cache_dir is not None:
-        options.cache_dir.mkdir(parents=True, exist_ok=True)
-        settings["trt_engine_cache_enable"] = settings["trt_timing_cache_enable"] = "1"
-        settings["trt_engine_cache_path"] = str(options.cache_dir)
-        settings["trt_timing_cache_path"] = str(options.cache_dir)
-    return settings
-
-
-def _openvino_settings(which: str, options: EngineOptions) -> dict[str, str]:
-    if options.precision is Precision.BFLOAT16:
-        raise EngineError(f"{OPENVINO} computes in float32 or float16, not bfloat16")
-    precision = "FP16" if options.precision is Precision.FLOAT16 else "FP32"
-    settings = {"device_type": which or "CPU", "precision": precision}
-    if options.threads:
-        settings["num_of_threads"] = str(options.threads)
-    if options.cache_dir is not None:
-        settings["cache_dir"] = str(options.cache_dir)
-    return settings
 
 
 def _signature(model: Path, session: Session) -> ModelSignature:

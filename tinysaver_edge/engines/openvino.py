@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.openvino_compile import compile_for
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
@@ -22,12 +23,7 @@ Graph: TypeAlias = Any  # openvino.Model
 Compiled: TypeAlias = Any  # openvino.CompiledModel
 Port: TypeAlias = Any  # an input or output of a graph
 
-_HINTS = {Precision.FLOAT32: "f32", Precision.FLOAT16: "f16", Precision.BFLOAT16: "bf16"}
-_CAPABILITIES = {Precision.FLOAT32: "FP32", Precision.FLOAT16: "FP16", Precision.BFLOAT16: "BF16"}
-_COMBINED = frozenset({"AUTO", "MULTI", "HETERO", "BATCH"})
-_UNCHECKED_BEFORE = frozenset({"AUTO", "MULTI", "HETERO"})
-_STREAMS = "NUM_STREAMS"
-_THREADS = "INFERENCE_NUM_THREADS"
+_SOUND_TFLITE = (2025, 2)  # 2025.0 took the ends of input and output ranges for others
 
 
 class OpenVinoEngine(Engine):
@@ -80,7 +76,7 @@ class OpenVinoEngine(Engine):
 
     def _compile(self, graph: Graph, device: str, options: EngineOptions) -> _Request:
         options = replace(options, precision=self.precision)
-        compiled = _compile(self._core, graph, device, options, model=self.model)
+        compiled = compile_for(self._core, graph, device, options, model=self.model)
         return _Request(compiled, self._answer)
 
     def _run(self, batch: Batch) -> NDArray[Any]:
@@ -135,10 +131,22 @@ def read_model(core: Core, model: Path) -> Graph:
         raise ModelError(
             f"model {model}: its weights {model.with_suffix('.bin').name} are not beside it"
         )
+    if model.suffix == ".tflite":
+        _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
     except RuntimeError as error:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
+
+
+def _require_sound_tflite(model: Path) -> None:
+    """Refuse releases that misread the integers of quantised models without a word."""
+    found = _import().__version__
+    if tuple(int(part) for part in found.split(".")[:2]) < _SOUND_TFLITE:
+        raise EngineError(
+            f"model {model}: openvino {found.partition('-')[0]} misreads quantised .tflite files: "
+            f"pip install 'openvino>={'.'.join(map(str, _SOUND_TFLITE))}'"
+        )
 
 
 def model_signature(model: Path, graph: Graph) -> ModelSignature:
@@ -167,98 +175,6 @@ def open_core() -> Core:
     return _import().Core()
 
 
-def _compile(
-    core: Core, graph: Graph, device: str, options: EngineOptions, *, model: Path
-) -> Compiled:
-    """Compile for exactly that device and precision.
-
-    Raises:
-        EngineError: the device is not there, cannot compute so, or cannot run the model.
-    """
-    parts = _parts(device)
-    _require_devices(core, device, parts)
-    if device.partition(":")[0] not in _UNCHECKED_BEFORE:
-        _require_precision(core, parts, options.precision)
-    try:
-        compiled = core.compile_model(graph, device, _settings(core, device, parts, options))
-    except RuntimeError as error:
-        raise EngineError(
-            f"model {model}: openvino cannot compile it for {device}: {one_line(error)}"
-        ) from error
-    found = _precisions(compiled)
-    if found != {_HINTS[options.precision]}:
-        names = (word.value for word, hint in _HINTS.items() if hint in found)
-        raise EngineError(
-            f"{model.name} would compute in {_list(names)} on {device}, asked for "
-            f"{options.precision.value}: ask for a precision that the device has"
-        )
-    return compiled
-
-
-def _parts(device: str) -> list[str]:
-    """Return the devices that a name like ``"HETERO:GPU.1,CPU"`` stands for."""
-    kind, _, listed = device.partition(":")
-    if kind not in _COMBINED:
-        return [device]
-    names = (name.strip().partition("(")[0] for name in listed.split(","))
-    return [name.removeprefix("-") for name in names if name]
-
-
-def _require_devices(core: Core, device: str, parts: list[str]) -> None:
-    available = list(core.available_devices)
-    kinds = {name.partition(".")[0] for name in available}
-    missing = [name for name in parts if name not in available and name not in kinds]
-    if missing:
-        raise EngineError(
-            f"engine openvino has no device {device} here, only {_list(available)} (and AUTO, "
-            "HETERO over them): ask for one of these, or install the device's driver"
-        )
-
-
-def _require_precision(core: Core, parts: list[str], precision: Precision) -> None:
-    """Refuse a precision that a device does not name, before it quietly takes another."""
-    for name in parts:
-        capabilities = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
-        if _CAPABILITIES[precision] not in capabilities:
-            there = [known.value for known, word in _CAPABILITIES.items() if word in capabilities]
-            raise EngineError(
-                f"{name} cannot compute in {precision.value} here, it has {_list(there)}"
-            )
-
-
-def _settings(core: Core, device: str, parts: list[str], options: EngineOptions) -> dict[str, Any]:
-    """Settings for latency; what only some devices know goes to these alone."""
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
-    }
-    if options.cache_dir is not None:
-        options.cache_dir.mkdir(parents=True, exist_ok=True)
-        settings["CACHE_DIR"] = str(options.cache_dir)
-    own: dict[str, Any] = {_STREAMS: 1}
-    if options.threads is not None:
-        own[_THREADS] = options.threads
-    if device.partition(":")[0] not in _COMBINED:
-        return settings | _known(core, device, own)
-    each = {name: _known(core, name, own) for name in parts or core.available_devices}
-    return settings | {"DEVICE_PROPERTIES": {name: what for name, what in each.items() if what}}
-
-
-def _known(core: Core, device: str, settings: dict[str, Any]) -> dict[str, Any]:
-    supported = core.get_property(device, "SUPPORTED_PROPERTIES")
-    return {key: value for key, value in settings.items() if key in supported}
-
-
-def _precisions(compiled: Compiled) -> set[str]:
-    """Return the precisions that a compiled model says it computes in."""
-    try:
-        return {compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()}
-    except RuntimeError:
-        devices = compiled.get_property("DEVICE_PROPERTIES").values()
-    hints = (what.get("INFERENCE_PRECISION_HINT") for what in devices)
-    return {hint.get_type_name() for hint in hints if hint is not None}
-
-
 def _info(port: Port) -> TensorInfo:
     kind = port.get_element_type()
     try:
@@ -280,7 +196,3 @@ def _name(port: Port) -> str:
 def port_of(ports: Iterable[Port], name: str) -> Port:
     """Return the one of several inputs or outputs that a signature names."""
     return next(port for port in ports if _name(port) == name)
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"

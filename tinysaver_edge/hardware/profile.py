@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -105,7 +105,7 @@ class DeviceProfile:
         published: facts and their sources.
         latencies: published latencies.
         budgets: limits unless others are asked for, by the command line's names.
-        install: what to do to set it up, in order.
+        setup: what to do to set it up, in order.
         verified: what was run on it.
         path: the file.
     """
@@ -120,9 +120,26 @@ class DeviceProfile:
     published: tuple[Fact, ...]
     latencies: tuple[PublishedLatency, ...]
     budgets: Mapping[str, float]
-    install: tuple[str, ...]
+    setup: tuple[str, ...]
     verified: Verified
     path: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "kind": self.kind.value,
+            "memory_mb": self.memory_mb,
+            "power_w": self.power_w,
+            "engines": [asdict(one) for one in self.engines],
+            "published": [asdict(one) for one in self.published],
+            "latencies": [asdict(one) for one in self.latencies],
+            "budgets": dict(self.budgets),
+            "setup": list(self.setup),
+            "verified": asdict(self.verified),
+            "path": str(self.path),
+        }
 
     def latency_of(self, model: str) -> LatencySamples | None:
         """Return a model's published latency with the best engine that has one, marked as such."""
@@ -205,7 +222,7 @@ def read_profile(path: Path) -> DeviceProfile:
         published=tuple(Fact(**one.model_dump()) for one in table.published),
         latencies=tuple(PublishedLatency(**one.model_dump()) for one in table.latencies),
         budgets=MappingProxyType(budgets),
-        install=tuple(table.install),
+        setup=tuple(table.setup.steps),
         verified=Verified(verified.on_hardware, tuple(verified.ran), tuple(verified.not_run)),
         path=path,
     )

@@ -61,6 +61,12 @@ class VerifiedTable(_Strict):
     not_run: list[Text] = Field(default_factory=list)
 
 
+class SetupTable(_Strict):
+    """How to set such a device up."""
+
+    steps: list[Text] = Field(default_factory=list)
+
+
 class ProfileTable(_Strict):
     """A whole profile."""
 
@@ -74,5 +80,5 @@ class ProfileTable(_Strict):
     published: list[FactTable] = Field(default_factory=list)
     latencies: list[LatencyTable] = Field(default_factory=list)
     budgets: BudgetsTable = Field(default_factory=BudgetsTable)
-    install: list[Text] = Field(default_factory=list)
+    setup: SetupTable = Field(default_factory=SetupTable)
     verified: VerifiedTable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import MappingProxyType
 
@@ -80,12 +81,22 @@ def _told(root: Path, name: str, path: str, reason: str) -> Finding:
 
 
 def _throttling(root: Path) -> Finding:
-    """Say whether heat or a weak supply has slowed the processor down since it started."""
+    found = throttling(root)
+    if found is None:
+        return Finding.absent("throttling", "the system does not count it")
+    return Finding("throttling", found or "not since it started")
+
+
+def throttling(root: Path = ROOT) -> str | None:
+    """Say how heat or a weak supply has slowed the processor down since it started.
+
+    Returns:
+        What happened, "" where nothing did, None where the system does not count it.
+    """
     text = read(root, _PI_THROTTLED)
-    if text is not None:
+    if text is not None and re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
         bits = int(text, 16)
-        told = [meaning for bit, meaning in _PI_BITS.items() if bits >> bit & 1]
-        return Finding("throttling", ", ".join(told) or "not since it started")
+        return ", ".join(meaning for bit, meaning in _PI_BITS.items() if bits >> bit & 1)
     counts = [
         read_int(root, str(path.relative_to(root)))
         for path in (root / "sys/devices/system/cpu").glob(
@@ -94,6 +105,5 @@ def _throttling(root: Path) -> Finding:
     ]
     known = [count for count in counts if count is not None]
     if not known:
-        return Finding.absent("throttling", "the system does not count it")
-    times = max(known)
-    return Finding("throttling", f"{times} times since it started" if times else "not since start")
+        return None
+    return f"{max(known)} times since it started" if max(known) else ""

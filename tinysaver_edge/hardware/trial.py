@@ -54,7 +54,19 @@ def try_engine(engine: str, device: str, *, timeout_s: float = TIMEOUT_S) -> Tri
     if result.answer is None:
         return Trial(engine, device, False, result.why or "it said nothing")
     answer = json.loads(result.answer)
-    return Trial(engine, device, bool(answer["works"]), str(answer["detail"]))
+    works, detail = bool(answer["works"]), str(answer["detail"])
+    if not works and (cause := _cause(result.said)) is not None and cause not in detail:
+        detail = f"{cause} ({detail})"
+    return Trial(engine, device, works, detail)
+
+
+def _cause(said: str) -> str | None:
+    """Return why a library did not load, which ONNX Runtime tells to its log alone."""
+    patterns = (r"with error: (.+)", r"([^\s:]+\.so[.\d]*: cannot open shared object file.*)")
+    for pattern in patterns:
+        if match := re.search(pattern, said):
+            return shorter(match[1])
+    return None
 
 
 @dataclass(frozen=True, slots=True)

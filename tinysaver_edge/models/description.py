@@ -99,7 +99,7 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
                 return read_description(folder / name, model)
     if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
-        return description_from(_parse(text, source), model, folder=model.parent, source=source)
+        return description_from(parse_toml(text, source), model, folder=model.parent, source=source)
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
         f"{' or '.join(map(str, folders))}; write one with "
@@ -117,7 +117,9 @@ def read_description(path: Path, model: Path) -> ModelDescription:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
-    return description_from(_parse(text, str(path)), model, folder=path.parent, source=str(path))
+    return description_from(
+        parse_toml(text, str(path)), model, folder=path.parent, source=str(path)
+    )
 
 
 def description_from(
@@ -165,7 +167,12 @@ def description_from(
     )
 
 
-def _parse(text: str, source: str) -> dict[str, Any]:
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return what a TOML text holds.
+
+    Raises:
+        DescriptionError: it is no valid TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

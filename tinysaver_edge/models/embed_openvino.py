@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.openvino import model_signature, open_core, port_of, read_model
+from tinysaver_edge.models.embed_onnx import FRAME
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout
 
 Model: TypeAlias = Any  # openvino.Model
@@ -62,8 +63,8 @@ def _place(old: Operation, form: InputFormat) -> tuple[Operation, Operation, Lay
     readers = list(old.output(0).get_target_inputs())
     if form.layout is Layout.NCHW:
         axes = [axes[0], axes[2], axes[3], axes[1]]
-    frame = ops.parameter(openvino.PartialShape(axes), openvino.Type.u8, "tinysaver_frame")
-    frame.output(0).set_names({"tinysaver_frame"})
+    frame = ops.parameter(openvino.PartialShape(axes), openvino.Type.u8, FRAME)
+    frame.output(0).set_names({FRAME})
     if form.layout is Layout.NHWC:
         first = readers[0].get_node()
         if len(readers) != 1 or not _is_to_nchw(first):
@@ -76,7 +77,7 @@ def _is_to_nchw(operation: Operation) -> bool:
     if operation.get_type_name() != "Transpose":
         return False
     order = operation.input_value(1).get_node()
-    return order.get_type_name() == "Constant" and list(order.get_data()) == _TO_NCHW
+    return order.get_type_name() == "Constant" and list(order.data) == _TO_NCHW
 
 
 def _reversed(tensor: Operation, *, axis: int) -> Operation:

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinysaver_edge.engines.base import ModelSignature
-from tinysaver_edge.models.graph import Graph, Node
+from tinysaver_edge.models.graph import FORM, Graph, Node
 from tinysaver_edge.models.graph_reader import read_graph
 
-# Operations that change a tensor's form but not what its numbers mean; both formats' names.
-_FORM = frozenset(
-    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Convert"}
-)
 _QUANTIZING = frozenset({"FakeQuantize", "QuantizeLinear", "DequantizeLinear"})
 _ARITHMETIC = frozenset(
     {"Sub", "Subtract", "Mul", "Multiply", "Div", "Divide", "Add", "BatchNormalization"}
@@ -69,7 +65,7 @@ def read_facts(model: Path) -> ModelFacts:
 
 
 def _is_form(node: Node) -> bool:
-    return node.operation in _FORM or node.operation in _QUANTIZING
+    return node.operation in FORM or node.operation in _QUANTIZING
 
 
 def _scales_input(graph: Graph) -> bool:
@@ -83,14 +79,23 @@ def _scales_input(graph: Graph) -> bool:
 
 
 def _input_quantization(graph: Graph) -> Quantization | None:
+    """Read it from the operations that make real numbers of the input's integers.
+
+    OpenVINO writes what ONNX calls DequantizeLinear as a subtraction and a multiplication.
+    """
     if not _is_integer(graph.signature.input_dtype):
         return None
+    zero_point: float | None = 0.0
     for node in graph.forward():
         if node.operation == "DequantizeLinear":
             return _linear(graph, node)
         if node.operation == "FakeQuantize":
             return _fake(graph, node, integers="inputs")
-        if node.operation not in _FORM:
+        if node.operation == "Subtract":
+            zero_point = graph.scalar(node.inputs[1])
+        elif node.operation == "Multiply":
+            return _quantization(graph.scalar(node.inputs[1]), zero_point)
+        elif node.operation not in FORM:
             return None
     return None
 
@@ -103,15 +108,18 @@ def _output_quantization(graph: Graph) -> Quantization | None:
             return _linear(graph, node)
         if node.operation == "FakeQuantize":
             return _fake(graph, node, integers="outputs")
-        if node.operation not in _FORM:
+        if node.operation not in FORM:
             return None
     return None
 
 
 def _linear(graph: Graph, node: Node) -> Quantization | None:
-    scale = graph.scalar(node.inputs[1])
     zero_point = graph.scalar(node.inputs[2]) if len(node.inputs) > 2 else 0.0
-    if scale is None or zero_point is None:
+    return _quantization(graph.scalar(node.inputs[1]), zero_point)
+
+
+def _quantization(scale: float | None, zero_point: float | None) -> Quantization | None:
+    if scale is None or zero_point is None or scale <= 0:
         return None
     return Quantization(scale, round(zero_point))
 

@@ -22,6 +22,11 @@ Size = tuple[int, int]
 
 Shape = tuple[int, ...]
 
+FORM = frozenset(
+    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Convert"}
+)
+"""Operations that change a tensor's form but not what its numbers mean, in both formats' words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -84,7 +89,10 @@ class Graph:
             tensor = node.inputs[0] if node.inputs else ""
 
     def scalar(self, tensor: str) -> float | None:
-        """Return a stored tensor's value where it is a single one."""
+        """Return a tensor's value where it is stored, or made of what is, and a single one."""
+        makers = {name: node for node in self.nodes for name in node.outputs}
+        while tensor in makers and makers[tensor].operation in FORM:
+            tensor = makers[tensor].inputs[0]
         values = self.value(tensor)
         if values is None or not values.size or not np.all(values == values.flat[0]):
             return None

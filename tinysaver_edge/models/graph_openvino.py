@@ -79,4 +79,4 @@ def _shapes(operations: list[Operation]) -> dict[str, Shape]:
 
 
 def _values(operation: Operation) -> NDArray[Any]:
-    return np.asarray(operation.get_data())
+    return np.asarray(operation.data)

@@ -1,0 +1,117 @@
+"""A real bundle of tiny models with golden samples, quick to make and to run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.colours import (
+    LARGE,
+    MIDDLE,
+    NAMES,
+    OUTPUT,
+    PREPROCESS,
+    SAVER,
+    colour_folders,
+    colour_model,
+    macs,
+)
+from tinysaver_edge.artefact import Artefact, combined_sha256
+from tinysaver_edge.bundle import file_entry, write_bundle
+from tinysaver_edge.calibrate.golden import make_golden
+from tinysaver_edge.data import open_data
+from tinysaver_edge.engines.base import EngineOptions
+from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
+from tinysaver_edge.policy import Policy, StagePolicy
+from tinysaver_edge.score import Margin
+
+KINDS = {"only": LARGE, "saver": SAVER, "middle": MIDDLE, "large": LARGE}
+THRESHOLD = 0.9
+
+
+def artefact(folder: Path, name: str) -> Artefact:
+    """One of the models, its preprocessing done in numpy."""
+    path = colour_model(folder / f"{name}.onnx", KINDS[name])
+    digest = combined_sha256((path,))
+    return Artefact(
+        name=name,
+        files=(path,),
+        sha256=digest,
+        source_sha256=digest,
+        preprocess=PREPROCESS,
+        output=OUTPUT,
+        engine="onnxruntime",
+        options=EngineOptions(threads=1),
+        macs=float(macs(KINDS[name])),
+        parameters=None,
+        classes=len(NAMES),
+        labels=NAMES,
+    )
+
+
+def small_bundle(
+    target: Path, *, names: tuple[str, ...] = ("saver", "large"), golden: bool = True
+) -> Path:
+    """Write a bundle with a stage a name, which is one of `KINDS`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        artefacts = [artefact(folder, name) for name in names]
+        stages = [
+            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
+            for one in artefacts[:-1]
+        ]
+        stages.append(StagePolicy(names[-1], macs=artefacts[-1].macs))
+        files = {f"models/{one.name}.onnx": one.files[0] for one in artefacts}
+        entry = None
+        (folder / "golden").mkdir()
+        if golden:
+            with open_data(colour_folders(folder / "images", each=2)) as data:
+                entry = make_golden(
+                    Policy(tuple(stages)),
+                    artefacts,
+                    data,
+                    pool=np.arange(len(data)),
+                    seed=0,
+                    folder=folder / "golden",
+                    files=files,
+                )
+        write_bundle(target, _manifest(artefacts, stages, entry), files)
+    return target
+
+
+def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: object) -> Manifest:
+    return Manifest(
+        created_by="tests",
+        labels=list(NAMES),
+        stages=[
+            StageEntry(
+                model=ModelEntry(
+                    name=one.name,
+                    files=[file_entry(one.files[0], f"models/{one.name}.onnx")],
+                    source_sha256=one.source_sha256,
+                    engine=one.engine,
+                    precision=one.options.precision.value,
+                    preprocess=one.preprocess,
+                    output=one.output,
+                    macs=one.macs,
+                ),
+                score=None if stage.score is None else Named(name=stage.score.name),
+                threshold=stage.threshold,
+            )
+            for one, stage in zip(artefacts, stages, strict=True)
+        ],
+        method="empirical",
+        seed=0,
+        calibration=FiguresEntry(
+            samples=10,
+            accuracy_saver=0.5,
+            accuracy_large=0.5,
+            accuracy_cascade=0.5,
+            drop_points=0,
+            accept_rate=0.5,
+            cost_macs_ratio=0.6,
+        ),
+        golden=golden,
+    )

@@ -1,0 +1,133 @@
+"""Gather what a report shows from a finished calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.calibrate.calibration import Calibration
+from tinysaver_edge.calibrate.choose import Choice
+from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.proposal import Proposal
+from tinysaver_edge.calibrate.report.classes import class_rows
+from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
+from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
+from tinysaver_edge.calibrate.report.facts import ReportFacts
+from tinysaver_edge.calibrate.report.latency import latency_facts
+from tinysaver_edge.calibrate.report.origin import origin
+from tinysaver_edge.calibrate.report.pictures import Answered, pictures
+from tinysaver_edge.calibrate.report.proof import proof_facts
+from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
+from tinysaver_edge.calibrate.report.verdict import decision_sentence, single_model_better
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.policy import Policy, replay
+
+if TYPE_CHECKING:
+    from tinysaver_edge.artefact import Artefact
+
+_NO_ARTEFACTS: Mapping[str, Artefact] = MappingProxyType({})
+
+
+def build_facts(
+    *,
+    problem: Problem,
+    holdout: Problem | None,
+    result: Calibration,
+    proposals: Sequence[Proposal],
+    choice: Choice,
+    plan: Plan,
+    data: DataSource | None = None,
+    sample_index: NDArray[np.int64] | None = None,
+    label_names: Sequence[str] | None = None,
+    artefacts: Mapping[str, Artefact] = _NO_ARTEFACTS,
+    machine: str | None = None,
+    command: str | None = None,
+    created: datetime | None = None,
+) -> ReportFacts:
+    """Gather what a report shows.
+
+    Args:
+        problem: the samples that the decision rests on, those of ``result.calibration``.
+        holdout: the samples held out, or None.
+        result: the finished calibration.
+        proposals: one a candidate, in the order of ``choice.candidates``.
+        choice: what was chosen among them.
+        plan: what was asked.
+        data: the images, open, or None where there are records only.
+        sample_index: ``(n,)`` position in the data of each of the problem's samples; without it
+            no images are shown.
+        label_names: class names, or None.
+        artefacts: the models by name; empty when only records are there.
+        machine: what the latencies were measured on, in words, or None.
+        command: the command line that was given, or None.
+        created: the date to print, or None.
+
+    Raises:
+        InputError: the arguments are not of one calibration.
+    """
+    policy, outputs = result.policy, outputs_of(problem, result.policy)
+    answered = _answered(policy, outputs, problem)
+    return ReportFacts(
+        decision=decision_sentence(result),
+        agreement=bool(np.array_equal(answered.large, problem.labels)),
+        better_alone=single_model_better(problem, result),
+        result=result,
+        singles=singles_of(problem),
+        candidates=candidates_of(problem, proposals, choice),
+        unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
+        bounds=bounds_of(problem, choice.proposal.saver.name),
+        sweep=sweep_of(problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points),
+        histogram=score_histogram(policy.stages[0], outputs[0], problem.labels),
+        reliability=tuple(
+            reliability(policy.stages[place].model, outputs[place], problem.labels)
+            for place in (0, -1)
+        ),
+        classes=class_rows(
+            problem.labels,
+            large_right=answered.large == problem.labels,
+            cascade_right=answered.cascade == problem.labels,
+            escalated=answered.escalated,
+            names=label_names,
+        ),
+        latency=latency_facts(
+            choice.proposal.costs,
+            escalation_rate=float(answered.escalated.mean()),
+            asked=policy.asked[0] == 0,
+            machine=machine,
+        ),
+        pictures=()
+        if data is None or sample_index is None
+        else pictures(answered, data, sample_index, names=label_names),
+        lost=len(answered.lost()),
+        needless=len(answered.needless()),
+        proof=None if result.certificate is None else proof_facts(result.certificate),
+        origin=origin(
+            plan,
+            macs={one.name: one.macs for one in (problem.large, *problem.savers)},
+            artefacts=artefacts,
+            data=data,
+            command=command,
+            created=created,
+        ),
+    )
+
+
+def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> Answered:
+    replayed = replay(policy, outputs)
+    score = policy.stages[0].score
+    unasked = policy.asked[0] != 0
+    return Answered(
+        labels=problem.labels,
+        saver=outputs[0].predictions,
+        large=outputs[-1].predictions,
+        cascade=replayed.predictions,
+        score=np.full(len(problem.labels), np.nan) if score is None else score(outputs[0]),
+        escalated=np.ones(len(problem.labels), bool) if unasked else replayed.stage > 0,
+    )

@@ -1,0 +1,1 @@
+"""The report's charts: one file each, facts in, scalable picture out, at two widths."""

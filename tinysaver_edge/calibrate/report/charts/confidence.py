@@ -1,0 +1,115 @@
+"""Charts: scores parted by right and wrong answers, and confidence against what came true."""
+
+from __future__ import annotations
+
+from tinysaver_edge.calibrate.report import numbers
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
+from tinysaver_edge.calibrate.report.charts.svg import (
+    Panel,
+    document,
+    dot,
+    element,
+    polyline,
+    text,
+    ticks,
+)
+from tinysaver_edge.calibrate.report.confidence import Reliability, ScoreHistogram
+
+
+def score_histogram(facts: ScoreHistogram, size: Size) -> str:
+    """Draw right answers upwards and wrong ones downwards, each as shares of their own number."""
+    right, wrong = (_shares(counts) for counts in (facts.right, facts.wrong))
+    ends = (facts.edges[0], facts.edges[-1])
+    width = size.inner
+    up = Panel(LEFT, 44, width, 120, ends, (0, max(right) * 1.05 or 1.0))
+    down = Panel(LEFT, up.bottom, width, 120, ends, (-max(wrong) * 1.05 or -1.0, 0))
+    parts = [
+        up.y_axis(ticks(0, up.ys[1], 4), lambda v: numbers.percent(v, 0), title=""),
+        down.y_axis(ticks(*down.ys, 4)[:-1], lambda v: numbers.percent(abs(v), 0), title=""),
+        *_bars(right, facts, up, "bar-right"),
+        *_bars([-share for share in wrong], facts, down, "bar-wrong"),
+        up.horizontal(0, class_="axis"),
+        down.x_axis(ticks(*ends, 6), _tick, title=facts.score),
+        text((0.0, 16.0), "share of each", class_="title"),
+    ]
+    if facts.threshold is not None:
+        parts += [panel.vertical(facts.threshold, class_="mark") for panel in (up, down)]
+        words = f"accepted from {numbers.score(facts.threshold)}"
+        parts.append(_beside(words, up, facts.threshold))
+    return document(
+        size.width,
+        down.bottom + 44,
+        parts,
+        label="Scores of the saver's right and wrong answers",
+        kind=size.kind,
+    )
+
+
+def _beside(words: str, panel: Panel, value: float) -> str:
+    """Write above the threshold's line, on the side that has room."""
+    x = panel.x(value)
+    right = x < panel.left + panel.width / 2
+    return text(
+        (x + (5 if right else -5), panel.top - 6),
+        f"{words} →",
+        anchor="start" if right else "end",
+        class_="note strong",
+    )
+
+
+def _shares(counts: tuple[int, ...]) -> list[float]:
+    return [count / max(sum(counts), 1) for count in counts]
+
+
+def _bars(shares: list[float], facts: ScoreHistogram, panel: Panel, class_: str) -> list[str]:
+    bars = []
+    for share, low, high in zip(shares, facts.edges, facts.edges[1:], strict=False):
+        if share:
+            left, right = panel.x(low) + 0.5, panel.x(high) - 0.5
+            start, end = panel.y(max(share, 0)), panel.y(min(share, 0))
+            bars.append(
+                element(
+                    "rect",
+                    x=left,
+                    y=start,
+                    width=max(right - left, 0.5),
+                    height=end - start,
+                    class_=class_,
+                    title=f"{_tick(low)} to {_tick(high)}: {numbers.percent(abs(share), 1)}",
+                )
+            )
+    return bars
+
+
+def _tick(value: float) -> str:
+    return numbers.score(round(value, 6))
+
+
+def reliability(models: tuple[Reliability, ...], size: Size) -> str:
+    """Draw each model's accuracy over its confidence; the diagonal is a model that knows."""
+    side = size.inner
+    panel = Panel(LEFT, 30, side, min(side, 294), (0, 1), (0, 1))
+    steps = ticks(0, 1, 6)
+    parts = [
+        panel.y_axis(steps, lambda v: numbers.percent(v, 0), title="right"),
+        panel.x_axis(steps, lambda v: numbers.percent(v, 0), title="confidence", grid=True),
+        polyline((panel.at(0, 0), panel.at(1, 1)), class_="random"),
+    ]
+    for model, class_ in zip(models, ("chosen", "large"), strict=False):
+        total = sum(one.samples for one in model.bins)
+        places = [panel.at(one.confidence, one.accuracy) for one in model.bins]
+        parts.append(polyline(places, class_=class_))
+        for place, one in zip(places, model.bins, strict=True):
+            radius = 2.0 + 5.0 * (one.samples / total) ** 0.5
+            words = (
+                f"{model.model}: {numbers.count(one.samples)} samples of confidence "
+                f"{numbers.percent(one.confidence, 1)}, {numbers.percent(one.accuracy, 1)} right"
+            )
+            parts.append(dot(place, radius, class_=f"{class_}-point", title=words))
+    return document(
+        size.width,
+        panel.bottom + 44,
+        parts,
+        label="Share of right answers over confidence",
+        kind=size.kind,
+    )

@@ -1,0 +1,167 @@
+"""All that a report shows, as plain values that know nothing of HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tinysaver_edge.calibrate.calibration import Calibration
+from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.report.classes import ClassRow
+from tinysaver_edge.calibrate.report.confidence import Reliability, ScoreHistogram
+from tinysaver_edge.calibrate.report.curves import Bounds, Point
+from tinysaver_edge.calibrate.report.latency import LatencyFacts
+from tinysaver_edge.calibrate.report.origin import Origin
+from tinysaver_edge.calibrate.report.pictures import Picture
+from tinysaver_edge.calibrate.report.proof import ProofFacts
+
+
+class MarkKind(str, Enum):
+    """What a marked threshold is.
+
+    Attributes:
+        CHOSEN: the one in force.
+        CERTIFIED: the loosest that the certificate covers.
+        LIMIT: the loosest that the limit on the drop allows, where nothing is certified.
+        BUDGET: the strictest that the budgets allow.
+    """
+
+    CHOSEN = "chosen"
+    CERTIFIED = "certified"
+    LIMIT = "limit"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A threshold worth marking on the sweep.
+
+    Attributes:
+        kind: what it is.
+        point: what it does on the samples that the decision rests on.
+    """
+
+    kind: MarkKind
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class SingleModel:
+    """One model used alone, on every frame.
+
+    Attributes:
+        name: the model's name.
+        accuracy: share it gets right, 0..1.
+        cost: its MACs relative to the large model's.
+        is_large: whether it is the large model.
+    """
+
+    name: str
+    accuracy: float
+    cost: float
+    is_large: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFacts:
+    """One candidate, its row and its trade-off curve.
+
+    Attributes:
+        row: what the calibration says of it.
+        point: what its threshold does on the samples that the decision rests on; None where the
+            method found it no threshold.
+        curve: what its other thresholds would do; empty where it is not drawn.
+    """
+
+    row: Candidate
+    point: Point | None
+    curve: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What another limit on the drop would bring, on the same samples.
+
+    Attributes:
+        max_drop_points: the limit.
+        point: the loosest threshold that keeps it.
+    """
+
+    max_drop_points: float
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFacts:
+    """Every threshold of the chosen cascade.
+
+    Attributes:
+        score: name of the score.
+        calibration: on the samples that the decision rests on.
+        holdout: on those held out; empty without any.
+        marks: thresholds worth marking.
+        alternatives: what other limits would bring, the tightest first.
+        max_drop_points: the bound in force, or None.
+    """
+
+    score: str
+    calibration: tuple[Point, ...]
+    holdout: tuple[Point, ...]
+    marks: tuple[Mark, ...]
+    alternatives: tuple[Alternative, ...]
+    max_drop_points: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """All that a report shows.
+
+    Attributes:
+        decision: what was decided, in one sentence.
+        agreement: whether the large model's own answers stand for the truth.
+        better_alone: that a single model serves better, or None where none does.
+        result: the calibration with its figures and warnings.
+        singles: every model alone, the large one first.
+        candidates: those measured, in the order they were named.
+        unmeasured: those that were not, with the reason.
+        bounds: oracle and random line of the chosen saver.
+        sweep: every threshold of the chosen cascade.
+        histogram: the first model's scores, None where it has none.
+        reliability: of the first and of the large model.
+        classes: what each class loses, the worst first.
+        latency: measured latencies, or None.
+        pictures: images worth a look; empty without images.
+        lost: samples that only the large model has right.
+        needless: samples escalated although the first model was right.
+        proof: the certificate in words, or None.
+        origin: everything needed to reproduce.
+    """
+
+    decision: str
+    agreement: bool
+    better_alone: str | None
+    result: Calibration
+    singles: tuple[SingleModel, ...]
+    candidates: tuple[CandidateFacts, ...]
+    unmeasured: tuple[Candidate, ...]
+    bounds: Bounds
+    sweep: SweepFacts | None
+    histogram: ScoreHistogram | None
+    reliability: tuple[Reliability, ...]
+    classes: tuple[ClassRow, ...]
+    latency: LatencyFacts | None
+    pictures: tuple[Picture, ...]
+    lost: int
+    needless: int
+    proof: ProofFacts | None
+    origin: Origin
+
+    @property
+    def chosen(self) -> tuple[CandidateFacts, Point]:
+        """The candidate that was chosen, and its point."""
+        return next((c, c.point) for c in self.candidates if c.row.chosen and c.point is not None)
+
+    @property
+    def max_drop_points(self) -> float | None:
+        """The limit on the drop, None where there is none."""
+        return None if self.sweep is None else self.sweep.max_drop_points

@@ -1,0 +1,138 @@
+"""The certificate in words: what is promised, by which counts, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.calibrate.report import numbers
+
+if TYPE_CHECKING:
+    from tinysaver_edge.certificate import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFacts:
+    """A certificate as a report states it.
+
+    Attributes:
+        statement: the promise in one line.
+        max_drop_points: the bound.
+        confidence: with which it holds, 0..1.
+        threshold: the loosest certified one.
+        sentences: how it was proved, in words.
+        counts: (what, how many) of all that enters the proof.
+    """
+
+    statement: str
+    max_drop_points: float
+    confidence: float
+    threshold: float
+    sentences: tuple[str, ...]
+    counts: tuple[tuple[str, str], ...]
+
+
+def proof_facts(certificate: Certificate) -> ProofFacts:
+    """Put a certificate into words."""
+    return ProofFacts(
+        statement=certificate.statement,
+        max_drop_points=certificate.max_drop_points,
+        confidence=certificate.confidence,
+        threshold=certificate.threshold,
+        sentences=(
+            _unit(certificate),
+            _counted(certificate),
+            _walked(certificate),
+            _risk(certificate),
+        ),
+        counts=_counts(certificate),
+    )
+
+
+def _unit(certificate: Certificate) -> str:
+    samples = numbers.count(certificate.samples)
+    if certificate.evidence.from_consistency:
+        groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
+        return (
+            f"It rests on {samples} samples{groups} without labels, the large model being the "
+            f"reference: an answer that loses accuracy must differ from the large model's, so a "
+            f"bound on differing answers bounds the drop as well, with room to spare."
+        )
+    if certificate.groups:
+        return (
+            f"It rests on {samples} labelled samples in {numbers.count(certificate.groups)} "
+            f"groups; samples of one group are not independent, so each group counts once, by its "
+            f"mean loss."
+        )
+    return f"It rests on {samples} labelled samples that served for no other choice."
+
+
+def _counted(certificate: Certificate) -> str:
+    at = f"At the certified threshold {numbers.score(certificate.threshold)}"
+    if certificate.evidence.from_consistency:
+        return f"{at} {numbers.count(certificate.lost)} answers differ from the large model's."
+    return (
+        f"{at} only the large model was right on {numbers.count(certificate.lost)} samples, only "
+        f"the cascade on {numbers.count(certificate.gained)}, both or neither on "
+        f"{numbers.count(certificate.same)}: a net loss of "
+        f"{numbers.count(certificate.lost - certificate.gained)}."
+    )
+
+
+def _walked(certificate: Certificate) -> str:
+    if certificate.grid_size == 1:
+        return "The threshold was fixed before the answers of these samples were looked at."
+    walked = (
+        f"{numbers.count(certificate.grid_size)} thresholds were fixed before these samples were "
+        f"looked at and tested from strict to loose; "
+    )
+    passed = numbers.count(len(certificate.steps))
+    if certificate.failed is None:
+        return f"{walked}{passed} passed down to the one in use."
+    return (
+        f"{walked}{passed} passed, and the walk stopped at the first that did not "
+        f"({numbers.score(certificate.failed.threshold)})."
+    )
+
+
+def _risk(certificate: Certificate) -> str:
+    risk = f"The risk of {certificate.risk:g} that the statement is wrong"
+    shared = certificate.candidates
+    shares = f" is shared by {shared} candidates" if shared > 1 else " is all this one candidate's"
+    return (
+        f"{risk}{shares}; the test at the certified threshold gives p = "
+        f"{certificate.p_value:.3g}, at most the {certificate.risk_share:.3g} allowed."
+    )
+
+
+def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
+    consistency = certificate.evidence.from_consistency
+    last = certificate.steps[-1]
+    rows = [
+        ("evidence", certificate.evidence.value),
+        ("bound on the drop ε", numbers.points(certificate.max_drop_points)),
+        ("confidence 1 − δ", numbers.percent(certificate.confidence, 1)),
+        ("samples n", numbers.count(certificate.samples)),
+        ("accepted", numbers.count(last.accepted)),
+        ("differing answers" if consistency else "lost, D = 1", numbers.count(certificate.lost)),
+    ]
+    if not consistency:
+        rows.append(("gained, D = −1", numbers.count(certificate.gained)))
+        rows.append(("the same, D = 0", numbers.count(certificate.same)))
+    if certificate.groups:
+        rows.append(("groups", numbers.count(certificate.groups)))
+    rows += [
+        ("candidates J", numbers.count(certificate.candidates)),
+        ("p-value", f"{certificate.p_value:.3g}"),
+        ("allowed, δ ÷ J", f"{certificate.risk_share:.3g}"),
+        ("thresholds passed", f"{len(certificate.steps)} of {certificate.grid_size}"),
+        ("certified threshold", numbers.score(certificate.threshold)),
+    ]
+    if certificate.failed is not None:
+        failed = certificate.failed
+        what = str(failed.lost) if consistency else f"{failed.lost}, {failed.gained}"
+        rows.append(("first to fail, threshold", numbers.score(failed.threshold)))
+        rows.append(
+            ("first to fail, differing" if consistency else "first to fail, lost, gained", what)
+        )
+    return tuple(rows)

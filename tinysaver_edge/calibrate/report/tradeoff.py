@@ -1,0 +1,126 @@
+"""Accuracy against cost, gathered: every candidate, every single model, the chosen one's sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from tinysaver_edge.calibrate.calibration import Calibration
+from tinysaver_edge.calibrate.choose import Candidate, Choice
+from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.proposal import Proposal
+from tinysaver_edge.calibrate.report.curves import Curve, outputs_of, trace, two_stage_policy
+from tinysaver_edge.calibrate.report.facts import (
+    Alternative,
+    CandidateFacts,
+    Mark,
+    MarkKind,
+    SingleModel,
+    SweepFacts,
+)
+
+CURVE_POINTS = 64
+SWEEP_POINTS = 160
+
+OTHER_LIMITS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Drops in points whose cost is told beside the chosen one's."""
+
+MOST_CURVES = 24
+"""Candidates drawn as a curve besides the chosen one: the cheapest that keep the limits."""
+
+
+def singles_of(problem: Problem) -> tuple[SingleModel, ...]:
+    """Return every model alone, the large one first."""
+    return tuple(
+        SingleModel(
+            name=one.name,
+            accuracy=float((one.outputs.predictions == problem.labels).mean()),
+            cost=one.macs / problem.large.macs,
+            is_large=one is problem.large,
+        )
+        for one in (problem.large, *problem.savers)
+    )
+
+
+def candidates_of(
+    problem: Problem, proposals: Sequence[Proposal], choice: Choice
+) -> tuple[CandidateFacts, ...]:
+    """Return every candidate with its trade-off on the problem's samples."""
+    drawn = _drawn(choice.candidates)
+    found = []
+    for place, (proposal, row) in enumerate(zip(proposals, choice.candidates, strict=True)):
+        curve = _candidate_curve(problem, proposal, row)
+        points = curve.thinned(CURVE_POINTS) if place in drawn else ()
+        point = None if row.accept_rate is None else curve.at(row.threshold)
+        found.append(CandidateFacts(row, point, points))
+    return tuple(found)
+
+
+def rank_of(row: Candidate) -> tuple[bool, bool, float]:
+    """Return what orders candidates: the chosen one, those that keep the limits, the cheapest."""
+    cost = math.inf if row.cost_macs_ratio is None else row.cost_macs_ratio
+    return not row.chosen, not row.feasible, cost
+
+
+def _drawn(rows: Sequence[Candidate]) -> frozenset[int]:
+    """Return the places of the candidates whose curves are drawn."""
+    ranked = sorted(
+        range(len(rows)),
+        key=lambda i: rank_of(rows[i]),
+    )
+    return frozenset(ranked[: MOST_CURVES + 1])
+
+
+def _candidate_curve(problem: Problem, proposal: Proposal, row: Candidate) -> Curve:
+    policy = two_stage_policy(proposal, problem.large, row.threshold)
+    return trace(policy, outputs_of(problem, policy), problem.labels)
+
+
+def sweep_of(
+    problem: Problem,
+    holdout: Problem | None,
+    result: Calibration,
+    *,
+    max_drop_points: float | None,
+) -> SweepFacts | None:
+    """Return every threshold of the chosen cascade, None where its first model has no score."""
+    policy = result.policy
+    first = policy.stages[0]
+    if first.score is None:
+        return None
+    curve = trace(policy, outputs_of(problem, policy), problem.labels)
+    held: Curve | None = None
+    if holdout is not None:
+        held = trace(policy, outputs_of(holdout, policy), holdout.labels)
+    return SweepFacts(
+        score=first.score.name,
+        calibration=curve.thinned(SWEEP_POINTS),
+        holdout=() if held is None else held.thinned(SWEEP_POINTS),
+        marks=tuple(Mark(kind, curve.at(threshold)) for kind, threshold in _marked(result)),
+        alternatives=tuple(_alternatives(curve)),
+        max_drop_points=max_drop_points,
+    )
+
+
+def _marked(result: Calibration) -> Iterator[tuple[MarkKind, float]]:
+    """Yield the thresholds worth marking."""
+    loosest, strictest = result.interval
+    chosen = result.policy.stages[0].threshold
+    if chosen is not None:
+        yield MarkKind.CHOSEN, chosen
+    if result.certificate is not None:
+        yield MarkKind.CERTIFIED, result.certificate.threshold if loosest is None else loosest
+    elif loosest is not None:
+        yield MarkKind.LIMIT, loosest
+    if strictest is not None:
+        yield MarkKind.BUDGET, strictest
+
+
+def _alternatives(curve: Curve) -> Iterator[Alternative]:
+    """Yield what other limits would bring, until the first with which everything is accepted."""
+    for limit in OTHER_LIMITS:
+        threshold = curve.loosest(curve.drop_points <= limit + 1e-9)
+        if threshold is not None:
+            yield Alternative(limit, curve.at(threshold))
+        if threshold == curve.thresholds[-1]:
+            return

@@ -1,0 +1,133 @@
+"""Write a report: facts into the page, the page into one file that needs nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge.calibrate.report import numbers
+from tinysaver_edge.calibrate.report.charts.classes import escalations, skyline
+from tinysaver_edge.calibrate.report.charts.confidence import reliability, score_histogram
+from tinysaver_edge.calibrate.report.charts.latency import latency
+from tinysaver_edge.calibrate.report.charts.size import NARROW, WIDE, Size
+from tinysaver_edge.calibrate.report.charts.sweep import sweep
+from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
+from tinysaver_edge.calibrate.report.facts import ReportFacts
+from tinysaver_edge.calibrate.report.tradeoff import rank_of
+from tinysaver_edge.files import write_text
+
+MOST_CANDIDATES = 100
+"""Rows of the candidates' table."""
+
+TABLE_CLASSES = 24
+"""Up to this many classes all stand in one table."""
+
+WORST_CLASSES = 12
+
+_FILTERS: Mapping[str, Callable[..., str]] = {
+    name: getattr(numbers, name)
+    for name in (
+        "percent",
+        "points",
+        "short_points",
+        "ratio",
+        "score",
+        "about",
+        "count",
+        "macs",
+        "milliseconds",
+    )
+}
+
+
+def write_report(facts: ReportFacts, path: Path) -> None:
+    """Write a report as one HTML file; it loads nothing and asks nobody.
+
+    Args:
+        facts: what it shows.
+        path: of the file; its folder is made where it is missing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_text(path, render(facts))
+
+
+def render(facts: ReportFacts) -> str:
+    """Return the page."""
+    from jinja2 import Environment, StrictUndefined
+
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page.filters.update(_FILTERS)
+    source = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
+    return page.from_string(source).render(_values(facts)) + "\n"
+
+
+def _values(facts: ReportFacts) -> dict[str, Any]:
+    rows = facts.classes
+    kinds = [one.kind.value for one in facts.pictures]
+    best_first = sorted(
+        facts.candidates,
+        key=lambda one: rank_of(one.row),
+    )
+    return {
+        "facts": facts,
+        "result": facts.result,
+        "title": " → ".join(stage.model for stage in facts.result.policy.stages),
+        "command": _options(facts.origin.command or ""),
+        "both": _drawer(facts),
+        "meter": _meter,
+        "limit": bool(facts.max_drop_points),
+        "marked": [] if facts.sweep is None else [mark.kind.value for mark in facts.sweep.marks],
+        "shown_candidates": best_first[:MOST_CANDIDATES],
+        "many_classes": len(rows) > TABLE_CLASSES,
+        "worst": rows[:WORST_CLASSES],
+        "timed": any(one.row.mean_latency_ms is not None for one in facts.candidates),
+        "most_escalated": sorted(rows, key=lambda row: -row.escalation_rate)[:WORST_CLASSES],
+        "class_scale": max([abs(row.drop_points) for row in rows] + [1.0]),
+        "losing": sum(row.lost > 0 for row in rows),
+        "gaining": sum(row.lost < 0 for row in rows),
+        "typical": round(statistics.median(row.samples for row in rows)),
+        "lost_pictures": kinds.count("lost"),
+        "needless_pictures": kinds.count("needless"),
+    }
+
+
+def _drawer(facts: ReportFacts) -> Callable[[str], str]:
+    """Return what the template calls to draw a chart at both widths."""
+    from markupsafe import Markup
+
+    charts: dict[str, Callable[[Size], str]] = {
+        "tradeoff": lambda size: tradeoff(facts, size),
+        "tradeoff_close": lambda size: tradeoff_close(facts, size),
+        "reliability": lambda size: reliability(facts.reliability, size),
+        "escalations": lambda size: escalations(facts.classes, size),
+        "skyline": lambda size: skyline(facts.classes, size),
+    }
+    if (swept := facts.sweep) is not None:
+        charts["sweep"] = lambda size: sweep(swept, size)
+    if (histogram := facts.histogram) is not None:
+        charts["histogram"] = lambda size: score_histogram(histogram, size)
+    if (timed := facts.latency) is not None:
+        charts["latency"] = lambda size: latency(timed, size)
+
+    def both(name: str) -> str:
+        # The charts escape every word they are given themselves.
+        return Markup("".join(charts[name](size) for size in (WIDE, NARROW)))
+
+    return both
+
+
+def _options(command: str) -> list[str]:
+    """Part a command line before its options, so that none is broken across two lines."""
+    first, *options = command.split(" --")
+    return [first, *(f"--{option}" for option in options)]
+
+
+def _meter(value: float, full: float) -> int:
+    """Return how far a bar is filled, in whole percent."""
+    return round(100 * min(value / full, 1.0))

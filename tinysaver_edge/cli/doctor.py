@@ -1,0 +1,41 @@
+"""`tinysaver-edge doctor`: what is broken here, and the command that mends it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.hardware.doctor import State, examine
+
+_MARKS = {State.OK: "ok", State.NOTE: "-", State.BROKEN: "BROKEN"}
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Find what is broken here, and the command that mends it.
+
+    Looks at Python and its packages, at OpenCV, at every engine and every device that it lists, at
+    drivers, cameras and folders. Exits with 2 when something is broken.
+    """
+    diagnosis = examine()
+    terminal.show_table(
+        "doctor",
+        ("check", "result", "detail"),
+        [(check.name, _MARKS[check.state], check.detail) for check in diagnosis.checks],
+    )
+    to_mend = [check for check in diagnosis.checks if check.mend]
+    if to_mend:
+        terminal.say("")
+    for check in sorted(to_mend, key=lambda one: one.state is not State.BROKEN):
+        what = "mend" if check.state is State.BROKEN else "could be had"
+        terminal.say(f"{what}: {check.name}\n    {check.mend}")
+    count = len(diagnosis.broken)
+    terminal.say(f"\n{count} broken" if count else "\nnothing is broken")
+    if as_json:
+        terminal.show_json(diagnosis.to_dict())
+    if not diagnosis.healthy:
+        sys.exit(2)

@@ -1,0 +1,116 @@
+"""`tinysaver-edge models`: describe and profile model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.files import write_text
+from tinysaver_edge.models.describe import Answers
+from tinysaver_edge.models.describe import describe as describe_model
+from tinysaver_edge.models.description import parse_toml
+from tinysaver_edge.models.description_schema import unfilled
+from tinysaver_edge.models.profile import ModelProfile
+from tinysaver_edge.models.profile import profile as profile_model
+from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
+
+
+@click.group()
+def models() -> None:
+    """Describe and profile model files."""
+
+
+@models.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write instead of stdout.")
+@click.option("--force", is_flag=True, help="Write over a description that is there already.")
+@click.option(
+    "--color",
+    type=click.Choice([one.value for one in ColorOrder], case_sensitive=False),
+    help="Order of the channels that the model expects.",
+)
+@click.option(
+    "--scale", help="imagenet, half (-1..1), unit (0..1), raw (0..255), quantized, or a TOML table."
+)
+@click.option("--labels", help="File of class names, beside the model or the description.")
+@click.option("--resize", type=click.Choice([one.value for one in ResizePolicy]))
+@click.option("--crop-ratio", type=click.FloatRange(0, 1, min_open=True))
+def describe(
+    model: Path,
+    out: Path | None,
+    force: bool,
+    color: str | None,
+    scale: str | None,
+    labels: str | None,
+    resize: str | None,
+    crop_ratio: float | None,
+) -> None:
+    """Write what a model's file tells, with "?" where only you know.
+
+    \b
+        tinysaver-edge models describe resnet56.onnx --out resnet56.toml
+        tinysaver-edge models describe resnet56.onnx --color RGB --scale imagenet
+    """
+    if out is not None and out.exists() and not force:
+        raise InputError(f"{out} is there already: choose another name, or give --force")
+    answers = Answers(
+        color=ColorOrder(color) if color else None,
+        scale=scale,
+        labels=labels,
+        resize=ResizePolicy(resize) if resize else None,
+        crop_ratio=crop_ratio,
+    )
+    text = describe_model(model, answers)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        terminal.say(f"wrote {out}")
+    if still_open := unfilled(parse_toml(text, str(model))):
+        terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
+
+
+@models.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    nargs=2,
+    metavar="HEIGHT WIDTH",
+    help="Size of the picture, where the file leaves it open.",
+)
+@json_option
+def profile(model: Path, size: tuple[int, int] | None, as_json: bool) -> None:
+    """Count a model's multiply-accumulates, parameters and bytes.
+
+    \b
+        tinysaver-edge models profile resnet56.onnx
+        tinysaver-edge models profile any-size.onnx --size 224 224 --json
+    """
+    found = profile_model(model, size)
+    if found.cost.uncounted:
+        terminal.warn([f"not counted: {', '.join(found.cost.uncounted)}"])
+    terminal.show_table(str(model), ("what", "value"), _rows(found))
+    if as_json:
+        terminal.show_json(found.to_dict())
+
+
+def _rows(found: ModelProfile) -> list[tuple[str, str]]:
+    cost, signature = found.cost, found.signature
+    return [
+        ("multiply-accumulates (MACs)", terminal.macs(cost.macs)),
+        ("FLOPs (2 x MACs)", f"{cost.flops:,}"),
+        ("parameters", f"{cost.parameters:,}"),
+        ("size of the parameters", f"{cost.parameter_bytes / 1e6:.2f} MB"),
+        ("size of the files", f"{found.size_bytes / 1e6:.2f} MB"),
+        ("input", _tensor(signature.input_name, signature.input_dtype, signature.input_shape)),
+        ("output", _tensor(signature.output_name, signature.output_dtype, signature.output_shape)),
+    ]
+
+
+def _tensor(name: str, dtype: str, shape: tuple[int | None, ...]) -> str:
+    return f"{name} {dtype} ({', '.join('n' if one is None else str(one) for one in shape)})"

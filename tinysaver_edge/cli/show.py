@@ -1,0 +1,106 @@
+"""How calibrations and figures are shown to people: tables and sentences on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinysaver_edge.calibrate import Calibration
+from tinysaver_edge.calibrate.comparison import MethodRow
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.evaluation import Figures
+
+
+def show_calibration(result: Calibration) -> None:
+    """Write the candidates, the figures and the choice."""
+    timed = any(row.mean_latency_ms is not None for row in result.candidates)
+    columns = ["saver", "κ", "accuracy", "threshold", "accepted", "drop", "cost"]
+    terminal.show_table(
+        "Candidates",
+        [*columns, *(["latency"] if timed else []), "why"],
+        [
+            (
+                row.saver,
+                terminal.ratio(row.kappa),
+                terminal.percent(row.accuracy_saver),
+                terminal.score(row.threshold),
+                terminal.percent(row.accept_rate),
+                terminal.points(row.drop_points),
+                terminal.ratio(row.cost_macs_ratio),
+                *([terminal.milliseconds(row.mean_latency_ms)] if timed else []),
+                row.why,
+            )
+            for row in result.candidates
+        ],
+    )
+    sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
+    show_figures([(name, figures) for name, figures in sets if figures is not None])
+    if result.methods:
+        _show_methods(result.methods)
+    _show_choice(result)
+
+
+def _show_choice(result: Calibration) -> None:
+    """Say in words what was chosen and what is promised."""
+    stage, large = result.policy.stages[0], result.policy.stages[-1]
+    after = large.model if result.policy.fusion is None else f"{large.model}, fused with it,"
+    if stage.threshold is not None and stage.score is not None:
+        terminal.say(
+            f"{stage.model} answers where its {stage.score.name} is at least "
+            f"{terminal.score(stage.threshold)}, else {after} does "
+            f"(method: {result.method.value})"
+        )
+    if result.certificate is not None:
+        terminal.say(f"certificate: {result.certificate.statement}")
+    certified, budget = result.interval
+    if certified is not None and budget is not None:
+        terminal.say(
+            f"thresholds that keep every limit: {terminal.score(certified)} (drop) "
+            f"to {terminal.score(budget)} (budget)"
+        )
+    if result.bundle is not None:
+        terminal.say(f"bundle: {result.bundle}")
+    if result.report is not None:
+        terminal.say(f"report: {result.report}")
+
+
+def _show_methods(rows: Sequence[MethodRow]) -> None:
+    """Write what every method would have chosen."""
+    terminal.show_table(
+        "Methods on the same samples",
+        ("method", "saver", "threshold", "cost", "drop", "hold-out drop", "why"),
+        [_method_row(row) for row in rows],
+    )
+
+
+def _method_row(row: MethodRow) -> tuple[str, ...]:
+    here, there = row.calibration, row.holdout
+    return (
+        row.method.value,
+        row.saver or "none",
+        terminal.score(row.threshold),
+        terminal.ratio(None if here is None else here.cost_macs_ratio),
+        terminal.points(None if here is None else here.drop_points),
+        terminal.points(None if there is None else there.drop_points),
+        row.why or f"promise: {row.promise}",
+    )
+
+
+def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
+    """Write the seven figures of one or more sets of samples."""
+    terminal.show_table(
+        "The cascade",
+        ("samples", "number", "saver alone", "large alone", "cascade", "drop", "accepted", "cost"),
+        [
+            (
+                name,
+                str(figures.samples),
+                terminal.percent(figures.accuracy_saver),
+                terminal.percent(figures.accuracy_large),
+                terminal.percent(figures.accuracy_cascade),
+                terminal.points(figures.drop_points),
+                terminal.percent(figures.accept_rate),
+                terminal.ratio(figures.cost_macs_ratio),
+            )
+            for name, figures in sets
+        ],
+    )

@@ -1,0 +1,57 @@
+"""Check: one thing that can make an installation fail, how it stands, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+
+class State(str, Enum):
+    """How one thing stands.
+
+    Attributes:
+        OK: it is as it should be.
+        NOTE: nothing fails, but something could be had that is not there.
+        BROKEN: something fails, or will.
+    """
+
+    OK = "ok"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what it is.
+        state: how it stands.
+        detail: what was found.
+        mend: the command that mends it, or "" where there is nothing to mend.
+    """
+
+    name: str
+    state: State
+    detail: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {**asdict(self), "state": self.state.value}
+
+
+def ok(name: str, detail: str) -> Check:
+    """Return a check of something that is as it should be."""
+    return Check(name, State.OK, detail)
+
+
+def note(name: str, detail: str, mend: str = "") -> Check:
+    """Return a check of something that could be had and is not there."""
+    return Check(name, State.NOTE, detail, mend)
+
+
+def broken(name: str, detail: str, mend: str) -> Check:
+    """Return a check of something that fails, or will."""
+    return Check(name, State.BROKEN, detail, mend)

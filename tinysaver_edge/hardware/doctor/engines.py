@@ -1,0 +1,105 @@
+"""Engines and OpenCV: can they be imported, and does what they list really run?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
+from tinysaver_edge.hardware.doctor.remedies import NO_GPU, TENSORRT, remedy
+from tinysaver_edge.hardware.engines import EngineDevice, Engines
+from tinysaver_edge.hardware.inventory import TIMEOUT_S
+from tinysaver_edge.hardware.jetson import Jetson
+from tinysaver_edge.hardware.trial import Apart, run_apart
+
+_TENSORRT = "TensorrtExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+def import_module(module: str) -> Apart:
+    """Import a module in a process of its own; the answer is its version."""
+    program = f"import {module}; print(getattr({module}, '__version__', 'no version'))"
+    return run_apart([sys.executable, "-c", program], timeout_s=TIMEOUT_S)
+
+
+def opencv_check(
+    *,
+    installed: bool | None = None,
+    importing: Callable[[str], Apart] = import_module,
+) -> Check:
+    """Check that OpenCV is there and loads: every frame is resized with it.
+
+    Args:
+        installed: whether there is such a module; by default looked up.
+        importing: imports it; by default in a process of its own.
+    """
+    name = "OpenCV"
+    if not (find_spec("cv2") is not None if installed is None else installed):
+        return broken(name, "not installed: frames cannot be resized", "pip install opencv-python")
+    result = importing("cv2")
+    if result.answer is not None:
+        return ok(name, result.answer)
+    mend = remedy(f"{result.said} {result.why}") or "pip install --force-reinstall opencv-python"
+    if "libgl1" in mend or "libx" in mend:
+        mend += ", or on a machine without a screen: pip install opencv-python-headless instead"
+    return broken(name, f"cannot be imported: {result.why}", mend)
+
+
+def engine_checks(engines: Engines) -> list[Check]:
+    """Check every engine's package, and that there is one that runs at all."""
+    checks: list[Check] = []
+    for inventory in engines.inventories:
+        if inventory.version is not None:
+            checks.append(ok(inventory.engine, inventory.version))
+        elif (inventory.why or "").startswith("not installed"):
+            mend = f"pip install 'tinysaver-edge[{inventory.engine}]'"
+            checks.append(note(inventory.engine, "not installed", mend))
+        else:
+            why = inventory.why or "it did not say why"
+            mend = remedy(why) or f"pip install --force-reinstall {inventory.engine}"
+            checks.append(broken(inventory.engine, f"cannot be imported: {why}", mend))
+    if not engines.working and not engines.others:
+        mend = "pip install 'tinysaver-edge[cpu]'"
+        checks.append(broken("engines", "there is none that runs a model", mend))
+    return checks
+
+
+def device_checks(
+    engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
+) -> list[Check]:
+    """Check that every device that an engine lists runs a model.
+
+    Args:
+        engines: what was found of them.
+        jetson: what runs on the Jetson, where this is one.
+        has_nvidia: whether an NVIDIA GPU can be expected to work.
+    """
+    checks = [_device(one, engines.working, has_nvidia=has_nvidia) for one in engines.devices]
+    providers = {one.listed.device for one in engines.devices if one.engine == "onnxruntime"}
+    if jetson is not None and providers and _CUDA not in providers:
+        checks.append(
+            note(
+                "onnxruntime on this Jetson",
+                "its build has no CUDAExecutionProvider: models run on the processor only",
+                "pip uninstall -y onnxruntime && pip install onnxruntime-gpu "
+                "--index-url https://pypi.jetson-ai-lab.io/jp6/cu126",
+            )
+        )
+    return checks
+
+
+def _device(one: EngineDevice, working: Sequence[EngineDevice], *, has_nvidia: bool) -> Check:
+    name = f"{one.engine}, {one.listed.device}"
+    if one.trial.works:
+        return ok(name, "runs a model")
+    detail = f"is listed but does not run: {one.trial.detail}"
+    mend = remedy(one.trial.detail)
+    if one.listed.device in (_CUDA, _TENSORRT) and not has_nvidia:
+        return broken(name, f"{detail}; no NVIDIA driver is loaded", NO_GPU)
+    if one.listed.device == _TENSORRT:
+        # Every GPU build lists TensorRT; nothing fails without it unless it is asked for.
+        if any(other.listed.device == _CUDA for other in working):
+            return note(name, detail, mend or TENSORRT)
+        mend = mend or "mend CUDAExecutionProvider first"
+    return broken(name, detail, mend or "tinysaver-edge devices probe tells more")

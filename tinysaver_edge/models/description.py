@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
-from tinysaver_edge.engines.onnx_file import read_metadata
 from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.description_schema import (
     DescriptionTable,
@@ -23,12 +22,13 @@ from tinysaver_edge.models.description_schema import (
 )
 from tinysaver_edge.models.facts import ModelFacts, read_facts
 from tinysaver_edge.models.labels import read_labels
+from tinysaver_edge.models.metadata import read_metadata
 from tinysaver_edge.models.scale import to_affine
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
 
 METADATA_KEY = "tinysaver_edge.description"
-"""Key of an .onnx file's metadata that holds a description, as the text of its TOML."""
+"""Key of a file's metadata that holds a description, as the text of its TOML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
         for name in (f"{model.name}.toml", f"{model.stem}.toml"):
             if (folder / name).is_file():
                 return read_description(folder / name, model)
-    if model.suffix == ".onnx" and (text := read_metadata(model).get(METADATA_KEY)) is not None:
+    if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
         return description_from(
             parse_toml(text, source), model, folder=model.parent, source=source, confined=True
@@ -147,7 +147,8 @@ def description_from(
         checked = DescriptionTable.model_validate(dict(table))
     except ValidationError as error:
         raise DescriptionError(f"{source}: {complaint(error)}") from error
-    facts = read_facts(model) if _needs_facts(checked) else None
+    looked_into = _needs_facts(checked) and model.suffix != ".safetensors"
+    facts = read_facts(model) if looked_into else None
     try:
         preprocess = _preprocess(checked.input, facts)
     except InputError as error:

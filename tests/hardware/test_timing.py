@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,34 +21,28 @@ from tinysaver_edge.hardware.benchmark import (
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import get_score
 from tinysaver_edge.stage import Stage
+from tinysaver_edge.testing import FakeClock
 
 
-class HandClock:
-    """A clock that stands still until something is run."""
+class Work:
+    """Runs that take what the clock is told, one after the other."""
 
-    def __init__(self) -> None:
-        self.now = 100.0
+    def __init__(self, clock: FakeClock, seconds: Iterable[float]) -> None:
         self.runs = 0
+        self._clock = clock
+        self._left = iter(seconds)
 
-    def __call__(self) -> float:
-        return self.now
-
-    def lasting(self, seconds: Iterable[float]) -> Callable[[], None]:
-        left = iter(seconds)
-
-        def run() -> None:
-            self.now += next(left)
-            self.runs += 1
-
-        return run
+    def __call__(self) -> None:
+        self._clock.advance(next(self._left))
+        self.runs += 1
 
 
 def test_warm_up_does_not_count_and_the_order_is_kept() -> None:
-    clock = HandClock()
-    run = clock.lasting([9, 8, 0.003, 0.001, 0.002])
+    clock = FakeClock(100.0)
+    run = Work(clock, [9, 8, 0.003, 0.001, 0.002])
     found = measure(run, clock=clock, warm_up=2, min_runs=3, min_seconds=0, max_seconds=60)
     assert found.samples_ms == pytest.approx([3, 1, 2])
-    assert clock.runs == 5
+    assert run.runs == 5
 
 
 @pytest.mark.parametrize(
@@ -65,9 +59,9 @@ def test_warm_up_does_not_count_and_the_order_is_kept() -> None:
          "a slow run warms up once", "warm-up takes half the time at most"],
 )  # fmt: skip
 def test_how_often_it_runs(duration_s: float, effort: Effort, counted: int) -> None:
-    clock = HandClock()
+    clock = FakeClock(100.0)
     found = measure(
-        clock.lasting(itertools.repeat(duration_s)),
+        Work(clock, itertools.repeat(duration_s)),
         clock=clock,
         warm_up=effort.warm_up,
         min_runs=effort.min_runs,
@@ -79,10 +73,10 @@ def test_how_often_it_runs(duration_s: float, effort: Effort, counted: int) -> N
 
 
 def test_warm_up_is_cut_short_when_half_the_time_is_gone() -> None:
-    clock = HandClock()
-    run = clock.lasting(itertools.repeat(0.25))
+    clock = FakeClock(100.0)
+    run = Work(clock, itertools.repeat(0.25))
     measure(run, clock=clock, warm_up=100, min_runs=2, min_seconds=0, max_seconds=4)
-    assert clock.runs == 8 + 2
+    assert run.runs == 8 + 2
 
 
 @pytest.mark.parametrize(

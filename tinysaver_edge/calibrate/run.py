@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -148,7 +150,7 @@ def _report_facts(
         sample_index=decided.sample_index,
         label_names=gathered.label_names,
         artefacts=gathered.artefacts,
-        machine="the machine it ran on",
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         command=command,
         created=created,
     )

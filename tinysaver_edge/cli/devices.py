@@ -10,7 +10,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.files import write_text
-from tinysaver_edge.hardware.draft import draft_profile
+from tinysaver_edge.hardware.draft import check_device_name, draft_profile
 from tinysaver_edge.hardware.probe import probe as look
 from tinysaver_edge.hardware.profile import (
     DeviceProfile,
@@ -96,6 +96,7 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def new(name: str, out: Path | None, force: bool) -> None:
     """Write a profile of this device, to be completed."""
+    check_device_name(name)
     target = user_devices_dir() / f"{name}.toml" if out is None else out
     if target.exists() and not force:
         raise InputError(f"{target}: is there already; --force writes over it")

@@ -20,10 +20,7 @@ def draft_profile(name: str, probe: Probe) -> str:
     Raises:
         InputError: the name cannot be one, or no engine runs here.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise InputError(
-            f"device name {name!r}: small letters, digits, dots, dashes and underscores only"
-        )
+    check_device_name(name)
     working = sorted(probe.engines.working, key=_rank)
     if not working:
         raise InputError(
@@ -53,6 +50,18 @@ def draft_profile(name: str, probe: Probe) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that cannot be a profile's.
+
+    Raises:
+        InputError: it holds something else than small letters, digits, dots and dashes.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise InputError(
+            f"device name {name!r}: small letters, digits, dots, dashes and underscores only"
+        )
 
 
 def _rank(one: EngineDevice) -> tuple[bool, str, str]:

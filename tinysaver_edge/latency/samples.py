@@ -126,6 +126,15 @@ class LatencySamples:
             sums.reshape(-1), LatencySource.MEASURED if measured else LatencySource.PUBLISHED
         )
 
+    def thinned(self, count: int) -> LatencySamples:
+        """Return at most so many samples, ascending: means of equal parts of the sorted ones.
+
+        The mean stays what it is, and so do the quantiles, but for the last few samples.
+        """
+        if len(self) <= count:
+            return self
+        return LatencySamples(_at_most(self.samples_ms, count), self.source)
+
     def summary(self) -> dict[str, Any]:
         """Return mean and quantiles as plain values for JSON, without the samples."""
         return {

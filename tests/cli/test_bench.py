@@ -1,0 +1,64 @@
+"""The command `bench`, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_devices import run
+from tests.hardware.test_bench import described
+from tests.small_bundle import small_bundle
+
+QUICKLY = ("--runs", "5", "--seconds", "0.05")
+
+
+def test_a_bundles_report_lies_beside_it(tmp_path: Path) -> None:
+    small_bundle(tmp_path / "bundle")
+    done = run(tmp_path, "bench", str(tmp_path / "bundle"), *QUICKLY, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert json.loads((tmp_path / "bundle.bench.json").read_text()) == report
+    assert [one["name"] for one in report["stages"]] == ["saver", "large"]
+    assert report["end_to_end"]["total"]["runs"] >= 5
+    for line in ("saver: inference", "cascade: decode to decision", "frames/s", "bench.json"):
+        assert line in done.stderr
+
+
+def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
+    model = described(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    arguments = ("bench", str(model), *QUICKLY, "--no-throughput", "--sustained", "0.1")
+    done = run(tmp_path, *arguments, "--engine", "openvino")
+    assert done.returncode == 0, done.stderr
+    assert "openvino on CPU, float32" in done.stderr
+    assert "after 0 s a run takes" in done.stderr
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+    assert run(tmp_path, *arguments, "--out", str(tmp_path / "r.json")).returncode == 0
+    assert json.loads((tmp_path / "r.json").read_text())["sustained"]["runs"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["bundle", "--engine", "openvino"], "for model files"),
+        (["bundle", "--image", "none.jpg"], "no such image"),
+        (["tiny.onnx", "--engine", "openvino", "--device", "GPU.9"], "no device GPU.9"),
+        (["tiny.onnx", "--precision", "int4"], "int4"),
+        (["none.onnx"], "none.onnx"),
+        (["tiny.onnx", "--runs", "0"], "0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_measured_is_one_line(
+    tmp_path: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_bundle(tmp_path / "bundle", golden=False)
+    described(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = run(tmp_path, "bench", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "bundle.bench.json").exists()

@@ -1,0 +1,146 @@
+"""`tinysaver-edge bench`: what a model or a bundle takes on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.benchmark.model import ModelBench, artefact_of
+from tinysaver_edge.hardware.benchmark.report import BenchReport, report_path
+from tinysaver_edge.hardware.benchmark.run import Wanted, bench_bundle_file, bench_model_file
+from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Effort
+from tinysaver_edge.latency import LatencySamples
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path, exists=True))
+@click.option("--image", type=click.Path(path_type=Path), help="An image or a folder of images.")
+@click.option("--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions.")
+@click.option("--engine", help="For a model: onnxruntime, openvino, …")
+@click.option("--device", help="For a model: the engine's device, such as GPU.")
+@click.option("--precision", type=click.Choice([one.value for one in Precision]))
+@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option("--runs", default=DEFAULT_EFFORT.min_runs, show_default=True, help="Least runs.")
+@click.option(
+    "--seconds", default=1.0, show_default=True, help="Least seconds of each measurement."
+)
+@click.option("--throughput/--no-throughput", default=True, show_default=True)
+@click.option("--sustained", default=0.0, metavar="SECONDS", help="Run on, and look for drift.")
+@click.option("--out", type=click.Path(path_type=Path), help="Report; a bundle's lies beside it.")
+@json_option
+def bench(
+    target: Path,
+    image: Path | None,
+    descriptions: Path | None,
+    engine: str | None,
+    device: str | None,
+    precision: str | None,
+    threads: int | None,
+    runs: int,
+    seconds: float,
+    throughput: bool,
+    sustained: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a model or a bundle on this device.
+
+    Cold load, first inference, warm latency, throughput, memory; for a bundle also from the encoded
+    picture to the decision, and the report is kept beside it.
+
+    \b
+        tinysaver-edge bench bundle/ --image photos/ --sustained 600
+        tinysaver-edge bench model.onnx --engine openvino --device GPU --precision float16
+    """
+    wanted = Wanted(
+        Effort(min_runs=runs, min_seconds=seconds, max_seconds=max(30.0, 4 * seconds)),
+        throughput_s=seconds if throughput else 0.0,
+        sustained_s=sustained,
+    )
+    if target.is_dir() or target.suffix == ".zip":
+        if engine or device or precision or descriptions:
+            raise InputError(
+                f"bundle {target}: says itself how its models run; --engine, --device, "
+                "--precision and --descriptions are for model files"
+            )
+        report = bench_bundle_file(target, image=image, threads=threads, wanted=wanted)
+        out = out or report_path(target)
+    else:
+        artefact = artefact_of(
+            target,
+            descriptions=descriptions,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+        )
+        report = bench_model_file(artefact, image=image, wanted=wanted)
+    _show(report)
+    if out is not None:
+        report.write(out)
+        terminal.say(f"\nreport: {out}")
+    if as_json:
+        terminal.show_json(report.to_dict())
+
+
+def _show(report: BenchReport) -> None:
+    terminal.say(f"{report.subject}, with {report.frames}\n")
+    columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
+    terminal.show_table("", columns, _latencies(report))
+    terminal.say("")
+    columns = ("model", "load", "first", "busy", "at once", "memory", "detail")
+    terminal.show_table("", columns, [_model(one) for one in report.stages])
+    whole, sustained = report.bundle, report.sustained
+    if whole is not None:
+        ran = whole.end_to_end
+        terminal.say(
+            f"\n{terminal.rate(1e3 / ran.total.mean_ms)} from picture to decision, "
+            f"{terminal.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
+        )
+    if sustained is not None:
+        heat = "" if sustained.end_c is None else f", {sustained.end_c:.0f} °C in the end"
+        terminal.say(
+            f"\nafter {sustained.seconds:.0f} s a run takes {100 * sustained.drift:+.1f} % "
+            f"({sustained.first.median_ms:.2f} to {sustained.last.median_ms:.2f} ms{heat})"
+        )
+
+
+def _latencies(report: BenchReport) -> Iterator[tuple[str, ...]]:
+    for one in report.stages:
+        yield _latency(f"{one.name}: inference", one.inference)
+        yield _latency(f"{one.name}: with resize and score", one.stage)
+    if report.bundle is not None:
+        ran = report.bundle.end_to_end
+        yield _latency("cascade: decode", ran.decode)
+        if ran.accepted is not None:
+            yield _latency("cascade: decide, accepted", ran.accepted)
+        if ran.escalated is not None:
+            yield _latency("cascade: decide, escalated", ran.escalated)
+        yield _latency("cascade: decode to decision", ran.total)
+
+
+def _latency(name: str, found: LatencySamples) -> tuple[str, ...]:
+    values = (found.mean_ms, found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms)
+    return (name, *(f"{value:.3f}" for value in values), str(len(found)))
+
+
+def _model(one: ModelBench) -> tuple[str, ...]:
+    busy, at_once = "?", "?"
+    if one.throughput is not None:
+        busy, at_once = terminal.rate(one.throughput.frames_per_s), str(one.throughput.parallel)
+    threads = "" if one.threads is None else f", {one.threads} threads"
+    return (
+        one.name,
+        f"{one.load_s:.2f} s",
+        f"{one.first_ms:.1f} ms",
+        busy,
+        at_once,
+        "?" if one.loaded_mb is None else f"{one.loaded_mb:.0f} MiB",
+        f"{one.engine} on {one.device}, {one.precision}{threads}",
+    )

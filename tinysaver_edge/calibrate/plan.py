@@ -11,6 +11,7 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 
 if TYPE_CHECKING:
+    from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description import ModelDescription
 
 
@@ -96,6 +97,8 @@ class Plan:
         seed: decides the hold-out and all else that is drawn.
         compare_methods: show what every method would have chosen.
         report: write a report beside the bundle.
+        device: what the cascade is for, where that may be another machine; its published latencies
+            count then.
     """
 
     input: ImageInput | RecordInput
@@ -104,3 +107,4 @@ class Plan:
     seed: int = 0
     compare_methods: bool = False
     report: bool = True
+    device: DeviceProfile | None = None

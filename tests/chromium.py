@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
-import subprocess
+import signal
 import time
 from pathlib import Path
 
@@ -45,19 +46,24 @@ class Chromium:
         self.requests: list[str] = []
         self._last = 0
         self._buffer = b""
-        ours_read, its_write = os.pipe()
-        its_read, ours_write = os.pipe()
-        # The browser reads commands from descriptor 3 and writes to 4.
-        shell = f"exec {BINARY} {' '.join(FLAGS)} --user-data-dir={profile} about:blank"
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"{shell} 3<&{its_read} 4>&{its_write}"],
-            pass_fds=(its_read, its_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        self._read, its_write = os.pipe()
+        its_read, self._write = os.pipe()
+        # The browser reads commands from descriptor 3 and writes to 4; dup2 must not meet itself.
+        high = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (its_read, its_write)]
+        command = [str(BINARY), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = os.posix_spawn(
+            BINARY,
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, high[0], 3),
+                (os.POSIX_SPAWN_DUP2, high[1], 4),
+            ],
         )
-        os.close(its_read)
-        os.close(its_write)
-        self._read, self._write = ours_read, ours_write
+        for one in (its_read, its_write, *high):
+            os.close(one)
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(one for one in targets if one["type"] == "page")
         attach = {"targetId": page["targetId"], "flatten": True}
@@ -141,7 +147,7 @@ class Chromium:
             self._session = None
             self.call("Browser.close")
         except (OSError, RuntimeError, TimeoutError):
-            self._process.kill()
-        self._process.wait(timeout=30)
+            os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
         os.close(self._read)
         os.close(self._write)

@@ -1,4 +1,4 @@
-"""A real bundle of two tiny ONNX models with golden samples, quick to make and to run."""
+"""A real bundle of tiny models with golden samples, quick to make and to run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.model_zoo import Form, tiny_classifier
-from tests.pictures import class_folders
+from tests.colours import (
+    LARGE,
+    MIDDLE,
+    NAMES,
+    OUTPUT,
+    PREPROCESS,
+    SAVER,
+    colour_folders,
+    colour_model,
+    macs,
+)
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.bundle import file_entry, write_bundle
 from tinysaver_edge.calibrate.golden import make_golden
@@ -18,51 +27,47 @@ from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, S
 from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.score import Margin
 
-LABELS = ("a", "b", "c", "d", "e")
-THRESHOLD = 0.3
+KINDS = {"only": LARGE, "saver": SAVER, "middle": MIDDLE, "large": LARGE}
+THRESHOLD = 0.9
 
 
-def artefact(path: Path, form: Form, name: str, *, engine: str = "onnxruntime") -> Artefact:
-    """A model file as an artefact, its preprocessing done in numpy."""
+def artefact(folder: Path, name: str) -> Artefact:
+    """One of the models, its preprocessing done in numpy."""
+    path = colour_model(folder / f"{name}.onnx", KINDS[name])
     digest = combined_sha256((path,))
     return Artefact(
         name=name,
         files=(path,),
         sha256=digest,
         source_sha256=digest,
-        preprocess=form.preprocess,
-        output=form.output,
-        engine=engine,
+        preprocess=PREPROCESS,
+        output=OUTPUT,
+        engine="onnxruntime",
         options=EngineOptions(threads=1),
-        macs=1e3 if name == "saver" else 1e4,
+        macs=float(macs(KINDS[name])),
         parameters=None,
-        classes=form.outputs,
-        labels=LABELS,
+        classes=len(NAMES),
+        labels=NAMES,
     )
 
 
 def small_bundle(
     target: Path, *, names: tuple[str, ...] = ("saver", "large"), golden: bool = True
 ) -> Path:
-    """Write a bundle of as many stages as there are names."""
-    form = Form()
+    """Write a bundle with a stage a name, which is one of `KINDS`."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        artefacts = [
-            artefact(tiny_classifier(folder / f"{name}.onnx", form, seed=seed), form, name)
-            for seed, name in enumerate(names)
-        ]
+        artefacts = [artefact(folder, name) for name in names]
         stages = [
-            StagePolicy(name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
-            for name, one in zip(names, artefacts, strict=True)
+            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
+            for one in artefacts[:-1]
         ]
-        stages[-1] = StagePolicy(names[-1], macs=artefacts[-1].macs)
+        stages.append(StagePolicy(names[-1], macs=artefacts[-1].macs))
         files = {f"models/{one.name}.onnx": one.files[0] for one in artefacts}
         entry = None
         (folder / "golden").mkdir()
         if golden:
-            images = class_folders(folder / "images", classes=LABELS, each=2)
-            with open_data(images) as data:
+            with open_data(colour_folders(folder / "images", each=2)) as data:
                 entry = make_golden(
                     Policy(tuple(stages)),
                     artefacts,
@@ -79,7 +84,7 @@ def small_bundle(
 def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: object) -> Manifest:
     return Manifest(
         created_by="tests",
-        labels=list(LABELS),
+        labels=list(NAMES),
         stages=[
             StageEntry(
                 model=ModelEntry(
@@ -87,7 +92,6 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
                     files=[file_entry(one.files[0], f"models/{one.name}.onnx")],
                     source_sha256=one.source_sha256,
                     engine=one.engine,
-                    device=None,
                     precision=one.options.precision.value,
                     preprocess=one.preprocess,
                     output=one.output,

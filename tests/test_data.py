@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.pictures import class_folders, encoded, picture
 from tests.real_data import data_folder
 from tinysaver_edge.data import (
+    Sample,
     class_folder_samples,
+    class_indices,
     decode_image,
     open_data,
 )

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.data import class_indices, open_data
-from tinysaver_edge.errors import RecordError
+from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.files import default_cache_dir
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, measure
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, Replay, replay
 from tinysaver_edge.progress import SILENT, Progress
-from tinysaver_edge.records import load_record, read_labels
+from tinysaver_edge.records import Record, load_record, read_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,21 @@ def figures(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64
         drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
         cost_macs_ratio=cost_ratio(policy, replayed),
+    )
+
+
+def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:
+    """Refuse labels that are no class of a model; top-k records do not tell how many there are.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    if outputs.truncated or not len(labels) or labels.max() < outputs.width:
+        return
+    sample = int((labels >= outputs.width).argmax())
+    raise InputError(
+        f"label {labels[sample]} of sample {sample}, but model {model} has {outputs.width} "
+        f"classes, counted from 0: the labels are of other classes"
     )
 
 
@@ -153,12 +168,7 @@ def evaluate_images(
             classes=records[-1].outputs.width,
             path=data.path,
         )
-    skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
-    outputs = [record.outputs.subset(kept) for record in records]
-    warnings = [f"{len(skipped)} images could not be read and were left out"] if skipped else []
-    found = figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept])
-    return Evaluation(found, tuple(warnings))
+    return _evaluation(bundle, records, labels)
 
 
 def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluation:
@@ -171,6 +181,7 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
 
     Raises:
         RecordError: a record or the labels are missing, damaged or of different lengths.
+        InputError: the labels are of other classes.
     """
     labels = read_labels(labels_path)
     records = [load_record(folder, stage.model.name) for stage in bundle.manifest.stages]
@@ -180,7 +191,17 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
                 f"record {record.name} holds {record.outputs.samples} samples, "
                 f"labels {labels_path} {len(labels)}: both must be of the same images"
             )
+        check_labels(labels, record.outputs, model=record.name)
+    return _evaluation(bundle, records, labels)
+
+
+def _evaluation(bundle: Bundle, records: Sequence[Record], labels: NDArray[np.int64]) -> Evaluation:
+    """Measure a policy on the samples that no record skipped."""
     skipped = sorted({index for record in records for index in record.skipped})
     kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    if not len(kept):
+        raise DataError("no readable images are left to evaluate on")
     outputs = [record.outputs.subset(kept) for record in records]
-    return Evaluation(figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept]), ())
+    warnings = [f"{len(skipped)} images could not be read and were left out"] if skipped else []
+    found = figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept])
+    return Evaluation(found, tuple(warnings))

@@ -70,7 +70,9 @@ def measure(
     writer = RecordWriter(folder, artefact.name, key, samples=len(data), chunk=chunk)
     with artefact.open() as engine:
         _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
-    return writer.finish()
+    record = writer.finish()
+    _check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
+    return record
 
 
 def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:

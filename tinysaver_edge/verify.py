@@ -15,8 +15,14 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import decode_image
 from tinysaver_edge.errors import BundleError, InputError, VerificationError
+from tinysaver_edge.files import read_arrays
 from tinysaver_edge.manifest import CertificateEntry, GoldenEntry
+from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.policy import Policy, replay
 from tinysaver_edge.preprocess import Frame
+
+SMALLEST_SCORE_DIFFERENCE = 1e-6
+"""Scores no further apart are equal: a threshold is the score of a sample, perhaps a golden one."""
 
 LARGEST_PIXEL_DIFFERENCE = 1
 """Grey levels that a resize may differ by: processors round the same mean differently."""
@@ -148,8 +154,7 @@ def _frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
 
 def _answers(bundle: Bundle, golden: GoldenEntry) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(bundle.file(golden.answers), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return read_arrays(bundle.file(golden.answers))
     except (OSError, ValueError) as error:
         raise BundleError(f"bundle {bundle.path}: golden answers are damaged ({error})") from error
 
@@ -160,9 +165,11 @@ def _compare(
     bundle: Bundle,
     golden: GoldenEntry,
 ) -> list[Check]:
-    missing = sorted(set(here) - set(kept))
-    if missing:
-        return [Check("golden samples", False, f"lack {missing[0]}: make the bundle anew")]
+    odd = [name for name in here if not _alike(kept.get(name), here[name])]
+    if odd:
+        return [
+            Check("golden samples", False, f"{_form(kept, odd[0])}, here {_form(here, odd[0])}")
+        ]
     checks = []
     for position, stage in enumerate(bundle.manifest.stages):
         name = stage.model.name
@@ -172,18 +179,25 @@ def _compare(
         checks.append(
             _compare_answers(kept[key], here[key], name, tolerance=golden.tolerances[position])
         )
-    threshold = bundle.manifest.stages[0].threshold
-    checks.append(_compare_decisions(kept, here, threshold, tolerance=golden.tolerances[0]))
+    checks.append(_compare_decisions(kept, here, Policy.from_manifest(bundle.manifest)))
     return checks
 
 
+def _alike(kept: NDArray[Any] | None, here: NDArray[Any]) -> bool:
+    """Whether two arrays can be compared."""
+    return kept is not None and (kept.shape, kept.dtype.kind) == (here.shape, here.dtype.kind)
+
+
+def _form(arrays: dict[str, NDArray[Any]], name: str) -> str:
+    if name not in arrays:
+        return f"lack {name}"
+    return f"{name} is {arrays[name].dtype} {arrays[name].shape}"
+
+
 def _compare_pixels(kept: NDArray[Any], here: NDArray[Any], name: str) -> Check:
-    what = f"preprocessing of {name}"
-    if kept.shape != here.shape:
-        return Check(what, False, f"makes {here.shape[1:]}, was {kept.shape[1:]}")
     worst = int(np.abs(kept.astype(np.int16) - here.astype(np.int16)).max(initial=0))
     return Check(
-        what,
+        f"preprocessing of {name}",
         worst <= LARGEST_PIXEL_DIFFERENCE,
         f"pixels differ by up to {worst} of 255 (allowed: {LARGEST_PIXEL_DIFFERENCE}): "
         f"{'same' if worst <= LARGEST_PIXEL_DIFFERENCE else 'another'} resize",
@@ -193,33 +207,37 @@ def _compare_pixels(kept: NDArray[Any], here: NDArray[Any], name: str) -> Check:
 def _compare_answers(
     kept: NDArray[Any], here: NDArray[Any], name: str, *, tolerance: float
 ) -> Check:
-    what = f"answers of {name}"
-    if kept.shape != here.shape:
-        return Check(what, False, f"are {here.shape}, were {kept.shape}")
     worst = float(np.abs(_softmax(kept) - _softmax(here)).max(initial=0))
     return Check(
-        what,
+        f"answers of {name}",
         worst <= tolerance,
         f"probabilities differ by up to {worst:.2g} (allowed: {tolerance:g})",
     )
 
 
 def _compare_decisions(
-    kept: dict[str, NDArray[Any]],
-    here: dict[str, NDArray[Any]],
-    threshold: float | None,
-    *,
-    tolerance: float,
+    kept: dict[str, NDArray[Any]], here: dict[str, NDArray[Any]], policy: Policy
 ) -> Check:
-    """Compare the final answers; a score that the tolerance can tip over the threshold may tip."""
+    """Compare the final answers.
+
+    One may differ where the models' answers, by as little as they do differ, bring it over a
+    threshold or one class before another: where replaying the policy on both differs as well.
+    """
     same = (kept["index"] == here["index"]) & (kept["source"] == here["source"])
-    close = np.zeros(len(same), bool)
-    if threshold is not None:
-        close = ~same & (np.abs(kept["score"] - threshold) <= tolerance)
+    before, now = (
+        [Outputs(logits=one[f"logits_{i}"]) for i in range(len(policy.stages))]
+        for one in (kept, here)
+    )
+    then, today = replay(policy, before), replay(policy, now)
+    tipped = (then.predictions != today.predictions) | (then.stage != today.stage)
+    for stage, outputs in zip(policy.stages, before, strict=True):
+        if stage.score is not None and stage.threshold is not None:
+            tipped |= np.abs(stage.score(outputs) - stage.threshold) <= SMALLEST_SCORE_DIFFERENCE
+    tipped &= ~same
     detail = f"{int(same.sum())} of {len(same)} are the same"
-    if close.any():
-        detail += f", {int(close.sum())} lie on the threshold"
-    return Check("decisions", bool((same | close).all()), detail)
+    if tipped.any():
+        detail += f", {int(tipped.sum())} tipped over by as little as the answers differ"
+    return Check("decisions", bool((same | tipped).all()), detail)
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -74,15 +74,21 @@ def read_macs(path: Path) -> dict[str, float]:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"macs {path}: not readable ({error})") from error
+    except csv.Error as error:
+        raise RecordError(f"macs {path}: not CSV ({error})") from error
     costs: dict[str, float] = {}
     for number, row in enumerate(rows, start=2):
-        if row.get("name") is None or row.get("macs") is None:
-            raise RecordError(f"macs {path}: needs columns name and macs, has {', '.join(row)}")
+        if not {"name", "macs"} <= row.keys():
+            columns = ", ".join(column for column in row if column is not None)
+            raise RecordError(f"macs {path}: needs columns name and macs, has {columns}")
+        name = (row["name"] or "").strip()
+        if name in costs:
+            raise RecordError(f"macs {path}, line {number}: {name} is there twice")
         try:
-            costs[row["name"].strip()] = float(row["macs"])
+            costs[name] = float(row["macs"] or "")
         except ValueError:
             raise RecordError(
-                f"macs {path}, line {number}: {row['macs']!r} is not a number"
+                f"macs {path}, line {number}: {row['macs'] or ''!r} is not a number"
             ) from None
     if not costs:
         raise RecordError(f"macs {path}: no rows")

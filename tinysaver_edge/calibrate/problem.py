@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.evaluation import check_labels
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 
@@ -53,7 +55,7 @@ class Problem:
 
         Raises:
             InputError: numbers of samples or classes differ, no saver is named, one is named twice
-                or is no cheaper than the large model.
+                or is no cheaper than the large model, or a label is no class of the models.
         """
         for model in (self.large, *self.savers):
             if model.outputs.samples != len(self.labels):
@@ -65,6 +67,8 @@ class Problem:
             (self.large.name, self.large.macs, _classes(self.large.outputs)),
             [(saver.name, saver.macs, _classes(saver.outputs)) for saver in self.savers],
         )
+        for model in (self.large, *self.savers):
+            check_labels(self.labels, model.outputs, model=model.name)
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
@@ -96,8 +100,8 @@ def check_models(large: ModelFacts, savers: Sequence[ModelFacts]) -> None:
     for name, macs, classes in (large, *savers):
         if names.count(name) > 1:
             raise InputError(f"model {name} is named twice: give each model once")
-        if not macs > 0:
-            raise InputError(f"model {name}: its MACs are {macs}, must be above 0")
+        if not (macs > 0 and math.isfinite(macs)):
+            raise InputError(f"model {name}: its MACs are {macs}, must be a number above 0")
         if classes is not None and large[2] is not None and classes != large[2]:
             raise InputError(
                 f"model {name} has {classes} classes, the large model {large[0]} {large[2]}: "
@@ -135,8 +139,10 @@ def split_holdout(
         Indices to calibrate on and indices held out, each rising.
 
     Raises:
-        InputError: the fraction is out of range or leaves one side empty.
+        InputError: the fraction or the seed is out of range, or one side is left empty.
     """
+    if seed < 0:
+        raise InputError(f"seed {seed}: must be 0 or above")
     if not 0 <= fraction < 1:
         raise InputError(f"--holdout {fraction}: a share from 0 up to but not including 1")
     generator = np.random.default_rng(seed)

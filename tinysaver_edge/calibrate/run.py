@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +25,6 @@ from tinysaver_edge.calibrate.problem import Problem, split_holdout
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.report import (
-    MeasuredLatency,
     ReportFacts,
     build_facts,
     single_model_better,
@@ -138,10 +139,6 @@ def _report_facts(
     command: str | None,
     created: datetime | None,
 ) -> ReportFacts:
-    costs = decided.choice.proposal.costs
-    latency: MeasuredLatency | None = None
-    if costs.latency is not None and costs.large.latency is not None:
-        latency = MeasuredLatency(costs.latency, costs.large.latency, "the machine it ran on")
     return build_facts(
         problem=decided.evidence,
         holdout=decided.holdout,
@@ -153,9 +150,7 @@ def _report_facts(
         sample_index=decided.sample_index,
         label_names=gathered.label_names,
         artefacts=gathered.artefacts,
-        certificate=result.certificate,
-        budget_threshold=result.interval[1],
-        latency=latency,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         command=command,
         created=created,
     )

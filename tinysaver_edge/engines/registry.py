@@ -40,6 +40,7 @@ _BUILT_IN = {
         "tinysaver_edge.engines.onnxruntime", "OnnxRuntimeEngine", "onnxruntime"
     ),
     "openvino": _BuiltIn("tinysaver_edge.engines.openvino", "OpenVinoEngine", "openvino"),
+    "torch": _BuiltIn("tinysaver_edge.engines.torch", "TorchEngine", "timm"),
 }
 
 

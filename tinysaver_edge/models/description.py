@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
-from tinysaver_edge.engines.onnx_file import read_metadata
 from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.description_schema import (
     DescriptionTable,
@@ -23,12 +22,13 @@ from tinysaver_edge.models.description_schema import (
 )
 from tinysaver_edge.models.facts import ModelFacts, read_facts
 from tinysaver_edge.models.labels import read_labels
+from tinysaver_edge.models.metadata import read_metadata
 from tinysaver_edge.models.scale import to_affine
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
 
 METADATA_KEY = "tinysaver_edge.description"
-"""Key of an .onnx file's metadata that holds a description, as the text of its TOML."""
+"""Key of a file's metadata that holds a description, as the text of its TOML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,11 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
         for name in (f"{model.name}.toml", f"{model.stem}.toml"):
             if (folder / name).is_file():
                 return read_description(folder / name, model)
-    if model.suffix == ".onnx" and (text := read_metadata(model).get(METADATA_KEY)) is not None:
+    if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
-        return description_from(parse_toml(text, source), model, folder=model.parent, source=source)
+        return description_from(
+            parse_toml(text, source), model, folder=model.parent, source=source, confined=True
+        )
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
         f"{' or '.join(map(str, folders))}; write one with "
@@ -123,7 +125,7 @@ def read_description(path: Path, model: Path) -> ModelDescription:
 
 
 def description_from(
-    table: Mapping[str, Any], model: Path, *, folder: Path, source: str
+    table: Mapping[str, Any], model: Path, *, folder: Path, source: str, confined: bool = False
 ) -> ModelDescription:
     """Make a description of a table, as a TOML file or a recipe holds it.
 
@@ -132,6 +134,7 @@ def description_from(
         model: the model's file.
         folder: where a file of labels is looked for, before the model's own folder.
         source: where the table stands, for messages.
+        confined: refuse a file of labels outside these folders: the table came with the model.
 
     Raises:
         DescriptionError: a field is missing, unknown or wrong.
@@ -144,14 +147,15 @@ def description_from(
         checked = DescriptionTable.model_validate(dict(table))
     except ValidationError as error:
         raise DescriptionError(f"{source}: {complaint(error)}") from error
-    facts = read_facts(model) if _needs_facts(checked) else None
+    looked_into = _needs_facts(checked) and model.suffix != ".safetensors"
+    facts = read_facts(model) if looked_into else None
     try:
         preprocess = _preprocess(checked.input, facts)
     except InputError as error:
         raise DescriptionError(f"{source}: {error}") from error
     labels = checked.labels
     if isinstance(labels, str):
-        labels = read_labels(labels, (folder, model.parent), source=source)
+        labels = read_labels(labels, (folder, model.parent), source=source, confined=confined)
     return ModelDescription(
         file=model,
         name=checked.name or model.stem,

@@ -10,20 +10,23 @@ from tinysaver_edge.errors import DescriptionError
 _NUMBERED = re.compile(r"^\s*(\d+)\s*[:,;\s]\s*(\S.*)$")
 
 
-def read_labels(name: str, folders: tuple[Path, ...], *, source: str) -> tuple[str, ...]:
-    """Read class names from a file that lies in one of the folders.
+def read_labels(
+    name: str, folders: tuple[Path, ...], *, source: str, confined: bool = False
+) -> tuple[str, ...]:
+    """Read class names from a file.
 
     Lines may begin with the class's number (``   0  background``), if all do and count up by one.
 
     Args:
-        name: the file, relative to one of the folders, the first that has it.
+        name: the file: an absolute path, or relative to one of the folders, the first that has it.
         folders: where to look.
         source: the description that names it, for messages.
+        confined: refuse paths that leave the folders, for descriptions that came with a model.
 
     Raises:
         DescriptionError: the path leaves the folders, or the file is missing, empty or no text.
     """
-    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+    if confined and (PurePath(name).is_absolute() or ".." in PurePath(name).parts):
         raise DescriptionError(
             f"{source}: labels {name!r} lies outside its folder: put the file beside it"
         )

@@ -67,10 +67,10 @@ def _video(source: Path) -> Iterator[SourceFrame]:
     try:
         number = 0
         while True:
-            time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
             good, image = capture.read()
             if not good:
                 break
+            time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame that was just read
             yield SourceFrame(image, FrameId(source.name, number), float(time_ms) / 1e3)
             number += 1
     finally:

@@ -2,12 +2,10 @@
 
 from tinysaver_edge.calibrate.report.build import build_facts
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.latency import MeasuredLatency
 from tinysaver_edge.calibrate.report.verdict import single_model_better
 from tinysaver_edge.calibrate.report.write import write_report
 
 __all__ = [
-    "MeasuredLatency",
     "ReportFacts",
     "build_facts",
     "single_model_better",

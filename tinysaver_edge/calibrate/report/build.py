@@ -19,7 +19,7 @@ from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.latency import MeasuredLatency, latency_facts
+from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import Answered, pictures
 from tinysaver_edge.calibrate.report.proof import proof_facts
@@ -31,7 +31,6 @@ from tinysaver_edge.policy import Policy, replay
 
 if TYPE_CHECKING:
     from tinysaver_edge.artefact import Artefact
-    from tinysaver_edge.certificate import Certificate
 
 _NO_ARTEFACTS: Mapping[str, Artefact] = MappingProxyType({})
 
@@ -48,9 +47,7 @@ def build_facts(
     sample_index: NDArray[np.int64] | None = None,
     label_names: Sequence[str] | None = None,
     artefacts: Mapping[str, Artefact] = _NO_ARTEFACTS,
-    certificate: Certificate | None = None,
-    budget_threshold: float | None = None,
-    latency: MeasuredLatency | None = None,
+    machine: str | None = None,
     command: str | None = None,
     created: datetime | None = None,
 ) -> ReportFacts:
@@ -68,10 +65,7 @@ def build_facts(
             no images are shown.
         label_names: class names, or None.
         artefacts: the models by name; empty when only records are there.
-        certificate: of the chosen cascade, or None.
-        budget_threshold: the strictest threshold that keeps every budget; None works it out from
-            the plan's budgets on MACs and escalations, on these samples.
-        latency: measured latencies of the chosen cascade, or None.
+        machine: what the latencies were measured on, in words, or None.
         command: the command line that was given, or None.
         created: the date to print, or None.
 
@@ -81,7 +75,7 @@ def build_facts(
     policy, outputs = result.policy, outputs_of(problem, result.policy)
     answered = _answered(policy, outputs, problem)
     return ReportFacts(
-        decision=decision_sentence(result, certificate),
+        decision=decision_sentence(result),
         agreement=bool(np.array_equal(answered.large, problem.labels)),
         better_alone=single_model_better(problem, result),
         result=result,
@@ -89,14 +83,7 @@ def build_facts(
         candidates=candidates_of(problem, proposals, choice),
         unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
         bounds=bounds_of(problem, choice.proposal.saver.name),
-        sweep=sweep_of(
-            problem,
-            holdout,
-            result,
-            plan.targets,
-            certificate=certificate,
-            budget_threshold=budget_threshold,
-        ),
+        sweep=sweep_of(problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points),
         histogram=score_histogram(policy.stages[0], outputs[0], problem.labels),
         reliability=tuple(
             reliability(policy.stages[place].model, outputs[place], problem.labels)
@@ -109,15 +96,18 @@ def build_facts(
             escalated=answered.escalated,
             names=label_names,
         ),
-        latency=None
-        if latency is None
-        else latency_facts(latency, escalation_rate=float(answered.escalated.mean())),
+        latency=latency_facts(
+            choice.proposal.costs,
+            escalation_rate=float(answered.escalated.mean()),
+            asked=policy.asked[0] == 0,
+            machine=machine,
+        ),
         pictures=()
         if data is None or sample_index is None
         else pictures(answered, data, sample_index, names=label_names),
         lost=len(answered.lost()),
         needless=len(answered.needless()),
-        proof=None if certificate is None else proof_facts(certificate),
+        proof=None if result.certificate is None else proof_facts(result.certificate),
         origin=origin(
             plan,
             macs={one.name: one.macs for one in (problem.large, *problem.savers)},

@@ -78,11 +78,6 @@ class Curve:
         places = np.unique(np.searchsorted(self.accept_rates, wanted))
         return tuple(self.point(int(place)) for place in places)
 
-    def strictest(self, fits: NDArray[np.bool_]) -> float | None:
-        """Return the highest finite threshold among those marked, None where there is none."""
-        places = np.flatnonzero(fits & np.isfinite(self.thresholds))
-        return float(self.thresholds[places[0]]) if len(places) else None
-
     def loosest(self, fits: NDArray[np.bool_]) -> float | None:
         """Return the lowest finite threshold among those marked, None where there is none."""
         places = np.flatnonzero(fits & np.isfinite(self.thresholds))

@@ -17,10 +17,18 @@ from tinysaver_edge.calibrate.report.proof import ProofFacts
 
 
 class MarkKind(str, Enum):
-    """What a marked threshold is."""
+    """What a marked threshold is.
+
+    Attributes:
+        CHOSEN: the one in force.
+        CERTIFIED: the loosest that the certificate covers.
+        LIMIT: the loosest that the limit on the drop allows, where nothing is certified.
+        BUDGET: the strictest that the budgets allow.
+    """
 
     CHOSEN = "chosen"
     CERTIFIED = "certified"
+    LIMIT = "limit"
     BUDGET = "budget"
 
 
@@ -60,12 +68,13 @@ class CandidateFacts:
 
     Attributes:
         row: what the calibration says of it.
-        point: what its threshold does on the samples that the decision rests on.
+        point: what its threshold does on the samples that the decision rests on; None where the
+            method found it no threshold.
         curve: what its other thresholds would do; empty where it is not drawn.
     """
 
     row: Candidate
-    point: Point
+    point: Point | None
     curve: tuple[Point, ...]
 
 
@@ -148,6 +157,11 @@ class ReportFacts:
     origin: Origin
 
     @property
-    def chosen(self) -> CandidateFacts:
-        """The candidate that was chosen."""
-        return next(one for one in self.candidates if one.row.chosen)
+    def chosen(self) -> tuple[CandidateFacts, Point]:
+        """The candidate that was chosen, and its point."""
+        return next((c, c.point) for c in self.candidates if c.row.chosen and c.point is not None)
+
+    @property
+    def max_drop_points(self) -> float | None:
+        """The limit on the drop, None where there is none."""
+        return None if self.sweep is None else self.sweep.max_drop_points

@@ -6,31 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.latency import (
-    CascadeLatency,
-    LatencySamples,
-    LatencySource,
-    PooledLatency,
-    pooled,
-)
+from tinysaver_edge.calibrate.costs import PairCosts
+from tinysaver_edge.latency import LatencySource, PooledLatency, pooled
 
 STEPS = 160
 """Points of a drawn distribution."""
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredLatency:
-    """What was timed for a report.
-
-    Attributes:
-        cascade: frames that the first model answers, and frames that go on.
-        large: the large model alone.
-        where: the machine, engine and threads, in words.
-    """
-
-    cascade: CascadeLatency
-    large: LatencySamples
-    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +42,40 @@ class LatencyFacts:
         cascade: accepted and escalated frames pooled as they occur.
         large: the large model on every frame.
         escalation_rate: with which they were pooled.
-        where: the machine, in words.
+        machine: what they were measured on, in words, or None.
         measured: whether all of it was timed, none of it taken from a profile.
     """
 
     cascade: Distribution
     large: Distribution
     escalation_rate: float
-    where: str
+    machine: str | None
     measured: bool
 
 
-def latency_facts(timed: MeasuredLatency, *, escalation_rate: float) -> LatencyFacts:
+def latency_facts(
+    costs: PairCosts, *, escalation_rate: float, asked: bool, machine: str | None
+) -> LatencyFacts | None:
     """Pool both paths of the cascade in the share in which they occur.
 
     Args:
-        timed: the samples.
+        costs: of the saver with the large model.
         escalation_rate: share of frames that go on, 0..1.
+        asked: whether the saver is asked at all.
+        machine: what the latencies were measured on, in words, or None.
 
-    Raises:
-        InputError: the rate is no fraction.
+    Returns:
+        None where a model's latency is not known.
     """
-    cascade, large = timed.cascade.at(escalation_rate), pooled(((timed.large, 1.0),))
+    if costs.latency is None or costs.large.latency is None:
+        return None
+    large = pooled(((costs.large.latency, 1.0),))
+    cascade = costs.latency.at(escalation_rate) if asked else large
     return LatencyFacts(
         cascade=_distribution("cascade", cascade),
         large=_distribution("large model alone", large),
         escalation_rate=escalation_rate,
-        where=timed.where,
+        machine=machine,
         measured={cascade.source, large.source} == {LatencySource.MEASURED},
     )
 

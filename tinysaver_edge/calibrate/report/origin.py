@@ -144,7 +144,7 @@ def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[t
     if isinstance(given, ImageInput):
         if data is None:
             return []
-        return [("images", str(len(data))), ("fingerprint", data.fingerprint())]
+        return [("images", f"{len(data):,}"), ("fingerprint", data.fingerprint())]
     labels = "the large model's answers" if given.labels is None else _hash(given.labels)
     return [("labels, sha256", labels), ("MACs table, sha256", _hash(given.macs))]
 

@@ -80,13 +80,15 @@ def _counted(certificate: Certificate) -> str:
 
 
 def _walked(certificate: Certificate) -> str:
+    if certificate.grid_size == 1:
+        return "The threshold was fixed before the answers of these samples were looked at."
     walked = (
         f"{numbers.count(certificate.grid_size)} thresholds were fixed before these samples were "
         f"looked at and tested from strict to loose; "
     )
     passed = numbers.count(len(certificate.steps))
     if certificate.failed is None:
-        return f"{walked}the walk ended at the last of the {passed} that passed."
+        return f"{walked}{passed} passed down to the one in use."
     return (
         f"{walked}{passed} passed, and the walk stopped at the first that did not "
         f"({numbers.score(certificate.failed.threshold)})."
@@ -123,7 +125,7 @@ def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
         ("candidates J", numbers.count(certificate.candidates)),
         ("p-value", f"{certificate.p_value:.3g}"),
         ("allowed, δ ÷ J", f"{certificate.risk_share:.3g}"),
-        ("thresholds tested", f"{len(certificate.steps)} passed of {certificate.grid_size} fixed"),
+        ("thresholds passed", f"{len(certificate.steps)} of {certificate.grid_size}"),
         ("certified threshold", numbers.score(certificate.threshold)),
     ]
     if certificate.failed is not None:

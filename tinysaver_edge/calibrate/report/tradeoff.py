@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.choose import Candidate, Choice
@@ -20,10 +18,6 @@ from tinysaver_edge.calibrate.report.facts import (
     SingleModel,
     SweepFacts,
 )
-from tinysaver_edge.calibrate.targets import Budgets, Targets
-
-if TYPE_CHECKING:
-    from tinysaver_edge.certificate import Certificate
 
 CURVE_POINTS = 64
 SWEEP_POINTS = 160
@@ -57,15 +51,22 @@ def candidates_of(
     for place, (proposal, row) in enumerate(zip(proposals, choice.candidates, strict=True)):
         curve = _candidate_curve(problem, proposal, row)
         points = curve.thinned(CURVE_POINTS) if place in drawn else ()
-        found.append(CandidateFacts(row, curve.at(row.threshold), points))
+        point = None if row.accept_rate is None else curve.at(row.threshold)
+        found.append(CandidateFacts(row, point, points))
     return tuple(found)
+
+
+def rank_of(row: Candidate) -> tuple[bool, bool, float]:
+    """Return what orders candidates: the chosen one, those that keep the limits, the cheapest."""
+    cost = math.inf if row.cost_macs_ratio is None else row.cost_macs_ratio
+    return not row.chosen, not row.feasible, cost
 
 
 def _drawn(rows: Sequence[Candidate]) -> frozenset[int]:
     """Return the places of the candidates whose curves are drawn."""
     ranked = sorted(
         range(len(rows)),
-        key=lambda i: (not rows[i].chosen, not rows[i].feasible, rows[i].cost_macs_ratio or 0),
+        key=lambda i: rank_of(rows[i]),
     )
     return frozenset(ranked[: MOST_CURVES + 1])
 
@@ -79,10 +80,8 @@ def sweep_of(
     problem: Problem,
     holdout: Problem | None,
     result: Calibration,
-    targets: Targets,
     *,
-    certificate: Certificate | None,
-    budget_threshold: float | None,
+    max_drop_points: float | None,
 ) -> SweepFacts | None:
     """Return every threshold of the chosen cascade, None where its first model has no score."""
     policy = result.policy
@@ -93,25 +92,28 @@ def sweep_of(
     held: Curve | None = None
     if holdout is not None:
         held = trace(policy, outputs_of(holdout, policy), holdout.labels)
-    if budget_threshold is None:
-        budget_threshold = _budget_threshold(curve, targets.budgets, problem.large.macs)
-    marked = {
-        MarkKind.CHOSEN: first.threshold,
-        MarkKind.CERTIFIED: None if certificate is None else certificate.threshold,
-        MarkKind.BUDGET: budget_threshold,
-    }
     return SweepFacts(
         score=first.score.name,
         calibration=curve.thinned(SWEEP_POINTS),
         holdout=() if held is None else held.thinned(SWEEP_POINTS),
-        marks=tuple(
-            Mark(kind, curve.at(threshold))
-            for kind, threshold in marked.items()
-            if threshold is not None
-        ),
+        marks=tuple(Mark(kind, curve.at(threshold)) for kind, threshold in _marked(result)),
         alternatives=tuple(_alternatives(curve)),
-        max_drop_points=targets.allowed_drop_points,
+        max_drop_points=max_drop_points,
     )
+
+
+def _marked(result: Calibration) -> Iterator[tuple[MarkKind, float]]:
+    """Yield the thresholds worth marking."""
+    loosest, strictest = result.interval
+    chosen = result.policy.stages[0].threshold
+    if chosen is not None:
+        yield MarkKind.CHOSEN, chosen
+    if result.certificate is not None:
+        yield MarkKind.CERTIFIED, result.certificate.threshold if loosest is None else loosest
+    elif loosest is not None:
+        yield MarkKind.LIMIT, loosest
+    if strictest is not None:
+        yield MarkKind.BUDGET, strictest
 
 
 def _alternatives(curve: Curve) -> Iterator[Alternative]:
@@ -122,15 +124,3 @@ def _alternatives(curve: Curve) -> Iterator[Alternative]:
             yield Alternative(limit, curve.at(threshold))
         if threshold == curve.thresholds[-1]:
             return
-
-
-def _budget_threshold(curve: Curve, budgets: Budgets, large_macs: float) -> float | None:
-    """Return the strictest threshold that keeps the budgets on MACs and escalations."""
-    fits = np.ones(len(curve.thresholds), bool)
-    if budgets.mean_macs is None and budgets.escalation_rate is None:
-        return None
-    if budgets.mean_macs is not None:
-        fits &= curve.costs * large_macs <= budgets.mean_macs * (1 + 1e-12)
-    if budgets.escalation_rate is not None:
-        fits &= 1 - curve.accept_rates <= budgets.escalation_rate + 1e-12
-    return curve.strictest(fits)

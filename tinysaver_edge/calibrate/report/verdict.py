@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +9,8 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
 
-if TYPE_CHECKING:
-    from tinysaver_edge.certificate import Certificate
 
-
-def decision_sentence(result: Calibration, certificate: Certificate | None = None) -> str:
+def decision_sentence(result: Calibration) -> str:
     """Say in one sentence what the device will do and what it brings."""
     saver, *middle, large = result.policy.stages
     found = result.calibration
@@ -29,7 +24,9 @@ def decision_sentence(result: Calibration, certificate: Certificate | None = Non
     fused = ""
     if fusion is not None and fusion.changes_answers:
         fused = " (whose answer is then combined with the saver's)"
-    promise = "" if certificate is None else f"; certified: {certificate.statement}"
+    promise = ""
+    if result.certificate is not None:
+        promise = f"; certified: {result.certificate.statement}"
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "

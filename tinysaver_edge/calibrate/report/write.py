@@ -15,6 +15,7 @@ from tinysaver_edge.calibrate.report.charts.size import NARROW, WIDE, Size
 from tinysaver_edge.calibrate.report.charts.sweep import sweep
 from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
 from tinysaver_edge.calibrate.report.facts import ReportFacts
+from tinysaver_edge.calibrate.report.tradeoff import rank_of
 from tinysaver_edge.files import write_text
 
 MOST_CANDIDATES = 100
@@ -71,7 +72,7 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
     kinds = [one.kind.value for one in facts.pictures]
     best_first = sorted(
         facts.candidates,
-        key=lambda one: (not one.row.chosen, not one.row.feasible, one.row.cost_macs_ratio or 0),
+        key=lambda one: rank_of(one.row),
     )
     return {
         "facts": facts,
@@ -80,11 +81,12 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "command": _options(facts.origin.command or ""),
         "both": _drawer(facts),
         "meter": _meter,
-        "limit": facts.sweep is not None and bool(facts.sweep.max_drop_points),
+        "limit": bool(facts.max_drop_points),
         "marked": [] if facts.sweep is None else [mark.kind.value for mark in facts.sweep.marks],
         "shown_candidates": best_first[:MOST_CANDIDATES],
         "many_classes": len(rows) > TABLE_CLASSES,
         "worst": rows[:WORST_CLASSES],
+        "timed": any(one.row.mean_latency_ms is not None for one in facts.candidates),
         "most_escalated": sorted(rows, key=lambda row: -row.escalation_rate)[:WORST_CLASSES],
         "class_scale": max([abs(row.drop_points) for row in rows] + [1.0]),
         "losing": sum(row.lost > 0 for row in rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import Size
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     Panel,
     Place,
@@ -20,7 +20,7 @@ def skyline(rows: tuple[ClassRow, ...], size: Size) -> str:
     drops = [row.drop_points for row in rows]
     low, high = min(0.0, *drops), max(0.0, *drops)
     spare = 0.06 * max(high - low, 1.0)
-    panel = Panel(52, 30, size.width - 66, 170, (0, len(drops)), (low - spare, high + spare))
+    panel = Panel(LEFT, 30, size.inner, 170, (0, len(drops)), (low - spare, high + spare))
     parts = [
         panel.y_axis(
             ticks(*panel.ys, 6), lambda v: numbers.short_points(v)[:-3], title="drop (points)"
@@ -44,7 +44,7 @@ def skyline(rows: tuple[ClassRow, ...], size: Size) -> str:
 def escalations(rows: tuple[ClassRow, ...], size: Size) -> str:
     """Draw the escalation rate of every class, the highest at the left."""
     rates = sorted((row.escalation_rate for row in rows), reverse=True)
-    panel = Panel(52, 30, size.width - 66, 170, (0, len(rates)), (0, 1))
+    panel = Panel(LEFT, 30, size.inner, 170, (0, len(rates)), (0, 1))
     parts = [
         panel.y_axis(ticks(0, 1, 6), lambda v: numbers.percent(v, 0), title="escalated"),
         panel.x_axis(

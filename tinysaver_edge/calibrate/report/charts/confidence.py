@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import Size
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     Panel,
     document,
@@ -20,9 +20,9 @@ def score_histogram(facts: ScoreHistogram, size: Size) -> str:
     """Draw right answers upwards and wrong ones downwards, each as shares of their own number."""
     right, wrong = (_shares(counts) for counts in (facts.right, facts.wrong))
     ends = (facts.edges[0], facts.edges[-1])
-    width = size.width - 66
-    up = Panel(52, 44, width, 120, ends, (0, max(right) * 1.05 or 1.0))
-    down = Panel(52, up.bottom, width, 120, ends, (-max(wrong) * 1.05 or -1.0, 0))
+    width = size.inner
+    up = Panel(LEFT, 44, width, 120, ends, (0, max(right) * 1.05 or 1.0))
+    down = Panel(LEFT, up.bottom, width, 120, ends, (-max(wrong) * 1.05 or -1.0, 0))
     parts = [
         up.y_axis(ticks(0, up.ys[1], 4), lambda v: numbers.percent(v, 0), title=""),
         down.y_axis(ticks(*down.ys, 4)[:-1], lambda v: numbers.percent(abs(v), 0), title=""),
@@ -87,8 +87,8 @@ def _tick(value: float) -> str:
 
 def reliability(models: tuple[Reliability, ...], size: Size) -> str:
     """Draw each model's accuracy over its confidence; the diagonal is a model that knows."""
-    side = size.width - 66
-    panel = Panel(52, 30, side, min(side, 294), (0, 1), (0, 1))
+    side = size.inner
+    panel = Panel(LEFT, 30, side, min(side, 294), (0, 1), (0, 1))
     steps = ticks(0, 1, 6)
     parts = [
         panel.y_axis(steps, lambda v: numbers.percent(v, 0), title="right"),

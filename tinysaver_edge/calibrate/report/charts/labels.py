@@ -43,7 +43,7 @@ def place_labels(
     written = []
     for label in wanted:
         for anchor, x, y in _around(label.place):
-            box = _box(anchor, x, y, len(label.words) * CHARACTER)
+            box = _box(anchor, x, y, len(label.words) * _character(label))
             inside = (
                 box[0] >= panel.left - 2
                 and box[2] <= panel.right + 4
@@ -74,6 +74,10 @@ def _around(place: Place) -> list[tuple[str, float, float]]:
 def _box(anchor: str, x: float, y: float, width: float) -> Box:
     left = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
     return (left, y - HEIGHT + 2, left + width, y + 3)
+
+
+def _character(label: Label) -> float:
+    return 1.15 * CHARACTER if "strong" in label.class_ else CHARACTER
 
 
 def _overlap(one: Box, other: Box) -> bool:

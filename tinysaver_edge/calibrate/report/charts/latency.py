@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import Size
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import Panel, Place, document, polyline, ticks
 from tinysaver_edge.calibrate.report.latency import Distribution, LatencyFacts
 
@@ -11,7 +11,7 @@ from tinysaver_edge.calibrate.report.latency import Distribution, LatencyFacts
 def latency(facts: LatencyFacts, size: Size) -> str:
     """Draw both distributions as rising steps."""
     slowest = 1.25 * max(facts.cascade.p99_ms, facts.large.p99_ms)
-    panel = Panel(52, 30, size.width - 66, 220, (0, slowest or 1.0), (0, 1.02))
+    panel = Panel(LEFT, 30, size.inner, 220, (0, slowest or 1.0), (0, 1.02))
     parts = [
         panel.y_axis(ticks(0, 1, 6), lambda v: numbers.percent(v, 0), title="answered within"),
         panel.x_axis(ticks(0, panel.xs[1], 6), lambda v: f"{v:g}", title="milliseconds"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import Size
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     CHARACTER,
     Panel,
@@ -20,6 +20,7 @@ from tinysaver_edge.calibrate.report.facts import Mark, MarkKind, SweepFacts
 CLASS = {
     MarkKind.CHOSEN: "mark",
     MarkKind.CERTIFIED: "mark certified",
+    MarkKind.LIMIT: "mark",
     MarkKind.BUDGET: "mark limit",
 }
 
@@ -29,9 +30,9 @@ def sweep(facts: SweepFacts, size: Size) -> str:
     rows = len(facts.marks)
     top = 28.0 + 17 * rows
     height, gap = (170.0, 34.0)
-    width = size.width - 66
-    drop = Panel(52, top, width, height, (0, 1), _drops(facts))
-    cost = Panel(52, drop.bottom + gap, width, 120, (0, 1), (0, _costliest(facts)))
+    width = size.inner
+    drop = Panel(LEFT, top, width, height, (0, 1), _drops(facts))
+    cost = Panel(LEFT, drop.bottom + gap, width, 120, (0, 1), (0, _costliest(facts)))
     rates = ticks(0, 1, 6)
     parts = [
         drop.y_axis(ticks(*drop.ys, 6), lambda v: numbers.short_points(v), title="drop (points)"),
@@ -85,9 +86,11 @@ def _threshold_row(facts: SweepFacts, panel: Panel, rates: list[float]) -> list[
         point = min(facts.calibration, key=lambda p: abs(p.accept_rate - rate))
         place = (panel.x(rate), panel.bottom + 34)
         rows.append(text(place, numbers.about(point.threshold), anchor="middle", class_="faint"))
-    rows.append(text((0.0, panel.bottom + 34), f"{facts.score} ≥", class_="faint"))
     middle = (panel.left + panel.width / 2, panel.bottom + 53)
-    return [*rows, text(middle, "accepted from the saver", anchor="middle", class_="title")]
+    return [
+        *rows,
+        text(middle, f"share accepted / {facts.score} ≥", anchor="middle", class_="title"),
+    ]
 
 
 def _marks(facts: SweepFacts, drop: Panel, cost: Panel) -> list[str]:
@@ -112,6 +115,6 @@ def _name(group: list[Mark], words: str, row: int, rows: int, panel: Panel) -> s
     said = f"{words} {numbers.score(point.threshold)}"
     x = panel.x(point.accept_rate)
     y = panel.top - 8 - 17 * (rows - 1 - row)
-    half = len(said) * CHARACTER / 2
+    half = len(said) * 1.15 * CHARACTER / 2
     x = min(max(x, half), panel.right + 12 - half)
     return text((x, y), said, anchor="middle", class_="note strong")

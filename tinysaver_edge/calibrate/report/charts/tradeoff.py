@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.charts.labels import Label, place_labels
-from tinysaver_edge.calibrate.report.charts.size import Size
+from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     Panel,
     Place,
@@ -36,7 +36,8 @@ def tradeoff_close(facts: ReportFacts, size: Size) -> str:
 
 
 def _points(facts: ReportFacts) -> list[Point]:
-    return [one for each in facts.candidates for one in (*each.curve, each.point)]
+    every = (one for each in facts.candidates for one in (*each.curve, each.point))
+    return [one for one in every if one is not None]
 
 
 def _large(facts: ReportFacts) -> SingleModel:
@@ -53,19 +54,19 @@ def _whole(facts: ReportFacts) -> Window:
 
 def _near(facts: ReportFacts) -> Window:
     large = _large(facts).accuracy
-    bound = facts.sweep.max_drop_points if facts.sweep is not None else None
-    lost = facts.chosen.point.drop_points
+    bound, (_, chosen) = facts.max_drop_points, facts.chosen
+    lost = chosen.drop_points
     below = max(0.6, 2.4 * (bound or 0), 1.6 * lost) / 100
     best = max(p.accuracy for p in _points(facts))
     top = max(best, large) + 0.2 * below
     shown = [p.cost for p in _points(facts) if p.accuracy >= large - below]
-    left = max(0.0, min([facts.chosen.point.cost, *shown]) - 0.06)
+    left = max(0.0, min([chosen.cost, *shown]) - 0.06)
     return (left, max(1.04, min(max(shown, default=1.04), 1.1))), (large - below, top)
 
 
 def _draw(facts: ReportFacts, size: Size, window: Window, *, name: str) -> str:
     height = 330.0 if size.is_narrow else 370.0
-    panel = Panel(52, 30, size.width - 66, height - 78, *window)
+    panel = Panel(LEFT, 30, size.inner, height - 78, *window)
     most = 5 if size.is_narrow else 7
     digits = 1 if window[1][1] - window[1][0] < 0.05 else 0
     parts = [
@@ -92,7 +93,7 @@ def _lines(facts: ReportFacts, panel: Panel) -> list[str]:
         polyline((panel.at(*end) for end in facts.bounds.random), class_="random"),
         polyline((panel.at(*end) for end in facts.bounds.oracle), class_="oracle"),
         *(_curve(one, panel, "other") for one in others),
-        _curve(facts.chosen, panel, "chosen"),
+        _curve(facts.chosen[0], panel, "chosen"),
     ]
 
 
@@ -101,7 +102,7 @@ def _curve(candidate: CandidateFacts, panel: Panel, class_: str) -> str:
 
 
 def _bound(facts: ReportFacts, panel: Panel, *, named: bool) -> str:
-    bound = facts.sweep.max_drop_points if facts.sweep is not None else None
+    bound = facts.max_drop_points
     level = _large(facts).accuracy - (bound or 0) / 100
     if not bound or not panel.ys[0] < level < panel.ys[1]:
         return ""
@@ -121,7 +122,9 @@ def _marks(facts: ReportFacts, panel: Panel) -> tuple[list[str], list[Label], li
     avoid: list[Place] = []
     for candidate in facts.candidates:
         point, row = candidate.point, candidate.row
-        if row.chosen or row.threshold is None or not panel.holds(point.cost, point.accuracy):
+        if row.chosen or row.threshold is None or point is None:
+            continue
+        if not panel.holds(point.cost, point.accuracy):
             continue
         place = panel.at(point.cost, point.accuracy)
         title = f"{row.saver}, {row.score}: {_title(point)}"
@@ -136,10 +139,10 @@ def _marks(facts: ReportFacts, panel: Panel) -> tuple[list[str], list[Label], li
         labels.append(Label(place, single.name, "strong" if single.is_large else "note"))
         avoid.append(place)
     labels.sort(key=lambda label: label.class_ != "strong")
-    chosen = facts.chosen
-    if panel.holds(chosen.point.cost, chosen.point.accuracy):
-        place = panel.at(chosen.point.cost, chosen.point.accuracy)
-        parts.append(dot(place, 6.0, class_="chosen-point", title=_title(chosen.point)))
+    _, point = facts.chosen
+    if panel.holds(point.cost, point.accuracy):
+        place = panel.at(point.cost, point.accuracy)
+        parts.append(dot(place, 6.0, class_="chosen-point", title=_title(point)))
         labels.insert(0, Label(place, "chosen", "accent strong"))
         avoid.append(place)
     return parts, labels, avoid

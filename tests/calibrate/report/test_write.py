@@ -1,0 +1,205 @@
+import re
+from dataclasses import replace
+from datetime import datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tests.calibrate.report.world import EMPIRICAL, finished, problem
+from tests.pictures import class_folders
+from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.report import write_report
+from tinysaver_edge.calibrate.report.write import render
+from tinysaver_edge.calibrate.targets import Budgets, Method, Targets
+from tinysaver_edge.data import open_data
+from tinysaver_edge.latency import LatencySamples
+
+EVIL = '<script>alert("x")</script>&amp;'
+VOID = {"meta", "link", "br", "img"}
+LOADING = {"src", "href", "srcset", "action", "data", "poster", "background", "xlink:href"}
+
+
+class Page(HTMLParser):
+    """Reads a page, insists that every element is closed, and keeps what could load something."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.loads, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attributes if name in LOADING]
+        assert not any(name.startswith("on") for name, _ in attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def shown(page):
+    return " ".join(" ".join(page.words).split())
+
+
+@pytest.fixture(scope="module")
+def with_images(tmp_path_factory):
+    folder = class_folders(
+        tmp_path_factory.mktemp("data"), classes=["a", "b", "c"], each=100, size=16
+    )
+    with open_data(folder) as data:
+        yield finished(problem(300)).facts(
+            data=data,
+            sample_index=np.arange(300),
+            label_names=[EVIL, "b", "c", "d", "e"],
+            command=f"tinysaver-edge calibrate --data '{EVIL}' --max-drop 1",
+            created=datetime(2026, 1, 2),
+        )
+
+
+def test_every_element_is_closed_and_nothing_is_loaded(with_images):
+    page = Page(render(with_images))
+    assert "script" not in page.tags
+    assert {load.partition(",")[0] for load in page.loads} == {"data:", "data:image/jpeg;base64"}
+    assert page.tags.count("img") == len(with_images.pictures) > 12
+
+
+def test_the_style_loads_nothing(with_images):
+    text = render(with_images)
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert "@import" not in style
+    assert "url(" not in style
+    assert set(re.findall(r"url\([^)]*\)", text)) == set(re.findall(r"url\(#[a-z-]+\)", text))
+    assert "http:" not in text
+    assert "https:" not in text
+
+
+def test_words_of_the_user_are_words_and_no_markup(with_images):
+    text = render(with_images)
+    assert EVIL not in text
+    assert EVIL in "".join(Page(text).words)
+
+
+def test_model_names_are_escaped_in_the_charts_too():
+    given = problem()
+    savers = tuple(replace(one, name=f"{one.name}{EVIL}") for one in given.savers)
+    facts = finished(Problem(replace(given.large, name=EVIL), savers, given.labels)).facts()
+    text = render(facts)
+    assert EVIL not in text
+    assert "script" not in Page(text).tags
+
+
+def test_clip_paths_have_names_of_their_own(with_images):
+    ids = re.findall(r' id="([^"]+)"', render(with_images))
+    assert len(ids) == len(set(ids)) > 0
+
+
+@pytest.mark.parametrize("method", list(Method), ids=[one.value for one in Method])
+def test_every_method_has_its_report(method):
+    given = problem(3000)
+    facts = finished(given, targets=Targets(method=method, max_drop_points=4.0)).facts()
+    words = shown(Page(render(facts)))
+    assert ("There is none." in words) == (facts.proof is None)
+    assert (facts.proof is None) == (method is not Method.CERTIFIED)
+
+
+def test_what_every_method_would_choose_stands_in_a_table():
+    done = finished(problem(3000), holdout=problem(500, seed=4), methods=True)
+    words = shown(Page(render(done.facts())))
+    assert "What every method would choose" in words
+    for row in done.result.methods:
+        assert f"{row.method.value} {row.saver or 'none'}" in words
+        assert row.promise in words
+        if row.saver is None:
+            assert row.why in words
+    assert "What every method" not in shown(Page(render(finished().facts())))
+
+
+def test_a_certificate_is_printed_with_its_counts():
+    facts = finished(problem(4000), targets=Targets(max_drop_points=3.0)).facts()
+    words = shown(Page(render(facts)))
+    assert facts.proof.statement in words
+    for sentence in facts.proof.sentences:
+        assert sentence in words
+    for name, value in facts.proof.counts:
+        assert f"{name} {' '.join(value.split())}" in words
+
+
+def test_warnings_a_better_model_and_a_bad_holdout_are_told():
+    held = problem(300, seed=11)
+    done = finished(holdout=held, warnings=("3 images could not be read",))
+    facts = replace(done.facts(), better_alone="small alone serves better than the cascade")
+    words = shown(Page(render(facts)))
+    assert "3 images could not be read" in words
+    assert "A single model would do. small alone serves better" in words
+    above = done.result.holdout.drop_points > 1.0
+    assert ("above the 1 asked for" in words) == above
+    worse = replace(
+        facts, result=replace(done.result, holdout=replace(done.result.holdout, drop_points=1.5))
+    )
+    assert "1.50 points, above the 1 asked for" in shown(Page(render(worse)))
+
+
+def test_rows_without_a_threshold_are_left_open():
+    done = finished()
+    lost = Candidate(saver="crashed", kappa=0.4, why="crashed while it was measured")
+    result = replace(done.result, candidates=(*done.result.candidates, lost))
+    assert "crashed 0.400 crashed while" in shown(
+        Page(render(replace(done, result=result).facts()))
+    )
+    # With 400 samples half a point cannot be certified for the poor one: no threshold at all.
+    facts = finished(problem(4000), targets=Targets(max_drop_points=1.0)).facts()
+    assert any(one.point is None for one in facts.candidates)
+    Page(render(facts))
+
+
+def test_many_classes_are_summed_up():
+    facts = finished(problem(2000, classes=40)).facts(
+        label_names=[f"kind number {number}" for number in range(40)]
+    )
+    text = render(facts)
+    words = shown(Page(text))
+    assert "Those that lose most" in words
+    assert "Of 40 classes" in words
+    assert words.count("kind number") == 24
+    assert text.count("<svg") > render(finished().facts()).count("<svg")
+
+
+def test_measured_times_have_their_own_part():
+    given = problem()
+    timed = replace(
+        given,
+        large=replace(given.large, latency=LatencySamples(np.array([2.0]))),
+        savers=tuple(replace(s, latency=LatencySamples(np.array([0.25]))) for s in given.savers),
+    )
+    words = shown(Page(render(finished(timed).facts(machine="a bench"))))
+    assert "Measured on a bench." in words
+    assert "2.00 ms" in words
+    assert "mean time" in words
+    assert "Latency" not in shown(Page(render(finished().facts())))
+
+
+def test_only_a_budget_and_nothing_accepted_are_drawn_as_well():
+    budget = replace(EMPIRICAL, max_drop_points=None, budgets=Budgets(escalation_rate=0.5))
+    Page(render(finished(targets=budget).facts()))
+    given = problem()
+    poor = replace(given, savers=given.savers[-1:])
+    nothing = finished(poor, targets=replace(EMPIRICAL, max_drop_points=0.0)).facts()
+    assert "Every frame goes to large" in shown(Page(render(nothing)))
+
+
+def test_written_whole_and_small(with_images, tmp_path):
+    path = tmp_path / "new" / "report.html"
+    write_report(with_images, path)
+    assert path.read_text(encoding="utf-8") == render(with_images)
+    assert path.stat().st_size < 1_500_000
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,292 @@
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.small_bundle import small_bundle
+from tinysaver_edge.bundle import MANIFEST, Bundle, file_entry
+from tinysaver_edge.errors import BundleError, VerificationError
+from tinysaver_edge.verify import verify
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("verify") / "bundle")
+
+
+@pytest.fixture
+def folder(pristine, tmp_path):
+    return Path(shutil.copytree(pristine, tmp_path / "bundle"))
+
+
+def verified(folder):
+    with Bundle.load(folder) as opened:
+        return verify(opened)
+
+
+def rewrite(folder, change):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def rehash(folder):
+    """Make the manifest vouch for the files as they are now, as somebody who tampers would."""
+
+    def entry(old):
+        return json.loads(file_entry(folder / old["path"], old["path"]).model_dump_json())
+
+    def change(manifest):
+        golden = manifest["golden"]
+        golden["answers"] = entry(golden["answers"])
+        golden["frames"] = [entry(one) for one in golden["frames"]]
+        for stage in manifest["stages"]:
+            stage["model"]["files"] = [entry(one) for one in stage["model"]["files"]]
+
+    rewrite(folder, change)
+
+
+def change_answers(folder, change):
+    path = folder / "golden" / "answers.npz"
+    with np.load(path) as arrays:
+        tables = {name: arrays[name] for name in arrays.files}
+    change(tables)
+    buffer = io.BytesIO()
+    np.savez(buffer, **tables)
+    path.write_bytes(buffer.getvalue())
+    rehash(folder)
+
+
+def failed(result):
+    return [check.name for check in result.checks if check.passed is False]
+
+
+@pytest.mark.parametrize("names", [("only",), ("saver", "large"), ("saver", "middle", "large")])
+def test_a_bundle_agrees_with_itself(tmp_path, names):
+    result = verified(small_bundle(tmp_path / "bundle", names=names))
+    assert result.passed
+    assert [check.name for check in result.checks] == [
+        "files",
+        *(f"{what} of {name}" for name in names for what in ("preprocessing", "answers")),
+        "decisions",
+    ]
+    assert all(check.passed is True for check in result.checks)
+    result.raise_if_failed()
+    read = json.loads(json.dumps(result.to_dict()))
+    assert read["passed"] is True
+    assert len(read["checks"]) == len(result.checks)
+
+
+def test_without_golden_samples_only_the_files_are_compared(tmp_path):
+    result = verified(small_bundle(tmp_path / "bundle", golden=False))
+    assert result.passed
+    assert [(check.name, check.passed) for check in result.checks] == [
+        ("files", True),
+        ("golden samples", None),
+    ]
+
+
+def test_another_resize_is_noticed(folder):
+    """A threshold is valid for one exact preprocessing only."""
+
+    def swap(manifest):
+        manifest["stages"][0]["model"]["preprocess"]["resize"].update(
+            policy="center_crop", crop_ratio=0.5
+        )
+
+    rewrite(folder, swap)
+    result = verified(folder)
+    assert failed(result)[0] == "preprocessing of saver"
+    assert "preprocessing of large" not in failed(result)
+    with pytest.raises(VerificationError, match="preprocessing of saver: pixels differ by up to"):
+        result.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "check"),
+    [
+        (("format", "multiply"), [0.005], "answers of large"),
+        (("format", "color"), "BGR", "answers of large"),
+    ],
+)
+def test_another_scale_or_colour_order_is_noticed(folder, field, value, check):
+    def change(manifest):
+        manifest["stages"][1]["model"]["preprocess"][field[0]][field[1]] = value
+
+    rewrite(folder, change)
+    assert check in failed(verified(folder))
+
+
+def test_a_swapped_model_is_noticed_even_where_the_hashes_were_mended(folder):
+    models = folder / "models"
+    (models / "saver.onnx").write_bytes((models / "large.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"saver\.onnx is not what was calibrated"):
+        verified(folder)
+    rehash(folder)
+    assert "answers of saver" in failed(verified(folder))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_changed_answers_are_noticed(folder, stage):
+    def change(tables):
+        logits = tables[f"logits_{stage}"]
+        row = least_sure_of(logits)
+        logits[row, logits[row].argmax()] -= np.float32(0.2)
+
+    change_answers(folder, change)
+    name = ("saver", "large")[stage]
+    result = verified(folder)
+    assert failed(result)[0] == f"answers of {name}"
+    with pytest.raises(VerificationError, match=f"answers of {name}: probabilities differ by"):
+        result.raise_if_failed()
+
+
+def test_differences_within_the_tolerance_are_none(folder):
+    def change(tables):
+        tables["logits_0"] = tables["logits_0"] + np.float32(1e-4) * np.arange(6, dtype=np.float32)
+        tables["logits_1"] = tables["logits_1"] + np.float32(7)  # the softmax is the same
+
+    change_answers(folder, change)
+    assert verified(folder).passed
+
+
+@pytest.mark.parametrize("name", ["index", "source"])
+def test_changed_decisions_are_noticed(folder, name):
+    def change(tables):
+        if name == "index":
+            tables["index"][0] = (tables["index"][0] + 1) % 6
+        else:
+            tables["source"][0] = "fused"
+
+    change_answers(folder, change)
+    assert failed(verified(folder)) == ["decisions"]
+
+
+def test_another_threshold_is_noticed(folder):
+    rewrite(folder, lambda manifest: manifest["stages"][0].update(threshold=0.999))
+    assert failed(verified(folder)) == ["decisions"]
+
+
+def least_sure(folder):
+    """Of the frames that the saver answers, the one with the lowest score."""
+    with np.load(folder / "golden" / "answers.npz") as arrays:
+        scores = np.where(arrays["source"] == "saver", arrays["score"], np.inf)
+    return int(scores.argmin()), float(scores.min())
+
+
+def least_sure_of(logits):
+    """The frame of which the best two classes are closest."""
+    best = np.sort(logits, axis=1)
+    return int((best[:, -1] - best[:, -2]).argmin())
+
+
+def test_a_decision_may_tip_over_the_threshold_with_the_answers(folder):
+    """Rounding may bring a score that lies close to the threshold to its other side."""
+    row, score = least_sure(folder)
+    rewrite(folder, lambda manifest: manifest["stages"][0].update(threshold=score + 2e-5))
+
+    def change(tables):
+        tables["logits_0"][row, tables["logits_0"][row].argmax()] += np.float32(0.01)
+
+    change_answers(folder, change)
+    result = verified(folder)
+    assert result.passed, result
+    assert "1 tipped over" in result.checks[-1].detail
+
+
+def test_a_decision_on_the_very_threshold_may_tip(folder):
+    score = least_sure(folder)[1]
+    rewrite(folder, lambda manifest: manifest["stages"][0].update(threshold=score + 1e-9))
+    assert verified(folder).passed
+    rewrite(folder, lambda manifest: manifest["stages"][0].update(threshold=score + 1e-4))
+    assert failed(verified(folder)) == ["decisions"]
+
+
+def test_an_answer_between_two_classes_may_tip(folder):
+    """Two classes closer to each other than the tolerance may change places."""
+    rewrite(folder, lambda manifest: manifest["golden"].update(tolerances=[1.0, 1.0]))
+
+    def change(tables):
+        row = int(np.flatnonzero(tables["source"] == "large")[0])
+        first = int(tables["logits_1"][row].argmax())
+        tables["logits_1"][row, first] -= np.float32(100)
+        tables["index"][row] = tables["logits_1"][row].argmax()
+
+    change_answers(folder, change)
+    assert verified(folder).passed
+    change_answers(folder, lambda tables: tables.update(index=(tables["index"] + 1) % 6))
+    assert failed(verified(folder)) == ["decisions"]
+
+
+@pytest.mark.parametrize("missing", ["input_1", "logits_0", "index", "source", "score"])
+def test_missing_answers_are_noticed(folder, missing):
+    change_answers(folder, lambda tables: tables.pop(missing))
+    result = verified(folder)
+    assert failed(result) == ["golden samples"]
+    assert f"lack {missing}, here" in result.checks[-1].detail
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update(index=t["index"][:3]),
+        lambda t: t.update(score=t["score"][:3]),
+        lambda t: t.update(source=t["source"][:, None]),
+        lambda t: t.update(index=np.array(["x"] * len(t["index"]))),
+        lambda t: t.update(score=np.array(["x"] * len(t["score"]))),
+        lambda t: t.update(logits_0=t["logits_0"][:, :3]),
+        lambda t: t.update(logits_0=t["logits_0"].astype("U9")),
+        lambda t: t.update(logits_0=np.full_like(t["logits_0"], np.nan)),
+        lambda t: t.update(input_0=t["input_0"][:3]),
+        lambda t: t.update(input_0=t["input_0"].astype("U9")),
+        lambda t: t.update(logits_0=np.float32(1)),
+    ],
+)
+def test_answers_of_another_form_are_noticed(folder, change):
+    change_answers(folder, change)
+    assert not verified(folder).passed
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"text", b"\x93NUMPY"])
+def test_answers_that_are_no_npz_are_damaged(folder, data):
+    (folder / "golden" / "answers.npz").write_bytes(data)
+    rehash(folder)
+    with pytest.raises(BundleError, match="golden answers are damaged"):
+        verified(folder)
+
+
+def test_frames_that_cannot_be_decoded_are_damaged(folder):
+    frame = next((folder / "golden").glob("*.png"))
+    frame.write_bytes(b"no picture")
+    rehash(folder)
+    with pytest.raises(BundleError, match="golden frame cannot be decoded"):
+        verified(folder)
+
+
+def test_a_missing_frame_is_noticed(folder):
+    rewrite(folder, lambda manifest: manifest["golden"]["frames"].pop())
+    assert not verified(folder).passed
+
+
+def test_a_bundle_made_from_records_has_only_its_policy(folder):
+    with Bundle.load(folder) as opened:
+        stages = [
+            stage.model_copy(update={"model": stage.model.model_copy(update={"files": []})})
+            for stage in opened.manifest.stages
+        ]
+        opened.manifest = opened.manifest.model_copy(update={"stages": stages})
+        result = verify(opened)
+    assert result.passed
+    assert "made from records" in result.checks[-1].detail
+
+
+def test_checks_are_values():
+    from tinysaver_edge.verify import Check, Verification
+
+    good = Check("a", True, "x")
+    assert Verification("b", (good, replace(good, passed=None))).passed
+    assert not Verification("b", (good, replace(good, passed=False))).passed

@@ -1,0 +1,159 @@
+"""Read a checkpoint's weights without running anything that is in it."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tinysaver_edge.engines.model_file import one_line
+from tinysaver_edge.errors import MissingDependencyError, ModelError
+
+Tensor: TypeAlias = Any  # torch.Tensor
+StateDict: TypeAlias = dict[str, Tensor]
+
+SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
+"""Endings of the checkpoints that are read."""
+
+_WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
+_HARMLESS = ("torch.", "collections.", "argparse.Namespace")
+
+
+def read_weights(path: Path) -> StateDict:
+    """Read the named weights of a checkpoint: those of its average (EMA) where it has one.
+
+    Pickles are read by torch's weights-only reader, which knows tensors and plain containers and
+    calls nothing else.
+
+    Args:
+        path: a .safetensors, or what torch.save wrote of a state dict or of a training run.
+
+    Raises:
+        ModelError: the file is missing, damaged, of another kind, or holds more than weights.
+        MissingDependencyError: what reads it is not installed.
+    """
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path}: no such file")
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"checkpoint {path}: not a {', '.join(SUFFIXES)} file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _weights_of(_read_pickle(path), path)
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise MissingDependencyError(
+            "safetensors", extra="timm", purpose=f"Reading {path.name}"
+        ) from error
+    try:
+        found: StateDict = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return _cleaned(found)
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "torch", extra="timm", purpose=f"Reading {path.name}"
+        ) from error
+    try:
+        # timm's training script keeps its arguments beside the weights, in this one class.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        called = [name for name in _names_called(path) if not _is_harmless(name)]
+        if not called:
+            raise _damaged(path, error) from error
+        raise ModelError(
+            f"checkpoint {path}: holds more than weights ({called[0]}), which would have to be run "
+            "to be read: save model.state_dict() alone, as .safetensors"
+        ) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _is_harmless(name: str) -> bool:
+    return name.startswith(_HARMLESS) and not name.startswith("torch.nn.modules.")
+
+
+def _names_called(path: Path) -> list[str]:
+    """Return what a pickle would import, in its order, by looking at its opcodes only."""
+    found, texts = [], [""]
+    try:
+        for opcode, argument, _ in pickletools.genops(_pickle_bytes(path)):
+            if opcode.name == "GLOBAL":
+                found.append(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                found.append(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts.append(argument)
+    except Exception:  # where the opcodes end in nonsense, what came before still counts
+        return found
+    return found
+
+
+def _pickle_bytes(path: Path) -> bytes:
+    """Return the pickle within torch's archive, or the whole file of the older form."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"checkpoint {path}: damaged or no checkpoint ({_reason(error)}): fetch it again"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return torch's complaint without its advice to trust the file after all."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "no pickle of weights"
+    return one_line(error).partition(". ")[0][:160]
+
+
+def _weights_of(content: object, path: Path) -> StateDict:
+    """Find the weights within what a training run saved."""
+    while isinstance(content, Mapping):
+        inner = next(
+            (content[key] for key in _WEIGHTS_KEYS if isinstance(content.get(key), Mapping)), None
+        )
+        if inner is None:
+            weights = {str(key): value for key, value in content.items() if _is_tensor(value)}
+            if weights and len(weights) == len(content):
+                return _cleaned(weights)
+            break
+        content = inner
+    raise ModelError(
+        f"checkpoint {path}: holds no weights by name (a state dict, or one under "
+        f"{', '.join(_WEIGHTS_KEYS)})"
+    )
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _cleaned(weights: StateDict) -> StateDict:
+    """Drop the prefixes that wrappers put before every name."""
+    for prefix in _PREFIXES:
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name[len(prefix) :]: value for name, value in weights.items()}
+    return weights

@@ -1,0 +1,26 @@
+"""Count the multiply-accumulates (MACs) of a torch model by running it once."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Module: TypeAlias = Any  # torch.nn.Module
+
+
+def count_module_macs(module: Module, shape: tuple[int, int, int, int]) -> int:
+    """Count what one run costs: convolutions and matrix products, as `macs.count_macs` does.
+
+    Args:
+        module: a torch model in evaluation mode, on the CPU.
+        shape: of its input, for one sample.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(torch.zeros(shape))
+    return int(counter.get_total_flops()) // 2

@@ -36,6 +36,7 @@ class Artefact:
         parameters: number of weights, or None where it is not known.
         classes: how many classes it answers with.
         labels: class names, or None.
+        published_top1: accuracy in percent as its makers state it, or None.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Artefact:
     parameters: int | None
     classes: int | None
     labels: tuple[str, ...] | None
+    published_top1: float | None = None
 
     def aligned_with(self, large: Artefact) -> Artefact:
         """Return this model with its classes in the large model's order.

@@ -22,11 +22,14 @@ class ModelFile:
         path: its file.
         description: what the file does not say of itself.
         engine: engine to run it with, before what the description says; None for neither.
+        variant: whether it is one of several forms of a file: where this one cannot be run, the
+            others still can.
     """
 
     path: Path
     description: ModelDescription
     engine: str | None = None
+    variant: bool = False
 
 
 @dataclass(frozen=True, slots=True)

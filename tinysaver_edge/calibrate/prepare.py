@@ -37,15 +37,28 @@ def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
         DescriptionError: the description does not fit the file.
         EngineError: no engine here runs such files.
     """
+    known = find_prepared(model, folder, embed=embed)
+    if known is None:
+        given = combined_sha256(model_files(model.path))
+        known = _prepare(model, given, folder, embed=embed)
+        _write_note(_note(model, folder), _key(model, given, embed=embed), known)
+    return known
+
+
+def find_prepared(model: ModelFile, folder: Path, *, embed: bool) -> Artefact | None:
+    """Return what was prepared before, None where it has to be prepared.
+
+    Raises:
+        ModelError: the file cannot be read.
+        DescriptionError: its name cannot be a file's.
+    """
     check_name(model.description.name)
     given = combined_sha256(model_files(model.path))
-    note = folder / model.description.name / "prepared.json"
-    key = _key(model, given, embed=embed)
-    known = _read_note(note, key)
-    if known is None:
-        known = _prepare(model, given, folder, embed=embed)
-        _write_note(note, key, known)
-    return known
+    return _read_note(_note(model, folder), _key(model, given, embed=embed))
+
+
+def _note(model: ModelFile, folder: Path) -> Path:
+    return folder / model.description.name / "prepared.json"
 
 
 def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
@@ -72,6 +85,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         parameters=counted.parameters,
         classes=None,
         labels=None,
+        published_top1=said.published_top1,
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))

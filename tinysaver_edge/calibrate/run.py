@@ -165,8 +165,10 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name an output or a folder for records")
-    hopeless = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
-    return from_images(plan.input, data, folder=folder, hopeless=hopeless, progress=progress), data
+    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
+    return from_images(
+        plan.input, data, folder=folder, shortlist=shortlist, progress=progress
+    ), data
 
 
 def default_records(out: Path) -> Path:
@@ -180,12 +182,12 @@ def default_report(out: Path) -> Path:
 
 
 def _unmeasured(gathered: Gathered) -> list[Candidate]:
-    """Return a row for each saver that was not measured."""
+    """Return a row for each saver that was lost or left out."""
     large = gathered.problem.large.macs
+    prepared = {name: one.macs for name, one in gathered.artefacts.items() if one.macs is not None}
     return [
-        Candidate(saver=name, kappa=(gathered.artefacts[name].macs or 0.0) / large, why=why)
+        Candidate(saver=name, kappa=prepared[name] / large if name in prepared else None, why=why)
         for name, why in gathered.lost.items()
-        if name in gathered.artefacts
     ]
 
 

@@ -171,9 +171,7 @@ def _split(data: DataSource, calibration: int, *, seed: int) -> tuple[list[int],
     return [int(one) for one in order[:calibration]], [int(one) for one in order[calibration:]]
 
 
-def _batches(
-    description: ModelDescription, data: DataSource, places: Sequence[int]
-) -> list[Batch]:
+def _batches(description: ModelDescription, data: DataSource, places: Sequence[int]) -> list[Batch]:
     """Return model input for some images, one at a time."""
     preprocessor = Preprocessor(description.preprocess)
     frames, _ = readable_frames(data, places)

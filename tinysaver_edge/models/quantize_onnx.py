@@ -10,6 +10,7 @@ from typing import Any
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
 from tinysaver_edge.models.graph_onnx import load_onnx, onnx_signature
+from tinysaver_edge.models.quiet import quietly
 from tinysaver_edge.models.torch_onnx import strip
 from tinysaver_edge.preprocess import Batch
 
@@ -35,19 +36,20 @@ def quantize_onnx(model: Path, out: Path, batches: Sequence[Batch], *, reduce_ra
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         try:
-            tools.shape_inference.quant_pre_process(
-                str(model), str(prepared), skip_symbolic_shape=True
-            )
-            tools.quantize_static(
-                str(prepared),
-                str(out),
-                _Reader(name, batches),
-                quant_format=tools.QuantFormat.QDQ,
-                activation_type=tools.QuantType.QUInt8,
-                weight_type=tools.QuantType.QInt8,
-                per_channel=True,
-                reduce_range=reduce_range,
-            )
+            with quietly():
+                tools.shape_inference.quant_pre_process(
+                    str(model), str(prepared), skip_symbolic_shape=True
+                )
+                tools.quantize_static(
+                    str(prepared),
+                    str(out),
+                    _Reader(name, batches),
+                    quant_format=tools.QuantFormat.QDQ,
+                    activation_type=tools.QuantType.QUInt8,
+                    weight_type=tools.QuantType.QInt8,
+                    per_channel=True,
+                    reduce_range=reduce_range,
+                )
         except Exception as error:
             raise ModelError(
                 f"model {model}: onnxruntime cannot quantise it: {one_line(error)}"
@@ -69,7 +71,8 @@ def halve_onnx(model: Path, out: Path) -> None:
 
     proto = load_onnx(model, weights=True)
     try:
-        halved = convert_float_to_float16(proto, keep_io_types=True)
+        with quietly():
+            halved = convert_float_to_float16(proto, keep_io_types=True)
     except Exception as error:
         raise ModelError(
             f"model {model}: onnxruntime cannot convert it to float16: {one_line(error)}"

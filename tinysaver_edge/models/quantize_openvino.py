@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.models.quiet import quietly
 from tinysaver_edge.preprocess import Batch
 
 Network: TypeAlias = Any  # openvino.Model
@@ -37,7 +36,7 @@ def quantize_openvino(model: Path, out: Path, batches: Sequence[Batch]) -> None:
     _forget_source(network)
     kind = nncf.ModelType.TRANSFORMER if _has_attention(network) else None
     try:
-        with _quietly():
+        with quietly():
             made = nncf.quantize(
                 network,
                 nncf.Dataset(list(batches)),
@@ -101,7 +100,7 @@ def _computed(port: Any) -> bool:  # noqa: ANN401 - openvino.Output
     node = port.get_node()
     while node.get_type_name() in ("Convert", "Reshape", "Transpose", "FakeQuantize"):
         node = node.input_value(0).get_node()
-    return node.get_type_name() != "Constant"
+    return str(node.get_type_name()) != "Constant"
 
 
 def _nncf(model: Path) -> Any:  # noqa: ANN401 - the module
@@ -110,7 +109,8 @@ def _nncf(model: Path) -> Any:  # noqa: ANN401 - the module
     try:
         if "nncf" not in sys.modules:
             os.environ["NNCF_CI"] = "1"
-        import nncf
+        with quietly():
+            import nncf
     except ImportError as error:
         raise MissingDependencyError(
             error.name or "nncf", extra="quantize", purpose=f"Quantising {model.name} for OpenVINO"
@@ -119,15 +119,3 @@ def _nncf(model: Path) -> Any:  # noqa: ANN401 - the module
         if said is None:
             os.environ.pop("NNCF_CI", None)
     return nncf
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep nncf's progress off the terminal."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -57,7 +57,7 @@ class Kind:
 
 LARGE = Kind(layers=10)
 SAVER = Kind(blur=0.18)
-MIDDLE = Kind(blur=0.12, layers=2)
+MIDDLE = Kind(blur=0.16, layers=2)
 
 
 def macs(kind: Kind) -> int:

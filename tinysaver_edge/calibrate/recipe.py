@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.calibrate.variants import Variants
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
@@ -73,7 +74,7 @@ class Settings:
         source: the recipe, for messages.
     """
 
-    data: Path | None = None
+    data: Path | DataSource | None = None
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
@@ -223,9 +224,14 @@ class Settings:
                 {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
             )
         else:
-            path = Path(name)
+            path = self._file(name)
             described = find_description(path, descriptions_dir=self.descriptions)
         return ModelFile(path, described, engine=self.engine)
+
+    def _file(self, name: str) -> Path:
+        """Return a model's file: as it is named, else below the recipe's root."""
+        path = Path(name)
+        return self.root / name if not path.is_file() and (self.root / name).is_file() else path
 
 
 def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:

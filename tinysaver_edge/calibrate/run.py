@@ -25,7 +25,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.proposers import propose_all
-from tinysaver_edge.calibrate.published import for_device, is_this_machine
+from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,

@@ -117,7 +117,9 @@ class CascadeLatency:
             InputError: the rate is no fraction.
         """
         p = escalation_rate
-        after = (self._after, (1 - p) * p)
+        if self.saver_after is None:
+            return pooled(((self.saver, 1 - p), (self.escalated, p)))
+        after = (self.saver_after, (1 - p) * p)
         return pooled(((self.saver, (1 - p) * (1 - p)), after, (self.escalated, p)))
 
     def largest_rate_for_mean(self, limit_ms: float) -> float | None:

@@ -1,7 +1,13 @@
 """Measured on this machine: one call, one stage, two models in turns, a whole model or bundle."""
 
 from tinysaver_edge.hardware.benchmark.pair import measure_alone, measure_pair
-from tinysaver_edge.hardware.benchmark.timing import Effort, measure, measure_stage, measure_stages
+from tinysaver_edge.hardware.benchmark.timing import (
+    Effort,
+    measure,
+    measure_stage,
+    measure_stages,
+    measure_with,
+)
 
 __all__ = [
     "Effort",
@@ -10,4 +16,5 @@ __all__ = [
     "measure_pair",
     "measure_stage",
     "measure_stages",
+    "measure_with",
 ]

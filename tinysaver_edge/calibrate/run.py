@@ -18,6 +18,7 @@ from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
 from tinysaver_edge.calibrate.certify_rule import default_rule
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
+from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
@@ -25,7 +26,6 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.proposers import propose_all
-from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,

@@ -45,14 +45,16 @@ class Kind:
         layers: 1x1 convolutions that change nothing but its MACs.
         classes: how many colours it knows.
         size: side of the picture it takes.
-        nan: whether dark pictures make it answer NaN.
+        nan_below: answers NaN to pictures darker than this, 0..1.
+        nan_above: answers NaN to pictures brighter than this, 0..1.
     """
 
     blur: float = 0.0
     layers: int = 0
     classes: int = len(NAMES)
     size: int = SIZE
-    nan: bool = False
+    nan_below: float | None = None
+    nan_above: float | None = None
 
 
 LARGE = Kind(layers=10)
@@ -84,12 +86,14 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
         helper.make_node("Gemm", ["features", "w", "b"], ["scores"]),
     ]
     answer = "scores"
-    if kind.nan:
+    if kind.nan_below is not None or kind.nan_above is not None:
+        above = kind.nan_above is not None
+        bar = kind.nan_above if above else kind.nan_below
         weights["third"] = np.full((3, 1), 1 / 3, np.float32)
-        weights["bar"] = np.array([0.25], np.float32)
+        weights["bar"] = np.array([bar], np.float32)
         nodes += [
             helper.make_node("MatMul", ["features", "third"], ["light"]),
-            helper.make_node("Sub", ["light", "bar"], ["over"]),
+            helper.make_node("Sub", ["bar", "light"] if above else ["light", "bar"], ["over"]),
             helper.make_node("Sqrt", ["over"], ["root"]),
             helper.make_node("Mul", ["root", "scores"], ["scaled"]),
         ]

@@ -46,6 +46,7 @@ class Kind:
         classes: how many colours it knows.
         size: side of the picture it takes.
         nan: whether dark pictures make it answer NaN.
+        any_size: whether its file leaves height and width open.
     """
 
     blur: float = 0.0
@@ -53,6 +54,7 @@ class Kind:
     classes: int = len(NAMES)
     size: int = SIZE
     nan: bool = False
+    any_size: bool = False
 
 
 LARGE = Kind(layers=10)
@@ -98,7 +100,7 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
     save(
         path,
         nodes,
-        ("image", "float32", ["n", 3, kind.size, kind.size]),
+        ("image", "float32", ["n", 3, *(["h", "w"] if kind.any_size else [kind.size] * 2)]),
         [("answer", "float32", ["n", kind.classes])],
         weights,
     )

@@ -45,12 +45,14 @@ def work(tmp_path_factory):
     return folder
 
 
-def asked(work, *more, data="test.zip", savers=("tiny", "mid")):
-    """Arguments of a calibration as the issue's first example has them."""
+def asked(
+    work, *more, data="test.zip", large="big", savers=("tiny", "mid"), descriptions="descriptions"
+):
+    """Arguments of a calibration; files are named relative to the folder, or absolutely."""
     named = [word for saver in savers for word in ("--saver", work / f"{saver}.onnx")]
     return [
-        "calibrate", "--data", work / data, "--descriptions", work / "descriptions",
-        "--large", work / "big.onnx", *named, "--method", "empirical", "--no-timing", *more,
+        "calibrate", "--data", work / data, "--descriptions", work / descriptions,
+        "--large", work / f"{large}.onnx", *named, "--method", "empirical", "--no-timing", *more,
     ]  # fmt: skip
 
 

@@ -112,15 +112,20 @@ class Settings:
         """Return the settings with every flag that was given put over them.
 
         Naming records takes the recipe's images out, and the other way round.
+
+        Raises:
+            InputError: both are named.
         """
         known = {one.name for one in fields(self)} - {"models", "root", "source"}
         given = {name: value for name, value in flags.items() if name in known and value}
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
-        if "data" in given and "records" not in given:
+        if "data" in given and "records" in given:
+            raise InputError("--data and --records exclude each other: name one of them")
+        if "data" in given:
             given["records"] = None
-        if "records" in given and "data" not in given:
+        elif "records" in given:
             given["data"] = None
         return replace(self, **given)
 

@@ -47,6 +47,7 @@ class Kind:
         size: side of the picture it takes.
         nan_below: answers NaN to pictures darker than this, 0..1.
         nan_above: answers NaN to pictures brighter than this, 0..1.
+        any_size: whether its file leaves height and width open.
     """
 
     blur: float = 0.0
@@ -55,6 +56,7 @@ class Kind:
     size: int = SIZE
     nan_below: float | None = None
     nan_above: float | None = None
+    any_size: bool = False
 
 
 LARGE = Kind(layers=10)
@@ -102,7 +104,7 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
     save(
         path,
         nodes,
-        ("image", "float32", ["n", 3, kind.size, kind.size]),
+        ("image", "float32", ["n", 3, *(["h", "w"] if kind.any_size else [kind.size] * 2)]),
         [("answer", "float32", ["n", kind.classes])],
         weights,
     )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
 from tinysaver_edge.calibrate.shortlist import Measured, Shortlist
 from tinysaver_edge.calibrate.steps import MeasureStep, PrepareStep, run_step
-from tinysaver_edge.calibrate.timing import TimingStep
+from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.worker import OutOfTimeError, WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
@@ -28,6 +29,9 @@ from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.measure import measure
 from tinysaver_edge.progress import Progress
 from tinysaver_edge.records import Record
+
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
 
 
 @dataclass(slots=True)
@@ -82,6 +86,7 @@ def from_images(
     folder: Path,
     shortlist: Shortlist,
     progress: Progress,
+    fusion: Fusion | None = None,
     clock: Clock = time.monotonic,
 ) -> Gathered:
     """Measure every model on the images, or take what is on record.
@@ -92,6 +97,7 @@ def from_images(
         folder: where records and prepared models lie.
         shortlist: tells which savers need no measuring.
         progress: hears of the work.
+        fusion: what is likely to combine two models' answers, for timing them.
         clock: seconds, for the time budget.
 
     Raises:
@@ -107,7 +113,7 @@ def from_images(
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
     if given.timing:
-        problem = _timed(run, problem, {one.name: one for one in (large, *savers)})
+        problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
     return Gathered(
         problem=problem,
         sample_index=kept,
@@ -222,28 +228,36 @@ def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     return float((record.outputs.predictions[kept] == labels[kept]).mean())
 
 
-def _timed(run: _Run, problem: Problem, artefacts: Mapping[str, Artefact]) -> Problem:
-    """Return the problem with every model's latency and memory on this machine."""
-
-    def timed(model: Answers) -> Answers:
-        step = TimingStep(artefacts[model.name], run.data, run.folder, alone=run.given.isolate)
-        timing = step.known() or run_step(
-            step,
-            progress=run.progress,
-            what=f"timing {model.name}",
-            isolate=run.given.isolate,
-        )
-        return replace(model, latency=timing.latency, memory_mb=timing.memory_mb)
-
-    large, savers = timed(problem.large), []
+def _timed(
+    run: _Run,
+    problem: Problem,
+    large: Artefact,
+    artefacts: Mapping[str, Artefact],
+    fusion: Fusion | None,
+) -> Problem:
+    """Return the problem with what the large model and every saver with it take here."""
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    alone = LargeTiming(large, place)
+    latency = alone.known() or run_step(
+        alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
+    )
+    savers: list[Answers] = []
     for saver in problem.savers:
+        step = PairTimingStep(artefacts[saver.name], large, fusion, place)
         try:
-            savers.append(timed(saver))
+            pair = step.known() or run_step(
+                step,
+                progress=run.progress,
+                what=f"timing {saver.name} with {large.name}",
+                isolate=run.given.isolate,
+            )
         except EngineError as error:
             run.lose(saver.name, error)
+        else:
+            savers.append(replace(saver, with_large=pair))
     if not savers:
         raise WorkerLostError("no saver could be timed: " + "; ".join(run.lost.values()))
-    return replace(problem, large=large, savers=tuple(savers))
+    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
 
 
 def _measure_one(run: _Run, artefact: Artefact, *, seconds: float | None) -> Record:

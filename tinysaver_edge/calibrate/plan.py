@@ -12,6 +12,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
+    from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description import ModelDescription
 
 
@@ -100,6 +101,8 @@ class Plan:
         seed: decides the hold-out and all else that is drawn.
         compare_methods: show what every method would have chosen.
         report: write a report beside the bundle.
+        device: what the cascade is for, where that may be another machine; its published latencies
+            count then.
     """
 
     input: ImageInput | RecordInput
@@ -108,6 +111,7 @@ class Plan:
     seed: int = 0
     compare_methods: bool = False
     report: bool = True
+    device: DeviceProfile | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:

@@ -15,7 +15,7 @@ from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Referen
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import load_profile
+from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.models.description import description_from, find_description
 from tinysaver_edge.resources import calibration_dir
@@ -135,10 +135,11 @@ class Settings:
         Raises:
             InputError: something needed is not said, or a file cannot be used.
         """
+        device = None if self.device is None else load_profile(self.device)
         targets = Targets(
             method=Method(self.method) if self.method else Targets().method,
             max_drop_points=self.max_drop,
-            budgets=self._budgets(),
+            budgets=self._budgets(device),
             objective=Objective(self.objective) if self.objective else None,
             confidence=Targets().confidence if self.confidence is None else self.confidence,
             reference=Reference(self.reference) if self.reference else Reference.LABELS,
@@ -152,14 +153,13 @@ class Settings:
             seed=self.seed or 0,
             compare_methods=self.compare_methods,
             report=not self.no_report,
+            device=device,
         )
 
-    def _budgets(self) -> Budgets:
+    def _budgets(self, device: DeviceProfile | None) -> Budgets:
         """Return the limits asked for, and those of the device where none is."""
         own = Budgets.parse(self.budgets)
-        if self.device is None:
-            return own
-        return own.over(load_profile(self.device).budgets)
+        return own if device is None else own.over(device.budgets)
 
     def _images(self) -> ImageInput:
         if self.data is None:

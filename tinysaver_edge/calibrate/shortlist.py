@@ -60,8 +60,13 @@ class Shortlist:
         return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
 
     def cost(self, problem: Problem) -> Measured | None:
-        """Return what the best cascade of a problem costs, None where none keeps the limits."""
-        if self.targets.aim is not Objective.MACS:
+        """Return what the best cascade of a problem costs, None where none keeps the limits.
+
+        Nor is it known while a limit is one of time or memory: models are timed after all of them
+        are measured.
+        """
+        targets = self.targets
+        if targets.aim is not Objective.MACS or targets.needs_timing:
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups

@@ -128,22 +128,3 @@ def test_what_is_left_to_measure_is_less_by_what_was_measured(work, tmp_path):
     for name in ("big", "tiny"):
         assert load_record(records, name).outputs.samples == COUNT
     assert not list(records.glob("*.partial"))
-
-
-@pytest.mark.slow
-def test_an_interrupt_says_that_the_work_is_kept(work, tmp_path):
-    records = tmp_path / "bundle.records"
-    process = started(work, tmp_path / "bundle")
-    deadline = time.monotonic() + DEADLINE_S
-    while chunks(records, "big") < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in err
-    assert "interrupted; what was measured is kept" in err.splitlines()[-1]
-    assert chunks(records, "big") >= 2
-    assert not (tmp_path / "bundle").exists()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tinysaver_edge.calibrate.plan import ImageInput
+from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
 from tinysaver_edge.calibrate.recipe import load_recipe, recipe_names
+from tinysaver_edge.demo.models import demo_model_paths
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.output_format import OutputKind
 from tinysaver_edge.preprocess import ColorOrder, Layout, ResizePolicy
 
@@ -32,7 +36,28 @@ def test_the_papers_pairs_are_there():
     assert families == {"efficientformerv2", "efficientnet", "mobilenetv3", "efficientvit"}
 
 
-@pytest.mark.parametrize("name", recipe_names())
+WITH_MODELS = [name for name in recipe_names() if name not in ("demo", "records")]
+
+
+def test_the_demos_recipe_finds_its_models_and_awaits_frames(tmp_path):
+    settings = load_recipe("demo", root=demo_model_paths()[0].parent)
+    given = replace(settings, data=tmp_path).plan().input
+    assert isinstance(given, ImageInput)
+    assert {model.path for model in (given.large, *given.savers)} == set(demo_model_paths())
+    with pytest.raises(InputError, match="name --data"):
+        settings.plan()
+
+
+def test_the_recipe_for_records_awaits_the_large_models_name(tmp_path):
+    settings = load_recipe("records", root=tmp_path)
+    given = replace(settings, large="big").plan().input
+    assert isinstance(given, RecordInput)
+    assert (given.records, given.savers) == (tmp_path, ("all",))
+    with pytest.raises(InputError, match="--large"):
+        settings.plan()
+
+
+@pytest.mark.parametrize("name", WITH_MODELS)
 def test_each_gives_a_plan(name, tmp_path):
     settings = load_recipe(name, root=tmp_path)
     plan = settings.plan()

@@ -23,7 +23,7 @@ class Candidate:
 
     Attributes:
         saver: the model's name. Of one that was not measured, only κ and the reason are known.
-        kappa: its MACs relative to the large model's.
+        kappa: its MACs relative to the large model's; None where it could not even be prepared.
         accuracy_saver: share it gets right alone.
         score: name of its score.
         fusion: name of the fusion, or None.
@@ -38,7 +38,7 @@ class Candidate:
     """
 
     saver: str
-    kappa: float
+    kappa: float | None
     accuracy_saver: float | None = None
     score: str | None = None
     fusion: str | None = None

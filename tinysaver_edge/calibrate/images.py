@@ -6,9 +6,10 @@ Everything that can be found wrong without running a model over the images is fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,19 @@ from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
+from tinysaver_edge.calibrate.shortlist import Measured, Shortlist
 from tinysaver_edge.calibrate.steps import MeasureStep, PrepareStep, run_step
-from tinysaver_edge.calibrate.timing import TimingStep
-from tinysaver_edge.calibrate.worker import WorkerLostError
+from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
+from tinysaver_edge.calibrate.worker import OutOfTimeError, WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.measure import measure
 from tinysaver_edge.progress import Progress
 from tinysaver_edge.records import Record
 
-Hopeless = Callable[[Artefact, Artefact, Problem | None], str | None]
-"""Says of a saver and the large model, given what is measured, why measuring it is in vain."""
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
 
 
 @dataclass(slots=True)
@@ -45,6 +47,30 @@ class _Run:
     fingerprint: str
     lost: dict[str, str] = field(default_factory=dict)
 
+    def is_variant(self, name: str) -> bool:
+        """Whether a saver is one of several forms of a file."""
+        return any(one.variant and one.description.name == name for one in self.given.savers)
+
+    def lose(self, name: str, error: EngineError) -> None:
+        """Go on without a saver whose process died, or a variant that cannot be run.
+
+        Raises:
+            EngineError: the error, where the saver was asked for as it is.
+        """
+        if not isinstance(error, WorkerLostError) and not self.is_variant(name):
+            raise error
+        self.leave_out(name, str(error))
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Go on without a saver."""
+        self.lost[name] = why
+        self.progress.note(f"{name}: {why}")
+
+    @property
+    def spent(self) -> str:
+        """Say that there is no time left."""
+        return f"the time budget of {self.given.time_budget_s:g} s is spent"
+
     @property
     def seconds_left(self) -> float | None:
         """What is left of the time budget, None where there is none."""
@@ -58,8 +84,9 @@ def from_images(
     data: DataSource,
     *,
     folder: Path,
-    hopeless: Hopeless,
+    shortlist: Shortlist,
     progress: Progress,
+    fusion: Fusion | None = None,
     clock: Clock = time.monotonic,
 ) -> Gathered:
     """Measure every model on the images, or take what is on record.
@@ -68,8 +95,9 @@ def from_images(
         given: models and options.
         data: the images, open.
         folder: where records and prepared models lie.
-        hopeless: tells which savers need no measuring.
+        shortlist: tells which savers need no measuring.
         progress: hears of the work.
+        fusion: what is likely to combine two models' answers, for timing them.
         clock: seconds, for the time budget.
 
     Raises:
@@ -79,13 +107,13 @@ def from_images(
     run = _Run(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
-    records = _measure(run, large, savers, labels, hopeless)
+    records = _measure(run, large, savers, labels, shortlist)
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
     if given.timing:
-        problem = _timed(run, problem, {one.name: one for one in (large, *savers)})
+        problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
     return Gathered(
         problem=problem,
         sample_index=kept,
@@ -102,9 +130,15 @@ def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
     savers = []
     for model in run.given.savers:
         try:
-            savers.append(_prepare_one(run, model).aligned_with(large))
-        except WorkerLostError as error:
-            run.lost[model.description.name] = str(error)
+            saver = _prepare_one(run, model).aligned_with(large)
+        except EngineError as error:
+            run.lose(model.description.name, error)
+            continue
+        if run.is_variant(saver.name) and (saver.macs or 0.0) >= (large.macs or 0.0):
+            why = f"takes {saver.macs:.4g} MACs, no less than the large model's {large.macs:.4g}"
+            run.leave_out(saver.name, why)
+        else:
+            savers.append(saver)
     if not savers:
         raise WorkerLostError("; ".join(run.lost.values()) or "no saver to choose from")
     check_models(
@@ -115,8 +149,9 @@ def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
 
 
 def _prepare_one(run: _Run, model: ModelFile) -> Artefact:
-    return run_step(
-        PrepareStep(model, run.folder / "models", run.given.embed),
+    step = PrepareStep(model, run.folder / "models", run.given.embed)
+    return step.known() or run_step(
+        step,
         progress=run.progress,
         what=f"preparing {model.path.name}",
         isolate=run.given.isolate,
@@ -143,51 +178,86 @@ def _measure(
     large: Artefact,
     savers: Sequence[Artefact],
     labels: NDArray[np.int64],
-    hopeless: Hopeless,
+    shortlist: Shortlist,
 ) -> list[Record]:
-    """Measure the large model, then the savers from the cheapest on."""
-    records = [_measure_one(run, large, seconds=None)]
+    """Measure the large model, then the savers from the most promising on."""
+    base = _measure_one(run, large, seconds=None)
+    accuracy = _accuracy(base, labels) if run.given.labelled else None
     costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
-    for saver in sorted(savers, key=lambda one: costs[one.name]):
-        problem = None
-        if len(records) > 1 and run.given.labelled:
-            problem, _ = join_records(records, costs, labels, run.data.groups)
-        why = hopeless(saver, large, problem)
-        left = run.seconds_left
-        if why is None and left is not None and left <= 0:
-            why = f"not measured: the time budget of {run.given.time_budget_s:g} s is spent"
+    found: dict[str, Record] = {}
+    best: Measured | None = None
+    for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
+        why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
         if why is not None:
-            run.lost[saver.name] = why
-            run.progress.note(f"{saver.name}: {why}")
+            run.leave_out(saver.name, why)
             continue
-        try:
-            records.append(_measure_one(run, saver, seconds=left))
-        except WorkerLostError as error:
-            run.lost[saver.name] = str(error)
-            run.progress.note(f"{saver.name}: {error}")
-    if len(records) == 1:
+        record = _measure_saver(run, saver)
+        if record is None:
+            continue
+        found[saver.name] = record
+        if run.given.labelled:
+            problem, _ = join_records([base, record], costs, labels, run.data.groups)
+            reached = [one for one in (best, shortlist.cost(problem)) if one is not None]
+            best = min(reached, key=lambda one: one.cost, default=None)
+    if not found:
         raise WorkerLostError("no saver could be measured: " + "; ".join(run.lost.values()))
-    named = {record.name: record for record in records}
-    order = [large, *savers]
-    return [named[one.name] for one in order if one.name in named]
+    return [base, *(found[one.name] for one in savers if one.name in found)]
 
 
-def _timed(run: _Run, problem: Problem, artefacts: Mapping[str, Artefact]) -> Problem:
-    """Return the problem with every model's latency and memory on this machine."""
-
-    def timed(model: Answers) -> Answers:
-        step = TimingStep(artefacts[model.name], run.data, run.folder, alone=run.given.isolate)
-        timing = step.known() or run_step(
-            step,
-            progress=run.progress,
-            what=f"timing {model.name}",
-            isolate=run.given.isolate,
+def _measure_saver(run: _Run, saver: Artefact) -> Record | None:
+    """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
+    left = run.seconds_left
+    step = MeasureStep(saver, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+    if left is not None and left <= 0 and not step.is_done():
+        run.leave_out(saver.name, f"not measured: {run.spent}")
+        return None
+    try:
+        return _measure_one(run, saver, seconds=left)
+    except OutOfTimeError:
+        run.leave_out(
+            saver.name, f"not measured to the end: {run.spent}; another run goes on from here"
         )
-        return replace(model, latency=timing.latency, memory_mb=timing.memory_mb)
+    except EngineError as error:
+        run.lose(saver.name, error)
+    return None
 
-    return replace(
-        problem, large=timed(problem.large), savers=tuple(timed(one) for one in problem.savers)
+
+def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
+    """Return the share of the readable images that a model gets right."""
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
+    return float((record.outputs.predictions[kept] == labels[kept]).mean())
+
+
+def _timed(
+    run: _Run,
+    problem: Problem,
+    large: Artefact,
+    artefacts: Mapping[str, Artefact],
+    fusion: Fusion | None,
+) -> Problem:
+    """Return the problem with what the large model and every saver with it take here."""
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    alone = LargeTiming(large, place)
+    latency = alone.known() or run_step(
+        alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
     )
+    savers: list[Answers] = []
+    for saver in problem.savers:
+        step = PairTimingStep(artefacts[saver.name], large, fusion, place)
+        try:
+            pair = step.known() or run_step(
+                step,
+                progress=run.progress,
+                what=f"timing {saver.name} with {large.name}",
+                isolate=run.given.isolate,
+            )
+        except EngineError as error:
+            run.lose(saver.name, error)
+        else:
+            savers.append(replace(saver, with_large=pair))
+    if not savers:
+        raise WorkerLostError("no saver could be timed: " + "; ".join(run.lost.values()))
+    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
 
 
 def _measure_one(run: _Run, artefact: Artefact, *, seconds: float | None) -> Record:

@@ -12,8 +12,13 @@ import numpy as np
 
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.engines.base import EngineOptions, Precision, finite_or_raise
-from tinysaver_edge.engines.registry import engine_for
+from tinysaver_edge.engines.base import (
+    EngineOptions,
+    Precision,
+    check_signature,
+    finite_or_raise,
+)
+from tinysaver_edge.engines.registry import engine_for, inspect
 from tinysaver_edge.errors import DescriptionError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
@@ -37,15 +42,28 @@ def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
         DescriptionError: the description does not fit the file.
         EngineError: no engine here runs such files.
     """
+    known = find_prepared(model, folder, embed=embed)
+    if known is None:
+        given = combined_sha256(model_files(model.path))
+        known = _prepare(model, given, folder, embed=embed)
+        _write_note(_note(model, folder), _key(model, given, embed=embed), known)
+    return known
+
+
+def find_prepared(model: ModelFile, folder: Path, *, embed: bool) -> Artefact | None:
+    """Return what was prepared before, None where it has to be prepared.
+
+    Raises:
+        ModelError: the file cannot be read.
+        DescriptionError: its name cannot be a file's.
+    """
     check_name(model.description.name)
     given = combined_sha256(model_files(model.path))
-    note = folder / model.description.name / "prepared.json"
-    key = _key(model, given, embed=embed)
-    known = _read_note(note, key)
-    if known is None:
-        known = _prepare(model, given, folder, embed=embed)
-        _write_note(note, key, known)
-    return known
+    return _read_note(_note(model, folder), _key(model, given, embed=embed))
+
+
+def _note(model: ModelFile, folder: Path) -> Path:
+    return folder / model.description.name / "prepared.json"
 
 
 def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
@@ -58,6 +76,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
         embedded = embed_into(model.path, said, folder / said.name)
+        if embedded.reason is None:  # the engine sees the new file only: compare the old one here
+            check_signature(inspect(model.path), said.preprocess, model=model.path)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     artefact = Artefact(
         name=said.name,
@@ -72,6 +92,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         parameters=counted.parameters,
         classes=None,
         labels=None,
+        published_top1=said.published_top1,
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))

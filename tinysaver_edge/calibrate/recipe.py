@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.calibrate.variants import Variants
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import load_profile
+from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.models.description import description_from, find_description
 from tinysaver_edge.resources import calibration_dir
+
+FORMS = ("sizes", "precisions")
+"""Fields of a recipe's model that make several candidates of one saver."""
 
 
 class _Strict(BaseModel):
@@ -38,7 +43,11 @@ class _TargetsTable(_Strict):
 
 
 class _RecipeTable(_Strict):
-    """A whole recipe; `models` holds descriptions, each with the model's ``file``."""
+    """A whole recipe.
+
+    `models` holds descriptions, each with the model's ``file``, and of savers perhaps ``sizes`` and
+    ``precisions``, each of which is a candidate of its own.
+    """
 
     description: str = ""
     data: str | None = None
@@ -65,7 +74,7 @@ class Settings:
         source: the recipe, for messages.
     """
 
-    data: Path | None = None
+    data: Path | DataSource | None = None
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
@@ -74,6 +83,8 @@ class Settings:
     savers: tuple[str, ...] = ()
     descriptions: Path | None = None
     engine: str | None = None
+    sizes: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     max_drop: float | None = None
     budgets: tuple[str, ...] = ()
     method: str | None = None
@@ -101,15 +112,20 @@ class Settings:
         """Return the settings with every flag that was given put over them.
 
         Naming records takes the recipe's images out, and the other way round.
+
+        Raises:
+            InputError: both are named.
         """
         known = {one.name for one in fields(self)} - {"models", "root", "source"}
         given = {name: value for name, value in flags.items() if name in known and value}
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
-        if "data" in given and "records" not in given:
+        if "data" in given and "records" in given:
+            raise InputError("--data and --records exclude each other: name one of them")
+        if "data" in given:
             given["records"] = None
-        if "records" in given and "data" not in given:
+        elif "records" in given:
             given["data"] = None
         return replace(self, **given)
 
@@ -119,10 +135,11 @@ class Settings:
         Raises:
             InputError: something needed is not said, or a file cannot be used.
         """
+        device = None if self.device is None else load_profile(self.device)
         targets = Targets(
             method=Method(self.method) if self.method else Targets().method,
             max_drop_points=self.max_drop,
-            budgets=self._budgets(),
+            budgets=self._budgets(device),
             objective=Objective(self.objective) if self.objective else None,
             confidence=Targets().confidence if self.confidence is None else self.confidence,
             reference=Reference(self.reference) if self.reference else Reference.LABELS,
@@ -136,14 +153,13 @@ class Settings:
             seed=self.seed or 0,
             compare_methods=self.compare_methods,
             report=not self.no_report,
+            device=device,
         )
 
-    def _budgets(self) -> Budgets:
+    def _budgets(self, device: DeviceProfile | None) -> Budgets:
         """Return the limits asked for, and those of the device where none is."""
         own = Budgets.parse(self.budgets)
-        if self.device is None:
-            return own
-        return own.over(load_profile(self.device).budgets)
+        return own if device is None else own.over(device.budgets)
 
     def _images(self) -> ImageInput:
         if self.data is None:
@@ -152,8 +168,8 @@ class Settings:
             raise InputError("name the large model with --large and savers with --saver")
         return ImageInput(
             data=self.data,
-            large=self._model(self.large),
-            savers=tuple(self._model(name) for name in self.savers),
+            large=self._large(self.large),
+            savers=tuple(form for name in self.savers for form in self._forms(name)),
             group_column=self.group_column,
             skip_limit=DEFAULT_SKIP_LIMIT if self.skip_limit is None else self.skip_limit,
             records=self.work_dir,
@@ -174,13 +190,37 @@ class Settings:
             or not self.savers
         ):
             raise InputError("records need --labels, --macs, --large and --saver as well")
+        if self.sizes or self.precisions:
+            raise InputError(
+                "--size and --precision need model files: records are as they were measured"
+            )
         labels = None if unlabelled else self.labels
         return RecordInput(self.records, labels, self.macs, self.large, self.savers)
+
+    def _large(self, name: str) -> ModelFile:
+        for field_name in FORMS:
+            if field_name in self.models.get(name, {}):
+                raise RecipeError(
+                    f"{self.source}: models.{name}.{field_name}: {name} is the large model here; "
+                    f"only savers may come in several {field_name}"
+                )
+        return self._model(name)
+
+    def _forms(self, name: str) -> tuple[ModelFile, ...]:
+        """Return a saver in all its sizes and precisions; flags go before the recipe."""
+        table = self.models.get(name, {})
+        sizes = self.sizes or _listed(table.get("sizes", []))
+        precisions = self.precisions or _listed(table.get("precisions", []))
+        try:
+            variants = Variants.parse(sizes, precisions)
+        except InputError as error:
+            raise RecipeError(f"{self.source}, {name}: {error}") from None
+        return variants.of(self._model(name))
 
     def _model(self, name: str) -> ModelFile:
         """Return a model of the recipe by name, or a file with its description."""
         if name in self.models:
-            table = dict(self.models[name])
+            table = {key: value for key, value in self.models[name].items() if key not in FORMS}
             file = table.pop("file", None)
             if not isinstance(file, str):
                 raise RecipeError(f"{self.source}: models.{name} names no file")
@@ -189,9 +229,14 @@ class Settings:
                 {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
             )
         else:
-            path = Path(name)
+            path = self._file(name)
             described = find_description(path, descriptions_dir=self.descriptions)
         return ModelFile(path, described, engine=self.engine)
+
+    def _file(self, name: str) -> Path:
+        """Return a model's file: as it is named, else below the recipe's root."""
+        path = Path(name)
+        return self.root / name if not path.is_file() and (self.root / name).is_file() else path
 
 
 def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
@@ -239,6 +284,11 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         root=base,
         source=f"recipe {path.name}",
     )
+
+
+def _listed(value: object) -> Sequence[Any]:
+    """Return a list as it is, and a single value as a list of it."""
+    return value if isinstance(value, list) else [value]
 
 
 def recipe_names() -> list[str]:

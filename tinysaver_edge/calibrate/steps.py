@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.calibrate.prepare import prepare
+from tinysaver_edge.calibrate.prepare import find_prepared, prepare
 from tinysaver_edge.calibrate.worker import Task, run_isolated
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.measure import measure, record_key
@@ -25,6 +25,10 @@ class PrepareStep:
     model: ModelFile
     folder: Path
     embed: bool
+
+    def known(self) -> Artefact | None:
+        """Return what was prepared before, so that no process is needed."""
+        return find_prepared(self.model, self.folder, embed=self.embed)
 
     def __call__(self, progress: Progress) -> Artefact:
         """Do it."""

@@ -193,6 +193,11 @@ class Targets:
         return self.budgets.needs_latency or self.objective is Objective.LATENCY
 
     @property
+    def needs_timing(self) -> bool:
+        """Whether a choice can only be made once the models have been run for their own sake."""
+        return self.needs_latency or self.budgets.memory_mb is not None
+
+    @property
     def aim(self) -> Objective:
         """The objective in force."""
         if self.objective is not None:

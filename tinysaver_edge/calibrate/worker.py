@@ -36,6 +36,10 @@ class WorkerLostError(EngineError):
     """A worker died or was stopped before its step was done; what it had measured is kept."""
 
 
+class OutOfTimeError(WorkerLostError):
+    """A worker was stopped because its time was up."""
+
+
 def run_isolated(
     task: Task[Result], *, progress: Progress, what: str, seconds: float | None = None
 ) -> Result:
@@ -48,7 +52,8 @@ def run_isolated(
         seconds: stop it after so long; None for no limit.
 
     Raises:
-        WorkerLostError: the process died, or its time was up.
+        WorkerLostError: the process died.
+        OutOfTimeError: its time was up.
         TinySaverError: whatever the task raised of that kind.
     """
     with tempfile.TemporaryFile() as complaints:
@@ -67,10 +72,10 @@ def run_isolated(
             _hand_over(task, process.stdin)
             reader.start()
             return _follow(messages, progress, seconds=seconds)  # type: ignore[no-any-return]
-        except _SilenceError as silence:
-            raise WorkerLostError(
-                f"{what}: {str(silence) or _last_words(process, complaints)}"
-            ) from None
+        except Empty:
+            raise OutOfTimeError(f"{what}: its time was up") from None
+        except _SilenceError:
+            raise WorkerLostError(f"{what}: {_last_words(process, complaints)}") from None
         finally:
             process.kill()
             process.wait()
@@ -78,7 +83,7 @@ def run_isolated(
 
 
 class _SilenceError(Exception):
-    """No more messages will come; the text says why where the parent knows."""
+    """No more messages will come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +113,16 @@ def _receive(stream: IO[bytes], messages: Queue[Any]) -> None:
 
 
 def _follow(messages: Queue[Any], progress: Progress, *, seconds: float | None) -> Any:  # noqa: ANN401
-    """Pass progress on until the result comes."""
+    """Pass progress on until the result comes.
+
+    Raises:
+        Empty: the time is up.
+        _SilenceError: the worker is gone.
+    """
     end = None if seconds is None else time.monotonic() + seconds
     while True:
-        try:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            message = messages.get(timeout=left)
-        except Empty:
-            raise _SilenceError("its time was up") from None
+        left = None if end is None else max(0.0, end - time.monotonic())
+        message = messages.get(timeout=left)
         if message is None:
             raise _SilenceError
         if isinstance(message, _Heard):

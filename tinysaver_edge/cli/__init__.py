@@ -19,7 +19,7 @@ _COMMANDS = MappingProxyType(
         "run": "Decide an image, a folder of images or a video with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
-        "models": "Describe and profile model files.",
+        "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
         "doctor": "Find what is broken here, and the command that mends it.",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference
+from tinysaver_edge.engines.base import Precision
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,6 +38,20 @@ _OPTIONS = (
     ),
     click.option("--descriptions", type=_PATH, help="Folder of model descriptions (NAME.toml)."),
     click.option("--engine", help="Engine for every model, before what its description says."),
+    click.option(
+        "--size",
+        "sizes",
+        multiple=True,
+        metavar="PIXELS",
+        help="Try the savers at this input size, as 160 or 120x160 (height, width); repeat it.",
+    ),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        type=click.Choice([one.value for one in Precision]),
+        help="Try the savers in this arithmetic; repeat it.",
+    ),
     click.option(
         "--records",
         type=_PATH,

@@ -43,6 +43,8 @@ class ModelDescription:
         labels: class names as they were given, background included where the source has it; see
             `class_labels`. None where there are none.
         macs: multiply-accumulates a sample, or None where they are to be counted.
+        published_top1: accuracy in percent as its makers state it, or None; it only decides which
+            savers are worth measuring.
         engine: the engine to run it with, or None for the one that fits.
         device: that engine's device, or None for its CPU.
         precision: the arithmetic to run it in, or None for float32.
@@ -55,6 +57,7 @@ class ModelDescription:
     output: OutputFormat
     labels: tuple[str, ...] | None = None
     macs: float | None = None
+    published_top1: float | None = None
     engine: str | None = None
     device: str | None = None
     precision: Precision | None = None
@@ -163,6 +166,7 @@ def description_from(
         output=_output(checked.output, facts),
         labels=labels,
         macs=checked.macs,
+        published_top1=checked.published_top1,
         engine=checked.engine,
         device=checked.device,
         precision=checked.precision,

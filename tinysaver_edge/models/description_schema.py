@@ -187,6 +187,7 @@ class DescriptionTable(_Strict):
     name: str | None = Field(default=None, min_length=1)
     labels: str | tuple[str, ...] | None = None
     macs: float | None = Field(default=None, gt=0)
+    published_top1: float | None = Field(default=None, gt=0, le=100)
     engine: str | None = None
     device: str | None = None
     precision: Precision | None = None

@@ -14,8 +14,10 @@ def to_toml(description: ModelDescription) -> str:
     lines = [f"name = {_text(description.name)}"]
     if description.labels is not None:
         lines.append(f"labels = [{', '.join(map(_text, description.labels))}]")
-    if description.macs is not None:
-        lines.append(f"macs = {_number(description.macs)}")
+    for field in ("macs", "published_top1"):
+        value = getattr(description, field)
+        if value is not None:
+            lines.append(f"{field} = {_number(value)}")
     for field in ("engine", "device"):
         value = getattr(description, field)
         if value is not None:

@@ -1,0 +1,155 @@
+"""A time budget, Ctrl-C and crashing models, through the real command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.calibrate.real_command import plug_in, recipe, run, start
+from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
+
+CHUNK = 128
+QUICK = ("--method", "empirical", "--max-drop", "5", "--no-timing", "--no-report", "--json")
+
+# ONNX Runtime, but for what a file beside the model tells it to do once it has answered some
+# pictures. Its prepared copy lies elsewhere, so the file's place is an environment variable.
+STRANGE = """
+import os, signal, time
+from pathlib import Path
+from tinysaver_edge.engines.onnxruntime import OnnxRuntimeEngine
+
+class Strange(OnnxRuntimeEngine):
+    name = "strange"
+    answered = 0
+
+    def _run(self, batch):
+        what, after = Path(os.environ["STRANGE"]).read_text().split()
+        if self.answered >= int(after):
+            {"hang": lambda: time.sleep(600), "abort": os.abort,
+             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}[what]()
+        self.answered += len(batch)
+        return super()._run(batch)
+"""
+
+
+class Workshop:
+    """Models, three savers with the one in the middle strange, and what it is to do."""
+
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        self.folder, self.pictures = folder, pictures
+        self.packages = plug_in(folder / "packages", STRANGE)
+        self.orders = folder / "orders"
+        fields = {"strange": 'engine = "strange"\nmacs = 100', "large": "macs = 1000"}
+        fields |= {"quick": "macs = 10", "last": "macs = 120"}
+        models = {"quick": SAVER, "strange": MIDDLE, "last": MIDDLE, "large": LARGE}
+        self.recipe = recipe(folder, models, fields)
+
+    def order(self, what: str, *, after: int) -> None:
+        self.orders.write_text(f"{what} {after}")
+
+    def arguments(self, *more: object) -> tuple[object, ...]:
+        out = ("--data", self.pictures, "--out", self.folder / "bundle")
+        return ("calibrate", self.recipe, *out, *QUICK, *more)
+
+    @property
+    def options(self) -> dict[str, object]:
+        return {"path": self.packages, "environment": {"STRANGE": str(self.orders)}}
+
+    def run(self, *more: object):
+        return run(*self.arguments(*more), **self.options)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three chunks of them, the last one short."""
+    return colour_folders(tmp_path_factory.mktemp("pictures") / "data", each=50)
+
+
+@pytest.fixture
+def workshop(tmp_path, pictures):
+    return Workshop(tmp_path, pictures)
+
+
+@pytest.mark.parametrize("how", ["kill", "abort"])
+def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
+    workshop.order(how, after=CHUNK)
+    done = workshop.run()
+    assert done.code == 0, done.err
+    rows = done.rows
+    signal_name = {"kill": "SIGKILL, perhaps out of memory", "abort": "SIGABRT"}[how]
+    assert rows["strange"]["why"] == f"measuring strange: its process died ({signal_name})"
+    assert rows["strange"]["kappa"] == pytest.approx(0.1)
+    assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
+    assert done.json["saver"] in ("quick", "last")
+    assert f"strange: {rows['strange']['why']}" in done.err
+
+
+def test_a_crash_while_preparing_loses_one_candidate(workshop):
+    workshop.order("kill", after=0)
+    done = workshop.run()
+    assert done.code == 0, done.err
+    rows = done.rows
+    assert rows["strange"]["why"].startswith("preparing strange.onnx: its process died (SIGKILL")
+    assert rows["strange"]["kappa"] is None
+    assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
+
+
+@pytest.mark.slow
+def test_a_spent_time_budget_chooses_among_what_is_measured(workshop):
+    workshop.order("hang", after=CHUNK)
+    none = workshop.run("--time-budget", "0.001")
+    assert none.code == 2
+    assert none.err.splitlines()[-1].startswith("tinysaver-edge: no saver could be measured: quick")
+    assert workshop.run("--saver", "quick").code == 0
+
+    done = workshop.run("--time-budget", "8")
+    assert done.code == 0, done.err
+    rows = done.rows
+    assert rows["quick"]["chosen"]  # it is on record, and takes no time
+    assert rows["strange"]["why"] == (
+        "not measured to the end: the time budget of 8 s is spent; another run goes on from here"
+    )
+    assert rows["last"]["why"] == "not measured: the time budget of 8 s is spent"
+
+    workshop.order("hang", after=10 * CHUNK)
+    again = workshop.run()
+    assert again.code == 0, again.err
+    assert f"strange (strange, CPUExecutionProvider): {300 - CHUNK} of 300 to go" in again.err
+    assert all(row["accuracy_saver"] is not None for row in again.rows.values())
+
+
+def test_ctrl_c_keeps_what_was_measured(workshop):
+    workshop.order("hang", after=CHUNK)
+    process = start(*workshop.arguments(), **workshop.options)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
+    reader.start()
+    folder = workshop.folder / "bundle.records"
+    wait_for(lambda: any("strange" in line and "300 of 300 to go" in line for line in said))
+    wait_for((folder / "strange.partial" / "000000000.npz").is_file)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    reader.join(timeout=10)
+    line = "tinysaver-edge: interrupted; what was measured is kept and the next run goes on from"
+    assert [one for one in said if one.startswith("tinysaver-edge:")] == [f"{line} there\n"]
+    assert said[-1].startswith(line)
+    assert not any("Traceback" in one for one in said)
+    assert process.stdout.read() == ""
+    assert not (workshop.folder / "bundle").exists()
+
+    workshop.order("hang", after=10 * CHUNK)
+    again = workshop.run()
+    assert again.code == 0, again.err
+    assert "quick: record reused" in again.err
+    assert f"strange (strange, CPUExecutionProvider): {300 - CHUNK} of 300 to go" in again.err
+
+
+def wait_for(happened, *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

@@ -17,7 +17,7 @@ QUICK = ("--method", "empirical", "--max-drop", "5", "--no-timing", "--no-report
 
 # ONNX Runtime, but for what a file beside the model tells it to do once it has answered some
 # pictures. Its prepared copy lies elsewhere, so the file's place is an environment variable.
-STRANGE = '''
+STRANGE = """
 import os, signal, time
 from pathlib import Path
 from tinysaver_edge.engines.onnxruntime import OnnxRuntimeEngine
@@ -33,7 +33,7 @@ class Strange(OnnxRuntimeEngine):
              "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}[what]()
         self.answered += len(batch)
         return super()._run(batch)
-'''
+"""
 
 
 class Workshop:

@@ -87,7 +87,7 @@ def _up(value: float) -> str:
 
 
 def _over(needed: float, limit: float) -> str:
-    """Say how far a limit is exceeded by what is asked for in its place; nothing of a limit of 0."""
+    """Say by how much a limit would have to give; nothing of a limit of 0."""
     if limit == 0:
         return ""
     percent = 100 * (float(_up(needed)) / limit - 1)

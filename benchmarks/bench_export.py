@@ -93,7 +93,7 @@ def _export(name: str, data: Path) -> dict[str, Any]:
     model = load_timm(TimmSource(name, random_seed=0))
     macs = count_module_macs(model.module, model.preprocess.shape(1))
     pictures = read_pictures(data, count=4 if macs > LARGE_MACS else 16)
-    enliven(model, pictures.frames[:4], seed=0)
+    enliven(model, pictures.frames, seed=0)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"{name}{suffix}" for suffix in (".onnx", ".xml")]

@@ -45,6 +45,7 @@ class Kind:
         layers: 1x1 convolutions that change nothing but its MACs.
         classes: how many colours it knows.
         size: side of the picture it takes.
+        order: in which order it answers with the colours.
         nan_below: answers NaN to pictures darker than this, 0..1.
         nan_above: answers NaN to pictures brighter than this, 0..1.
         any_size: whether its file leaves height and width open.
@@ -54,6 +55,7 @@ class Kind:
     layers: int = 0
     classes: int = len(NAMES)
     size: int = SIZE
+    order: tuple[int, ...] = tuple(range(len(NAMES)))
     nan_below: float | None = None
     nan_above: float | None = None
     any_size: bool = False
@@ -73,6 +75,7 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
     """Write a model as .onnx of dynamic batch size."""
     rng = np.random.default_rng(seed)
     known = COLOURS[: kind.classes] + rng.normal(0, kind.blur, (kind.classes, 3))
+    known = known[list(kind.order[: kind.classes])]
     weights = {
         "same": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
         "w": (60 * known.T).astype(np.float32),

@@ -44,7 +44,7 @@ class Workshop:
         self.packages = plug_in(folder / "packages", STRANGE)
         self.orders = folder / "orders"
         fields = {"strange": 'engine = "strange"\nmacs = 100', "large": "macs = 1000"}
-        fields |= {"quick": "macs = 10", "last": "macs = 200"}
+        fields |= {"quick": "macs = 10", "last": "macs = 120"}
         models = {"quick": SAVER, "strange": MIDDLE, "last": MIDDLE, "large": LARGE}
         self.recipe = recipe(folder, models, fields)
 

@@ -60,8 +60,12 @@ class Shortlist:
         return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
 
     def cost(self, problem: Problem) -> Measured | None:
-        """Return what the best cascade of a problem costs, None where none keeps the limits."""
-        if self.targets.aim is not Objective.MACS:
+        """Return what the best cascade of a problem costs, None where none keeps the limits.
+
+        None as well where a limit is one of time or memory, which are measured last.
+        """
+        budgets = self.targets.budgets
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups

@@ -121,7 +121,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
         methods=(
             compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
         ),
-        warnings=(*gathered.warnings, *_warnings(choice)),
+        warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
     )
     better = single_model_better(evidence, result)
     if better is not None:
@@ -189,6 +189,12 @@ def _unmeasured(gathered: Gathered) -> list[Candidate]:
         Candidate(saver=name, kappa=prepared[name] / large if name in prepared else None, why=why)
         for name, why in gathered.lost.items()
     ]
+
+
+def _not_tried(choice: Choice) -> list[str]:
+    """Say which scores a search could not have, each reason once."""
+    reasons = {one.why: None for row in choice.candidates for one in row.tried if one.why}
+    return [f"not tried: {why}" for why in reasons]
 
 
 def _warnings(choice: Choice) -> list[str]:

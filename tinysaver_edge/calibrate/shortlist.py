@@ -16,6 +16,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.choose import choose
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
 from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.search import search
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 
@@ -71,6 +72,10 @@ class Shortlist:
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups
         )
         problem = problem.subset(kept)
+        if self.targets.searches:
+            # What is certified later must not depend on the samples that it will rest on.
+            one = search(problem, self.targets, seed=self.seed).best
+            return Measured(one.saver, one.estimate)
         drawn = {"seed": self.seed, "candidates": self.candidates}
         try:
             choice = choose(problem, propose_all(problem, self.targets, **drawn), self.targets)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.calibrate.real_command import plug_in, recipe, run, start
-from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
+from tests.colours import LARGE, SAVER, colour_folders
 
 CHUNK = 128
-QUICK = ("--method", "empirical", "--max-drop", "5", "--no-timing", "--no-report", "--json")
+QUICK = ("--method", "empirical", "--max-drop", "0", "--no-timing", "--no-report", "--json")
 
 # ONNX Runtime, but for what a file beside the model tells it to do once it has answered some
 # pictures. Its prepared copy lies elsewhere, so the file's place is an environment variable.
@@ -43,16 +43,16 @@ class Workshop:
         self.folder, self.pictures = folder, pictures
         self.packages = plug_in(folder / "packages", STRANGE)
         self.orders = folder / "orders"
-        fields = {"strange": 'engine = "strange"\nmacs = 100', "large": "macs = 1000"}
-        fields |= {"quick": "macs = 10", "last": "macs = 120"}
-        models = {"quick": SAVER, "strange": MIDDLE, "last": MIDDLE, "large": LARGE}
+        fields = {"strange": 'engine = "strange"\nmacs = 11', "large": "macs = 1000"}
+        fields |= {"quick": "macs = 10", "last": "macs = 12"}
+        models = {"quick": SAVER, "strange": SAVER, "last": SAVER, "large": LARGE}
         self.recipe = recipe(folder, models, fields)
 
     def order(self, what: str, *, after: int) -> None:
         self.orders.write_text(f"{what} {after}")
 
     def arguments(self, *more: object) -> tuple[object, ...]:
-        out = ("--data", self.pictures, "--out", self.folder / "bundle")
+        out = ("--data", self.pictures, "--out", self.folder / "bundle", "--no-golden-frames")
         return ("calibrate", self.recipe, *out, *QUICK, *more)
 
     @property
@@ -82,7 +82,7 @@ def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
     rows = done.rows
     signal_name = {"kill": "SIGKILL, perhaps out of memory", "abort": "SIGABRT"}[how]
     assert rows["strange"]["why"] == f"measuring strange: its process died ({signal_name})"
-    assert rows["strange"]["kappa"] == pytest.approx(0.1)
+    assert rows["strange"]["kappa"] == pytest.approx(0.011)
     assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
     assert done.json["saver"] in ("quick", "last")
     assert f"strange: {rows['strange']['why']}" in done.err
@@ -103,7 +103,9 @@ def test_a_spent_time_budget_chooses_among_what_is_measured(workshop):
     workshop.order("hang", after=CHUNK)
     none = workshop.run("--time-budget", "0.001")
     assert none.code == 2
-    assert none.err.splitlines()[-1].startswith("tinysaver-edge: no saver could be measured: quick")
+    assert none.err.splitlines()[-1].startswith(
+        "tinysaver-edge: no saver could be measured: quick, "
+    )
     assert workshop.run("--saver", "quick").code == 0
 
     done = workshop.run("--time-budget", "8")
@@ -144,7 +146,7 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     workshop.order("hang", after=10 * CHUNK)
     again = workshop.run()
     assert again.code == 0, again.err
-    assert "quick: record reused" in again.err
+    assert "quick (" not in again.err  # it is on record
     assert f"strange (strange, CPUExecutionProvider): {300 - CHUNK} of 300 to go" in again.err
 
 

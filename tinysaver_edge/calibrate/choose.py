@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.relaxations import how_far_off
+from tinysaver_edge.calibrate.search import Tried
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.errors import InfeasibleError
@@ -35,6 +36,9 @@ class Candidate:
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
+        estimate: what a search expected of it, on the samples set aside for that: its cost
+            relative to the large model alone, or points lost where accuracy is the objective.
+        tried: every score and fusion that the search tried, the chosen one first.
     """
 
     saver: str
@@ -50,6 +54,8 @@ class Candidate:
     feasible: bool = False
     chosen: bool = False
     why: str = ""
+    estimate: float | None = None
+    tried: tuple[Tried, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for JSON."""
@@ -102,7 +108,7 @@ def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) ->
     picks = [_pick(proposal, targets) for proposal in proposals]
     feasible = [pick for pick in picks if pick.feasible]
     if not feasible:
-        raise InfeasibleError(how_far_off(proposals, targets))
+        raise InfeasibleError(how_far_off([one for one in proposals if not one.left_out], targets))
     best = min(feasible, key=lambda pick: pick.rank(targets.aim))
     return Choice(
         best.proposal,
@@ -186,21 +192,24 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Can
         fusion=None if proposal.fusion is None else proposal.fusion.name,
         why=proposal.why,
     )
+    if proposal.searched is not None:
+        found = proposal.searched
+        row = replace(row, estimate=found.estimate, tried=found.tried)
     if index < 0:
         return row
     threshold = float(proposal.thresholds[index])
     timed = proposal.costs.latency is not None
-    known = {
-        "threshold": None if np.isinf(threshold) else threshold,
-        "accept_rate": float(proposal.accepted[index]) / proposal.samples,
-        "drop_points": float(proposal.drop_points[index]),
-        "cost_macs_ratio": pick.mean_macs / problem.large.macs,
-        "mean_latency_ms": proposal.quantity("mean_latency_ms", index) if timed else None,
-        "feasible": pick.feasible,
-        "chosen": pick is best,
-        "why": _why(problem, pick, best=best, targets=targets),
-    }
-    return Candidate(**{**asdict(row), **known})
+    return replace(
+        row,
+        threshold=None if np.isinf(threshold) else threshold,
+        accept_rate=float(proposal.accepted[index]) / proposal.samples,
+        drop_points=float(proposal.drop_points[index]),
+        cost_macs_ratio=pick.mean_macs / problem.large.macs,
+        mean_latency_ms=proposal.quantity("mean_latency_ms", index) if timed else None,
+        feasible=pick.feasible,
+        chosen=pick is best,
+        why=_why(problem, pick, best=best, targets=targets),
+    )
 
 
 def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str:

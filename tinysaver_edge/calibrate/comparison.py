@@ -8,6 +8,7 @@ from typing import Any
 from tinysaver_edge.calibrate.choose import Choice, choose
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.search import SEARCHED
 from tinysaver_edge.calibrate.targets import DEFAULT_MAX_DROP_POINTS, Budgets, Method, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.evaluation import Figures, figures
@@ -79,6 +80,8 @@ def _row(
     problem: Problem, holdout: Problem | None, targets: Targets, *, seed: int, candidates: int
 ) -> MethodRow:
     method = targets.method
+    if targets.searches and method not in SEARCHED:
+        targets = replace(targets, score=None, fusion=None)
     try:
         proposals = propose_all(problem, targets, seed=seed, candidates=candidates)
         choice = choose(problem, proposals, targets)

@@ -61,10 +61,11 @@ def fit_linear(saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
         best of 25 weights would otherwise win by luck.
     """
     alone = large.predictions == labels
+    candidates = Candidates.of(saver, large, depth=LinearFusion().depth)
 
     def right(weight: float) -> BoolArray:
-        answers, _ = LinearFusion(weight=weight).fuse(saver, large)
-        return np.equal(answers, labels)
+        where = candidates.best((1 - weight) * candidates.large + weight * candidates.saver)
+        return np.equal(candidates.classes[where], labels)
 
     best = max(WEIGHTS, key=lambda weight: int(right(weight).sum()))
     change = right(best).astype(np.int64) - alone

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,66 +17,21 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
+from tinysaver_edge.calibrate.gathering import Gathering
+from tinysaver_edge.calibrate.measuring import measure_all
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
-from tinysaver_edge.calibrate.shortlist import Measured, Shortlist
-from tinysaver_edge.calibrate.steps import MeasureStep, PrepareStep, run_step
+from tinysaver_edge.calibrate.shortlist import Shortlist
+from tinysaver_edge.calibrate.steps import PrepareStep, run_step
 from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
-from tinysaver_edge.calibrate.worker import OutOfTimeError, WorkerLostError
+from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.measure import measure
 from tinysaver_edge.progress import Progress
-from tinysaver_edge.records import Record
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
-
-
-@dataclass(slots=True)
-class _Run:
-    """One gathering under way."""
-
-    given: ImageInput
-    data: DataSource
-    folder: Path
-    progress: Progress
-    clock: Clock
-    started: float
-    fingerprint: str
-    lost: dict[str, str] = field(default_factory=dict)
-
-    def is_variant(self, name: str) -> bool:
-        """Whether a saver is one of several forms of a file."""
-        return any(one.variant and one.description.name == name for one in self.given.savers)
-
-    def lose(self, name: str, error: EngineError) -> None:
-        """Go on without a saver whose process died, or a variant that cannot be run.
-
-        Raises:
-            EngineError: the error, where the saver was asked for as it is.
-        """
-        if not isinstance(error, WorkerLostError) and not self.is_variant(name):
-            raise error
-        self.leave_out(name, str(error))
-
-    def leave_out(self, name: str, why: str) -> None:
-        """Go on without a saver."""
-        self.lost[name] = why
-        self.progress.note(f"{name}: {why}")
-
-    @property
-    def spent(self) -> str:
-        """Say that there is no time left."""
-        return f"the time budget of {self.given.time_budget_s:g} s is spent"
-
-    @property
-    def seconds_left(self) -> float | None:
-        """What is left of the time budget, None where there is none."""
-        if self.given.time_budget_s is None:
-            return None
-        return self.given.time_budget_s - (self.clock() - self.started)
 
 
 def from_images(
@@ -104,10 +59,10 @@ def from_images(
         InputError: models, descriptions, images or labels do not fit each other.
         EngineError: a model cannot be run.
     """
-    run = _Run(given, data, folder, progress, clock, clock(), data.fingerprint())
+    run = Gathering(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
-    records = _measure(run, large, savers, labels, shortlist)
+    records = measure_all(run, large, savers, labels, shortlist)
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
@@ -124,7 +79,7 @@ def from_images(
     )
 
 
-def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
+def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
     """Prepare every model and check that they can make a cascade."""
     large = _prepare_one(run, run.given.large)
     savers = []
@@ -140,7 +95,7 @@ def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
         else:
             savers.append(saver)
     if not savers:
-        raise WorkerLostError("; ".join(run.lost.values()) or "no saver to choose from")
+        raise WorkerLostError("no saver could be prepared: " + run.reasons)
     check_models(
         (large.name, large.macs or 0.0, large.classes),
         [(one.name, one.macs or 0.0, one.classes) for one in savers],
@@ -148,7 +103,7 @@ def _prepare(run: _Run) -> tuple[Artefact, list[Artefact]]:
     return large, savers
 
 
-def _prepare_one(run: _Run, model: ModelFile) -> Artefact:
+def _prepare_one(run: Gathering, model: ModelFile) -> Artefact:
     step = PrepareStep(model, run.folder / "models", run.given.embed)
     return step.known() or run_step(
         step,
@@ -173,63 +128,8 @@ def _labels(
     return labels, names or _folder_names(data, labels, classes)
 
 
-def _measure(
-    run: _Run,
-    large: Artefact,
-    savers: Sequence[Artefact],
-    labels: NDArray[np.int64],
-    shortlist: Shortlist,
-) -> list[Record]:
-    """Measure the large model, then the savers from the most promising on."""
-    base = _measure_one(run, large, seconds=None)
-    accuracy = _accuracy(base, labels) if run.given.labelled else None
-    costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
-    found: dict[str, Record] = {}
-    best: Measured | None = None
-    for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
-        why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
-        if why is not None:
-            run.leave_out(saver.name, why)
-            continue
-        record = _measure_saver(run, saver)
-        if record is None:
-            continue
-        found[saver.name] = record
-        if run.given.labelled:
-            problem, _ = join_records([base, record], costs, labels, run.data.groups)
-            reached = [one for one in (best, shortlist.cost(problem)) if one is not None]
-            best = min(reached, key=lambda one: one.cost, default=None)
-    if not found:
-        raise WorkerLostError("no saver could be measured: " + "; ".join(run.lost.values()))
-    return [base, *(found[one.name] for one in savers if one.name in found)]
-
-
-def _measure_saver(run: _Run, saver: Artefact) -> Record | None:
-    """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
-    left = run.seconds_left
-    step = MeasureStep(saver, run.data, run.folder, run.fingerprint, run.given.skip_limit)
-    if left is not None and left <= 0 and not step.is_done():
-        run.leave_out(saver.name, f"not measured: {run.spent}")
-        return None
-    try:
-        return _measure_one(run, saver, seconds=left)
-    except OutOfTimeError:
-        run.leave_out(
-            saver.name, f"not measured to the end: {run.spent}; another run goes on from here"
-        )
-    except EngineError as error:
-        run.lose(saver.name, error)
-    return None
-
-
-def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
-    """Return the share of the readable images that a model gets right."""
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
-    return float((record.outputs.predictions[kept] == labels[kept]).mean())
-
-
 def _timed(
-    run: _Run,
+    run: Gathering,
     problem: Problem,
     large: Artefact,
     artefacts: Mapping[str, Artefact],
@@ -256,28 +156,8 @@ def _timed(
         else:
             savers.append(replace(saver, with_large=pair))
     if not savers:
-        raise WorkerLostError("no saver could be timed: " + "; ".join(run.lost.values()))
+        raise WorkerLostError("no saver could be timed: " + run.reasons)
     return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
-
-
-def _measure_one(run: _Run, artefact: Artefact, *, seconds: float | None) -> Record:
-    step = MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
-    if not step.is_done():
-        run_step(
-            step,
-            progress=run.progress,
-            what=f"measuring {artefact.name}",
-            isolate=run.given.isolate,
-            seconds=seconds,
-        )
-    # Now there is a record of this very key: it is read, not made.
-    return measure(
-        artefact,
-        run.data,
-        run.folder,
-        fingerprint=run.fingerprint,
-        skip_limit=run.given.skip_limit,
-    )
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:

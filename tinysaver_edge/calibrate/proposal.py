@@ -13,6 +13,7 @@ from tinysaver_edge.calibrate.costs import PairCosts, limits_of
 from tinysaver_edge.calibrate.problem import Answers
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
@@ -42,6 +43,7 @@ class Proposal:
         certify: makes the certificate of one of the allowed thresholds, by its position; None for
             methods that prove nothing.
         why: what is missing, where nothing is allowed.
+        searched: how score and fusion were found, None where they were not searched for.
     """
 
     costs: PairCosts
@@ -56,6 +58,12 @@ class Proposal:
     risk: float | None = None
     certify: Callable[[int], Certificate] | None = None
     why: str = ""
+    searched: Searched | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether a search left the saver out."""
+        return self.searched is not None and bool(self.searched.left_out)
 
     @property
     def saver(self) -> Answers:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.certify import CertifiedChoice, certify_pair
+from tinysaver_edge.calibrate.certify_rule import CertifyRule
 from tinysaver_edge.calibrate.costs import PairCosts
 from tinysaver_edge.calibrate.counts import Answers as Verdicts
 from tinysaver_edge.calibrate.counts import WalkCounts
 from tinysaver_edge.calibrate.methods import crc, ltt_hoeffding_bentkus
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.proposal import NOTHING, Proposal, upper_rates, within_rate
+from tinysaver_edge.calibrate.search import Searched, search
 from tinysaver_edge.calibrate.sweep import OperatingPoint, SortedScores, Sweep, lost_allowed
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.calibrate.tinysaver import tinysaver_threshold
+from tinysaver_edge.fusion import Fusion, NoFusion
+from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
-
-if TYPE_CHECKING:
-    from tinysaver_edge.fusion import Fusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Bid:
         targets: what is asked.
         candidates: how many savers share the risk.
         seed: of whatever is drawn.
+        score: the score, or the name of one; None leaves it to the method.
+        fusion: likewise.
+        tune: samples that are not to be certified on, since score and fusion come from them.
     """
 
     problem: Problem
@@ -43,6 +46,9 @@ class Bid:
     targets: Targets
     candidates: int
     seed: int
+    score: Score | str | None
+    fusion: Fusion | str | None
+    tune: IntArray | None = None
 
     @property
     def costs(self) -> PairCosts:
@@ -62,7 +68,38 @@ def propose_all(
         candidates: how many savers share the risk, those that were not measured included.
     """
     propose = _PROPOSERS[targets.method]
-    return [propose(Bid(problem, saver, targets, candidates, seed)) for saver in problem.savers]
+    if targets.searches:
+        found = search(problem, targets, seed=seed)
+        return [
+            _found(
+                Bid(problem, saver, targets, found.kept, seed, one.score, one.fusion, found.tune),
+                one,
+            )
+            for saver, one in zip(problem.savers, found.savers, strict=True)
+        ]
+    common = (targets, candidates, seed, targets.score, targets.fusion)
+    return [propose(Bid(problem, saver, *common)) for saver in problem.savers]
+
+
+def _found(bid: Bid, found: Searched) -> Proposal:
+    """Propose what the search found for a saver, or nothing where it left the saver out."""
+    if not found.left_out:
+        return replace(_PROPOSERS[bid.targets.method](bid), searched=found)
+    assert bid.tune is not None
+    nothing = np.array([], np.int64)
+    return Proposal(
+        costs=bid.costs,
+        score=found.score,
+        fusion=_changing(found.fusion),
+        thresholds=nothing.astype(np.float64),
+        accepted=nothing,
+        lost=nothing,
+        allowed=nothing.astype(bool),
+        evidence=np.setdiff1d(np.arange(len(bid.problem.labels)), bid.tune),
+        relaxed_drop=lambda: None,
+        why=found.left_out,
+        searched=found,
+    )
 
 
 def _certified(bid: Bid) -> Proposal:
@@ -103,8 +140,9 @@ def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
         confidence=targets.confidence,
         candidates=bid.candidates,
         seed=bid.seed,
-        score=targets.score,
-        fusion=targets.fusion,
+        score=bid.score,
+        fusion=bid.fusion,
+        tune=bid.tune,
         groups=problem.groups,
     )
 
@@ -169,8 +207,8 @@ def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
 
 
 def _empirical(bid: Bid) -> Proposal:
-    score = get_score(bid.targets.score or Margin.name).suited_to(bid.saver.outputs)
-    swept = _sweep(bid, score)
+    score, fusion = _fitted(bid)
+    swept = _sweep(bid, score, fusion)
     drop = bid.targets.allowed_drop_points
     samples = swept.samples
     lost = np.concatenate(([swept.lost_without_accepting], swept.lost))
@@ -180,7 +218,7 @@ def _empirical(bid: Bid) -> Proposal:
     return Proposal(
         costs=bid.costs,
         score=score,
-        fusion=None,
+        fusion=_changing(fusion),
         thresholds=np.concatenate(([NOTHING], swept.thresholds)),
         accepted=np.concatenate(([0], swept.accepted)),
         lost=lost,
@@ -188,6 +226,13 @@ def _empirical(bid: Bid) -> Proposal:
         evidence=np.arange(samples),
         relaxed_drop=lambda: _least_counted(bid, swept),
     )
+
+
+def _fitted(bid: Bid) -> tuple[Score, Fusion]:
+    """Return score and fusion, fitted on the samples themselves where they learn."""
+    rule = CertifyRule(bid.score or Margin(), bid.fusion or NoFusion())
+    score, fusion = rule.fitted(bid.saver.outputs, bid.problem.large.outputs, bid.problem.labels)
+    return score.suited_to(bid.saver.outputs), fusion
 
 
 def _least_counted(bid: Bid, swept: Sweep) -> float | None:
@@ -260,10 +305,14 @@ def _right(bid: Bid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     )
 
 
-def _sweep(bid: Bid, score: Score) -> Sweep:
+def _sweep(bid: Bid, score: Score, fusion: Fusion | None = None) -> Sweep:
     saver_right, large_right = _right(bid)
+    final = None
+    if fusion is not None and fusion.changes_answers:
+        answers, _ = fusion.fuse(bid.saver.outputs, bid.problem.large.outputs)
+        final = answers == bid.problem.labels
     return SortedScores.of(score(bid.saver.outputs)).sweep(
-        saver_correct=saver_right, large_correct=large_right
+        saver_correct=saver_right, large_correct=large_right, final_correct=final
     )
 
 

@@ -20,14 +20,11 @@ def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
         targets: the limits.
     """
     hints: list[str] = []
-    drop = targets.allowed_drop_points
-    if drop is not None and (hint := _drop_hint(proposals, drop)):
-        hints.append(hint)
-    limits = limits_of(targets.budgets)
+    drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
+    if drop is not None:
+        hints.extend(_drop_hints(proposals, drop))
     hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
-    missing = [one.why for one in proposals if not one.allowed.any() and one.why]
-    why = "; or ".join(hints) or "; ".join(dict.fromkeys(missing))
-    why = why or "; and ".join(_joint_hints(proposals, limits))
+    why = "; or ".join(hints) or "; and ".join(_joint_hints(proposals, limits))
     return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
 
 
@@ -60,12 +57,14 @@ def _budget_hint(name: str, limit: float, needed: float) -> str:
     return f"{name} {limit:.4g} would have to be {_up(needed)}{_over(needed, limit)}"
 
 
-def _drop_hint(proposals: Sequence[Proposal], drop: float) -> str | None:
-    """Return what the drop would have to be for some affordable threshold."""
+def _drop_hints(proposals: Sequence[Proposal], drop: float) -> Iterator[str]:
+    """Yield what the drop would have to be for some affordable threshold, and what else helps."""
     reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
-    if not reach or min(reach) <= drop:
-        return None
-    return f"max drop {drop:g} would have to be {_up(min(reach))} points{_over(min(reach), drop)}"
+    if reach and (needed := min(reach)) > drop:
+        yield f"max drop {drop:g} would have to be {_up(needed)} points{_over(needed, drop)}"
+    if not any(one.allowed.any() for one in proposals):
+        # Each saver lacks something of its own: what the first lacks is an example.
+        yield from [one.why for one in proposals if one.why][:1]
 
 
 def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
@@ -87,7 +86,7 @@ def _up(value: float) -> str:
 
 
 def _over(needed: float, limit: float) -> str:
-    """Say how far a limit is exceeded by what is asked for in its place; nothing where it is 0."""
+    """Say by how much a limit would have to give; nothing of a limit of 0."""
     if limit == 0:
         return ""
     percent = 100 * (float(_up(needed)) / limit - 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
-from tinysaver_edge.calibrate.certify_rule import default_rule
+from tinysaver_edge.calibrate.certify_rule import default_fusion
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
@@ -33,10 +33,10 @@ from tinysaver_edge.calibrate.report import (
     write_report,
 )
 from tinysaver_edge.calibrate.shortlist import Shortlist
-from tinysaver_edge.calibrate.targets import Method, Reference
+from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.fusion import Fusion, get_fusion
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
 from tinysaver_edge.progress import SILENT, Progress
 
@@ -127,7 +127,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
         methods=(
             compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
         ),
-        warnings=(*gathered.warnings, *_warnings(choice)),
+        warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
         latency=_latency(choice),
     )
     better = single_model_better(evidence, result)
@@ -187,16 +187,19 @@ def _gather(
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
     """Return what is going to combine two models' answers, as far as that is known beforehand."""
     targets = plan.targets
-    if targets.method is not Method.CERTIFIED:
+    if targets.fusion == ALL:
+        return ConditionalLogit()
+    if targets.fusion is not None:
+        fusion = get_fusion(targets.fusion)
+    elif targets.method is Method.CERTIFIED:
+        drop = targets.allowed_drop_points
+        fusion = default_fusion(
+            units=round((1 - plan.holdout) * samples),
+            max_drop_points=100.0 if drop is None else drop,
+            labelled=targets.reference is Reference.LABELS,
+        )
+    else:
         return None
-    drop = targets.allowed_drop_points
-    fusion = default_rule(
-        units=round((1 - plan.holdout) * samples),
-        max_drop_points=100.0 if drop is None else drop,
-        labelled=targets.reference is Reference.LABELS,
-        fusion=targets.fusion,
-    ).fusion
-    fusion = get_fusion(fusion) if isinstance(fusion, str) else fusion
     return fusion if fusion.changes_answers else None
 
 
@@ -238,6 +241,12 @@ def _unmeasured(gathered: Gathered) -> list[Candidate]:
         Candidate(saver=name, kappa=prepared[name] / large if name in prepared else None, why=why)
         for name, why in gathered.lost.items()
     ]
+
+
+def _not_tried(choice: Choice) -> list[str]:
+    """Say which scores a search could not have, each reason once."""
+    reasons = {one.why: None for row in choice.candidates for one in row.tried if one.why}
+    return [f"not tried: {why}" for why in reasons]
 
 
 def _warnings(choice: Choice) -> list[str]:

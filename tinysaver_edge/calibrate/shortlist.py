@@ -16,6 +16,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.choose import choose
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
 from tinysaver_edge.calibrate.proposers import propose_all
+from tinysaver_edge.calibrate.search import search
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 
@@ -62,16 +63,19 @@ class Shortlist:
     def cost(self, problem: Problem) -> Measured | None:
         """Return what the best cascade of a problem costs, None where none keeps the limits.
 
-        Nor is it known while a limit is one of time or memory: models are timed after all of them
-        are measured.
+        None as well where a limit is one of time or memory, which are measured last.
         """
-        targets = self.targets
-        if targets.aim is not Objective.MACS or targets.needs_timing:
+        budgets = self.targets.budgets
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups
         )
         problem = problem.subset(kept)
+        if self.targets.searches:
+            # What is certified later must not depend on the samples that it will rest on.
+            one = search(problem, self.targets, seed=self.seed).best
+            return Measured(one.saver, one.estimate)
         drawn = {"seed": self.seed, "candidates": self.candidates}
         try:
             choice = choose(problem, propose_all(problem, self.targets, **drawn), self.targets)

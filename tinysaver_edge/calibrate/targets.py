@@ -12,6 +12,9 @@ from tinysaver_edge.errors import InputError
 DEFAULT_MAX_DROP_POINTS = 0.5
 """Points that may be lost where neither a drop nor a budget is named."""
 
+ALL = "all"
+"""As a score or fusion: try every one there is."""
+
 
 class Method(str, Enum):
     """How a threshold is found.
@@ -155,8 +158,8 @@ class Targets:
         objective: what is best; None takes accuracy where there are budgets, else MACs.
         confidence: 1 - δ, how surely the bound is kept, for methods that promise it.
         reference: whose answer is the right one.
-        score: name of the score; None leaves it to the method.
-        fusion: name of the fusion; None leaves it to the method.
+        score: name of the score, or ``"all"`` to try every one; None leaves it to the method.
+        fusion: name of the fusion, likewise.
     """
 
     method: Method = Method.CERTIFIED
@@ -183,6 +186,11 @@ class Targets:
         return self.max_drop_points
 
     @property
+    def searches(self) -> bool:
+        """Whether the score or the fusion is to be searched for."""
+        return ALL in (self.score, self.fusion)
+
+    @property
     def risk(self) -> float:
         """δ, one minus the confidence."""
         return round(1 - self.confidence, 12)
@@ -191,11 +199,6 @@ class Targets:
     def needs_latency(self) -> bool:
         """Whether a choice can only be made from measured latency."""
         return self.budgets.needs_latency or self.objective is Objective.LATENCY
-
-    @property
-    def needs_timing(self) -> bool:
-        """Whether a choice can only be made once the models have been run for their own sake."""
-        return self.needs_latency or self.budgets.memory_mb is not None
 
     @property
     def aim(self) -> Objective:

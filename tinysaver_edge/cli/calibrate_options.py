@@ -89,9 +89,13 @@ _OPTIONS = (
         type=_words(Reference),
         help="Whose answer is right: the labels', or the large model's where there are none.",
     ),
-    click.option("--score", help="Deferral score; by default the method's (margin)."),
     click.option(
-        "--fusion", help="Fusion after an escalation; 'none' for the large model's alone."
+        "--score", help="Deferral score, by default the method's (margin); 'all' tries every one."
+    ),
+    click.option(
+        "--fusion",
+        help="Fusion after an escalation; 'none' for the large model's answer alone, 'all' tries "
+        "every one.",
     ),
     click.option(
         "--compare-methods", is_flag=True, help="Show what every method would have chosen."

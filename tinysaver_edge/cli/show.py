@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinysaver_edge.calibrate import Calibration
+from tinysaver_edge.calibrate.choose import Candidate
 from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.evaluation import Figures
@@ -13,10 +14,12 @@ from tinysaver_edge.evaluation import Figures
 def show_calibration(result: Calibration) -> None:
     """Write the candidates, the figures and the choice."""
     timed = any(row.mean_latency_ms is not None for row in result.candidates)
+    searched = any(row.tried for row in result.candidates)
     columns = ["saver", "κ", "accuracy", "threshold", "accepted", "drop", "cost"]
+    found = ["score", "fusion", "tried", "estimate"] if searched else []
     terminal.show_table(
         "Candidates",
-        [*columns, *(["latency"] if timed else []), "why"],
+        [*columns, *(["latency"] if timed else []), *found, "why"],
         [
             (
                 row.saver,
@@ -27,6 +30,7 @@ def show_calibration(result: Calibration) -> None:
                 terminal.points(row.drop_points),
                 terminal.ratio(row.cost_macs_ratio),
                 *([terminal.milliseconds(row.mean_latency_ms)] if timed else []),
+                *(_found(row) if searched else ()),
                 row.why,
             )
             for row in result.candidates
@@ -37,6 +41,18 @@ def show_calibration(result: Calibration) -> None:
     if result.methods:
         _show_methods(result.methods)
     _show_choice(result)
+
+
+def _found(row: Candidate) -> tuple[str, ...]:
+    """Say what a search found for a saver, and in how many it did."""
+    fitted = row.tried[0].fitted if row.tried else ()
+    score, fusion = row.score or "?", row.fusion or "none"
+    return (
+        f"{score}, fitted" if "score" in fitted else score,
+        f"{fusion}, fitted" if "fusion" in fitted else fusion,
+        str(sum(one.estimate is not None for one in row.tried)),
+        terminal.ratio(row.estimate),
+    )
 
 
 def _show_choice(result: Calibration) -> None:

@@ -8,6 +8,7 @@ long, and the engines' threads get in each other's way.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -17,8 +18,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Clock, Effort, measure
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.hardware.benchmark.timing import (
+    DEFAULT_EFFORT,
+    Clock,
+    Effort,
+    measure,
+    measure_with,
+)
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.latency.samples import Samples
 from tinysaver_edge.outputs import FloatArray, Outputs
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
@@ -79,36 +88,34 @@ def measure_pair(
     chance = random.Random(seed)
     turns = itertools.cycle(frames)
     went: list[bool] = []
-    took_ms: list[float] = []
-    begun = counted = clock()
-    while True:
+
+    def run() -> None:
         # The first three go every way that there is, however little time there is for more.
-        escalate = len(went) == 0 or (len(went) > 2 and chance.random() < ESCALATED_SHARE)
-        score.accept = not escalate
-        frame = next(turns)
-        started = clock()
-        cascade.decide(frame)
-        ended = clock()
+        escalate = not went or (len(went) >= 3 and chance.random() < ESCALATED_SHARE)
         went.append(escalate)
-        took_ms.append((ended - started) * 1e3)
-        if len(went) == effort.warm_up:
-            counted = ended
-        runs = len(went) - effort.warm_up
-        enough = runs >= effort.min_runs and ended - counted >= effort.min_seconds
-        if enough or (ended - begun >= effort.max_seconds and len(went) >= 3):
-            return _by_way(np.array(went), np.array(took_ms), warm_up=effort.warm_up)
+        score.accept = not escalate
+        degraded = cascade.decide(next(turns)).degraded
+        if degraded is not None:  # a cascade answers without a model that fails
+            raise EngineError(degraded)
 
-
-def _by_way(went: np.ndarray, took_ms: np.ndarray, *, warm_up: int) -> CascadeLatency:
-    """Sort runs by the way they and the one before took, without those of the warm-up."""
-    before = np.concatenate(([False], went[:-1]))
-    ways = (~went & ~before, went, ~went & before)
-    late = np.arange(len(went)) >= warm_up
-    # Of a way that was taken during the warm-up only, those runs are better than none.
-    saver, escalated, after = (
-        LatencySamples(took_ms[way & late] if (way & late).any() else took_ms[way]) for way in ways
+    some = measure(run, clock=clock, warm_up=0, min_runs=3, min_seconds=0, max_seconds=math.inf)
+    more = measure_with(effort, run, clock=clock)
+    found = _by_way(more.samples_ms, went[-len(more) :], before=went[-len(more) - 1])
+    for way, samples_ms in _by_way(some.samples_ms, went[:3], before=False).items():
+        found.setdefault(way, samples_ms)
+    return CascadeLatency(
+        saver=LatencySamples(found[False, False]),
+        escalated=LatencySamples(np.concatenate([found[way] for way in found if way[1]])),
+        saver_after=LatencySamples(found[True, False]),
     )
-    return CascadeLatency(saver, escalated, after)
+
+
+def _by_way(
+    took_ms: Samples, went: Sequence[bool], *, before: bool
+) -> dict[tuple[bool, bool], Samples]:
+    """Sort runs by whether the one before and they themselves were escalated."""
+    ways = list(zip([before, *went], went, strict=False))
+    return {way: took_ms[[one == way for one in ways]] for way in set(ways)}
 
 
 def measure_alone(
@@ -127,11 +134,4 @@ def measure_alone(
     policy = StagePolicy(stage.policy.model)
     cascade = Cascade([Stage(stage.engine, preprocess=stage.preprocess, policy=policy)])
     turns = itertools.cycle(frames)
-    return measure(
-        lambda: cascade.decide(next(turns)),
-        clock=clock,
-        warm_up=effort.warm_up,
-        min_runs=effort.min_runs,
-        min_seconds=effort.min_seconds,
-        max_seconds=effort.max_seconds,
-    )
+    return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

@@ -259,7 +259,7 @@ def test_too_few_samples_abstain_and_say_how_many_are_needed(world: World) -> No
     said = world.refused(str(world.folder / "recipe.toml"), "--max-drop", "0.5", code=3)
     needed = re.search(r"360 samples .* at least (\d+) are needed", said)
     assert needed is not None, said
-    # As many as a first certificate needs where no answer differs, at a risk of 0.1 for each of two.
+    # As many as a first certificate needs where no answer differs, at 0.1 for each of two.
     assert 644 < int(needed[1]) < 1000
 
 

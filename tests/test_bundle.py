@@ -370,8 +370,9 @@ class TestWriting:
                 raise OSError(5, "Input/output error")
             rename(source, target, **options)
 
-        monkeypatch.setattr(os, "rename", fail_on_new)
-        monkeypatch.setattr(os, "replace", fail_on_new)
+        # Of Path, not of os: pathlib of Python 3.10 keeps its own reference to what os had.
+        monkeypatch.setattr(Path, "rename", fail_on_new)
+        monkeypatch.setattr(Path, "replace", fail_on_new)
         monkeypatch.setattr(bundle_module, "exchange", lambda *_: False)
         with pytest.raises(BundleError, match="cannot be written"):
             write_bundle(tmp_path / name, *parts)

@@ -205,7 +205,7 @@ def report(cases: Sequence[Case], *, rounds: int) -> int:
     text = (
         f"Medians of {rounds} rounds; the ratio, predicted over measured, is the median of the "
         f"rounds' ratios (target: 0.85 to 1.15). Escalated: in the calibration, in the run. Where "
-        f"a twentieth is escalated, the p95 is the saver's or the large model's as chance will have "
+        f"a twentieth is escalated, the p95 is the saver's or the large model's as chance has "
         f"it: then both are predicted, at the rate and at its upper bound.\n\n"
         f"{table(head, rows)}"
     )

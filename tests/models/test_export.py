@@ -168,6 +168,7 @@ def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
         found = find_description(one.path)
         with create_engine("auto", one.path, preprocess=found.preprocess, output=found.output) as e:
             assert e.signature.batch_size == 2
+        assert count_macs(one.path).macs == made.macs
     assert find_description(outs[0]).labels is None
 
 

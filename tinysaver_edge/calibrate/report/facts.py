@@ -68,8 +68,7 @@ class CandidateFacts:
 
     Attributes:
         row: what the calibration says of it.
-        point: what its threshold does on the samples that the decision rests on; None where the
-            method found it no threshold.
+        point: what its threshold does, by its row; None where the method found it no threshold.
         curve: what its other thresholds would do; empty where it is not drawn.
     """
 

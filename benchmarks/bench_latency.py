@@ -28,14 +28,17 @@ from imagenet import DATA, save, table
 from tinysaver_edge import Cascade
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
+from tinysaver_edge.calibrate.images import open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.data import open_data
+from tinysaver_edge.demo.data import CameraData
+from tinysaver_edge.demo.models import demo_model_paths
 from tinysaver_edge.latency import LatencySamples, PooledLatency
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.stage import Stage
 
+COMMON = {"holdout": 0.5, "no_report": True, "no_golden_frames": True}
 WARM_UP = 50
 WITHIN = 0.15
 FIGURES = {"mean": None, "p95": 0.95}
@@ -52,6 +55,8 @@ class Case:
         frames: held-out images.
         found: predicted and measured, a pair a round, by "cascade mean" and so on.
         rate: the escalation rate that the prediction is for.
+        at_most: the p95 predicted for the rate's upper bound, a round each.
+        on_edge: whether that is another p95: then the rate decides whose, not any clock.
         rates: those measured.
     """
 
@@ -61,6 +66,8 @@ class Case:
     frames: list[Frame]
     found: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     rate: float = 0.0
+    at_most: list[float] = field(default_factory=list)
+    on_edge: bool = False
     rates: list[float] = field(default_factory=list)
 
     def prepare(self) -> None:
@@ -94,6 +101,9 @@ class Case:
         said = calibrate(self.plan, out=self.folder / "bundle").latency
         assert said is not None
         self.rate = said.escalation_rate
+        edge = said.cascade.quantile_ms(0.95), said.cascade_at_most.quantile_ms(0.95)
+        self.on_edge |= edge[1] > (1 + WITHIN) * edge[0]
+        self.at_most.append(edge[1])
         return {"cascade": said.cascade, "large model alone": said.large}
 
     def _run(self, frames: Sequence[Frame]) -> dict[str, list[float]]:
@@ -121,16 +131,21 @@ def run(cascade: Cascade, frames: Sequence[Frame]) -> tuple[list[float], float]:
 
 def cifar(folder: Path, name: str, frames: int, **flags: object) -> Case:
     """The CIFAR-10 recipe with some flags over it."""
-    common = {"holdout": 0.5, "no_report": True, "no_golden_frames": True}
-    plan = load_recipe("cifar10", root=DATA / "cifar10").overridden(common | flags).plan()
+    plan = load_recipe("cifar10", root=DATA / "cifar10").overridden(COMMON | flags).plan()
     return Case(name, plan, folder, held_out(plan, frames))
+
+
+def demo(folder: Path, frames: int) -> Case:
+    """The demo's recipe on its simulated camera."""
+    recipe = load_recipe("demo", root=demo_model_paths()[0].parent)
+    plan = recipe.overridden(COMMON | {"data": CameraData(3000, seed=0)}).plan()
+    return Case("demo recipe", plan, folder, held_out(plan, frames))
 
 
 def held_out(plan: Plan, count: int) -> list[Frame]:
     """Return images that the plan does not calibrate on, in random order."""
     assert isinstance(plan.input, ImageInput)
-    assert isinstance(plan.input.data, Path)
-    with open_data(plan.input.data) as data:
+    with open_input_data(plan.input) as data:
         _, held = split_holdout(len(data), fraction=plan.holdout, seed=plan.seed)
         drawn = np.random.default_rng(0).permutation(held)[:count]
         frames = [data.frame(int(index)) for index in drawn]
@@ -147,7 +162,10 @@ def main() -> int:
     # saver's to the large model's with every tenth of a percent. At 0.2 it is a tenth.
     own = {"savers": ("resnet20",), "max_drop": 0.2}
     with tempfile.TemporaryDirectory() as name:
-        cases = [cifar(Path(name) / "recipe", "CIFAR-10 recipe", asked.frames)]
+        cases = [
+            cifar(Path(name) / "recipe", "CIFAR-10 recipe", asked.frames),
+            demo(Path(name) / "demo", asked.frames),
+        ]
         for engine in ("onnxruntime", "openvino"):
             title = f"resnet20, resnet56: {engine}"
             cases.append(cifar(Path(name) / engine, title, asked.frames, engine=engine, **own))
@@ -168,16 +186,27 @@ def report(cases: Sequence[Case], *, rounds: int) -> int:
         for what, pairs in case.found.items():
             ratios = [said / here for said, here in pairs]
             ratio = statistics.median(ratios)
-            missed |= abs(ratio - 1) > WITHIN
             said, here = (statistics.median(values) for values in zip(*pairs, strict=True))
+            predicted = f"{said:.3f}"
+            if what == "cascade p95" and case.on_edge:
+                most = statistics.median(case.at_most)
+                predicted += f" to {most:.3f}"
+                # Of a range, what is nearest to the measured.
+                nearest = [
+                    min(max(low, here), high) / here
+                    for (low, here), high in zip(pairs, case.at_most, strict=True)
+                ]
+                ratio, ratios = statistics.median(nearest), nearest
+            missed |= abs(ratio - 1) > WITHIN
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            row = (case.name, rates, what, f"{said:.3f}", f"{here:.3f}", f"{ratio:.2f}", spread)
-            rows.append(row)
+            rows.append((case.name, rates, what, predicted, f"{here:.3f}", f"{ratio:.2f}", spread))
         figures[case.name] = {"predicted_and_measured_ms": case.found, "rates": case.rates}
     head = ("bundle", "escalated", "figure", "predicted, ms", "measured, ms", "ratio", "rounds")
     text = (
         f"Medians of {rounds} rounds; the ratio, predicted over measured, is the median of the "
-        f"rounds' ratios (target: 0.85 to 1.15). Escalated: in the calibration, in the run.\n\n"
+        f"rounds' ratios (target: 0.85 to 1.15). Escalated: in the calibration, in the run. Where "
+        f"a twentieth is escalated, the p95 is the saver's or the large model's as chance has "
+        f"it: then both are predicted, at the rate and at its upper bound.\n\n"
         f"{table(head, rows)}"
     )
     save("bench_latency", title="Predicted against measured latency", text=text, figures=figures)

@@ -176,3 +176,79 @@ def test_the_largest_rate_keeps_a_mean_and_a_larger_one_breaks_it(
     assert pair.at(rate).mean_ms <= limit_ms + 1e-6
     if rate < 0.999:
         assert pair.at(min(rate * 1.01 + 0.001, 1)).mean_ms > limit_ms
+
+
+# The saver after an escalated frame, when the large model has taken the caches.
+
+
+def three(saver: list[float], after: list[float], escalated: list[float]) -> CascadeLatency:
+    return CascadeLatency(of(*saver), of(*escalated), of(*after))
+
+
+@given(durations, durations, durations, rates)
+def test_three_ways_are_pooled_with_their_shares(
+    saver: list[float], after: list[float], escalated: list[float], p: float
+) -> None:
+    found = three(saver, after, escalated).at(p)
+    means = [float(np.mean(one)) for one in (saver, after, escalated)]
+    shares = [(1 - p) ** 2, (1 - p) * p, p]
+    assert found.mean_ms == pytest.approx(np.dot(means, shares))
+    for limit_ms in (*saver[:3], *after[:3], *escalated[:3]):
+        within = [np.mean(np.array(one) <= limit_ms) for one in (saver, after, escalated)]
+        share = float(np.dot(within, shares))
+        if 0 < share < 1:
+            assert found.quantile_ms(share) <= limit_ms
+        if share + 1e-6 <= 1:
+            assert found.quantile_ms(share + 1e-6) > limit_ms
+
+
+@given(durations, durations, durations, st.floats(0, 3e4))
+def test_up_to_the_largest_rate_a_mean_is_kept_and_right_above_it_is_not(
+    saver: list[float], after: list[float], escalated: list[float], limit_ms: float
+) -> None:
+    ways = three(saver, after, escalated)
+    rate = ways.largest_rate_for_mean(limit_ms)
+    if rate is None:
+        assert ways.at(0).mean_ms > limit_ms
+        return
+    for p in np.linspace(0, rate, 7):
+        assert ways.at(min(p, 1)).mean_ms <= limit_ms + 1e-6
+    assert rate == 1 or max(ways.at(min(rate + d, 1)).mean_ms for d in (1e-9, 1e-3)) >= limit_ms
+
+
+@given(durations, durations, durations, st.sampled_from([0.5, 0.95, 0.99]), st.floats(0, 3e4))
+def test_up_to_the_largest_rate_a_quantile_is_kept_and_right_above_it_is_not(
+    saver: list[float], after: list[float], escalated: list[float], q: float, limit_ms: float
+) -> None:
+    ways = three(saver, after, escalated)
+    rate = ways.largest_rate_for_quantile(q, limit_ms)
+    if rate is None:
+        assert ways.at(0).quantile_ms(q) > limit_ms
+        return
+    for p in np.linspace(0, rate, 7):
+        assert ways.at(min(p, 1)).quantile_ms(q) <= limit_ms
+
+    def share(p: float) -> float:
+        within = [np.mean(np.array(one) <= limit_ms) for one in (saver, after, escalated)]
+        return float(np.dot(within, [(1 - p) ** 2, (1 - p) * p, p]))
+
+    assert rate == 1 or min(share(rate + 1e-9), share(min(rate + 1e-3, 1))) <= q
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "rate"),
+    # At a quarter: 9/16 of 1 ms, 3/16 of 2 ms and 1/4 of 12 ms.
+    [(0.9, None), (1.0, 0.0), (9 / 16 + 6 / 16 + 3, 0.25), (12.0, 1.0), (13.0, 1.0)],
+)
+def test_rates_that_can_be_told_by_hand(limit_ms: float, rate: float | None) -> None:
+    found = three([1.0], [2.0], [12.0]).largest_rate_for_mean(limit_ms)
+    assert found == (None if rate is None else pytest.approx(rate, abs=1e-12))
+
+
+def test_a_cascades_latency_survives_json() -> None:
+    for ways in (three([1, 2], [3], [9]), CascadeLatency(of(1), of(5))):
+        back = CascadeLatency.from_dict(json.loads(json.dumps(ways.to_dict())))
+        assert (back.saver, back.escalated) == (ways.saver, ways.escalated)
+        assert back.saver_after == ways.saver_after
+    with pytest.raises(InputError, match="cannot be read"):
+        CascadeLatency.from_dict({"saver": of(1).to_dict()})

@@ -1,4 +1,4 @@
-"""What limits do to a calibration: the command, run as a user runs it, on three real small models.
+"""What limits do to a calibration: the command, as a user runs it, on three real small models.
 
 The records and timings of the first run serve all others.
 """
@@ -19,10 +19,13 @@ from tests.colours import DESCRIPTION, NAMES, Kind, colour_folders, colour_model
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import CascadeLatency
 
+pytestmark = pytest.mark.slow
+
 TINY = Kind(blur=0.5)
 MIDDLE = Kind(blur=0.03, layers=150)
 LARGE = Kind(layers=900)
 MODELS = {"tiny": TINY, "middle": MIDDLE, "large": LARGE}
+EASY = ("--max-drop", "20")
 CLASSES = ", ".join(json.dumps(name) for name in NAMES)
 
 
@@ -42,17 +45,17 @@ class World:
         return json.loads(done.stdout)
 
     def refused(self, *arguments: str, code: int = 2) -> str:
-        """Return the one line that a refusal is."""
+        """Return the one line that a refusal is; a note on a saver may come before it."""
         records = ("--work-dir", str(self.folder / "records"))
         out = self.folder / "refused"
         done = self.run(*arguments, *records, "--out", str(out))
         assert done.returncode == code, done.stderr
         assert done.stdout == ""
-        # Savers left unmeasured are told of as they are met; the refusal itself is one line.
-        said = [line for line in done.stderr.splitlines() if line.startswith("tinysaver-edge:")]
-        assert len(said) == 1, done.stderr
+        *notes, last = done.stderr.splitlines()
+        assert all(": not measured: " in note for note in notes), done.stderr
+        assert last.startswith("tinysaver-edge: ")
         assert not out.exists()
-        return said[0]
+        return last
 
     def file(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -112,8 +115,9 @@ def test_a_device_with_tighter_limits_changes_the_saver(world: World) -> None:
 
 
 def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
-    world.calibrate("--max-drop", "20")
-    quick, slow = (world.timing(name).at(0.05).mean_ms for name in ("tiny", "middle"))
+    world.calibrate(*EASY)
+    # Where 360 of 360 samples are accepted, up to 0.83 % of the frames may be escalated.
+    quick, slow = (world.timing(name).at(0.0084).mean_ms for name in ("tiny", "middle"))
     assert quick < 0.7 * slow
     limits = {"patient": 1.2 * slow, "hasty": (quick * slow) ** 0.5}
     chosen = {
@@ -171,7 +175,7 @@ def test_published_latencies_take_the_place_of_this_machines(world: World) -> No
 
 def test_where_one_is_missing_all_are_this_machines(world: World) -> None:
     device = world.device("partly", rest=published("tiny", "large"))
-    result = world.calibrate("--device", device, "--max-drop", "20")
+    result = world.calibrate("--device", device, *EASY)
     assert result["latency"]["cascade"]["source"] == "measured"
     (warning,) = [line for line in result["warnings"] if "device partly" in line]
     assert "no latency of middle, so all latencies are this machine's" in warning
@@ -181,7 +185,7 @@ def test_of_this_machine_itself_nothing_published_is_taken(world: World) -> None
     cpu = read_cpu()
     assert cpu is not None
     here = world.device("here", rest=published(*PUBLISHED_MS), boards=json.dumps(cpu.model))
-    result = world.calibrate("--device", here, "--max-drop", "20")
+    result = world.calibrate("--device", here, *EASY)
     assert result["latency"]["cascade"]["source"] == "measured"
     assert not any("device here" in line for line in result["warnings"])
 
@@ -261,13 +265,15 @@ def test_too_few_samples_abstain_and_say_how_many_are_needed(world: World) -> No
     said = world.refused(str(world.folder / "recipe.toml"), "--max-drop", "0.5", code=3)
     needed = re.search(r"360 samples .* at least (\d+) are needed", said)
     assert needed is not None, said
-    # As many as a first certificate needs where no answer differs, at 0.1 for each of two.
+    # One candidate alone needs 644 where no answer differs; here two share the risk.
     assert 644 < int(needed[1]) < 1000
+    points = re.search(r"max drop 0.5 would have to be ([\d.]+) points", said)
+    assert points is not None, said
+    assert world.calibrate("--max-drop", points[1])["saver"]
 
 
 def test_labels_of_another_set_are_one_line(world: World) -> None:
     other = world.folder / "animals"
-    (world.folder / "images" / "amber").exists()
     for source, name in zip(NAMES, ("cat", "dog", "emu", "fox", "gnu", "hen"), strict=True):
         (other / name).mkdir(parents=True)
         for image in sorted((world.folder / "images" / source).iterdir())[:5]:

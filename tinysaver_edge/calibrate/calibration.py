@@ -22,11 +22,17 @@ class PredictedLatency:
     Attributes:
         escalation_rate: share of the calibration samples that go on to the large model, 0..1.
         cascade: of the cascade at that rate, frames coming in random order.
+        highest_rate: the rate that budgets are held against: its upper bound at the confidence
+            asked for, where the method promises with one.
+        cascade_at_most: of the cascade at that one. A quantile of a cascade jumps from the saver's
+            to the large model's where the rate passes it: this one is on the safe side.
         large: of the large model alone.
     """
 
     escalation_rate: float
     cascade: PooledLatency
+    highest_rate: float
+    cascade_at_most: PooledLatency
     large: PooledLatency
 
     def to_dict(self) -> dict[str, Any]:
@@ -34,6 +40,8 @@ class PredictedLatency:
         return {
             "escalation_rate": self.escalation_rate,
             "cascade": self.cascade.summary(),
+            "highest_rate": self.highest_rate,
+            "cascade_at_most": self.cascade_at_most.summary(),
             "large": self.large.summary(),
         }
 

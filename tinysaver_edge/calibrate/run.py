@@ -213,14 +213,15 @@ def _on_device(gathered: Gathered, plan: Plan) -> Gathered:
 
 def _latency(choice: Choice) -> PredictedLatency | None:
     """Return how long a frame will take with what was chosen."""
-    costs = choice.proposal.costs
+    proposal, costs = choice.proposal, choice.proposal.costs
     if costs.latency is None or costs.large.latency is None:
         return None
     large = pooled(((costs.large.latency, 1.0),))
     if choice.threshold is None:
-        return PredictedLatency(1.0, large, large)
-    rate = float(choice.proposal.escalation_rates[choice.index])
-    return PredictedLatency(rate, costs.latency.at(rate), large)
+        return PredictedLatency(1.0, large, 1.0, large, large)
+    rate = float(proposal.escalation_rates[choice.index])
+    highest = float(proposal.budgeted_rates[choice.index])
+    return PredictedLatency(rate, costs.latency.at(rate), highest, costs.latency.at(highest), large)
 
 
 def default_records(out: Path) -> Path:

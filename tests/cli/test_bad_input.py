@@ -369,6 +369,11 @@ class TestBundles:
         refused(command("evaluate", bundle, "--data", bundle, "--labels", bundle), part)
         refused(command("evaluate", bundle, "--data", bundle / "none"), "no such file or folder")
 
+    def test_what_the_system_refuses(self, command, bundle, tmp_path):
+        (tmp_path / "loop").symlink_to("loop")
+        refused(command("verify", tmp_path / "loop" / "bundle"), str(tmp_path / "loop"))
+        refused(command("run", bundle, "--source", tmp_path / ("x" * 300)), "too long")
+
     def test_unknown_commands(self, command):
         refused(command("calibate"), "No such command 'calibate'")
         refused(command("verify"), "Missing argument 'BUNDLE'")

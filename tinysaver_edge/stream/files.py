@@ -52,13 +52,20 @@ def open_frames(source: Path) -> Iterator[SourceFrame]:
 def _images(root: Path, files: list[Path]) -> Iterator[SourceFrame]:
     readable = 0
     for number, path in enumerate(files):
-        image = decode_image(path.read_bytes())
+        image = _read(path)
         if image is None:
             continue
         readable += 1
         yield SourceFrame(image, FrameId(path.relative_to(root).as_posix(), number), 0.0)
     if not readable:
         raise InputError(f"source {files[0]}: not a readable image")
+
+
+def _read(path: Path) -> Frame | None:
+    try:
+        return decode_image(path.read_bytes())
+    except OSError:
+        return None
 
 
 def _video(source: Path) -> Iterator[SourceFrame]:

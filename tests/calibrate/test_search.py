@@ -239,6 +239,14 @@ def test_other_methods_have_one_score(method):
         proposals_of(problem_of(samples=300), replace(BOTH, method=method))
 
 
+@pytest.mark.parametrize("method", [Method.CERTIFIED, Method.EMPIRICAL])
+def test_too_few_samples_to_search_on(method):
+    problem = problem_of(samples=300)
+    problem = problem.subset(np.arange(4 if method is Method.EMPIRICAL else 8))
+    with pytest.raises(InputError, match=r"4 samples \(or groups\) are too few to search on"):
+        search(problem, replace(BOTH, method=method), seed=0)
+
+
 def test_the_split_is_decided_by_the_number_of_samples():
     tune, rest = split(20_000, share=DEFAULT_RULE.share, seed=1)
     assert (len(tune), len(rest)) == (2000, 18_000)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tinysaver_edge.calibrate.certify_rule import default_rule, split
 from tinysaver_edge.calibrate.combinations import (
+    FOLDS,
     Bench,
     FusionOption,
     ScoreOption,
@@ -120,28 +120,30 @@ class Tryout:
 
     @classmethod
     def of(cls, problem: Problem, targets: Targets, *, rule: SearchRule, seed: int) -> Tryout:
-        """Set samples aside, by a rule that looks at their number and groups only."""
-        groups = problem.groups
-        units = len(problem.labels) if groups is None else _numbered(groups)
-        tune, rest, times = None, units, 0
+        """Set samples aside, by a rule that looks at their number and groups only.
+
+        Raises:
+            InputError: there are too few.
+        """
+        tune, certify, times = None, np.arange(len(problem.labels)), 0
         if targets.method is Method.CERTIFIED:
-            tune, certify = split(units, share=rule.share, seed=seed)
-            problem, times = problem.subset(tune), rule.resamples
-            if not (len(tune) and len(certify)):
-                raise InputError(
-                    "too few samples to set some aside for a search: add samples, or name one "
-                    "score and one fusion"
-                )
-            rest = len(certify) if groups is None else _numbered(groups[certify])
-        here = len(problem.labels) if problem.groups is None else _numbered(problem.groups)
+            tune, certify = split(_units(problem, certify), share=rule.share, seed=seed)
+            times = rule.resamples
+        here = problem if tune is None else problem.subset(tune)
+        units = _units(problem, certify if tune is None else tune)
+        if _count(units) < FOLDS:
+            raise InputError(
+                f"{_count(units)} samples (or groups) are too few to search on: add samples, or "
+                "name one score and one fusion"
+            )
         return cls(
-            problem=problem,
+            problem=here,
             targets=targets,
             rule=rule,
             tune=tune,
-            units=rest if isinstance(rest, int) else int(rest.max()) + 1,
-            fold=folds(here, seed=seed),
-            weights=resample(here, times=times, seed=seed),
+            units=_count(_units(problem, certify)),
+            fold=folds(units, seed=seed),
+            weights=resample(units, times=times, seed=seed),
         )
 
     @property
@@ -259,7 +261,16 @@ def _missing(score: ScoreOption, why: str) -> Tried:
     return Tried(score.name, ALL, ("score",) if score.learns else (), None, why)
 
 
-def _numbered(groups: np.ndarray[Any, Any]) -> IntArray:
-    """Groups numbered from 0 without a gap."""
-    numbers: IntArray = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+def _units(problem: Problem, index: IntArray) -> int | IntArray:
+    """Return how many samples these are; with groups, each one's, numbered from 0 without a gap."""
+    if problem.groups is None:
+        return len(index)
+    numbers: IntArray = np.unique(problem.groups[index], return_inverse=True)[1].astype(np.int64)
     return numbers
+
+
+def _count(units: int | IntArray) -> int:
+    """Return how many independent units there are."""
+    if isinstance(units, int):
+        return units
+    return int(units.max()) + 1 if len(units) else 0

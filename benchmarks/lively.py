@@ -15,6 +15,7 @@ from tinysaver_edge.models.timm_model import TimmModel
 from tinysaver_edge.preprocess import Frame, Preprocessor
 
 Module: TypeAlias = Any  # torch.nn.Module
+Tensor: TypeAlias = Any  # torch.Tensor
 
 _NEAR_ZERO = 0.1
 
@@ -46,7 +47,7 @@ def enliven(model: TimmModel, frames: Sequence[Frame], *, seed: int) -> None:
             _scale_head(model.module, 1 / spread)
 
 
-def _fit_normalisations(module: Module, batch: Any) -> None:
+def _fit_normalisations(module: Module, batch: Tensor) -> None:
     """Let batch normalisations see the pictures once; dropout stays off."""
     import torch
 

@@ -45,7 +45,9 @@ class Kind:
         layers: 1x1 convolutions that change nothing but its MACs.
         classes: how many colours it knows.
         size: side of the picture it takes.
-        nan: whether dark pictures make it answer NaN.
+        order: in which order it answers with the colours.
+        nan_below: answers NaN to pictures darker than this, 0..1.
+        nan_above: answers NaN to pictures brighter than this, 0..1.
         any_size: whether its file leaves height and width open.
     """
 
@@ -53,13 +55,15 @@ class Kind:
     layers: int = 0
     classes: int = len(NAMES)
     size: int = SIZE
-    nan: bool = False
+    order: tuple[int, ...] = tuple(range(len(NAMES)))
+    nan_below: float | None = None
+    nan_above: float | None = None
     any_size: bool = False
 
 
 LARGE = Kind(layers=10)
 SAVER = Kind(blur=0.18)
-MIDDLE = Kind(blur=0.12, layers=2)
+MIDDLE = Kind(blur=0.16, layers=2)
 
 
 def macs(kind: Kind) -> int:
@@ -71,6 +75,7 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
     """Write a model as .onnx of dynamic batch size."""
     rng = np.random.default_rng(seed)
     known = COLOURS[: kind.classes] + rng.normal(0, kind.blur, (kind.classes, 3))
+    known = known[list(kind.order[: kind.classes])]
     weights = {
         "same": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
         "w": (60 * known.T).astype(np.float32),
@@ -86,12 +91,14 @@ def colour_model(path: Path, kind: Kind, *, seed: int = 0) -> Path:
         helper.make_node("Gemm", ["features", "w", "b"], ["scores"]),
     ]
     answer = "scores"
-    if kind.nan:
+    if kind.nan_below is not None or kind.nan_above is not None:
+        above = kind.nan_above is not None
+        bar = kind.nan_above if above else kind.nan_below
         weights["third"] = np.full((3, 1), 1 / 3, np.float32)
-        weights["bar"] = np.array([0.25], np.float32)
+        weights["bar"] = np.array([bar], np.float32)
         nodes += [
             helper.make_node("MatMul", ["features", "third"], ["light"]),
-            helper.make_node("Sub", ["light", "bar"], ["over"]),
+            helper.make_node("Sub", ["bar", "light"] if above else ["light", "bar"], ["over"]),
             helper.make_node("Sqrt", ["over"], ["root"]),
             helper.make_node("Mul", ["root", "scores"], ["scaled"]),
         ]

@@ -394,3 +394,8 @@ def test_the_real_cifar10_archive():
         frame = data.frame(1234)
     assert frame is not None
     assert frame.shape == (32, 32, 3)
+
+
+def test_the_first_of_several_names_is_enough():
+    labels = ("tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert indices(["goldfish"], labels=labels, classes=2) == [1]

@@ -168,7 +168,7 @@ def test_the_limit_counts_all_images_however_often_a_run_is_resumed(saver, tmp_p
 
 def test_nan_answers_name_the_image(tmp_path, data):
     (tmp_path / "models").mkdir()
-    path = colour_model(tmp_path / "models" / "dark.onnx", Kind(nan=True))
+    path = colour_model(tmp_path / "models" / "dark.onnx", Kind(nan_below=0.25))
     model = replace(
         artefact(tmp_path / "models", "saver"),
         name="dark",
@@ -183,7 +183,7 @@ def test_nan_answers_name_the_image(tmp_path, data):
 def test_what_stands_in_for_an_unreadable_image_may_be_answered_with_nan(tmp_path):
     """A skipped image's place is black; what a model makes of that is of no interest."""
     (tmp_path / "models").mkdir()
-    path = colour_model(tmp_path / "models" / "dark.onnx", Kind(nan=True))
+    path = colour_model(tmp_path / "models" / "dark.onnx", Kind(nan_below=0.25))
     model = replace(
         artefact(tmp_path / "models", "saver"), files=(path,), sha256=combined_sha256((path,))
     )

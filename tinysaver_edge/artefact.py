@@ -60,10 +60,17 @@ class Artefact:
         names on both sides the order is taken to be the same.
 
         Raises:
-            DescriptionError: a class of the large model is none of this one's.
+            DescriptionError: a class of the large model is none of this one's, or its name is not
+                its own.
         """
         if self.labels is None or large.labels is None or self.labels == large.labels:
             return self
+        for label in large.labels:
+            if self.labels.count(label) > 1 or large.labels.count(label) > 1:
+                raise DescriptionError(
+                    f"models {self.name} and {large.name} name their classes in different orders, "
+                    f"and {label!r} is there more than once: give each class its own name"
+                )
         place = {label: index for index, label in enumerate(self.labels)}
         missing = [label for label in large.labels if label not in place]
         if missing:

@@ -16,7 +16,7 @@ from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.data import class_indices, open_data
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.files import default_cache_dir
-from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, measure
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, Replay, replay
 from tinysaver_edge.progress import SILENT, Progress
@@ -149,6 +149,7 @@ def evaluate_images(
         DataError: the images or labels do not fit.
         EngineError: a model cannot be run here.
     """
+    check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, cache_dir=default_cache_dir())
     with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
         records = [

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
-from tinysaver_edge.errors import DataError, ModelError
+from tinysaver_edge.errors import DataError, InputError, ModelError
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.progress import SILENT, Progress
 from tinysaver_edge.records import Record, RecordKey, RecordWriter, finished_record
@@ -31,6 +31,16 @@ CHUNK_BYTES = 64 << 20
 
 DEFAULT_SKIP_LIMIT = 0.01
 """Share of images that may be unreadable before a run fails."""
+
+
+def check_skip_limit(limit: float) -> None:
+    """Refuse a limit that is no share.
+
+    Raises:
+        InputError: it is below 0, above 1 or NaN.
+    """
+    if not 0 <= limit <= 1:
+        raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 
 
 def measure(

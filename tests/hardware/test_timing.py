@@ -79,9 +79,32 @@ def test_warm_up_is_cut_short_when_half_the_time_is_gone() -> None:
     assert run.runs == 8 + 2
 
 
+def test_pauses_do_not_count() -> None:
+    clock = FakeClock()
+    run = Work(clock, itertools.repeat(0.25))
+    found = measure(
+        run,
+        clock=clock,
+        warm_up=1,
+        min_runs=3,
+        min_seconds=0,
+        max_seconds=60,
+        pause_s=2,
+        sleep=clock.advance,
+    )
+    assert found.samples_ms == pytest.approx([250] * 3)
+    assert clock() == pytest.approx(0.25 + 3 * 2.25)
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"min_runs": 0}, {"warm_up": -1}, {"min_seconds": -1.0}, {"min_seconds": 3, "max_seconds": 2}],
+    [
+        {"pause_s": -1.0},
+        {"min_runs": 0},
+        {"warm_up": -1},
+        {"min_seconds": -1.0},
+        {"min_seconds": 3, "max_seconds": 2},
+    ],
     ids=str,
 )
 def test_contradicting_numbers_are_refused(wrong: dict[str, float]) -> None:
@@ -109,7 +132,7 @@ def stage_of(folder: Path, *, seed: int = 0, score: object = None) -> Stage:
     return Stage(engine, preprocess=form.preprocess, policy=policy)
 
 
-QUICK = Effort(warm_up=2, min_runs=5, min_seconds=0, max_seconds=20)
+QUICK = Effort(warm_up=2, min_runs=30, min_seconds=0, max_seconds=20)
 
 
 def test_a_stage_is_timed_with_its_resize_and_score(tmp_path: Path) -> None:
@@ -117,9 +140,9 @@ def test_a_stage_is_timed_with_its_resize_and_score(tmp_path: Path) -> None:
     stage = stage_of(tmp_path, score=score)
     (frame,) = frames(1, size=512)
     whole = measure_stage(stage, frame, effort=QUICK)
-    assert score.calls == 7
+    assert score.calls == 32
     alone = measure_stage(stage, frame, prepared=stage.prepare(frame), effort=QUICK)
-    assert len(whole) == len(alone) == 5
+    assert len(whole) == len(alone) == 30
     assert alone.samples_ms.min() < whole.samples_ms.min()
 
 

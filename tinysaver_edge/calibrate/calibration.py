@@ -11,7 +11,31 @@ from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.evaluation import Figures
+from tinysaver_edge.latency import PooledLatency
 from tinysaver_edge.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedLatency:
+    """How long a frame will take, from samples of each way that it may go.
+
+    Attributes:
+        escalation_rate: share of the calibration samples that go on to the large model, 0..1.
+        cascade: of the cascade at that rate, frames coming in random order.
+        large: of the large model alone.
+    """
+
+    escalation_rate: float
+    cascade: PooledLatency
+    large: PooledLatency
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return mean and quantiles as plain values for JSON."""
+        return {
+            "escalation_rate": self.escalation_rate,
+            "cascade": self.cascade.summary(),
+            "large": self.large.summary(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +53,7 @@ class Calibration:
         candidates: one row a saver.
         methods: what every method would have chosen, where that was asked for.
         warnings: what the user should know.
+        latency: how long a frame will take, None where no latency is known.
         bundle: where the bundle lies, None where none was asked for.
         report: where the report lies, None where none was asked for.
     """
@@ -42,6 +67,7 @@ class Calibration:
     candidates: tuple[Candidate, ...]
     methods: tuple[MethodRow, ...]
     warnings: tuple[str, ...]
+    latency: PredictedLatency | None = None
     bundle: Path | None = None
     report: Path | None = None
 
@@ -69,6 +95,7 @@ class Calibration:
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "methods": [row.to_dict() for row in self.methods],
+            "latency": None if self.latency is None else self.latency.to_dict(),
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
             "report": None if self.report is None else str(self.report),

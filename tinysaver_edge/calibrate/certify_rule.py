@@ -116,9 +116,14 @@ def default_rule(
     if isinstance(fusion, str) and fusion not in fusion_names():
         raise InputError(f"no fusion is called {fusion!r}: there are {', '.join(fusion_names())}")
     if fusion is None:
-        enough = labelled and units * max_drop_points / 100 >= FUSE_FROM_LOST
-        fusion = ConditionalLogit() if enough else NoFusion()
+        fusion = default_fusion(units=units, max_drop_points=max_drop_points, labelled=labelled)
     return CertifyRule(score=Margin() if score is None else score, fusion=fusion)
+
+
+def default_fusion(*, units: int, max_drop_points: float, labelled: bool) -> Fusion:
+    """The fusion of `default_rule` where none is asked for; see there."""
+    enough = labelled and units * max_drop_points / 100 >= FUSE_FROM_LOST
+    return ConditionalLogit() if enough else NoFusion()
 
 
 def split(units: int | IntArray, *, share: float, seed: int) -> tuple[IntArray, IntArray]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
 from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.calibrate.steps import PrepareStep, run_step
-from tinysaver_edge.calibrate.timing import TimingStep
+from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.progress import Progress
+
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
 
 
 def from_images(
@@ -37,6 +41,7 @@ def from_images(
     folder: Path,
     shortlist: Shortlist,
     progress: Progress,
+    fusion: Fusion | None = None,
     clock: Clock = time.monotonic,
 ) -> Gathered:
     """Measure every model on the images, or take what is on record.
@@ -47,6 +52,7 @@ def from_images(
         folder: where records and prepared models lie.
         shortlist: tells which savers need no measuring.
         progress: hears of the work.
+        fusion: what is likely to combine two models' answers, for timing them.
         clock: seconds, for the time budget.
 
     Raises:
@@ -62,7 +68,7 @@ def from_images(
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
     if given.timing:
-        problem = _timed(run, problem, {one.name: one for one in (large, *savers)})
+        problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
     return Gathered(
         problem=problem,
         sample_index=kept,
@@ -122,28 +128,36 @@ def _labels(
     return labels, names or _folder_names(data, labels, classes)
 
 
-def _timed(run: Gathering, problem: Problem, artefacts: Mapping[str, Artefact]) -> Problem:
-    """Return the problem with every model's latency and memory on this machine."""
-
-    def timed(model: Answers) -> Answers:
-        step = TimingStep(artefacts[model.name], run.data, run.folder, alone=run.given.isolate)
-        timing = step.known() or run_step(
-            step,
-            progress=run.progress,
-            what=f"timing {model.name}",
-            isolate=run.given.isolate,
-        )
-        return replace(model, latency=timing.latency, memory_mb=timing.memory_mb)
-
-    large, savers = timed(problem.large), []
+def _timed(
+    run: Gathering,
+    problem: Problem,
+    large: Artefact,
+    artefacts: Mapping[str, Artefact],
+    fusion: Fusion | None,
+) -> Problem:
+    """Return the problem with what the large model and every saver with it take here."""
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    alone = LargeTiming(large, place)
+    latency = alone.known() or run_step(
+        alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
+    )
+    savers: list[Answers] = []
     for saver in problem.savers:
+        step = PairTimingStep(artefacts[saver.name], large, fusion, place)
         try:
-            savers.append(timed(saver))
+            pair = step.known() or run_step(
+                step,
+                progress=run.progress,
+                what=f"timing {saver.name} with {large.name}",
+                isolate=run.given.isolate,
+            )
         except EngineError as error:
             run.lose(saver.name, error)
+        else:
+            savers.append(replace(saver, with_large=pair))
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
-    return replace(problem, large=large, savers=tuple(savers))
+    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:

@@ -41,7 +41,7 @@ def measure_all(
     best: Measured | None = None
     for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
         why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
-        if why is not None:
+        if why is not None and found:  # without any, nobody could say how far off the limits are
             run.leave_out(saver.name, why)
             continue
         record = _measure_saver(run, saver)

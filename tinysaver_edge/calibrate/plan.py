@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
+    from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description import ModelDescription
 
 
@@ -64,6 +66,9 @@ class ImageInput:
     time_budget_s: float | None = None
     golden_frames: bool = True
 
+    def __post_init__(self) -> None:
+        check_skip_limit(self.skip_limit)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordInput:
@@ -96,6 +101,8 @@ class Plan:
         seed: decides the hold-out and all else that is drawn.
         compare_methods: show what every method would have chosen.
         report: write a report beside the bundle.
+        device: what the cascade is for, where that may be another machine; its published latencies
+            count then.
     """
 
     input: ImageInput | RecordInput
@@ -104,3 +111,10 @@ class Plan:
     seed: int = 0
     compare_methods: bool = False
     report: bool = True
+    device: DeviceProfile | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise InputError(f"--holdout {self.holdout}: a share from 0 up to but not including 1")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or above")

@@ -12,8 +12,13 @@ import numpy as np
 
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.engines.base import EngineOptions, Precision, finite_or_raise
-from tinysaver_edge.engines.registry import engine_for
+from tinysaver_edge.engines.base import (
+    EngineOptions,
+    Precision,
+    check_signature,
+    finite_or_raise,
+)
+from tinysaver_edge.engines.registry import engine_for, inspect
 from tinysaver_edge.errors import DescriptionError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
@@ -71,6 +76,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
         embedded = embed_into(model.path, said, folder / said.name)
+        if embedded.reason is None:  # the engine sees the new file only: compare the old one here
+            check_signature(inspect(model.path), said.preprocess, model=model.path)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     artefact = Artefact(
         name=said.name,

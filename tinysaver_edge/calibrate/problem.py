@@ -11,8 +11,22 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.evaluation import check_labels
-from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.outputs import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class PairTiming:
+    """What a saver and the large model take in one process.
+
+    Attributes:
+        latency: of their cascade, at any escalation rate.
+        memory_mb: what both add to the process; None where the system does not tell, or other
+            models share it.
+    """
+
+    latency: CascadeLatency
+    memory_mb: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +37,9 @@ class Answers:
         name: the model's name.
         outputs: its answers on the problem's samples.
         macs: multiply-accumulates of one frame.
-        latency: how long a frame takes it, resize and score included, or None.
+        latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
+        with_large: of a saver that was timed together with the large model: what came of it.
     """
 
     name: str
@@ -32,6 +47,7 @@ class Answers:
     macs: float
     latency: LatencySamples | None = None
     memory_mb: float | None = None
+    with_large: PairTiming | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class Proposal:
         rate = self.costs.rate_within(budgets)
         fits = np.zeros(len(self.thresholds), bool)
         if rate is not None:
-            fits = self.budgeted_rates <= rate + 1e-12
+            fits = within_rate(self.budgeted_rates, rate)
         alone = all(self.costs.alone(name) <= limit for name, limit in limits.items())
         return np.where(self.asks_nobody, alone, fits)
 
@@ -125,6 +125,12 @@ class Proposal:
         macs: NDArray[np.float64] = self.saver.macs + self.escalation_rates * self.costs.large.macs
         macs[self.asks_nobody] = self.costs.large.macs
         return macs
+
+
+def within_rate(rates: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+    """Return which rates keep a limit; rounding is nothing to fail by."""
+    fits: NDArray[np.bool_] = rates <= limit + 1e-12
+    return fits
 
 
 def upper_rates(accepted: NDArray[np.int64], samples: int, *, risk: float) -> NDArray[np.float64]:

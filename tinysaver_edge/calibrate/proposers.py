@@ -16,7 +16,7 @@ from tinysaver_edge.calibrate.counts import Answers as Verdicts
 from tinysaver_edge.calibrate.counts import WalkCounts
 from tinysaver_edge.calibrate.methods import crc, ltt_hoeffding_bentkus
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.proposal import NOTHING, Proposal, upper_rates
+from tinysaver_edge.calibrate.proposal import NOTHING, Proposal, upper_rates, within_rate
 from tinysaver_edge.calibrate.search import search
 from tinysaver_edge.calibrate.sweep import OperatingPoint, SortedScores, Sweep, lost_allowed
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
@@ -104,22 +104,8 @@ def _found(bid: Bid, found: Searched) -> Proposal:
 
 
 def _certified(bid: Bid) -> Proposal:
-    targets, problem = bid.targets, bid.problem
-    drop = targets.allowed_drop_points
-    labelled = targets.reference is Reference.LABELS
-    choice = certify_pair(
-        bid.saver.outputs,
-        problem.large.outputs,
-        problem.labels if labelled else None,
-        max_drop_points=100.0 if drop is None else drop,
-        confidence=targets.confidence,
-        candidates=bid.candidates,
-        seed=bid.seed,
-        score=bid.score,
-        fusion=bid.fusion,
-        tune=bid.tune,
-        groups=problem.groups,
-    )
+    drop = bid.targets.allowed_drop_points
+    choice = _certify(bid, 100.0 if drop is None else drop)
     if drop is None:
         return _from_budget(bid, choice)
     certificate = choice.certificate
@@ -144,6 +130,24 @@ def _certified(bid: Bid) -> Proposal:
     )
 
 
+def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
+    targets, problem = bid.targets, bid.problem
+    labelled = targets.reference is Reference.LABELS
+    return certify_pair(
+        bid.saver.outputs,
+        problem.large.outputs,
+        problem.labels if labelled else None,
+        max_drop_points=drop_points,
+        confidence=targets.confidence,
+        candidates=bid.candidates,
+        seed=bid.seed,
+        score=bid.score,
+        fusion=bid.fusion,
+        tune=bid.tune,
+        groups=problem.groups,
+    )
+
+
 def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
     """Take the strictest threshold that the budget lets be used, without a look at any label.
 
@@ -163,7 +167,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
         lost=counts.lost - counts.gained,
         allowed=np.array([threshold is not None]),
         evidence=choice.certify_index,
-        relaxed_drop=lambda: _least_certified(bid, choice),
+        relaxed_drop=lambda: None,
         risk=trial.share,
         certify=lambda index: trial.certify_at(float(grid[index])),
     )
@@ -176,16 +180,31 @@ def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
         return None
     scores = SortedScores.of(choice.trial.score)
     rates = upper_rates(scores.accepted, scores.samples, risk=choice.trial.share)
-    fits = rates <= rate
+    fits = within_rate(rates, rate)
     return float(scores.thresholds[fits.argmax()]) if fits.any() else None
 
 
 def _least_certified(bid: Bid, choice: CertifiedChoice) -> float | None:
-    """Return the least drop that could be signed within the budgets."""
-    threshold = _budget_threshold(bid, choice)
-    if threshold is None:
+    """Return the least drop that could be signed within the budgets, by the walk."""
+    points = _least_reaching(bid, choice)
+    if points is None:
         return None
-    return choice.trial.certify_at(threshold).max_drop_points
+    # A larger drop may bring a fusion with it, and with that other answers.
+    again = _certify(bid, points)
+    if again.fusion == choice.fusion:
+        return points
+    other = _least_reaching(bid, again)
+    return None if other is None else max(points, other)
+
+
+def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
+    """Return the least drop at which the walk reaches a threshold within the budgets."""
+    rate, trial = bid.costs.rate_within(bid.targets.budgets), choice.trial
+    if rate is None:
+        return None
+    accepted = WalkCounts.of(SortedScores.of(trial.score), trial.answers, trial.thresholds).accepted
+    fits = within_rate(upper_rates(accepted, len(trial.score), risk=trial.share), rate)
+    return trial.least_reaching(int(fits.argmax())) if fits.any() else None
 
 
 def _empirical(bid: Bid) -> Proposal:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.calibrate.variants import Variants
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import load_profile
+from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
 from tinysaver_edge.models.description import description_from, find_description
 from tinysaver_edge.resources import calibration_dir
@@ -73,7 +74,7 @@ class Settings:
         source: the recipe, for messages.
     """
 
-    data: Path | None = None
+    data: Path | DataSource | None = None
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
@@ -111,15 +112,20 @@ class Settings:
         """Return the settings with every flag that was given put over them.
 
         Naming records takes the recipe's images out, and the other way round.
+
+        Raises:
+            InputError: both are named.
         """
         known = {one.name for one in fields(self)} - {"models", "root", "source"}
         given = {name: value for name, value in flags.items() if name in known and value}
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
-        if "data" in given and "records" not in given:
+        if "data" in given and "records" in given:
+            raise InputError("--data and --records exclude each other: name one of them")
+        if "data" in given:
             given["records"] = None
-        if "records" in given and "data" not in given:
+        elif "records" in given:
             given["data"] = None
         return replace(self, **given)
 
@@ -129,10 +135,11 @@ class Settings:
         Raises:
             InputError: something needed is not said, or a file cannot be used.
         """
+        device = None if self.device is None else load_profile(self.device)
         targets = Targets(
             method=Method(self.method) if self.method else Targets().method,
             max_drop_points=self.max_drop,
-            budgets=self._budgets(),
+            budgets=self._budgets(device),
             objective=Objective(self.objective) if self.objective else None,
             confidence=Targets().confidence if self.confidence is None else self.confidence,
             reference=Reference(self.reference) if self.reference else Reference.LABELS,
@@ -146,14 +153,13 @@ class Settings:
             seed=self.seed or 0,
             compare_methods=self.compare_methods,
             report=not self.no_report,
+            device=device,
         )
 
-    def _budgets(self) -> Budgets:
+    def _budgets(self, device: DeviceProfile | None) -> Budgets:
         """Return the limits asked for, and those of the device where none is."""
         own = Budgets.parse(self.budgets)
-        if self.device is None:
-            return own
-        return own.over(load_profile(self.device).budgets)
+        return own if device is None else own.over(device.budgets)
 
     def _images(self) -> ImageInput:
         if self.data is None:
@@ -223,9 +229,14 @@ class Settings:
                 {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
             )
         else:
-            path = Path(name)
+            path = self._file(name)
             described = find_description(path, descriptions_dir=self.descriptions)
         return ModelFile(path, described, engine=self.engine)
+
+    def _file(self, name: str) -> Path:
+        """Return a model's file: as it is named, else below the recipe's root."""
+        path = Path(name)
+        return self.root / name if not path.is_file() and (self.root / name).is_file() else path
 
 
 def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:

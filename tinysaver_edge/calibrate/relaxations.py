@@ -20,15 +20,11 @@ def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
         targets: the limits.
     """
     hints: list[str] = []
-    drop = targets.allowed_drop_points
-    if drop is not None and (hint := _drop_hint(proposals, drop)):
-        hints.append(hint)
-    limits = limits_of(targets.budgets)
+    drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
+    if drop is not None:
+        hints.extend(_drop_hints(proposals, drop))
     hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
-    missing = [one.why for one in proposals if not one.allowed.any() and one.why]
-    if not hints and not missing:
-        hints.extend(_budget_hints(proposals, limits, others=Budgets()))
-    why = "; or ".join(hints) or "; ".join(dict.fromkeys(missing))
+    why = "; or ".join(hints) or "; and ".join(_joint_hints(proposals, limits))
     return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
 
 
@@ -40,17 +36,35 @@ def _budget_hints(
         kept = replace(others, **{name: None})
         reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
         if reach and min(reach) > limit:
-            over = 100 * (min(reach) / limit - 1)
-            yield f"{name} {limit:.4g} would have to be {_up(min(reach))} (over by {over:.0f} %)"
+            yield _budget_hint(name, limit, min(reach))
 
 
-def _drop_hint(proposals: Sequence[Proposal], drop: float) -> str | None:
-    """Return what the drop would have to be for some affordable threshold."""
+def _joint_hints(proposals: Sequence[Proposal], limits: Mapping[str, float]) -> Iterator[str]:
+    """Yield what several budgets would have to be together, where raising one is not enough.
+
+    One after the other is raised as far as it must be with those before it kept as they then are.
+    """
+    kept = Budgets()
+    for name, limit in limits.items():
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
+        if reach and min(reach) > limit:
+            yield _budget_hint(name, limit, min(reach))
+            limit = float(_up(min(reach)))
+        kept = replace(kept, **{name: limit})
+
+
+def _budget_hint(name: str, limit: float, needed: float) -> str:
+    return f"{name} {limit:.4g} would have to be {_up(needed)}{_over(needed, limit)}"
+
+
+def _drop_hints(proposals: Sequence[Proposal], drop: float) -> Iterator[str]:
+    """Yield what the drop would have to be for some affordable threshold, and what else helps."""
     reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
-    if not reach or min(reach) <= drop:
-        return None
-    over = f" (over by {100 * (min(reach) / drop - 1):.0f} %)" if drop > 0 else ""
-    return f"max drop {drop:g} would have to be {_up(min(reach))} points{over}"
+    if reach and (needed := min(reach)) > drop:
+        yield f"max drop {drop:g} would have to be {_up(needed)} points{_over(needed, drop)}"
+    if not any(one.allowed.any() for one in proposals):
+        # Each saver lacks something of its own: what the first lacks is an example.
+        yield from [one.why for one in proposals if one.why][:1]
 
 
 def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
@@ -69,3 +83,11 @@ def _up(value: float) -> str:
     """Write a number with four digits, rounded up, so that asking for it is enough."""
     step = 10.0 ** (np.floor(np.log10(value)) - 3)
     return f"{np.ceil(value / step - 1e-9) * step:.4g}"
+
+
+def _over(needed: float, limit: float) -> str:
+    """Say by how much a limit would have to give; nothing of a limit of 0."""
+    if limit == 0:
+        return ""
+    percent = 100 * (float(_up(needed)) / limit - 1)
+    return f" (over by {percent:.0f} %)" if percent >= 1 else f" (over by {percent:.1g} %)"

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.bundle import check_target
 from tinysaver_edge.calibrate.assemble import assemble
-from tinysaver_edge.calibrate.calibration import Calibration
+from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
+from tinysaver_edge.calibrate.certify_rule import default_fusion
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
+from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
@@ -31,8 +33,11 @@ from tinysaver_edge.calibrate.report import (
     write_report,
 )
 from tinysaver_edge.calibrate.shortlist import Shortlist
+from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.latency import pooled
 from tinysaver_edge.progress import SILENT, Progress
 
 
@@ -65,6 +70,7 @@ def calibrate(
         check_target(out)
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
+        gathered = _on_device(gathered, plan)
         decided = _decide(plan, gathered)
         result = replace(decided.result, bundle=out)
         if out is None:
@@ -125,6 +131,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
             compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
         ),
         warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
+        latency=_latency(choice),
     )
     better = single_model_better(evidence, result)
     if better is not None:
@@ -169,9 +176,54 @@ def _gather(
     if folder is None:
         raise InputError("nowhere to keep records: name an output or a folder for records")
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
-    return from_images(
-        plan.input, data, folder=folder, shortlist=shortlist, progress=progress
-    ), data
+    gathered = from_images(
+        plan.input,
+        data,
+        folder=folder,
+        shortlist=shortlist,
+        progress=progress,
+        fusion=_fusion(plan, samples=len(data)),
+    )
+    return gathered, data
+
+
+def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
+    """Return what is going to combine two models' answers, as far as that is known beforehand."""
+    targets = plan.targets
+    if targets.fusion == ALL:
+        return ConditionalLogit()
+    if targets.fusion is not None:
+        fusion = get_fusion(targets.fusion)
+    elif targets.method is Method.CERTIFIED:
+        drop = targets.allowed_drop_points
+        fusion = default_fusion(
+            units=round((1 - plan.holdout) * samples),
+            max_drop_points=100.0 if drop is None else drop,
+            labelled=targets.reference is Reference.LABELS,
+        )
+    else:
+        return None
+    return fusion if fusion.changes_answers else None
+
+
+def _on_device(gathered: Gathered, plan: Plan) -> Gathered:
+    """Take the published latencies of the device that is asked for, where it is another one."""
+    if plan.device is None or is_this_machine(plan.device):
+        return gathered
+    problem, warnings = for_device(gathered.problem, plan.device)
+    return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
+
+
+def _latency(choice: Choice) -> PredictedLatency | None:
+    """Return how long a frame will take with what was chosen."""
+    costs = choice.proposal.costs
+    if costs.latency is None or costs.large.latency is None:
+        return None
+    large = pooled(((costs.large.latency, 1.0),))
+    if choice.threshold is None:
+        return PredictedLatency(1.0, large, large)
+    rate = float(choice.proposal.escalation_rates[choice.index])
+    return PredictedLatency(rate, costs.latency.at(rate), large)
 
 
 def default_records(out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Timing: how long one model takes for a frame on this machine, and what memory it adds."""
+"""Timing: how long savers and the large model take on this machine, and what memory they need."""
 
 from __future__ import annotations
 
@@ -6,110 +6,187 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.problem import PairTiming
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.files import write_text
-from tinysaver_edge.hardware.benchmark import Effort, measure_stage
-from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.hardware.benchmark import Effort, measure_alone, measure_pair
+from tinysaver_edge.hardware.benchmark.footprint import resident_mb
+from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.progress import Progress
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stage import Stage
 
-EFFORT = Effort(warm_up=10, min_runs=200, min_seconds=1.0, max_seconds=20.0)
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
+
+EFFORT = Effort(warm_up=20, min_runs=400, min_seconds=2.0, max_seconds=20.0)
+FRAMES = 8
+"""Images that take turns, spread over the data."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """What one model takes on this machine.
+class TimingPlace:
+    """Where timings are taken and kept.
 
     Attributes:
-        latency: resize, model and score of one frame.
-        memory_mb: growth of the process by loading and running it; None where the system does not
-            tell, or other models share the process.
-    """
-
-    latency: LatencySamples
-    memory_mb: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class TimingStep:
-    """Time one model on the first image that can be read; the figures are kept on disk.
-
-    Attributes:
-        artefact: the model.
         data: the images.
+        fingerprint: of the images.
         folder: where records lie.
         alone: whether nothing else runs in the process, so that its memory can be told.
     """
 
-    artefact: Artefact
     data: DataSource
+    fingerprint: str
     folder: Path
     alone: bool
 
-    def known(self) -> Timing | None:
-        """Return what was timed before on this machine, None where it has to be timed."""
-        try:
-            content = json.loads(self._path.read_text())
-            if content["key"] != self._key:
-                return None
-            return Timing(LatencySamples.from_dict(content["latency"]), content["memory_mb"])
-        except (OSError, ValueError, KeyError, TypeError, InputError):
-            return None
+    def frames(self) -> list[Frame]:
+        """Return some images of the data.
 
-    def __call__(self, progress: Progress) -> Timing:
+        Raises:
+            DataError: no image can be read.
+        """
+        spread = np.linspace(0, len(self.data) - 1, min(FRAMES, len(self.data))).astype(int)
+        found = [self.data.frame(int(index)) for index in spread]
+        frames = [frame for frame in found if frame is not None]
+        if frames:
+            return frames
+        for index in range(len(self.data)):
+            frame = self.data.frame(index)
+            if frame is not None:
+                return [frame]
+        raise DataError(f"data {self.data.path}: no image can be read")
+
+    def memory_since(self, before: float | None) -> float | None:
+        """Return by how much the process has grown, in MiB; None where that cannot be told."""
+        after = resident_mb()
+        return None if before is None or after is None or not self.alone else after - before
+
+
+@dataclass(frozen=True, slots=True)
+class LargeTiming:
+    """Time the large model alone; the figures are kept on disk."""
+
+    large: Artefact
+    place: TimingPlace
+
+    def known(self) -> LatencySamples | None:
+        """Return what was timed before on this machine, None where it has to be timed."""
+        return _read(self._path, self._key, lambda kept: LatencySamples.from_dict(kept["latency"]))
+
+    def __call__(self, progress: Progress) -> LatencySamples:
         """Time it.
 
         Raises:
             EngineError: the model fails.
             DataError: no image can be read.
         """
-        frame = _first_frame(self.data)
-        before = _resident_mb()
-        engine = self.artefact.open()
-        policy = StagePolicy(self.artefact.name, score=Margin())
-        stage = Stage(engine, preprocess=self.artefact.preprocess, policy=policy)
-        try:
-            latency = measure_stage(stage, frame, effort=EFFORT)
-            after = _resident_mb()
-        finally:
-            stage.close()
-        grown = None if before is None or after is None or not self.alone else after - before
-        content = {"key": self._key, "memory_mb": grown, "latency": latency.to_dict()}
-        write_text(self._path, json.dumps(content) + "\n")
-        return Timing(latency, grown)
+        frames = self.place.frames()
+        with ExitStack() as stack:
+            latency = measure_alone(_stage(self.large, stack), frames, effort=EFFORT)
+        _write(self._path, self._key, {"latency": latency.to_dict()})
+        return latency
 
     @property
     def _path(self) -> Path:
-        return self.folder / f"{self.artefact.name}.timing.json"
+        return self.place.folder / f"{self.large.name}.timing.json"
 
     @property
     def _key(self) -> str:
-        """Return a hash of model, engine, frame size and machine."""
-        machine = (platform.node(), platform.machine(), os.cpu_count())
-        said = repr((self.artefact.sha256, self.artefact.engine, self.artefact.options, machine))
-        return hashlib.sha256(said.encode()).hexdigest()
+        return _key(self.place, self.large)
 
 
-def _first_frame(data: DataSource) -> Frame:
-    for index in range(len(data)):
-        frame = data.frame(index)
-        if frame is not None:
-            return frame
-    raise DataError(f"data {data.path}: no image can be read")
+@dataclass(frozen=True, slots=True)
+class PairTimingStep:
+    """Time a saver with the large model in one process; the figures are kept on disk.
+
+    Attributes:
+        saver: the saver.
+        large: the large model.
+        fusion: what combines their answers, or None.
+        place: where it is done.
+    """
+
+    saver: Artefact
+    large: Artefact
+    fusion: Fusion | None
+    place: TimingPlace
+
+    def known(self) -> PairTiming | None:
+        """Return what was timed before on this machine, None where it has to be timed."""
+        return _read(
+            self._path,
+            self._key,
+            lambda kept: PairTiming(CascadeLatency.from_dict(kept["latency"]), kept["memory_mb"]),
+        )
+
+    def __call__(self, progress: Progress) -> PairTiming:
+        """Time them.
+
+        Raises:
+            EngineError: a model fails.
+            DataError: no image can be read.
+        """
+        frames = self.place.frames()
+        before = resident_mb()
+        with ExitStack() as stack:
+            saver, large = _stage(self.saver, stack), _stage(self.large, stack)
+            latency = measure_pair(saver, large, frames, fusion=self.fusion, effort=EFFORT)
+            memory_mb = self.place.memory_since(before)
+        _write(self._path, self._key, {"memory_mb": memory_mb, "latency": latency.to_dict()})
+        return PairTiming(latency, memory_mb)
+
+    @property
+    def _path(self) -> Path:
+        return self.place.folder / f"{self.saver.name}+{self.large.name}.timing.json"
+
+    @property
+    def _key(self) -> str:
+        fusion = None if self.fusion is None else (self.fusion.name, self.fusion.parameters)
+        return _key(self.place, self.saver, self.large, fusion)
 
 
-def _resident_mb() -> float | None:
-    """Return the memory that this process holds, None where the system does not tell."""
+def _stage(artefact: Artefact, stack: ExitStack) -> Stage:
+    policy = StagePolicy(artefact.name, score=Margin())
+    stage = Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy)
+    stack.callback(stage.close)
+    return stage
+
+
+def _key(place: TimingPlace, *parts: object) -> str:
+    """Return a hash of all that a timing depends on: models, images, machine and release."""
+    said = [
+        (part.sha256, part.engine, part.options) if isinstance(part, Artefact) else part
+        for part in parts
+    ]
+    machine = (platform.node(), platform.machine(), os.cpu_count())
+    return hashlib.sha256(
+        repr((said, place.fingerprint, machine, __version__)).encode()
+    ).hexdigest()
+
+
+def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        content = json.loads(path.read_text())
+        return parse(content) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _write(path: Path, key: str, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps({"key": key, **content}) + "\n")

@@ -78,6 +78,26 @@ class Trial:
         )
         return self._certificate(points, tuple(steps), None, grid_size=1)
 
+    def least_reaching(self, position: int) -> float | None:
+        """The least drop in points at which the walk reaches a threshold; None where none does.
+
+        Args:
+            position: of the threshold. All stricter ones must pass as well.
+        """
+        reached = self.thresholds[: position + 1]
+
+        def passes(thousandths: int) -> bool:
+            _, p_values = self._walked(reached, thousandths / 1000)
+            return walk(p_values, risk=self.share) == position
+
+        low, high = 0, 100_000
+        if not passes(high - 1):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if passes(middle) else (middle, high)
+        return high / 1000
+
     def _certificate(
         self,
         max_drop_points: float,

@@ -30,6 +30,7 @@ from tinysaver_edge.latency import LatencySamples
 @click.option(
     "--seconds", default=1.0, show_default=True, help="Least seconds of each measurement."
 )
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Idle between frames.")
 @click.option("--throughput/--no-throughput", default=True, show_default=True)
 @click.option("--sustained", default=0.0, metavar="SECONDS", help="Run on, and look for drift.")
 @click.option("--out", type=click.Path(path_type=Path), help="Report; a bundle's lies beside it.")
@@ -44,6 +45,7 @@ def bench(
     threads: int | None,
     runs: int,
     seconds: float,
+    fps: float | None,
     throughput: bool,
     sustained: float,
     out: Path | None,
@@ -54,12 +56,20 @@ def bench(
     Cold load, first inference, warm latency, throughput, memory; for a bundle also from the encoded
     picture to the decision, and the report is kept beside it.
 
+    Runs on the heels of each other are quicker than a camera's, between which the processor idles:
+    --fps 30 waits a thirtieth of a second before each.
+
     \b
         tinysaver-edge bench bundle/ --image photos/ --sustained 600
         tinysaver-edge bench model.onnx --engine openvino --device GPU --precision float16
     """
     wanted = Wanted(
-        Effort(min_runs=runs, min_seconds=seconds, max_seconds=max(30.0, 4 * seconds)),
+        Effort(
+            min_runs=runs,
+            min_seconds=seconds,
+            max_seconds=max(30.0, 4 * seconds),
+            pause_s=0.0 if fps is None else 1 / fps,
+        ),
         throughput_s=seconds if throughput else 0.0,
         sustained_s=sustained,
     )

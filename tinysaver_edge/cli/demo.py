@@ -9,7 +9,7 @@ import click
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_calibration
-from tinysaver_edge.demo.show import HOLDOUT, calibrate_demo, race
+from tinysaver_edge.demo.show import FRAMES, calibrate_demo, race
 
 
 @click.command()
@@ -35,10 +35,10 @@ from tinysaver_edge.demo.show import HOLDOUT, calibrate_demo, race
     help="How much of the camera's stream to decide.",
 )
 @click.option(
-    "--max-drop", type=float, default=0.5, show_default=True, help="Points that may be lost."
+    "--max-drop", type=float, help="Points that may be lost; the recipe's where it is not given."
 )
 @json_option
-def demo(out: Path, seed: int, seconds: float, max_drop: float, as_json: bool) -> None:
+def demo(out: Path, seed: int, seconds: float, max_drop: float | None, as_json: bool) -> None:
     """See it work on a simulated camera over a conveyor belt: nothing to download.
 
     Calibrates three small models on freshly drawn frames, writes a bundle, then streams the camera
@@ -47,10 +47,7 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float, as_json: bool) -
     \b
         tinysaver-edge demo
     """
-    terminal.say(
-        f"Calibrating on a simulated camera; {terminal.percent(HOLDOUT)} of the frames are held "
-        f"out."
-    )
+    terminal.say(f"Calibrating on {FRAMES} frames of a simulated camera; half are held out.")
     with terminal.progress() as progress:
         result = calibrate_demo(out, seed=seed, max_drop_points=max_drop, progress=progress)
     terminal.warn(result.warnings)

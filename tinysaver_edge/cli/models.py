@@ -1,4 +1,4 @@
-"""`tinysaver-edge models`: describe and profile model files."""
+"""`tinysaver-edge models`: describe and profile model files; more of the group lies beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.lazy import Later, LazyGroup
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.files import write_text
@@ -18,10 +19,18 @@ from tinysaver_edge.models.profile import ModelProfile
 from tinysaver_edge.models.profile import profile as profile_model
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
+_PLACE = "tinysaver_edge.cli.models_"
+_LATER = {
+    "list": Later(f"{_PLACE}list", "list_models", "List timm's models by cost and accuracy."),
+    "export": Later(f"{_PLACE}export", "export_command", "Export one of timm's models."),
+    "quantize": Later(f"{_PLACE}quantize", "quantize_command", "Write it in INT8, FP16 or BF16."),
+    "check": Later(f"{_PLACE}check", "check_command", "Compare description, file and engines."),
+}
 
-@click.group()
+
+@click.group(cls=LazyGroup, later=_LATER)
 def models() -> None:
-    """Describe and profile model files."""
+    """Find, export, quantise, describe and check models."""
 
 
 @models.command()

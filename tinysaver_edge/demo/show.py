@@ -5,33 +5,24 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle import Bundle
-from tinysaver_edge.calibrate import (
-    Calibration,
-    ImageInput,
-    ModelFile,
-    Plan,
-    Targets,
-    calibrate,
-)
+from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade, Clock
 from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
 from tinysaver_edge.demo.data import CameraData
 from tinysaver_edge.demo.models import demo_model_paths
-from tinysaver_edge.models.description import find_description
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.progress import SILENT, Progress
 from tinysaver_edge.stage import Stage
 
 FRAMES = 3000
 """Frames that are drawn for calibration and hold-out together."""
-
-HOLDOUT = 0.5
 
 STREAM_FPS = 30.0
 """Rate that the simulated camera stands for."""
@@ -66,29 +57,26 @@ class Race:
 
 
 def calibrate_demo(
-    out: Path, *, seed: int, max_drop_points: float, progress: Progress = SILENT
+    out: Path, *, seed: int, max_drop_points: float | None = None, progress: Progress = SILENT
 ) -> Calibration:
     """Calibrate the demo's models on freshly drawn frames and write the bundle.
+
+    Everything else is as the recipe ``demo`` has it.
 
     Args:
         out: folder or .zip for the bundle.
         seed: which camera; any but those the models were trained on.
-        max_drop_points: points that may be lost.
+        max_drop_points: points that may be lost; None takes the recipe's.
         progress: hears of the work.
     """
-    models = [ModelFile(path, find_description(path)) for path in demo_model_paths()]
-    plan = Plan(
-        input=ImageInput(
-            data=CameraData(FRAMES, seed=seed),
-            large=models[-1],
-            savers=tuple(models[:-1]),
-            isolate=False,
-        ),
-        targets=Targets(max_drop_points=max_drop_points),
-        holdout=HOLDOUT,
-        seed=seed,
-    )
-    return calibrate(plan, out=out, progress=progress)
+    recipe = load_recipe("demo", root=demo_model_paths()[0].parent)
+    asked = {"data": CameraData(FRAMES, seed=seed), "seed": seed, "max_drop": max_drop_points}
+    plan = recipe.overridden(asked).plan()
+    given = plan.input
+    if isinstance(given, ImageInput):
+        # The models are known to be sound: processes of their own would only take time.
+        given = replace(given, isolate=False)
+    return calibrate(replace(plan, input=given), out=out, progress=progress)
 
 
 def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.monotonic) -> Race:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +85,20 @@ def pooled(ways: Sequence[tuple[LatencySamples, float]]) -> PooledLatency:
 class CascadeLatency:
     """Latency of a saver and a large model at any escalation rate.
 
+    Frames are taken to come in random order: a rate says of each frame, whatever came before it,
+    how likely it is escalated.
+
     Attributes:
         saver: how long a frame takes that the saver answers.
         escalated: how long a frame takes that goes on to the large model, the saver included.
+        saver_after: how long a frame takes that the saver answers right after one that was
+            escalated, when the large model's weights have driven the saver's out of the caches;
+            None where it was not told apart.
     """
 
     saver: LatencySamples
     escalated: LatencySamples
+    saver_after: LatencySamples | None = None
 
     @classmethod
     def of(cls, saver: LatencySamples, escalation: LatencySamples) -> CascadeLatency:
@@ -109,28 +116,75 @@ class CascadeLatency:
         Raises:
             InputError: the rate is no fraction.
         """
-        return pooled(((self.saver, 1 - escalation_rate), (self.escalated, escalation_rate)))
+        p = escalation_rate
+        if self.saver_after is None:
+            return pooled(((self.saver, 1 - p), (self.escalated, p)))
+        after = (self.saver_after, (1 - p) * p)
+        return pooled(((self.saver, (1 - p) * (1 - p)), after, (self.escalated, p)))
 
     def largest_rate_for_mean(self, limit_ms: float) -> float | None:
-        """Return the largest escalation rate whose mean keeps a limit; None where none does."""
-        more = self.escalated.mean_ms - self.saver.mean_ms
-        left = limit_ms - self.saver.mean_ms
-        if left < 0:
-            return 1.0 if self.escalated.mean_ms <= limit_ms and more < 0 else None
-        return 1.0 if left >= more else left / more
+        """Return the largest rate up to which the mean keeps a limit; None where not even 0 does.
+
+        The mean is ``(1 - p)² saver + (1 - p) p saver_after + p escalated``.
+        """
+        means = (one.mean_ms for one in (self.saver, self._after, self.escalated))
+        return _largest_rate(*(limit_ms - mean for mean in means))
 
     def largest_rate_for_quantile(self, q: float, limit_ms: float) -> float | None:
-        """Return the largest escalation rate whose q quantile keeps a limit; None where none does.
+        """Return the largest rate up to which the q quantile keeps a limit; None where not even 0.
 
-        The quantile keeps it when ``(1 - p) F_saver + p F_escalated >= q``, each F being the share
-        of samples within the limit.
+        The quantile keeps it while ``(1 - p)² F_saver + (1 - p) p F_after + p F_escalated >= q``,
+        each F being the share of samples within the limit.
         """
-        saver, escalated = (
-            one.share_within(limit_ms) + TOLERANCE / 2 for one in (self.saver, self.escalated)
-        )
-        if escalated >= q:
-            return 1.0
-        return None if saver < q else (saver - q) / (saver - escalated)
+        ways = (self.saver, self._after, self.escalated)
+        shares = (one.share_within(limit_ms) + TOLERANCE / 2 for one in ways)
+        return _largest_rate(*(share - q for share in shares))
+
+    @property
+    def _after(self) -> LatencySamples:
+        return self.saver if self.saver_after is None else self.saver_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values for JSON."""
+        after = None if self.saver_after is None else self.saver_after.to_dict()
+        return {
+            "saver": self.saver.to_dict(),
+            "escalated": self.escalated.to_dict(),
+            "saver_after": after,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CascadeLatency:
+        """Read what `to_dict` returned.
+
+        Raises:
+            InputError: a field is missing or wrong.
+        """
+        try:
+            after = values["saver_after"]
+            return cls(
+                LatencySamples.from_dict(values["saver"]),
+                LatencySamples.from_dict(values["escalated"]),
+                None if after is None else LatencySamples.from_dict(after),
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"latency of a cascade cannot be read: {error!r}") from error
+
+
+def _largest_rate(saver: float, after: float, escalated: float) -> float | None:
+    """Return the largest p with ``(1 - r)² saver + (1 - r) r after + r escalated >= 0``, r <= p."""
+    if saver < 0:
+        return None
+    square, linear = saver - after, after + escalated - 2 * saver
+    # The first root above 0, in the form that loses no digits; none where it never turns negative.
+    inside = linear * linear - 4 * square * saver
+    if inside < 0:
+        return 1.0
+    under = -(linear + math.copysign(math.sqrt(inside), linear)) / 2
+    roots = [under / square] if square else []
+    roots += [saver / under] if under else []
+    falling = [one for one in roots if one >= 0 and (2 * square * one + linear, square) < (0, 0)]
+    return min([*falling, 1.0])
 
 
 def cascade_latency(

@@ -58,6 +58,7 @@ class Graph:
         constants: shape of every stored tensor.
         constant_bytes: size of all stored tensors.
         value: returns a stored tensor's values, or None where a name is none.
+        samples: how many samples `shapes` are for: one, or as many as the file is fixed to.
     """
 
     signature: ModelSignature
@@ -68,6 +69,7 @@ class Graph:
     constants: Mapping[str, Shape]
     constant_bytes: int
     value: Callable[[str], NDArray[Any] | None]
+    samples: int = 1
 
     def readers(self, tensor: str) -> list[Node]:
         """Return the operations that read a tensor."""
@@ -99,8 +101,10 @@ class Graph:
         return float(values.flat[0])
 
 
-def single_sample_shape(signature: ModelSignature, size: Size | None, model: Path) -> Shape:
-    """Return the shape of one sample's input, open axes filled in.
+def picture_shape(signature: ModelSignature, size: Size | None, model: Path) -> Shape:
+    """Return the shape of the input for one sample, open axes filled in.
+
+    A file that is fixed to a number of samples keeps it: constants within may repeat it.
 
     Raises:
         ModelError: the file leaves height or width open and no size is given.
@@ -108,7 +112,7 @@ def single_sample_shape(signature: ModelSignature, size: Size | None, model: Pat
     axes = list(signature.input_shape)
     if len(axes) != 4:
         raise ModelError(f"model {model}: its input has {len(axes)} axes, a picture has 4")
-    axes[0] = 1
+    axes[0] = axes[0] or 1
     rows, columns = (2, 3) if channels_first(signature.input_shape) else (1, 2)
     for axis, length in zip((rows, columns), size or (None, None), strict=True):
         axes[axis] = axes[axis] or length

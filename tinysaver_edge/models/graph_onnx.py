@@ -13,7 +13,7 @@ from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.graph import Graph, Node, Shape, Size, single_sample_shape
+from tinysaver_edge.models.graph import Graph, Node, Shape, Size, picture_shape
 
 ModelProto: TypeAlias = Any
 TensorProto: TypeAlias = Any
@@ -70,6 +70,7 @@ def read_onnx(model: Path, *, size: Size | None = None) -> Graph:
         constants={name: tuple(tensor.dims) for name, tensor in stored.items()},
         constant_bytes=sum(map(_size_bytes, stored.values())),
         value=lambda name: _values(stored[name], model) if name in stored else None,
+        samples=signature.batch_size or 1,
     )
 
 
@@ -123,11 +124,11 @@ def _node(node: Any) -> Node:  # noqa: ANN401 - onnx.NodeProto
 def _shapes(
     model: Path, proto: ModelProto, signature: ModelSignature, size: Size | None
 ) -> dict[str, Shape]:
-    """Infer the shapes for one sample; a tensor that resists is left out."""
+    """Infer the shapes for a picture; a tensor that resists is left out."""
     import onnx.shape_inference
 
     try:
-        sample = single_sample_shape(signature, size, model)
+        sample = picture_shape(signature, size, model)
     except ModelError:
         sample = None
     if sample is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import model_signature, open_core, port_of, read_model
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.graph import Graph, Node, Shape, Size, single_sample_shape
+from tinysaver_edge.models.graph import Graph, Node, Shape, Size, picture_shape
 
 Operation: TypeAlias = Any  # openvino.Node
 Model: TypeAlias = Any  # openvino.Model
@@ -19,7 +19,7 @@ Port: TypeAlias = Any  # openvino.Output
 
 
 def read_openvino(model: Path, *, size: Size | None = None) -> Graph:
-    """Read a file's graph, with the shapes of one sample.
+    """Read a file's graph, with the shapes of one sample, or of as many as it is fixed to.
 
     Raises:
         MissingDependencyError: openvino is not installed.
@@ -41,13 +41,14 @@ def read_openvino(model: Path, *, size: Size | None = None) -> Graph:
         constants={name: tuple(one.get_output_shape(0)) for name, one in stored.items()},
         constant_bytes=sum(one.get_byte_size() for one in stored.values()),
         value=lambda name: _values(stored[name]) if name in stored else None,
+        samples=signature.batch_size or 1,
     )
 
 
 def _fix_shape(network: Model, model: Path, size: Size | None) -> None:
-    """Reshape to one sample; a picture whose size nobody knows stays open."""
+    """Reshape to one sample where any number will do; a picture of unknown size stays open."""
     try:
-        sample = single_sample_shape(model_signature(model, network), size, model)
+        sample = picture_shape(model_signature(model, network), size, model)
     except ModelError:
         return
     try:

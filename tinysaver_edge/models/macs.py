@@ -76,11 +76,12 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
 
 
 def count_graph(graph: Graph) -> MacCount:
-    """Count what one run of a graph costs, whose shapes are those of one sample."""
+    """Count what one sample costs in a graph."""
     spent: Counter[str] = Counter()
     for node in graph.nodes:
         if node.operation in _COUNTERS:
             spent[node.operation] += _COUNTERS[node.operation](graph.shapes, node)
+    spent = Counter({operation: macs // graph.samples for operation, macs in spent.items()})
     return MacCount(
         macs=sum(spent.values()),
         parameters=sum(math.prod(shape) for shape in graph.constants.values()),

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +9,7 @@ from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
 from tinysaver_edge.files import atomic_write
 from tinysaver_edge.models.graph_onnx import load_onnx
+from tinysaver_edge.models.quiet import quietly
 from tinysaver_edge.models.torch_layers import layer_outputs, layer_untranslated, layers_entered
 
 Module: TypeAlias = Any  # torch.nn.Module
@@ -50,7 +46,7 @@ def export_onnx(
     """
     _require("onnxscript")
     program = _trace(module, shape, batch=batch, name=name)
-    with _quietly():
+    with quietly():
         try:
             import torch
 
@@ -89,7 +85,7 @@ def _trace(
 
     example = torch.zeros((2 if batch is None else batch, *shape[1:]))
     any_number = None if batch is not None else ({0: torch.export.Dim("n")},)
-    with _quietly():
+    with quietly():
         try:
             return torch.export.export(module, (example,), dynamic_shapes=any_number)
         except Exception as first:
@@ -139,17 +135,3 @@ def strip(message: Message) -> None:
         elif field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
                 strip(inner)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep torch's progress and advice off the terminal: what matters is raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        said = io.StringIO()
-        with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from tinysaver_edge.data import open_data
 pytestmark = [needs_chromium, pytest.mark.slow]
 
 LONG = "a class whose name_goes_on_and_on_without_a_place_to_break_it_anywhere_at_all"
+
+MODEL = "saver_patch4_window7_224.with_weights_of_a_long_name_in22k_ft_in1k"
 
 WORDS_OUTSIDE = """
 [...document.querySelectorAll('svg.chart')].filter(one => one.getClientRects().length).flatMap(
@@ -47,14 +50,20 @@ Math.min(...[...document.querySelectorAll('svg.chart text')]
 """
 
 
+def renamed(given):
+    """The same models with names such as people give them."""
+    savers = (replace(one, name=f"{one.name}_{MODEL}") for one in given.savers)
+    return replace(given, savers=tuple(savers))
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     names = ["a", "b", "c"]
     with open_data(class_folders(folder / "data", classes=names, each=1000)) as data:
         facts = finished(
-            problem(3000, classes=30),
-            holdout=problem(500, seed=4),
+            renamed(problem(3000, classes=30)),
+            holdout=renamed(problem(500, seed=4)),
             targets=Targets(max_drop_points=3),
         ).facts(
             data=data,

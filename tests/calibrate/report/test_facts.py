@@ -161,6 +161,21 @@ def test_the_holdout_has_its_own_curve():
     assert finished().facts().sweep.holdout == ()
 
 
+def test_the_holdouts_margin_is_that_of_its_losses():
+    held = problem(300, seed=5)
+    done = finished(holdout=held)
+    saver = next(s for s in held.savers if s.name == done.result.policy.stages[0].model)
+    accept = margins(saver.outputs) >= done.result.policy.stages[0].threshold - 1e-6
+    large = held.large.outputs.predictions
+    cascade = np.where(accept, saver.outputs.predictions, large)
+    lost = (large == held.labels).astype(int) - (cascade == held.labels)
+    rng = np.random.default_rng(0)
+    drops = 100 * rng.choice(lost, size=(4000, 300)).mean(axis=1)
+    facts = done.facts()
+    assert facts.holdout_margin_points == pytest.approx(1.96 * drops.std(), rel=0.05)
+    assert finished().facts().holdout_margin_points is None
+
+
 def test_a_single_model_that_serves_better_is_named():
     # With ten points to lose the large model is not needed: the small one alone is as good.
     given = problem()

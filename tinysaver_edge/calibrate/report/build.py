@@ -79,6 +79,7 @@ def build_facts(
         agreement=bool(np.array_equal(answered.large, problem.labels)),
         better_alone=single_model_better(problem, result),
         result=result,
+        holdout_margin_points=None if holdout is None else _margin_points(policy, holdout),
         singles=singles_of(problem),
         candidates=candidates_of(problem, proposals, choice),
         unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
@@ -117,6 +118,13 @@ def build_facts(
             created=created,
         ),
     )
+
+
+def _margin_points(policy: Policy, problem: Problem) -> float:
+    """Return 1.96 standard errors of the drop on some samples, in points."""
+    found = _answered(policy, outputs_of(problem, policy), problem)
+    lost = (found.large == found.labels).astype(float) - (found.cascade == found.labels)
+    return float(196.0 * lost.std() / np.sqrt(len(lost)))
 
 
 def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> Answered:

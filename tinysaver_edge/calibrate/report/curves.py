@@ -14,7 +14,7 @@ from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.sweep import SortedScores
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.policy import Policy, StagePolicy, replay
+from tinysaver_edge.policy import Policy, Replay, StagePolicy, replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
     if first.score is None or any(stage.macs is None for stage in policy.stages):
         raise InputError(f"stage {first.model} has no score or MACs: nothing to sweep")
     escalating = replace(policy, stages=(replace(first, threshold=math.inf), *policy.stages[1:]))
-    rest = replay(escalating, outputs)
+    rest = _all_escalated(escalating, outputs)
     large_right = outputs[-1].predictions == labels
     ranked = SortedScores.of(first.score(outputs[0]))
     swept = ranked.sweep(
@@ -130,6 +130,22 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
         costs=macs / float(policy.stages[-1].macs or 1),
         accuracy_large=float(large_right.mean()),
     )
+
+
+def _all_escalated(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
+    """Replay a policy whose first stage accepts nothing.
+
+    Two stages, the usual number, are done here: the outputs keep their best classes once they are
+    found, and a replay would find them anew for every candidate.
+    """
+    if len(policy.stages) > 2:
+        return replay(policy, outputs)
+    saver, large = outputs
+    predictions = large.predictions
+    if policy.fusion is not None:
+        predictions = policy.fusion.fuse(saver, large)[0]
+    samples = saver.samples
+    return Replay(predictions, np.ones(samples, np.int64), np.full(samples, np.nan))
 
 
 def _macs_after_escalation(policy: Policy, stage: NDArray[np.int64]) -> FloatArray:

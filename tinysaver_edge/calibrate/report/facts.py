@@ -68,8 +68,7 @@ class CandidateFacts:
 
     Attributes:
         row: what the calibration says of it.
-        point: what its threshold does on the samples that the decision rests on; None where the
-            method found it no threshold.
+        point: what its threshold does, by its row; None where the method found it no threshold.
         curve: what its other thresholds would do; empty where it is not drawn.
     """
 
@@ -121,6 +120,7 @@ class ReportFacts:
         agreement: whether the large model's own answers stand for the truth.
         better_alone: that a single model serves better, or None where none does.
         result: the calibration with its figures and warnings.
+        holdout_margin_points: half the width of the hold-out drop's 95 % interval, or None.
         singles: every model alone, the large one first.
         candidates: those measured, in the order they were named.
         unmeasured: those that were not, with the reason.
@@ -141,6 +141,7 @@ class ReportFacts:
     agreement: bool
     better_alone: str | None
     result: Calibration
+    holdout_margin_points: float | None
     singles: tuple[SingleModel, ...]
     candidates: tuple[CandidateFacts, ...]
     unmeasured: tuple[Candidate, ...]

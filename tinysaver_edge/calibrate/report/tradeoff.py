@@ -9,7 +9,13 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.choose import Candidate, Choice
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
-from tinysaver_edge.calibrate.report.curves import Curve, outputs_of, trace, two_stage_policy
+from tinysaver_edge.calibrate.report.curves import (
+    Curve,
+    Point,
+    outputs_of,
+    trace,
+    two_stage_policy,
+)
 from tinysaver_edge.calibrate.report.facts import (
     Alternative,
     CandidateFacts,
@@ -25,7 +31,7 @@ SWEEP_POINTS = 160
 OTHER_LIMITS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Drops in points whose cost is told beside the chosen one's."""
 
-MOST_CURVES = 24
+MOST_CURVES = 16
 """Candidates drawn as a curve besides the chosen one: the cheapest that keep the limits."""
 
 
@@ -48,12 +54,24 @@ def candidates_of(
     """Return every candidate with its trade-off on the problem's samples."""
     drawn = _drawn(choice.candidates)
     found = []
+    large = float((problem.large.outputs.predictions == problem.labels).mean())
     for place, (proposal, row) in enumerate(zip(proposals, choice.candidates, strict=True)):
-        curve = _candidate_curve(problem, proposal, row)
-        points = curve.thinned(CURVE_POINTS) if place in drawn else ()
-        point = None if row.accept_rate is None else curve.at(row.threshold)
-        found.append(CandidateFacts(row, point, points))
+        curve = _candidate_curve(problem, proposal, row) if place in drawn else ()
+        found.append(CandidateFacts(row, _point(row, accuracy_large=large), curve))
     return tuple(found)
+
+
+def _point(row: Candidate, *, accuracy_large: float) -> Point | None:
+    """Return a row's figures as a point, None where the method found it no threshold."""
+    if row.accept_rate is None or row.drop_points is None or row.cost_macs_ratio is None:
+        return None
+    return Point(
+        threshold=math.inf if row.threshold is None else row.threshold,
+        accept_rate=row.accept_rate,
+        accuracy=accuracy_large - row.drop_points / 100,
+        drop_points=row.drop_points,
+        cost=row.cost_macs_ratio,
+    )
 
 
 def rank_of(row: Candidate) -> tuple[bool, bool, float]:
@@ -71,9 +89,10 @@ def _drawn(rows: Sequence[Candidate]) -> frozenset[int]:
     return frozenset(ranked[: MOST_CURVES + 1])
 
 
-def _candidate_curve(problem: Problem, proposal: Proposal, row: Candidate) -> Curve:
+def _candidate_curve(problem: Problem, proposal: Proposal, row: Candidate) -> tuple[Point, ...]:
     policy = two_stage_policy(proposal, problem.large, row.threshold)
-    return trace(policy, outputs_of(problem, policy), problem.labels)
+    curve = trace(policy, outputs_of(problem, policy), problem.labels)
+    return curve.thinned(CURVE_POINTS)
 
 
 def sweep_of(

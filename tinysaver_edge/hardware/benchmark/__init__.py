@@ -1,5 +1,20 @@
-"""Measured on this machine: one call, one stage, a whole model or bundle."""
+"""Measured on this machine: one call, one stage, two models in turns, a whole model or bundle."""
 
-from tinysaver_edge.hardware.benchmark.timing import Effort, measure, measure_stage, measure_stages
+from tinysaver_edge.hardware.benchmark.pair import measure_alone, measure_pair
+from tinysaver_edge.hardware.benchmark.timing import (
+    Effort,
+    measure,
+    measure_stage,
+    measure_stages,
+    measure_with,
+)
 
-__all__ = ["Effort", "measure", "measure_stage", "measure_stages"]
+__all__ = [
+    "Effort",
+    "measure",
+    "measure_alone",
+    "measure_pair",
+    "measure_stage",
+    "measure_stages",
+    "measure_with",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.hardware.benchmark.frames import EncodedFrame
 from tinysaver_edge.hardware.benchmark.model import KEPT_SAMPLES, ModelBench, bench_model
 from tinysaver_edge.hardware.benchmark.sustained import Sustained, sustain
-from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Clock, Effort, measure
+from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Clock, Effort, measure_with
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.policy import Policy
 
@@ -156,14 +156,12 @@ def measure_end_to_end(
         decode_ms.append((clock() - started) * 1e3)
         escalated.append(cascade.decide(frame).escalated)
 
-    total = measure(
-        run,
-        clock=clock,
+    each = replace(
+        effort,
         warm_up=max(effort.warm_up, len(frames)),
         min_runs=max(effort.min_runs, len(frames)),
-        min_seconds=effort.min_seconds,
-        max_seconds=effort.max_seconds,
     )
+    total = measure_with(each, run, clock=clock)
     decode = np.array(decode_ms[-len(total) :])
     decide = np.clip(total.samples_ms - decode, 0, None)
     went_on = np.array(escalated[-len(total) :])

@@ -21,8 +21,8 @@ from tinysaver_edge.hardware.benchmark.timing import (
     DEFAULT_EFFORT,
     Clock,
     Effort,
-    measure,
     measure_stage,
+    measure_with,
 )
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.models.description import find_description
@@ -129,14 +129,7 @@ def bench_model(
         stage.ask(batch)
         first_ms = (clock() - started) * 1e3
         after = resident_mb()
-        inference = measure(
-            lambda: engine.infer(batch),
-            clock=clock,
-            warm_up=effort.warm_up,
-            min_runs=effort.min_runs,
-            min_seconds=effort.min_seconds,
-            max_seconds=effort.max_seconds,
-        )
+        inference = measure_with(effort, lambda: engine.infer(batch), clock=clock)
         whole = measure_stage(stage, frame, clock=clock, effort=effort)
     finally:
         stage.close()

@@ -36,6 +36,7 @@ class BenchReport:
         subject: path of the model or bundle.
         measured_at: when, as ISO 8601 in UTC.
         frames: what it was measured with, in words.
+        pause_s: idleness before each run, in seconds.
         machine: which processor, memory, engines.
         stages: each model apart.
         bundle: the whole, or None where a model alone was measured.
@@ -45,6 +46,7 @@ class BenchReport:
     subject: str
     measured_at: str
     frames: str
+    pause_s: float
     machine: Mapping[str, Any]
     stages: tuple[ModelBench, ...]
     bundle: BundleBench | None = None
@@ -59,6 +61,7 @@ class BenchReport:
             "subject": self.subject,
             "measured_at": self.measured_at,
             "frames": self.frames,
+            "pause_s": self.pause_s,
             "machine": dict(self.machine),
             "stages": [one.to_dict() for one in self.stages],
             "load_s": None if whole is None else whole.load_s,

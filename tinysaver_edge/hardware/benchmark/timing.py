@@ -31,12 +31,15 @@ class Effort:
         min_seconds: seconds that these take, at least.
         max_seconds: when to stop, warm-up included, however few runs there were; there is always
             one that counts.
+        pause_s: seconds of idleness before each run that counts. Runs one on the heels of the
+            other are quicker than those of a camera, between which caches and threads cool down.
     """
 
     warm_up: int = 10
     min_runs: int = 50
     min_seconds: float = 0.5
     max_seconds: float = 30.0
+    pause_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.warm_up < 0 or self.min_runs < 1:
@@ -49,6 +52,8 @@ class Effort:
                 f"to measure from {self.min_seconds} to {self.max_seconds} seconds: "
                 "the first must not exceed the second, nor be negative"
             )
+        if not 0 <= self.pause_s < float("inf"):
+            raise InputError(f"pause of {self.pause_s} seconds between runs: must be 0 or more")
 
 
 DEFAULT_EFFORT = Effort()
@@ -63,6 +68,8 @@ def measure(
     min_runs: int = DEFAULT_EFFORT.min_runs,
     min_seconds: float = DEFAULT_EFFORT.min_seconds,
     max_seconds: float = DEFAULT_EFFORT.max_seconds,
+    pause_s: float = DEFAULT_EFFORT.pause_s,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> LatencySamples:
     """Time a call.
 
@@ -73,11 +80,13 @@ def measure(
         min_runs: as for `Effort`.
         min_seconds: as for `Effort`.
         max_seconds: as for `Effort`.
+        pause_s: as for `Effort`.
+        sleep: idles for so many seconds.
 
     Raises:
         InputError: the numbers contradict each other.
     """
-    effort = Effort(warm_up, min_runs, min_seconds, max_seconds)
+    effort = Effort(warm_up, min_runs, min_seconds, max_seconds, pause_s)
     begun = clock()
     for _ in range(effort.warm_up):
         run()
@@ -86,6 +95,8 @@ def measure(
     samples: list[float] = []
     counted = clock()
     while True:
+        if effort.pause_s:
+            sleep(effort.pause_s)
         started = clock()
         run()
         ended = clock()
@@ -93,6 +104,21 @@ def measure(
         enough = len(samples) >= effort.min_runs and ended - counted >= effort.min_seconds
         if enough or ended - begun >= effort.max_seconds:
             return LatencySamples(np.array(samples))
+
+
+def measure_with(
+    effort: Effort, run: Callable[[], object], *, clock: Clock = time.perf_counter
+) -> LatencySamples:
+    """Time a call for as long as an `Effort` says; see `measure`."""
+    return measure(
+        run,
+        clock=clock,
+        warm_up=effort.warm_up,
+        min_runs=effort.min_runs,
+        min_seconds=effort.min_seconds,
+        max_seconds=effort.max_seconds,
+        pause_s=effort.pause_s,
+    )
 
 
 def measure_stage(
@@ -124,14 +150,7 @@ def measure_stage(
         if score is not None:
             score(outputs)
 
-    return measure(
-        run,
-        clock=clock,
-        warm_up=effort.warm_up,
-        min_runs=effort.min_runs,
-        min_seconds=effort.min_seconds,
-        max_seconds=effort.max_seconds,
-    )
+    return measure_with(effort, run, clock=clock)
 
 
 def measure_stages(

@@ -1,0 +1,186 @@
+import pytest
+
+from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
+from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
+from tinysaver_edge.calibrate.recipe import Settings, load_recipe
+from tinysaver_edge.calibrate.targets import Method, Objective
+from tinysaver_edge.errors import DescriptionError, InputError, ModelError, RecipeError
+
+IMAGES = f"""
+data = "images"
+group_column = "clip"
+large = "big"
+savers = ["tiny"]
+holdout = 0.25
+seed = 7
+skip_limit = 0.05
+[targets]
+method = "empirical"
+max_drop = 1.5
+objective = "accuracy"
+budgets = {{ mean_macs = 6e4, escalation_rate = 0.5 }}
+[models.big]
+file = "models/big.onnx"
+{DESCRIPTION}
+[models.tiny]
+file = "models/tiny.onnx"
+{DESCRIPTION}
+"""
+
+RECORDS = """
+records = "records"
+labels = "labels.npy"
+macs = "models.csv"
+large = "big"
+savers = ["all"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "models").mkdir()
+    colour_model(tmp_path / "models" / "big.onnx", LARGE)
+    colour_model(tmp_path / "models" / "tiny.onnx", SAVER)
+    (tmp_path / "images.toml").write_text(IMAGES)
+    (tmp_path / "records.toml").write_text(RECORDS)
+    return tmp_path
+
+
+def settings(folder, name="images", **options):
+    return load_recipe(str(folder / f"{name}.toml"), **options)
+
+
+def test_a_recipe_becomes_a_plan(folder):
+    plan = settings(folder).plan()
+    assert isinstance(plan.input, ImageInput)
+    assert plan.input.data == folder / "images"
+    assert plan.input.large.path == folder / "models" / "big.onnx"
+    assert [saver.description.name for saver in plan.input.savers] == ["tiny"]
+    assert (plan.input.group_column, plan.input.skip_limit) == ("clip", 0.05)
+    assert (plan.holdout, plan.seed) == (0.25, 7)
+    targets = plan.targets
+    assert (targets.method, targets.objective) == (Method.EMPIRICAL, Objective.ACCURACY)
+    assert targets.max_drop_points == 1.5
+    assert (targets.budgets.mean_macs, targets.budgets.escalation_rate) == (6e4, 0.5)
+
+
+def test_records_need_no_models(folder):
+    plan = settings(folder, "records").plan()
+    assert plan.input == RecordInput(
+        folder / "records", folder / "labels.npy", folder / "models.csv", "big", ("all",)
+    )
+    assert (plan.holdout, plan.seed) == (0.0, 0)
+
+
+def test_paths_start_at_the_root(folder, tmp_path):
+    recipe = tmp_path / "elsewhere" / "r.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(IMAGES)
+    plan = load_recipe(str(recipe), root=folder).plan()
+    assert plan.input.data == folder / "images"
+    assert load_recipe(str(recipe)).plan().input.large.path == recipe.parent / "models" / "big.onnx"
+    with pytest.raises(RecipeError, match="no such folder"):
+        load_recipe(str(recipe), root=folder / "none")
+
+
+class TestFlags:
+    def test_override_what_the_recipe_says(self, folder):
+        flags = {
+            "data": folder / "other",
+            "max_drop": 0.0,
+            "holdout": 0.0,
+            "seed": 0,
+            "skip_limit": 0.0,
+            "budgets": ("mean_flops=1e5",),
+            "method": "tinysaver",
+            "work_dir": folder / "work",
+            "no_embed": True,
+            "no_golden_frames": True,
+        }
+        plan = settings(folder).overridden(flags).plan()
+        assert plan.input.data == folder / "other"
+        assert (plan.holdout, plan.seed, plan.input.skip_limit) == (0.0, 0, 0.0)
+        assert plan.targets.max_drop_points == 0.0
+        assert plan.targets.budgets.mean_macs == 5e4
+        assert plan.targets.budgets.escalation_rate is None
+        assert plan.targets.method is Method.TINYSAVER
+        assert plan.input.records == folder / "work"
+        assert (plan.input.embed, plan.input.golden_frames) == (False, False)
+
+    def test_that_are_not_given_change_nothing(self, folder):
+        before = settings(folder)
+        nothing = {"data": None, "max_drop": None, "savers": (), "no_embed": False, "seed": None}
+        assert before.overridden(nothing) == before
+
+    def test_that_name_records_take_the_images_out_and_the_other_way_round(self, folder):
+        flags = {"records": folder, "labels": folder / "l.npy", "macs": folder / "m.csv"}
+        plan = settings(folder).overridden(flags).plan()
+        assert isinstance(plan.input, RecordInput)
+        plan = settings(folder, "records").overridden({"data": folder})
+        with pytest.raises(ModelError, match="big: no such file"):
+            plan.plan()
+
+    def test_that_name_both_are_refused(self, folder):
+        with pytest.raises(InputError, match="--data and --records exclude each other"):
+            settings(folder).overridden({"records": folder, "data": folder})
+
+    def test_models_by_name_or_by_file(self, folder):
+        by_file = folder / "models" / "tiny.onnx"
+        plan = settings(folder).overridden({"savers": ("tiny", "big")}).plan()
+        assert [saver.description.name for saver in plan.input.savers] == ["tiny", "big"]
+        with pytest.raises(DescriptionError, match="has no description"):
+            settings(folder).overridden({"savers": (str(by_file),)}).plan()
+        by_file.with_suffix(".toml").write_text(DESCRIPTION)
+        plan = settings(folder).overridden({"savers": (str(by_file),)}).plan()
+        assert plan.input.savers[0].path == by_file
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("data =", "date ="), "date"),
+        (('large = "big"', "large = 3"), "large"),
+        (("max_drop = 1.5", 'max_drop = "much"'), r"targets\.max_drop"),
+        (('method = "empirical"', 'method = "guess"'), r"targets\.method"),
+        (("mean_macs = 6e4", "speed = 1"), "budget 'speed' is unknown"),
+        (("mean_macs = 6e4", "mean_macs = -1"), "must be a number above 0"),
+        (("seed = 7", "seed = -7"), "--seed -7"),
+        (("seed = 7", "seed = 7.5"), "seed"),
+        (("holdout = 0.25", "holdout = 2"), "--holdout 2.0"),
+        (("skip_limit = 0.05", "skip_limit = 5"), "--skip-limit 5.0"),
+        (('file = "models/tiny.onnx"', ""), r"models\.tiny names no file"),
+        (('file = "models/tiny.onnx"', "file = 3"), r"models\.tiny names no file"),
+        (('dtype = "float32"', 'dtype = "text"'), r"input\.dtype"),
+        (('"unit"', '"?"'), "still to be filled in: input.scale"),
+        (('savers = ["tiny"]', "savers = []"), "--saver"),
+        (('savers = ["tiny"]', 'savers = ["small"]'), "small: no such file"),
+        (('data = "images"', ""), "nothing to calibrate on"),
+        (("[targets]", "[targets"), "images.toml"),
+    ],
+)
+def test_slips_are_named(folder, change, message):
+    (folder / "images.toml").write_text(IMAGES.replace(*change))
+    with pytest.raises((InputError, ModelError), match=message):
+        settings(folder).plan()
+
+
+@pytest.mark.parametrize("missing", ["labels", "macs", "large", "savers"])
+def test_records_need_all_that_goes_with_them(folder, missing):
+    lines = [line for line in RECORDS.splitlines() if not line.startswith(missing)]
+    (folder / "records.toml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="records need --labels, --macs, --large and --saver"):
+        settings(folder, "records").plan()
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(RecipeError, match=r"no\.toml: no such file"):
+        load_recipe("no.toml")
+    with pytest.raises(RecipeError, match=r"'no-such': neither a \.toml file nor one of .*cifar10"):
+        load_recipe("no-such")
+    with pytest.raises(RecipeError, match="neither"):
+        load_recipe("../calibration/cifar10")
+
+
+def test_settings_without_a_recipe():
+    with pytest.raises(InputError, match="nothing to calibrate on"):
+        Settings().plan()

@@ -1,0 +1,396 @@
+"""Bad input to the real command: one clear line, exit code 2, nothing lost, no traceback."""
+
+import json
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import spawned
+from tests.cli.test_images import asked, work  # noqa: F401 - a fixture
+from tests.cli.test_records import on, records  # noqa: F401 - a fixture
+from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, Kind, colour_folders, colour_model
+from tests.pictures import encoded
+from tests.small_bundle import small_bundle
+
+
+def refused(done, *parts):
+    """Check that there is one line, with all of these in it, and that the exit code is 2."""
+    assert done.code == 2, done.err
+    for part in parts:
+        assert part in done.complaint
+    return done.complaint
+
+
+class TestCalibrateOnImages:
+    """Each case spoils one thing of a calibration that would work; see `asked`."""
+
+    @pytest.fixture
+    def failing(self, command, work, tmp_path):  # noqa: F811
+        def run(*more, **spoilt):
+            limits = ("--work-dir", work / "shared", "--out", tmp_path / "bundle")
+            done = command(*asked(work, *limits, *more, **{"savers": ("tiny",), **spoilt}))
+            assert not (tmp_path / "bundle").exists()
+            return done
+
+        return run
+
+    @pytest.fixture
+    def spoilt(self, tmp_path):
+        """Makes another kind of saver and says where, as `savers` wants it."""
+
+        def make(kind):
+            colour_model(tmp_path / "tiny.onnx", kind)
+            return (tmp_path / "tiny",)
+
+        return make
+
+    def test_missing_data(self, failing, tmp_path):
+        refused(failing(data=tmp_path / "none.zip"), "none.zip: no such file or folder")
+
+    def test_missing_model(self, failing, tmp_path):
+        missing = f"model {tmp_path / 'tiny'}.onnx: no such file"
+        refused(failing(savers=(tmp_path / "tiny",)), missing)
+        refused(failing(large=tmp_path / "tiny"), missing)
+
+    def test_missing_description(self, failing, tmp_path):
+        done = failing(descriptions=tmp_path)
+        refused(done, "has no description", "tinysaver-edge models describe")
+
+    @pytest.mark.parametrize("label", ["turquoise", "blue2"])
+    def test_wrong_labels(self, failing, tmp_path, label):
+        colour_folders(tmp_path / "data", each=2)
+        (tmp_path / "data" / "coral").rename(tmp_path / "data" / label)
+        names = ", ".join(f'"{name}"' for name in NAMES)
+        (tmp_path / "descriptions").mkdir()
+        for name in ("big", "tiny"):
+            text = f"labels = [{names}]\n{DESCRIPTION}"
+            (tmp_path / "descriptions" / f"{name}.toml").write_text(text)
+        done = failing(data=tmp_path / "data", descriptions=tmp_path / "descriptions")
+        refused(done, f"label '{label}' (1 such) is none of the model's 6 labels")
+
+    def test_too_many_labels(self, failing, tmp_path):
+        colour_folders(tmp_path / "data", each=1)
+        (tmp_path / "data" / "zinc").mkdir()
+        (tmp_path / "data" / "zinc" / "1.png").write_bytes(encoded(1))
+        done = failing(data=tmp_path / "data")
+        refused(done, "7 classes (amber, blue, coral, …), but the model has 6")
+
+    def test_labels_out_of_range(self, failing, tmp_path):
+        (tmp_path / "1.png").write_bytes(encoded(1))
+        (tmp_path / "list.csv").write_text("file,label\n1.png,6\n")
+        refused(failing(data=tmp_path / "list.csv"), "label 6, but the model has 6 classes")
+
+    def test_no_images(self, failing, tmp_path):
+        (tmp_path / "empty").mkdir()
+        refused(failing(data=tmp_path / "empty"), "no images; expected one folder a class")
+        with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+            pass
+        refused(failing(data=tmp_path / "empty.zip"), "no images")
+
+    def test_a_table_without_labels(self, failing, tmp_path):
+        (tmp_path / "list.csv").write_text("file\n1.png\n")
+        refused(failing(data=tmp_path / "list.csv"), "line 2: no label")
+
+    def test_a_damaged_archive(self, failing, work, tmp_path):  # noqa: F811
+        data = (work / "test.zip").read_bytes()
+        (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
+        done = failing(data=tmp_path / "cut.zip")
+        refused(done, f"data {tmp_path / 'cut.zip'}: not a readable .zip")
+
+    def test_too_many_unreadable_images(self, failing, tmp_path):
+        colour_folders(tmp_path / "data", each=4)
+        (tmp_path / "data" / "blue" / "0001.png").write_bytes(b"no image")
+        done = failing(data=tmp_path / "data")
+        assert done.code == 2
+        assert "1 of 24 images cannot be read (blue/0001.png)" in done.err.splitlines()[-1]
+
+    @pytest.mark.parametrize("kept", [0, 10, 200, -1])
+    def test_truncated_model(self, failing, work, tmp_path, kept):  # noqa: F811
+        for name in ("big", "tiny"):
+            path = tmp_path / f"{name}.onnx"
+            path.write_bytes((work / path.name).read_bytes()[:kept])
+        refused(failing(large=tmp_path / "big"), str(tmp_path / "big.onnx"))
+        refused(failing(savers=(tmp_path / "tiny",)), str(tmp_path / "tiny.onnx"))
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x08" * 40],
+        ids=["a web page", "a Git LFS pointer", "noise"],
+    )
+    def test_no_model_at_all(self, failing, tmp_path, content):
+        (tmp_path / "tiny.onnx").write_bytes(content)
+        refused(failing(savers=(tmp_path / "tiny",)), f"model {tmp_path / 'tiny.onnx'}")
+
+    def test_model_of_another_size(self, failing, spoilt, tmp_path):
+        done = failing(savers=spoilt(Kind(size=32)))
+        refused(
+            done,
+            f"model {tmp_path / 'tiny.onnx'}: its description makes float32 (n, 3, 16, 16)",
+            "the file takes float32 (n, 3, 32, 32)",
+        )
+        refused(
+            failing("--no-embed", savers=spoilt(Kind(size=32))),
+            f"model {tmp_path / 'tiny.onnx'}: its description makes float32 (n, 3, 16, 16)",
+        )
+
+    def test_nan_on_every_image(self, failing, spoilt):
+        done = failing(savers=spoilt(Kind(nan_below=0.25)))
+        refused(done, "model tiny answered NaN or infinity on a black frame")
+
+    def test_nan_on_some_images(self, failing, spoilt):
+        """Bright pictures only: found while measuring, with the image's name."""
+        done = failing(savers=spoilt(Kind(nan_above=0.5)))
+        assert done.code == 2
+        assert re.search(
+            r"\ntinysaver-edge: model tiny answers NaN or infinity on test/\w+/\d+\.png", done.err
+        )
+
+    def test_mismatched_class_counts(self, failing, spoilt):
+        done = failing(savers=spoilt(Kind(classes=5)))
+        refused(done, "model tiny has 5 classes, the large model big 6")
+
+    def test_a_saver_dearer_than_the_large_model(self, failing, spoilt):
+        done = failing(savers=spoilt(Kind(layers=20)))
+        refused(done, "saver tiny takes", "the large model big", "must be the cheaper one")
+
+    def test_the_same_model_twice(self, failing):
+        refused(failing(savers=("tiny", "tiny")), "tiny")
+        refused(failing(savers=("big",)), "big")
+
+    def test_an_engine_that_there_is_none_of(self, failing):
+        refused(failing("--engine", "abacus"), "no engine 'abacus'", "onnxruntime")
+
+    def test_an_incomplete_description(self, failing, tmp_path):
+        for name in ("big", "tiny"):
+            (tmp_path / f"{name}.toml").write_text(DESCRIPTION.replace('"unit"', '"?"'))
+        refused(failing(descriptions=tmp_path), "big.toml", "input.scale")
+        (tmp_path / "big.toml").write_text("input = 3\n[")
+        refused(failing(descriptions=tmp_path), "big.toml", "no valid TOML")
+
+    @pytest.mark.parametrize(
+        ("more", "part"),
+        [
+            (("--max-drop", "-1"), "--max-drop -1.0"),
+            (("--max-drop", "nan"), "--max-drop nan"),
+            (("--holdout", "1"), "--holdout 1.0"),
+            (("--seed", "-1"), "--seed -1"),
+            (("--budget", "speed=9"), "budget 'speed' is unknown"),
+            (("--budget", "mean_macs=fast"), "expected NAME=NUMBER"),
+            (("--skip-limit", "2"), "--skip-limit 2.0"),
+            (("--skip-limit", "-1"), "--skip-limit -1.0"),
+            (("--confidence", "1"), "--confidence 1.0"),
+            (("--group-column", "clip"), "a group column needs a .csv or .jsonl"),
+            (("--method", "guess"), "'guess' is not one of"),
+            (("--nonsense",), "--nonsense"),
+            (("--seed", "x"), "'x' is not a valid integer"),
+            (("--records", "r"), "--data and --records exclude each other"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    )
+    def test_options_that_make_no_sense(self, failing, more, part):
+        refused(failing(*more), part)
+
+
+class TestTargets:
+    """Where the bundle is to go: what is there already is never lost."""
+
+    def test_a_folder_of_something_else(self, command, work, tmp_path):  # noqa: F811
+        precious = tmp_path / "photos"
+        precious.mkdir()
+        (precious / "1.jpg").write_bytes(b"mine")
+        refused(command(*asked(work, "--out", precious)), "holds something else")
+        assert [path.read_bytes() for path in precious.iterdir()] == [b"mine"]
+        assert not (tmp_path / "photos.records").exists()
+
+    def test_below_a_file(self, command, work, tmp_path):  # noqa: F811
+        (tmp_path / "file").write_text("mine")
+        done = command(*asked(work, "--out", tmp_path / "file" / "bundle"))
+        refused(done, str(tmp_path / "file"))
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_where_nobody_may_write(self, command, work):  # noqa: F811
+        refused(command(*asked(work, "--out", "/proc/bundle")), "/proc")
+
+    def test_an_old_bundle_survives_a_failure(self, command, work, tmp_path):  # noqa: F811
+        bundle = small_bundle(tmp_path / "bundle")
+        before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+        colour_model(tmp_path / "tiny.onnx", Kind(classes=5))
+        savers = (tmp_path / "tiny",)
+        done = command(*asked(work, "--work-dir", work / "shared", "--out", bundle, savers=savers))
+        refused(done, "tiny has 5 classes")
+        assert {p: p.read_bytes() for p in bundle.rglob("*") if p.is_file()} == before
+
+
+class TestCalibrateOnRecords:
+    @pytest.fixture
+    def folder(self, records, tmp_path):  # noqa: F811
+        for path in records.iterdir():
+            shutil.copy(path, tmp_path)
+        return tmp_path
+
+    def test_missing_files(self, command, folder):
+        for name, part in [
+            ("tiny.npz", "tiny.npz: no such file; records there: big, mid"),
+            ("labels.npy", "labels.npy: missing"),
+            ("models.csv", "models.csv: not readable"),
+        ]:
+            content = (folder / name).read_bytes()
+            (folder / name).unlink()
+            savers = ("tiny",) if name == "tiny.npz" else ("all",)
+            refused(command(*on(folder, savers=savers)), part)
+            (folder / name).write_bytes(content)
+        refused(command(*on(folder / "nowhere")), "nowhere")
+
+    def test_a_damaged_record(self, command, folder):
+        data = (folder / "tiny.npz").read_bytes()
+        (folder / "tiny.npz").write_bytes(data[: len(data) // 2])
+        refused(command(*on(folder)), "tiny.npz: damaged or not an .npz file")
+
+    def test_labels_of_other_classes(self, command, folder):
+        labels = np.load(folder / "labels.npy")
+        np.save(folder / "labels.npy", labels + 1)  # counted from 1
+        refused(command(*on(folder)), "label 10 of sample", "has 10 classes")
+        np.save(folder / "labels.npy", labels[:-1])
+        refused(command(*on(folder)), "holds 4000 samples, the labels 3999")
+        np.save(folder / "labels.npy", labels.astype(float))
+        refused(command(*on(folder)), "expected whole numbers")
+
+    def test_nan(self, command, folder):
+        logits = np.load(folder / "tiny.npz")["logits"]
+        logits[7, 3] = np.nan
+        np.savez(folder / "tiny.npz", logits=logits)
+        refused(command(*on(folder)), "tiny.npz: logits of sample 7 hold NaN")
+
+    def test_mismatched_class_counts(self, command, folder):
+        np.savez(folder / "tiny.npz", logits=np.load(folder / "tiny.npz")["logits"][:, :9])
+        refused(command(*on(folder)), "tiny has 9 classes, the large model big 10")
+
+    def test_a_saver_dearer_than_the_large_model(self, command, folder):
+        done = command(*on(folder, large="mid", savers=("big",)))
+        refused(done, "saver big takes 2e+09 MACs", "mid 6e+08", "must be the cheaper one")
+        refused(command(*on(folder, large="tiny")), "fewer MACs than tiny")
+
+    def test_what_is_not_named(self, command, folder):
+        refused(command("calibrate", "--records", folder), "records need --labels")
+        refused(command("calibrate"), "nothing to calibrate on: name --data, --records or a recipe")
+        refused(command("calibrate", "--data", folder), "--large", "--saver")
+        refused(command("calibrate", "none-such"), "recipe 'none-such'", "cifar10")
+        refused(command("calibrate", folder / "none.toml"), "none.toml: no such file")
+        refused(command("calibrate", "cifar10", "--root", folder / "none"), "no such folder")
+
+    def test_a_recipe_with_a_slip(self, command, folder):
+        for text, part in [
+            ("savrs = []", "savrs"),
+            ("large = 3", "large"),
+            ("large = ", "recipe"),
+            ("[targets]\nmax_drop = 'much'", "targets.max_drop"),
+            ("[targets.budgets]\nspeed = 3", "speed"),
+        ]:
+            (folder / "r.toml").write_text(text)
+            refused(command("calibrate", folder / "r.toml"), part)
+        (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nx=1\n')
+        refused(command("calibrate", folder / "r.toml"), "models.a names no file")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("bad") / "bundle")
+
+
+class TestBundles:
+    @pytest.fixture
+    def bundle(self, pristine, tmp_path):
+        return shutil.copytree(pristine, tmp_path / "bundle")
+
+    COMMANDS = (
+        ("verify",),
+        ("run", "--source", "{}/golden"),
+        ("evaluate", "--data", "{}"),
+    )
+
+    @staticmethod
+    def use(command, words, bundle):
+        name, *rest = words
+        return command(name, bundle, *(word.format(bundle) for word in rest))
+
+    @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+    def test_damaged(self, command, bundle, words):
+        model = bundle / "models" / "saver.onnx"
+        content = model.read_bytes()
+        model.write_bytes(content[:-1])
+        refused(self.use(command, words, bundle), "saver.onnx is not what was calibrated")
+        model.unlink()
+        refused(self.use(command, words, bundle), "saver.onnx is missing")
+        model.write_bytes(content)
+        manifest = (bundle / "bundle.json").read_text()
+        (bundle / "bundle.json").write_text(manifest[: len(manifest) // 2])
+        refused(self.use(command, words, bundle), "bundle.json is damaged")
+        (bundle / "bundle.json").unlink()
+        refused(self.use(command, words, bundle), "has no bundle.json")
+        refused(self.use(command, words, bundle / "none"), "no such bundle")
+
+    @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+    @pytest.mark.parametrize("place", ["../secret.onnx", "/etc/passwd"])
+    def test_path_outside(self, command, bundle, words, place):
+        shutil.copy(bundle / "models" / "saver.onnx", bundle.parent / "secret.onnx")
+        manifest = json.loads((bundle / "bundle.json").read_text())
+        manifest["stages"][0]["model"]["files"][0]["path"] = place
+        (bundle / "bundle.json").write_text(json.dumps(manifest))
+        refused(self.use(command, words, bundle), f"path '{place}' leaves the bundle")
+
+    def test_newer(self, command, bundle):
+        manifest = json.loads((bundle / "bundle.json").read_text())
+        manifest["schema_version"] = 99
+        (bundle / "bundle.json").write_text(json.dumps(manifest))
+        refused(command("verify", bundle), "schema version 99", "pip install -U tinysaver-edge")
+
+    def test_sources_that_cannot_be_run(self, command, bundle, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "clip.mp4").write_bytes(b"no video")
+        (tmp_path / "1.png").write_bytes(b"no image")
+        for name, part in [
+            ("none.mp4", "no such file or folder"),
+            ("empty", "no images in this folder"),
+            ("clip.mp4", "not a readable image or video"),
+            ("1.png", "not a readable image"),
+        ]:
+            done = command("run", bundle, "--source", tmp_path / name, "--json")
+            assert done.code == 2
+            assert done.out == ""
+            assert part in done.err.splitlines()[-1]
+
+    def test_what_evaluate_needs(self, command, bundle):
+        part = "give either --data, or --records together with --labels"
+        refused(command("evaluate", bundle), part)
+        refused(command("evaluate", bundle, "--records", bundle), part)
+        refused(command("evaluate", bundle, "--data", bundle, "--labels", bundle), part)
+        refused(command("evaluate", bundle, "--data", bundle / "none"), "no such file or folder")
+
+    def test_unknown_commands(self, command):
+        refused(command("calibate"), "No such command 'calibate'")
+        refused(command("verify"), "Missing argument 'BUNDLE'")
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("calibrate",), ("evaluate",), ("run",), ("verify",)], ids=lambda w: " ".join(w)
+)
+def test_help_shows_an_example(command, words):
+    done = command(*words, "--help")
+    assert done.code == 0
+    assert "tinysaver-edge " in done.out.partition("\n")[2]
+    assert done.err == ""
+
+
+def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa: F811
+    colour_model(tmp_path / "tiny.onnx", SAVER)
+    colour_model(tmp_path / "big.onnx", LARGE)
+    (tmp_path / "descriptions").mkdir()
+    for name in ("tiny", "big"):
+        (tmp_path / "descriptions" / f"{name}.toml").write_text(DESCRIPTION)
+    (tmp_path / "tiny.onnx").write_bytes((tmp_path / "tiny.onnx").read_bytes()[:300])
+    shutil.copy(work / "test.zip", tmp_path)
+    done = spawned(*asked(tmp_path, "--out", tmp_path / "b", savers=("tiny",)))
+    refused(done, f"model {tmp_path / 'tiny.onnx'}")

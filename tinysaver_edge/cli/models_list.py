@@ -1,0 +1,56 @@
+"""`tinysaver-edge models list`: timm's published models, by cost and accuracy."""
+
+from __future__ import annotations
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.models.catalogue import read_catalogue, select
+
+
+@click.command("list")
+@click.argument("pattern", required=False)
+@click.option("--max-gmacs", type=click.FloatRange(0, min_open=True), help="In 10⁹ MACs.")
+@click.option("--min-top1", type=click.FloatRange(0, 100), help="ImageNet top-1, in percent.")
+@click.option("--max-params", type=click.FloatRange(0, min_open=True), help="In millions.")
+@click.option("--pareto", is_flag=True, help="Only those that no other beats in both.")
+@json_option
+def list_models(
+    pattern: str | None,
+    max_gmacs: float | None,
+    min_top1: float | None,
+    max_params: float | None,
+    pareto: bool,
+    as_json: bool,
+) -> None:
+    """List timm's models with what is published of them.
+
+    \b
+        tinysaver-edge models list --max-gmacs 0.3 --min-top1 70
+        tinysaver-edge models list 'mobilenetv4*' --pareto --json
+    """
+    found = select(
+        read_catalogue(),
+        pattern=pattern,
+        max_gmacs=max_gmacs,
+        min_top1_percent=min_top1,
+        max_params_millions=max_params,
+        pareto=pareto,
+    )
+    terminal.show_table(
+        f"{len(found)} models, as timm publishes them (GMACs as trained, before merging)",
+        ("model", "picture", "top-1", "GMACs", "parameters"),
+        [
+            (
+                one.model,
+                str(one.image_size),
+                f"{one.top1_percent:.2f} %",
+                f"{one.gmacs:.2f}",
+                f"{one.params_millions:.2f} M",
+            )
+            for one in found
+        ],
+    )
+    if as_json:
+        terminal.show_json({"models": [one.to_dict() for one in found]})

@@ -1,0 +1,119 @@
+"""`tinysaver-edge models quantize`: a smaller, quicker form of a model, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.data import open_data
+from tinysaver_edge.models.description import find_description
+from tinysaver_edge.models.quantize import (
+    CALIBRATION_SAMPLES,
+    EVALUATION_SAMPLES,
+    Form,
+    Quantized,
+    quantize,
+)
+
+
+@click.command("quantize")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write: .onnx (onnxruntime's tools) or .xml (NNCF, OpenVINO).",
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Labelled images: folder of class folders, .zip, .csv or .jsonl.",
+)
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice([one.value for one in Form]),
+    default=Form.INT8.value,
+    show_default=True,
+    help="What the numbers become.",
+)
+@click.option(
+    "--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions (NAME.toml)."
+)
+@click.option(
+    "--calibration-samples",
+    type=click.IntRange(1),
+    default=CALIBRATION_SAMPLES,
+    show_default=True,
+    help="Images to find the ranges of activations on.",
+)
+@click.option(
+    "--evaluation-samples",
+    type=click.IntRange(1),
+    default=EVALUATION_SAMPLES,
+    show_default=True,
+    help="Other images, to measure accuracy on.",
+)
+@click.option(
+    "--reduce-range", is_flag=True, help="Weights of 7 bits, for processors without VNNI (.onnx)."
+)
+@click.option("--seed", type=int, default=0, help="Decides which images are taken for what.")
+@json_option
+def quantize_command(
+    model: Path,
+    out: Path,
+    data: Path,
+    form: str,
+    descriptions: Path | None,
+    calibration_samples: int,
+    evaluation_samples: int,
+    reduce_range: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Write a model in INT8, FP16 or BF16 and measure it before and after.
+
+    Calibrate the cascade on the new file: a threshold found on the old one is not valid for it.
+
+    \b
+        tinysaver-edge models quantize resnet20.onnx --data images.zip --out resnet20-int8.xml
+    """
+    description = find_description(model, descriptions_dir=descriptions)
+    with open_data(data) as images, terminal.progress() as progress:
+        result = quantize(
+            description,
+            out,
+            images,
+            form=Form(form),
+            calibration_samples=calibration_samples,
+            evaluation_samples=evaluation_samples,
+            reduce_range=reduce_range,
+            seed=seed,
+            progress=progress,
+        )
+    _show(model, result)
+    if as_json:
+        terminal.show_json(result.to_dict())
+
+
+def _show(model: Path, result: Quantized) -> None:
+    terminal.show_table(
+        f"{result.form.value} on {result.evaluation_samples} images",
+        ("model", "engine", "accuracy", "size"),
+        [
+            _row(model, result.engine_before, result.accuracy_before, result.bytes_before),
+            _row(result.files[0], result.engine_after, result.accuracy_after, result.bytes_after),
+        ],
+    )
+    terminal.say(
+        f"{terminal.points(result.drop_points)} of accuracy lost, the same class on "
+        f"{terminal.percent(result.top1_agreement)}; calibrate the cascade on {result.files[0]}"
+    )
+
+
+def _row(path: Path, engine: str, accuracy: float, size: int) -> tuple[str, ...]:
+    return (str(path), engine, terminal.percent(accuracy), f"{size / 1e6:.2f} MB")

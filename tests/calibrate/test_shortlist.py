@@ -89,8 +89,8 @@ def test_the_reason_names_every_figure():
     why = asked.why_not(poor, BIG, large_accuracy=0.8, best=best)
     assert why == (
         "not measured: its own cost 0.200 and the 0.195 it must escalate at least, with a "
-        "published top-1 of 60 % where the large model has 80.00 %, make 0.395, which is no less "
-        "than the 0.390 of a cascade with good"
+        "published top-1 of 60 % where the large model has 80.00 %, make 0.395, which is no "
+        "less than the 0.390 of a cascade with good"
     )
     assert asked.why_not(poor, BIG, large_accuracy=0.8, best=Measured("good", 0.4)) is None
     assert asked.why_not(poor, BIG, large_accuracy=0.8, best=None) is None

@@ -148,12 +148,11 @@ def test_the_large_model_is_worth_asking_and_the_smallest_worth_having(answers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("saver", range(len(MODEL_NAMES) - 1), ids=MODEL_NAMES[:-1])
-def test_a_saver_answers_most_frames_within_half_a_point(answers, saver):
+def test_the_smallest_answers_most_frames_within_half_a_point(answers):
     """Half the frames choose the threshold on the margin, the others are counted."""
-    ordered = np.sort(np.exp(answers.logits[saver]), axis=1)
+    ordered = np.sort(np.exp(answers.logits[0]), axis=1)
     margins = (ordered[:, -1] - ordered[:, -2]) / ordered.sum(axis=1)
-    lost = answers.right(-1).astype(int) - answers.right(saver)
+    lost = answers.right(-1).astype(int) - answers.right(0)
     tune, fresh = slice(0, FRAMES // 2), slice(FRAMES // 2, None)
     order = np.argsort(-margins[tune])
     drops = np.cumsum(lost[tune][order]) / order.size

@@ -74,7 +74,7 @@ def workshop(tmp_path, pictures):
     return Workshop(tmp_path, pictures)
 
 
-@pytest.mark.parametrize("how", ["kill", "abort"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("abort", marks=pytest.mark.slow)])
 def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
     workshop.order(how, after=CHUNK)
     done = workshop.run()
@@ -88,6 +88,7 @@ def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
     assert f"strange: {rows['strange']['why']}" in done.err
 
 
+@pytest.mark.slow
 def test_a_crash_while_preparing_loses_one_candidate(workshop):
     workshop.order("kill", after=0)
     done = workshop.run()

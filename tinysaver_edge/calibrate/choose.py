@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.relaxations import how_far_off
-from tinysaver_edge.calibrate.search import Tried
 from tinysaver_edge.calibrate.targets import Objective, Targets
+from tinysaver_edge.calibrate.tryout import Tried
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.errors import InfeasibleError
 

@@ -13,8 +13,8 @@ from tinysaver_edge.calibrate.costs import PairCosts, limits_of
 from tinysaver_edge.calibrate.problem import Answers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
+    from tinysaver_edge.calibrate.tryout import Searched
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.score import Score

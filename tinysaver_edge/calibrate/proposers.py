@@ -17,10 +17,11 @@ from tinysaver_edge.calibrate.counts import WalkCounts
 from tinysaver_edge.calibrate.methods import crc, ltt_hoeffding_bentkus
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.proposal import NOTHING, Proposal, upper_rates, within_rate
-from tinysaver_edge.calibrate.search import Searched, search
+from tinysaver_edge.calibrate.search import search
 from tinysaver_edge.calibrate.sweep import OperatingPoint, SortedScores, Sweep, lost_allowed
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.calibrate.tinysaver import tinysaver_threshold
+from tinysaver_edge.calibrate.tryout import Searched
 from tinysaver_edge.fusion import Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score

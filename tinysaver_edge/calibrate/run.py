@@ -111,7 +111,10 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
     )
     problem = gathered.problem.subset(calibrating)
     holdout = gathered.problem.subset(held_out) if len(held_out) else None
-    drawn = {"seed": plan.seed, "candidates": len(problem.savers) + len(gathered.lost)}
+    # Savers that were left out because others did well share the risk; what could not even be
+    # prepared was lost whatever the labels are.
+    left_out = sum(name in gathered.artefacts for name in gathered.lost)
+    drawn = {"seed": plan.seed, "candidates": len(problem.savers) + left_out}
     proposals = propose_all(problem, plan.targets, **drawn)
     choice = choose(problem, proposals, plan.targets)
     policy = policy_of(problem, choice)

@@ -106,7 +106,11 @@ _OPTIONS = (
     click.option(
         "--skip-limit", type=float, help="Share of images that may be unreadable; 0.01 by default."
     ),
-    click.option("--time-budget", type=float, help="Start no more savers after this many seconds."),
+    click.option(
+        "--time-budget",
+        type=float,
+        help="After so many seconds start no more savers, and stop the one under way.",
+    ),
     click.option(
         "--work-dir", type=_PATH, help="Where measured records are kept; OUT.records by default."
     ),

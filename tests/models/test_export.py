@@ -34,7 +34,7 @@ from tinysaver_edge.models.pictures import draw_pictures  # noqa: E402
 from tinysaver_edge.models.timm_model import (  # noqa: E402
     TimmModel,
     TimmSource,
-    fused,
+    exportable,
     load_timm,
 )
 from tinysaver_edge.models.torch_layers import first_layer_apart  # noqa: E402
@@ -241,7 +241,7 @@ def test_branches_that_do_not_merge_can_be_kept(tmp_path: Path) -> None:
 
 def test_the_first_layer_that_answers_otherwise_is_found(model: TimmModel, tmp_path: Path) -> None:
     plain = tmp_path / "plain.onnx"
-    merged = fused(model.module)
+    merged = exportable(model.module)
     layers = export_onnx(merged, model.preprocess.shape(1), plain, batch=None, name="rep")
     batch = Preprocessor(model.preprocess).batch(PICTURES.frames)
     assert first_layer_apart(merged, plain, layers, batch, tolerance=1e-3) is None

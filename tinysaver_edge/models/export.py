@@ -12,7 +12,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description import ModelDescription
 from tinysaver_edge.models.export_job import ExportedFile, ExportJob
 from tinysaver_edge.models.pictures import Pictures, draw_pictures
-from tinysaver_edge.models.timm_model import TimmModel, TimmSource, fused, load_timm
+from tinysaver_edge.models.timm_model import TimmModel, TimmSource, exportable, load_timm
 from tinysaver_edge.models.torch_macs import count_module_macs
 from tinysaver_edge.output_format import OutputFormat
 
@@ -120,7 +120,7 @@ def export_model(
             f"model {model.source.name}: {len(names)} labels for {model.num_classes} classes"
         )
     pictures = draw_pictures() if pictures is None else pictures
-    merged = fused(model.module) if merge else model.module
+    merged = exportable(model.module, merge=merge)
     shape = model.preprocess.shape(1)
     macs = count_module_macs(merged, shape)
     description = ModelDescription(

@@ -255,12 +255,23 @@ def _imagenet_labels(timm: Timm) -> tuple[str, ...]:
     )
 
 
-def fused(module: Module) -> Module:
-    """Return a copy with the branches that only training needs merged into one.
+def exportable(module: Module, *, merge: bool = True) -> Module:
+    """Return a copy that answers the same, in operations that exporters and counters know.
 
-    MobileOne, RepVGG, RepViT, FastViT and others answer the same with fewer multiplications; a
-    model that has nothing to merge comes back as it is, copied.
+    Attention in one piece is taken apart into matrix products: what torch takes it apart into when
+    it exports does not always fit what comes after it.
+
+    Args:
+        module: one of timm's models, in evaluation mode.
+        merge: merge the branches that only training needs. MobileOne, RepVGG, RepViT, FastViT and
+            others take fewer multiplications then; other models have none.
     """
+    from copy import deepcopy
+
     from timm.utils.model import reparameterize_model
 
-    return reparameterize_model(module, inplace=False).eval()
+    copy = reparameterize_model(module, inplace=False) if merge else deepcopy(module)
+    for layer in copy.modules():
+        if getattr(layer, "fused_attn", False):
+            layer.fused_attn = False
+    return copy.eval()

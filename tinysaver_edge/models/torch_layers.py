@@ -20,7 +20,7 @@ ModelProto: TypeAlias = Any
 _Tensors: TypeAlias = dict[str, NDArray[np.float32]]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_TRANSLATING = re.compile(r"translating node %(\w+)")
+_AT_NODE = re.compile(r"(?:translating node|While executing) %(\w+)")
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def layer_untranslated(error: BaseException) -> str | None:
     The exporter works on a copy of the traced program, with operations of its own making: only the
     frames of its error still know the one it stumbled on.
     """
-    found = _TRANSLATING.search(str(error.__cause__ or error))
+    found = _AT_NODE.search(str(error))
     cause: BaseException | None = error
     while found is not None and cause is not None:
         for frame, _ in traceback.walk_tb(cause.__traceback__):

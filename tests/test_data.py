@@ -127,7 +127,9 @@ def test_groups_come_from_a_column(tmp_path):
         ("t.csv", "file,label\n,cat\n", "line 2: no file"),
         ("t.csv", "name,label\n1.png,cat\n", "line 2: no file; columns there: name, label"),
         ("t.csv", "1.png,cat\n2.png,dog\n", "line 2: no file; columns there: 1.png, cat"),
-        ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line 3"),
+        # Python 3.10's csv refuses a NUL, later ones take it.
+        ("t.csv", "file,label\n1.png,cat\n2.png," + "x" * 140_000, "line 3"),
+        ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line [23]"),
         ("t.jsonl", "[1]\n", "line 1: expected an object"),
         ("t.jsonl", '{"file": "a"\n', "line 1: not JSON"),
         ("t.jsonl", '\n{"file": "a.png"}\n', "line 2: no label"),

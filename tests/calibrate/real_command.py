@@ -49,7 +49,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
-        # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+        # Tests in a shell's background ignore Ctrl-C, and so would what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

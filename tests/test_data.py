@@ -222,7 +222,7 @@ def test_what_is_no_image_is_damaged(data):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([".png", ".jpg", ".bmp", ".webp", ".tif"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_damaged_file_never_raises(seed, suffix):
     rng = np.random.default_rng(seed)
     data = bytearray(encoded(seed % 7, suffix, size=32))
@@ -268,7 +268,7 @@ def test_a_damaged_member_of_an_archive_has_no_frame(tmp_path):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_damage_of_an_archive_costs_images_or_is_one_error(tmp_path_factory, seed, compression):
     path = tmp_path_factory.mktemp("data") / "x.zip"
     with zipfile.ZipFile(path, "w", compression) as archive:

@@ -24,7 +24,7 @@ help:
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
-	rm -rf demo-bundle demo-bundle.records
+	rm -rf demo-bundle demo-bundle.records demo-bundle.report.html
 	$(BIN)/tinysaver-edge demo --out demo-bundle
 
 test: lint
@@ -78,6 +78,6 @@ test-light-lowest: | $(BIN)/pip
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records
+	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records demo-bundle.report.html
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -216,7 +216,7 @@ def _read_manifest(root: Path, *, shown: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise BundleError(
-            f"bundle {shown}: bundle.json, {place}: {first['msg']} ({error.error_count()} faults)"
+            f"bundle {shown}: bundle.json, {place}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
     except InputError as error:
         raise BundleError(f"bundle {shown}: bundle.json: {error}") from error

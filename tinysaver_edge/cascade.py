@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
 from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy
+from tinysaver_edge.policy import Policy, is_certified
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Cascade:
             stages,
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
-            certified=bundle.manifest.certificate is not None,
+            certified=is_certified(bundle.manifest),
             clock=clock,
         )
 
@@ -159,10 +159,11 @@ class Cascade:
         frame_id: FrameId | None = None,
         timestamp_s: float | None = None,
     ) -> Decision:
-        """Answer one frame.
+        """Answer one frame. Calls from several threads are served one after the other.
 
         Args:
-            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it.
+            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
+                grey uint8.
             frame_id: which frame it is; by default numbered in the order of calls.
             timestamp_s: when it was taken; by default now.
 

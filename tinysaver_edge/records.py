@@ -272,8 +272,10 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     """
     try:
         labels = read_arrays(path).get("")
-    except (OSError, ValueError) as error:
-        raise RecordError(f"labels {path}: missing or not an .npy file ({error})") from error
+    except OSError as error:
+        raise RecordError(f"labels {path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise RecordError(f"labels {path}: not an .npy file of numbers") from error
     if labels is None or labels.ndim != 1:
         raise RecordError(f"labels {path}: expected one class a sample, (n,)")
     if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:

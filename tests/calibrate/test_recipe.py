@@ -168,7 +168,10 @@ def test_slips_are_named(folder, change, message):
 def test_records_need_all_that_goes_with_them(folder, missing):
     lines = [line for line in RECORDS.splitlines() if not line.startswith(missing)]
     (folder / "records.toml").write_text("\n".join(lines))
-    with pytest.raises(InputError, match="records need --labels, --macs, --large and --saver"):
+    with pytest.raises(
+        InputError,
+        match=f"records need --{missing.rstrip('s') if missing == 'savers' else missing} as well",
+    ):
         settings(folder, "records").plan()
 
 

@@ -37,6 +37,11 @@ def from_records(given: RecordInput) -> Gathered:
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:
     if given.savers != ("all",):
         return given.savers
+    if given.large not in record_names(given.records):
+        raise InputError(
+            f"records {given.records}: no {given.large}.npz; records there: "
+            f"{', '.join(record_names(given.records)) or 'none'}"
+        )
     limit = costs.get(given.large, 0.0)
     names = [name for name in record_names(given.records) if costs.get(name, limit) < limit]
     if not names:

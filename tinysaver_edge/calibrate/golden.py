@@ -13,8 +13,8 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.errors import MissingDependencyError
 from tinysaver_edge.manifest import GoldenEntry
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.policy import Policy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.stage import Stage
@@ -82,7 +82,7 @@ def make_golden(
 
 def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple[Frame, bytes]]:
     """Return frames in random order with their PNG, until there are enough."""
-    cv2 = _opencv()
+    cv2 = opencv("Writing golden frames")
     drawn: list[tuple[Frame, bytes]] = []
     size = 0
     for index in np.random.default_rng(seed).permutation(pool):
@@ -99,16 +99,6 @@ def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple
         if len(drawn) == MOST_FRAMES or (size > MOST_BYTES and len(drawn) >= 4):
             break
     return drawn
-
-
-def _opencv() -> Any:  # noqa: ANN401 - a module
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python", extra="cpu", purpose="Writing golden frames"
-        ) from error
-    return cv2
 
 
 def _tolerance(stage: Stage) -> float:

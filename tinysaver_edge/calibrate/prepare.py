@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
@@ -18,15 +19,20 @@ from tinysaver_edge.engines.base import (
     check_signature,
     finite_or_raise,
 )
-from tinysaver_edge.engines.registry import engine_for, inspect
+from tinysaver_edge.engines.registry import engine_for, inspect, is_installed
 from tinysaver_edge.errors import DescriptionError, ModelError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
+from tinysaver_edge.output_format import OutputKind
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from tinysaver_edge.calibrate.plan import ModelFile
+
+NO_PROBABILITY = 0.01
+"""A logarithm above this is of no probability, however it was rounded."""
+SUMS_TO_ONE = 1e-3
 
 
 def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
@@ -68,14 +74,15 @@ def _note(model: ModelFile, folder: Path) -> Path:
 
 def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
     from tinysaver_edge.models.embed import embed as embed_into
+    from tinysaver_edge.models.embed import why_not_embedded
 
     said = model.description
     macs, parameters = _cost(model)
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
-        embedded = embed_into(model.path, said, folder / said.name)
-        if embedded.reason is None:  # the engine sees the new file only: compare the old one here
+        if why_not_embedded(model.path, said) is None:  # the engine sees the new file only
             check_signature(inspect(model.path), said.preprocess, model=model.path)
+        embedded = embed_into(model.path, said, folder / said.name)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     artefact = Artefact(
         name=said.name,
@@ -116,7 +123,24 @@ def _classes(artefact: Artefact) -> int:
         blank = np.zeros(artefact.preprocess.shape(1), np.dtype(artefact.preprocess.format.dtype))
         logits = engine.infer(blank)
         finite_or_raise(logits, model=artefact.name, where="a black frame")
+        _check_kind(logits, artefact)
         return int(logits.shape[1])
+
+
+def _check_kind(logits: NDArray[np.float32], artefact: Artefact) -> None:
+    """Refuse logits described as probabilities, and the reverse, where one answer gives it away."""
+    said = artefact.output.kind
+    if said is OutputKind.PROBABILITIES and logits.max() > NO_PROBABILITY:
+        found = f"{np.exp(logits.max()):.3g}, which is no probability"
+    elif said is OutputKind.LOGITS and logits.min() >= 0 and abs(logits.sum() - 1) < SUMS_TO_ONE:
+        found = "numbers from 0 to 1 that sum to 1"
+    else:
+        return
+    other = OutputKind.LOGITS if said is OutputKind.PROBABILITIES else OutputKind.PROBABILITIES
+    raise DescriptionError(
+        f"model {artefact.name}: its description says that it answers {said.value}, but a black "
+        f'frame gives {found}: write output = {{ kind = "{other.value}" }}'
+    )
 
 
 def check_name(name: str) -> None:
@@ -147,6 +171,8 @@ def _read_note(note: Path, key: str) -> Artefact | None:
         if content["key"] != key:
             return None
         artefact = _adapter().validate_python(content["artefact"])
+        if not is_installed(artefact.engine):  # one that is here shall do
+            return None
         return artefact if combined_sha256(artefact.files) == artefact.sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

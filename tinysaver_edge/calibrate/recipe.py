@@ -72,6 +72,7 @@ class Settings:
         models: descriptions by model name, each with its ``file``.
         root: folder that the recipe's paths start at.
         source: the recipe, for messages.
+        at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
     """
 
     data: Path | DataSource | None = None
@@ -107,6 +108,7 @@ class Settings:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     root: Path = Path()
     source: str = "the command line"
+    at_home: bool = False
 
     def overridden(self, flags: Mapping[str, Any]) -> Settings:
         """Return the settings with every flag that was given put over them.
@@ -116,7 +118,7 @@ class Settings:
         Raises:
             InputError: both are named.
         """
-        known = {one.name for one in fields(self)} - {"models", "root", "source"}
+        known = {one.name for one in fields(self)} - {"models", "root", "source", "at_home"}
         given = {name: value for name, value in flags.items() if name in known and value}
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
@@ -124,10 +126,23 @@ class Settings:
         if "data" in given and "records" in given:
             raise InputError("--data and --records exclude each other: name one of them")
         if "data" in given:
+            given["at_home"] = False
             given["records"] = None
         elif "records" in given:
             given["data"] = None
         return replace(self, **given)
+
+    def check_place(self) -> None:
+        """Refuse a recipe whose data is looked for in its own folder and is not there.
+
+        Raises:
+            RecipeError: names the flag that is missing.
+        """
+        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
+            raise RecipeError(
+                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
+                "of data and models with --root"
+            )
 
     def plan(self) -> Plan:
         """Find the files and make a plan.
@@ -182,14 +197,17 @@ class Settings:
 
     def _records(self) -> RecordInput:
         unlabelled = self.reference == Reference.LARGE.value
-        if (
-            self.records is None
-            or (self.labels is None and not unlabelled)
-            or self.macs is None
-            or self.large is None
-            or not self.savers
-        ):
-            raise InputError("records need --labels, --macs, --large and --saver as well")
+        given = {
+            "--labels": unlabelled or self.labels,
+            "--macs": self.macs,
+            "--large": self.large,
+            "--saver": self.savers,
+        }
+        if missing := [flag for flag, value in given.items() if not value]:
+            raise InputError(f"records need {' and '.join(missing)} as well")
+        assert self.records is not None
+        assert self.macs is not None
+        assert self.large is not None
         if self.sizes or self.precisions:
             raise InputError(
                 "--size and --precision need model files: records are as they were measured"
@@ -283,6 +301,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         models=table.models,
         root=base,
         source=f"recipe {path.name}",
+        at_home=root is None,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.bundle import check_target
+from tinysaver_edge.calibrate.agreement import check_agreement
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
 from tinysaver_edge.calibrate.certify_rule import default_fusion
@@ -70,6 +71,9 @@ def calibrate(
         check_target(out)
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
+        if plan.targets.reference is Reference.LABELS:
+            doubts = check_agreement(gathered.problem, gathered.label_names)
+            gathered = replace(gathered, warnings=(*gathered.warnings, *doubts))
         gathered = _on_device(gathered, plan)
         decided = _decide(plan, gathered)
         result = replace(decided.result, bundle=out)
@@ -174,7 +178,7 @@ def _gather(
     data = stack.enter_context(open_input_data(plan.input))
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
-        raise InputError("nowhere to keep records: name an output or a folder for records")
+        raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
     gathered = from_images(
         plan.input,

@@ -113,7 +113,7 @@ def engine_for(model: Path, *, device: str | None = None) -> str:
         if model.suffix not in engine.suffixes:
             continue
         readers.append(name)
-        if _installed(name) and (device is None or engine.accepts_device(device)):
+        if is_installed(name) and (device is None or engine.accepts_device(device)):
             return name
     raise _why_none(model, readers, device)
 
@@ -132,7 +132,7 @@ def _why_none(model: Path, readers: list[str], device: str | None) -> TinySaverE
             f"model {model}: no engine reads {model.suffix or 'such'} files; "
             f"known are {', '.join(known)}"
         )
-    absent = [name for name in readers if not _installed(name)]
+    absent = [name for name in readers if not is_installed(name)]
     for name in absent:
         if device is None or engine_class(name).accepts_device(device):
             package = _BUILT_IN[name].package
@@ -153,7 +153,8 @@ def inspect(model: Path) -> ModelSignature:
     return engine_class(engine_for(model)).inspect(model)
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether an engine's package is there; plug-ins always are."""
     return name not in _BUILT_IN or find_spec(_BUILT_IN[name].package) is not None
 
 

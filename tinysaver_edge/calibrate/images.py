@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.fastest import fastest
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.gathering import Gathering
@@ -27,6 +28,7 @@ from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingP
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.progress import Progress
 
@@ -105,12 +107,14 @@ def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
 
 def _prepare_one(run: Gathering, model: ModelFile) -> Artefact:
     step = PrepareStep(model, run.folder / "models", run.given.embed)
-    return step.known() or run_step(
+    prepared = step.known() or run_step(
         step,
         progress=run.progress,
         what=f"preparing {model.path.name}",
         isolate=run.given.isolate,
     )
+    asked = model.engine or model.description.engine
+    return fastest(run, model, prepared) if asked == AUTO else prepared
 
 
 def _labels(

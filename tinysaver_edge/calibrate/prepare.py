@@ -18,7 +18,7 @@ from tinysaver_edge.engines.base import (
     check_signature,
     finite_or_raise,
 )
-from tinysaver_edge.engines.registry import engine_for, inspect
+from tinysaver_edge.engines.registry import AUTO, engine_name, inspect
 from tinysaver_edge.errors import DescriptionError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
@@ -79,6 +79,10 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         if embedded.reason is None:  # the engine sees the new file only: compare the old one here
             check_signature(inspect(model.path), said.preprocess, model=model.path)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
+    asked = model.engine or said.engine
+    options = EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32)
+    if asked == AUTO:  # in the way that those to choose from are held against
+        options = EngineOptions()
     artefact = Artefact(
         name=said.name,
         files=files,
@@ -86,8 +90,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         source_sha256=given,
         preprocess=preprocess,
         output=output,
-        engine=model.engine or said.engine or engine_for(files[0], device=said.device),
-        options=EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32),
+        engine=engine_name(asked, files[0], device=options.device),
+        options=options,
         macs=float(counted.macs) if said.macs is None else said.macs,
         parameters=counted.parameters,
         classes=None,

@@ -147,7 +147,7 @@ class Settings:
             fusion=self.fusion,
         )
         return Plan(
-            input=self._images() if self.records is None else self._records(),
+            input=self._images(device) if self.records is None else self._records(),
             targets=targets,
             holdout=self.holdout or 0.0,
             seed=self.seed or 0,
@@ -161,7 +161,7 @@ class Settings:
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 
-    def _images(self) -> ImageInput:
+    def _images(self, device: DeviceProfile | None) -> ImageInput:
         if self.data is None:
             raise InputError("nothing to calibrate on: name --data, --records or a recipe")
         if self.large is None or not self.savers:
@@ -178,6 +178,7 @@ class Settings:
             time_budget_s=self.time_budget,
             labelled=self.reference != Reference.LARGE.value,
             golden_frames=not self.no_golden_frames,
+            profile=device,
         )
 
     def _records(self) -> RecordInput:

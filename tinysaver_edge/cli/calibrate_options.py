@@ -37,7 +37,11 @@ _OPTIONS = (
         help="A candidate saver; repeat it. 'all' with records: every cheaper model.",
     ),
     click.option("--descriptions", type=_PATH, help="Folder of model descriptions (NAME.toml)."),
-    click.option("--engine", help="Engine for every model, before what its description says."),
+    click.option(
+        "--engine",
+        help="Engine for every model, before what its description says. 'auto' measures those that "
+        "the --device lists, or this machine has, and takes the fastest that agrees.",
+    ),
     click.option(
         "--size",
         "sizes",

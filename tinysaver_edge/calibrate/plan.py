@@ -54,6 +54,8 @@ class ImageInput:
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
         profile: of the device whose engines are tried for models of engine ``"auto"``; None tries
             those that this machine has.
+        bench: reports of `bench`, perhaps from another device, whose latencies count; then nothing
+            is timed here.
     """
 
     data: Path | DataSource
@@ -69,6 +71,7 @@ class ImageInput:
     time_budget_s: float | None = None
     golden_frames: bool = True
     profile: DeviceProfile | None = None
+    bench: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)

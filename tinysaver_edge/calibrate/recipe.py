@@ -102,6 +102,7 @@ class Settings:
     time_budget: float | None = None
     work_dir: Path | None = None
     no_timing: bool = False
+    bench: tuple[Path, ...] = ()
     no_golden_frames: bool = False
     no_embed: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -179,6 +180,7 @@ class Settings:
             labelled=self.reference != Reference.LARGE.value,
             golden_frames=not self.no_golden_frames,
             profile=device,
+            bench=self.bench,
         )
 
     def _records(self) -> RecordInput:
@@ -191,9 +193,10 @@ class Settings:
             or not self.savers
         ):
             raise InputError("records need --labels, --macs, --large and --saver as well")
-        if self.sizes or self.precisions:
+        if self.sizes or self.precisions or self.bench:
             raise InputError(
-                "--size and --precision need model files: records are as they were measured"
+                "--size, --precision and --bench need model files: records are as they were "
+                "measured"
             )
         labels = None if unlabelled else self.labels
         return RecordInput(self.records, labels, self.macs, self.large, self.savers)

@@ -116,7 +116,7 @@ def bench(
     _show(report)
     if out is not None:
         report.write(out)
-        terminal.say(f"\nreport: {out}")
+        terminal.say(f"\nreport: {out} (calibrate --bench goes by its latencies)")
     if as_json:
         terminal.show_json(report.to_dict())
 

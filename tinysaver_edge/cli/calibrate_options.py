@@ -118,6 +118,12 @@ _OPTIONS = (
     click.option(
         "--work-dir", type=_PATH, help="Where measured records are kept; OUT.records by default."
     ),
+    click.option(
+        "--bench",
+        multiple=True,
+        type=_PATH,
+        help="Report of bench, perhaps from the device: its latencies count; repeat it.",
+    ),
     click.option("--no-timing", is_flag=True, help="Do not time the models on this machine."),
     click.option(
         "--no-golden-frames", is_flag=True, help="Put none of the images into the bundle."

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._version import __version__
 from tinysaver_edge.engines.registry import engine_names, engine_version
-from tinysaver_edge.errors import InputError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.hardware.benchmark.bundle import BundleBench
 from tinysaver_edge.hardware.benchmark.model import ModelBench
@@ -19,15 +18,11 @@ from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.hardware.jetson import read_board, read_jetson
 from tinysaver_edge.hardware.memory import read_memory
 from tinysaver_edge.hardware.system_files import ROOT
-from tinysaver_edge.latency import LatencySamples
 
 if TYPE_CHECKING:
     from tinysaver_edge.hardware.benchmark.engine_choice import Chosen
 
 SCHEMA_VERSION = 1
-
-RunsAs = tuple[str, str, str, str]
-"""What a latency holds for: a model's sha256, engine, device and precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +92,3 @@ def report_path(bundle: Path) -> Path:
     """Return where a bundle's report lies: beside it, as ``NAME.bench.json``."""
     name = bundle.resolve().name
     return bundle.resolve().with_name(f"{name.removesuffix('.zip')}.bench.json")
-
-
-def measured_latencies(path: Path) -> dict[RunsAs, LatencySamples]:
-    """Read the stages' latencies of a report, resize and score included.
-
-    Raises:
-        InputError: the file cannot be read, or was written by a newer release.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] > SCHEMA_VERSION:
-            raise InputError(f"bench report {path}: was written by a newer release; upgrade")
-        return {
-            (one["sha256"], one["engine"], one["device"], one["precision"]): (
-                LatencySamples.from_dict(one["stage"])
-            )
-            for one in content["stages"]
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"bench report {path}: cannot be read ({error}); bench anew") from error

@@ -43,7 +43,13 @@ from tinysaver_edge.progress import SILENT
 )
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Idle between frames.")
 @click.option("--throughput/--no-throughput", default=True, show_default=True)
-@click.option("--sustained", default=0.0, metavar="SECONDS", help="Run on, and look for drift.")
+@click.option(
+    "--sustained",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Run on, and look for drift.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Report; a bundle's lies beside it.")
 @json_option
 def bench(

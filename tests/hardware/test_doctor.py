@@ -358,6 +358,7 @@ def test_a_camera_that_another_user_may_not_open() -> None:
         (root / "dev").chmod(0o755)
         (root / "dev/video0").chmod(0o660)
         assert camera_check(root).state is State.OK
+        camera_check(root, access=lambda _: False)  # imports what the other user may not read
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:

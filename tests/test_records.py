@@ -67,7 +67,7 @@ class TestWriting:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.npz"]
 
     @given(samples=st.integers(1, 30), chunk=st.integers(1, 40), seed=st.integers(0, 1000))
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     def test_chunks_may_come_in_any_order_and_twice(self, tmp_path_factory, samples, chunk, seed):
         rng = np.random.default_rng(seed)
         table = rng.normal(size=(samples, 3)).astype(np.float32)
@@ -265,7 +265,7 @@ class TestBringYourOwn:
                 load_record(tmp_path, "mine")
 
     @given(st.integers(0, 2**32 - 1), st.sampled_from([np.savez, np.savez_compressed]))
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     def test_damage_of_any_kind_is_one_error(self, tmp_path_factory, seed, save_as):
         folder = tmp_path_factory.mktemp("records")
         buffer = io.BytesIO()

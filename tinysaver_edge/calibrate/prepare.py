@@ -19,7 +19,7 @@ from tinysaver_edge.engines.base import (
     finite_or_raise,
 )
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect
-from tinysaver_edge.errors import DescriptionError
+from tinysaver_edge.errors import DescriptionError, ModelError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
 
@@ -68,11 +68,9 @@ def _note(model: ModelFile, folder: Path) -> Path:
 
 def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
     from tinysaver_edge.models.embed import embed as embed_into
-    from tinysaver_edge.models.macs import count_macs
 
     said = model.description
-    resize = said.preprocess.resize
-    counted = count_macs(model.path, (resize.height, resize.width))
+    macs, parameters = _cost(model)
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
         embedded = embed_into(model.path, said, folder / said.name)
@@ -92,14 +90,28 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         output=output,
         engine=engine_name(asked, files[0], device=options.device),
         options=options,
-        macs=float(counted.macs) if said.macs is None else said.macs,
-        parameters=counted.parameters,
+        macs=macs,
+        parameters=parameters,
         classes=None,
         labels=None,
         published_top1=said.published_top1,
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))
+
+
+def _cost(model: ModelFile) -> tuple[float, int | None]:
+    """Return MACs and parameters; what the description says of MACs comes first."""
+    from tinysaver_edge.models.macs import count_macs
+
+    resize, said = model.description.preprocess.resize, model.description.macs
+    try:
+        counted = count_macs(model.path, (resize.height, resize.width))
+    except ModelError:
+        if said is None:
+            raise
+        return said, None  # an engine of somebody else's may know files that no counter reads
+    return (float(counted.macs) if said is None else said), counted.parameters
 
 
 def _classes(artefact: Artefact) -> int:

@@ -16,6 +16,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.embed_onnx import embed_onnx
 from tinysaver_edge.models.embed_openvino import embed_openvino
+from tinysaver_edge.models.graph_reader import READABLE
 from tinysaver_edge.models.model_files import model_files
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import ColorOrder, Preprocess
@@ -78,6 +79,8 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
 def _why_not(model: Path, description: ModelDescription, suffix: str) -> str | None:
     """Return why a model is left as it is, or None."""
     form, engine = description.preprocess.format, description.engine
+    if model.suffix not in READABLE:
+        return f"the graph of a {model.suffix} file cannot be changed"
     if form.is_device_format:
         return "it takes frames as they are already"
     if form.color is ColorOrder.GRAY:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph import Graph, Node, Shape, Size
 from tinysaver_edge.models.graph_openvino import read_openvino
-from tinysaver_edge.models.graph_reader import read_graph
+from tinysaver_edge.models.graph_reader import READABLE, read_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,11 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing or damaged, or a shape in it stays unknown.
     """
+    if model.suffix not in READABLE:
+        raise ModelError(
+            f"model {model}: MACs are counted in {', '.join(READABLE)} files only: write macs into "
+            "its description"
+        )
     try:
         return count_graph(read_graph(model, size=input_size))
     except _UnknownShapeError as unknown:

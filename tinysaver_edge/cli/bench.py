@@ -146,7 +146,9 @@ def _show(report: BenchReport) -> None:
             f"{terminal.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
         )
     if sustained is not None:
-        heat = "" if sustained.end_c is None else f", {sustained.end_c:.0f} °C in the end"
+        heat = ", no zone tells the temperature"
+        if sustained.start_c is not None and sustained.end_c is not None:
+            heat = f", {sustained.start_c:.0f} to {sustained.end_c:.0f} °C"
         terminal.say(
             f"\nafter {sustained.seconds:.0f} s a run takes {100 * sustained.drift:+.1f} % "
             f"({sustained.first.median_ms:.2f} to {sustained.last.median_ms:.2f} ms{heat})"

@@ -14,12 +14,15 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.engines.registry import engine_version
 from tinysaver_edge.files import default_cache_dir, write_text
 from tinysaver_edge.hardware.benchmark.report import machine
+from tinysaver_edge.hardware.nvidia import read_nvidia
 from tinysaver_edge.hardware.profile import EngineChoice
 
 
 def _device() -> Mapping[str, Any]:
     """Return what tells one device from another; the engines' releases are looked at apart."""
-    return {name: value for name, value in machine().items() if name != "engines"}
+    driver = read_nvidia()
+    told = {name: value for name, value in machine().items() if name != "engines"}
+    return {**told, "driver": None if driver is None else driver.version}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ def files_of(manifest: Manifest) -> Iterator[FileEntry]:
     if manifest.golden is not None:
         yield from manifest.golden.frames
         yield manifest.golden.answers
+        if manifest.golden.decoder is not None:
+            yield manifest.golden.decoder
 
 
 def file_entry(source: Path, place: str) -> FileEntry:

@@ -19,6 +19,8 @@ from tinysaver_edge.policy import Policy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.stage import Stage
 from tinysaver_edge.verify import golden_answers
+from tinysaver_edge.verify.decoder import decoded, write_decoder_sample
+from tinysaver_edge.verify.engines import ran_by
 
 MOST_FRAMES = 16
 """Golden frames in a bundle, at most: it goes to devices, and the images are the user's."""
@@ -45,6 +47,7 @@ def make_golden(
     seed: int,
     folder: Path,
     files: dict[str, Path],
+    labels: Sequence[str] | None = None,
 ) -> GoldenEntry:
     """Draw frames, run every stage on them and keep what it answers.
 
@@ -56,6 +59,7 @@ def make_golden(
         seed: decides the draw.
         folder: where the files are made.
         files: receives them by their place in the bundle.
+        labels: the classes' names.
     """
     frames = _draw(data, pool, seed=seed)
     entries = []
@@ -64,19 +68,27 @@ def make_golden(
         files[place] = folder / f"{number:02d}.png"
         files[place].write_bytes(png)
         entries.append(file_entry(files[place], place))
-    answers = folder / "answers.npz"
+    answers, decoder = folder / "answers.npz", folder / "decoder.jpg"
+    write_decoder_sample(decoder)
     stages = [
         Stage(artefact.open(), preprocess=artefact.preprocess, policy=stage)
         for artefact, stage in zip(artefacts, policy.stages, strict=True)
     ]
     with Cascade(stages, fusion=policy.fusion) as cascade:
-        tables: dict[str, Any] = dict(golden_answers(cascade, [frame for frame, _ in frames]))
+        shown = [frame for frame, _ in frames]
+        tables: dict[str, Any] = dict(golden_answers(cascade, shown))
+        tables |= decoded(decoder.read_bytes(), shown)
+        if labels is not None:
+            tables["labels"] = np.array(labels)
+        ran = [ran_by(stage.engine) for stage in stages]
         np.savez(answers, **tables)
-    files["golden/answers.npz"] = answers
+    files |= {"golden/answers.npz": answers, "golden/decoder.jpg": decoder}
     return GoldenEntry(
         frames=entries,
         answers=file_entry(answers, "golden/answers.npz"),
         tolerances=[_tolerance(stage) for stage in stages],
+        decoder=file_entry(decoder, "golden/decoder.jpg"),
+        ran=ran,
     )
 
 

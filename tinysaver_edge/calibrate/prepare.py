@@ -19,7 +19,7 @@ from tinysaver_edge.engines.base import (
     check_signature,
     finite_or_raise,
 )
-from tinysaver_edge.engines.registry import engine_for, inspect, is_installed
+from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
 from tinysaver_edge.errors import DescriptionError, ModelError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.model_files import model_files
@@ -84,6 +84,10 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
             check_signature(inspect(model.path), said.preprocess, model=model.path)
         embedded = embed_into(model.path, said, folder / said.name)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
+    asked = model.engine or said.engine
+    options = EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32)
+    if asked == AUTO:  # in the way that those to choose from are held against
+        options = EngineOptions()
     artefact = Artefact(
         name=said.name,
         files=files,
@@ -91,8 +95,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         source_sha256=given,
         preprocess=preprocess,
         output=output,
-        engine=model.engine or said.engine or engine_for(files[0], device=said.device),
-        options=EngineOptions(device=said.device, precision=said.precision or Precision.FLOAT32),
+        engine=engine_name(asked, files[0], device=options.device),
+        options=options,
         macs=macs,
         parameters=parameters,
         classes=None,

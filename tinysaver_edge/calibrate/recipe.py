@@ -103,6 +103,7 @@ class Settings:
     time_budget: float | None = None
     work_dir: Path | None = None
     no_timing: bool = False
+    bench: tuple[Path, ...] = ()
     no_golden_frames: bool = False
     no_embed: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -162,7 +163,7 @@ class Settings:
             fusion=self.fusion,
         )
         return Plan(
-            input=self._images() if self.records is None else self._records(),
+            input=self._images(device) if self.records is None else self._records(),
             targets=targets,
             holdout=self.holdout or 0.0,
             seed=self.seed or 0,
@@ -176,7 +177,7 @@ class Settings:
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 
-    def _images(self) -> ImageInput:
+    def _images(self, device: DeviceProfile | None) -> ImageInput:
         if self.data is None:
             raise InputError("nothing to calibrate on: name --data, --records or a recipe")
         if self.large is None or not self.savers:
@@ -193,6 +194,8 @@ class Settings:
             time_budget_s=self.time_budget,
             labelled=self.reference != Reference.LARGE.value,
             golden_frames=not self.no_golden_frames,
+            profile=device,
+            bench=self.bench,
         )
 
     def _records(self) -> RecordInput:
@@ -208,9 +211,10 @@ class Settings:
         assert self.records is not None
         assert self.macs is not None
         assert self.large is not None
-        if self.sizes or self.precisions:
+        if self.sizes or self.precisions or self.bench:
             raise InputError(
-                "--size and --precision need model files: records are as they were measured"
+                "--size, --precision and --bench need model files: records are as they were "
+                "measured"
             )
         labels = None if unlabelled else self.labels
         return RecordInput(self.records, labels, self.macs, self.large, self.savers)

@@ -212,7 +212,8 @@ def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
 
 def _on_device(gathered: Gathered, plan: Plan) -> Gathered:
     """Take the published latencies of the device that is asked for, where it is another one."""
-    if plan.device is None or is_this_machine(plan.device):
+    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    if plan.device is None or benched or is_this_machine(plan.device):
         return gathered
     problem, warnings = for_device(gathered.problem, plan.device)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))

@@ -37,7 +37,11 @@ _OPTIONS = (
         help="A candidate saver; repeat it. 'all' with records: every cheaper model.",
     ),
     click.option("--descriptions", type=_PATH, help="Folder of model descriptions (NAME.toml)."),
-    click.option("--engine", help="Engine for every model, before what its description says."),
+    click.option(
+        "--engine",
+        help="Engine for every model, before what its description says. 'auto' measures those that "
+        "the --device lists, or this machine has, and takes the fastest that agrees.",
+    ),
     click.option(
         "--size",
         "sizes",
@@ -113,6 +117,12 @@ _OPTIONS = (
     ),
     click.option(
         "--work-dir", type=_PATH, help="Where measured records are kept; OUT.records by default."
+    ),
+    click.option(
+        "--bench",
+        multiple=True,
+        type=_PATH,
+        help="Report of bench, perhaps from the device: its latencies count; repeat it.",
     ),
     click.option("--no-timing", is_flag=True, help="Do not time the models on this machine."),
     click.option(

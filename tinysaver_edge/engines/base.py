@@ -158,6 +158,11 @@ class Engine(ABC):
         """Whether a device's name is one of this engine's vocabulary, be it there or not."""
         return True
 
+    @classmethod
+    def full_device(cls, device: str | None) -> str:
+        """Return a device's name written out, so that two names of one device compare equal."""
+        return device or "CPU"
+
     @abstractmethod
     def _load(self) -> tuple[str, ModelSignature]:
         """Build whatever runs the model; return the device in use and the file's signature."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.data import DataSource, class_indices
 from tinysaver_edge.engines.base import EngineOptions
-from tinysaver_edge.engines.registry import create_engine, engine_for
+from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.models.description import ModelDescription
 from tinysaver_edge.preprocess import Frame, Preprocessor
@@ -69,7 +69,7 @@ def measure_accuracy(
         options = EngineOptions(
             device=description.device, threads=threads, precision=description.precision
         )
-    name = description.engine or engine_for(description.file, device=description.device)
+    name = engine_name(description.engine, description.file, device=description.device)
     preprocess = description.preprocess
     preprocessor = Preprocessor(preprocess)
     answered: list[NDArray[np.float32]] = []

@@ -134,9 +134,14 @@ def _classes(artefact: Artefact) -> int:
 def _check_kind(logits: NDArray[np.float32], artefact: Artefact) -> None:
     """Refuse logits described as probabilities, and the reverse, where one answer gives it away."""
     said = artefact.output.kind
-    if said is OutputKind.PROBABILITIES and logits.max() > NO_PROBABILITY:
-        found = f"{np.exp(logits.max()):.3g}, which is no probability"
-    elif said is OutputKind.LOGITS and logits.min() >= 0 and abs(logits.sum() - 1) < SUMS_TO_ONE:
+    if said is OutputKind.PROBABILITIES:
+        total = float(np.exp(logits).sum())
+        # Where a background class is left out, it may have had all the rest.
+        most_left_out = 1.0 if artefact.output.class_offset else 0.5
+        if logits.max() <= NO_PROBABILITY and 1 - most_left_out <= total <= 1.5:
+            return
+        found = f"numbers that sum to {total:.3g}"
+    elif logits.min() >= 0 and abs(logits.sum() - 1) < SUMS_TO_ONE:
         found = "numbers from 0 to 1 that sum to 1"
     else:
         return

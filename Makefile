@@ -13,7 +13,10 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # The light suite runs on each of these that is found, by name or among pyenv's.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 
-.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest clean
+# What the light suite skips: exports of timm's models, quantisation, the torch engine.
+EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
+
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -21,6 +24,7 @@ help:
 	@echo "make lint              ruff, mypy, import-linter"
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
+	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
@@ -76,6 +80,18 @@ test-light-lowest: | $(BIN)/pip
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
 	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu fetches a torch without CUDA: a tenth of the size.
+test-export:
+	@$(MAKE) --no-print-directory VENV=.venv-export test-here-export
+
+test-here-export: $(VENV)/.export
+	$(BIN)/python -m pytest $(EXPORT_TESTS) $(PYTEST_ARGS)
+
+$(VENV)/.export: pyproject.toml | $(BIN)/pip
+	$(if $(TORCH_INDEX),$(BIN)/python $(PIP_INSTALL) torch torchvision --index-url $(TORCH_INDEX))
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,timm,quantize]' pytest hypothesis
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records demo-bundle.report.html

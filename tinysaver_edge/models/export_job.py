@@ -75,8 +75,10 @@ class ExportJob:
         """Make all files in a folder of their own, check them, and move them where they belong.
 
         Raises:
-            ModelError: the model cannot be exported, or a file answers otherwise.
+            ModelError: torch has no finite answers, the model cannot be exported, or a file
+                answers otherwise.
         """
+        expected = self._torch_answers(self.model.module)
         plain, layers = folder / "plain" / "plain.onnx", {}
         plain.parent.mkdir()
         if any(out.suffix != ".safetensors" for out in outs):
@@ -87,7 +89,6 @@ class ExportJob:
                 batch=self.batch,
                 name=self.model.source.name,
             )
-        expected = self._torch_answers(self.model.module)
         made = []
         for place, out in enumerate(outs):
             target = folder / str(place) / out.name
@@ -136,7 +137,13 @@ class ExportJob:
         with torch.no_grad():
             for frame in self.pictures.frames:
                 parts.append(module(torch.from_numpy(preprocessor(frame))).numpy())
-        return np.concatenate(parts)
+        logits: Logits = np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"model {self.model.source.name}: torch itself answers with numbers that are not "
+                "finite: the weights are damaged"
+            )
+        return logits
 
     def _compare(self, made: Path, expected: Logits) -> tuple[str, Comparison]:
         name = engine_for(made)

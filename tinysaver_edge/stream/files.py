@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
-from tinysaver_edge.decision import FrameId
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.frame import Frame
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceFrame:
-    """One picture and where it comes from.
-
-    Attributes:
-        image: ``(height, width, 3)`` BGR uint8.
-        frame_id: file name and position, from 0; a gap is a picture that could not be read.
-        timestamp_s: seconds from the start of a video; 0 for images.
-    """
-
-    image: Frame
-    frame_id: FrameId
-    timestamp_s: float
-
-
-def open_frames(source: Path) -> Iterator[SourceFrame]:
+def open_frames(source: Path) -> Iterator[Frame]:
     """Yield the frames of an image, of every image below a folder, or of a video.
 
     Args:
@@ -49,26 +33,26 @@ def open_frames(source: Path) -> Iterator[SourceFrame]:
     return _video(source)
 
 
-def _images(root: Path, files: list[Path]) -> Iterator[SourceFrame]:
+def _images(root: Path, files: list[Path]) -> Iterator[Frame]:
     readable = 0
     for number, path in enumerate(files):
         image = _read(path)
         if image is None:
             continue
         readable += 1
-        yield SourceFrame(image, FrameId(path.relative_to(root).as_posix(), number), 0.0)
+        yield Frame(image, 0.0, number, path.relative_to(root).as_posix())
     if not readable:
         raise InputError(f"source {files[0]}: not a readable image")
 
 
-def _read(path: Path) -> Frame | None:
+def _read(path: Path) -> Picture | None:
     try:
         return decode_image(path.read_bytes())
     except OSError:
         return None
 
 
-def _video(source: Path) -> Iterator[SourceFrame]:
+def _video(source: Path) -> Iterator[Frame]:
     cv2 = _opencv()
     capture = cv2.VideoCapture(str(source))
     try:
@@ -78,7 +62,7 @@ def _video(source: Path) -> Iterator[SourceFrame]:
             if not good:
                 break
             time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame that was just read
-            yield SourceFrame(image, FrameId(source.name, number), float(time_ms) / 1e3)
+            yield Frame(image, float(time_ms) / 1e3, number, source.name)
             number += 1
     finally:
         capture.release()

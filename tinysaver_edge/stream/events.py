@@ -109,6 +109,21 @@ class Corrupt(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided(Event):
+    """No model could answer a frame of a live source; the stream goes on with the next.
+
+    Attributes:
+        sequence: which frame; the decisions have a gap there.
+        reason: what went wrong.
+    """
+
+    kind: ClassVar[str] = "undecided"
+
+    sequence: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A source has no more frames, or has failed for good.
 

@@ -257,7 +257,7 @@ def test_an_unknown_host():
 
 @pytest.mark.parametrize("address", ["/dev/video97", "camera:97", "97"])
 def test_a_camera_that_is_not_there(address):
-    with pytest.raises(SourceError, match=r"there is no (camera 97|/dev/video97)"):
+    with pytest.raises(SourceError, match="there is no /dev/video97"):
         next(open_source(address).frames())
 
 

@@ -20,7 +20,7 @@ from tinysaver_edge.stream.events import Undecided
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane, LaneRules, Taker
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
-from tinysaver_edge.stream.options import Escalation
+from tinysaver_edge.stream.options import PROVISIONAL, Escalation
 from tinysaver_edge.stream.source import Context
 from tinysaver_edge.stream.watch import NO_WATCH, Watch
 
@@ -248,7 +248,7 @@ class Dispatcher:
         # A provisional answer goes out before the large model can have answered.
         if rules.escalation is Escalation.REVISE and item.stand_in is not None:
             self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            waiting = f"provisional: {self._large} has been asked"
+            waiting = f"{PROVISIONAL}{self._large} has been asked"
             item.decision = replace(item.stand_in, degraded=waiting, certified=False)
             self._flush(item.lane)
         with self.lock:

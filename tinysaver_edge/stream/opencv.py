@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,9 +55,11 @@ class CameraDevice:
     def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
         """Open the camera."""
         cv2 = opencv("Reading a camera")
-        if isinstance(self.camera, str) and not Path(self.camera).exists():
-            raise DeviceError(f"there is no {self.camera}: is the camera plugged in?")
-        backend = cv2.CAP_V4L2 if isinstance(self.camera, str) else cv2.CAP_ANY
+        linux = sys.platform == "linux"
+        place = self.camera if isinstance(self.camera, str) else f"/dev/video{self.camera}"
+        if linux and not Path(place).exists():  # OpenCV would try all its backends, loudly
+            raise DeviceError(f"there is no {place}: is the camera plugged in?")
+        backend = cv2.CAP_V4L2 if linux else cv2.CAP_ANY
         # Not all backends know a time-out; those that do not know it would refuse to open.
         capture = cv2.VideoCapture(self.camera, backend)
         if not capture.isOpened():

@@ -130,8 +130,9 @@ class Drift(Event):
     Attributes:
         audited: frames that were audited so far.
         disagreed: how many of them the large model answered otherwise.
-        evidence: value of the e-process; the alarm is at 1 / level.
-        level: bound on the probability of a false alarm.
+        evidence: value of the e-process.
+        alarm_at: the value at which it raises the alarm.
+        level: bound on the probability of a false alarm, over the whole life of the stream.
         action: what the stream does about it, in a few words.
     """
 
@@ -140,6 +141,7 @@ class Drift(Event):
     audited: int
     disagreed: int
     evidence: float
+    alarm_at: float
     level: float
     action: str
 
@@ -147,6 +149,8 @@ class Drift(Event):
 @dataclass(frozen=True, slots=True)
 class SinkFailed(Event):
     """A sink could not take a decision; the stream goes on without it.
+
+    Told when it begins to fail, not for every decision: `Counter.SINK_FAILED` counts those.
 
     Attributes:
         sink: the sink's name.
@@ -157,6 +161,21 @@ class SinkFailed(Event):
 
     sink: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecovered(Event):
+    """A sink that failed takes decisions again.
+
+    Attributes:
+        sink: the sink's name.
+        lost: decisions that it could not take meanwhile.
+    """
+
+    kind: ClassVar[str] = "sink_recovered"
+
+    sink: str
+    lost: int
 
 
 class Listener(Protocol):

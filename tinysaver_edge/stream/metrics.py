@@ -24,6 +24,9 @@ class Counter(str, Enum):
         LATE: answers of the large model that came after their deadline and were thrown away.
         SINK_DROPPED: decisions a sink had no room for; the detail is the sink's name.
         SINK_FAILED: decisions a sink could not write; the detail is the sink's name.
+        AUDITED: accepted frames that the large model was asked about all the same.
+        DISAGREED: audited frames that it answered otherwise.
+        DRIFT: alarms that they disagree more often than the calibration promised.
     """
 
     FRAMES = "frames"
@@ -38,6 +41,9 @@ class Counter(str, Enum):
     LATE = "late"
     SINK_DROPPED = "sink_dropped"
     SINK_FAILED = "sink_failed"
+    AUDITED = "audited"
+    DISAGREED = "disagreed"
+    DRIFT = "drift"
 
 
 class Reason(str, Enum):
@@ -80,10 +86,13 @@ class Gauge(str, Enum):
     Attributes:
         IN_FLIGHT: frames that wait for the large model, of all sources.
         CONNECTED: 1 while a source gives frames, else 0.
+        DRIFT_EVIDENCE: value of the e-process of the drift watch, relative to where the alarm is
+            raised: 1 is the alarm.
     """
 
     IN_FLIGHT = "in_flight"
     CONNECTED = "connected"
+    DRIFT_EVIDENCE = "drift_evidence"
 
 
 class Metrics(Protocol):

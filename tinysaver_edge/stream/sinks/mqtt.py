@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -102,6 +103,7 @@ class MqttSink:
         self._most_wait_s = most_wait_s
         self._client: Any = None
         self._why = "not connected yet"
+        self._answered = threading.Event()
 
     def write(self, decision: Decision, frame: Frame | None) -> None:
         """Publish one decision.
@@ -129,7 +131,9 @@ class MqttSink:
             raise ConnectionError(f"the broker did not take it within {self._timeout_s:g} s")
 
     def __enter__(self) -> Self:
-        """Begin to connect; a broker that is not there yet does not keep the stream from starting.
+        """Begin to connect, and wait a second at most.
+
+        A broker that is not there yet does not keep the stream from starting.
 
         Raises:
             MissingDependencyError: paho-mqtt is not installed.
@@ -156,17 +160,21 @@ class MqttSink:
         client.connect_async(address.host, address.port, keepalive=self._keepalive_s)
         client.loop_start()
         self._client = client
+        self._answered.wait(1.0)
         return self
 
     def _on_connect(self, client: Any, data: Any, flags: Any, code: Any, more: Any) -> None:  # noqa: ANN401
         if code.is_failure:
             self._why = f"the broker refuses: {code}"
+            self._answered.set()
         else:
             self._why = "connected"
+            self._answered.set()
             client.publish(f"{self._address.topic}/status", "online", qos=1, retain=True)
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:  # noqa: ANN401
         self._why = "no broker answers there"
+        self._answered.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, code: Any, more: Any) -> None:  # noqa: ANN401
         # After a refusal the reason is known; the hanging up that follows tells nothing.

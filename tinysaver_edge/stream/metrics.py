@@ -162,3 +162,25 @@ class Tally:
         """Return a gauge's last level; 0 where it has had none."""
         with self._lock:
             return self._gauges.get((gauge, source_id), 0.0)
+
+
+class AllMetrics:
+    """Passes every figure on to several takers."""
+
+    def __init__(self, *takers: Metrics) -> None:
+        self._takers = takers
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.count(counter, source_id, detail=detail, amount=amount)
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.measure(measure, source_id, value_ms, detail=detail)
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.gauge(gauge, source_id, value)

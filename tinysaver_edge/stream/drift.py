@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -105,8 +105,8 @@ class DriftWatch:
     Args:
         promised: what the bundle says.
         options: share, level, action, seed.
-        sources: names of the sources that get evidence of their own; what comes from others is
-            taken together.
+        sources: how many there are. The names that come first get evidence of their own; what
+            comes from any others is taken together.
         listener: hears of alarms.
         metrics: counts audits, disagreements and alarms.
         clock: seconds, for the events.
@@ -119,7 +119,7 @@ class DriftWatch:
         options: DriftOptions = DEFAULT_DRIFT,
         *,
         clock: Callable[[], float],
-        sources: Collection[str] = (),
+        sources: int = 1,
         listener: Listener = ignore,
         metrics: Metrics = NO_METRICS,
         keep: Callable[[Decision, Decision, Frame], None] | None = None,
@@ -129,8 +129,9 @@ class DriftWatch:
             promised.disagreed, promised.accepted, risk=options.level / 2 / promised.choices
         )
         self._stricter = tuple(promised.stricter)
-        self._names = frozenset(sources if len(sources) > 1 else ())
-        self._alarm_at = 2 * (len(self._names) + 1) / options.level  # one for all the others
+        self._own = sources if sources > 1 else 0
+        self._names: set[str] = set()
+        self._alarm_at = 2 * (self._own + 1) / options.level  # one for all the others
         self._random = np.random.default_rng(options.seed)
         self._clock = clock
         self._listener = listener
@@ -184,9 +185,10 @@ class DriftWatch:
         differs = accepted.index != large.index
         if self._threshold is not None and accepted.score < self._threshold:
             return  # accepted before the threshold was raised
-        name = source_id if source_id in self._names else ""
         with self._lock:
-            alarm = self._add(name, differs)
+            if len(self._names) < self._own:
+                self._names.add(source_id)
+            alarm = self._add(source_id if source_id in self._names else "", differs)
         self._metrics.count(Counter.AUDITED, source_id)
         if differs:
             self._metrics.count(Counter.DISAGREED, source_id)
@@ -238,7 +240,7 @@ def drift_watch(
     options: DriftOptions = DEFAULT_DRIFT,
     *,
     clock: Callable[[], float],
-    sources: Collection[str] = (),
+    sources: int = 1,
     listener: Listener = ignore,
     metrics: Metrics = NO_METRICS,
     keep: Callable[[Decision, Decision, Frame], None] | None = None,

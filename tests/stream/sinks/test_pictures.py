@@ -43,6 +43,7 @@ def test_hard_frames_are_those_that_were_escalated(tmp_path):
         escalated(3, source=Source.FALLBACK, degraded="large failed"),
         escalated(4, source=Source.SAVER),
         decision(5, degraded="a device fell back"),
+        escalated(6, source=Source.FALLBACK, degraded="provisional: big has been asked"),
     ]
     with hard(tmp_path, pause_s=0.0) as sink:
         for one in given:

@@ -10,6 +10,7 @@ from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sinks.provisional import is_provisional
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -80,5 +81,7 @@ class HardFramesSink:
 
 def is_hard(decision: Decision) -> bool:
     """Whether a frame was escalated and its last word is spoken, the saver's own or another's."""
+    if is_provisional(decision):
+        return False
     answered = decision.source in (Source.LARGE, Source.FUSED)
     return decision.escalated and (answered or decision.degraded is not None)

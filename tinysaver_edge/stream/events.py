@@ -27,6 +27,11 @@ class Event:
         """Return the event as plain values for JSON, its kind among them."""
         return {"event": self.kind, **asdict(self)}
 
+    @property
+    def text(self) -> str:
+        """The event in a few words, for people; without the source's name."""
+        return self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
@@ -47,6 +52,11 @@ class Lost(Event):
 
     reason: str
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"lost: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
@@ -64,6 +74,11 @@ class Retrying(Event):
     wait_s: float
     reason: str
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"attempt {self.attempt} failed, the next in {self.wait_s:.1f} s: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reconnected(Event):
@@ -79,6 +94,11 @@ class Reconnected(Event):
     down_s: float
     attempts: int
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"back after {self.down_s:.1f} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
@@ -91,6 +111,11 @@ class Dropped(Event):
     kind: ClassVar[str] = "dropped"
 
     frames: int
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"{self.frames} frames dropped: newer ones had come"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +132,31 @@ class Corrupt(Event):
     sequence: int
     reason: str
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frame {self.sequence} left out: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided(Event):
+    """No model could answer a frame of a live source; the stream goes on with the next.
+
+    Attributes:
+        sequence: which frame; the decisions have a gap there.
+        reason: what went wrong.
+    """
+
+    kind: ClassVar[str] = "undecided"
+
+    sequence: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frame {self.sequence} has no answer: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Ended(Event):
@@ -121,6 +171,11 @@ class Ended(Event):
 
     frames: int
     reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"ended after {self.frames} frames" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +200,11 @@ class Drift(Event):
     level: float
     action: str
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"drift: {self.disagreed} of {self.audited} audited frames disagree; {self.action}"
+
 
 @dataclass(frozen=True, slots=True)
 class SinkFailed(Event):
@@ -161,6 +221,11 @@ class SinkFailed(Event):
 
     sink: str
     reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"sink {self.sink} failed: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

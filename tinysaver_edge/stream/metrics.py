@@ -19,6 +19,7 @@ class Counter(str, Enum):
         PROVISIONAL: answers that a revision follows.
         ESCALATED: frames that the large model was asked about.
         DEGRADED: final answers that are not what the policy asks for; the detail is a `Reason`.
+        UNDECIDED: frames that no model could answer.
         LOST: connections lost.
         RECONNECTED: connections made anew.
         LATE: answers of the large model that came after their deadline and were thrown away.
@@ -36,6 +37,7 @@ class Counter(str, Enum):
     PROVISIONAL = "provisional"
     ESCALATED = "escalated"
     DEGRADED = "degraded"
+    UNDECIDED = "undecided"
     LOST = "lost"
     RECONNECTED = "reconnected"
     LATE = "late"

@@ -8,23 +8,34 @@ import time
 
 import pytest
 
-from tinysaver_edge.stream.events import Connected, Drift, Dropped, Ended, Lost, SinkFailed
+from tinysaver_edge.stream.events import (
+    Connected,
+    Drift,
+    Dropped,
+    Ended,
+    Lost,
+    SinkFailed,
+    SinkRecovered,
+    Undecided,
+)
 from tinysaver_edge.stream.logs import WAITING, EventLog, LogWriter, in_words, level_of
 
 EVENTS = [
-    (Connected("door", 1.0), "info", "connected door"),
-    (Lost("door", 2.0, "no frame\nfor 3 s"), "warning", "lost door: reason no frame for 3 s"),
-    (Dropped("door", 3.0, 7), "debug", "dropped door: frames 7"),
-    (Ended("door", 4.0, 99), "info", "ended door: frames 99"),
-    (Ended("door", 4.0, 9, "broken"), "error", "ended door: frames 9, reason broken"),
-    (SinkFailed("", 5.0, "mqtt", "gone"), "warning", "sink_failed: sink mqtt, reason gone"),
+    (Connected("door", 1.0), "info", "door: connected"),
+    (Lost("door", 2.0, "no frame\nfor 3 s"), "warning", "door: lost: no frame for 3 s"),
+    (Dropped("door", 3.0, 7), "debug", "door: 7 frames dropped: newer ones had come"),
+    (Ended("door", 4.0, 99), "info", None),
+    (Ended("door", 4.0, 9, "broken"), "error", None),
+    (Undecided("door", 4.0, 9, "NaN"), "warning", None),
+    (SinkFailed("", 5.0, "mqtt", "gone"), "warning", "sink mqtt failed: gone"),
+    (SinkRecovered("", 5.0, "mqtt", 3), "info", "sink mqtt works again; 3 decisions were lost"),
     (
         Drift("", 6.0, 50, 9, 41.23456, 40.0, 0.05, "only warns"),
         "warning",
-        "drift: audited 50, disagreed 9, evidence 41.23, alarm_at 40, level 0.05, "
-        "action only warns",
+        "drift: 9 of 50 audited frames disagree; only warns",
     ),
 ]
+EVENTS = [(event, level, words or f"door: {event.text}") for event, level, words in EVENTS]
 
 
 @pytest.mark.parametrize(("event", "level", "words"), EVENTS, ids=lambda one: str(one)[:20])

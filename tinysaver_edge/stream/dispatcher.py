@@ -464,6 +464,8 @@ class Dispatcher:
     def _hand_out(self, item: Item, decision: Decision) -> None:
         if self._muted:
             return
+        if decision.certified and not self._watch.vouches:
+            decision = replace(decision, certified=False)
         name, source = item.lane.rules.source_id, decision.source.value
         age_ms = (self._clock() - item.arrived_s) * 1e3
         self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)

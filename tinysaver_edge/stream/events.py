@@ -242,6 +242,11 @@ class SinkRecovered(Event):
     sink: str
     lost: int
 
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"sink {self.sink} works again; {self.lost} decisions were lost"
+
 
 class Listener(Protocol):
     """Hears of events. Called from the stream's threads, one call at a time a source.

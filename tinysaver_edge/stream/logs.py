@@ -20,6 +20,7 @@ from tinysaver_edge.stream.events import (
     Lost,
     Retrying,
     SinkFailed,
+    Undecided,
 )
 
 if TYPE_CHECKING:
@@ -61,25 +62,15 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
-    if isinstance(event, Lost | Retrying | Corrupt | Drift | SinkFailed):
+    if isinstance(event, Lost | Retrying | Corrupt | Undecided | Drift | SinkFailed):
         return logging.WARNING
     return logging.INFO
 
 
 def in_words(event: Event) -> str:
     """Return an event as one line for people."""
-    values = event.to_dict()
-    kind, source = str(values.pop("event")), str(values.pop("source_id"))
-    values.pop("time_s")
-    told = ", ".join(
-        f"{name} {_short(value)}" for name, value in values.items() if value is not None
-    )
-    head = f"{kind} {source}" if source else kind
-    return " ".join((f"{head}: {told}" if told else head).split())
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    told = f"{event.source_id}: {event.text}" if event.source_id else event.text
+    return " ".join(told.split())
 
 
 class LogWriter:

@@ -27,6 +27,7 @@ HELP = {
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",
     Counter.DEGRADED: "Final answers that are not what the policy asks for",
+    Counter.UNDECIDED: "Frames that no model could answer",
     Counter.LOST: "Connections lost",
     Counter.RECONNECTED: "Connections made anew",
     Counter.LATE: "Answers of the large model thrown away because they came too late",

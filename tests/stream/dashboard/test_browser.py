@@ -96,7 +96,7 @@ def test_it_says_what_the_stream_says(browser):
         assert "No alarm" in text(browser, "#drift")
         assert text(browser, "#latency tr:first-child td:last-child") == "2000"
         assert browser.value("document.querySelectorAll('#thumbnails img').length") == 12
-        assert "reconnected yard" in text(browser, "#events")
+        assert "yard: back after 12.0 s" in text(browser, "#events")
         assert browser.value("document.querySelectorAll('#answers rect.accepted').length") > 100
 
 

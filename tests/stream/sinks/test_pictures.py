@@ -113,22 +113,22 @@ def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
     folder = tmp_path / "field"
     from tests.stream.test_drift import PROMISED
 
-    with Queued(
+    field = Queued(
         CalibrationSetSink(folder, wall=lambda: NOON), clock=time.monotonic, pictures=1000
-    ) as field:
-        watch = DriftWatch(
-            PROMISED,
-            DriftOptions(share=0.1),
-            clock=FakeClock(),
-            keep=lambda accepted, large, picture: field.write(large, picture),
-        )
-        with EscalationSample(field, share=0.1, seed=2) as sample:
-            for number in range(2000):
-                picture = frame(number)
-                one = escalated(number) if number % 2 else decision(number)
-                sample.write(one, picture)
-                if not one.escalated and watch.audits(one):
-                    watch.audited(one, escalated(number), picture)
+    )
+    watch = DriftWatch(
+        PROMISED,
+        DriftOptions(share=0.1),
+        clock=FakeClock(),
+        keep=lambda accepted, large, picture: field.write(large, picture),
+    )
+    with EscalationSample(field, share=0.1, seed=2) as sample:
+        for number in range(2000):
+            picture = frame(number)
+            one = escalated(number) if number % 2 else decision(number)
+            sample.write(one, picture)
+            if not one.escalated and watch.audits(one):
+                watch.audited(one, escalated(number), picture)
     found = rows(folder)
     shares = [sum(row["sequence"] % 2 == odd for row in found) / 1000 for odd in (0, 1)]
     assert shares == pytest.approx([0.1, 0.1], abs=0.03)

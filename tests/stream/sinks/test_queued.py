@@ -87,6 +87,41 @@ def test_pictures_are_bounded_on_their_own():
         gate.set()
 
 
+def test_with_patience_every_decision_of_a_file_is_written():
+    class Slow(Recorder):
+        def write(self, decision, frame):
+            time.sleep(0.002)
+            super().write(decision, frame)
+
+    sink = Slow()
+    wrapped, _, tally = queued(sink, capacity=2, pictures=1, patience_s=10)
+    with wrapped as one:
+        for number in range(200):
+            one.write(decision(number), frame(number) if number % 3 else None)
+    assert sink.taken == list(range(200))
+    assert tally.total(Counter.SINK_DROPPED) == 0
+
+
+def test_patience_runs_out_once_and_comes_back_when_the_sink_moves_on():
+    gate = threading.Event()
+    sink = Recorder(gate=gate)
+    wrapped, _, tally = queued(sink, capacity=2, patience_s=0.2)
+    with wrapped as one:
+        started = time.monotonic()
+        for number in range(100):
+            one.write(decision(number), None)
+        assert 0.2 <= time.monotonic() - started < 1.0
+        dropped = tally.total(Counter.SINK_DROPPED)
+        assert dropped >= 97
+        gate.set()
+        while sink.taken == []:
+            time.sleep(0.01)
+        for number in range(100, 200):
+            one.write(decision(number), None)
+    assert sink.taken[-100:] == list(range(100, 200))
+    assert tally.total(Counter.SINK_DROPPED) == dropped
+
+
 def test_leaving_does_not_wait_for_ever_and_counts_what_was_left():
     gate = threading.Event()
     sink = Recorder(gate=gate)

@@ -19,8 +19,8 @@ from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
 from tinysaver_edge.stream.logs import in_words, level_of
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.sinks.hard import is_hard
-from tinysaver_edge.stream.sinks.provisional import is_provisional
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -63,10 +63,8 @@ class CalibrationSetSink:
 class EscalationSample:
     """Hands a random share of the frames that the large model answered to another sink.
 
-    It neither enters nor leaves that sink.
-
     Args:
-        sink: takes them.
+        sink: takes them; it is entered and left with this one.
         share: of the answered frames, 0..1; that of the audits.
         seed: decides which.
 
@@ -90,7 +88,9 @@ class EscalationSample:
             self._sink.write(decision, frame)
 
     def __enter__(self) -> Self:
+        """Open the other sink."""
+        self._sink.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        self._sink.__exit__(*exception)

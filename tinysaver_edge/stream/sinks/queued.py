@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Queued:
     """Writes to a sink in a thread of its own; drops and counts what it has no room for.
 
-    `write` never blocks and never raises. The sink is entered, written to and left by the one
-    thread, so that it needs no lock and may use what is bound to a thread, as windows are.
+    `write` never raises, and never blocks unless there is patience. The sink is entered, written
+    to and left by the one thread, so that it needs no lock and may use what is bound to a thread,
+    as windows are.
 
     Args:
         sink: what is written to.
@@ -31,6 +32,9 @@ class Queued:
         metrics: counts what was dropped and what failed.
         capacity: decisions that may wait.
         pictures: how many of them may hold a picture; a 1080p one takes 6 MB.
+        patience_s: how long `write` waits for room: 0 for live sources, which must not be held up;
+            more for files, of which every frame counts. A sink that lets it run out is waited for
+            no more until it has moved on.
         open_timeout_s: how long the sink may take to open.
         close_timeout_s: how long leaving waits for what is in the queue; what is left then is
             dropped and counted.
@@ -48,6 +52,7 @@ class Queued:
         metrics: Metrics = NO_METRICS,
         capacity: int = 1024,
         pictures: int = 8,
+        patience_s: float = 0.0,
         open_timeout_s: float = 20.0,
         close_timeout_s: float = 5.0,
     ) -> None:
@@ -60,6 +65,8 @@ class Queued:
         self._metrics = metrics
         self._capacity = capacity
         self._pictures = pictures
+        self._patience_s = patience_s
+        self._stuck = False
         self._open_timeout_s = open_timeout_s
         self._close_timeout_s = close_timeout_s
         self._changed = threading.Condition()
@@ -80,14 +87,21 @@ class Queued:
     def write(self, decision: Decision, frame: Frame | None) -> None:
         """Put one decision into the queue, or drop and count it."""
         with self._changed:
-            fits = len(self._waiting) < self._capacity
-            fits = fits and (frame is None or self._held < self._pictures)
-            if self._accepting and fits:
+            if self._patience_s and not self._stuck and not self._fits(frame):
+                patient = self._changed.wait_for(
+                    lambda: self._fits(frame) or not self._accepting, self._patience_s
+                )
+                self._stuck = not patient
+            if self._accepting and self._fits(frame):
                 self._waiting.append((decision, frame))
                 self._held += frame is not None
-                self._changed.notify()
+                self._changed.notify_all()
                 return
         self._metrics.count(Counter.SINK_DROPPED, decision.frame_id.source_id, detail=self.name)
+
+    def _fits(self, frame: Frame | None) -> bool:
+        room = len(self._waiting) < self._capacity
+        return room and (frame is None or self._held < self._pictures)
 
     def __enter__(self) -> Self:
         """Open the sink in its thread.
@@ -149,6 +163,8 @@ class Queued:
                 return None
             item = self._waiting.popleft()
             self._held -= item[1] is not None
+            self._stuck = False
+            self._changed.notify_all()
             return item
 
     def _write(self, decision: Decision, frame: Frame | None) -> None:

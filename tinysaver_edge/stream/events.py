@@ -267,7 +267,11 @@ class Listeners:
     """Passes every event on to several listeners, in their order."""
 
     def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Pass them on to one more; to be called before the stream starts."""
+        self._listeners.append(listener)
 
     def __call__(self, event: Event, /) -> None:
         """Pass it on."""

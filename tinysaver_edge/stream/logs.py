@@ -48,6 +48,9 @@ class EventLog:
 
     def __init__(self) -> None:
         self._logger = logging.getLogger(LOGGER)
+        package = logging.getLogger("tinysaver_edge")
+        if not package.handlers:  # else Python writes warnings to stderr of its own accord
+            package.addHandler(logging.NullHandler())
 
     def __call__(self, event: Event, /) -> None:
         """Log it."""

@@ -170,7 +170,11 @@ class AllMetrics:
     """Passes every figure on to several takers."""
 
     def __init__(self, *takers: Metrics) -> None:
-        self._takers = takers
+        self._takers = list(takers)
+
+    def add(self, taker: Metrics) -> None:
+        """Pass them on to one more; to be called before the stream starts."""
+        self._takers.append(taker)
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
         """Pass it on."""

@@ -64,7 +64,12 @@ from tinysaver_edge.stream.patience import Patience
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Processor threads for one inference. [default: half the cores, since reading and the "
+    "other model go on meanwhile]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
 def run(
@@ -91,6 +96,7 @@ def run(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
     tally = _Tally()
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
     with Cascade.load(bundle, threads=threads) as cascade:
         stream = cascade.stream(
             *(open_source(source, patience=patience) for source in sources),

@@ -70,7 +70,12 @@ from tinysaver_edge.stream.service import Service
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Processor threads for one inference. [default: half the cores, since reading and the "
+    "other model go on meanwhile]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
 @click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
@@ -104,6 +109,7 @@ def run(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
     tally = _Tally()
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
     with ExitStack() as stack:
         if log_json:
             stack.enter_context(LogWriter(sys.stderr, as_json=True))

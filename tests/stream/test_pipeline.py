@@ -29,6 +29,8 @@ def without_times(decision):
 class Paced:
     """A live device: numbered frames at a steady rate, as a camera gives them."""
 
+    live_wait_s = None
+
     def __init__(self, frames, *, fps=100.0):
         self._frames, self._period_s = frames, 1 / fps
 

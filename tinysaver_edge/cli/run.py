@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.events import Connected, Ended, Event
+from tinysaver_edge.stream.logs import LogWriter
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation, is_provisional
 from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.service import Service
 
 
 @click.command()
@@ -64,9 +70,17 @@ from tinysaver_edge.stream.patience import Patience
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Processor threads for one inference. [default: half the cores, since reading and the "
+    "other model go on meanwhile]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
+@click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
+@click.option("--log-json", is_flag=True, help="Write events to stderr as JSON lines.")
+@service_options
 def run(
     bundle: Path,
     sources: tuple[str, ...],
@@ -78,6 +92,9 @@ def run(
     threads: int | None,
     limit: int | None,
     as_json: bool,
+    quiet: bool,
+    log_json: bool,
+    service: AsOptions,
 ) -> int:
     """Decide images, videos and cameras with a bundle.
 
@@ -85,22 +102,50 @@ def run(
         tinysaver-edge run bundle/ --source photo.jpg
         tinysaver-edge run bundle/ --source video.mp4 --json > decisions.jsonl
         tinysaver-edge run bundle/ --source door=rtsp://user:password@10.0.0.7/1 --source yard=0
+        tinysaver-edge run bundle/ --source 0 --quiet --jsonl out.jsonl --dashboard 127.0.0.1:8080
     """
     _quieten_opencv()
     patience = Patience(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
     tally = _Tally()
-    with Cascade.load(bundle, threads=threads) as cascade:
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    with ExitStack() as stack:
+        if log_json:
+            stack.enter_context(LogWriter(sys.stderr, as_json=True))
+        opened = stack.enter_context(Bundle.load(bundle))
+        cascade = stack.enter_context(Cascade.from_bundle(opened, threads=threads))
+        given = [open_source(source, patience=patience) for source in sources]
+        live = any(source.live for source in given)
+        around = Service(
+            service(live and escalation != Escalation.LOCAL.value),
+            opened.manifest,
+            clock=time.monotonic,
+            wall=time.time,
+            sources=len(given),
+            live=live,
+            listener=None if log_json else _tell,
+        )
+        stack.enter_context(around)
+        for note in around.notes:
+            terminal.say(note)
         stream = cascade.stream(
-            *(open_source(source, patience=patience) for source in sources),
+            *given,
             escalation=escalation,
             deadline_ms=deadline_ms,
             max_in_flight=max_in_flight,
-            listener=_tell,
+            sinks=around.sinks,
+            listener=around.listener,
+            metrics=around.metrics,
+            watch=around.watch,
         )
-        with stream, stopping_on_signals(stream.close) as stop:
-            for decision in tally.counting(iter(stream), limit):
+        around.runs(stream.close)
+        stop = stack.enter_context(stopping_on_signals(stream.close))
+        stack.enter_context(stream)
+        for decision in tally.counting(iter(stream), limit):
+            while around.warnings:
+                terminal.warn([around.warnings.pop()])
+            if not quiet:
                 click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
     tally.show()
     return _exit_code(stop)
@@ -122,7 +167,7 @@ def _quieten_opencv() -> None:
 def _tell(event: Event) -> None:
     """Write what happens to a source to stderr, unless it is as expected."""
     if not isinstance(event, Connected | Ended):
-        terminal.say(f"{event.source_id}: {event.text}")
+        terminal.say(f"{event.source_id}: {event.text}" if event.source_id else event.text)
 
 
 def _line(decision: Decision) -> str:

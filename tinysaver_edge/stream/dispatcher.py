@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -442,11 +443,10 @@ class Dispatcher:
         if item.lane.rules.ordered:
             self._flush(item.lane, closing=item)
             return
-        with self._giving:
-            with self.lock:
-                item.lane.order.remove(item)
-            self._hand_out(item, decision)
-            self._close_item(item)
+        with self.lock:
+            item.lane.order.remove(item)
+        self._hand_out(item, decision)
+        self._close_item(item)
 
     def _flush(self, lane: Lane, *, closing: Item | None = None) -> None:
         """Give out what is decided and has nothing undecided ahead of it."""
@@ -461,9 +461,15 @@ class Dispatcher:
             if closing is not None:
                 self._close_item(closing)
 
+    def _turn_of(self, lane: Lane) -> AbstractContextManager[object]:
+        """Return what keeps a lane's decisions in their order; nothing where there is none."""
+        return self._giving if lane.rules.ordered else nullcontext()
+
     def _hand_out(self, item: Item, decision: Decision) -> None:
         if self._muted:
             return
+        if decision.certified and not self._watch.vouches:
+            decision = replace(decision, certified=False)
         name, source = item.lane.rules.source_id, decision.source.value
         age_ms = (self._clock() - item.arrived_s) * 1e3
         self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)
@@ -483,7 +489,7 @@ class Dispatcher:
         """No model has answered a frame: a live stream goes on, anything else ends."""
         rules = item.lane.rules
         self._context.metrics.count(Counter.UNDECIDED, rules.source_id)
-        with self._giving:
+        with self._turn_of(item.lane):
             with self.lock:
                 if item in item.lane.order:
                     item.lane.order.remove(item)
@@ -538,7 +544,7 @@ class Dispatcher:
                 else:
                     unread.append(item)
             for item in unread:
-                with self._giving:
+                with self._turn_of(item.lane):
                     item.lane.taker.give_up(item, EngineError(CLOSED))
         deadline_s = time.monotonic() + JOIN_S
         for thread in self._threads:

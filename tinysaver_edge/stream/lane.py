@@ -15,7 +15,10 @@ from tinysaver_edge.stream.options import Escalation
 
 
 class Taker(Protocol):
-    """Takes what becomes of a lane's frames. Called by one thread at a time; returns at once."""
+    """Takes what becomes of a lane's frames, and returns at once.
+
+    Called by one thread at a time, unless the lane has no order.
+    """
 
     def deliver(self, item: Item, decision: Decision) -> None:
         """Take a decision on a frame; it may not be the last one."""

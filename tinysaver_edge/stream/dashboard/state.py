@@ -1,0 +1,298 @@
+"""What the dashboard shows: kept in memory, bounded, and gathered by a sink that never waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.dashboard.timeline import Timeline
+from tinysaver_edge.stream.drift import DriftState
+from tinysaver_edge.stream.events import Connected, Dropped, Ended, Event, Lost, Reconnected
+from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.logs import in_words, level_of
+from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.stream.sinks.hard import is_hard
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MOST_SOURCES = 32
+"""Sources that are shown; the figures count them all."""
+
+WATCHED_FOR_S = 5.0
+"""So long after somebody has asked for a picture, pictures are kept."""
+
+PICTURE_GAP_S = 0.08
+"""Least time between two pictures of a source while somebody looks."""
+
+IDLE_GAP_S = 1.0
+"""And while nobody does."""
+
+SILENT_S = 10.0
+"""A source that gives nothing for so long keeps no one waiting for its picture."""
+
+THUMBNAILS = 12
+THUMBNAIL_WIDTH = 240
+THUMBNAIL_GAP_S = 0.5
+
+AGES = 2000
+"""Latest ages that the percentiles are of, by where the answer comes from."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """The latest about one source."""
+
+    connected: bool = False
+    ended: bool = False
+    decision: Decision | None = None
+    number: int = 0
+    picture: Picture | None = None
+    pictured: Decision | None = None
+    kept_s: float = float("-inf")
+    written_s: float = float("-inf")
+    counts: dict[str, int] = field(default_factory=lambda: {"frames": 0, "dropped": 0})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A picture and what was decided about it.
+
+    Attributes:
+        number: grows with every picture.
+        picture: ``(height, width, 3)`` BGR uint8.
+        decision: the answer.
+        time_s: when it was kept.
+    """
+
+    number: int
+    picture: Picture
+    decision: Decision
+    time_s: float
+
+
+class DashboardState:
+    """Sink, metrics and listener at once; all that the page asks for comes from here.
+
+    Every call returns at once: pictures are kept by reference, and only as often as somebody looks.
+
+    Args:
+        clock: seconds.
+        health: what is told of it.
+        drift: returns what the drift watch has seen; None where there is none.
+    """
+
+    name = "dashboard"
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        health: Health,
+        drift: Callable[[], DriftState] | None = None,
+    ) -> None:
+        self.health = health
+        self._clock = clock
+        self._drift = drift
+        self._started_s = clock()
+        self._lock = threading.Lock()
+        self._asked_s = self._written_s = float("-inf")
+        self._sources: dict[str, _Source] = {}
+        self._timeline = Timeline()
+        self._ages: dict[str, deque[float]] = {}
+        self._totals = {"accepted": 0, "escalated": 0, "degraded": 0}
+        self._in_flight = 0.0
+        self._numbers = 0
+        self._thumbnails: deque[Shown] = deque(maxlen=THUMBNAILS)
+        self._thumbnail_s = float("-inf")
+        self._events: deque[tuple[float, int, str]] = deque(maxlen=40)
+
+    # As a sink
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether some source's picture is older than it should be."""
+        now = self._clock()
+        due_s = now - self._gap_s(now)
+        with self._lock:
+            if now - self._written_s >= IDLE_GAP_S:  # a slow stream: every picture
+                return True
+            return any(
+                one.kept_s <= due_s
+                for one in self._sources.values()
+                if now - one.written_s < SILENT_S
+            )
+
+    def _gap_s(self, now: float) -> float:
+        return PICTURE_GAP_S if now - self._asked_s < WATCHED_FOR_S else IDLE_GAP_S
+
+    def write(self, decision: Decision, frame: Frame | None) -> None:
+        """Remember one decision."""
+        now = self._clock()
+        with self._lock:
+            self._written_s = now
+            source = self._source(decision.frame_id.source_id)
+            if source is not None:
+                source.decision, source.written_s = decision, now
+                if frame is not None:
+                    self._keep(source, decision, frame, now)
+            if is_provisional(decision):
+                return
+            self._timeline.add(decision, now)
+            if decision.degraded is not None:
+                self._totals["degraded"] += 1
+            else:
+                self._totals["escalated" if decision.escalated else "accepted"] += 1
+            due = now - self._thumbnail_s >= THUMBNAIL_GAP_S
+            if frame is not None and is_hard(decision) and due:
+                self._thumbnail_s = now
+                self._numbers += 1
+                small = _small(frame.image)
+                self._thumbnails.append(Shown(self._numbers, small, decision, now))
+
+    def _keep(self, source: _Source, decision: Decision, frame: Frame, now: float) -> None:
+        if decision.revision and source.pictured is not None:
+            newer = source.pictured.frame_id.sequence > decision.frame_id.sequence
+            if newer:  # a revision of a frame that is no longer shown
+                return
+        self._numbers += 1
+        source.number, source.picture = self._numbers, frame.image
+        source.pictured, source.kept_s = decision, now
+
+    def _source(self, source_id: str) -> _Source | None:
+        if source_id not in self._sources:
+            if len(self._sources) >= MOST_SOURCES:
+                return None
+            self._sources[source_id] = _Source()
+        return self._sources[source_id]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    # As a listener
+
+    def __call__(self, event: Event, /) -> None:
+        """Remember an event, and whether its source gives frames."""
+        with self._lock:
+            source = self._source(event.source_id) if event.source_id else None
+            if source is not None and isinstance(event, Connected | Reconnected):
+                source.connected, source.ended = True, False
+            elif source is not None and isinstance(event, Lost | Ended):
+                source.connected, source.ended = False, isinstance(event, Ended)
+            if not isinstance(event, Dropped):  # counted, and too many to read
+                self._events.append((self._clock(), level_of(event), in_words(event)))
+
+    # As metrics
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Follow frames and drops."""
+        if counter in (Counter.FRAMES, Counter.DROPPED):
+            with self._lock:
+                source = self._source(source_id)
+                if source is not None:
+                    source.counts[counter.value] += amount
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Follow ages."""
+        if measure is Measure.AGE_MS:
+            with self._lock:
+                self._timeline.add_age(value_ms, self._clock())
+                self._ages.setdefault(detail, deque(maxlen=AGES)).append(value_ms)
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Follow the frames that wait for the large model."""
+        if gauge is Gauge.IN_FLIGHT:
+            self._in_flight = value
+
+    # For the page
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything but the pictures as plain values for JSON."""
+        now = self._clock()
+        alive, ready = self.health.alive, self.health.ready
+        drift = None if self._drift is None else asdict(self._drift())
+        with self._lock:
+            return {
+                "uptime_s": round(now - self._started_s, 1),
+                "alive": alive.good,
+                "ready": ready.good,
+                "state": alive.why if not alive.good else ready.why,
+                "sources": [_told(name, one) for name, one in self._sources.items()],
+                "totals": dict(self._totals),
+                "in_flight": self._in_flight,
+                "latency": {kind: _percentiles(ages) for kind, ages in self._ages.items()},
+                "timeline": self._timeline.to_dict(now),
+                "drift": drift,
+                "escalated": [_thumbnail(one, now) for one in reversed(self._thumbnails)],
+                "events": [
+                    {"age_s": round(now - at, 1), "severity": level, "words": words}
+                    for at, level, words in reversed(self._events)
+                ],
+            }
+
+    def picture(self, source_id: str, *, after: int) -> Shown | None:
+        """Return a source's latest picture, if it is newer than that number."""
+        now = self._clock()
+        with self._lock:
+            self._asked_s = now
+            one = self._sources.get(source_id)
+            if one is None or one.picture is None or one.pictured is None or one.number <= after:
+                return None
+            return Shown(one.number, one.picture, one.pictured, one.kept_s)
+
+    def thumbnail(self, number: int) -> Picture | None:
+        """Return the small picture of an escalated frame."""
+        with self._lock:
+            return next((one.picture for one in self._thumbnails if one.number == number), None)
+
+
+def _small(picture: Picture) -> Picture:
+    """Leave out rows and columns: quick, and good enough for a thumbnail."""
+    step = max(1, picture.shape[1] // THUMBNAIL_WIDTH)
+    return picture[::step, ::step].copy()
+
+
+def _told(name: str, source: _Source) -> dict[str, Any]:
+    return {
+        "id": name,
+        "connected": source.connected,
+        "ended": source.ended,
+        "picture": source.number,
+        "decision": None if source.decision is None else source.decision.to_dict(),
+        **source.counts,
+    }
+
+
+def _thumbnail(shown: Shown, now: float) -> dict[str, Any]:
+    decision = shown.decision
+    return {
+        "number": shown.number,
+        "age_s": round(now - shown.time_s, 1),
+        "source_id": decision.frame_id.source_id,
+        "label": decision.label,
+        "confidence": decision.confidence,
+        "answered_by": decision.source.value,
+        "degraded": decision.degraded,
+    }
+
+
+def _percentiles(ages: deque[float]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(ages, (50, 95, 99))
+    return {
+        "p50": round(float(p50), 2),
+        "p95": round(float(p95), 2),
+        "p99": round(float(p99), 2),
+        "frames": len(ages),
+    }

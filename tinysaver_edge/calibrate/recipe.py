@@ -54,6 +54,7 @@ class _RecipeTable(_Strict):
     group_column: str | None = None
     records: str | None = None
     labels: str | None = None
+    groups: str | None = None
     macs: str | None = None
     large: str | None = None
     savers: list[str] = Field(default_factory=list)
@@ -79,6 +80,7 @@ class Settings:
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
+    groups: Path | None = None
     macs: Path | None = None
     large: str | None = None
     savers: tuple[str, ...] = ()
@@ -131,6 +133,7 @@ class Settings:
             given["records"] = None
         elif "records" in given:
             given["data"] = None
+            given.setdefault("group_column", None)
         return replace(self, **given)
 
     def check_place(self) -> None:
@@ -173,7 +176,7 @@ class Settings:
         )
 
     def _budgets(self, device: DeviceProfile | None) -> Budgets:
-        """Return the limits asked for, and those of the device where none is."""
+        """Return the limits asked for and those of the device: both hold."""
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 
@@ -216,8 +219,13 @@ class Settings:
                 "--size, --precision and --bench need model files: records are as they were "
                 "measured"
             )
-        labels = None if unlabelled else self.labels
-        return RecordInput(self.records, labels, self.macs, self.large, self.savers)
+        if self.group_column is not None:
+            raise InputError("--group-column is of a table of images: records take --groups, .npy")
+        if unlabelled and self.labels is not None:
+            raise InputError("--reference large needs no labels: leave --labels out")
+        return RecordInput(
+            self.records, self.labels, self.macs, self.large, self.savers, self.groups
+        )
 
     def _large(self, name: str) -> ModelFile:
         for field_name in FORMS:
@@ -287,6 +295,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         group_column=table.group_column,
         records=_below(base, table.records),
         labels=_below(base, table.labels),
+        groups=_below(base, table.groups),
         macs=_below(base, table.macs),
         large=table.large,
         savers=tuple(table.savers),

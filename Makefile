@@ -74,7 +74,7 @@ test-lowest:
 
 test-light-lowest: | $(BIN)/pip
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,mqtt,metrics,dashboard]' pytest hypothesis --constraint $(VENV)/lowest.txt
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 clean:

@@ -90,9 +90,11 @@ def test_it_says_what_the_stream_says(browser):
         opened(browser, one.url)
         told = world.state.snapshot()
         share = told["totals"]["accepted"] / sum(told["totals"].values())
-        assert text(browser, "#accepted") == f"{100 * share:.0f} %"
+        assert text(browser, "#accepted") == f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
         assert text(browser, "#state") == "2 sources give frames"
-        assert "5 of 214 audited answers differed (2.3 %)" in text(browser, "#drift")
+        assert "5 of 214 audited answers differed (2.3\N{NO-BREAK SPACE}%)" in text(
+            browser, "#drift"
+        )
         assert "No alarm" in text(browser, "#drift")
         assert text(browser, "#latency tr:first-child td:last-child") == "2000"
         assert browser.value("document.querySelectorAll('#thumbnails img').length") == 12

@@ -3,9 +3,9 @@
     python benchmarks/bench_live.py [--seconds 30]
 
 One camera, 720p at 30 frames a second, through the ImageNet pair at 40 % escalations, on real
-engines; every run of the large model takes 500 ms longer than it would. An accepted decision's age is the
-time from the moment its frame was taken to the moment the loop has the decision. Then eight cameras
-at 15 frames a second, the large model as it is.
+engines; every run of the large model takes 500 ms longer than it would. An accepted decision's age
+is the time from the moment its frame was taken to the moment the loop has the decision. Then eight
+cameras at 15 frames a second, the large model as it is.
 """
 
 from __future__ import annotations

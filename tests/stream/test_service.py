@@ -13,9 +13,10 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.drift import Action, DriftOptions
+from tinysaver_edge.stream.drift_options import Action, DriftOptions
 from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
 FRAMES = 400

@@ -124,6 +124,13 @@ def test_a_bundle_that_cannot_be_watched_is_a_warning_or_an_error(manifest):
         service(old, must_watch=True)
 
 
+def test_where_nothing_is_accepted_there_is_nothing_to_audit(manifest):
+    first = manifest.stages[0].model_copy(update={"threshold": None})
+    stages = [first, manifest.stages[1]]
+    old = manifest.model_copy(update={"disagreement": None, "stages": stages})
+    assert "nothing to audit" in service(old).warnings[0]
+
+
 def test_servers_that_cannot_listen_leave_none_behind(manifest):
     around = service(manifest, metrics="127.0.0.1:0", dashboard="192.0.2.1:0", token="long enough")
     with pytest.raises(InputError, match="no such address"), around:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -183,6 +184,9 @@ def drift_watch(
         InputError: the bundle does not say how often answers differed, or accepts nothing.
     """
     if manifest.disagreement is None:
+        first = manifest.stages[0]
+        if len(manifest.stages) == 1 or first.threshold is None or math.isinf(first.threshold):
+            raise InputError("the bundle accepts no answer of a saver: there is nothing to audit")
         raise InputError(
             "the bundle does not say how often accepted answers differed from the large model's: "
             "calibrate it again with this release, or turn the drift watch off"

@@ -137,6 +137,7 @@ class Dispatcher:
             lane.ready.append(item)
             lane.order.append(item)
             lane.open += 1
+            lane.pictures += item.frame is not None
             self._work.notify()
             return True
 
@@ -197,11 +198,14 @@ class Dispatcher:
             audit = self._may_audit(item, decision)
             self._release(item, keep=audit)
             if audit:  # the lane has not ended before it
+                item.audited = decision
                 with self.lock:
                     item.lane.open += 1
+            elif not item.shown:
+                self._forget(item)
             self._settle(item, decision, None)
             if audit:
-                self._audit(item, decision)
+                self._audit(item)
         else:
             self._escalate(item, failure)
 
@@ -239,25 +243,28 @@ class Dispatcher:
                 self._settle(item, self._degraded(item, reason), reason)
             return
         self._context.metrics.count(Counter.ESCALATED, rules.source_id)
+        provisional = rules.escalation is Escalation.REVISE and item.stand_in is not None
         with self.lock:
             item.awaiting = True
             self._awaiting[item] = None
             self._enter_flight()
-            if item.due_s != float("inf"):
-                heapq.heappush(self._deadlines, (item.due_s, next(self._ticket), item))
-                self._dues.notify()
-        # A provisional answer goes out before the large model can have answered.
-        if rules.escalation is Escalation.REVISE and item.stand_in is not None:
+            if provisional:
+                assert item.stand_in is not None
+                waiting = f"{PROVISIONAL}{self._large} has been asked"
+                item.decision = replace(item.stand_in, degraded=waiting, certified=False)
+        if provisional:  # it goes out before the large model can have answered
             self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            waiting = f"{PROVISIONAL}{self._large} has been asked"
-            item.decision = replace(item.stand_in, degraded=waiting, certified=False)
             self._flush(item.lane)
         with self.lock:
-            if item.awaiting:
-                self._waiting.append(item)
-                self._asks.notify()
-            else:  # its deadline has passed since
+            if not item.awaiting:  # closed meanwhile
                 self._leave_flight()
+                return
+            self._waiting.append(item)
+            self._asks.notify()
+            if item.due_s != float("inf"):
+                self._keep_few_deadlines()
+                heapq.heappush(self._deadlines, (item.due_s, next(self._ticket), item))
+                self._dues.notify()
 
     def _refusal(self, item: Item) -> Reason | None:
         """Return why the later stages cannot be asked about a frame; None where they can."""
@@ -304,6 +311,8 @@ class Dispatcher:
         for position in self._judge.asked[1:]:
             stage = self._stages[position]
             batch = self._input(item, position, preprocessors)
+            if batch is None:
+                return
             started_s = self._clock()
             try:
                 self._judge.hear(case, position, stage.ask(batch))
@@ -317,7 +326,8 @@ class Dispatcher:
         now = self._clock()
         case.spent("total", (now - item.arrived_s) * 1e3)
         if item.audited is not None and failure is not None:
-            self._close_item(item)  # nothing to compare with
+            self._forget(item)  # nothing to compare with
+            self._close_item(item)
             return
         if case.outputs is None:
             assert failure is not None
@@ -327,6 +337,7 @@ class Dispatcher:
         source_id = item.lane.rules.source_id
         if item.audited is not None:
             self._watch.audited(item.audited, decision, item.frame)
+            self._forget(item)
             self._close_item(item)
             return
         self._context.metrics.measure(
@@ -337,15 +348,16 @@ class Dispatcher:
         )
         self._conclude(item, decision, None, None)
 
-    def _input(self, item: Item, position: int, preprocessors: dict[int, Preprocessor]) -> Batch:
-        """Return a later stage's input for a frame."""
-        batch = item.prepared.get(position)
-        if batch is not None:
+    def _input(
+        self, item: Item, position: int, preprocessors: dict[int, Preprocessor]
+    ) -> Batch | None:
+        """Return a later stage's input for a frame; None where it has been given out meanwhile."""
+        batch, frame = item.prepared.get(position), item.frame
+        if batch is not None or frame is None:
             return batch
-        assert item.frame is not None
         if position not in preprocessors:
             preprocessors[position] = Preprocessor(self._stages[position].preprocess)
-        return preprocessors[position](item.frame.image)
+        return preprocessors[position](frame.image)
 
     # Audits
 
@@ -357,10 +369,9 @@ class Dispatcher:
                 return False
         return self._watch.audits(decision)
 
-    def _audit(self, item: Item, decision: Decision) -> None:
+    def _audit(self, item: Item) -> None:
         """Have the later stages asked about a frame whose answer has gone out."""
         item.case = replace(item.case, timings_ms={}, accepted=False)
-        item.audited = decision
         with self.lock:
             self._enter_flight()
             self._waiting.append(item)
@@ -376,6 +387,12 @@ class Dispatcher:
                     return
             if item is not None:
                 self._conclude(item, self._degraded(item, Reason.DEADLINE), Reason.DEADLINE, None)
+
+    def _keep_few_deadlines(self) -> None:
+        """Let go of frames that were answered long before their deadline."""
+        if len(self._deadlines) > 4 * self._max_in_flight:
+            self._deadlines = [due for due in self._deadlines if due[2].awaiting]
+            heapq.heapify(self._deadlines)
 
     def _next_due(self) -> Item | None:
         """Wait for a deadline to pass, at most until something changes."""
@@ -403,7 +420,9 @@ class Dispatcher:
             Reason.STOPPED: f"the stream was closed before {self._large} answered",
         }[reason]
         assert item.stand_in is not None
-        return replace(item.stand_in, degraded=why, certified=False)
+        total_ms = (self._clock() - item.arrived_s) * 1e3
+        timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
+        return replace(item.stand_in, degraded=why, certified=False, timings_ms=timings_ms)
 
     # Giving out
 
@@ -474,6 +493,17 @@ class Dispatcher:
         with self.lock:
             item.lane.untaken += 1
         item.lane.taker.deliver(item, decision)
+        if not item.awaiting and item.audited is None:
+            self._forget(item)
+
+    def _forget(self, item: Item) -> None:
+        """Let go of what a frame holds that nobody needs any more."""
+        with self.lock:
+            if item.frame is not None:
+                item.frame = None
+                item.lane.pictures -= 1
+                item.lane.room.notify()
+        item.prepared.clear()
 
     def _close_item(self, item: Item) -> None:
         with self.lock:
@@ -492,6 +522,7 @@ class Dispatcher:
                 if item in item.lane.order:
                     item.lane.order.remove(item)
             item.lane.taker.give_up(item, failure)
+            self._forget(item)
             self._close_item(item)
         self._context.listener(
             Undecided(rules.source_id, self._clock(), item.case.frame_id.sequence, str(failure))

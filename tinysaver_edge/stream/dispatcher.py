@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +14,8 @@ import numpy as np
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.events import Undecided
+from tinysaver_edge.stream.deadlines import Deadlines
+from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane, LaneRules, Taker
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
@@ -72,14 +70,13 @@ class Dispatcher:
         self._work = threading.Condition(self.lock)
         self._asks = threading.Condition(self.lock)
         self._dues = threading.Condition(self.lock)
-        self._giving = threading.Lock()
+        self._giver = Giver(self._judge, context=context, lock=self.lock)
         self._lanes: deque[Lane] = deque()
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
-        self._deadlines: list[tuple[float, int, Item]] = []
-        self._ticket = itertools.count()
+        self._deadlines = Deadlines()
         self._in_flight = 0
-        self._stopping = self._muted = False
+        self._stopping = False
         engines = min(max_in_flight, self._stages[-1].engine.concurrency)
         later = [self._ask_later_ones] * engines if len(self._judge.asked) > 1 else []
         self._threads = [
@@ -191,7 +188,7 @@ class Dispatcher:
         saver_ms = (item.saved_s - started_s) * 1e3
         case.spent(stage.policy.model, saver_ms)
         if failure is not None and len(self._judge.asked) == 1:
-            self._leave_undecided(item, failure)
+            self._giver.leave_undecided(item, failure)
         elif case.accepted:
             case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
             decision = self._judge.decision(case)
@@ -202,8 +199,8 @@ class Dispatcher:
                 with self.lock:
                     item.lane.open += 1
             elif not item.shown:
-                self._forget(item)
-            self._settle(item, decision, None)
+                self._giver.forget(item)
+            self._giver.settle(item, decision, None)
             if audit:
                 self._audit(item)
         else:
@@ -238,9 +235,9 @@ class Dispatcher:
         if reason is not None:
             if item.stand_in is None:
                 assert failure is not None
-                self._leave_undecided(item, failure)
+                self._giver.leave_undecided(item, failure)
             else:
-                self._settle(item, self._degraded(item, reason), reason)
+                self._giver.settle(item, self._degraded(item, reason), reason)
             return
         self._context.metrics.count(Counter.ESCALATED, rules.source_id)
         provisional = rules.escalation is Escalation.REVISE and item.stand_in is not None
@@ -254,17 +251,15 @@ class Dispatcher:
                 item.decision = replace(item.stand_in, degraded=waiting, certified=False)
         if provisional:  # it goes out before the large model can have answered
             self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            self._flush(item.lane)
+            self._giver.flush(item.lane)
         with self.lock:
             if not item.awaiting:  # closed meanwhile
                 self._leave_flight()
                 return
             self._waiting.append(item)
             self._asks.notify()
-            if item.due_s != float("inf"):
-                self._keep_few_deadlines()
-                heapq.heappush(self._deadlines, (item.due_s, next(self._ticket), item))
-                self._dues.notify()
+            self._deadlines.add(item)
+            self._dues.notify()
 
     def _refusal(self, item: Item) -> Reason | None:
         """Return why the later stages cannot be asked about a frame; None where they can."""
@@ -326,8 +321,8 @@ class Dispatcher:
         now = self._clock()
         case.spent("total", (now - item.arrived_s) * 1e3)
         if item.audited is not None and failure is not None:
-            self._forget(item)  # nothing to compare with
-            self._close_item(item)
+            self._giver.forget(item)  # nothing to compare with
+            self._giver.close_item(item)
             return
         if case.outputs is None:
             assert failure is not None
@@ -337,8 +332,8 @@ class Dispatcher:
         source_id = item.lane.rules.source_id
         if item.audited is not None:
             self._watch.audited(item.audited, decision, item.frame)
-            self._forget(item)
-            self._close_item(item)
+            self._giver.forget(item)
+            self._giver.close_item(item)
             return
         self._context.metrics.measure(
             Measure.ESCALATION_MS,
@@ -380,35 +375,20 @@ class Dispatcher:
     # Deadlines
 
     def _keep_deadlines(self) -> None:
-        while True:
-            with self.lock:
-                item = self._next_due()
-                if self._stopping:
-                    return
-            if item is not None:
+        while (item := self._next_due()) is not None:
+            if item.stand_in is not None:
                 self._conclude(item, self._degraded(item, Reason.DEADLINE), Reason.DEADLINE, None)
 
-    def _keep_few_deadlines(self) -> None:
-        """Let go of frames that were answered long before their deadline."""
-        if len(self._deadlines) > 4 * self._max_in_flight:
-            self._deadlines = [due for due in self._deadlines if due[2].awaiting]
-            heapq.heapify(self._deadlines)
-
     def _next_due(self) -> Item | None:
-        """Wait for a deadline to pass, at most until something changes."""
-        if not self._deadlines:
-            self._dues.wait()
+        """Wait until a frame's deadline passes; None when closed."""
+        with self.lock:
+            while not self._stopping:
+                due_s = self._deadlines.next_s()
+                wait_s = None if due_s is None else due_s - self._clock()
+                if wait_s is not None and wait_s <= 0:
+                    return self._deadlines.take()
+                self._dues.wait(wait_s)
             return None
-        due_s, _, item = self._deadlines[0]
-        if not item.awaiting:
-            heapq.heappop(self._deadlines)
-            return None
-        wait_s = due_s - self._clock()
-        if wait_s > 0:
-            self._dues.wait(wait_s)
-            return None
-        heapq.heappop(self._deadlines)
-        return item if item.stand_in is not None else None
 
     def _degraded(self, item: Item, reason: Reason) -> Decision:
         """Return the saver's answer as it goes out in place of the large model's."""
@@ -423,8 +403,6 @@ class Dispatcher:
         total_ms = (self._clock() - item.arrived_s) * 1e3
         timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
         return replace(item.stand_in, degraded=why, certified=False, timings_ms=timings_ms)
-
-    # Giving out
 
     def _conclude(
         self,
@@ -445,102 +423,11 @@ class Dispatcher:
             self._context.metrics.count(Counter.LATE, item.lane.rules.source_id)
         elif decision is None:
             assert failure is not None
-            self._leave_undecided(item, failure)
+            self._giver.leave_undecided(item, failure)
         elif item.decision is None:
-            self._settle(item, decision, reason)
+            self._giver.settle(item, decision, reason)
         else:
-            revision = replace(decision, revision=1)
-            self._measure(item, revision, reason)
-            with self._giving:
-                self._hand_out(item, revision)
-                self._close_item(item)
-
-    def _settle(self, item: Item, decision: Decision, reason: Reason | None) -> None:
-        """Give a frame its final decision."""
-        self._measure(item, decision, reason)
-        item.decision = decision
-        if item.lane.rules.ordered:
-            self._flush(item.lane, closing=item)
-            return
-        with self.lock:
-            item.lane.order.remove(item)
-        self._hand_out(item, decision)
-        self._close_item(item)
-
-    def _flush(self, lane: Lane, *, closing: Item | None = None) -> None:
-        """Give out what is decided and has nothing undecided ahead of it."""
-        with self._giving:
-            while True:
-                with self.lock:
-                    if not lane.order or lane.order[0].decision is None:
-                        break
-                    item = lane.order.popleft()
-                assert item.decision is not None
-                self._hand_out(item, item.decision)
-            if closing is not None:
-                self._close_item(closing)
-
-    def _turn_of(self, lane: Lane) -> AbstractContextManager[object]:
-        """Return what keeps a lane's decisions in their order; nothing where there is none."""
-        return self._giving if lane.rules.ordered else nullcontext()
-
-    def _hand_out(self, item: Item, decision: Decision) -> None:
-        if self._muted:
-            return
-        name, source = item.lane.rules.source_id, decision.source.value
-        age_ms = (self._clock() - item.arrived_s) * 1e3
-        self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)
-        with self.lock:
-            item.lane.untaken += 1
-        item.lane.taker.deliver(item, decision)
-        if not item.awaiting and item.audited is None:
-            self._forget(item)
-
-    def _forget(self, item: Item) -> None:
-        """Let go of what a frame holds that nobody needs any more."""
-        with self.lock:
-            if item.frame is not None:
-                item.frame = None
-                item.lane.pictures -= 1
-                item.lane.room.notify()
-        item.prepared.clear()
-
-    def _close_item(self, item: Item) -> None:
-        with self.lock:
-            item.lane.open -= 1
-            item.lane.room.notify()
-            finished = item.lane.finished
-        if finished:
-            item.lane.taker.drained()
-
-    def _leave_undecided(self, item: Item, failure: EngineError) -> None:
-        """No model has answered a frame: a live stream goes on, anything else ends."""
-        rules = item.lane.rules
-        self._context.metrics.count(Counter.UNDECIDED, rules.source_id)
-        with self._turn_of(item.lane):
-            with self.lock:
-                if item in item.lane.order:
-                    item.lane.order.remove(item)
-            item.lane.taker.give_up(item, failure)
-            self._forget(item)
-            self._close_item(item)
-        self._context.listener(
-            Undecided(rules.source_id, self._clock(), item.case.frame_id.sequence, str(failure))
-        )
-        self._flush(item.lane)
-
-    def _measure(self, item: Item, decision: Decision, reason: Reason | None) -> None:
-        """Publish the figures of a final decision."""
-        metrics, name = self._context.metrics, item.lane.rules.source_id
-        source = decision.source.value
-        metrics.count(Counter.DECISIONS, name, detail=source)
-        if reason is None and decision.degraded is not None:
-            elsewhere = decision.degraded == self._judge.elsewhere
-            reason = Reason.FALLBACK_DEVICE if elsewhere else Reason.FAILED
-        if reason is not None:
-            metrics.count(Counter.DEGRADED, name, detail=reason.value)
-        first = self._stages[self._first].policy.model
-        metrics.measure(Measure.SAVER_MS, name, decision.timings_ms.get(first, 0.0), detail=source)
+            self._giver.revise(item, decision, reason)
 
     # The end
 
@@ -573,14 +460,12 @@ class Dispatcher:
                 else:
                     unread.append(item)
             for item in unread:
-                with self._turn_of(item.lane):
-                    item.lane.taker.give_up(item, EngineError(CLOSED))
+                self._giver.abandon(item, EngineError(CLOSED))
         deadline_s = time.monotonic() + JOIN_S
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-        with self._giving:
-            self._muted = True
+        self._giver.mute()
         self._context.metrics.gauge(Gauge.IN_FLIGHT, "", 0)
 
     def _guarded(self, work: Callable[[], None]) -> None:

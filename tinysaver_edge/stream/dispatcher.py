@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.deadlines import Deadlines
+from tinysaver_edge.preprocess import Batch
+from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane, LaneRules, Taker
-from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
-from tinysaver_edge.stream.options import PROVISIONAL, Escalation
+from tinysaver_edge.stream.metrics import Gauge
 from tinysaver_edge.stream.source import Context
 from tinysaver_edge.stream.watch import NO_WATCH, Watch
 
@@ -61,27 +59,27 @@ class Dispatcher:
         failed: Callable[[BaseException], None],
     ) -> None:
         self._stages, self._judge = cascade.stages, cascade.judge
-        self._max_in_flight = max_in_flight
         self._context, self._watch, self._failed = context, watch, failed
         self._clock = context.clock
         self._first = self._judge.asked[0]
-        self._large = self._stages[-1].policy.model
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
-        self._asks = threading.Condition(self.lock)
-        self._dues = threading.Condition(self.lock)
-        self._giver = Giver(self._judge, context=context, lock=self.lock)
         self._lanes: deque[Lane] = deque()
-        self._waiting: deque[Item] = deque()
-        self._awaiting: dict[Item, None] = {}
-        self._deadlines = Deadlines()
-        self._in_flight = 0
+        self._giver = Giver(self._judge, context=context, lock=self.lock)
+        self._escalations = Escalations(
+            self._stages,
+            self._judge,
+            max_in_flight=max_in_flight,
+            context=context,
+            watch=watch,
+            giver=self._giver,
+            lock=self.lock,
+            freed=self._work.notify,
+        )
         self._stopping = False
-        engines = min(max_in_flight, self._stages[-1].engine.concurrency)
-        later = [self._ask_later_ones] * engines if len(self._judge.asked) > 1 else []
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._ask_first_one, *later, self._keep_deadlines)
+            for work in (self._ask_first_one, *self._escalations.works)
         ]
         for thread in self._threads:
             thread.start()
@@ -163,14 +161,10 @@ class Dispatcher:
                 for _ in range(len(self._lanes)):
                     lane = self._lanes[0]
                     self._lanes.rotate(-1)
-                    if lane.ready and not (lane.rules.patient and self._is_full):
+                    if lane.ready and not (lane.rules.patient and self._escalations.full):
                         return lane.ready.popleft()
                 self._work.wait()
             return None
-
-    @property
-    def _is_full(self) -> bool:
-        return len(self._judge.asked) > 1 and self._in_flight >= self._max_in_flight
 
     def _ask_first(self, item: Item) -> None:
         case, stage = item.case, self._stages[self._first]
@@ -192,7 +186,7 @@ class Dispatcher:
         elif case.accepted:
             case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
             decision = self._judge.decision(case)
-            audit = self._may_audit(item, decision)
+            audit = self._escalations.may_audit(item, decision)
             self._release(item, keep=audit)
             if audit:  # the lane has not ended before it
                 item.audited = decision
@@ -202,7 +196,7 @@ class Dispatcher:
                 self._giver.forget(item)
             self._giver.settle(item, decision, None)
             if audit:
-                self._audit(item)
+                self._escalations.audit(item)
         else:
             self._escalate(item, failure)
 
@@ -221,213 +215,21 @@ class Dispatcher:
             item.lane.free.append(batch)
             item.lane.room.notify()
 
-    # Escalations
-
     def _escalate(self, item: Item, failure: EngineError | None) -> None:
-        """Have the later stages asked, or say why they are not."""
-        rules, case = item.lane.rules, item.case
-        reason = self._refusal(item)
+        """Have the later stages asked, or give out the saver's answer and why they are not."""
+        case, reason = item.case, self._escalations.refusal(item)
         self._release(item, keep=reason is None)
         if failure is None:
             case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
             item.stand_in = self._judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
             del case.timings_ms["total"]
-        if reason is not None:
-            if item.stand_in is None:
-                assert failure is not None
-                self._giver.leave_undecided(item, failure)
-            else:
-                self._giver.settle(item, self._degraded(item, reason), reason)
-            return
-        self._context.metrics.count(Counter.ESCALATED, rules.source_id)
-        provisional = rules.escalation is Escalation.REVISE and item.stand_in is not None
-        with self.lock:
-            item.awaiting = True
-            self._awaiting[item] = None
-            self._enter_flight()
-            if provisional:
-                assert item.stand_in is not None
-                waiting = f"{PROVISIONAL}{self._large} has been asked"
-                item.decision = replace(item.stand_in, degraded=waiting, certified=False)
-        if provisional:  # it goes out before the large model can have answered
-            self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            self._giver.flush(item.lane)
-        with self.lock:
-            if not item.awaiting:  # closed meanwhile
-                self._leave_flight()
-                return
-            self._waiting.append(item)
-            self._asks.notify()
-            self._deadlines.add(item)
-            self._dues.notify()
-
-    def _refusal(self, item: Item) -> Reason | None:
-        """Return why the later stages cannot be asked about a frame; None where they can."""
-        if item.lane.rules.escalation is Escalation.LOCAL:
-            return Reason.LOCAL
-        if item.saved_s >= item.due_s:
-            return Reason.DEADLINE
-        with self.lock:
-            if self._stopping:
-                return Reason.STOPPED
-            return Reason.IN_FLIGHT if self._in_flight >= self._max_in_flight else None
-
-    def _enter_flight(self) -> None:
-        self._in_flight += 1
-        self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
-
-    def _leave_flight(self) -> None:
-        self._in_flight -= 1
-        self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
-        self._work.notify()
-
-    def _ask_later_ones(self) -> None:
-        preprocessors: dict[int, Preprocessor] = {}
-        while (item := self._next_escalation()) is not None:
-            try:
-                if item.awaiting or item.audited is not None:
-                    self._ask_later(item, preprocessors)
-            finally:
-                with self.lock:
-                    self._leave_flight()
-
-    def _next_escalation(self) -> Item | None:
-        with self.lock:
-            while not (self._stopping or self._waiting):
-                self._asks.wait()
-            return None if self._stopping else self._waiting.popleft()
-
-    def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
-        """Ask the later stages, one after the other, until one settles the matter."""
-        case = item.case
-        failure: EngineError | None = None
-        begun_s = self._clock()
-        case.spent("waiting", (begun_s - item.saved_s) * 1e3)
-        for position in self._judge.asked[1:]:
-            stage = self._stages[position]
-            batch = self._input(item, position, preprocessors)
-            if batch is None:
-                return
-            started_s = self._clock()
-            try:
-                self._judge.hear(case, position, stage.ask(batch))
-            except EngineError as error:
-                failure = error
-                if case.outputs is not None or position != self._judge.asked[-1]:
-                    self._judge.fail(case, position, error)
-            case.spent(stage.policy.model, (self._clock() - started_s) * 1e3)
-            if case.accepted:
-                break
-        now = self._clock()
-        case.spent("total", (now - item.arrived_s) * 1e3)
-        if item.audited is not None and failure is not None:
-            self._giver.forget(item)  # nothing to compare with
-            self._giver.close_item(item)
-            return
-        if case.outputs is None:
-            assert failure is not None
-            self._conclude(item, None, None, failure)
-            return
-        decision = self._judge.decision(case)
-        source_id = item.lane.rules.source_id
-        if item.audited is not None:
-            self._watch.audited(item.audited, decision, item.frame)
-            self._giver.forget(item)
-            self._giver.close_item(item)
-            return
-        self._context.metrics.measure(
-            Measure.ESCALATION_MS,
-            source_id,
-            (now - item.saved_s) * 1e3,
-            detail=decision.source.value,
-        )
-        self._conclude(item, decision, None, None)
-
-    def _input(
-        self, item: Item, position: int, preprocessors: dict[int, Preprocessor]
-    ) -> Batch | None:
-        """Return a later stage's input for a frame; None where it has been given out meanwhile."""
-        batch, frame = item.prepared.get(position), item.frame
-        if batch is not None or frame is None:
-            return batch
-        if position not in preprocessors:
-            preprocessors[position] = Preprocessor(self._stages[position].preprocess)
-        return preprocessors[position](frame.image)
-
-    # Audits
-
-    def _may_audit(self, item: Item, decision: Decision) -> bool:
-        if item.lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
-            return False
-        with self.lock:
-            if self._stopping or self._in_flight >= self._max_in_flight:
-                return False
-        return self._watch.audits(decision)
-
-    def _audit(self, item: Item) -> None:
-        """Have the later stages asked about a frame whose answer has gone out."""
-        item.case = replace(item.case, timings_ms={}, accepted=False)
-        with self.lock:
-            self._enter_flight()
-            self._waiting.append(item)
-            self._asks.notify()
-
-    # Deadlines
-
-    def _keep_deadlines(self) -> None:
-        while (item := self._next_due()) is not None:
-            if item.stand_in is not None:
-                self._conclude(item, self._degraded(item, Reason.DEADLINE), Reason.DEADLINE, None)
-
-    def _next_due(self) -> Item | None:
-        """Wait until a frame's deadline passes; None when closed."""
-        with self.lock:
-            while not self._stopping:
-                due_s = self._deadlines.next_s()
-                wait_s = None if due_s is None else due_s - self._clock()
-                if wait_s is not None and wait_s <= 0:
-                    return self._deadlines.take()
-                self._dues.wait(wait_s)
-            return None
-
-    def _degraded(self, item: Item, reason: Reason) -> Decision:
-        """Return the saver's answer as it goes out in place of the large model's."""
-        deadline_ms = (item.due_s - item.arrived_s) * 1e3
-        why = {
-            Reason.DEADLINE: f"{self._large} had not answered within {deadline_ms:g} ms",
-            Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {self._large} already",
-            Reason.LOCAL: f"{self._large} is not asked: the stream is local",
-            Reason.STOPPED: f"the stream was closed before {self._large} answered",
-        }[reason]
-        assert item.stand_in is not None
-        total_ms = (self._clock() - item.arrived_s) * 1e3
-        timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
-        return replace(item.stand_in, degraded=why, certified=False, timings_ms=timings_ms)
-
-    def _conclude(
-        self,
-        item: Item,
-        decision: Decision | None,
-        reason: Reason | None,
-        failure: EngineError | None,
-    ) -> None:
-        """End an escalation, unless it has ended already."""
-        with self.lock:
-            late = not item.awaiting
-            item.awaiting = False
-            self._awaiting.pop(item, None)
-            if item in self._waiting:  # nobody has begun with it: its place is free
-                self._waiting.remove(item)
-                self._leave_flight()
-        if late:
-            self._context.metrics.count(Counter.LATE, item.lane.rules.source_id)
-        elif decision is None:
+        if reason is None:
+            self._escalations.begin(item)
+        elif item.stand_in is not None:
+            self._giver.settle(item, self._escalations.degraded(item, reason), reason)
+        else:
             assert failure is not None
             self._giver.leave_undecided(item, failure)
-        elif item.decision is None:
-            self._giver.settle(item, decision, reason)
-        else:
-            self._giver.revise(item, decision, reason)
 
     # The end
 
@@ -445,20 +247,14 @@ class Dispatcher:
         with self.lock:
             first = not self._stopping
             self._stopping = True
-            for condition in (self._work, self._asks, self._dues):
-                condition.notify_all()
-            awaiting = list(self._awaiting)
+            self._work.notify_all()
+            awaiting = self._escalations.stop()
             unread = [item for lane in self._lanes for item in lane.ready]
             for lane in self._lanes:
                 lane.ready.clear()
                 lane.room.notify_all()
         if first:
-            for item in awaiting:
-                if item.stand_in is not None:
-                    stopped = self._degraded(item, Reason.STOPPED)
-                    self._conclude(item, stopped, Reason.STOPPED, None)
-                else:
-                    unread.append(item)
+            unread += [item for item in awaiting if not self._escalations.give_in(item)]
             for item in unread:
                 self._giver.abandon(item, EngineError(CLOSED))
         deadline_s = time.monotonic() + JOIN_S

@@ -3,7 +3,7 @@
     python benchmarks/bench_soak.py [--frames 216000]
 
 216,000 frames are two hours of a camera. They come at full speed through the demo's models, from an
-iterable and from a live camera that is lost every 500 frames, in turns of "wait" and "revise", a
+iterable and from a live camera that is lost every 100 frames, in turns of "wait" and "revise", a
 stream made anew every 20,000 frames. The slope of the memory in use is fitted to the last four
 fifths.
 """
@@ -38,6 +38,7 @@ from tinysaver_edge.stream.patience import Patience
 SLOPE_MB = 1.0
 STREAM = 20_000
 LIVE_FPS = 200.0
+LOST_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def soak(cascade: Cascade, *, frames: int, stream: int = STREAM) -> Soak:
                 break
             given = itertools.islice(itertools.cycle(pictures), part)
             camera = LiveSource(
-                PacedCamera(pictures, fps=LIVE_FPS, frames=part, lost_every=500),
+                PacedCamera(pictures, fps=LIVE_FPS, frames=part, lost_every=LOST_EVERY),
                 source_id="camera",
                 patience=Patience(shortest_s=0.001),
             )

@@ -52,6 +52,9 @@ function showState(state) {
 
 function showSources(sources) {
   if (!sources.some(({ id }) => id === chosen)) choose(sources.length ? sources[0].id : null);
+  const stale = sources.some(({ id, connected }) => id === chosen && !connected);
+  at("stale").hidden = !stale;
+  at("screen").classList.toggle("stale", stale);
   const old = at("sources"), focused = old.contains(document.activeElement) ? document.activeElement.textContent : null;
   const made = (sources.length > 1 || sources.some(one => !one.connected) ? sources : []).map(one => {
     const button = element("button", { type: "button" }, one.id);

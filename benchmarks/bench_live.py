@@ -5,7 +5,10 @@
 One camera, 720p at 30 frames a second, through the ImageNet pair at 40 % escalations, on real
 engines; every run of the large model takes 500 ms longer than it would. An accepted decision's age
 is the time from the moment its frame was taken to the moment the loop has the decision. Then eight
-cameras at 15 frames a second, the large model as it is.
+cameras at 15 frames a second, the large model as it is. Where other programs run as well, give it
+precedence:
+
+    chrt -r 20 python benchmarks/bench_live.py
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import time
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.stream.events import Heard
@@ -32,8 +33,8 @@ class Paced:
 
     live_wait_s = None
 
-    def __init__(self, frames, *, fps=100.0):
-        self._frames, self._period_s = frames, 1 / fps
+    def __init__(self, frames, *, fps=100.0, first=0):
+        self._frames, self._period_s, self._first = frames, 1 / fps, first
 
     def connect(self, patience, stopping):
         self._numbers = itertools.count()
@@ -46,14 +47,14 @@ class Paced:
             return None
         time.sleep(max(0.0, self._next_s - time.monotonic()))
         self._next_s += self._period_s
-        return numbered_frame(number)
+        return numbered_frame(self._first + number)
 
     def close(self):
         pass
 
 
-def camera(frames, *, fps=100.0, source_id="camera"):
-    return LiveSource(Paced(frames, fps=fps), source_id=source_id)
+def camera(frames, *, fps=100.0, source_id="camera", first=0):
+    return LiveSource(Paced(frames, fps=fps, first=first), source_id=source_id)
 
 
 class Kept:
@@ -249,6 +250,25 @@ def test_sources_take_turns():
         part = names[window : window + 30]
         assert all(5 <= part.count(name) <= 15 for name in "abc")
     assert len(names) == 150
+
+
+def test_a_source_that_is_always_unsure_leaves_room_to_the_others():
+    answers = Answers(unsure=lambda n: n < 10_000 or n % 10 == 0, large_s=0.05)
+    with cascade_of(answers) as cascade:
+        greedy = camera(150, fps=75, source_id="greedy")
+        modest = camera(150, fps=75, source_id="modest", first=10_000)
+        decisions = list(cascade.stream(greedy, modest))
+    unsure = [
+        one
+        for one in decisions
+        if one.frame_id.source_id == "modest" and one.source is not Source.SAVER
+    ]
+    assert len(unsure) > 8
+    assert np.mean([one.source is Source.LARGE for one in unsure]) > 0.7
+    assert any(one.source is Source.LARGE for one in decisions if one not in unsure)
+    for name in ("greedy", "modest"):
+        mine = [one for one in decisions if one.frame_id.source_id == name]
+        assert numbers(mine) == sorted(set(numbers(mine)))
 
 
 def test_equal_names_are_told_apart():

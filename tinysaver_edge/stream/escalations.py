@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter as Multiset
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.deadlines import Deadlines
 from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
+from tinysaver_edge.stream.lane import Lane
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
 from tinysaver_edge.stream.options import PROVISIONAL, Escalation
 from tinysaver_edge.stream.source import Context
@@ -60,6 +62,7 @@ class Escalations:
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
         self._deadlines = Deadlines()
+        self._served: Lane | None = None
         self._in_flight = 0
         self._stopping = False
 
@@ -110,7 +113,25 @@ class Escalations:
         with self._lock:
             if self._stopping:
                 return Reason.STOPPED
-            return Reason.IN_FLIGHT if self.full else None
+            if not self.full:
+                return None
+            other = self._surplus(item.lane)
+        if other is None:
+            return Reason.IN_FLIGHT
+        self._conclude(other, self.degraded(other, Reason.IN_FLIGHT), Reason.IN_FLIGHT, None)
+        return None
+
+    def _surplus(self, lane: Lane) -> Item | None:
+        """Return the newest frame of a source that takes more room than its share.
+
+        Without this, a camera that is unsure about every frame would leave no room to the others.
+        """
+        counts = Multiset(item.lane for item in self._waiting)
+        for item in reversed(self._waiting):
+            fair = counts[item.lane] <= counts[lane] + 1 or item.lane.rules.patient
+            if item.awaiting and item.stand_in is not None and not fair:
+                return item
+        return None
 
     def degraded(self, item: Item, reason: Reason) -> Decision:
         """Return the saver's answer as it goes out in place of the large model's."""
@@ -167,7 +188,13 @@ class Escalations:
         with self._lock:
             while not (self._stopping or self._waiting):
                 self._asks.wait()
-            return None if self._stopping else self._waiting.popleft()
+            if self._stopping:
+                return None
+            others = (item for item in self._waiting if item.lane is not self._served)
+            item = next(others, self._waiting[0])  # the sources take turns
+            self._waiting.remove(item)
+            self._served = item.lane
+            return item
 
     def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
         """Ask the later stages, one after the other, until one settles the matter."""

@@ -38,7 +38,8 @@ from tinysaver_edge.manifest import DisagreementEntry
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, StagePolicy, replay
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.stream.drift import Action, DriftOptions, DriftWatch
+from tinysaver_edge.stream.drift import DriftWatch
+from tinysaver_edge.stream.drift_options import Action, DriftOptions
 
 LEVELS = (0.05, 0.2)
 SHARE = 0.01

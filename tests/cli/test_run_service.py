@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from tests.cli.conftest import start
-from tests.colours import colour_folders
+from tests.colours import DESCRIPTION, LARGE, SAVER, colour_folders, colour_model
 from tests.small_bundle import small_bundle
 from tests.stream.sinks.test_mqtt import Broker, Subscriber, needs_broker, until
 from tinysaver_edge.data import open_data
@@ -96,6 +96,28 @@ def test_every_sink_has_every_frame_of_a_file(command, bundle, video, tmp_path):
     assert 0 < len(hard) <= max(1, escalated)
     field = (tmp_path / "field" / "frames.jsonl").read_text().splitlines()
     assert len(field) > 45  # all of both kinds, but for audits there was no room for
+
+
+def test_what_the_field_gave_calibrates_the_next_bundle(command, bundle, video, tmp_path):
+    field = tmp_path / "field"
+    done = command(
+        "run", bundle, "--source", video, "--quiet", "--field-frames", field, "--audit-share", "1",
+        "--on-drift", "warn", "--max-in-flight", "64",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for name, kind in (("big", LARGE), ("tiny", SAVER)):
+        colour_model(tmp_path / f"{name}.onnx", kind)
+        (tmp_path / f"{name}.toml").write_text(DESCRIPTION)
+    done = command(
+        "calibrate", "--data", field / "frames.jsonl", "--reference", "large",
+        "--large", tmp_path / "big.onnx", "--saver", tmp_path / "tiny.onnx",
+        "--method", "empirical", "--max-drop", "10", "--no-timing", "--no-report",
+        "--out", tmp_path / "next", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = (field / "frames.jsonl").read_text().splitlines()
+    assert done.json["calibration"]["samples"] == len(rows) > 60
+    assert done.json["disagreement"]["accepted"] > 0
 
 
 def test_a_stream_can_be_watched_from_outside_while_it_runs(bundle, tmp_path):
@@ -225,7 +247,9 @@ def test_a_full_disk_does_not_stop_the_stream(command, bundle):
     done = command("run", bundle, "--source", FRAMES, "--quiet", "--jsonl", "/dev/full")
     assert done.code == 0
     assert done.err.count("sink jsonl full failed: No space left on device") == 1
-    assert "frames," in done.err.splitlines()[-1]
+    frames = int(done.err.partition(" frames, ")[0].rsplit(maxsplit=1)[-1])
+    lost = f"warning: sink jsonl full: {frames} decisions could not be written"
+    assert done.err.splitlines()[-1] == lost
 
 
 def test_an_old_bundle_runs_and_says_what_it_cannot(command, bundle, tmp_path):

@@ -116,7 +116,7 @@ def test_ready_needs_a_source_that_gives_frames():
     one = health(FakeClock())
     one(Connected("yard", 0.0))
     one(Lost("door", 1.0, "gone"))
-    assert one.ready.why == "1 sources give frames, 1 lost"
+    assert one.ready.why == "1 source gives frames, 1 lost"
     one(Ended("yard", 2.0, 10))
     assert one.ready.why == "no source gives frames (1 lost)"
     one(Reconnected("door", 3.0, 2.0, 1))

@@ -13,9 +13,10 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.drift import Action, DriftOptions
+from tinysaver_edge.stream.drift_options import Action, DriftOptions
 from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
 FRAMES = 400
@@ -121,6 +122,13 @@ def test_a_bundle_that_cannot_be_watched_is_a_warning_or_an_error(manifest):
     assert "drift is not watched" in around.warnings[0]
     with pytest.raises(InputError, match="calibrate it again"):
         service(old, must_watch=True)
+
+
+def test_where_nothing_is_accepted_there_is_nothing_to_audit(manifest):
+    first = manifest.stages[0].model_copy(update={"threshold": None})
+    stages = [first, manifest.stages[1]]
+    old = manifest.model_copy(update={"disagreement": None, "stages": stages})
+    assert "nothing to audit" in service(old).warnings[0]
 
 
 def test_servers_that_cannot_listen_leave_none_behind(manifest):

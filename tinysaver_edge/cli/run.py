@@ -20,6 +20,7 @@ from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.events import Connected, Ended, Event
 from tinysaver_edge.stream.logs import LogWriter
+from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation, is_provisional
 from tinysaver_edge.stream.patience import Patience
@@ -148,7 +149,21 @@ def run(
             if not quiet:
                 click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
     tally.show()
+    terminal.warn(_losses(around))
     return _exit_code(stop)
+
+
+def _losses(around: Service) -> list[str]:
+    """Say what the sinks did not take: a file that lacks decisions must not look whole."""
+    return [
+        f"sink {sink.name}: {lost} decisions {what}"
+        for sink in around.sinks
+        for counter, what in (
+            (Counter.SINK_DROPPED, "dropped, because it was too slow"),
+            (Counter.SINK_FAILED, "could not be written"),
+        )
+        if (lost := around.tally.total(counter, detail=sink.name))
+    ]
 
 
 def _exit_code(stop: Stop) -> int:

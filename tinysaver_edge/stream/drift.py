@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT, Action, DriftOptions, DriftState
 from tinysaver_edge.stream.events import Drift, Listener, ignore
 from tinysaver_edge.stream.evidence import Evidence
 from tinysaver_edge.stream.frame import Frame
@@ -20,73 +20,6 @@ from tinysaver_edge.stream.metrics import NO_METRICS, Counter, Gauge, Metrics
 
 if TYPE_CHECKING:
     from tinysaver_edge.manifest import DisagreementEntry, Manifest
-
-
-class Action(str, Enum):
-    """What an alarm leads to.
-
-    Attributes:
-        WARN: nothing but the event and the metric.
-        RAISE: the next stricter threshold of the bundle, at each alarm; after the last, ESCALATE.
-        ESCALATE: the saver accepts nothing any more.
-    """
-
-    WARN = "warn"
-    RAISE = "raise"
-    ESCALATE = "escalate"
-
-
-@dataclass(frozen=True, slots=True)
-class DriftOptions:
-    """How to watch.
-
-    Attributes:
-        share: of the accepted frames that are audited, 0..1.
-        level: bound on the probability that an alarm is ever raised while the field is as it was
-            calibrated.
-        action: what an alarm leads to.
-        seed: decides which frames are audited.
-
-    Raises:
-        InputError: share or level is out of range.
-    """
-
-    share: float = 0.01
-    level: float = 0.05
-    action: Action = Action.RAISE
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InputError(f"audit share {self.share}: must be above 0 and at most 1")
-        if not 0 < self.level < 1:
-            raise InputError(f"drift level {self.level}: must be within 0..1")
-
-
-DEFAULT_DRIFT = DriftOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class DriftState:
-    """What a drift watch has seen of its sources together.
-
-    Attributes:
-        audited: frames that were audited.
-        disagreed: how many of them the large model answered otherwise.
-        promised: rate of disagreement that is tested against, 0..1.
-        evidence: largest value of the e-processes, relative to the alarm: 1 is the alarm.
-        alarms: how many were raised.
-        threshold: the stricter threshold in force; None while it is the bundle's own.
-        accepting: whether the saver may still accept anything.
-    """
-
-    audited: int
-    disagreed: int
-    promised: float
-    evidence: float
-    alarms: int
-    threshold: float | None
-    accepting: bool
 
 
 class DriftWatch:
@@ -251,6 +184,9 @@ def drift_watch(
         InputError: the bundle does not say how often answers differed, or accepts nothing.
     """
     if manifest.disagreement is None:
+        first = manifest.stages[0]
+        if len(manifest.stages) == 1 or first.threshold is None or math.isinf(first.threshold):
+            raise InputError("the bundle accepts no answer of a saver: there is nothing to audit")
         raise InputError(
             "the bundle does not say how often accepted answers differed from the large model's: "
             "calibrate it again with this release, or turn the drift watch off"

@@ -99,4 +99,5 @@ class Health:
             return Verdict(False, f"no source gives frames ({lost} lost)")
         if not self._answers:
             return Verdict(False, "no answer yet")
-        return Verdict(True, f"{giving} sources give frames" + (f", {lost} lost" if lost else ""))
+        sources = "1 source gives frames" if giving == 1 else f"{giving} sources give frames"
+        return Verdict(True, sources + (f", {lost} lost" if lost else ""))

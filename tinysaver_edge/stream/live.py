@@ -149,9 +149,9 @@ class LiveSource(Source):
         try:
             while True:
                 frame = self._slot.take(self._patience.read_s)
-                self._tell_dropped()
                 if frame is not None:
                     yield frame
+                    self._tell_dropped()
                     if reuse:
                         self._spares.append(frame.image)
                 elif self._slot.closed:

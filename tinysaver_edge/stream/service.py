@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
-from tinysaver_edge.stream.drift import DEFAULT_DRIFT, DriftOptions, DriftWatch, drift_watch
+from tinysaver_edge.stream.drift import DriftWatch, drift_watch
 from tinysaver_edge.stream.events import Listener, Listeners
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
@@ -21,6 +19,7 @@ from tinysaver_edge.stream.logs import EventLog
 from tinysaver_edge.stream.metrics import AllMetrics, Tally
 from tinysaver_edge.stream.monitor import Monitor
 from tinysaver_edge.stream.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.stream.sink import Sink
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
@@ -42,44 +41,6 @@ if TYPE_CHECKING:
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """What there shall be around a stream.
-
-    Attributes:
-        jsonl: file for one line a decision.
-        jsonl_max_bytes: size at which it is rotated.
-        video: file for the annotated video.
-        video_fps: frames a second at which it will be played.
-        preview: whether to open a window.
-        mqtt: broker to publish to; see `MqttAddress.parse`.
-        hard_frames: folder for escalated frames.
-        field_frames: folder for the next calibration set: audited frames, and as large a share of
-            the escalated ones.
-        metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
-        dashboard: ``HOST:PORT`` of the page.
-        token: what the page must be asked with, and /metrics.
-        drift: how to watch for drift; None watches not.
-        must_watch: whether a bundle that cannot be watched is an error.
-        seed: decides which escalated frames are saved.
-    """
-
-    jsonl: Path | None = None
-    jsonl_max_bytes: int = 64 << 20
-    video: Path | None = None
-    video_fps: float = 30.0
-    preview: bool = False
-    mqtt: str | None = field(default=None, repr=False)
-    hard_frames: Path | None = None
-    field_frames: Path | None = None
-    metrics: str | None = None
-    dashboard: str | None = None
-    token: str | None = field(default=None, repr=False)
-    drift: DriftOptions | None = DEFAULT_DRIFT
-    must_watch: bool = False
-    seed: int = 0
 
 
 class Service:

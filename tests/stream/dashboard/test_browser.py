@@ -11,6 +11,7 @@ from tests.chromium import Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, five_minutes
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard
+from tinysaver_edge.stream.events import Lost, Reconnected
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 
@@ -90,9 +91,11 @@ def test_it_says_what_the_stream_says(browser):
         opened(browser, one.url)
         told = world.state.snapshot()
         share = told["totals"]["accepted"] / sum(told["totals"].values())
-        assert text(browser, "#accepted") == f"{100 * share:.0f} %"
+        assert text(browser, "#accepted") == f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
         assert text(browser, "#state") == "2 sources give frames"
-        assert "5 of 214 audited answers differed (2.3 %)" in text(browser, "#drift")
+        assert "5 of 214 audited answers differed (2.3\N{NO-BREAK SPACE}%)" in text(
+            browser, "#drift"
+        )
         assert "No alarm" in text(browser, "#drift")
         assert text(browser, "#latency tr:first-child td:last-child") == "2000"
         assert browser.value("document.querySelectorAll('#thumbnails img').length") == 12
@@ -138,6 +141,19 @@ def test_another_source_is_a_click_away(browser):
         until(browser, f"!picture.hidden && frame.textContent.startsWith('frame {number} ')")
         pressed = "document.querySelector('#sources [aria-pressed=true]').textContent"
         assert browser.value(pressed) == "yard"
+
+
+def test_the_last_picture_of_a_lost_source_is_not_taken_for_a_live_one(browser):
+    world = five_minutes()
+    with served(world) as one:
+        opened(browser, one.url)
+        assert browser.value("stale.hidden") is True
+        world.tell(Lost("door", world.clock.now_s, "no frame for 3 s"))
+        until(browser, "!stale.hidden")
+        assert browser.value("Number(getComputedStyle(picture).opacity) < 0.5")
+        world.tell(Reconnected("door", world.clock.now_s, 1.0, 1))
+        until(browser, "stale.hidden")
+        assert browser.value("Number(getComputedStyle(picture).opacity)") == 1
 
 
 def test_a_device_that_goes_away_is_told_and_comes_back(browser):

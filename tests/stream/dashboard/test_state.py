@@ -5,6 +5,7 @@ from tests.stream.dashboard.world import CALM, World, five_minutes, picture
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import Source
 from tinysaver_edge.stream.dashboard import state as module
+from tinysaver_edge.stream.dashboard.shown import THUMBNAIL_WIDTH
 from tinysaver_edge.stream.dashboard.timeline import STEPS
 from tinysaver_edge.stream.events import Connected, Dropped, Ended
 from tinysaver_edge.stream.frame import Frame
@@ -49,7 +50,7 @@ def test_memory_is_bounded(world):
     told = world.state.snapshot()
     assert len(told["escalated"]) == module.THUMBNAILS
     one = world.state.thumbnail(told["escalated"][0]["number"])
-    assert one.shape[1] <= 2 * module.THUMBNAIL_WIDTH
+    assert one.shape[1] <= 2 * THUMBNAIL_WIDTH
     assert world.state.thumbnail(0) is None
     crowd = World()
     for number in range(200):

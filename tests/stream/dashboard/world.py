@@ -8,7 +8,7 @@ import numpy as np
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import Source
 from tinysaver_edge.stream.dashboard import DashboardState
-from tinysaver_edge.stream.drift import DriftState
+from tinysaver_edge.stream.drift_options import DriftState
 from tinysaver_edge.stream.events import Connected, Drift, Lost, Reconnected
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health

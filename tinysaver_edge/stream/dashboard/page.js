@@ -5,7 +5,7 @@ import { lines, stacked } from "/charts.js";
 const STATE_MS = 1000, PICTURE_MS = 80, PATIENCE_MS = 4000;
 const at = id => document.getElementById(id);
 const wait = ms => new Promise(done => setTimeout(done, ms));
-const percent = part => `${(100 * part).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
+const percent = part => `${(100 * part).toFixed(part > 0 && part < 0.1 ? 1 : 0)}\u00a0%`;
 
 let chosen = null;      // the source that is shown
 let shownNumber = 0;    // and the picture of it
@@ -19,10 +19,11 @@ function element(name, attributes, ...children) {
 }
 
 function span(seconds) {
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds % 3600 / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.floor(seconds % 86400 / 3600)} h`;
+  const whole = (unit, name) => `${Math.floor(unit)}\u00a0${name}`;
+  if (seconds < 60) return whole(seconds, "s");
+  if (seconds < 3600) return whole(seconds / 60, "min");
+  if (seconds < 86400) return `${whole(seconds / 3600, "h")} ${whole(seconds % 3600 / 60, "min")}`;
+  return `${whole(seconds / 86400, "d")} ${whole(seconds % 86400 / 3600, "h")}`;
 }
 
 async function ask(path) {
@@ -51,6 +52,9 @@ function showState(state) {
 
 function showSources(sources) {
   if (!sources.some(({ id }) => id === chosen)) choose(sources.length ? sources[0].id : null);
+  const stale = sources.some(({ id, connected }) => id === chosen && !connected);
+  at("stale").hidden = !stale;
+  at("screen").classList.toggle("stale", stale);
   const old = at("sources"), focused = old.contains(document.activeElement) ? document.activeElement.textContent : null;
   const made = (sources.length > 1 || sources.some(one => !one.connected) ? sources : []).map(one => {
     const button = element("button", { type: "button" }, one.id);

@@ -5,15 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.dashboard.shown import (
+    Shown,
+    SourceState,
+    percentiles,
+    small,
+    source_told,
+    thumbnail_told,
+)
 from tinysaver_edge.stream.dashboard.timeline import Timeline
-from tinysaver_edge.stream.drift import DriftState
+from tinysaver_edge.stream.drift_options import DriftState
 from tinysaver_edge.stream.events import Connected, Dropped, Ended, Event, Lost, Reconnected
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
@@ -41,43 +47,10 @@ SILENT_S = 10.0
 """A source that gives nothing for so long keeps no one waiting for its picture."""
 
 THUMBNAILS = 12
-THUMBNAIL_WIDTH = 240
 THUMBNAIL_GAP_S = 0.5
 
 AGES = 2000
 """Latest ages that the percentiles are of, by where the answer comes from."""
-
-
-@dataclass(slots=True)
-class _Source:
-    """The latest about one source."""
-
-    connected: bool = False
-    ended: bool = False
-    decision: Decision | None = None
-    number: int = 0
-    picture: Picture | None = None
-    pictured: Decision | None = None
-    kept_s: float = float("-inf")
-    written_s: float = float("-inf")
-    counts: dict[str, int] = field(default_factory=lambda: {"frames": 0, "dropped": 0})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shown:
-    """A picture and what was decided about it.
-
-    Attributes:
-        number: grows with every picture.
-        picture: ``(height, width, 3)`` BGR uint8.
-        decision: the answer.
-        time_s: when it was kept.
-    """
-
-    number: int
-    picture: Picture
-    decision: Decision
-    time_s: float
 
 
 class DashboardState:
@@ -106,7 +79,7 @@ class DashboardState:
         self._started_s = clock()
         self._lock = threading.Lock()
         self._asked_s = self._written_s = float("-inf")
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, SourceState] = {}
         self._timeline = Timeline()
         self._ages: dict[str, deque[float]] = {}
         self._totals = {"accepted": 0, "escalated": 0, "degraded": 0}
@@ -156,10 +129,10 @@ class DashboardState:
             if frame is not None and is_hard(decision) and due:
                 self._thumbnail_s = now
                 self._numbers += 1
-                small = _small(frame.image)
-                self._thumbnails.append(Shown(self._numbers, small, decision, now))
+                picture = small(frame.image)
+                self._thumbnails.append(Shown(self._numbers, picture, decision, now))
 
-    def _keep(self, source: _Source, decision: Decision, frame: Frame, now: float) -> None:
+    def _keep(self, source: SourceState, decision: Decision, frame: Frame, now: float) -> None:
         if decision.revision and source.pictured is not None:
             newer = source.pictured.frame_id.sequence > decision.frame_id.sequence
             if newer:  # a revision of a frame that is no longer shown
@@ -168,11 +141,11 @@ class DashboardState:
         source.number, source.picture = self._numbers, frame.image
         source.pictured, source.kept_s = decision, now
 
-    def _source(self, source_id: str) -> _Source | None:
+    def _source(self, source_id: str) -> SourceState | None:
         if source_id not in self._sources:
             if len(self._sources) >= MOST_SOURCES:
                 return None
-            self._sources[source_id] = _Source()
+            self._sources[source_id] = SourceState()
         return self._sources[source_id]
 
     def __enter__(self) -> Self:
@@ -229,13 +202,13 @@ class DashboardState:
                 "alive": alive.good,
                 "ready": ready.good,
                 "state": alive.why if not alive.good else ready.why,
-                "sources": [_told(name, one) for name, one in self._sources.items()],
+                "sources": [source_told(name, one) for name, one in self._sources.items()],
                 "totals": dict(self._totals),
                 "in_flight": self._in_flight,
-                "latency": {kind: _percentiles(ages) for kind, ages in self._ages.items()},
+                "latency": {kind: percentiles(ages) for kind, ages in self._ages.items()},
                 "timeline": self._timeline.to_dict(now),
                 "drift": drift,
-                "escalated": [_thumbnail(one, now) for one in reversed(self._thumbnails)],
+                "escalated": [thumbnail_told(one, now) for one in reversed(self._thumbnails)],
                 "events": [
                     {"age_s": round(now - at, 1), "severity": level, "words": words}
                     for at, level, words in reversed(self._events)
@@ -256,43 +229,3 @@ class DashboardState:
         """Return the small picture of an escalated frame."""
         with self._lock:
             return next((one.picture for one in self._thumbnails if one.number == number), None)
-
-
-def _small(picture: Picture) -> Picture:
-    """Leave out rows and columns: quick, and good enough for a thumbnail."""
-    step = max(1, picture.shape[1] // THUMBNAIL_WIDTH)
-    return picture[::step, ::step].copy()
-
-
-def _told(name: str, source: _Source) -> dict[str, Any]:
-    return {
-        "id": name,
-        "connected": source.connected,
-        "ended": source.ended,
-        "picture": source.number,
-        "decision": None if source.decision is None else source.decision.to_dict(),
-        **source.counts,
-    }
-
-
-def _thumbnail(shown: Shown, now: float) -> dict[str, Any]:
-    decision = shown.decision
-    return {
-        "number": shown.number,
-        "age_s": round(now - shown.time_s, 1),
-        "source_id": decision.frame_id.source_id,
-        "label": decision.label,
-        "confidence": decision.confidence,
-        "answered_by": decision.source.value,
-        "degraded": decision.degraded,
-    }
-
-
-def _percentiles(ages: deque[float]) -> dict[str, float]:
-    p50, p95, p99 = np.percentile(ages, (50, 95, 99))
-    return {
-        "p50": round(float(p50), 2),
-        "p95": round(float(p95), 2),
-        "p99": round(float(p99), 2),
-        "frames": len(ages),
-    }

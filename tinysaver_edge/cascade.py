@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
+from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy, is_certified
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess
+from tinysaver_edge.verdict import Case, Judge
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,36 +22,20 @@ if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.stage import Stage
+    from tinysaver_edge.stream.events import Listener
+    from tinysaver_edge.stream.metrics import Metrics
+    from tinysaver_edge.stream.opening import AnySource
+    from tinysaver_edge.stream.options import Escalation
+    from tinysaver_edge.stream.pipeline import Stream
+    from tinysaver_edge.stream.sink import Sink
+    from tinysaver_edge.stream.submissions import DecisionFuture, Submissions
+    from tinysaver_edge.stream.watch import Watch
 
 BATCH = 32
 """Frames that `Cascade.decide_many` gives an engine at a time."""
 
 Clock = Callable[[], float]
 """Seconds from any fixed point, never going back."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is known of one frame while it is being decided.
-
-    Attributes:
-        score: of the first stage asked.
-        position: the last stage that answered, or -1.
-        outputs: what it answered.
-        early: what the stage before it answered, where both are known.
-        accepted: whether the answer settles the matter.
-        degraded: which stage failed, and how.
-    """
-
-    frame_id: FrameId
-    timestamp_s: float
-    score: float = math.nan
-    position: int = -1
-    outputs: Outputs | None = None
-    early: Outputs | None = None
-    accepted: bool = False
-    degraded: str | None = None
-    timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Cascade:
@@ -84,13 +67,17 @@ class Cascade:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self._asked = self.policy.asked
-        self._fell_back = [stage.policy.model for stage in stages if stage.engine.fell_back]
-        self._certified = certified and not self._fell_back
+        self.judge = Judge(
+            self.policy,
+            labels=self.labels,
+            certified=certified,
+            fell_back=[stage.policy.model for stage in stages if stage.engine.fell_back],
+        )
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
         self._closed = False
+        self._submissions: Submissions | None = None
 
     @classmethod
     def load(
@@ -179,20 +166,20 @@ class Cascade:
             batch: Batch | None = None
             made_for: Preprocess | None = None
             now = started
-            for position in self._asked:
+            for position in self.judge.asked:
                 stage = self.stages[position]
                 if batch is None or stage.preprocess != made_for:
                     batch, made_for = stage.prepare(frame), stage.preprocess
                     now = self._spent(pending, "preprocess", since=now)
                 try:
-                    self._hear(pending, position, stage.ask(batch))
+                    self.judge.hear(pending, position, stage.ask(batch))
                 except EngineError as error:
-                    self._fail(pending, position, error)
+                    self.judge.fail(pending, position, error)
                 now = self._spent(pending, stage.policy.model, since=now)
                 if pending.accepted:
                     break
             pending.timings_ms["total"] = (now - started) * 1e3
-            return self._decision(pending)
+            return self.judge.decision(pending)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -221,12 +208,109 @@ class Cascade:
                 part = slice(start, start + BATCH)
                 pendings = [self._new(frame_id, now) for frame_id in ids[part]]
                 self._decide_batch(frames[part], pendings)
-                decided.extend(self._decision(pending) for pending in pendings)
+                decided.extend(self.judge.decision(pending) for pending in pendings)
             return decided
 
-    def _decide_batch(self, frames: Sequence[Frame], pendings: Sequence[_Pending]) -> None:
+    def stream(
+        self,
+        *sources: AnySource,
+        escalation: Escalation | str = "wait",
+        deadline_ms: float | None = None,
+        max_in_flight: int = 4,
+        sinks: Sequence[Sink] = (),
+        listener: Listener | None = None,
+        metrics: Metrics | None = None,
+        watch: Watch | None = None,
+    ) -> Stream:
+        """Decide the frames of cameras, files or whatever else gives frames, as they come.
+
+            for decision in cascade.stream("rtsp://camera/1"):
+                print(decision.label)
+
+        ``async for`` works as well. Reading, the first stage and the later ones overlap; only
+        bounded numbers of frames are on their way, and the first stage never waits for the others.
+
+        Args:
+            sources: addresses or paths (`tinysaver_edge.stream.uri`), camera numbers, iterables of
+                pictures, functions that wait for the next picture, or sources of one's own.
+            escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
+                first stage's answer at once and a second decision, ``revision`` 1, when the large
+                model has answered; ``"local"`` never asks it.
+            deadline_ms: how long after a frame was taken its final decision may come; the first
+                stage's answer then goes out, ``degraded`` saying so. By default 1,000 for live
+                sources, and none for files and iterables, which wait for the large model instead.
+            max_in_flight: frames that wait for the large model at once; beyond it frames with a
+                deadline are degraded as well.
+            sinks: take every decision too.
+            listener: hears of events: connected, lost, reconnected, dropped and others.
+            metrics: takes counters and times.
+            watch: audits accepted frames.
+
+        Raises:
+            InputError: a source, or an option, cannot be understood.
+        """
+        from tinysaver_edge.stream.events import ignore
+        from tinysaver_edge.stream.metrics import NO_METRICS
+        from tinysaver_edge.stream.options import StreamOptions, escalation_from
+        from tinysaver_edge.stream.pipeline import Stream
+        from tinysaver_edge.stream.watch import NO_WATCH
+
+        return Stream(
+            self,
+            sources,
+            options=StreamOptions(
+                escalation=escalation_from(escalation),
+                deadline_ms=deadline_ms,
+                max_in_flight=max_in_flight,
+            ),
+            sinks=sinks,
+            listener=listener or ignore,
+            metrics=metrics or NO_METRICS,
+            watch=watch or NO_WATCH,
+            clock=self._clock,
+        )
+
+    def submit(
+        self,
+        frame: Frame,
+        *,
+        frame_id: FrameId | None = None,
+        timestamp_s: float | None = None,
+        deadline_ms: float | None = None,
+    ) -> DecisionFuture:
+        """Have one frame decided while the caller goes on; ``await`` the future, or ask for it.
+
+        The frame is prepared before this returns: its memory may be used again at once. Frames
+        that were submitted later may be answered earlier.
+
+        Args:
+            frame: as for `decide`.
+            frame_id: which frame it is; by default numbered in the order of calls.
+            timestamp_s: when it was taken; by default now.
+            deadline_ms: from now; when it passes before the large model has answered, the first
+                stage's answer comes back, ``degraded`` saying so. None waits for the large model.
+
+        Returns:
+            A future of the decision. It holds an `EngineError` where no stage could answer.
+
+        Raises:
+            InputError: the frame is of another shape or type, or the deadline is not above 0.
+            EngineError: the cascade is closed, or too many frames wait already.
+        """
+        from tinysaver_edge.stream.submissions import Submissions
+
+        with self._lock:
+            self._check_open()
+            if self._submissions is None:
+                self._submissions = Submissions(self, clock=self._clock)
+            submissions = self._submissions
+        return submissions.submit(
+            frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
+        )
+
+    def _decide_batch(self, frames: Sequence[Frame], pendings: Sequence[Case]) -> None:
         open_ = list(range(len(frames)))
-        for position in self._asked:
+        for position in self.judge.asked:
             if not open_:
                 break
             asking = [pendings[index] for index in open_]
@@ -236,81 +320,27 @@ class Cascade:
             answers = _ask_each(self.stages[position], batch)
             for pending, answer in zip(asking, answers, strict=True):
                 if isinstance(answer, Outputs):
-                    self._hear(pending, position, answer)
+                    self.judge.hear(pending, position, answer)
                 else:
-                    self._fail(pending, position, answer)
+                    self.judge.fail(pending, position, answer)
             self._shared(asking, self.stages[position].policy.model, since=started)
             open_ = [index for index in open_ if not pendings[index].accepted]
         for pending in pendings:
             pending.timings_ms["total"] = sum(pending.timings_ms.values())
 
-    def _hear(self, pending: _Pending, position: int, outputs: Outputs) -> None:
-        """Take in a stage's answer."""
-        pending.early, pending.outputs, pending.position = pending.outputs, outputs, position
-        policy = self.stages[position].policy
-        if position == self._asked[-1]:
-            pending.accepted = True
-            return
-        assert policy.score is not None
-        assert policy.threshold is not None
-        score = float(policy.score(outputs)[0])
-        if position == self._asked[0]:
-            pending.score = score
-        pending.accepted = score >= policy.threshold
+    def _new(self, frame_id: FrameId | None, timestamp_s: float) -> Case:
+        return Case(frame_id or FrameId("frame", next(self._sequence)), timestamp_s)
 
-    def _fail(self, pending: _Pending, position: int, error: EngineError) -> None:
-        """Go on without a stage's answer, unless no stage has given one."""
-        if position == self._asked[-1] and pending.outputs is None:
-            raise error
-        pending.degraded = f"{self.stages[position].policy.model} failed: {error}"
-
-    def _decision(self, pending: _Pending) -> Decision:
-        index, confidence, source = self._answer(pending)
-        position = pending.position
-        degraded = pending.degraded
-        if degraded is None and self._fell_back:
-            degraded = f"{', '.join(self._fell_back)} runs on another device than asked for"
-        return Decision(
-            label=str(index) if self.labels is None else self.labels[index],
-            index=index,
-            confidence=confidence,
-            score=pending.score,
-            stage=StageRef(position, self.stages[position].policy.model),
-            source=source,
-            escalated=position > 0 or source is Source.FALLBACK,
-            degraded=degraded,
-            certified=self._certified and degraded is None,
-            revision=0,
-            frame_id=pending.frame_id,
-            timestamp_s=pending.timestamp_s,
-            timings_ms=pending.timings_ms,
-        )
-
-    def _answer(self, pending: _Pending) -> tuple[int, float, Source]:
-        """Return the class, its probability and where it comes from."""
-        outputs, fusion = pending.outputs, self.policy.fusion
-        assert outputs is not None
-        last = pending.position == self._asked[-1]
-        if last and fusion is not None and pending.early is not None:
-            classes, confidences = fusion.fuse(pending.early, outputs)
-            return int(classes[0]), float(confidences[0]), Source.FUSED
-        source = Source.LARGE if last else Source.SAVER if pending.accepted else Source.FALLBACK
-        top_classes, probabilities = outputs.top(1)
-        return int(top_classes[0, 0]), float(probabilities[0, 0]), source
-
-    def _new(self, frame_id: FrameId | None, timestamp_s: float) -> _Pending:
-        return _Pending(frame_id or FrameId("frame", next(self._sequence)), timestamp_s)
-
-    def _spent(self, pending: _Pending, step: str, *, since: float) -> float:
+    def _spent(self, pending: Case, step: str, *, since: float) -> float:
         now = self._clock()
-        pending.timings_ms[step] = pending.timings_ms.get(step, 0.0) + (now - since) * 1e3
+        pending.spent(step, (now - since) * 1e3)
         return now
 
-    def _shared(self, pendings: Sequence[_Pending], step: str, *, since: float) -> float:
+    def _shared(self, pendings: Sequence[Case], step: str, *, since: float) -> float:
         now = self._clock()
         share = (now - since) * 1e3 / len(pendings)
         for pending in pendings:
-            pending.timings_ms[step] = pending.timings_ms.get(step, 0.0) + share
+            pending.spent(step, share)
         return now
 
     def _check_open(self) -> None:
@@ -318,9 +348,16 @@ class Cascade:
             raise EngineError("the cascade is closed")
 
     def close(self) -> None:
-        """Let go of the models. Legal in every state, any number of times."""
+        """Let go of the models. Legal in every state, any number of times.
+
+        Submitted frames that wait for the large model get the first stage's answer.
+        """
         with self._lock:
             self._closed = True
+            submissions, self._submissions = self._submissions, None
+        if submissions is not None:
+            submissions.close()
+        with self._lock:
             for stage in self.stages:
                 stage.close()
 
@@ -346,4 +383,4 @@ def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
     except EngineError as error:
         return [error] * len(batch)
     assert logits is not None
-    return [Outputs(logits=logits[row : row + 1].copy()) for row in range(len(batch))]
+    return [Outputs(logits=logits[row : row + 1]) for row in range(len(batch))]

@@ -76,6 +76,10 @@ def _missing_dependency(package: str, extra: str, purpose: str) -> MissingDepend
     return MissingDependencyError(package, extra=extra, purpose=purpose)
 
 
+class SourceError(TinySaverError):
+    """A source of frames cannot be opened, is lost for good or has been closed."""
+
+
 class VerificationError(TinySaverError):
     """A bundle does not behave on this machine as it did when it was calibrated."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
 
 
+CLOSE_S = 10.0
+"""How long `Stage.close` waits for a model that is at work."""
+
+
 class Stage:
-    """One model of a cascade. One thread at a time may use it.
+    """One model of a cascade.
+
+    Any number of threads may call `ask`: as many at a time as the engine takes, the others wait.
+    All else is for one thread at a time.
 
     Args:
         engine: runs the model.
@@ -34,6 +43,7 @@ class Stage:
         self.policy = policy
         self.preprocess = preprocess
         self._preprocessor = Preprocessor(preprocess)
+        self._turn = threading.BoundedSemaphore(engine.concurrency)
         self._single = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
 
     def prepare(self, frame: Frame) -> Batch:
@@ -52,11 +62,15 @@ class Stage:
     def ask(self, batch: Batch) -> Outputs:
         """Run the model on prepared frames.
 
+        Returns:
+            The answers, in memory that no later call writes to.
+
         Raises:
             EngineError: the run failed.
             ModelError: an answer is NaN or infinite.
         """
-        logits = self.engine.infer(batch)
+        with self._turn:
+            logits = self.engine.infer(batch).copy()
         finite_or_raise(logits, model=self.policy.model, where="a frame")
         return Outputs(logits=logits)
 
@@ -69,8 +83,21 @@ class Stage:
         return self.ask(self._single).width
 
     def close(self) -> None:
-        """Let go of the model. Legal in every state."""
-        self.engine.close()
+        """Let go of the model, once it has answered who is asking. Legal in every state.
+
+        A model that does not come back within `CLOSE_S` is left alone: what runs cannot be closed.
+        """
+        deadline_s = time.monotonic() + CLOSE_S
+        turns = 0
+        try:
+            while turns < self.engine.concurrency:
+                if not self._turn.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                    return
+                turns += 1
+            self.engine.close()
+        finally:
+            for _ in range(turns):
+                self._turn.release()
 
 
 def load_stages(

@@ -30,12 +30,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinysaver_edge.decision import FrameId
 from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Resize
-from tinysaver_edge.stream.files import SourceFrame
+from tinysaver_edge.stream.frame import Frame as StreamFrame
 
 FAKE_PREPROCESS = Preprocess(Resize(8, 8))
 """What a `FakeEngine` takes unless it is told otherwise: uint8 NHWC BGR of 8 x 8 pixels."""
@@ -247,14 +246,15 @@ class FakeSource:
         self._rate_hz = rate_hz
         self._lost = frozenset(lost)
 
-    def __iter__(self) -> Iterator[SourceFrame]:
+    def __iter__(self) -> Iterator[StreamFrame]:
         height, width = self._size
         for number in range(self._count):
             if number not in self._lost:
-                yield SourceFrame(
+                yield StreamFrame(
                     numbered_frame(number, height=height, width=width),
-                    FrameId(self._source_id, number),
                     number / self._rate_hz,
+                    number,
+                    self._source_id,
                 )
 
     def __len__(self) -> int:

@@ -70,11 +70,9 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", "from tinysaver_edge.cli import main; main()", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        **options,
     )
 
 

@@ -16,7 +16,7 @@ _COMMANDS = MappingProxyType(
     {
         "calibrate": "Choose a saver and a threshold, and write a bundle.",
         "evaluate": "Measure a bundle on labelled images it has not seen.",
-        "run": "Decide an image, a folder of images or a video with a bundle.",
+        "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
         "models": "Find, export, quantise, describe and check models.",

@@ -1,8 +1,10 @@
-"""`tinysaver-edge run`: decide an image, a folder of images or a video with a bundle."""
+"""`tinysaver-edge run`: decide images, videos and cameras with a bundle."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,40 +12,117 @@ import click
 
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.files import open_frames
+from tinysaver_edge.stream.events import Connected, Ended, Event
+from tinysaver_edge.stream.opening import open_source
+from tinysaver_edge.stream.options import Escalation, is_provisional
+from tinysaver_edge.stream.patience import Patience
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--source",
+    "sources",
     required=True,
-    type=click.Path(path_type=Path),
-    help="An image, a folder of images or a video file.",
+    multiple=True,
+    metavar="[NAME=]URI",
+    help="An image, a folder of images, *.png, a video, a camera's number, /dev/video0, rtsp://, "
+    "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once.",
+)
+@click.option(
+    "--escalation",
+    type=click.Choice([one.value for one in Escalation]),
+    default=Escalation.WAIT.value,
+    show_default=True,
+    help="One final decision a frame; or the saver's at once and a revision; or no large model.",
+)
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="When the saver's answer goes out instead of the large model's. [default: 1000 for "
+    "cameras, none for files]",
+)
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Frames that wait for the large model at once.",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="How long a camera may take to open, or to give a frame.",
+)
+@click.option(
+    "--wait-for-source",
+    is_flag=True,
+    help="Go on trying where a camera is not there at the start; one that is lost later is "
+    "always tried again.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON line a frame to stdout.")
-def run(bundle: Path, source: Path, threads: int | None, limit: int | None, as_json: bool) -> None:
-    """Decide an image, a folder of images or a video with a bundle.
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
+def run(
+    bundle: Path,
+    sources: tuple[str, ...],
+    escalation: str,
+    deadline_ms: float | None,
+    max_in_flight: int,
+    timeout_s: float,
+    wait_for_source: bool,
+    threads: int | None,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Decide images, videos and cameras with a bundle.
 
     \b
         tinysaver-edge run bundle/ --source photo.jpg
         tinysaver-edge run bundle/ --source video.mp4 --json > decisions.jsonl
+        tinysaver-edge run bundle/ --source door=rtsp://user:password@10.0.0.7/1 --source yard=0
     """
+    _quieten_opencv()
+    patience = Patience(
+        open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
+    )
+    tally = _Tally()
     with Cascade.load(bundle, threads=threads) as cascade:
-        tally = _Tally()
-        for decision in tally.counting(_decisions(cascade, source, limit)):
-            click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        stream = cascade.stream(
+            *(open_source(source, patience=patience) for source in sources),
+            escalation=escalation,
+            deadline_ms=deadline_ms,
+            max_in_flight=max_in_flight,
+            listener=_tell,
+        )
+        with stream, stopping_on_signals(stream.close) as stop:
+            for decision in tally.counting(iter(stream), limit):
+                click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
     tally.show()
+    return _exit_code(stop)
 
 
-def _decisions(cascade: Cascade, source: Path, limit: int | None) -> Iterator[Decision]:
-    for number, frame in enumerate(open_frames(source)):
-        if limit is not None and number >= limit:
-            return
-        yield cascade.decide(frame.image, frame_id=frame.frame_id, timestamp_s=frame.timestamp_s)
+def _exit_code(stop: Stop) -> int:
+    if stop.signal is None:
+        return 0
+    terminal.say(f"tinysaver-edge: stopped by {stop.signal.name}")
+    return 128 + stop.signal
+
+
+def _quieten_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to stderr what comes out as an event anyway."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def _tell(event: Event) -> None:
+    """Write what happens to a source to stderr, unless it is as expected."""
+    if not isinstance(event, Connected | Ended):
+        terminal.say(f"{event.source_id}: {event.text}")
 
 
 def _line(decision: Decision) -> str:
@@ -52,30 +131,37 @@ def _line(decision: Decision) -> str:
     return (
         f"{frame:<40} {decision.label:<30} {terminal.percent(decision.confidence):>9} "
         f"{decision.source.value:<8} {decision.timings_ms['total']:8.2f} ms"
+        f"{'  revised' if decision.revision else ''}"
         f"{'  ' + decision.degraded if decision.degraded else ''}"
     )
 
 
 class _Tally:
-    """Counts decisions while they pass."""
+    """Counts frames while their decisions pass."""
 
     def __init__(self) -> None:
         self.frames = 0
         self.escalated = 0
-        self.spent_ms = 0.0
+        self.degraded = 0
+        self.started_s = time.monotonic()
 
-    def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
-        """Pass decisions on, counted."""
+    def counting(self, decisions: Iterator[Decision], limit: int | None) -> Iterator[Decision]:
+        """Pass decisions on, until so many frames have had their first."""
         for decision in decisions:
-            self.frames += 1
-            self.escalated += decision.escalated
-            self.spent_ms += decision.timings_ms["total"]
+            if not decision.revision:
+                self.frames += 1
+                self.escalated += decision.escalated
+            self.degraded += decision.degraded is not None and not is_provisional(decision)
             yield decision
+            if limit is not None and self.frames >= limit:
+                return
 
     def show(self) -> None:
         """Write the sums to stderr."""
         if self.frames:
+            spent_s = time.monotonic() - self.started_s
             terminal.say(
                 f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"escalated, {terminal.rate(1e3 * self.frames / self.spent_ms)} deciding"
+                f"escalated, {terminal.rate(self.frames / spent_s)}"
+                f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )

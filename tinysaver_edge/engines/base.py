@@ -84,8 +84,8 @@ class ModelSignature:
 class Engine(ABC):
     """Runs one model. Subclasses fill in `_load`, `_run` and, where needed, `_release`.
 
-    One thread at a time may call `infer`; a `Cascade` sees to that. An engine is a context manager
-    and `close` may be called any number of times.
+    `concurrency` threads at a time may call `infer`; a `Stage` sees to that. An engine is a context
+    manager and `close` may be called any number of times.
 
     Args:
         model: the model's file.
@@ -112,6 +112,9 @@ class Engine(ABC):
 
     suffixes: ClassVar[frozenset[str]]
     """Endings of the model files it reads."""
+
+    concurrency: int = 1
+    """How many threads may call `infer` at once."""
 
     def __init__(
         self,

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
-from tinysaver_edge.decision import FrameId
-from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.events import Corrupt
+from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.metrics import Counter
+from tinysaver_edge.stream.opencv import opencv, read_video
+from tinysaver_edge.stream.source import Source
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceFrame:
-    """One picture and where it comes from.
+def open_file(path: Path, *, source_id: str | None = None) -> Source:
+    """Open an image, every image below a folder, or a video.
 
-    Attributes:
-        image: ``(height, width, 3)`` BGR uint8.
-        frame_id: file name and position, from 0; a gap is a picture that could not be read.
-        timestamp_s: seconds from the start of a video; 0 for images.
+    Args:
+        path: a file or folder.
+        source_id: what decisions call it. By default a video is called by its file name, and each
+            image by its path in the folder.
+
+    Raises:
+        InputError: there is nothing there, or no image in the folder.
     """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise InputError(f"source {path}: no images in this folder")
+        return ImageSource(files, root=path, source_id=source_id)
+    if not path.is_file():
+        raise InputError(f"source {path}: no such file or folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSource([path], root=path.parent, source_id=source_id)
+    return VideoSource(path, source_id=source_id)
 
-    image: Frame
-    frame_id: FrameId
-    timestamp_s: float
 
-
-def open_frames(source: Path) -> Iterator[SourceFrame]:
+def open_frames(source: Path) -> Iterator[Frame]:
     """Yield the frames of an image, of every image below a folder, or of a video.
 
     Args:
@@ -37,60 +47,82 @@ def open_frames(source: Path) -> Iterator[SourceFrame]:
     Raises:
         InputError: there is nothing there, or nothing in it can be read.
     """
-    if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise InputError(f"source {source}: no images in this folder")
-        return _images(source, files)
-    if not source.is_file():
-        raise InputError(f"source {source}: no such file or folder")
-    if source.suffix.lower() in IMAGE_SUFFIXES:
-        return _images(source.parent, [source])
-    return _video(source)
+    return open_file(source).frames()
 
 
-def _images(root: Path, files: list[Path]) -> Iterator[SourceFrame]:
-    readable = 0
-    for number, path in enumerate(files):
-        image = _read(path)
-        if image is None:
-            continue
-        readable += 1
-        yield SourceFrame(image, FrameId(path.relative_to(root).as_posix(), number), 0.0)
-    if not readable:
-        raise InputError(f"source {files[0]}: not a readable image")
+class _FileSource(Source):
+    """Tells of frames that cannot be read."""
+
+    def _skip(self, sequence: int, reason: str, source_id: str) -> None:
+        self.context.metrics.count(Counter.CORRUPT, self.source_id)
+        self.tell(Corrupt(source_id, self.context.clock(), sequence, reason))
 
 
-def _read(path: Path) -> Frame | None:
+class ImageSource(_FileSource):
+    """Images, one after the other; what cannot be read leaves a gap in the sequence.
+
+    Args:
+        files: at least one.
+        root: folder that their names are relative to.
+        source_id: what all frames are called; None calls each by its own file's name.
+    """
+
+    def __init__(self, files: Sequence[Path], *, root: Path, source_id: str | None = None) -> None:
+        alone = files[0].name if len(files) == 1 else root.name
+        super().__init__(source_id or alone or str(root))
+        self._files, self._root = files, root
+        self._name = source_id
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        readable = 0
+        for number, path in enumerate(self._files):
+            if self.closed:
+                return
+            name = self._name or path.relative_to(self._root).as_posix()
+            image = _read(path)
+            if image is None:
+                self._skip(number, f"{path.name}: not a readable image", name)
+                continue
+            readable += 1
+            yield Frame(image, 0.0, number, name)
+        if not readable:
+            raise InputError(f"source {self._files[0]}: not a readable image")
+
+
+def _read(path: Path) -> Picture | None:
     try:
         return decode_image(path.read_bytes())
     except OSError:
         return None
 
 
-def _video(source: Path) -> Iterator[SourceFrame]:
-    cv2 = _opencv()
-    capture = cv2.VideoCapture(str(source))
-    try:
-        number = 0
-        while True:
-            good, image = capture.read()
-            if not good:
-                break
-            time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame that was just read
-            yield SourceFrame(image, FrameId(source.name, number), float(time_ms) / 1e3)
-            number += 1
-    finally:
-        capture.release()
-    if not number:
-        raise InputError(f"source {source}: not a readable image or video")
+class VideoSource(_FileSource):
+    """A video file; frames that cannot be decoded leave a gap in the sequence.
 
+    Args:
+        path: the file.
+        source_id: what its frames are called; None takes the file's name.
+    """
 
-def _opencv() -> Any:  # noqa: ANN401 - a module
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python", extra="cpu", purpose="Reading video"
-        ) from error
-    return cv2
+    def __init__(self, path: Path, *, source_id: str | None = None) -> None:
+        super().__init__(source_id or path.name)
+        self._path = path
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        cv2 = opencv("Reading video")
+        capture = cv2.VideoCapture(str(self._path))
+        readable = 0
+        try:
+            for number, image in enumerate(read_video(capture, reuse=reuse)):
+                if self.closed:
+                    return
+                if image is None:
+                    self._skip(number, "the frame cannot be decoded", self.source_id)
+                    continue
+                readable += 1
+                time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame that was just read
+                yield Frame(image, float(time_ms) / 1e3, number, self.source_id)
+        finally:
+            capture.release()
+        if not readable:
+            raise InputError(f"source {self._path}: not a readable image or video")

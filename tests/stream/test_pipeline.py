@@ -1,0 +1,466 @@
+"""Streams: what comes out, in which order, in what time, whatever the large model does."""
+
+import asyncio
+import itertools
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.stream.events import Heard
+from tests.stream.slow import Answers, cascade_of
+from tinysaver_edge.decision import Source
+from tinysaver_edge.errors import EngineError, InputError, SourceError
+from tinysaver_edge.stream.live import DeviceError, LiveSource
+from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Tally
+from tinysaver_edge.stream.watch import NoWatch
+from tinysaver_edge.testing import FakeSource, numbered_frame
+
+
+def numbers(decisions):
+    return [decision.frame_id.sequence for decision in decisions]
+
+
+def without_times(decision):
+    return replace(decision, timings_ms={})
+
+
+class Paced:
+    """A live device: numbered frames at a steady rate, as a camera gives them."""
+
+    def __init__(self, frames, *, fps=100.0):
+        self._frames, self._period_s = frames, 1 / fps
+
+    def connect(self, patience, stopping):
+        self._numbers = itertools.count()
+        self._next_s = time.monotonic()
+        return self
+
+    def read(self, into):
+        number = next(self._numbers)
+        if number >= self._frames:
+            return None
+        time.sleep(max(0.0, self._next_s - time.monotonic()))
+        self._next_s += self._period_s
+        return numbered_frame(number)
+
+    def close(self):
+        pass
+
+
+def camera(frames, *, fps=100.0, source_id="camera"):
+    return LiveSource(Paced(frames, fps=fps), source_id=source_id)
+
+
+class Kept:
+    """A sink that keeps what it gets."""
+
+    def __init__(self, *, wants_frames=False, name="kept"):
+        self.name, self.wants_frames = name, wants_frames
+        self.got = []
+        self.open = None
+
+    def write(self, decision, frame):
+        assert self.open
+        self.got.append((decision, frame))
+
+    def __enter__(self):
+        self.open = True
+        return self
+
+    def __exit__(self, *exception):
+        self.open = False
+
+
+@pytest.mark.parametrize("large_size", [8, 12])
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+def test_a_file_gets_the_answers_of_decide_in_order(large_size, max_in_flight):
+    with cascade_of(Answers(large_s=0.001), large_size=large_size) as cascade:
+        alone = [
+            cascade.decide(frame.image, frame_id=frame.frame_id, timestamp_s=frame.timestamp_s)
+            for frame in FakeSource(100, lost={7})
+        ]
+        stream = cascade.stream(FakeSource(100, lost={7}), max_in_flight=max_in_flight)
+        decisions = list(stream)
+    assert [without_times(one) for one in decisions] == [without_times(one) for one in alone]
+    assert {one.source for one in decisions} == {Source.SAVER, Source.LARGE}
+    assert all(one.timings_ms["total"] > 0 for one in decisions)
+
+
+def test_a_file_waits_for_a_slow_large_model_rather_than_be_degraded():
+    answers = Answers(large_s=0.02, unsure=lambda n: True)
+    with cascade_of(answers) as cascade:
+        decisions = list(cascade.stream(FakeSource(30), max_in_flight=2))
+    assert [one.index for one in decisions] == [(n + 1) % 10 for n in range(30)]
+    assert not any(one.degraded for one in decisions)
+
+
+def test_wait_gives_one_final_decision_a_frame_in_order_within_the_deadline():
+    answers = Answers(unsure=lambda n: n % 3 == 0)
+    answers.gate.clear()
+    tally = Tally()
+    with cascade_of(answers) as cascade:
+        stream = cascade.stream(camera(60), deadline_ms=100, max_in_flight=2, metrics=tally)
+        came = [(one, time.monotonic()) for one in stream]
+        answers.gate.set()
+    decisions = [one for one, _ in came]
+    assert numbers(decisions) == sorted(set(numbers(decisions)))
+    assert len(decisions) + tally.total(Counter.DROPPED) == 60
+    assert all(one.revision == 0 for one in decisions)
+    for one, moment in came:
+        assert moment - one.timestamp_s < 0.2
+        if one.frame_id.sequence % 3:
+            assert (one.source, one.degraded) == (Source.SAVER, None)
+        else:
+            assert one.source is Source.FALLBACK
+            assert not one.certified
+    reasons = {one.degraded for one in decisions} - {None}
+    assert reasons == {
+        "large had not answered within 100 ms",
+        "2 frames wait for large already",
+    }
+    degraded = tally.total(Counter.DEGRADED)
+    assert degraded == sum(one.degraded is not None for one in decisions)
+    assert tally.total(Counter.DECISIONS) == len(decisions)
+
+
+def test_the_saver_never_waits_for_the_large_model():
+    """With the large model stuck, accepted answers go on coming at once (revise)."""
+    answers = Answers(unsure=lambda n: n % 5 < 2)
+    answers.gate.clear()
+    with cascade_of(answers) as cascade:
+        stream = cascade.stream(camera(100), escalation="revise", deadline_ms=500)
+        ages = []
+        for one in stream:
+            if one.source is Source.SAVER:
+                ages.append(time.monotonic() - one.timestamp_s)
+        answers.gate.set()
+    assert len(ages) > 40
+    assert sorted(ages)[int(0.9 * len(ages))] < 0.02
+
+
+def test_revise_gives_a_provisional_answer_at_once_and_one_revision():
+    with cascade_of(Answers(large_s=0.005)) as cascade:
+        decisions = list(cascade.stream(FakeSource(40), escalation="revise"))
+    first = [one for one in decisions if one.revision == 0]
+    revised = [one for one in decisions if one.revision == 1]
+    assert numbers(first) == list(range(40))
+    assert sorted(numbers(revised)) == list(range(1, 40, 2))
+    for one in first:
+        if one.frame_id.sequence % 2:
+            assert one.degraded == "provisional: large has been asked"
+            assert (one.source, one.certified) == (Source.FALLBACK, False)
+    for one in revised:
+        assert (one.source, one.degraded) == (Source.LARGE, None)
+        assert one.index == (one.frame_id.sequence + 1) % 10
+        place = decisions.index(one)
+        assert any(other.frame_id == one.frame_id for other in decisions[:place])
+
+
+def test_a_revision_that_does_not_come_in_time_is_said_once():
+    answers = Answers(unsure=lambda n: n == 0)
+    answers.gate.clear()
+    tally = Tally()
+    with cascade_of(answers) as cascade:
+        stream = cascade.stream(FakeSource(3), escalation="revise", deadline_ms=50, metrics=tally)
+        decisions = list(stream)
+        answers.gate.set()
+    assert [(one.frame_id.sequence, one.revision) for one in decisions] == [
+        (0, 0), (1, 0), (2, 0), (0, 1),
+    ]  # fmt: skip
+    assert decisions[-1].degraded == "large had not answered within 50 ms"
+
+
+def test_local_never_asks_the_large_model():
+    answers = Answers()
+    with cascade_of(answers) as cascade:
+        decisions = list(cascade.stream(FakeSource(20), escalation="local"))
+    assert answers.asked_large == []
+    assert [one.index for one in decisions] == [n % 10 for n in range(20)]
+    assert decisions[1].degraded == "large is not asked: the stream is local"
+    assert decisions[0].degraded is None
+
+
+@pytest.mark.parametrize("escalation", ["wait", "revise"])
+def test_a_large_model_that_fails_and_recovers(escalation):
+    answers = Answers(unsure=lambda n: True)
+    answers.broken = True
+    tally = Tally()
+
+    def frames():
+        for number in range(20):
+            answers.broken = number < 10
+            time.sleep(0.01)
+            yield numbered_frame(number)
+
+    with cascade_of(answers) as cascade:
+        decisions = list(cascade.stream(frames(), escalation=escalation, metrics=tally))
+    final = {one.frame_id.sequence: one for one in decisions}
+    assert len(final) == 20
+    assert final[5].degraded == "large failed: the large model is broken"
+    assert final[5].source is Source.FALLBACK
+    assert (final[15].degraded, final[15].source) == (None, Source.LARGE)
+    assert 8 <= tally.total(Counter.DEGRADED, detail="failed") <= 11
+
+
+def test_a_frame_that_no_model_can_answer():
+    answers = Answers()
+    answers.broken = answers.saver_broken = True
+    with cascade_of(answers) as cascade:
+        with pytest.raises(EngineError, match="frame 0 of fake: the large model is broken"):
+            list(cascade.stream(FakeSource(5)))
+        heard, tally = Heard(), Tally()
+        decisions = list(cascade.stream(camera(10), listener=heard, metrics=tally))
+    assert decisions == []
+    assert len(heard.of("undecided")) == tally.total(Counter.UNDECIDED) > 0
+    assert heard.kinds[-1] != "failed"
+
+
+def test_a_saver_that_fails_leaves_the_frame_to_the_large_model():
+    answers = Answers()
+    answers.saver_broken = True
+    with cascade_of(answers) as cascade:
+        decisions = list(cascade.stream(FakeSource(5)))
+    assert [one.index for one in decisions] == [1, 2, 3, 4, 5]
+    assert {one.degraded for one in decisions} == {"saver failed: the saver is broken"}
+
+
+def test_a_slow_loop_gets_fresh_frames():
+    with cascade_of(Answers()) as cascade:
+        ages = []
+        stream = cascade.stream(camera(200, fps=200))
+        for one in stream:
+            ages.append(time.monotonic() - one.timestamp_s)
+            time.sleep(0.05)
+    assert len(ages) < 30
+    assert max(ages) < 0.12  # a turn of the loop and a bit, however many frames have passed
+
+
+def test_sources_take_turns():
+    with cascade_of(Answers(saver_s=0.002, unsure=lambda n: False)) as cascade:
+        sources = [FakeSource(50, source_id=name) for name in "abc"]
+        names = [one.frame_id.source_id for one in cascade.stream(*sources)]
+    for window in range(10, 90, 10):
+        part = names[window : window + 30]
+        assert all(5 <= part.count(name) <= 15 for name in "abc")
+    assert len(names) == 150
+
+
+def test_equal_names_are_told_apart():
+    with cascade_of(Answers()) as cascade:
+        stream = cascade.stream([numbered_frame(0)], [numbered_frame(1)])
+        assert stream.source_ids == ("frames", "frames#2")
+        assert sorted(one.frame_id.source_id for one in stream) == ["frames", "frames#2"]
+
+
+def test_one_source_fails_and_the_others_go_on():
+    class Gone:
+        def connect(self, patience, stopping):
+            raise DeviceError("unplugged")
+
+    with cascade_of(Answers()) as cascade:
+        heard = Heard()
+        stream = cascade.stream(
+            LiveSource(Gone(), source_id="gone"), FakeSource(20), listener=heard
+        )
+        decisions = []
+        with pytest.raises(SourceError, match="source gone: unplugged"):
+            decisions.extend(stream)
+    assert numbers(decisions) == list(range(20))
+    assert {event.source_id: event.reason for event in heard.of("ended")} == {
+        "gone": "source gone: unplugged",
+        "frames": None,
+    }
+
+
+def test_sinks_get_everything_and_the_pictures_they_want():
+    plain, hungry = Kept(), Kept(wants_frames=True, name="hungry")
+    with cascade_of(Answers()) as cascade:
+        decisions = list(cascade.stream(FakeSource(30), escalation="revise", sinks=[plain, hungry]))
+        only = Kept()
+        cascade.stream(FakeSource(10), sinks=[only]).run()
+    assert [one for one, _ in hungry.got] == decisions
+    assert [one for one, _ in plain.got] == decisions
+    for one, frame in hungry.got:
+        assert frame.frame_id == one.frame_id
+        assert (frame.image == numbered_frame(frame.sequence)).all()
+    assert plain.open is hungry.open is False
+    assert numbers(one for one, _ in only.got) == list(range(10))
+
+
+def test_a_sink_that_fails_stops_nothing():
+    class Full(Kept):
+        def write(self, decision, frame):
+            raise OSError(28, "No space left on device")
+
+        def __exit__(self, *exception):
+            raise OSError(28, "No space left on device")
+
+    good, heard, tally = Kept(), Heard(), Tally()
+    with cascade_of(Answers()) as cascade:
+        sinks = [Full(name="full"), good]
+        stream = cascade.stream(FakeSource(5), sinks=sinks, listener=heard, metrics=tally)
+        assert len(list(stream)) == 5
+    assert len(good.got) == 5
+    assert tally.total(Counter.SINK_FAILED, detail="full") == 5
+    assert "No space left" in heard.of("sink_failed")[0].reason
+
+
+def test_a_sink_that_cannot_be_opened_ends_the_stream_before_it_starts():
+    class Locked(Kept):
+        def __enter__(self):
+            raise InputError("sink x: cannot be opened")
+
+    good = Kept()
+    with cascade_of(Answers()) as cascade, pytest.raises(InputError, match="cannot be opened"):
+        list(cascade.stream(FakeSource(5), sinks=[good, Locked()]))
+    assert good.open is False
+
+
+def test_leaving_the_loop_closes_everything():
+    before = set(threading.enumerate())
+    answers = Answers(unsure=lambda n: n % 2 == 1)
+    answers.gate.clear()
+    sink = Kept()
+    with cascade_of(answers) as cascade:
+        for one in cascade.stream(camera(10_000), sinks=[sink], escalation="revise"):
+            if one.frame_id.sequence >= 4:
+                break
+        answers.gate.set()
+    time.sleep(0.05)
+    assert sink.open is False
+    last = {one.frame_id.sequence: one for one, _ in sink.got}
+    assert "closed before large answered" in last[1].degraded
+    assert set(threading.enumerate()) <= before
+
+
+def test_close_from_another_thread_ends_the_loop():
+    with cascade_of(Answers()) as cascade:
+        stream = cascade.stream(camera(10_000))
+        threading.Timer(0.3, stream.close).start()
+        decisions = list(stream)
+        stream.close()
+    assert 5 < len(decisions) < 100
+    with pytest.raises(InputError, match="runs once"):
+        list(stream)
+
+
+def test_a_stream_that_was_never_started_can_be_closed():
+    with cascade_of(Answers()) as cascade, cascade.stream(camera(10)) as stream:
+        pass
+    stream.close()
+
+
+def test_an_error_in_the_iterable_comes_out():
+    def frames():
+        yield numbered_frame(0)
+        raise ZeroDivisionError("mine")
+
+    with cascade_of(Answers()) as cascade:
+        decisions = []
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            decisions.extend(cascade.stream(frames()))
+    assert numbers(decisions) == [0]
+
+
+def test_an_error_in_a_metric_ends_the_stream_and_is_not_swallowed():
+    class Broken(Tally):
+        def measure(self, measure, source_id, value_ms, *, detail):
+            if measure is Measure.SAVER_MS:
+                raise ZeroDivisionError("metrics")
+
+    with cascade_of(Answers()) as cascade, pytest.raises(ZeroDivisionError, match="metrics"):
+        list(cascade.stream(FakeSource(100), metrics=Broken()))
+
+
+def test_async_for():
+    async def collect(cascade):
+        decisions, beats = [], 0
+
+        async def beat():
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.001)
+                beats += 1
+
+        heart = asyncio.create_task(beat())
+        async for one in cascade.stream(camera(20)):
+            decisions.append(one)
+        heart.cancel()
+        return decisions, beats
+
+    with cascade_of(Answers(large_s=0.02)) as cascade:
+        decisions, beats = asyncio.run(collect(cascade))
+    assert len(decisions) > 10
+    assert beats > 20  # the event loop was never held up
+
+
+def test_audits_see_accepted_frames_and_delay_nothing():
+    class Watching(NoWatch):
+        wants_frames = True
+
+        def __init__(self):
+            self.pairs = []
+
+        def audits(self, decision):
+            return decision.frame_id.sequence % 4 == 0
+
+        def audited(self, accepted, large, frame):
+            self.pairs.append((accepted, large, frame))
+
+    watch, tally = Watching(), Tally()
+    with cascade_of(Answers(unsure=lambda n: False, large_s=0.001)) as cascade:
+        decisions = list(cascade.stream(FakeSource(40), watch=watch, metrics=tally))
+    assert {one.source for one in decisions} == {Source.SAVER}
+    assert len(watch.pairs) >= 5
+    for accepted, large, frame in watch.pairs:
+        assert accepted.frame_id == large.frame_id == frame.frame_id
+        assert large.index == (accepted.index + 1) % 10
+        assert large.source is Source.LARGE
+    assert tally.level(Gauge.IN_FLIGHT) == 0
+
+
+def test_a_watch_may_be_stricter():
+    class Strict(NoWatch):
+        def accepts(self, score, threshold):
+            return False
+
+    with cascade_of(Answers()) as cascade:
+        decisions = list(cascade.stream(FakeSource(10), watch=Strict()))
+    assert {one.source for one in decisions} == {Source.LARGE}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"escalation": "never"}, "escalation 'never': expected one of wait, revise, local"),
+        ({"deadline_ms": 0}, "deadline_ms 0"),
+        ({"max_in_flight": 0}, "max_in_flight 0"),
+    ],
+)
+def test_options_out_of_range(settings, message):
+    with cascade_of(Answers()) as cascade, pytest.raises(InputError, match=message):
+        cascade.stream(FakeSource(1), **settings)
+
+
+def test_a_stream_needs_a_source():
+    with cascade_of(Answers()) as cascade, pytest.raises(InputError, match="at least one source"):
+        cascade.stream()
+
+
+def test_decide_and_two_streams_share_the_engines():
+    with cascade_of(Answers()) as cascade:
+        results = {}
+
+        def run(name):
+            results[name] = [one.index for one in cascade.stream(FakeSource(200))]
+
+        threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        direct = [cascade.decide(numbered_frame(n)).index for n in range(200)]
+        for thread in threads:
+            thread.join()
+    expected = [(n + n % 2) % 10 for n in range(200)]
+    assert direct == results["a"] == results["b"] == expected

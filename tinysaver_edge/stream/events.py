@@ -1,0 +1,251 @@
+"""What happens to a stream besides frames: values, and who listens to them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a source or to the stream around it.
+
+    No text of an event holds credentials.
+
+    Attributes:
+        source_id: which source; empty where it concerns them all.
+        time_s: when, on the stream's clock, in seconds.
+    """
+
+    kind: ClassVar[str] = "event"
+    """The event's name in logs and metrics."""
+
+    source_id: str
+    time_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain values for JSON, its kind among them."""
+        return {"event": self.kind, **asdict(self)}
+
+    @property
+    def text(self) -> str:
+        """The event in a few words, for people; without the source's name."""
+        return self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """A source is open and has given its first frame."""
+
+    kind: ClassVar[str] = "connected"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Event):
+    """A live source gives no more frames; it is being opened again.
+
+    Attributes:
+        reason: what went wrong, in a few words.
+    """
+
+    kind: ClassVar[str] = "lost"
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"lost: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """A live source could not be opened; the next attempt follows after a pause.
+
+    Attributes:
+        attempt: how many have failed in a row, from 1.
+        wait_s: seconds until the next.
+        reason: why the last one failed.
+    """
+
+    kind: ClassVar[str] = "retrying"
+
+    attempt: int
+    wait_s: float
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"attempt {self.attempt} failed, the next in {self.wait_s:.1f} s: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected(Event):
+    """A lost source gives frames again.
+
+    Attributes:
+        down_s: seconds since it was lost.
+        attempts: how often it was tried, the attempt that succeeded included.
+    """
+
+    kind: ClassVar[str] = "reconnected"
+
+    down_s: float
+    attempts: int
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"back after {self.down_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """Frames were left out because newer ones came before anyone asked for them.
+
+    Attributes:
+        frames: how many since the last event of this kind.
+    """
+
+    kind: ClassVar[str] = "dropped"
+
+    frames: int
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"{self.frames} frames dropped: newer ones had come"
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupt(Event):
+    """A frame of a file could not be decoded; the stream goes on with the next.
+
+    Attributes:
+        sequence: which frame; the decisions have a gap there.
+        reason: what is wrong with it.
+    """
+
+    kind: ClassVar[str] = "corrupt"
+
+    sequence: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frame {self.sequence} left out: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided(Event):
+    """No model could answer a frame of a live source; the stream goes on with the next.
+
+    Attributes:
+        sequence: which frame; the decisions have a gap there.
+        reason: what went wrong.
+    """
+
+    kind: ClassVar[str] = "undecided"
+
+    sequence: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frame {self.sequence} has no answer: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """A source has no more frames, or has failed for good.
+
+    Attributes:
+        frames: how many it gave.
+        reason: why it failed; None where it ran to its end or was closed.
+    """
+
+    kind: ClassVar[str] = "ended"
+
+    frames: int
+    reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"ended after {self.frames} frames" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Drift(Event):
+    """Audited frames disagree more often than the calibration promised.
+
+    Attributes:
+        audited: frames that were audited so far.
+        disagreed: how many of them the large model answered otherwise.
+        evidence: value of the e-process; the alarm is at 1 / level.
+        level: bound on the probability of a false alarm.
+        action: what the stream does about it, in a few words.
+    """
+
+    kind: ClassVar[str] = "drift"
+
+    audited: int
+    disagreed: int
+    evidence: float
+    level: float
+    action: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"drift: {self.disagreed} of {self.audited} audited frames disagree; {self.action}"
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFailed(Event):
+    """A sink could not take a decision; the stream goes on without it.
+
+    Attributes:
+        sink: the sink's name.
+        reason: what went wrong.
+    """
+
+    kind: ClassVar[str] = "sink_failed"
+
+    sink: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"sink {self.sink} failed: {self.reason}"
+
+
+class Listener(Protocol):
+    """Hears of events. Called from the stream's threads, one call at a time a source.
+
+    It must return at once: what takes long belongs into a queue of the listener's own. What it
+    raises is not caught where it would hide a mistake: it ends the stream.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Something happened."""
+
+
+def ignore(event: Event, /) -> None:
+    """Listen to nothing."""
+
+
+class Listeners:
+    """Passes every event on to several listeners, in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def __call__(self, event: Event, /) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,157 @@
+"""What a stream counts and measures, without knowing who publishes it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter as Multiset
+from enum import Enum
+from typing import Protocol
+
+
+class Counter(str, Enum):
+    """What is counted, by source; every counter only grows.
+
+    Attributes:
+        FRAMES: frames that a source gave to the stream.
+        DROPPED: frames left out because newer ones came before anyone asked.
+        CORRUPT: frames that could not be decoded.
+        DECISIONS: final answers; the detail is `Decision.source`.
+        PROVISIONAL: answers that a revision follows.
+        ESCALATED: frames that the large model was asked about.
+        DEGRADED: final answers that are not what the policy asks for; the detail is a `Reason`.
+        UNDECIDED: frames that no model could answer.
+        LOST: connections lost.
+        RECONNECTED: connections made anew.
+        LATE: answers of the large model that came after their deadline and were thrown away.
+        SINK_DROPPED: decisions a sink had no room for; the detail is the sink's name.
+        SINK_FAILED: decisions a sink could not write; the detail is the sink's name.
+    """
+
+    FRAMES = "frames"
+    DROPPED = "dropped"
+    CORRUPT = "corrupt"
+    DECISIONS = "decisions"
+    PROVISIONAL = "provisional"
+    ESCALATED = "escalated"
+    DEGRADED = "degraded"
+    UNDECIDED = "undecided"
+    LOST = "lost"
+    RECONNECTED = "reconnected"
+    LATE = "late"
+    SINK_DROPPED = "sink_dropped"
+    SINK_FAILED = "sink_failed"
+
+
+class Reason(str, Enum):
+    """Why an answer is degraded.
+
+    Attributes:
+        DEADLINE: the large model had not answered in time.
+        IN_FLIGHT: as many frames as allowed were waiting for the large model.
+        FAILED: a model failed.
+        LOCAL: the stream never escalates.
+        STOPPED: the stream was closed before the large model answered.
+        FALLBACK_DEVICE: a model runs on another device than asked for.
+    """
+
+    DEADLINE = "deadline"
+    IN_FLIGHT = "in_flight"
+    FAILED = "failed"
+    LOCAL = "local"
+    STOPPED = "stopped"
+    FALLBACK_DEVICE = "fallback_device"
+
+
+class Measure(str, Enum):
+    """What is measured of single frames, in milliseconds.
+
+    Attributes:
+        AGE_MS: from the taking of a frame (from its reading, for files) to its answer.
+        SAVER_MS: the first model's inference.
+        ESCALATION_MS: from the saver's answer to the large model's, waiting included.
+    """
+
+    AGE_MS = "age_ms"
+    SAVER_MS = "saver_ms"
+    ESCALATION_MS = "escalation_ms"
+
+
+class Gauge(str, Enum):
+    """What goes up and down.
+
+    Attributes:
+        IN_FLIGHT: frames that wait for the large model, of all sources.
+        CONNECTED: 1 while a source gives frames, else 0.
+    """
+
+    IN_FLIGHT = "in_flight"
+    CONNECTED = "connected"
+
+
+class Metrics(Protocol):
+    """Takes a stream's figures. Called from several threads at once; every call returns at once."""
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Something happened that many times more."""
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """One frame took that long; the detail is `Decision.source` of its answer."""
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """A level is now this; the source's name is empty where it concerns them all."""
+
+
+class NoMetrics:
+    """Publishes nothing."""
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Ignore it."""
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Ignore it."""
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Ignore it."""
+
+
+NO_METRICS = NoMetrics()
+
+
+class Tally:
+    """Metrics kept in memory: counters and gauges; measures are only counted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Multiset[tuple[Counter, str, str]] = Multiset()
+        self._gauges: dict[tuple[Gauge, str], float] = {}
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counts[counter, source_id, detail] += amount
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Ignore it."""
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Keep the level."""
+        with self._lock:
+            self._gauges[gauge, source_id] = value
+
+    def total(
+        self, counter: Counter, *, source_id: str | None = None, detail: str | None = None
+    ) -> int:
+        """Return a counter's sum, over all sources and details unless one is named."""
+        with self._lock:
+            return sum(
+                amount
+                for (which, source, why), amount in self._counts.items()
+                if which is counter
+                and (source_id is None or source == source_id)
+                and (detail is None or why == detail)
+            )
+
+    def level(self, gauge: Gauge, source_id: str = "") -> float:
+        """Return a gauge's last level; 0 where it has had none."""
+        with self._lock:
+            return self._gauges.get((gauge, source_id), 0.0)

@@ -1,0 +1,86 @@
+"""How a stream escalates, and how much it may hold at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import InputError
+
+LIVE_DEADLINE_MS = 1000.0
+"""Deadline of live sources where none is given: what comes later is of no use, or never comes."""
+
+
+class Escalation(str, Enum):
+    """What happens to a frame that the saver is unsure about.
+
+    Attributes:
+        WAIT: one final decision a frame, in order; frames behind it wait for it.
+        REVISE: the saver's answer at once, and a second decision on the same frame, with
+            ``revision`` 1, when the large model has answered or will not.
+        LOCAL: the saver's answer; the large model is never asked.
+    """
+
+    WAIT = "wait"
+    REVISE = "revise"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a stream escalates, and how much it may hold at once.
+
+    Attributes:
+        escalation: wait, revise or local.
+        deadline_ms: how long after a frame was taken its final decision may come; then the saver's
+            answer goes out, degraded. None gives live sources `LIVE_DEADLINE_MS`, and files and
+            iterables all the time they take: they then run at the large model's pace, and no
+            frame is degraded for want of time or room.
+        max_in_flight: frames that wait for the large model at once, of all sources. Beyond it, the
+            saver's answer goes out, degraded; files without a deadline wait instead.
+        window: frames of one source that are read but not given out.
+
+    Raises:
+        InputError: a figure is out of range.
+    """
+
+    escalation: Escalation = Escalation.WAIT
+    deadline_ms: float | None = None
+    max_in_flight: int = 4
+    window: int = 64
+
+    def __post_init__(self) -> None:
+        if self.deadline_ms is not None and not self.deadline_ms > 0:
+            raise InputError(f"deadline_ms {self.deadline_ms}: must be above 0")
+        if self.max_in_flight < 1:
+            raise InputError(f"max_in_flight {self.max_in_flight}: must be at least 1")
+        if self.window < 1:
+            raise InputError(f"window {self.window}: must be at least 1")
+
+    def deadline_s(self, *, live: bool) -> float | None:
+        """Return the deadline of a source, in seconds after a frame was taken; None for none."""
+        milliseconds = LIVE_DEADLINE_MS if self.deadline_ms is None and live else self.deadline_ms
+        return None if milliseconds is None else milliseconds / 1e3
+
+
+PROVISIONAL = "provisional: "
+"""How `Decision.degraded` begins where a revision follows."""
+
+
+def is_provisional(decision: Decision) -> bool:
+    """Whether a revision of this decision follows."""
+    return decision.degraded is not None and decision.degraded.startswith(PROVISIONAL)
+
+
+def escalation_from(value: Escalation | str) -> Escalation:
+    """Return an escalation by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        return Escalation(value)
+    except ValueError as error:
+        names = ", ".join(one.value for one in Escalation)
+        raise InputError(f"escalation {value!r}: expected one of {names}") from error

@@ -1,0 +1,296 @@
+"""A stream: sources in, decisions out, everything between bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import EngineError, InputError, TinySaverError
+from tinysaver_edge.stream.dispatcher import Dispatcher
+from tinysaver_edge.stream.events import Listener, SinkFailed, ignore
+from tinysaver_edge.stream.feeder import Feeder
+from tinysaver_edge.stream.item import Item
+from tinysaver_edge.stream.lane import LaneRules
+from tinysaver_edge.stream.metrics import NO_METRICS, Counter, Metrics
+from tinysaver_edge.stream.opening import AnySource, open_source
+from tinysaver_edge.stream.options import Escalation, StreamOptions
+from tinysaver_edge.stream.outbox import Outbox
+from tinysaver_edge.stream.sink import Sink
+from tinysaver_edge.stream.source import Clock, Context, Source
+from tinysaver_edge.stream.watch import NO_WATCH, Watch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tinysaver_edge.cascade import Cascade
+
+CLOSE_S = 2.0
+"""How long `Stream.close` waits for sources; one that is stuck in OpenCV ends by itself."""
+
+
+class Stream:
+    """Decides the frames of some sources, once.
+
+    Iterate over it, or ``async for``, or call `run` where only the sinks matter. Frames of one
+    source come in order; those of several take turns, and share the models. A live source's frames
+    are taken as the loop asks for decisions: a slow loop misses frames, but gets none that is old.
+
+        with cascade.stream("rtsp://camera/1", "rtsp://camera/2") as stream:
+            for decision in stream:
+                ...
+
+    A context manager. Leaving the loop, or `close` from any thread, ends it: frames that wait for
+    the large model get the saver's answer, sinks write out what they have, sources are closed.
+
+    Args:
+        cascade: decides. It must stay open for as long.
+        sources: anything that `open_source` takes, at least one.
+        options: escalation and bounds.
+        sinks: take every decision, besides whoever iterates.
+        listener: hears of events.
+        metrics: takes the figures.
+        watch: audits accepted frames.
+        clock: seconds; live frames are stamped with it.
+
+    Raises:
+        InputError: there is no source, or one cannot be understood.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        sources: Sequence[AnySource],
+        *,
+        options: StreamOptions | None = None,
+        sinks: Sequence[Sink] = (),
+        listener: Listener = ignore,
+        metrics: Metrics = NO_METRICS,
+        watch: Watch = NO_WATCH,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        if not sources:
+            raise InputError("a stream needs at least one source")
+        self._cascade = cascade
+        self._options = options or StreamOptions()
+        self._context = Context(listener, metrics, clock)
+        self._watch = watch
+        self._sinks = tuple(sinks)
+        self._open_sinks: list[Sink] = []
+        self._outbox = Outbox()
+        self._state = threading.Lock()
+        self._started = self._closed = False
+        self._iterated = True
+        self._running = 0
+        self._failure: BaseException | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._feeders: list[Feeder] = []
+        self._sources = _opened(sources)
+        for source in self._sources:
+            source.attach(self._context)
+
+    @property
+    def source_ids(self) -> tuple[str, ...]:
+        """The sources' names in events and metrics, in the order in which they were given."""
+        return tuple(source.source_id for source in self._sources)
+
+    # Taking decisions
+
+    def __iter__(self) -> Iterator[Decision]:
+        """Yield every decision.
+
+        Raises:
+            TinySaverError: a source has failed for good, or a model on a file's frame; after the
+                decisions of the others.
+        """
+        self._start(iterated=True)
+        try:
+            while (decision := self._outbox.get()) is not None:
+                yield decision
+        finally:
+            self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Decision]:
+        """Yield every decision, without holding up the event loop."""
+        self._start(iterated=True)
+        try:
+            while (decision := await self._outbox.get_async()) is not None:
+                yield decision
+        finally:
+            self.close()
+
+    def run(self) -> None:
+        """Decide all frames for the sinks, until the sources end or the stream is closed.
+
+        Raises:
+            TinySaverError: as for iterating.
+        """
+        self._start(iterated=False)
+        try:
+            self._outbox.get()
+        finally:
+            self.close()
+
+    # Starting and stopping
+
+    def _start(self, *, iterated: bool) -> None:
+        with self._state:
+            if self._started or self._closed:
+                raise InputError("a stream runs once: make another")
+            self._started = True
+            self._iterated = iterated
+        try:
+            for sink in self._sinks:
+                sink.__enter__()
+                self._open_sinks.append(sink)
+            self._dispatcher = Dispatcher(
+                self._cascade,
+                max_in_flight=self._options.max_in_flight,
+                context=self._context,
+                watch=self._watch,
+                failed=self._fail,
+            )
+            self._running = len(self._sources)
+            self._feeders = [self._feeder(source, self._dispatcher) for source in self._sources]
+        except BaseException:
+            self.close()
+            raise
+        for feeder in self._feeders:
+            feeder.start()
+
+    def _feeder(self, source: Source, dispatcher: Dispatcher) -> Feeder:
+        options = self._options
+        deadline_s = options.deadline_s(live=source.live)
+        rules = LaneRules(
+            source.source_id,
+            options.escalation,
+            window=options.window,
+            patient=deadline_s is None and options.escalation is not Escalation.LOCAL,
+            fresh=source.live,
+        )
+        taker = _Taker(self, live=source.live)
+        lane = dispatcher.add_lane(rules, taker)
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None:
+                self._note(error)
+            if dispatcher.end(lane):
+                taker.drained()
+
+        return Feeder(
+            source,
+            lane,
+            dispatcher,
+            self._cascade,
+            deadline_s=deadline_s,
+            shows=self._shows,
+            ended=ended,
+        )
+
+    def _shows(self) -> bool:
+        return self._watch.wants_frames or any(sink.wants_frames for sink in self._sinks)
+
+    def _note(self, error: BaseException) -> None:
+        """Keep what went wrong first, to raise it when the other sources have ended."""
+        with self._state:
+            if self._failure is None and not self._closed:
+                self._failure = error
+
+    def _fail(self, error: BaseException) -> None:
+        """End the stream for something that must not be passed over."""
+        self._note(error)
+        self._outbox.close(self._failure)
+
+    def _lane_drained(self) -> None:
+        with self._state:
+            self._running -= 1
+            if self._running:
+                return
+        self._outbox.close(self._failure)
+
+    def _give(self, item: Item, decision: Decision) -> None:
+        for sink in self._sinks:
+            try:
+                sink.write(decision, item.picture)
+            except Exception as error:
+                source_id = item.lane.rules.source_id
+                self._context.metrics.count(Counter.SINK_FAILED, source_id, detail=sink.name)
+                self._tell_sink_failed(source_id, sink, error)
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        if self._iterated:
+            self._outbox.put(decision, lambda: dispatcher.taken(item.lane))
+        else:
+            dispatcher.taken(item.lane)
+
+    def _tell_sink_failed(self, source_id: str, sink: Sink, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        self._context.listener(SinkFailed(source_id, self._context.clock(), sink.name, reason))
+
+    def close(self) -> None:
+        """Stop, give out what is decided, let the sinks write it out and let go of the sources.
+
+        Legal in every state, from any thread, any number of times. It takes a few seconds at most.
+        """
+        with self._state:
+            if self._closed:
+                return
+            self._closed = True
+        for source in self._sources:
+            source.close()
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+        deadline_s = time.monotonic() + CLOSE_S
+        for feeder in self._feeders:
+            feeder.join(deadline_s - time.monotonic())
+        for sink in reversed(self._open_sinks):
+            try:
+                sink.__exit__(None, None, None)
+            except Exception as error:
+                self._tell_sink_failed("", sink, error)
+        self._outbox.close(self._failure)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Taker:
+    """Takes one lane's decisions to the stream."""
+
+    def __init__(self, stream: Stream, *, live: bool) -> None:
+        self._stream = stream
+        self._live = live
+
+    def deliver(self, item: Item, decision: Decision) -> None:
+        self._stream._give(item, decision)
+
+    def give_up(self, item: Item, error: EngineError) -> None:
+        if not self._live:  # every frame of a file must have its answer
+            frame_id = item.case.frame_id
+            where = f"frame {frame_id.sequence} of {frame_id.source_id}"
+            self._stream._fail(type(error)(f"{where}: {error}"))
+
+    def drained(self) -> None:
+        self._stream._lane_drained()
+
+
+def _opened(sources: Sequence[AnySource]) -> tuple[Source, ...]:
+    """Open sources, and number those that would have the same name."""
+    opened: list[Source] = []
+    try:
+        opened.extend(open_source(source) for source in sources)
+    except TinySaverError:
+        for source in opened:
+            source.close()
+        raise
+    seen: dict[str, int] = {}
+    for source in opened:
+        seen[source.source_id] = count = seen.get(source.source_id, 0) + 1
+        if count > 1:
+            source.source_id = f"{source.source_id}#{count}"
+    return tuple(opened)

@@ -1,0 +1,134 @@
+"""One grammar for all sources.
+
+    [NAME=]SOURCE
+
+    0, 1, …                          a camera by its number
+    /dev/video0                      a camera by its device file
+    camera:0?width=1280&height=720&fps=30
+    rtsp://, rtsps://                a network camera
+    http://, https://                an MJPEG stream
+    gst:PIPELINE                     a GStreamer pipeline that ends in appsink
+    demo://?fps=30&seed=1&frames=300 the simulated camera
+    photo.jpg, folder/, *.png        an image, every image below a folder, or those that match
+    video.mp4, file:///path          a video file
+
+NAME is what decisions, events and metrics call the source. Without one it is the address without
+user, password and query: none of them ever gets into a message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from tinysaver_edge.errors import InputError
+
+PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+"""Network schemes, and where they listen unless told otherwise."""
+
+_NAME = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+-]+):(?!\\)")
+_SECRET = re.compile(r"(?i)((?:pass\w*|pwd|token|secret|key|auth\w*|user\w*)=)[^/&;]*")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUri:
+    """A source's address, taken apart.
+
+    Attributes:
+        scheme: ``camera``, ``file``, ``gst``, a network scheme, or another that is registered.
+        target: what comes after the scheme, for network sources the whole address; credentials
+            and all.
+        source_id: the name given, or the address without credentials.
+        named: whether a name was given.
+        options: for sources of this machine, the options behind ``?``.
+    """
+
+    scheme: str
+    target: str = field(repr=False)
+    source_id: str
+    named: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_uri(text: str) -> SourceUri:
+    """Take a source's address apart.
+
+    Raises:
+        InputError: it is empty, or a part of it is malformed; the message names no credentials.
+    """
+    named = _NAME.fullmatch(text)
+    if named is not None:
+        name, rest = named.groups()
+        found = _parse(rest)
+        return SourceUri(found.scheme, found.target, name, named=True, options=found.options)
+    return _parse(text)
+
+
+def _parse(text: str) -> SourceUri:
+    if not text.strip():
+        raise InputError("source: is empty; expected a camera, an address or a file")
+    if text.isascii() and text.isdigit():
+        return SourceUri("camera", str(int(text)), f"camera{int(text)}")
+    if text.startswith("/dev/"):
+        return SourceUri("camera", text, text.removeprefix("/dev/"))
+    match = _SCHEME.match(text)
+    if match is None:
+        return SourceUri("file", text, text)
+    scheme = match[1].lower()
+    if scheme in PORTS:
+        return SourceUri(scheme, text, redacted(text))
+    if scheme in ("gst", "gstreamer"):
+        return _gstreamer(text[match.end() :])
+    if scheme == "file":
+        path = unquote(urlsplit(text).path) or text[match.end() :]
+        return SourceUri("file", path, path)
+    return _with_options(scheme, text[match.end() :])
+
+
+def _gstreamer(pipeline: str) -> SourceUri:
+    if not pipeline.strip():
+        raise InputError("source gst: the pipeline is empty; expected gst:ELEMENT ! … ! appsink")
+    return SourceUri("gst", pipeline, "gst")
+
+
+def _with_options(scheme: str, rest: str) -> SourceUri:
+    target, _, query = rest.removeprefix("//").partition("?")
+    try:
+        pairs = parse_qsl(query, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise InputError(f"source {scheme}: options look like ?name=value&name=value") from error
+    name = f"{scheme}{target}" if scheme == "camera" else target or scheme
+    return SourceUri(scheme, target, name.removeprefix("camera/dev/"), options=dict(pairs))
+
+
+def redacted(url: str) -> str:
+    """Return a network address without user, password and query, fit for a log.
+
+    What looks like a password in the path, as some cameras want it, is taken out too.
+    """
+    parts = split_url(url)
+    host = parts.hostname or ""
+    place = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, PORTS.get(parts.scheme)) else f":{parts.port}"
+    path = _SECRET.sub(r"\1***", parts.path)
+    return f"{parts.scheme}://{place}{port}{path}"
+
+
+def split_url(url: str) -> SplitResult:
+    """Take a network address apart.
+
+    Raises:
+        InputError: it is malformed, or has no host; the message does not repeat it.
+    """
+    scheme = url.partition(":")[0]
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"source {scheme}: the address is malformed (host or port)") from error
+    if not parts.hostname:
+        raise InputError(f"source {scheme}: the address names no host; expected {scheme}://HOST/…")
+    return parts

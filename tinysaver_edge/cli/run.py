@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.events import Connected, Ended, Event
@@ -64,6 +66,7 @@ from tinysaver_edge.stream.patience import Patience
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
+@large_options
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
@@ -78,6 +81,7 @@ def run(
     threads: int | None,
     limit: int | None,
     as_json: bool,
+    **large_settings: Any,  # noqa: ANN401 - what `large_options` adds
 ) -> int:
     """Decide images, videos and cameras with a bundle.
 
@@ -85,13 +89,19 @@ def run(
         tinysaver-edge run bundle/ --source photo.jpg
         tinysaver-edge run bundle/ --source video.mp4 --json > decisions.jsonl
         tinysaver-edge run bundle/ --source door=rtsp://user:password@10.0.0.7/1 --source yard=0
+        tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
     """
-    _quieten_opencv()
+    _quieten_libraries()
     patience = Patience(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
+    large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
+    if large is not None:
+        terminal.warn(large.warnings)
     tally = _Tally()
-    with Cascade.load(bundle, threads=threads) as cascade:
+    with Cascade.load(bundle, threads=threads, large=large) as cascade:
+        if cascade.doubt is not None:
+            terminal.warn([f"decisions are not certified: {cascade.doubt}"])
         stream = cascade.stream(
             *(open_source(source, patience=patience) for source in sources),
             escalation=escalation,
@@ -102,6 +112,7 @@ def run(
         with stream, stopping_on_signals(stream.close) as stop:
             for decision in tally.counting(iter(stream), limit):
                 click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        _show_traffic(cascade)
     tally.show()
     return _exit_code(stop)
 
@@ -113,10 +124,26 @@ def _exit_code(stop: Stop) -> int:
     return 128 + stop.signal
 
 
-def _quieten_opencv() -> None:
-    """Keep OpenCV and FFmpeg from writing to stderr what comes out as an event anyway."""
+def _quieten_libraries() -> None:
+    """Keep OpenCV, FFmpeg and gRPC from writing to stderr what comes out as an event anyway."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def _show_traffic(cascade: Cascade) -> None:
+    """Write what went to the hosts of the large model to stderr, where there are any."""
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
+
+    engine = cascade.stages[-1].engine
+    if isinstance(engine, RemoteEngine):
+        traffic = engine.traffic
+        failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
+        terminal.say(
+            f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
+            f"{traffic.requests} requests answered, {traffic.retries} retries, "
+            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f'; failed: {failures}' if failures else ''}"
+        )
 
 
 def _tell(event: Event) -> None:

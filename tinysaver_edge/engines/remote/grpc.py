@@ -149,14 +149,21 @@ class GrpcTransport:
             message = " ".join(str(error.message() or code).split())[:300]
             if code == "CANCELLED" and self._closed:
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None
-            kind = _KINDS.get(code, Kind.REJECTED)
-            if kind is Kind.UNREACHABLE and "queue" in message:  # Triton's, when it is full
-                kind = Kind.BUSY
-            raise RequestError(kind, f"{code}: {message}") from None
+            raise RequestError(_kind(code, message), f"{code}: {message}") from None
         except ValueError as error:
             if self._closed:  # "Cannot invoke RPC on closed channel!"
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None
             raise RequestError(Kind.REJECTED, str(error)) from None
+
+
+def _kind(code: str, message: str) -> Kind:
+    """Return what a status means. Triton says UNAVAILABLE when it is full or denies as well."""
+    kind = _KINDS.get(code, Kind.REJECTED)
+    if kind is Kind.UNREACHABLE and "maximum queue size" in message:
+        return Kind.BUSY
+    if kind is Kind.UNREACHABLE and "protocol is restricted" in message:
+        return Kind.DENIED
+    return kind
 
 
 def _import() -> Any:  # noqa: ANN401 - a module

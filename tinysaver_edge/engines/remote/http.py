@@ -74,6 +74,7 @@ class HttpTransport:
         if not ask("is_server_live", headers=model["headers"]):
             raise RequestError(Kind.UNREACHABLE, "says that it is not live")
         if not ask("is_model_ready", **model):
+            ask("get_model_metadata", **model)  # says why, where a token is not accepted
             raise RequestError(Kind.DRAINING, f"has no model {self._address.model!r} ready")
         metadata = ask("get_model_metadata", **model)
         most, sha256 = _configuration(lambda: ask("get_model_config", **model))

@@ -19,6 +19,11 @@ _BACKENDS = MappingProxyType({".onnx": "onnxruntime", ".xml": "openvino"})
 _TYPES = MappingProxyType({"BYTES": "TYPE_STRING"})
 
 
+def uses_python_backend(served: Served, asked: bool) -> bool:
+    """Whether Triton's Python backend runs a model: when asked to, and where JPEG is decoded."""
+    return asked or served.jpeg
+
+
 def write_triton(served: Served, out: Path, *, python_backend: bool = False) -> None:
     """Write ``model_repository/`` for Triton.
 
@@ -31,11 +36,11 @@ def write_triton(served: Served, out: Path, *, python_backend: bool = False) -> 
     Raises:
         InputError: Triton has no backend for such a model.
     """
-    python_backend = python_backend or served.jpeg
+    python_backend = uses_python_backend(served, python_backend)
     suffix = served.file.suffix
     if suffix not in _BACKENDS or (python_backend and suffix != ".onnx"):
-        what = "its Python backend with" if python_backend else ""
-        raise InputError(f"{served.file.name}: Triton runs {what} .onnx or .xml, not {suffix}")
+        readable = ".onnx in its Python backend" if python_backend else ".onnx and .xml"
+        raise InputError(f"{served.file.name}: Triton runs {readable}, not {suffix}")
     folder = out / "model_repository" / served.name
     version = folder / "1"
     version.mkdir(parents=True, exist_ok=True)

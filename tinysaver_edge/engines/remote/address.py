@@ -12,6 +12,7 @@ from tinysaver_edge.errors import InputError
 
 _FORM = "grpc://host:port/model[/version], grpcs://…, http://… or https://…"
 _PART = re.compile(r"[A-Za-z0-9._:@+~-]+")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 class Scheme(str, Enum):
@@ -66,10 +67,11 @@ class Address:
             raise InputError(f"remote model {_shown(url)!r}: expected {_FORM}") from None
         _refuse_secrets(parts, url)
         path = parts.path.strip("/").split("/")
-        if not host or not port:
+        if not port or not _is_host(host):
             raise InputError(f"remote model {_shown(url)!r}: no host or port; expected {_FORM}")
         if len(path) > 2 or not all(_PART.fullmatch(part) for part in path):
             raise InputError(f"remote model {_shown(url)!r}: no model's name; expected {_FORM}")
+        assert host is not None
         return cls(scheme, host, port, path[0], path[1] if len(path) == 2 else "")
 
     @property
@@ -90,6 +92,15 @@ class Address:
     def __str__(self) -> str:
         version = f"/{self.version}" if self.version else ""
         return f"{self.scheme.value}://{self.authority}/{self.model}{version}"
+
+
+def _is_host(host: str | None) -> bool:
+    if host is None or _NAME.fullmatch(host):
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _refuse_secrets(parts: SplitResult, url: str) -> None:

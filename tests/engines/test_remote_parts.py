@@ -44,8 +44,8 @@ def test_urls_are_read(url: str, address: Address) -> None:
     "url",
     ["", "host:8001/large", "ftp://h:1/m", "grpc://h/m", "grpc://h:0/m", "grpc://h:99999/m",
      "grpc://h:x/m", "grpc://h:1", "grpc://h:1/", "grpc://h:1/m/1/2", "grpc://:1/m",
-     "grpc://h:1/m n", "grpc://a b:1/m", "grpc://[1.2.3]:1/m", "grpc://-h:1/m", "grpc://h:1/m?token=geheim", "grpc://u:geheim@h:1/m",
-     "ftp://u:geheim@h:1/m", "grpc://h:1/m#geheim"],
+     "grpc://h:1/m n", "grpc://a b:1/m", "grpc://[1.2.3]:1/m", "grpc://-h:1/m",
+     "grpc://h:1/m?token=geheim", "grpc://u:geheim@h:1/m", "ftp://u:geheim@h:1/m", "grpc://h:1/m#geheim"],
 )  # fmt: skip
 def test_what_is_no_url_is_refused_without_repeating_secrets(url: str) -> None:
     with pytest.raises(InputError) as caught:

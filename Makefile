@@ -16,7 +16,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export clean
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
+	@echo "make test-servers      run the tests that need a real Triton and a real KServe (1 GB to fetch)"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
@@ -51,7 +52,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(BIN)/pip
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote,dev]'
 	@touch $@ $(VENV)/.runtime
 
 # One environment a version, made by this same file; what is missing is said at the end.
@@ -92,6 +93,23 @@ $(VENV)/.export: pyproject.toml | $(BIN)/pip
 	$(if $(TORCH_INDEX),$(BIN)/python $(PIP_INSTALL) torch torchvision --index-url $(TORCH_INDEX))
 	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,timm,quantize]' pytest hypothesis
 	@touch $@
+
+# Real servers for the tests, each in an environment of its own: their needs exclude each other's.
+# Triton's Python backend answers nonsense beside numpy 2.
+servers: .venv-triton/.installed .venv-kserve/.installed
+
+.venv-triton/.installed:
+	$(PYTHON) -m venv --clear .venv-triton
+	.venv-triton/bin/python $(PIP_INSTALL) 'numpy<2' 'nvidia-pytriton==0.7.0' onnxruntime opencv-python-headless
+	@touch $@
+
+.venv-kserve/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-kserve
+	.venv-kserve/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,serve]'
+	@touch $@
+
+test-servers: $(VENV)/.development servers
+	$(BIN)/python -m pytest tests/remote tests/host $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records demo-bundle.report.html

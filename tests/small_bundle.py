@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,17 @@ def small_bundle(
     golden: bool = True,
     engine: str = "onnxruntime",
     precision: Precision = Precision.FLOAT32,
+    shipped: Callable[[Artefact], Artefact] = lambda made: made,
 ) -> Path:
-    """Write a bundle with a stage a name, which is one of `KINDS`."""
+    """Write a bundle with a stage a name, which is one of `KINDS`.
+
+    ``shipped`` may change what becomes of each model before it is used.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        artefacts = [artefact(folder, name, engine=engine, precision=precision) for name in names]
+        artefacts = [
+            shipped(artefact(folder, name, engine=engine, precision=precision)) for name in names
+        ]
         stages = [
             StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
             for one in artefacts[:-1]

@@ -126,6 +126,10 @@ class Settings:
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
+        if flags.get("no_max_drop"):
+            if "max_drop" in given:
+                raise InputError("--max-drop and --no-max-drop exclude each other")
+            given["max_drop"] = None
         if "data" in given and "records" in given:
             raise InputError("--data and --records exclude each other: name one of them")
         if "data" in given:
@@ -285,7 +289,9 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"recipe {path}: {place}: {first['msg']}") from error
+        unknown = first["type"] == "extra_forbidden"
+        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
+        raise RecipeError(f"recipe {path}: {place}: {says}") from error
     base = path.parent if root is None else root
     if not base.is_dir():
         raise RecipeError(f"--root {base}: no such folder")

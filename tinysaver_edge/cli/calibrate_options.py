@@ -72,6 +72,12 @@ _OPTIONS = (
         help="Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
     ),
     click.option(
+        "--no-max-drop",
+        is_flag=True,
+        help="Take a recipe's --max-drop away: budgets alone decide, and the certificate states what "
+        "can be signed there.",
+    ),
+    click.option(
         "--confidence", type=float, help="How surely the drop keeps its bound; 0.9 by default."
     ),
     click.option(

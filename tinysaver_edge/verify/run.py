@@ -55,7 +55,8 @@ def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
 def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
     manifest = bundle.manifest
     count = sum(len(stage.model.files) for stage in manifest.stages)
-    yield Check("files", True, f"{count} model files are those that were calibrated")
+    if count:
+        yield Check("files", True, f"{count} model files are those that were calibrated")
     if manifest.certificate is not None:
         yield _check_certificate(bundle, manifest.certificate)
     elif manifest.method == CERTIFIED:

@@ -74,7 +74,7 @@ _OPTIONS = (
     click.option(
         "--no-max-drop",
         is_flag=True,
-        help="Take a recipe's --max-drop away: budgets alone decide, and the certificate states what "
+        help="Take a recipe's --max-drop away: budgets alone decide, the certificate states what "
         "can be signed there.",
     ),
     click.option(

@@ -26,6 +26,8 @@ def number_of(frame):
 class Script:
     """A device that a test feeds: numbers become frames, exceptions are raised, None ends it."""
 
+    live_wait_s = None
+
     def __init__(self):
         self.items = queue.SimpleQueue()
         self.connections = 0
@@ -157,6 +159,34 @@ def test_silence_is_a_loss_told_once_and_heals():
     put(script, None)
 
 
+def test_frames_that_have_piled_up_are_thrown_away():
+    """While it was being opened, and while it stalled: only those that one waits for are fresh."""
+    script = Script()
+    script.live_wait_s = 0.02
+    source = LiveSource(script, source_id="door", patience=Patience(read_s=5))
+    _, tally = listening(source)
+    frames = source.frames()
+
+    def camera():
+        put(script, 0, 1, 2)  # piled up
+        time.sleep(0.1)
+        put(script, 3)
+        time.sleep(0.1)
+        put(script, 4)
+        time.sleep(0.7)  # the network stalls
+        put(script, 5, 6, 7)
+        time.sleep(0.1)
+        put(script, 8)
+        put(script, 9)  # a little early, as frames come: that is no pile
+        put(script, None)
+
+    threading.Thread(target=camera).start()
+    seen = [frame.sequence for frame in frames]
+    assert seen[:2] == [3, 4]
+    assert seen[2:] in ([8, 9], [9])
+    assert len(seen) + tally.total(Counter.DROPPED) == 10
+
+
 def test_a_source_that_was_never_there_is_told_at_once():
     script = Script()
     script.refusals = 1
@@ -194,6 +224,8 @@ def test_an_error_of_the_callers_own_device_reaches_him():
 
 class Stuck:
     """Blocks in `connect` or `read` until the test lets it go, as OpenCV does."""
+
+    live_wait_s = None
 
     def __init__(self, *, where):
         self.where = where

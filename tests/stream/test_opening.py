@@ -66,6 +66,31 @@ def test_what_cannot_be_opened(source, message):
         open_source(source)
 
 
+def test_a_source_of_another_package(tmp_path, monkeypatch):
+    (tmp_path / "belt.py").write_text(
+        "from tinysaver_edge.stream.programs import IterableSource\n"
+        "from tinysaver_edge.testing import FakeSource\n"
+        "def open_belt(uri):\n"
+        "    frames = FakeSource(int(uri.options['frames']), source_id=uri.source_id)\n"
+        "    return IterableSource(frames, source_id=uri.source_id)\n"
+    )
+    metadata = tmp_path / "belt-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: belt\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[tinysaver_edge.sources]\nbelt = belt:open_belt\nbroken = nowhere:nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    frames = list(open_source("left=belt://x?frames=3"))
+    assert [(frame.source_id, frame.sequence) for frame in frames] == [
+        ("left", 0), ("left", 1), ("left", 2),
+    ]  # fmt: skip
+    with pytest.raises(SourceError, match=r"source broken: its plug-in nowhere:nothing cannot"):
+        open_source("broken://x")
+    with pytest.raises(InputError, match="there are belt, broken, camera"):
+        open_source("other://x")
+
+
 def test_an_iterable_gives_every_picture():
     clock = FakeClock(5.0)
     source = open_source([numbered_frame(number) for number in range(3)])

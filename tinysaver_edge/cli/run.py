@@ -67,7 +67,12 @@ from tinysaver_edge.stream.patience import Patience
     "always tried again.",
 )
 @large_options
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Processor threads for one inference. [default: half the cores, since reading and the "
+    "other model go on meanwhile]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
 def run(
@@ -99,6 +104,7 @@ def run(
     if large is not None:
         terminal.warn(large.warnings)
     tally = _Tally()
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
     with Cascade.load(bundle, threads=threads, large=large) as cascade:
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])

@@ -46,6 +46,8 @@ class DemoDevice:
 class _Running:
     """The camera while it runs; a frame that is drawn too late is taken late, not left out."""
 
+    live_wait_s: float | None = None
+
     def __init__(
         self,
         drawn: Iterator[LabelledFrame],

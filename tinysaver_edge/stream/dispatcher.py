@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from collections import deque
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.events import Undecided
+from tinysaver_edge.preprocess import Batch
+from tinysaver_edge.stream.escalations import Escalations
+from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane, LaneRules, Taker
-from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
-from tinysaver_edge.stream.options import PROVISIONAL, Escalation
+from tinysaver_edge.stream.metrics import Gauge
 from tinysaver_edge.stream.source import Context
 from tinysaver_edge.stream.watch import NO_WATCH, Watch
 
@@ -62,28 +59,27 @@ class Dispatcher:
         failed: Callable[[BaseException], None],
     ) -> None:
         self._stages, self._judge = cascade.stages, cascade.judge
-        self._max_in_flight = max_in_flight
         self._context, self._watch, self._failed = context, watch, failed
         self._clock = context.clock
         self._first = self._judge.asked[0]
-        self._large = self._stages[-1].policy.model
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
-        self._asks = threading.Condition(self.lock)
-        self._dues = threading.Condition(self.lock)
-        self._giving = threading.Lock()
         self._lanes: deque[Lane] = deque()
-        self._waiting: deque[Item] = deque()
-        self._awaiting: dict[Item, None] = {}
-        self._deadlines: list[tuple[float, int, Item]] = []
-        self._ticket = itertools.count()
-        self._in_flight = 0
-        self._stopping = self._muted = False
-        engines = min(max_in_flight, self._stages[-1].engine.concurrency)
-        later = [self._ask_later_ones] * engines if len(self._judge.asked) > 1 else []
+        self._giver = Giver(self._judge, context=context, lock=self.lock)
+        self._escalations = Escalations(
+            self._stages,
+            self._judge,
+            max_in_flight=max_in_flight,
+            context=context,
+            watch=watch,
+            giver=self._giver,
+            lock=self.lock,
+            freed=self._work.notify,
+        )
+        self._stopping = False
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._ask_first_one, *later, self._keep_deadlines)
+            for work in (self._ask_first_one, *self._escalations.works)
         ]
         for thread in self._threads:
             thread.start()
@@ -136,6 +132,7 @@ class Dispatcher:
             lane.ready.append(item)
             lane.order.append(item)
             lane.open += 1
+            lane.pictures += item.frame is not None
             self._work.notify()
             return True
 
@@ -164,14 +161,10 @@ class Dispatcher:
                 for _ in range(len(self._lanes)):
                     lane = self._lanes[0]
                     self._lanes.rotate(-1)
-                    if lane.ready and not (lane.rules.patient and self._is_full):
+                    if lane.ready and not (lane.rules.patient and self._escalations.full):
                         return lane.ready.popleft()
                 self._work.wait()
             return None
-
-    @property
-    def _is_full(self) -> bool:
-        return len(self._judge.asked) > 1 and self._in_flight >= self._max_in_flight
 
     def _ask_first(self, item: Item) -> None:
         case, stage = item.case, self._stages[self._first]
@@ -189,18 +182,21 @@ class Dispatcher:
         saver_ms = (item.saved_s - started_s) * 1e3
         case.spent(stage.policy.model, saver_ms)
         if failure is not None and len(self._judge.asked) == 1:
-            self._leave_undecided(item, failure)
+            self._giver.leave_undecided(item, failure)
         elif case.accepted:
             case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
             decision = self._judge.decision(case)
-            audit = self._may_audit(item, decision)
+            audit = self._escalations.may_audit(item, decision)
             self._release(item, keep=audit)
             if audit:  # the lane has not ended before it
+                item.audited = decision
                 with self.lock:
                     item.lane.open += 1
-            self._settle(item, decision, None)
+            elif not item.shown:
+                self._giver.forget(item)
+            self._giver.settle(item, decision, None)
             if audit:
-                self._audit(item, decision)
+                self._escalations.audit(item)
         else:
             self._escalate(item, failure)
 
@@ -219,293 +215,21 @@ class Dispatcher:
             item.lane.free.append(batch)
             item.lane.room.notify()
 
-    # Escalations
-
     def _escalate(self, item: Item, failure: EngineError | None) -> None:
-        """Have the later stages asked, or say why they are not."""
-        rules, case = item.lane.rules, item.case
-        reason = self._refusal(item)
+        """Have the later stages asked, or give out the saver's answer and why they are not."""
+        case, reason = item.case, self._escalations.refusal(item)
         self._release(item, keep=reason is None)
         if failure is None:
             case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
             item.stand_in = self._judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
             del case.timings_ms["total"]
-        if reason is not None:
-            if item.stand_in is None:
-                assert failure is not None
-                self._leave_undecided(item, failure)
-            else:
-                self._settle(item, self._degraded(item, reason), reason)
-            return
-        self._context.metrics.count(Counter.ESCALATED, rules.source_id)
-        with self.lock:
-            item.awaiting = True
-            self._awaiting[item] = None
-            self._enter_flight()
-            if item.due_s != float("inf"):
-                heapq.heappush(self._deadlines, (item.due_s, next(self._ticket), item))
-                self._dues.notify()
-        # A provisional answer goes out before the large model can have answered.
-        if rules.escalation is Escalation.REVISE and item.stand_in is not None:
-            self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            waiting = f"{PROVISIONAL}{self._large} has been asked"
-            item.decision = replace(item.stand_in, degraded=waiting, certified=False)
-            self._flush(item.lane)
-        with self.lock:
-            if item.awaiting:
-                self._waiting.append(item)
-                self._asks.notify()
-            else:  # its deadline has passed since
-                self._leave_flight()
-
-    def _refusal(self, item: Item) -> Reason | None:
-        """Return why the later stages cannot be asked about a frame; None where they can."""
-        if item.lane.rules.escalation is Escalation.LOCAL:
-            return Reason.LOCAL
-        if item.saved_s >= item.due_s:
-            return Reason.DEADLINE
-        with self.lock:
-            if self._stopping:
-                return Reason.STOPPED
-            return Reason.IN_FLIGHT if self._in_flight >= self._max_in_flight else None
-
-    def _enter_flight(self) -> None:
-        self._in_flight += 1
-        self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
-
-    def _leave_flight(self) -> None:
-        self._in_flight -= 1
-        self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
-        self._work.notify()
-
-    def _ask_later_ones(self) -> None:
-        preprocessors: dict[int, Preprocessor] = {}
-        while (item := self._next_escalation()) is not None:
-            try:
-                if item.awaiting or item.audited is not None:
-                    self._ask_later(item, preprocessors)
-            finally:
-                with self.lock:
-                    self._leave_flight()
-
-    def _next_escalation(self) -> Item | None:
-        with self.lock:
-            while not (self._stopping or self._waiting):
-                self._asks.wait()
-            return None if self._stopping else self._waiting.popleft()
-
-    def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
-        """Ask the later stages, one after the other, until one settles the matter."""
-        case = item.case
-        failure: EngineError | None = None
-        begun_s = self._clock()
-        case.spent("waiting", (begun_s - item.saved_s) * 1e3)
-        for position in self._judge.asked[1:]:
-            stage = self._stages[position]
-            batch = self._input(item, position, preprocessors)
-            started_s = self._clock()
-            try:
-                self._judge.hear(case, position, stage.ask(batch))
-            except EngineError as error:
-                failure = error
-                if case.outputs is not None or position != self._judge.asked[-1]:
-                    self._judge.fail(case, position, error)
-            case.spent(stage.policy.model, (self._clock() - started_s) * 1e3)
-            if case.accepted:
-                break
-        now = self._clock()
-        case.spent("total", (now - item.arrived_s) * 1e3)
-        if item.audited is not None and failure is not None:
-            self._close_item(item)  # nothing to compare with
-            return
-        if case.outputs is None:
-            assert failure is not None
-            self._conclude(item, None, None, failure)
-            return
-        decision = self._judge.decision(case)
-        source_id = item.lane.rules.source_id
-        if item.audited is not None:
-            self._watch.audited(item.audited, decision, item.frame)
-            self._close_item(item)
-            return
-        self._context.metrics.measure(
-            Measure.ESCALATION_MS,
-            source_id,
-            (now - item.saved_s) * 1e3,
-            detail=decision.source.value,
-        )
-        self._conclude(item, decision, None, None)
-
-    def _input(self, item: Item, position: int, preprocessors: dict[int, Preprocessor]) -> Batch:
-        """Return a later stage's input for a frame."""
-        batch = item.prepared.get(position)
-        if batch is not None:
-            return batch
-        assert item.frame is not None
-        if position not in preprocessors:
-            preprocessors[position] = Preprocessor(self._stages[position].preprocess)
-        return preprocessors[position](item.frame.image)
-
-    # Audits
-
-    def _may_audit(self, item: Item, decision: Decision) -> bool:
-        if item.lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
-            return False
-        with self.lock:
-            if self._stopping or self._in_flight >= self._max_in_flight:
-                return False
-        return self._watch.audits(decision)
-
-    def _audit(self, item: Item, decision: Decision) -> None:
-        """Have the later stages asked about a frame whose answer has gone out."""
-        item.case = replace(item.case, timings_ms={}, accepted=False)
-        item.audited = decision
-        with self.lock:
-            self._enter_flight()
-            self._waiting.append(item)
-            self._asks.notify()
-
-    # Deadlines
-
-    def _keep_deadlines(self) -> None:
-        while True:
-            with self.lock:
-                item = self._next_due()
-                if self._stopping:
-                    return
-            if item is not None:
-                self._conclude(item, self._degraded(item, Reason.DEADLINE), Reason.DEADLINE, None)
-
-    def _next_due(self) -> Item | None:
-        """Wait for a deadline to pass, at most until something changes."""
-        if not self._deadlines:
-            self._dues.wait()
-            return None
-        due_s, _, item = self._deadlines[0]
-        if not item.awaiting:
-            heapq.heappop(self._deadlines)
-            return None
-        wait_s = due_s - self._clock()
-        if wait_s > 0:
-            self._dues.wait(wait_s)
-            return None
-        heapq.heappop(self._deadlines)
-        return item if item.stand_in is not None else None
-
-    def _degraded(self, item: Item, reason: Reason) -> Decision:
-        """Return the saver's answer as it goes out in place of the large model's."""
-        deadline_ms = (item.due_s - item.arrived_s) * 1e3
-        why = {
-            Reason.DEADLINE: f"{self._large} had not answered within {deadline_ms:g} ms",
-            Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {self._large} already",
-            Reason.LOCAL: f"{self._large} is not asked: the stream is local",
-            Reason.STOPPED: f"the stream was closed before {self._large} answered",
-        }[reason]
-        assert item.stand_in is not None
-        return replace(item.stand_in, degraded=why, certified=False)
-
-    # Giving out
-
-    def _conclude(
-        self,
-        item: Item,
-        decision: Decision | None,
-        reason: Reason | None,
-        failure: EngineError | None,
-    ) -> None:
-        """End an escalation, unless it has ended already."""
-        with self.lock:
-            late = not item.awaiting
-            item.awaiting = False
-            self._awaiting.pop(item, None)
-            if item in self._waiting:  # nobody has begun with it: its place is free
-                self._waiting.remove(item)
-                self._leave_flight()
-        if late:
-            self._context.metrics.count(Counter.LATE, item.lane.rules.source_id)
-        elif decision is None:
-            assert failure is not None
-            self._leave_undecided(item, failure)
-        elif item.decision is None:
-            self._settle(item, decision, reason)
+        if reason is None:
+            self._escalations.begin(item)
+        elif item.stand_in is not None:
+            self._giver.settle(item, self._escalations.degraded(item, reason), reason)
         else:
-            revision = replace(decision, revision=1)
-            self._measure(item, revision, reason)
-            with self._giving:
-                self._hand_out(item, revision)
-                self._close_item(item)
-
-    def _settle(self, item: Item, decision: Decision, reason: Reason | None) -> None:
-        """Give a frame its final decision."""
-        self._measure(item, decision, reason)
-        item.decision = decision
-        if item.lane.rules.ordered:
-            self._flush(item.lane, closing=item)
-            return
-        with self._giving:
-            with self.lock:
-                item.lane.order.remove(item)
-            self._hand_out(item, decision)
-            self._close_item(item)
-
-    def _flush(self, lane: Lane, *, closing: Item | None = None) -> None:
-        """Give out what is decided and has nothing undecided ahead of it."""
-        with self._giving:
-            while True:
-                with self.lock:
-                    if not lane.order or lane.order[0].decision is None:
-                        break
-                    item = lane.order.popleft()
-                assert item.decision is not None
-                self._hand_out(item, item.decision)
-            if closing is not None:
-                self._close_item(closing)
-
-    def _hand_out(self, item: Item, decision: Decision) -> None:
-        if self._muted:
-            return
-        name, source = item.lane.rules.source_id, decision.source.value
-        age_ms = (self._clock() - item.arrived_s) * 1e3
-        self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)
-        with self.lock:
-            item.lane.untaken += 1
-        item.lane.taker.deliver(item, decision)
-
-    def _close_item(self, item: Item) -> None:
-        with self.lock:
-            item.lane.open -= 1
-            item.lane.room.notify()
-            finished = item.lane.finished
-        if finished:
-            item.lane.taker.drained()
-
-    def _leave_undecided(self, item: Item, failure: EngineError) -> None:
-        """No model has answered a frame: a live stream goes on, anything else ends."""
-        rules = item.lane.rules
-        self._context.metrics.count(Counter.UNDECIDED, rules.source_id)
-        with self._giving:
-            with self.lock:
-                if item in item.lane.order:
-                    item.lane.order.remove(item)
-            item.lane.taker.give_up(item, failure)
-            self._close_item(item)
-        self._context.listener(
-            Undecided(rules.source_id, self._clock(), item.case.frame_id.sequence, str(failure))
-        )
-        self._flush(item.lane)
-
-    def _measure(self, item: Item, decision: Decision, reason: Reason | None) -> None:
-        """Publish the figures of a final decision."""
-        metrics, name = self._context.metrics, item.lane.rules.source_id
-        source = decision.source.value
-        metrics.count(Counter.DECISIONS, name, detail=source)
-        if reason is None and decision.degraded is not None:
-            elsewhere = decision.degraded == self._judge.elsewhere
-            reason = Reason.FALLBACK_DEVICE if elsewhere else Reason.FAILED
-        if reason is not None:
-            metrics.count(Counter.DEGRADED, name, detail=reason.value)
-        first = self._stages[self._first].policy.model
-        metrics.measure(Measure.SAVER_MS, name, decision.timings_ms.get(first, 0.0), detail=source)
+            assert failure is not None
+            self._giver.leave_undecided(item, failure)
 
     # The end
 
@@ -523,29 +247,21 @@ class Dispatcher:
         with self.lock:
             first = not self._stopping
             self._stopping = True
-            for condition in (self._work, self._asks, self._dues):
-                condition.notify_all()
-            awaiting = list(self._awaiting)
+            self._work.notify_all()
+            awaiting = self._escalations.stop()
             unread = [item for lane in self._lanes for item in lane.ready]
             for lane in self._lanes:
                 lane.ready.clear()
                 lane.room.notify_all()
         if first:
-            for item in awaiting:
-                if item.stand_in is not None:
-                    stopped = self._degraded(item, Reason.STOPPED)
-                    self._conclude(item, stopped, Reason.STOPPED, None)
-                else:
-                    unread.append(item)
+            unread += [item for item in awaiting if not self._escalations.give_in(item)]
             for item in unread:
-                with self._giving:
-                    item.lane.taker.give_up(item, EngineError(CLOSED))
+                self._giver.abandon(item, EngineError(CLOSED))
         deadline_s = time.monotonic() + JOIN_S
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-        with self._giving:
-            self._muted = True
+        self._giver.mute()
         self._context.metrics.gauge(Gauge.IN_FLIGHT, "", 0)
 
     def _guarded(self, work: Callable[[], None]) -> None:

@@ -13,9 +13,15 @@ from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.options import Escalation
 
+PICTURES = 16
+"""Frames of one source that are kept at their full size at once, for sinks or later stages."""
+
 
 class Taker(Protocol):
-    """Takes what becomes of a lane's frames. Called by one thread at a time; returns at once."""
+    """Takes what becomes of a lane's frames, and returns at once.
+
+    Called by one thread at a time, unless the lane has no order.
+    """
 
     def deliver(self, item: Item, decision: Decision) -> None:
         """Take a decision on a frame; it may not be the last one."""
@@ -58,6 +64,7 @@ class Lane:
         ready: frames that wait for the first stage.
         order: frames taken in and not given out, oldest first.
         open: frames without their final decision.
+        pictures: frames that are kept at their full size.
         untaken: decisions that nobody has taken yet.
         ended: whether no more frames come.
         room: told whenever a frame may be taken in again.
@@ -71,7 +78,7 @@ class Lane:
         self.free = deque(buffers)
         self.ready: deque[Item] = deque()
         self.order: deque[Item] = deque()
-        self.open = 0
+        self.open = self.pictures = 0
         self.untaken = 0
         self.ended = False
         self.room = threading.Condition(lock)
@@ -80,6 +87,8 @@ class Lane:
     def has_room(self) -> bool:
         """Whether one more frame may be taken in."""
         if not self.free or len(self.order) + self.untaken >= self.rules.window:
+            return False
+        if self.pictures >= PICTURES:
             return False
         return not (self.rules.fresh and self.untaken)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random as random_module
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import ClassVar, Protocol
@@ -31,6 +32,12 @@ class DeviceError(Exception):
 class Connection(Protocol):
     """An open device. One thread uses it."""
 
+    live_wait_s: float | None
+    """A read that takes less is of frames that have piled up; None for a device that piles up none.
+
+    A network stream piles up frames while it is being opened, and while the network stalls.
+    """
+
     def read(self, into: Picture | None, /) -> Picture | None:
         """Wait for the next picture, ``(height, width, 3)`` BGR uint8; None when there are no more.
 
@@ -55,6 +62,34 @@ class Device(Protocol):
             DeviceError: it cannot be opened.
             TinySaverError: it can never be, however often it is tried.
         """
+
+
+STALL_S = 0.5
+"""After waiting longer than this for one frame, those that follow at once are old."""
+
+DRAIN_S = 5.0
+"""How long piled-up frames are thrown away at most: a device may be too slow to catch up."""
+
+
+class _Drain:
+    """Tells frames that have piled up from those that are fresh, by how long they let one wait."""
+
+    def __init__(self, live_wait_s: float | None) -> None:
+        self._live_wait_s = live_wait_s
+        self._until_s = time.monotonic() + DRAIN_S
+
+    def is_old(self, waited_s: float) -> bool:
+        """Whether the frame that one has just waited for was taken some time ago."""
+        if self._live_wait_s is None:
+            return False
+        now = time.monotonic()
+        if waited_s > STALL_S:
+            self._until_s = now + DRAIN_S
+            return True
+        if now < self._until_s and waited_s < self._live_wait_s:
+            return True
+        self._until_s = now
+        return False
 
 
 class LiveSource(Source):
@@ -97,7 +132,7 @@ class LiveSource(Source):
         self._state = threading.Lock()
         self._lost_at_s: float | None = None
         self._attempts = 0
-        self._connected = False
+        self._connected = self._found = False
         self._sequence = 0
         self._untold = 0
         self._told_s = float("-inf")
@@ -114,9 +149,9 @@ class LiveSource(Source):
         try:
             while True:
                 frame = self._slot.take(self._patience.read_s)
-                self._tell_dropped()
                 if frame is not None:
                     yield frame
+                    self._tell_dropped()
                     if reuse:
                         self._spares.append(frame.image)
                 elif self._slot.closed:
@@ -165,7 +200,7 @@ class LiveSource(Source):
     def _retry(self, failures: int, reason: str) -> None:
         """Pause before the next attempt, or give up."""
         patience = self._patience
-        first = not self._sequence
+        first = not self._found
         limit = patience.first_attempts if first else patience.attempts
         if limit is not None and failures >= limit:
             raise SourceError(f"source {self.source_id}: {reason}")
@@ -177,7 +212,9 @@ class LiveSource(Source):
 
     def _capture(self, connection: Connection) -> bool:
         """Read a connection until it is lost (False), or ends or the source is closed (True)."""
+        drain = _Drain(connection.live_wait_s)
         while not self._closed.is_set():
+            asked_s = time.monotonic()
             try:
                 image = connection.read(self._spare())
             except DeviceError as error:
@@ -187,7 +224,10 @@ class LiveSource(Source):
                 return False
             if image is None:
                 return True
-            if not self._closed.is_set():
+            if drain.is_old(time.monotonic() - asked_s):
+                self._drop(image)
+                self._sequence += 1
+            elif not self._closed.is_set():
                 self._give(image)
         return True
 
@@ -201,11 +241,11 @@ class LiveSource(Source):
         dropped = self._slot.put(Frame(image, now, self._sequence, self.source_id))
         self._sequence += 1
         if dropped is not None:
-            self._drop(dropped)
+            self._drop(dropped.image)
 
-    def _drop(self, frame: Frame) -> None:
+    def _drop(self, image: Picture) -> None:
         if self._reuse:
-            self._spares.append(frame.image)
+            self._spares.append(image)
         with self._state:
             self._untold += 1
         self.context.metrics.count(Counter.DROPPED, self.source_id)
@@ -215,7 +255,7 @@ class LiveSource(Source):
         with self._state:
             lost_at_s, self._lost_at_s = self._lost_at_s, None
             attempts, self._attempts = self._attempts, 0
-            self._connected = True
+            self._connected = self._found = True
         if lost_at_s is not None:
             self.tell(Reconnected(self.source_id, now, now - lost_at_s, attempts))
             self.context.metrics.count(Counter.RECONNECTED, self.source_id)
@@ -232,7 +272,7 @@ class LiveSource(Source):
             self._attempts = 0
         stale = self._slot.clear()
         if stale is not None:
-            self._drop(stale)
+            self._drop(stale.image)
         self.context.metrics.gauge(Gauge.CONNECTED, self.source_id, 0)
         self.context.metrics.count(Counter.LOST, self.source_id)
         self.tell(Lost(self.source_id, now, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import sys
@@ -115,7 +116,7 @@ class NetworkDevice:
                 f"{self.host}:{self.port} answers, but gives no video within "
                 f"{patience.open_s:g} s: check path, user and password"
             )
-        return CaptureConnection(capture)
+        return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
 
 
 def _knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
@@ -141,16 +142,10 @@ def _knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event)
                 code = knocking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code:
                     return
-                reason = OSError(code, _strerror(code)).strerror or f"error {code}"
+                reason = os.strerror(code).lower()
                 break
     if not stopping.is_set():
         raise DeviceError(f"{host}:{port}: {reason}")
-
-
-def _strerror(code: int) -> str:
-    import os
-
-    return os.strerror(code).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +174,30 @@ class GStreamerDevice:
         return CaptureConnection(capture)
 
 
-class CaptureConnection:
-    """An open ``cv2.VideoCapture``."""
+def _frame_rate(capture: Any) -> float:  # noqa: ANN401 - OpenCV has no types
+    """Return a stream's frames a second, as far as it tells, within reason."""
+    import cv2
 
-    def __init__(self, capture: Any) -> None:  # noqa: ANN401 - OpenCV has no types
+    told = float(capture.get(cv2.CAP_PROP_FPS))
+    return told if 1 <= told <= 120 else 25.0
+
+
+class CaptureConnection:
+    """An open ``cv2.VideoCapture``.
+
+    Args:
+        capture: it.
+        live_wait_s: as `Connection` has it.
+    """
+
+    def __init__(
+        self,
+        capture: Any,  # noqa: ANN401 - OpenCV has no types
+        *,
+        live_wait_s: float | None = None,
+    ) -> None:
         self._capture = capture
+        self.live_wait_s = live_wait_s
 
     def read(self, into: Picture | None) -> Picture | None:
         """Wait for the next picture."""

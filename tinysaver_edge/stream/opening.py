@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeAlias
 
 from tinysaver_edge.data import IMAGE_SUFFIXES
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.files import ImageSource, open_file
 from tinysaver_edge.stream.frame import Frame
@@ -155,22 +155,23 @@ def float_option(uri: SourceUri, name: str) -> float | None:
 
 def _registered(uri: SourceUri) -> Source:
     """Open a source that the demo or another package brings."""
-    openers: Mapping[str, Callable[[SourceUri], Source]] = {
-        **{name: _later(place) for name, place in _BUILT_IN.items()},
-        **{point.name: point.load() for point in entry_points(group=ENTRY_POINTS)},
-    }
-    if uri.scheme not in openers:
-        known = ", ".join(sorted({"camera", "file", "gst", *PORTS, *openers}))
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if uri.scheme in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[uri.scheme].partition(":")
+        opener: Callable[[SourceUri], Source] = getattr(importlib.import_module(module), attribute)
+    elif uri.scheme in points:
+        opener = _load(points[uri.scheme])
+    else:
+        known = ", ".join(sorted({"camera", "file", "gst", *PORTS, *_BUILT_IN, *points}))
         raise InputError(f"source {uri.scheme}: no such kind of source; there are {known}")
-    return openers[uri.scheme](uri)
+    return opener(uri)
 
 
-def _later(place: str) -> Callable[[SourceUri], Source]:
-    """Return a function that imports another only when it is called."""
-    module, _, attribute = place.partition(":")
-
-    def call(uri: SourceUri) -> Source:
-        opened: Source = getattr(importlib.import_module(module), attribute)(uri)
-        return opened
-
-    return call
+def _load(point: EntryPoint) -> Callable[[SourceUri], Source]:
+    try:
+        loaded: Callable[[SourceUri], Source] = point.load()
+    except Exception as error:
+        raise SourceError(
+            f"source {point.name}: its plug-in {point.value} cannot be loaded ({error})"
+        ) from error
+    return loaded

@@ -46,6 +46,8 @@ class CallbackDevice:
     `DeviceError`; anything else that it raises ends the stream.
     """
 
+    live_wait_s: float | None = None
+
     def __init__(self, function: Callable[[], Picture | None]) -> None:
         self._function = function
 

@@ -37,7 +37,10 @@ SOURCE_ID = "submitted"
 
 
 class DecisionFuture(Future[Decision]):
-    """A decision to come: ``future.result(timeout)`` waits for it, ``await future`` awaits it."""
+    """A decision to come: ``future.result(timeout)`` waits for it, ``await future`` awaits it.
+
+    Callbacks run in one of the cascade's threads, which has other frames to see to: be quick.
+    """
 
     def __await__(self) -> Generator[Any, None, Decision]:
         return asyncio.wrap_future(self).__await__()

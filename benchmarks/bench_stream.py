@@ -1,0 +1,184 @@
+"""A video file through the ImageNet pair: the stream, the naive loop, and decoding alone.
+
+    python benchmarks/bench_stream.py [--rounds 5] [--frames 1080] [--threads N]
+
+All contenders read the same 1080p video from its first frame, one after the other in an order drawn
+anew each round; ratios are taken within a round, and their median counts, since other programs and
+a drifting clock meet all of a round. Same answers: those of the stream must be those of
+`Cascade.decide` on the same frames, to the last one.
+
+Where other programs run as well, give all contenders precedence:
+
+    chrt -r 20 python benchmarks/bench_stream.py --threads 1
+
+naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large model when unsure, on
+the published files, with as many threads as OpenVINO likes (or ``--threads``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from imagenet import save, table
+from pair import (
+    LARGE,
+    VIDEO,
+    artefacts,
+    cascade_of,
+    naive_decide,
+    naive_models,
+    need_data,
+    stage_of,
+    threshold_for,
+)
+
+from tinysaver_edge import Cascade
+from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.preprocess import Frame
+
+ESCALATED = 0.55
+TIMES_NAIVE, TIMES_DECODE = 2.5, 0.55
+
+
+def main() -> int:
+    """Print the table; exit 1 when a target is missed or an answer differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=1080)
+    parser.add_argument("--threads", type=int, help="of one inference; default: the engine's own")
+    asked = parser.parse_args()
+    need_data()
+    with tempfile.TemporaryDirectory() as name:
+        made = artefacts(Path(name))
+        threshold = threshold_for(made, video(asked.frames), escalated=ESCALATED)
+        policy = StagePolicy(LARGE, 300e6)
+        with (
+            cascade_of(made, threshold=threshold, threads=asked.threads) as cascade,
+            Cascade([stage_of(made[LARGE], policy, asked.threads)]) as single,
+        ):
+            models = naive_models(threads=asked.threads)
+            ways: dict[str, Callable[[], list[int]]] = {
+                "decode alone": lambda: [0 for _ in video(asked.frames)],
+                "naive loop": lambda: [
+                    naive_decide(models, frame, threshold) for frame in video(asked.frames)
+                ],
+                "large model alone, in a loop": lambda: [
+                    single.decide(frame).index for frame in video(asked.frames)
+                ],
+                "decide, in a loop": lambda: [
+                    cascade.decide(frame).index for frame in video(asked.frames)
+                ],
+                "stream": lambda: streamed(cascade, asked.frames),
+            }
+            rates, cpu_ms, answers = race(ways, rounds=asked.rounds)
+    return report(rates, cpu_ms, answers)
+
+
+def video(frames: int) -> Iterator[Frame]:
+    """Yield the first frames of the video as a plain OpenCV loop reads them."""
+    capture = cv2.VideoCapture(str(VIDEO))
+    try:
+        for _ in range(frames):
+            good, frame = capture.read()
+            if not good:
+                return
+            yield frame
+    finally:
+        capture.release()
+
+
+def streamed(cascade: Cascade, frames: int) -> list[int]:
+    """Return the stream's answers."""
+    answers = []
+    for decision in cascade.stream(VIDEO):
+        answers.append(decision.index)
+        if len(answers) == frames:
+            break
+    return answers
+
+
+def race(
+    ways: dict[str, Callable[[], list[int]]], *, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[int]]]:
+    """Run each way once a round; return frames a second, processor time, and the answers.
+
+    The first two are by way and round; processor time is in milliseconds a frame, all threads.
+    """
+    draw = np.random.default_rng(0)
+    names = list(ways)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in names}
+    answers: dict[str, list[int]] = {}
+    for _ in range(rounds):
+        for place in draw.permutation(len(names)).tolist():
+            name = names[place]
+            started, before = time.perf_counter(), time.process_time()
+            answers[name] = ways[name]()
+            spent, worked = time.perf_counter() - started, time.process_time() - before
+            rates[name].append(len(answers[name]) / spent)
+            cpu_ms[name].append(1e3 * worked / len(answers[name]))
+    return rates, cpu_ms, answers
+
+
+def report(
+    rates: dict[str, list[float]], cpu_ms: dict[str, list[float]], answers: dict[str, list[int]]
+) -> int:
+    """Write the results; return 1 when a target is missed."""
+
+    def ratio(other: str) -> float:
+        pairs = zip(rates["stream"], rates[other], strict=True)
+        return statistics.median(mine / its for mine, its in pairs)
+
+    same = answers["stream"] == answers["decide, in a loop"]
+    agreed = np.mean(np.equal(answers["stream"], answers["naive loop"]))
+    busy = statistics.median(
+        rate * spent / 1e3 / (os.cpu_count() or 1)
+        for rate, spent in zip(rates["stream"], cpu_ms["stream"], strict=True)
+    )
+    rows = [
+        (
+            name,
+            f"{statistics.median(values):.0f}",
+            f"{min(values):.0f} to {max(values):.0f}",
+            f"{statistics.median(cpu_ms[name]):.1f}",
+            "" if name == "stream" else f"{ratio(name):.2f}",
+        )
+        for name, values in rates.items()
+    ]
+    frames = len(answers["stream"])
+    text = (
+        f"{VIDEO.name}, {frames} frames, {100 * ESCALATED:.0f} % escalated; medians of "
+        f"{len(rates['stream'])} rounds. Targets: stream ≥ {TIMES_NAIVE} × the naive loop and "
+        f"≥ {TIMES_DECODE} × decoding alone.\n\n"
+        + table(("way", "frames/s", "of the rounds", "CPU ms a frame", "stream ÷ this"), rows)
+        + f"\n\nThe stream's answers are those of `decide`: {'yes' if same else 'NO'}. With the "
+        f"naive loop, whose resize is another, {100 * agreed:.1f} % agree. The stream kept "
+        f"{100 * busy:.0f} % of the processor busy."
+    )
+    figures = {
+        "frames": frames,
+        "frames_per_s": rates,
+        "cpu_ms_a_frame": cpu_ms,
+        "busy": busy,
+        "times_naive": ratio("naive loop"),
+        "times_decode": ratio("decode alone"),
+        "times_large_alone": ratio("large model alone, in a loop"),
+        "same_answers_as_decide": same,
+        "agree_with_naive": agreed,
+    }
+    save("bench_stream", title="A file through a stream", text=text, figures=figures)
+    missed = ratio("naive loop") < TIMES_NAIVE or ratio("decode alone") < TIMES_DECODE
+    return int(missed or not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

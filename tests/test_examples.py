@@ -1,0 +1,163 @@
+"""Every program in examples/ runs, on a real bundle, as a user would run it."""
+
+import importlib.util
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_model
+from tests.small_bundle import small_bundle
+from tests.stream.slow import Answers, cascade_of
+from tinysaver_edge import Cascade, FrameId
+from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.testing import numbered_frame
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TESTED_ELSEWHERE = {"train_demo_models"}
+
+
+def example(name):
+    """Import an example's file."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("examples") / "bundle")
+
+
+def test_every_example_has_its_test():
+    here = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f'example("{path.stem}")' in here or path.stem in TESTED_ELSEWHERE
+
+
+def test_camera(bundle, capsys):
+    example("camera").watch(bundle, "demo://?fps=60", frames=10)
+    out, err = capsys.readouterr()
+    assert len([line for line in out.splitlines() if line.split()[1] in NAMES]) == 10
+    assert "demo: connected" in err
+
+
+def test_several_cameras(bundle, capsys):
+    sources = ["left=demo://?fps=40&seed=1", "right=demo://?fps=40&seed=2"]
+    sources.append(f"photos={bundle / 'golden'}")
+    decided = example("several_cameras").watch(bundle, sources, frames=60)
+    assert set(decided) == {"left", "right", "photos"}
+    assert min(decided["left"], decided["right"]) >= 15
+    assert "on second thoughts" in capsys.readouterr().out
+
+
+def test_robot_loop(bundle, capsys):
+    example("robot_loop").main(bundle, 30)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 30
+    assert "of 30 turns took longer than 33 ms" in err
+
+
+def test_robot_loop_keeps_its_period_while_the_large_model_is_stuck():
+    robot = example("robot_loop")
+    answers = Answers(unsure=lambda n: n % 2 == 1)
+    answers.gate.clear()
+    acted = []
+    with cascade_of(answers) as cascade:
+        started = time.monotonic()
+        late = robot.control(cascade, map(numbered_frame, range(30)), acted.append)
+        spent = time.monotonic() - started
+        answers.gate.set()
+    assert len(acted) == 30
+    assert sum(decision.degraded is not None for decision in acted) == 15
+    assert spent < 1.3 * 30 * robot.PERIOD_S
+    assert late <= 3  # on a busy machine
+
+
+def test_ros2_node(bundle):
+    """Its logic; rclpy itself is not here."""
+    node = example("ros2_node")
+    red = np.zeros((2, 3, 3), np.uint8)
+    red[:, :, 2] = 200
+    padded = np.zeros((2, 12), np.uint8)
+    padded[:, :9] = red.reshape(2, 9)
+    shape = {"height": 2, "width": 3, "step": 12}
+    bgr = node.picture_of(encoding="bgr8", data=padded.tobytes(), **shape)
+    assert (bgr == red).all()
+    rgb = node.picture_of(encoding="rgb8", data=padded.tobytes(), **shape)
+    assert (rgb == red[:, :, ::-1]).all()
+    with pytest.raises(ValueError, match="image is mono16"):
+        node.picture_of(encoding="mono16", data=b"", **shape)
+    answers = Answers(saver_s=0.05)
+    published, errors = [], []
+    with cascade_of(answers) as cascade:
+        classifier = node.Classifier(
+            cascade, published.append, deadline_ms=200, failed=errors.append
+        )
+        started = time.monotonic()
+        for number in range(20):
+            classifier.take(
+                numbered_frame(number), stamp_s=number / 10, frame_id=FrameId("cam", number)
+            )
+        assert time.monotonic() - started < 0.05  # the executor's thread was not held up
+        deadline = time.monotonic() + 5
+        while len(published) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        answers.saver_broken = answers.broken = True
+        classifier.take(numbered_frame(3), stamp_s=0.0, frame_id=FrameId("cam", 20))
+        while not errors and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [one.frame_id.sequence for one in published] == [0, 19]
+    assert [one.timestamp_s for one in published] == [0, 1.9]
+    assert classifier.replaced == 18
+    assert "broken" in str(errors[0])
+
+
+def test_ros2_node_says_what_is_missing():
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "ros2_node.py"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        assert "No module named 'rclpy'" in done.stderr
+
+
+def test_custom_engine(tmp_path, capsys):
+    for name, kind in (("saver", SAVER), ("large", LARGE)):
+        colour_model(tmp_path / f"{name}.onnx", kind)
+        (tmp_path / f"{name}.toml").write_text(DESCRIPTION)
+    images = []
+    for number, colour in enumerate(COLOURS):
+        picture = np.empty((40, 40, 3), np.uint8)
+        picture[:] = 255 * colour[::-1]
+        images.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(images[-1]), picture)
+    example("custom_engine").main(tmp_path / "saver.onnx", tmp_path / "large.onnx", images)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(len(COLOURS))]
+    assert any("(large)" in line for line in lines)
+
+
+def test_custom_source(bundle, capsys):
+    program = (
+        "import sys\nfor number in range(5): sys.stdout.buffer.write(bytes([20 * number]) * 96)\n"
+    )
+    custom = example("custom_source")
+    custom.main(bundle, 8, 8, [sys.executable, "-c", program], frames=3)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    before = threading.active_count()
+    device = custom.Program([sys.executable, "-c", program], width=8, height=8)
+    source = custom.LiveSource(device, source_id="x", patience=Patience(attempts=3))
+    with Cascade.load(bundle) as cascade:
+        decisions = list(itertools.islice(cascade.stream(source), 12))
+    assert len(decisions) == 12  # the program was started again and again
+    with pytest.raises(custom.DeviceError, match="nowhere: No such file"):
+        custom.Program(["nowhere"], width=8, height=8).connect(Patience(), threading.Event())
+    assert threading.active_count() <= before

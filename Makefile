@@ -25,7 +25,7 @@ help:
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
-	@echo "make test-servers      run the tests that need a real Triton and a real KServe (1 GB to fetch)"
+	@echo "make test-servers      run the tests that need a real Triton, KServe or Ray (1.5 GB to fetch)"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
@@ -96,7 +96,7 @@ $(VENV)/.export: pyproject.toml | $(BIN)/pip
 
 # Real servers for the tests, each in an environment of its own: their needs exclude each other's.
 # Triton's Python backend answers nonsense beside numpy 2.
-servers: .venv-triton/.installed .venv-kserve/.installed
+servers: .venv-triton/.installed .venv-kserve/.installed .venv-ray/.installed
 
 .venv-triton/.installed:
 	$(PYTHON) -m venv --clear .venv-triton
@@ -106,6 +106,11 @@ servers: .venv-triton/.installed .venv-kserve/.installed
 .venv-kserve/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-kserve
 	.venv-kserve/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,serve]'
+	@touch $@
+
+.venv-ray/.installed:
+	$(PYTHON) -m venv --clear .venv-ray
+	.venv-ray/bin/python $(PIP_INSTALL) 'ray[serve]' 'tritonclient[grpc]' onnxruntime
 	@touch $@
 
 test-servers: $(VENV)/.development servers

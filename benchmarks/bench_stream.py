@@ -13,7 +13,7 @@ Where other programs run as well, give all contenders precedence:
 
 bare threads are the same stages in three threads, with nothing around them: what of this machine a
 stream can have at all. naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large
-model when unsure, on the published files, with as many threads as OpenVINO likes (or ``--threads``).
+model when unsure, on the published files. ``--threads`` is for all of them.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def report(
         + table(("way", "frames/s", "of the rounds", "CPU ms a frame", "stream ÷ this"), rows)
         + f"\n\nThe stream's answers are those of `decide`: {'yes' if same else 'NO'}. With the "
         f"naive loop, whose resize is another, {100 * agreed:.1f} % agree. The stream kept "
-        f"{100 * busy:.0f} % of the processor busy."
+        f"{100 * busy:.0f} % of the processor busy. Arguments: {' '.join(sys.argv[1:]) or 'none'}."
     )
     figures = {
         "frames": frames,

@@ -7,19 +7,27 @@ anew each round; ratios are taken within a round, and their median counts, since
 a drifting clock meet all of a round. Same answers: those of the stream must be those of
 `Cascade.decide` on the same frames, to the last one.
 
-naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large model when unsure, on
-the published files, with as many threads as OpenVINO likes (or ``--threads``).
+Where other programs run as well, give all contenders precedence:
+
+    chrt -r 20 python benchmarks/bench_stream.py --threads 1
+
+bare threads are the same stages in three threads, with nothing around them: what of this machine a
+stream can have at all. naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large
+model when unsure, on the published files. ``--threads`` is for all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -38,7 +46,7 @@ from pair import (
 
 from tinysaver_edge import Cascade
 from tinysaver_edge.policy import StagePolicy
-from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.preprocess import Batch, Frame, Preprocessor
 
 ESCALATED = 0.55
 TIMES_NAIVE, TIMES_DECODE = 2.5, 0.55
@@ -72,10 +80,11 @@ def main() -> int:
                 "decide, in a loop": lambda: [
                     cascade.decide(frame).index for frame in video(asked.frames)
                 ],
+                "bare threads": lambda: bare(cascade, asked.frames),
                 "stream": lambda: streamed(cascade, asked.frames),
             }
-            rates, answers = race(ways, rounds=asked.rounds)
-    return report(rates, answers)
+            rates, cpu_ms, answers = race(ways, rounds=asked.rounds)
+    return report(rates, cpu_ms, answers)
 
 
 def video(frames: int) -> Iterator[Frame]:
@@ -101,24 +110,86 @@ def streamed(cascade: Cascade, frames: int) -> list[int]:
     return answers
 
 
+def bare(cascade: Cascade, frames: int) -> list[int]:
+    """Return the number of answers of the same stages with nothing around them.
+
+    One thread decodes and resizes into a ring of small buffers, one asks the saver, one the large
+    model: what the stream does, without order, deadlines, decisions, events and counters.
+    """
+    saver, large = cascade.stages
+    free: SimpleQueue[Batch] = SimpleQueue()
+    ready: SimpleQueue[Batch | None] = SimpleQueue()
+    unsure: SimpleQueue[Batch | None] = SimpleQueue()
+    answers: list[int] = []
+    for _ in range(8):
+        free.put(np.zeros(saver.preprocess.shape(1), np.uint8))
+
+    def read() -> None:
+        preprocessor = Preprocessor(saver.preprocess)
+        capture = cv2.VideoCapture(str(VIDEO))
+        image: Frame | None = None
+        for _ in range(frames):
+            good, image = capture.read(image) if image is not None else capture.read()
+            if not good or image is None:
+                break
+            batch = free.get()
+            preprocessor.into(image, batch[0])
+            ready.put(batch)
+        capture.release()
+        ready.put(None)
+
+    def ask_saver() -> None:
+        score, threshold = saver.policy.score, saver.policy.threshold
+        assert score is not None
+        assert threshold is not None
+        while (batch := ready.get()) is not None:
+            outputs = saver.ask(batch)
+            if float(score(outputs)[0]) >= threshold:
+                answers.append(int(outputs.top(1)[0][0, 0]))
+                free.put(batch)
+            else:
+                unsure.put(batch)
+        unsure.put(None)
+
+    def ask_large() -> None:
+        while (batch := unsure.get()) is not None:
+            answers.append(int(large.ask(batch).top(1)[0][0, 0]))
+            free.put(batch)
+
+    threads = [threading.Thread(target=work) for work in (read, ask_saver, ask_large)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
 def race(
     ways: dict[str, Callable[[], list[int]]], *, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
-    """Run each way once a round; return frames a second by round, and the answers."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[int]]]:
+    """Run each way once a round; return frames a second, processor time, and the answers.
+
+    The first two are by way and round; processor time is in milliseconds a frame, all threads.
+    """
     draw = np.random.default_rng(0)
     names = list(ways)
     rates: dict[str, list[float]] = {name: [] for name in names}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in names}
     answers: dict[str, list[int]] = {}
     for _ in range(rounds):
         for place in draw.permutation(len(names)).tolist():
-            started = time.perf_counter()
-            answers[names[place]] = ways[names[place]]()
-            spent = time.perf_counter() - started
-            rates[names[place]].append(len(answers[names[place]]) / spent)
-    return rates, answers
+            name = names[place]
+            started, before = time.perf_counter(), time.process_time()
+            answers[name] = ways[name]()
+            spent, worked = time.perf_counter() - started, time.process_time() - before
+            rates[name].append(len(answers[name]) / spent)
+            cpu_ms[name].append(1e3 * worked / len(answers[name]))
+    return rates, cpu_ms, answers
 
 
-def report(rates: dict[str, list[float]], answers: dict[str, list[int]]) -> int:
+def report(
+    rates: dict[str, list[float]], cpu_ms: dict[str, list[float]], answers: dict[str, list[int]]
+) -> int:
     """Write the results; return 1 when a target is missed."""
 
     def ratio(other: str) -> float:
@@ -127,11 +198,16 @@ def report(rates: dict[str, list[float]], answers: dict[str, list[int]]) -> int:
 
     same = answers["stream"] == answers["decide, in a loop"]
     agreed = np.mean(np.equal(answers["stream"], answers["naive loop"]))
+    busy = statistics.median(
+        rate * spent / 1e3 / (os.cpu_count() or 1)
+        for rate, spent in zip(rates["stream"], cpu_ms["stream"], strict=True)
+    )
     rows = [
         (
             name,
             f"{statistics.median(values):.0f}",
             f"{min(values):.0f} to {max(values):.0f}",
+            f"{statistics.median(cpu_ms[name]):.1f}",
             "" if name == "stream" else f"{ratio(name):.2f}",
         )
         for name, values in rates.items()
@@ -141,15 +217,19 @@ def report(rates: dict[str, list[float]], answers: dict[str, list[int]]) -> int:
         f"{VIDEO.name}, {frames} frames, {100 * ESCALATED:.0f} % escalated; medians of "
         f"{len(rates['stream'])} rounds. Targets: stream ≥ {TIMES_NAIVE} × the naive loop and "
         f"≥ {TIMES_DECODE} × decoding alone.\n\n"
-        + table(("way", "frames/s", "of the rounds", "stream ÷ this"), rows)
+        + table(("way", "frames/s", "of the rounds", "CPU ms a frame", "stream ÷ this"), rows)
         + f"\n\nThe stream's answers are those of `decide`: {'yes' if same else 'NO'}. With the "
-        f"naive loop, whose resize is another, {100 * agreed:.1f} % agree."
+        f"naive loop, whose resize is another, {100 * agreed:.1f} % agree. The stream kept "
+        f"{100 * busy:.0f} % of the processor busy. Arguments: {' '.join(sys.argv[1:]) or 'none'}."
     )
     figures = {
         "frames": frames,
         "frames_per_s": rates,
+        "cpu_ms_a_frame": cpu_ms,
+        "busy": busy,
         "times_naive": ratio("naive loop"),
         "times_decode": ratio("decode alone"),
+        "times_bare": ratio("bare threads"),
         "times_large_alone": ratio("large model alone, in a loop"),
         "same_answers_as_decide": same,
         "agree_with_naive": agreed,

@@ -218,7 +218,23 @@ def test_without_a_display_the_preview_says_what_to_do():
         PreviewSink(environment={}).__enter__()
 
 
+def has_windows():
+    """Whether this OpenCV was built with them; opencv-python-headless is not."""
+    try:
+        cv2.destroyAllWindows()
+    except cv2.error:
+        return False
+    return True
+
+
+@pytest.mark.skipif(has_windows(), reason="this OpenCV has windows")
+def test_an_opencv_without_windows_says_what_to_do():
+    with pytest.raises(InputError, match="pip install opencv-python"):
+        PreviewSink(environment={"DISPLAY": ":0"}).__enter__()
+
+
 @pytest.mark.skipif(not os.access("/usr/bin/Xvfb", os.X_OK), reason="no Xvfb: apt-get install xvfb")
+@pytest.mark.skipif(not has_windows(), reason="opencv-python-headless has no windows")
 def test_the_preview_shows_a_window_on_a_real_display(tmp_path):
     from tests.stream.sinks.display import run_preview
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -123,7 +124,11 @@ def test_ros2_node(bundle):
 
 def test_ros2_node_says_what_is_missing():
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "ros2_node.py"], capture_output=True, text=True, check=False
+        [sys.executable, EXAMPLES / "ros2_node.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
     )
     if done.returncode:
         assert "No module named 'rclpy'" in done.stderr

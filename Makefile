@@ -13,7 +13,10 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # The light suite runs on each of these that is found, by name or among pyenv's.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 
-.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest clean
+# What the light suite skips: exports of timm's models, quantisation, the torch engine.
+EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
+
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -21,10 +24,12 @@ help:
 	@echo "make lint              ruff, mypy, import-linter"
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
+	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
+	@echo "make test-servers      run the tests that need a real Triton, KServe or Ray (1.5 GB to fetch)"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
-	rm -rf demo-bundle demo-bundle.records
+	rm -rf demo-bundle demo-bundle.records demo-bundle.report.html
 	$(BIN)/tinysaver-edge demo --out demo-bundle
 
 test: lint
@@ -47,7 +52,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(BIN)/pip
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote,dev]'
 	@touch $@ $(VENV)/.runtime
 
 # One environment a version, made by this same file; what is missing is said at the end.
@@ -74,10 +79,44 @@ test-lowest:
 
 test-light-lowest: | $(BIN)/pip
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,mqtt,metrics,dashboard]' pytest hypothesis --constraint $(VENV)/lowest.txt
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu fetches a torch without CUDA: a tenth of the size.
+test-export:
+	@$(MAKE) --no-print-directory VENV=.venv-export test-here-export
+
+test-here-export: $(VENV)/.export
+	$(BIN)/python -m pytest $(EXPORT_TESTS) $(PYTEST_ARGS)
+
+$(VENV)/.export: pyproject.toml | $(BIN)/pip
+	$(if $(TORCH_INDEX),$(BIN)/python $(PIP_INSTALL) torch torchvision --index-url $(TORCH_INDEX))
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,timm,quantize]' pytest hypothesis
+	@touch $@
+
+# Real servers for the tests, each in an environment of its own: their needs exclude each other's.
+# Triton's Python backend answers nonsense beside numpy 2.
+servers: .venv-triton/.installed .venv-kserve/.installed .venv-ray/.installed
+
+.venv-triton/.installed:
+	$(PYTHON) -m venv --clear .venv-triton
+	.venv-triton/bin/python $(PIP_INSTALL) 'numpy<2' 'nvidia-pytriton==0.7.0' onnxruntime opencv-python-headless
+	@touch $@
+
+.venv-kserve/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-kserve
+	.venv-kserve/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,serve]'
+	@touch $@
+
+.venv-ray/.installed:
+	$(PYTHON) -m venv --clear .venv-ray
+	.venv-ray/bin/python $(PIP_INSTALL) 'ray[serve]' 'tritonclient[grpc]' onnxruntime
+	@touch $@
+
+test-servers: $(VENV)/.development servers
+	$(BIN)/python -m pytest tests/remote tests/host $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records
+	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records demo-bundle.report.html
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,15 @@ from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.bundle import file_entry, write_bundle
 from tinysaver_edge.calibrate.golden import make_golden
 from tinysaver_edge.data import open_data
-from tinysaver_edge.engines.base import EngineOptions
-from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
+from tinysaver_edge.engines.base import EngineOptions, Precision
+from tinysaver_edge.manifest import (
+    DisagreementEntry,
+    FiguresEntry,
+    Manifest,
+    ModelEntry,
+    Named,
+    StageEntry,
+)
 from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.score import Margin
 
@@ -31,7 +39,13 @@ KINDS = {"only": LARGE, "saver": SAVER, "middle": MIDDLE, "large": LARGE}
 THRESHOLD = 0.9
 
 
-def artefact(folder: Path, name: str) -> Artefact:
+def artefact(
+    folder: Path,
+    name: str,
+    *,
+    engine: str = "onnxruntime",
+    precision: Precision = Precision.FLOAT32,
+) -> Artefact:
     """One of the models, its preprocessing done in numpy."""
     path = colour_model(folder / f"{name}.onnx", KINDS[name])
     digest = combined_sha256((path,))
@@ -42,8 +56,8 @@ def artefact(folder: Path, name: str) -> Artefact:
         source_sha256=digest,
         preprocess=PREPROCESS,
         output=OUTPUT,
-        engine="onnxruntime",
-        options=EngineOptions(threads=1),
+        engine=engine,
+        options=EngineOptions(threads=1, precision=precision),
         macs=float(macs(KINDS[name])),
         parameters=None,
         classes=len(NAMES),
@@ -52,12 +66,23 @@ def artefact(folder: Path, name: str) -> Artefact:
 
 
 def small_bundle(
-    target: Path, *, names: tuple[str, ...] = ("saver", "large"), golden: bool = True
+    target: Path,
+    *,
+    names: tuple[str, ...] = ("saver", "large"),
+    golden: bool = True,
+    engine: str = "onnxruntime",
+    precision: Precision = Precision.FLOAT32,
+    shipped: Callable[[Artefact], Artefact] = lambda made: made,
 ) -> Path:
-    """Write a bundle with a stage a name, which is one of `KINDS`."""
+    """Write a bundle with a stage a name, which is one of `KINDS`.
+
+    ``shipped`` may change what becomes of each model before it is used.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        artefacts = [artefact(folder, name) for name in names]
+        artefacts = [
+            shipped(artefact(folder, name, engine=engine, precision=precision)) for name in names
+        ]
         stages = [
             StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
             for one in artefacts[:-1]
@@ -76,6 +101,7 @@ def small_bundle(
                     seed=0,
                     folder=folder / "golden",
                     files=files,
+                    labels=NAMES,
                 )
         write_bundle(target, _manifest(artefacts, stages, entry), files)
     return target
@@ -112,6 +138,15 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
             drop_points=0,
             accept_rate=0.5,
             cost_macs_ratio=0.6,
+        ),
+        disagreement=DisagreementEntry(
+            accepted=400,
+            disagreed=4,
+            held_out=True,
+            choices=1,
+            confidence=0.95,
+            upper=0.0227,
+            stricter=[0.95, 0.99],
         ),
         golden=golden,
     )

@@ -116,7 +116,7 @@ class TestDamage:
             ("[]", "the whole"),
             ("null", "the whole"),
             ("3", "the whole"),
-            ("{}", "faults"),
+            ("{}", "Field required"),
             ('{"schema_version": "1"}', "schema_version"),
             ("[" * 100_000, "bundle.json is damaged"),
         ],

@@ -233,7 +233,7 @@ class TestStages:
         st.sampled_from([None, LinearFusion(0.4), ConditionalLogit()]),
         st.sampled_from([Margin(), MaxSoftmax(), Entropy()]),
     )
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_one_by_one_in_batches_and_replayed_they_decide_alike(
         self, seed, thresholds, fusion, score
     ):

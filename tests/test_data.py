@@ -127,7 +127,9 @@ def test_groups_come_from_a_column(tmp_path):
         ("t.csv", "file,label\n,cat\n", "line 2: no file"),
         ("t.csv", "name,label\n1.png,cat\n", "line 2: no file; columns there: name, label"),
         ("t.csv", "1.png,cat\n2.png,dog\n", "line 2: no file; columns there: 1.png, cat"),
-        ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line 3"),
+        # Python 3.10's csv refuses a NUL, later ones take it.
+        ("t.csv", "file,label\n1.png,cat\n2.png," + "x" * 140_000, "line 3"),
+        ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line [23]"),
         ("t.jsonl", "[1]\n", "line 1: expected an object"),
         ("t.jsonl", '{"file": "a"\n', "line 1: not JSON"),
         ("t.jsonl", '\n{"file": "a.png"}\n', "line 2: no label"),
@@ -220,7 +222,7 @@ def test_what_is_no_image_is_damaged(data):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([".png", ".jpg", ".bmp", ".webp", ".tif"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_damaged_file_never_raises(seed, suffix):
     rng = np.random.default_rng(seed)
     data = bytearray(encoded(seed % 7, suffix, size=32))
@@ -266,7 +268,7 @@ def test_a_damaged_member_of_an_archive_has_no_frame(tmp_path):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_damage_of_an_archive_costs_images_or_is_one_error(tmp_path_factory, seed, compression):
     path = tmp_path_factory.mktemp("data") / "x.zip"
     with zipfile.ZipFile(path, "w", compression) as archive:

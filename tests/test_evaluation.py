@@ -91,7 +91,7 @@ class TestFigures:
         assert found.drop_points == 0.3
 
     @given(st.integers(0, 10_000), st.floats(-0.1, 1.1), st.integers(1, 60))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_costs_and_rates_follow_from_each_other(self, seed, threshold, samples):
         rng = np.random.default_rng(seed)
         outputs = [Outputs.from_logits(rng.normal(0, 2, (samples, 5))) for _ in range(2)]

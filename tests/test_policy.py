@@ -76,7 +76,7 @@ def by_hand(policy, tables):
 
 
 @given(replays())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_replay_equals_going_through_the_samples_one_by_one(case):
     policy, tables = case
     found = replay(policy, [Outputs.from_topk(*table) for table in tables])
@@ -87,7 +87,7 @@ def test_replay_equals_going_through_the_samples_one_by_one(case):
 
 
 @given(replays(), st.sampled_from([LinearFusion(0.4), ConditionalLogit()]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_fusion_combines_the_last_early_answer_with_the_large_models(case, fusion):
     policy, tables = case
     outputs = [Outputs.from_topk(*table) for table in tables]

@@ -68,7 +68,7 @@ def test_a_frame_of_one_colour_keeps_it(policy, antialias, size):
     st.floats(0.05, 1.0),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_combination_of_sizes_fails(rows, columns, height, width, policy, ratio, antialias):
     resize = Resize(height, width, policy=policy, crop_ratio=ratio, antialias=antialias)
     picture = Preprocessor(Preprocess(resize)).resized(noise(rows, columns))

@@ -67,7 +67,7 @@ class TestWriting:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.npz"]
 
     @given(samples=st.integers(1, 30), chunk=st.integers(1, 40), seed=st.integers(0, 1000))
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     def test_chunks_may_come_in_any_order_and_twice(self, tmp_path_factory, samples, chunk, seed):
         rng = np.random.default_rng(seed)
         table = rng.normal(size=(samples, 3)).astype(np.float32)
@@ -265,7 +265,7 @@ class TestBringYourOwn:
                 load_record(tmp_path, "mine")
 
     @given(st.integers(0, 2**32 - 1), st.sampled_from([np.savez, np.savez_compressed]))
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     def test_damage_of_any_kind_is_one_error(self, tmp_path_factory, seed, save_as):
         folder = tmp_path_factory.mktemp("records")
         buffer = io.BytesIO()
@@ -354,10 +354,12 @@ class TestLabels:
     def test_files_that_are_no_npy(self, tmp_path, content):
         if content is not None:
             (tmp_path / "labels.npy").write_bytes(content)
-        with pytest.raises(RecordError, match=r"labels\.npy: missing or not an \.npy"):
+        with pytest.raises(
+            RecordError, match=r"labels\.npy: (cannot be read \(No such|not an \.npy)"
+        ):
             read_labels(tmp_path / "labels.npy")
 
     def test_an_npz_is_no_npy(self, tmp_path):
         np.savez(tmp_path / "labels.npz", labels=np.arange(3))
-        with pytest.raises(RecordError, match="expected one class a sample"):
+        with pytest.raises(RecordError, match="expected one value a sample"):
             read_labels(tmp_path / "labels.npz")

@@ -9,8 +9,14 @@ import pytest
 
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle import MANIFEST, Bundle, file_entry
-from tinysaver_edge.errors import BundleError, VerificationError
+from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError
+from tinysaver_edge.hardware.benchmark import Effort
+from tinysaver_edge.latency import LatencySamples, pooled
+from tinysaver_edge.manifest import LatencyEntry
 from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.latency import judge
+
+QUICK = Effort(warm_up=1, min_runs=10, min_seconds=0, max_seconds=5)
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +71,25 @@ def failed(result):
     return [check.name for check in result.checks if check.passed is False]
 
 
+def detail_of(result, name):
+    return next(check.detail for check in result.checks if check.name == name)
+
+
 @pytest.mark.parametrize("names", [("only",), ("saver", "large"), ("saver", "middle", "large")])
 def test_a_bundle_agrees_with_itself(tmp_path, names):
     result = verified(small_bundle(tmp_path / "bundle", names=names))
     assert result.passed
     assert [check.name for check in result.checks] == [
         "files",
-        *(f"{what} of {name}" for name in names for what in ("preprocessing", "answers")),
+        "class names",
+        *(f"engine of {name}" for name in names),
+        "image decoder",
+        *(f"{what} of {name}" for what in ("preprocessing", "answers") for name in names),
         "decisions",
+        "latency",
     ]
-    assert all(check.passed is True for check in result.checks)
+    assert all(check.passed is True for check in result.checks[:-1])
+    assert result.checks[-1].passed is None
     result.raise_if_failed()
     read = json.loads(json.dumps(result.to_dict()))
     assert read["passed"] is True
@@ -86,7 +101,10 @@ def test_without_golden_samples_only_the_files_are_compared(tmp_path):
     assert result.passed
     assert [(check.name, check.passed) for check in result.checks] == [
         ("files", True),
+        ("engine of saver", None),
+        ("engine of large", None),
         ("golden samples", None),
+        ("latency", None),
     ]
 
 
@@ -195,7 +213,7 @@ def test_a_decision_may_tip_over_the_threshold_with_the_answers(folder):
     change_answers(folder, change)
     result = verified(folder)
     assert result.passed, result
-    assert "1 tipped over" in result.checks[-1].detail
+    assert "1 tipped over" in detail_of(result, "decisions")
 
 
 def test_a_decision_on_the_very_threshold_may_tip(folder):
@@ -227,7 +245,7 @@ def test_missing_answers_are_noticed(folder, missing):
     change_answers(folder, lambda tables: tables.pop(missing))
     result = verified(folder)
     assert failed(result) == ["golden samples"]
-    assert f"lack {missing}, here" in result.checks[-1].detail
+    assert f"lack {missing}, here" in detail_of(result, "golden samples")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +300,127 @@ def test_a_bundle_made_from_records_has_only_its_policy(folder):
         result = verify(opened)
     assert result.passed
     assert "made from records" in result.checks[-1].detail
+
+
+def test_another_engine_is_noticed(folder):
+    rewrite(folder, lambda manifest: manifest["stages"][1]["model"].update(engine="openvino"))
+    result = verified(folder)
+    assert failed(result)[0] == "engine of large"
+    assert "calibrated with onnxruntime, would run with openvino here" in detail_of(
+        result, "engine of large"
+    )
+
+
+def test_another_release_of_an_engine_is_told_but_is_no_failure(folder):
+    def older(manifest):
+        for one in manifest["golden"]["ran"]:
+            one["release"] = "onnxruntime 1.19.0"
+
+    rewrite(folder, older)
+    result = verified(folder)
+    assert result.passed
+    assert "calibrated with onnxruntime 1.19.0" in detail_of(result, "engine of saver")
+
+
+def test_a_model_whose_classes_come_in_another_order(folder):
+    """The same probabilities, for other classes: the order is the reason, not the numbers."""
+
+    def turn(manifest):
+        manifest["stages"][1]["model"]["output"]["class_order"] = [1, 0, 2, 3, 4, 5]
+
+    rewrite(folder, turn)
+    result = verified(folder)
+    assert failed(result)[0] == "answers of large"
+    assert "only in their order" in detail_of(result, "answers of large")
+
+
+@pytest.mark.parametrize(
+    "labels", [None, ["amber"], ["amber", "blue", "coral", "x", "y", "z", "v"]]
+)
+def test_fewer_or_more_class_names_are_noticed(folder, labels):
+    def change(tables):
+        tables["labels"] = np.array(labels or [])
+
+    change_answers(folder, change)
+    assert failed(verified(folder)) == ["class names"]
+
+
+def test_a_bundle_of_an_older_release_lacks_some_samples(folder):
+    """Engines, decoder and class names were not kept before: nothing to compare, no failure."""
+
+    def forget(manifest):
+        del manifest["golden"]["ran"], manifest["golden"]["decoder"]
+
+    change_answers(folder, lambda tables: [tables.pop(name) for name in ("labels", "decoded")])
+    rewrite(folder, forget)
+    result = verified(folder)
+    assert result.passed
+    assert [check.name for check in result.checks if check.passed is None] == [
+        "engine of saver",
+        "engine of large",
+        "image decoder",
+        "latency",
+    ]
+
+
+def test_golden_frames_with_other_pixels_are_the_decoders(folder):
+    change_answers(folder, lambda tables: tables.update(frame_sha256=tables["frame_sha256"][::-1]))
+    assert failed(verified(folder)) == ["image decoder"]
+
+
+def pooled_latency(samples_ms):
+    return pooled(((LatencySamples(np.array(samples_ms, float)), 1.0),))
+
+
+@pytest.mark.parametrize(
+    ("limits", "passed", "warning", "says"),
+    [
+        ({"mean_latency_ms": 2.0}, True, False, "mean_latency_ms 2.00 of 2, kept"),
+        ({"mean_latency_ms": 1.9}, None, True, "over by 5 %"),
+        ({"mean_latency_ms": 1.8}, False, False, "over by 11 %"),
+        ({"p95_latency_ms": 3.0, "p99_latency_ms": 1.0}, False, False, "p95_latency_ms 3.00 of 3,"),
+        ({"mean_latency_ms": 9.0, "p99_latency_ms": 2.9}, None, True, "p99_latency_ms 3.00 of 2.9"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_time_is_held_against_each_limit(limits, passed, warning, says):
+    check = judge(LatencyEntry(escalation_rate=0.25, **limits), pooled_latency([1, 2, 3]))
+    assert (check.passed, check.warning) == (passed, warning)
+    assert says in check.detail
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(1e6, True), (1e-6, False)])
+@pytest.mark.parametrize("names", [("only",), ("saver", "large"), ("saver", "middle", "large")])
+def test_a_promised_time_is_measured(tmp_path, names, limit, passed):
+    folder = small_bundle(tmp_path / "bundle", names=names)
+    promise = {"escalation_rate": 0.5, "p95_latency_ms": limit}
+    rewrite(folder, lambda manifest: manifest.update(latency=promise))
+    with Bundle.load(folder) as opened:
+        result = verify(opened, effort=QUICK)
+    check = result.checks[-1]
+    assert check.name == "latency"
+    if len(names) == 3:
+        assert check.passed is None
+        return
+    assert check.passed is passed, check
+    if not passed:
+        with pytest.raises(TooSlowError, match=r"latency: p95_latency_ms .* over by") as caught:
+            result.raise_if_failed()
+        assert caught.value.exit_code == 3
+
+
+def test_wrong_answers_come_before_too_slow_ones(folder):
+    def change(manifest):
+        manifest["latency"] = {"escalation_rate": 0.5, "mean_latency_ms": 1e-6}
+        manifest["stages"][0]["threshold"] = 0.999
+
+    rewrite(folder, change)
+    with Bundle.load(folder) as opened:
+        result = verify(opened, effort=QUICK)
+    assert failed(result) == ["decisions", "latency"]
+    with pytest.raises(VerificationError) as caught:
+        result.raise_if_failed()
+    assert caught.value.exit_code == 2
 
 
 def test_checks_are_values():

@@ -89,6 +89,8 @@ def files_of(manifest: Manifest) -> Iterator[FileEntry]:
     if manifest.golden is not None:
         yield from manifest.golden.frames
         yield manifest.golden.answers
+        if manifest.golden.decoder is not None:
+            yield manifest.golden.decoder
 
 
 def file_entry(source: Path, place: str) -> FileEntry:
@@ -216,7 +218,7 @@ def _read_manifest(root: Path, *, shown: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise BundleError(
-            f"bundle {shown}: bundle.json, {place}: {first['msg']} ({error.error_count()} faults)"
+            f"bundle {shown}: bundle.json, {place}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
     except InputError as error:
         raise BundleError(f"bundle {shown}: bundle.json: {error}") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy
+from tinysaver_edge.policy import Policy, is_certified
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess
 from tinysaver_edge.verdict import Case, Judge
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.engines.remote import RemoteModel
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.stage import Stage
     from tinysaver_edge.stream.events import Listener
@@ -49,7 +50,11 @@ class Cascade:
         labels: class names, or None to name classes by their index.
         fusion: combines the answers after an escalation; None takes the large model's.
         certified: whether a certificate covers what these stages decide.
+        doubt: why the bundle's certificate does not cover it, where it has one; None if it does.
         clock: seconds, for timings and for frames that come without a time.
+
+    Attributes:
+        doubt: as given.
 
     Raises:
         InputError: there are no stages.
@@ -62,15 +67,17 @@ class Cascade:
         labels: Sequence[str] | None = None,
         fusion: Fusion | None = None,
         certified: bool = False,
+        doubt: str | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
+        self.doubt = doubt
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
         self.judge = Judge(
             self.policy,
             labels=self.labels,
-            certified=certified,
+            certified=certified and doubt is None,
             fell_back=[stage.policy.model for stage in stages if stage.engine.fell_back],
         )
         self._clock = clock
@@ -87,6 +94,7 @@ class Cascade:
         threads: int | None = None,
         cache_dir: Path | None = None,
         allow_fallback: bool = False,
+        large: RemoteModel | str | Sequence[str] | None = None,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
@@ -97,11 +105,17 @@ class Cascade:
             cache_dir: folder for compiled models; None takes the user's cache folder.
             allow_fallback: where a device is missing, run on the CPU. Decisions then say so in
                 ``degraded`` and are not certified.
+            large: hosts that serve the large model, as ``"grpc://host:port/model"``, several of
+                them, or a `RemoteModel` with all else; None runs it here. The certificate covers
+                its answers where the hosts tell the hash of the calibrated model, or the user
+                vouches for them; else `doubt` says why not.
             clock: as for the constructor.
 
         Raises:
             BundleError: the bundle is damaged, or was made from records and holds no models.
-            EngineError: an engine, device or precision is not to be had here.
+            EngineError: an engine, device or precision is not to be had here, or a host serves
+                another model.
+            InputError: a URL cannot be understood, or would send frames out in plain text.
             MissingDependencyError: an engine's package is not installed.
         """
         from tinysaver_edge.bundle import Bundle
@@ -112,6 +126,7 @@ class Cascade:
                 threads=threads,
                 cache_dir=cache_dir,
                 allow_fallback=allow_fallback,
+                large=large,
                 clock=clock,
             )
 
@@ -123,19 +138,27 @@ class Cascade:
         threads: int | None = None,
         cache_dir: Path | None = None,
         allow_fallback: bool = False,
+        large: RemoteModel | str | Sequence[str] | None = None,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
+        from tinysaver_edge.engines.remote import remote_model
         from tinysaver_edge.stage import load_stages
 
         stages = load_stages(
-            bundle, threads=threads, cache_dir=cache_dir, allow_fallback=allow_fallback
+            bundle,
+            threads=threads,
+            cache_dir=cache_dir,
+            allow_fallback=allow_fallback,
+            large=None if large is None else remote_model(large),
         )
+        certified = is_certified(bundle.manifest)
         return cls(
             stages,
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
-            certified=bundle.manifest.certificate is not None,
+            certified=certified,
+            doubt=stages[-1].engine.doubt if certified else None,
             clock=clock,
         )
 
@@ -146,10 +169,11 @@ class Cascade:
         frame_id: FrameId | None = None,
         timestamp_s: float | None = None,
     ) -> Decision:
-        """Answer one frame.
+        """Answer one frame. Calls from several threads are served one after the other.
 
         Args:
-            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it.
+            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
+                grey uint8.
             frame_id: which frame it is; by default numbered in the order of calls.
             timestamp_s: when it was taken; by default now.
 

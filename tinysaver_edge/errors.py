@@ -84,6 +84,12 @@ class VerificationError(TinySaverError):
     """A bundle does not behave on this machine as it did when it was calibrated."""
 
 
+class TooSlowError(VerificationError):
+    """A bundle answers as it did when it was calibrated, but not within the time promised."""
+
+    exit_code = 3
+
+
 class InfeasibleError(TinySaverError):
     """No choice meets every limit that was asked for; the message says how far off each is."""
 

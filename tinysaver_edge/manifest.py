@@ -27,6 +27,7 @@ def _inside(path: str) -> str:
 
 InsidePath = Annotated[str, AfterValidator(_inside)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -89,20 +90,89 @@ class FiguresEntry(_Strict):
     cost_macs_ratio: float | None
 
 
+class RanEntry(_Strict):
+    """What a model ran with while the golden samples were made, as the engine itself said.
+
+    ``release`` is the engine's distribution and version, null where that is not known.
+    """
+
+    engine: str
+    release: str | None
+    device: str
+    precision: str
+
+
+class LatencyEntry(_Strict):
+    """Limits of time that a cascade was calibrated for, null where there is none.
+
+    ``escalation_rate`` is the highest share of escalated frames that they were held against.
+    """
+
+    escalation_rate: Fraction
+    mean_latency_ms: Positive | None = None
+    p95_latency_ms: Positive | None = None
+    p99_latency_ms: Positive | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that there are, by name."""
+        found = self.model_dump(exclude={"escalation_rate"}, exclude_none=True)
+        return {name: float(limit) for name, limit in found.items()}
+
+
+class DisagreementEntry(_Strict):
+    """How often an escalation would have changed an accepted answer, when it was calibrated.
+
+    A device goes on measuring the same on the frames it audits; more than this is drift.
+
+    Attributes:
+        accepted: samples whose first answer is accepted; one of each group where there are groups.
+        disagreed: those of them that would have been answered otherwise after an escalation.
+        held_out: whether they were set aside when the cascade was chosen.
+        choices: among how many thresholds it was chosen on these samples; a bound has to hold for
+            all of them together. 1 where they were held out.
+        confidence: of `upper`.
+        upper: Clopper-Pearson upper bound on the rate, 0..1.
+        stricter: scores that fewer and fewer of the accepted samples reach, rising: thresholds to
+            change to when the field has changed.
+    """
+
+    accepted: int = Field(ge=1)
+    disagreed: int = Field(ge=0)
+    held_out: bool
+    choices: int = Field(ge=1)
+    confidence: Fraction
+    upper: Fraction
+    stricter: list[float] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if self.disagreed > self.accepted:
+            raise ValueError(f"{self.disagreed} of {self.accepted} samples disagree")
+        if self.stricter != sorted(self.stricter):
+            raise ValueError("the stricter thresholds do not rise")
+        return self
+
+
 class GoldenEntry(_Strict):
     """Samples whose answers are kept, so that another machine can show that it agrees.
 
     Attributes:
         frames: lossless pictures, in order.
         answers: ``.npz`` with, for stage i, ``input_i`` (resized frames, uint8) and ``logits_i``,
-            and the final ``index`` and ``source``.
+            and the final ``index`` and ``source``; the class names as ``labels``; of the image
+            decoder, ``decoded`` (pixels of ``decoder``) and ``frame_sha256`` (of each frame's).
         tolerances: for each stage, the largest difference of a probability that counts as
             agreement.
+        decoder: a JPEG that image decoders differ on.
+        ran: what each stage's model ran with.
     """
 
     frames: list[FileEntry] = Field(min_length=1)
     answers: FileEntry
     tolerances: list[float]
+    decoder: FileEntry | None = None
+    ran: list[RanEntry] = Field(default_factory=list)
 
 
 class CertificateEntry(_Strict):
@@ -134,7 +204,9 @@ class Manifest(_Strict):
     calibration: FiguresEntry
     holdout: FiguresEntry | None = None
     certificate: CertificateEntry | None = None
+    disagreement: DisagreementEntry | None = None
     golden: GoldenEntry | None = None
+    latency: LatencyEntry | None = None
 
     @model_validator(mode="after")
     def _one_tolerance_a_stage(self) -> Self:
@@ -143,4 +215,6 @@ class Manifest(_Strict):
                 f"golden.tolerances has {len(self.golden.tolerances)} values for "
                 f"{len(self.stages)} stages"
             )
+        if self.golden is not None and len(self.golden.ran) not in (0, len(self.stages)):
+            raise ValueError(f"golden.ran has {len(self.golden.ran)} values")
         return self

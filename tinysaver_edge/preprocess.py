@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.opencv import opencv
 
 Frame = NDArray[np.uint8]
 """A picture as OpenCV gives it: ``(height, width, 3)`` BGR uint8."""
@@ -180,12 +181,7 @@ class Preprocessor:
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
-        try:
-            import cv2
-        except ImportError as error:
-            raise MissingDependencyError(
-                "opencv-python", extra="cpu", purpose="Resizing frames"
-            ) from error
+        cv2 = opencv("Resizing frames")
         self.preprocess = preprocess
         self._cv2 = cv2
         self._buffers: dict[tuple[int, ...], Frame] = {}
@@ -246,7 +242,8 @@ class Preprocessor:
             return self._cv2.cvtColor(frame, self._cv2.COLOR_GRAY2BGR)  # type: ignore[no-any-return]
         if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise InputError(
-                f"frame has shape {frame.shape}; expected (height, width, 3) BGR, not empty"
+                f"frame has shape {frame.shape}; expected (height, width, 3) BGR or "
+                "(height, width) grey, not empty"
             )
         return frame
 

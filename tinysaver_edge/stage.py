@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.engines.base import Engine, finite_or_raise
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.files import default_cache_dir
@@ -20,6 +20,7 @@ from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Preprocessor
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.engines.remote import RemoteModel
 
 
 CLOSE_S = 10.0
@@ -106,6 +107,7 @@ def load_stages(
     threads: int | None = None,
     cache_dir: Path | None = None,
     allow_fallback: bool = False,
+    large: RemoteModel | None = None,
 ) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
@@ -114,6 +116,7 @@ def load_stages(
         threads: processor threads for one inference; None leaves it to the engines.
         cache_dir: folder for compiled models; None takes the user's cache folder.
         allow_fallback: where a device is missing, run on the CPU.
+        large: hosts that serve the last stage's model; None runs it here.
 
     Raises:
         BundleError: it was made from records and holds no models, or models and labels differ.
@@ -131,6 +134,11 @@ def load_stages(
         for artefact, policy in zip(
             artefacts, Policy.from_manifest(bundle.manifest).stages, strict=True
         ):
+            if large is not None and artefact is artefacts[-1]:
+                # It was warmed up, and its classes counted, when its hosts were proven.
+                engine = _elsewhere(artefact, large, bundle)
+                stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
+                continue
             stages.append(Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy))
             classes = stages[-1].warm_up()
             if artefact.classes is not None and classes != artefact.classes:
@@ -143,3 +151,19 @@ def load_stages(
             stage.close()
         raise
     return stages
+
+
+def _elsewhere(artefact: Artefact, large: RemoteModel, bundle: Bundle) -> Engine:
+    """Open the last stage's model where others serve it."""
+    from tinysaver_edge.engines.remote.bundled import golden_of
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
+
+    return RemoteEngine(
+        large,
+        preprocess=artefact.preprocess,
+        output=artefact.output,
+        classes=artefact.classes,
+        sha256=artefact.sha256,
+        golden=golden_of(bundle, artefact.preprocess),
+        options=artefact.options,
+    )

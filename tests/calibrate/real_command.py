@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
+        # Tests in a shell's background ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

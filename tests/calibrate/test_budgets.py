@@ -196,7 +196,7 @@ def possible(problem, asked):
 
 
 @given(problems(), targets())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_the_choice_is_the_best_that_keeps_every_budget(problem, asked):
     kept = possible(problem, asked)
     if not kept:
@@ -236,7 +236,7 @@ def hints_of(problem, asked):
 
 
 @given(problems(), targets())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_what_an_infeasible_request_says_is_enough_and_no_more_than_needed(problem, asked):
     assume(not possible(problem, asked))
     hints, together = hints_of(problem, asked)
@@ -301,7 +301,7 @@ def signed(problem, asked):
 
 
 @given(certifiable(), targets(method=Method.CERTIFIED, drops=(1.0, 2.0, 5.0)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_certified_choices_hold_the_rates_upper_bound_against_budgets(problem, asked):
     asked = replace(asked, fusion="none")
     every = list(signed(problem, asked))
@@ -323,7 +323,7 @@ def test_certified_choices_hold_the_rates_upper_bound_against_budgets(problem, a
 
 
 @given(certifiable(), targets(method=Method.CERTIFIED, drops=(None,)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_without_a_drop_the_budget_alone_gives_the_threshold(problem, asked):
     asked = replace(asked, fusion="none", objective=None)
     assume(asked.budgets.any)
@@ -358,7 +358,7 @@ def test_without_a_drop_the_budget_alone_gives_the_threshold(problem, asked):
 
 
 @given(certifiable(), targets(method=Method.CERTIFIED, drops=(1.0, 2.0)))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_a_certified_request_that_fails_says_what_would_do(problem, asked):
     asked = replace(asked, objective=None)
     try:

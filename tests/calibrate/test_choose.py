@@ -106,7 +106,7 @@ def row_of(choice):
 
 
 @given(problems(), targets())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_choice_is_the_best_of_all_savers_and_thresholds(problem, asked):
     rows = list(keeping_all(problem, asked))
     if not rows:
@@ -128,7 +128,7 @@ def test_the_choice_is_the_best_of_all_savers_and_thresholds(problem, asked):
 
 
 @given(problems(), targets())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_row_tells_of_a_cascade_that_exists_and_whether_it_keeps_the_limits(problem, asked):
     assume(list(keeping_all(problem, asked)))
     kept = {(one[0], one[1]) for one in keeping_all(problem, asked)}
@@ -154,7 +154,7 @@ def relaxed(asked, name, value):
 
 
 @given(problems(), targets())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_what_an_infeasible_request_says_of_its_limits_is_true(problem, asked):
     assume(not list(keeping_all(problem, asked)))
     with pytest.raises(InfeasibleError) as caught:

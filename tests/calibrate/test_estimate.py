@@ -117,7 +117,7 @@ def bench(rng, truth) -> Bench:
     return Bench(saver, large, truth, folds(len(truth), seed=0))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 @pytest.mark.parametrize("name", ["head", "msp_temperature", "maxlogit_pnorm"])
 def test_what_learns_is_judged_on_samples_it_did_not_see(name, seed):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
@@ -168,7 +170,10 @@ def test_slips_are_named(folder, change, message):
 def test_records_need_all_that_goes_with_them(folder, missing):
     lines = [line for line in RECORDS.splitlines() if not line.startswith(missing)]
     (folder / "records.toml").write_text("\n".join(lines))
-    with pytest.raises(InputError, match="records need --labels, --macs, --large and --saver"):
+    with pytest.raises(
+        InputError,
+        match=f"records need --{missing.rstrip('s') if missing == 'savers' else missing} as well",
+    ):
         settings(folder, "records").plan()
 
 
@@ -184,3 +189,11 @@ def test_a_recipe_that_is_not_there():
 def test_settings_without_a_recipe():
     with pytest.raises(InputError, match="nothing to calibrate on"):
         Settings().plan()
+
+
+def test_a_recipes_drop_can_be_taken_away(folder):
+    asked = replace(settings(folder), max_drop=0.7)
+    assert asked.overridden({"no_max_drop": True}).max_drop is None
+    assert asked.overridden({"no_max_drop": False}).max_drop == 0.7
+    with pytest.raises(InputError, match="exclude each other"):
+        asked.overridden({"no_max_drop": True, "max_drop": 0.1})

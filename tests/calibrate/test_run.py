@@ -1,4 +1,6 @@
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -72,12 +74,31 @@ def test_the_bundle_says_what_was_chosen(work, tmp_path):
     ):
         assert written is not None
         assert found.to_dict() == written.model_dump()
+    assert manifest.disagreement == result.disagreement
+    assert manifest.disagreement is not None
+    assert manifest.disagreement.held_out
+    assert result.to_dict()["disagreement"] == manifest.disagreement.model_dump()
 
 
 def test_the_finished_bundle_does_on_the_images_what_was_promised(work, tmp_path):
     result = calibrate(plan(work), out=tmp_path / "bundle")
     with Bundle.load(tmp_path / "bundle") as opened:
         assert evaluate_images(opened, work / "images").figures == result.calibration
+
+
+def test_a_threshold_that_was_edited_is_not_certified(work, tmp_path):
+    asked = plan(work)
+    certified = replace(asked, targets=Targets(max_drop_points=20.0))
+    calibrate(certified, out=tmp_path / "bundle")
+    frame = np.zeros((20, 20, 3), np.uint8)
+    with Cascade.load(tmp_path / "bundle") as cascade:
+        assert cascade.decide(frame).certified
+    path = tmp_path / "bundle" / "bundle.json"
+    content = json.loads(path.read_text())
+    content["stages"][0]["threshold"] -= 1e-6
+    path.write_text(json.dumps(content))
+    with Cascade.load(tmp_path / "bundle") as cascade:
+        assert not cascade.decide(frame).certified
 
 
 def test_golden_frames_come_from_the_calibration_samples_and_are_lossless(work, tmp_path):

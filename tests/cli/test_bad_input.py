@@ -234,7 +234,7 @@ class TestCalibrateOnRecords:
     def test_missing_files(self, command, folder):
         for name, part in [
             ("tiny.npz", "tiny.npz: no such file; records there: big, mid"),
-            ("labels.npy", "labels.npy: missing"),
+            ("labels.npy", "labels.npy: cannot be read (No such file"),
             ("models.csv", "models.csv: not readable"),
         ]:
             content = (folder / name).read_bytes()
@@ -292,6 +292,8 @@ class TestCalibrateOnRecords:
             (folder / "r.toml").write_text(text)
             refused(command("calibrate", folder / "r.toml"), part)
         (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nx=1\n')
+        refused(command("calibrate", folder / "r.toml"), "its data d does not lie beside", "--root")
+        (folder / "d").mkdir()
         refused(command("calibrate", folder / "r.toml"), "models.a names no file")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.test_devices import run
 from tests.hardware.test_bench import described
-from tests.hardware.tiny_bundle import small_bundle
+from tests.small_bundle import small_bundle
 
 QUICKLY = ("--runs", "5", "--seconds", "0.05")
 
@@ -48,6 +48,10 @@ def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
         (["tiny.onnx", "--precision", "int4"], "int4"),
         (["none.onnx"], "none.onnx"),
         (["tiny.onnx", "--runs", "0"], "0"),
+        (["tiny.onnx", "--sustained", "-1"], "-1"),
+        (["tiny.onnx", "--profile", "generic-x86"], "add that"),
+        (["tiny.onnx", "--engine", "auto", "--profile", "generic-x87"], "generic-x86"),
+        (["tiny.onnx", "--engine", "auto", "--device", "NPU"], "no engine on NPU"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -49,6 +49,24 @@ def test_show_an_unknown_device_is_one_line(tmp_path: Path) -> None:
     assert "raspberry-pi-5" in done.stderr
 
 
+BAD = 'name = "bad"\ndescription = "x"\nkind = "toaster"\n'
+SAYS = "bad.toml: kind: Input should be 'board', 'jetson', 'computer' or 'server'"
+
+
+def test_a_wrong_profile_of_ones_own_costs_a_line_and_not_the_others(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "bad.toml").write_text(BAD)
+    listed = run(tmp_path, "devices", "list", "--devices-dir", str(own), "--json")
+    assert listed.returncode == 0
+    assert [line for line in listed.stderr.splitlines() if SAYS in line]
+    assert len(json.loads(listed.stdout)["devices"]) >= 13
+    for asked in (["bad", "--devices-dir", str(own)], [str(own / "bad.toml")]):
+        shown = run(tmp_path, "devices", "show", *asked)
+        assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
+        assert SAYS in shown.stderr
+
+
 @pytest.mark.slow
 def test_probe(tmp_path: Path) -> None:
     done = run(tmp_path, "devices", "probe", "--json")

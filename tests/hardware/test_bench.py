@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.hardware import systems
-from tests.hardware.tiny_bundle import artefact, small_bundle
+from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
+from tests.small_bundle import small_bundle
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
@@ -26,7 +27,8 @@ from tinysaver_edge.hardware.benchmark.frames import (
     made_up_frame,
 )
 from tinysaver_edge.hardware.benchmark.model import artefact_of, bench_model, sustain_model
-from tinysaver_edge.hardware.benchmark.report import measured_latencies, report_path
+from tinysaver_edge.hardware.benchmark.reading import read_report
+from tinysaver_edge.hardware.benchmark.report import report_path
 from tinysaver_edge.hardware.benchmark.run import Wanted, bench_bundle_file, bench_model_file
 from tinysaver_edge.hardware.benchmark.sustained import sustain
 from tinysaver_edge.hardware.benchmark.throughput import measure_throughput
@@ -252,11 +254,11 @@ def test_a_bundle_is_measured_on_its_golden_frames(bundle: Path, tmp_path: Path)
 def test_what_calibration_reads_is_what_was_measured(bundle: Path, tmp_path: Path) -> None:
     report = bench_bundle_file(bundle, wanted=Wanted(QUICK, throughput_s=0))
     report.write(tmp_path / "a.json")
-    found = measured_latencies(tmp_path / "a.json")
+    found = read_report(tmp_path / "a.json").stages
     for one in report.stages:
-        kept = found[(one.sha256, one.engine, one.device, one.precision)]
+        kept = found[(one.sha256, one.engine, one.device, one.precision)].latency
         assert kept.samples_ms == pytest.approx(one.stage.samples_ms, abs=1e-6)
-    saver, large = found.values()
+    saver, large = (one.latency for one in found.values())
     assert CascadeLatency.of(saver, large).at(0.5).mean_ms == pytest.approx(
         saver.mean_ms + large.mean_ms / 2
     )
@@ -270,7 +272,7 @@ def test_a_damaged_report_is_refused_in_one_line(tmp_path: Path, content: str) -
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"a\.json") as caught:
-        measured_latencies(path)
+        read_report(path)
     assert "\n" not in str(caught.value)
 
 

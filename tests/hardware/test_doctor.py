@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,8 @@ from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import Inventory, Listed
 from tinysaver_edge.hardware.jetson import read_jetson
 from tinysaver_edge.hardware.trial import Apart, Trial
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 
@@ -279,3 +284,94 @@ def test_every_breakage_names_a_command(tmp_path: Path) -> None:
     assert len(diagnosis.broken) >= 7
     assert all(check.mend for check in diagnosis.broken)
     assert sys.version.split()[0] in diagnosis.checks[0].detail
+
+
+def run_doctor(folder: Path, home: Path) -> dict[str, dict[str, str]]:
+    """What the real command finds where a folder's packages stand before all others."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from tinysaver_edge.cli import main; main()", "doctor", "--json"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+            "XDG_CACHE_HOME": str(home),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+
+
+def wheel(folder: Path, name: str, module: str, code: str) -> Path:
+    """Build a wheel of one module, for pip to install."""
+    path = folder / f"{name.replace('-', '_')}-9.0-py3-none-any.whl"
+    info = f"{name.replace('-', '_')}-9.0.dist-info"
+    files = {
+        f"{module}/__init__.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in (files | {f"{info}/RECORD": record}).items():
+            archive.writestr(file, text)
+    return path
+
+
+@pytest.mark.slow
+def test_what_pip_made_of_two_distributions_and_a_library_that_is_not_there(
+    tmp_path: Path,
+) -> None:
+    """Two owners of each module, installed by pip, and an import that the loader refuses."""
+    missing = "import ctypes\n__version__ = '9.0'\nctypes.CDLL('libGL.so.77')\n"
+    wheels = [
+        wheel(tmp_path, name, module, code)
+        for name, module, code in (
+            ("opencv-python", "cv2", missing),
+            ("opencv-python-headless", "cv2", missing),
+            ("onnxruntime", "onnxruntime", missing),
+            ("onnxruntime-gpu", "onnxruntime", missing),
+        )
+    ]
+    site = tmp_path / "site"
+    for one in wheels:  # one after the other, as users do
+        command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target"]
+        subprocess.run([*command, site, one], check=True, capture_output=True)
+    found = run_doctor(site, tmp_path)
+    cv2, ort = found["module cv2"], found["module onnxruntime"]
+    assert (cv2["state"], ort["state"]) == ("broken", "broken")
+    assert cv2["detail"].startswith("written by opencv-python and opencv-python-headless")
+    assert ort["mend"].startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install ")
+    assert "libGL.so.77: cannot open shared object file" in found["OpenCV"]["detail"]
+    assert found["OpenCV"]["mend"].startswith("sudo apt install libgl1")
+    assert "cannot be imported" in found["onnxruntime"]["detail"]
+    assert found["onnxruntime"]["state"] == "broken"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_camera_that_another_user_may_not_open() -> None:
+    """Asked as a user who is in no group: the kernel decides."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        systems.write(root, {"dev/video0": ""})
+        (root / "dev").chmod(0o755)
+        (root / "dev/video0").chmod(0o660)
+        assert camera_check(root).state is State.OK
+        camera_check(root, access=lambda _: False)  # imports what the other user may not read
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                check = camera_check(root)
+                os.write(writing, f"{check.state.value} {check.mend}".encode())
+            finally:
+                os._exit(0)  # whatever happened: the child is no second pytest
+        os.close(writing)
+        with os.fdopen(reading) as answer:
+            said = answer.read()
+        os.waitpid(child, 0)
+    assert said == "broken sudo usermod -aG video $USER, then log in again"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware.test_bench import described
-from tests.hardware.tiny_bundle import small_bundle
+from tests.small_bundle import small_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ("numpy", "scipy", "click", "rich", "pydantic", "opencv-python")
@@ -127,6 +127,38 @@ def test_bench_runs_with_what_is_there(environment: tuple[str, Path], tmp_path: 
     assert done.returncode == 0, done.stderr
     (stage,) = json.loads(done.stdout)["stages"]
     assert stage["engine"] == engines
+
+
+def test_bench_chooses_among_the_engines_that_are_there(
+    environment: tuple[str, Path], tmp_path: Path
+) -> None:
+    engines, folder = environment
+    model = str(described(tmp_path))
+    done = call(folder, tmp_path, "bench", model, "--engine", "auto", *QUICKLY, "--json")
+    if engines == "none":
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "pip install 'tinysaver-edge[" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [one["engine"] for one in report["engine_choice"]["tried"]] == [engines]
+    assert list(report["machine"]["engines"]) == [engines]
+
+
+def test_verify_of_a_bundle_for_another_engine_says_what_to_install(
+    environment: tuple[str, Path], tmp_path: Path
+) -> None:
+    engines, folder = environment
+    bundle = small_bundle(tmp_path / "bundle")  # made for onnxruntime
+    done = call(folder, tmp_path, "verify", str(bundle))
+    if engines == "onnxruntime":
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "engine of saver: was calibrated with onnxruntime on CPU in float32" in last
+    assert "pip install 'tinysaver-edge[onnxruntime]'" in last
 
 
 def test_bench_of_a_bundle_for_another_engine_says_what_to_install(

@@ -31,6 +31,7 @@ from tinysaver_edge.models.export import SUFFIXES, Export, export_model  # noqa:
 from tinysaver_edge.models.macs import count_macs  # noqa: E402
 from tinysaver_edge.models.metadata import read_metadata  # noqa: E402
 from tinysaver_edge.models.pictures import draw_pictures  # noqa: E402
+from tinysaver_edge.models.profile import profile  # noqa: E402
 from tinysaver_edge.models.timm_model import (  # noqa: E402
     TimmModel,
     TimmSource,
@@ -233,6 +234,15 @@ def test_a_failing_export_names_the_layer(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_answer_with_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = load_timm(TimmSource("test_resnet", random_seed=0))
+    with torch.no_grad():
+        model.module.conv1[0].weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite: the weights are damaged"):
+        export_model(model, [tmp_path / "m.onnx"], pictures=PICTURES)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_branches_that_do_not_merge_can_be_kept(tmp_path: Path) -> None:
     out = tmp_path / "odd.onnx"
     made = export_model(with_layer(Forgetful()), [out], merge=False, pictures=PICTURES)
@@ -331,6 +341,11 @@ def write_damaged(path: Path, kind: str, mark: Path) -> None:
     elif kind == "truncated":
         torch.save(state(), path)
         path.write_bytes(path.read_bytes()[:-2000])
+    elif kind == "one bit changed":
+        torch.save(state(), path)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data)
     elif kind == "other model":
         torch.save(state("test_efficientnet"), path)
     elif kind == "other shape":
@@ -348,8 +363,9 @@ def write_damaged(path: Path, kind: str, mark: Path) -> None:
         ("code in a bare pickle", "holds more than weights (posix.system)"),
         ("whole module", "holds more than weights (torch.nn.modules.linear.Linear)"),
         ("truncated", "damaged or no checkpoint"),
-        ("empty", "damaged or no checkpoint"),
-        ("web page", "damaged or no checkpoint"),
+        ("one bit changed", "damaged or no checkpoint (the checksum of "),
+        ("empty", "damaged or no checkpoint (no pickle of weights)"),
+        ("web page", "damaged or no checkpoint (no pickle of weights)"),
         ("no weights", "holds no weights by name"),
         ("other model", "does not fit test_vit: 80 of 80 weights are missing"),
         ("other shape", "does not fit test_vit: pos_embed is (1, 145, 64)"),
@@ -373,6 +389,7 @@ def test_a_bad_checkpoint_is_one_clear_line(tmp_path: Path, kind: str, message: 
         ("zzzzz", {}, InputError, "has no model 'zzzzz'"),
         ("hf-hub:timm/lcnet_050", {}, InputError, "did you mean lcnet_050"),
         ("lcnet_050.mine", {}, InputError, "there are lcnet_050.ra2_in1k"),
+        ("lcnet_050.pth", {}, InputError, "give timm's name of the model, and the file"),
         ("vit_small_patch14_dinov2", {}, ModelError, "has no classifier head"),
         ("test_vit", {"image_size": 50}, ModelError, "takes no picture of 50 × 50"),
         ("test_vit", {"num_classes": 0}, InputError, "at least 1"),
@@ -440,6 +457,19 @@ def test_weights_for_torch_say_whose_they_are(made: Export, tmp_path: Path) -> N
     cut.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelError, match="its end is missing"):
         engine_class("torch").inspect(cut)
+
+
+def test_weights_for_torch_are_counted_as_torch_runs_them(made: Export) -> None:
+    path = made.exported[2].path
+    found = profile(path)
+    assert found.cost.macs == made.macs_as_trained == find_description(path).macs
+    assert sum(found.cost.by_operation.values()) == found.cost.macs
+    assert found.cost.parameters == made.parameters_as_trained
+    assert found.cost.parameter_bytes == 4 * made.parameters_as_trained < found.size_bytes
+    assert found.signature.input_shape == (None, 64, 64, 3)
+    checked = check_model(find_description(path), PICTURES)
+    assert checked.passed
+    assert checked.macs == made.macs_as_trained
 
 
 def test_check_compares_the_engines(made: Export) -> None:

@@ -23,9 +23,10 @@ from tinysaver_edge.models.description import (
     find_description,
     read_description,
 )
+from tinysaver_edge.models.description_toml import to_toml
 from tinysaver_edge.models.embed import embed
 from tinysaver_edge.models.graph_reader import read_graph
-from tinysaver_edge.models.metadata import read_metadata
+from tinysaver_edge.models.metadata import read_metadata, write_metadata
 from tinysaver_edge.models.quantize import Form as Numbers
 from tinysaver_edge.models.quantize import Quantized, quantize
 from tinysaver_edge.preprocess import DEVICE_FORMAT
@@ -128,6 +129,18 @@ def test_int8_xml_holds_quantised_operations_and_no_path(
     text = result.files[0].read_text()
     assert str(tmp_path) not in text
     assert "<framework>" not in text
+
+
+def test_an_onnx_that_describes_itself_becomes_an_xml_that_does(
+    model: ModelDescription, data: DataSource, tmp_path: Path
+) -> None:
+    write_metadata(model.file, {METADATA_KEY: to_toml(model), "other.note": str(tmp_path)})
+    theirs = find_description(model.file)
+    result = quantize(theirs, tmp_path / "half.xml", data, form=Numbers.FP16)
+    assert find_description(result.files[0]).labels == LABELS
+    text = result.files[0].read_text()
+    assert "<framework>" not in text
+    assert str(tmp_path) not in text
 
 
 def test_seven_bits_stay_in_their_range(

@@ -20,6 +20,7 @@ from tinysaver_edge.manifest import (
     CertificateEntry,
     FiguresEntry,
     GoldenEntry,
+    LatencyEntry,
     Manifest,
     ModelEntry,
     Named,
@@ -67,6 +68,7 @@ def assemble(
                 seed=plan.seed,
                 folder=Path(folder),
                 files=files,
+                labels=gathered.label_names,
             )
         manifest = Manifest(
             created_by=f"tinysaver-edge {__version__}",
@@ -79,7 +81,9 @@ def assemble(
             calibration=FiguresEntry(**result.calibration.to_dict()),
             holdout=None if result.holdout is None else FiguresEntry(**result.holdout.to_dict()),
             certificate=_certificate_entry(result, gathered),
+            disagreement=result.disagreement,
             golden=golden,
+            latency=_latency_entry(result, plan),
         )
         write_bundle(target, manifest, files)
 
@@ -94,6 +98,19 @@ def _certificate_entry(result: Calibration, gathered: Gathered) -> CertificateEn
         statement=certificate.statement,
         counts=certificate.to_json(),
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
+    )
+
+
+def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:
+    """Return the limits of time that were asked for, None where none was."""
+    budgets = plan.targets.budgets
+    if result.latency is None or not budgets.needs_latency:
+        return None
+    return LatencyEntry(
+        escalation_rate=result.latency.highest_rate,
+        mean_latency_ms=budgets.mean_latency_ms,
+        p95_latency_ms=budgets.p95_latency_ms,
+        p99_latency_ms=budgets.p99_latency_ms,
     )
 
 

@@ -10,6 +10,8 @@ from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.hardware.benchmark.engine_choice import candidates
+from tinysaver_edge.hardware.profile import EngineChoice
 from tinysaver_edge.progress import Progress
 
 
@@ -36,6 +38,13 @@ class Gathering:
     started: float
     fingerprint: str
     lost: dict[str, str] = field(default_factory=dict)
+    _ways: tuple[EngineChoice, ...] | None = None
+
+    def ways(self) -> tuple[EngineChoice, ...]:
+        """Return the ways to run a model that the device offers; this machine is asked once."""
+        if self._ways is None:
+            self._ways = candidates(self.given.profile)
+        return self._ways
 
     def is_variant(self, name: str) -> bool:
         """Whether a saver is one of several forms of a file."""

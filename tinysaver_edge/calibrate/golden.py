@@ -13,12 +13,14 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import file_entry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.errors import MissingDependencyError
 from tinysaver_edge.manifest import GoldenEntry
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.policy import Policy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.stage import Stage
 from tinysaver_edge.verify import golden_answers
+from tinysaver_edge.verify.decoder import decoded, write_decoder_sample
+from tinysaver_edge.verify.engines import ran_by
 
 MOST_FRAMES = 16
 """Golden frames in a bundle, at most: it goes to devices, and the images are the user's."""
@@ -45,6 +47,7 @@ def make_golden(
     seed: int,
     folder: Path,
     files: dict[str, Path],
+    labels: Sequence[str] | None = None,
 ) -> GoldenEntry:
     """Draw frames, run every stage on them and keep what it answers.
 
@@ -56,6 +59,7 @@ def make_golden(
         seed: decides the draw.
         folder: where the files are made.
         files: receives them by their place in the bundle.
+        labels: the classes' names.
     """
     frames = _draw(data, pool, seed=seed)
     entries = []
@@ -64,25 +68,33 @@ def make_golden(
         files[place] = folder / f"{number:02d}.png"
         files[place].write_bytes(png)
         entries.append(file_entry(files[place], place))
-    answers = folder / "answers.npz"
+    answers, decoder = folder / "answers.npz", folder / "decoder.jpg"
+    write_decoder_sample(decoder)
     stages = [
         Stage(artefact.open(), preprocess=artefact.preprocess, policy=stage)
         for artefact, stage in zip(artefacts, policy.stages, strict=True)
     ]
     with Cascade(stages, fusion=policy.fusion) as cascade:
-        tables: dict[str, Any] = dict(golden_answers(cascade, [frame for frame, _ in frames]))
+        shown = [frame for frame, _ in frames]
+        tables: dict[str, Any] = dict(golden_answers(cascade, shown))
+        tables |= decoded(decoder.read_bytes(), shown)
+        if labels is not None:
+            tables["labels"] = np.array(labels)
+        ran = [ran_by(stage.engine) for stage in stages]
         np.savez(answers, **tables)
-    files["golden/answers.npz"] = answers
+    files |= {"golden/answers.npz": answers, "golden/decoder.jpg": decoder}
     return GoldenEntry(
         frames=entries,
         answers=file_entry(answers, "golden/answers.npz"),
         tolerances=[_tolerance(stage) for stage in stages],
+        decoder=file_entry(decoder, "golden/decoder.jpg"),
+        ran=ran,
     )
 
 
 def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple[Frame, bytes]]:
     """Return frames in random order with their PNG, until there are enough."""
-    cv2 = _opencv()
+    cv2 = opencv("Writing golden frames")
     drawn: list[tuple[Frame, bytes]] = []
     size = 0
     for index in np.random.default_rng(seed).permutation(pool):
@@ -99,16 +111,6 @@ def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple
         if len(drawn) == MOST_FRAMES or (size > MOST_BYTES and len(drawn) >= 4):
             break
     return drawn
-
-
-def _opencv() -> Any:  # noqa: ANN401 - a module
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python", extra="cpu", purpose="Writing golden frames"
-        ) from error
-    return cv2
 
 
 def _tolerance(stage: Stage) -> float:

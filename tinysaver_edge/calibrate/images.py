@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.bench_reports import timed_by_reports
+from tinysaver_edge.calibrate.fastest import fastest
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.gathering import Gathering
@@ -27,6 +29,7 @@ from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingP
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.progress import Progress
 
@@ -67,7 +70,12 @@ def from_images(
     if not given.labelled:
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
-    if given.timing:
+    timed_by: tuple[str, ...] = ()
+    if given.bench:
+        prepared = {one.name: one for one in savers}
+        problem, said = timed_by_reports(run, problem, large, prepared)
+        timed_by = (said,)
+    elif given.timing:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
     return Gathered(
         problem=problem,
@@ -75,7 +83,11 @@ def from_images(
         artefacts={one.name: one for one in (large, *savers)},
         label_names=names,
         lost=run.lost,
-        warnings=(*_skipped(data, kept), *(f"{name}: {why}" for name, why in run.lost.items())),
+        warnings=(
+            *_skipped(data, kept),
+            *timed_by,
+            *(f"{name}: {why}" for name, why in run.lost.items()),
+        ),
     )
 
 
@@ -105,12 +117,14 @@ def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
 
 def _prepare_one(run: Gathering, model: ModelFile) -> Artefact:
     step = PrepareStep(model, run.folder / "models", run.given.embed)
-    return step.known() or run_step(
+    prepared = step.known() or run_step(
         step,
         progress=run.progress,
         what=f"preparing {model.path.name}",
         isolate=run.given.isolate,
     )
+    asked = model.engine or model.description.engine
+    return fastest(run, model, prepared) if asked == AUTO else prepared
 
 
 def _labels(
@@ -158,6 +172,10 @@ def _timed(
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
     return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
+
+
+def _lost(run: Gathering) -> list[str]:
+    return [f"{name}: {why}" for name, why in run.lost.items()]
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:

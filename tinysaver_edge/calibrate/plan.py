@@ -23,7 +23,8 @@ class ModelFile:
     Attributes:
         path: its file.
         description: what the file does not say of itself.
-        engine: engine to run it with, before what the description says; None for neither.
+        engine: engine to run it with, before what the description says; None for neither,
+            ``"auto"`` for the fastest of those that there are.
         variant: whether it is one of several forms of a file: where this one cannot be run, the
             others still can.
     """
@@ -51,6 +52,10 @@ class ImageInput:
         isolate: measure each model in a process of its own, so that a crash loses only it.
         time_budget_s: start no more savers, and stop the one under way, after so many seconds.
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
+        profile: of the device whose engines are tried for models of engine ``"auto"``; None tries
+            those that this machine has.
+        bench: reports of `bench`, perhaps from another device, whose latencies count; then nothing
+            is timed here.
     """
 
     data: Path | DataSource
@@ -65,6 +70,8 @@ class ImageInput:
     isolate: bool = True
     time_budget_s: float | None = None
     golden_frames: bool = True
+    profile: DeviceProfile | None = None
+    bench: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
@@ -81,6 +88,7 @@ class RecordInput:
         macs: ``.csv`` with columns ``name`` and ``macs``.
         large: name of the large model.
         savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
+        groups: ``.npy`` of each sample's clip or scene, or None where samples are independent.
     """
 
     records: Path
@@ -88,6 +96,7 @@ class RecordInput:
     macs: Path
     large: str
     savers: tuple[str, ...]
+    groups: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

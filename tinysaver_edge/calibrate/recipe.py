@@ -54,6 +54,7 @@ class _RecipeTable(_Strict):
     group_column: str | None = None
     records: str | None = None
     labels: str | None = None
+    groups: str | None = None
     macs: str | None = None
     large: str | None = None
     savers: list[str] = Field(default_factory=list)
@@ -72,12 +73,14 @@ class Settings:
         models: descriptions by model name, each with its ``file``.
         root: folder that the recipe's paths start at.
         source: the recipe, for messages.
+        at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
     """
 
     data: Path | DataSource | None = None
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
+    groups: Path | None = None
     macs: Path | None = None
     large: str | None = None
     savers: tuple[str, ...] = ()
@@ -102,11 +105,13 @@ class Settings:
     time_budget: float | None = None
     work_dir: Path | None = None
     no_timing: bool = False
+    bench: tuple[Path, ...] = ()
     no_golden_frames: bool = False
     no_embed: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     root: Path = Path()
     source: str = "the command line"
+    at_home: bool = False
 
     def overridden(self, flags: Mapping[str, Any]) -> Settings:
         """Return the settings with every flag that was given put over them.
@@ -116,18 +121,36 @@ class Settings:
         Raises:
             InputError: both are named.
         """
-        known = {one.name for one in fields(self)} - {"models", "root", "source"}
+        known = {one.name for one in fields(self)} - {"models", "root", "source", "at_home"}
         given = {name: value for name, value in flags.items() if name in known and value}
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
+        if flags.get("no_max_drop"):
+            if "max_drop" in given:
+                raise InputError("--max-drop and --no-max-drop exclude each other")
+            given["max_drop"] = None
         if "data" in given and "records" in given:
             raise InputError("--data and --records exclude each other: name one of them")
         if "data" in given:
+            given["at_home"] = False
             given["records"] = None
         elif "records" in given:
             given["data"] = None
+            given.setdefault("group_column", None)
         return replace(self, **given)
+
+    def check_place(self) -> None:
+        """Refuse a recipe whose data is looked for in its own folder and is not there.
+
+        Raises:
+            RecipeError: names the flag that is missing.
+        """
+        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
+            raise RecipeError(
+                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
+                "of data and models with --root"
+            )
 
     def plan(self) -> Plan:
         """Find the files and make a plan.
@@ -147,7 +170,7 @@ class Settings:
             fusion=self.fusion,
         )
         return Plan(
-            input=self._images() if self.records is None else self._records(),
+            input=self._images(device) if self.records is None else self._records(),
             targets=targets,
             holdout=self.holdout or 0.0,
             seed=self.seed or 0,
@@ -157,11 +180,11 @@ class Settings:
         )
 
     def _budgets(self, device: DeviceProfile | None) -> Budgets:
-        """Return the limits asked for, and those of the device where none is."""
+        """Return the limits asked for and those of the device: both hold."""
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 
-    def _images(self) -> ImageInput:
+    def _images(self, device: DeviceProfile | None) -> ImageInput:
         if self.data is None:
             raise InputError("nothing to calibrate on: name --data, --records or a recipe")
         if self.large is None or not self.savers:
@@ -178,24 +201,35 @@ class Settings:
             time_budget_s=self.time_budget,
             labelled=self.reference != Reference.LARGE.value,
             golden_frames=not self.no_golden_frames,
+            profile=device,
+            bench=self.bench,
         )
 
     def _records(self) -> RecordInput:
         unlabelled = self.reference == Reference.LARGE.value
-        if (
-            self.records is None
-            or (self.labels is None and not unlabelled)
-            or self.macs is None
-            or self.large is None
-            or not self.savers
-        ):
-            raise InputError("records need --labels, --macs, --large and --saver as well")
-        if self.sizes or self.precisions:
+        given = {
+            "--labels": unlabelled or self.labels,
+            "--macs": self.macs,
+            "--large": self.large,
+            "--saver": self.savers,
+        }
+        if missing := [flag for flag, value in given.items() if not value]:
+            raise InputError(f"records need {' and '.join(missing)} as well")
+        assert self.records is not None
+        assert self.macs is not None
+        assert self.large is not None
+        if self.sizes or self.precisions or self.bench:
             raise InputError(
-                "--size and --precision need model files: records are as they were measured"
+                "--size, --precision and --bench need model files: records are as they were "
+                "measured"
             )
-        labels = None if unlabelled else self.labels
-        return RecordInput(self.records, labels, self.macs, self.large, self.savers)
+        if self.group_column is not None:
+            raise InputError("--group-column is of a table of images: records take --groups, .npy")
+        if unlabelled and self.labels is not None:
+            raise InputError("--reference large needs no labels: leave --labels out")
+        return RecordInput(
+            self.records, self.labels, self.macs, self.large, self.savers, self.groups
+        )
 
     def _large(self, name: str) -> ModelFile:
         for field_name in FORMS:
@@ -255,7 +289,9 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"recipe {path}: {place}: {first['msg']}") from error
+        unknown = first["type"] == "extra_forbidden"
+        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
+        raise RecipeError(f"recipe {path}: {place}: {says}") from error
     base = path.parent if root is None else root
     if not base.is_dir():
         raise RecipeError(f"--root {base}: no such folder")
@@ -265,6 +301,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         group_column=table.group_column,
         records=_below(base, table.records),
         labels=_below(base, table.labels),
+        groups=_below(base, table.groups),
         macs=_below(base, table.macs),
         large=table.large,
         savers=tuple(table.savers),
@@ -283,6 +320,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         models=table.models,
         root=base,
         source=f"recipe {path.name}",
+        at_home=root is None,
     )
 
 

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.bundle import check_target
+from tinysaver_edge.calibrate.agreement import check_agreement
 from tinysaver_edge.calibrate.assemble import assemble
 from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
 from tinysaver_edge.calibrate.certify_rule import default_fusion
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
+from tinysaver_edge.calibrate.disagreement import disagreement
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
@@ -70,6 +72,9 @@ def calibrate(
         check_target(out)
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
+        if plan.targets.reference is Reference.LABELS:
+            doubts = check_agreement(gathered.problem, gathered.label_names)
+            gathered = replace(gathered, warnings=(*gathered.warnings, *doubts))
         gathered = _on_device(gathered, plan)
         decided = _decide(plan, gathered)
         result = replace(decided.result, bundle=out)
@@ -132,12 +137,26 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
         ),
         warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
         latency=_latency(choice),
+        disagreement=disagreement(
+            policy,
+            evidence,
+            holdout,
+            choices=_choices(proposals, choice),
+            seed=plan.seed,
+        ),
     )
     better = single_model_better(evidence, result)
     if better is not None:
         result = replace(result, warnings=(*result.warnings, better))
     index = gathered.sample_index[calibrating[choice.proposal.evidence]]
     return _Decided(evidence, index, holdout, proposals, choice, result)
+
+
+def _choices(proposals: list[Proposal], choice: Choice) -> int:
+    """Return among how many thresholds there was to choose, whatever the samples showed."""
+    if choice.certificate is not None:
+        return choice.certificate.grid_size * len(proposals)
+    return max(1, sum(len(one.thresholds) for one in proposals))
 
 
 def _report_facts(
@@ -174,7 +193,7 @@ def _gather(
     data = stack.enter_context(open_input_data(plan.input))
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
-        raise InputError("nowhere to keep records: name an output or a folder for records")
+        raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
     gathered = from_images(
         plan.input,
@@ -208,7 +227,8 @@ def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
 
 def _on_device(gathered: Gathered, plan: Plan) -> Gathered:
     """Take the published latencies of the device that is asked for, where it is another one."""
-    if plan.device is None or is_this_machine(plan.device):
+    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    if plan.device is None or benched or is_this_machine(plan.device):
         return gathered
     problem, warnings = for_device(gathered.problem, plan.device)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinysaver_edge.calibrate.plan import ModelFile
 from tinysaver_edge.engines.base import Precision
-from tinysaver_edge.engines.registry import engine_class, engine_for
+from tinysaver_edge.engines.registry import engine_class, engine_name
 from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.graph import Size
 from tinysaver_edge.preprocess import Layout
@@ -121,7 +121,7 @@ def _check_sizes(model: ModelFile, sizes: Sequence[Size]) -> None:
 def _fixed_size(model: ModelFile) -> tuple[int | None, int | None]:
     """Return the height and width that a file insists on, None where it leaves one open."""
     said = model.description
-    engine = model.engine or said.engine or engine_for(model.path, device=said.device)
+    engine = engine_name(model.engine or said.engine, model.path, device=said.device)
     shape = engine_class(engine).inspect(model.path).input_shape
     if len(shape) != 4:
         return None, None

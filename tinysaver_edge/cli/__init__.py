@@ -22,6 +22,8 @@ _COMMANDS = MappingProxyType(
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
+        "deploy": "Write what Triton, KServe, OVMS or Ray Serve need to serve it.",
+        "serve": "Have this machine answer a bundle's large model for devices.",
         "doctor": "Find what is broken here, and the command that mends it.",
         "demo": "See it work on a simulated camera: nothing to download.",
     }

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tinysaver_edge.calibrate.worker import run_isolated
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.benchmark.engine_choice import Answered, TryStep
+from tinysaver_edge.hardware.benchmark.fastest import fastest_artefact
 from tinysaver_edge.hardware.benchmark.model import ModelBench, artefact_of
 from tinysaver_edge.hardware.benchmark.report import BenchReport, report_path
 from tinysaver_edge.hardware.benchmark.run import Wanted, bench_bundle_file, bench_model_file
 from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Effort
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.progress import SILENT
 
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path, exists=True))
 @click.option("--image", type=click.Path(path_type=Path), help="An image or a folder of images.")
 @click.option("--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions.")
-@click.option("--engine", help="For a model: onnxruntime, openvino, …")
+@click.option(
+    "--engine", help="For a model: onnxruntime, openvino, …; 'auto' for the fastest that agrees."
+)
 @click.option("--device", help="For a model: the engine's device, such as GPU.")
+@click.option("--profile", help="Device whose engines 'auto' tries; else those of this machine.")
 @click.option("--precision", type=click.Choice([one.value for one in Precision]))
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
 @click.option("--runs", default=DEFAULT_EFFORT.min_runs, show_default=True, help="Least runs.")
@@ -32,7 +43,13 @@ from tinysaver_edge.latency import LatencySamples
 )
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Idle between frames.")
 @click.option("--throughput/--no-throughput", default=True, show_default=True)
-@click.option("--sustained", default=0.0, metavar="SECONDS", help="Run on, and look for drift.")
+@click.option(
+    "--sustained",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Run on, and look for drift.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Report; a bundle's lies beside it.")
 @json_option
 def bench(
@@ -41,6 +58,7 @@ def bench(
     descriptions: Path | None,
     engine: str | None,
     device: str | None,
+    profile: str | None,
     precision: str | None,
     threads: int | None,
     runs: int,
@@ -62,7 +80,10 @@ def bench(
     \b
         tinysaver-edge bench bundle/ --image photos/ --sustained 600
         tinysaver-edge bench model.onnx --engine openvino --device GPU --precision float16
+        tinysaver-edge bench model.onnx --engine auto --profile raspberry-pi-5
     """
+    if profile is not None and engine != AUTO:
+        raise InputError("--profile names the engines for --engine auto to try: add that")
     wanted = Wanted(
         Effort(
             min_runs=runs,
@@ -76,27 +97,38 @@ def bench(
     if target.is_dir() or target.suffix == ".zip":
         if engine or device or precision or descriptions:
             raise InputError(
-                f"bundle {target}: says itself how its models run; --engine, --device, "
-                "--precision and --descriptions are for model files"
+                f"bundle {target}: its threshold holds for the engines that it names; --engine, "
+                "--device, --precision and --descriptions are for model files"
             )
         report = bench_bundle_file(target, image=image, threads=threads, wanted=wanted)
         out = out or report_path(target)
     else:
-        artefact = artefact_of(
-            target,
-            descriptions=descriptions,
-            engine=engine,
-            device=device,
-            precision=precision,
-            threads=threads,
-        )
+        said: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        chosen = None
+        if engine == AUTO:
+            artefact, chosen = fastest_artefact(
+                target,
+                descriptions=descriptions,
+                image=image,
+                profile=None if profile is None else load_profile(profile),
+                run=_apart,
+                **said,
+            )
+            terminal.say("\n".join(chosen.lines()) + "\n")
+        else:
+            artefact = artefact_of(target, descriptions=descriptions, engine=engine, **said)
         report = bench_model_file(artefact, image=image, wanted=wanted)
+        report = replace(report, chosen=chosen)
     _show(report)
     if out is not None:
         report.write(out)
-        terminal.say(f"\nreport: {out}")
+        terminal.say(f"\nreport: {out} (calibrate --bench goes by its latencies)")
     if as_json:
         terminal.show_json(report.to_dict())
+
+
+def _apart(step: TryStep, what: str) -> Answered:
+    return run_isolated(step, progress=SILENT, what=what)
 
 
 def _show(report: BenchReport) -> None:
@@ -114,7 +146,9 @@ def _show(report: BenchReport) -> None:
             f"{terminal.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
         )
     if sustained is not None:
-        heat = "" if sustained.end_c is None else f", {sustained.end_c:.0f} °C in the end"
+        heat = ", no zone tells the temperature"
+        if sustained.start_c is not None and sustained.end_c is not None:
+            heat = f", {sustained.start_c:.0f} to {sustained.end_c:.0f} °C"
         terminal.say(
             f"\nafter {sustained.seconds:.0f} s a run takes {100 * sustained.drift:+.1f} % "
             f"({sustained.first.median_ms:.2f} to {sustained.last.median_ms:.2f} ms{heat})"

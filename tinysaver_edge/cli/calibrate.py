@@ -34,10 +34,12 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
         tinysaver-edge calibrate --records DIR --labels labels.npy --macs models.csv \\
             --large NAME --saver all --out bundle/
     The most accurate cascade that fits:
-        tinysaver-edge calibrate cifar10 --budget p95_latency_ms=5 --out bundle/
+        tinysaver-edge calibrate cifar10 --no-max-drop --budget p95_latency_ms=5 --out bundle/
     """
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
-    plan = settings.overridden(flags).plan()
+    settings = settings.overridden(flags)
+    settings.check_place()
+    plan = settings.plan()
     with terminal.progress() as progress:
         result = run_calibration(
             plan,

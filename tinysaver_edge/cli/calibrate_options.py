@@ -37,7 +37,11 @@ _OPTIONS = (
         help="A candidate saver; repeat it. 'all' with records: every cheaper model.",
     ),
     click.option("--descriptions", type=_PATH, help="Folder of model descriptions (NAME.toml)."),
-    click.option("--engine", help="Engine for every model, before what its description says."),
+    click.option(
+        "--engine",
+        help="Engine for every model, before what its description says. 'auto' measures those that "
+        "the --device lists, or this machine has, and takes the fastest that agrees.",
+    ),
     click.option(
         "--size",
         "sizes",
@@ -58,11 +62,20 @@ _OPTIONS = (
         help="Folder of records (NAME.npz) to calibrate on, without models.",
     ),
     click.option("--labels", type=_PATH, help="True classes of the records, .npy."),
+    click.option(
+        "--groups", type=_PATH, help="Clip or scene of each of the records' samples, .npy."
+    ),
     click.option("--macs", type=_PATH, help="Table with columns name and macs, for records."),
     click.option(
         "--max-drop",
         type=float,
         help="Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
+    ),
+    click.option(
+        "--no-max-drop",
+        is_flag=True,
+        help="Take a recipe's --max-drop away: budgets alone decide, the certificate states what "
+        "can be signed there.",
     ),
     click.option(
         "--confidence", type=float, help="How surely the drop keeps its bound; 0.9 by default."
@@ -109,10 +122,17 @@ _OPTIONS = (
     click.option(
         "--time-budget",
         type=float,
-        help="After so many seconds start no more savers, and stop the one under way.",
+        help="After so many seconds start no more savers, and stop the one under way. The large "
+        "model is measured first, whatever it takes.",
     ),
     click.option(
         "--work-dir", type=_PATH, help="Where measured records are kept; OUT.records by default."
+    ),
+    click.option(
+        "--bench",
+        multiple=True,
+        type=_PATH,
+        help="Report of bench, perhaps from the device: its latencies count; repeat it.",
     ),
     click.option("--no-timing", is_flag=True, help="Do not time the models on this machine."),
     click.option(

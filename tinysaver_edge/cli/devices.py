@@ -8,7 +8,7 @@ import click
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.hardware.draft import check_device_name, draft_profile
 from tinysaver_edge.hardware.probe import probe as look
@@ -39,7 +39,7 @@ def devices() -> None:
 @json_option
 def list_(folders: tuple[Path, ...], as_json: bool) -> None:
     """List the device profiles that are known."""
-    profiles = [read_profile(path) for path in profile_files(folders=folders).values()]
+    profiles = _readable(folders)
     terminal.show_table(
         "devices",
         ("name", "engines", "memory", "power", "verified", "detail"),
@@ -69,11 +69,7 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
     """Look at this device: what it has, and why it lacks the rest."""
     found = look()
     names = (found.board, None if found.cpu is None else found.cpu.model)
-    fitting = [
-        path.stem
-        for path in profile_files(folders=folders).values()
-        if read_profile(path).fits(*names)
-    ]
+    fitting = [one.name for one in _readable(folders) if one.fits(*names)]
     for section in found.sections:
         rows = [
             (one.name, one.value if one.value is not None else f"not there: {one.reason}")
@@ -105,6 +101,17 @@ def new(name: str, out: Path | None, force: bool) -> None:
     write_text(target, draft_profile(name, look()))
     read_profile(target)
     terminal.say(f"wrote {target}: check it, and put the best engine first")
+
+
+def _readable(folders: tuple[Path, ...]) -> list[DeviceProfile]:
+    """Return all profiles; a wrong one costs a line, not the others."""
+    found = []
+    for path in profile_files(folders=folders).values():
+        try:
+            found.append(read_profile(path))
+        except RecipeError as error:
+            terminal.warn([str(error)])
+    return found
 
 
 def _row(profile: DeviceProfile) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ def models() -> None:
 @click.option("--labels", help="File of class names, beside the model or the description.")
 @click.option("--resize", type=click.Choice([one.value for one in ResizePolicy]))
 @click.option("--crop-ratio", type=click.FloatRange(0, 1, min_open=True))
+@json_option
 def describe(
     model: Path,
     out: Path | None,
@@ -57,6 +58,7 @@ def describe(
     labels: str | None,
     resize: str | None,
     crop_ratio: float | None,
+    as_json: bool,
 ) -> None:
     """Write what a model's file tells, with "?" where only you know.
 
@@ -74,12 +76,16 @@ def describe(
         crop_ratio=crop_ratio,
     )
     text = describe_model(model, answers)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
+    said = parse_toml(text, str(model))
+    still_open = unfilled(said)
+    if out is not None:
         write_text(out, text)
         terminal.say(f"wrote {out}")
-    if still_open := unfilled(parse_toml(text, str(model))):
+    if as_json:
+        terminal.show_json({"description": said, "to_fill_in": list(still_open)})
+    elif out is None:
+        click.echo(text, nl=False)
+    if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
 
 

@@ -9,7 +9,9 @@ import click
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
+from tinysaver_edge.verify.check import LATENCY
 
 
 @click.command()
@@ -18,20 +20,30 @@ from tinysaver_edge.verify import verify as run_verify
 def verify(bundle: Path, as_json: bool) -> None:
     """Check that a bundle behaves here as it did where it was calibrated.
 
-    Compares every file's hash, then runs the golden samples through the engines that are here and
-    compares resized pixels, probabilities and decisions. Exits with 2 when something differs.
+    Compares every file's hash, the engines and their precision, and what the image decoder makes of
+    a JPEG; then runs the golden samples and compares resized pixels, probabilities and decisions;
+    then times it against the limits of time that it was calibrated for. Exits with 2 when something
+    differs, with 3 when it is only too slow.
 
     \b
         tinysaver-edge verify bundle/
     """
     with Bundle.load(bundle) as opened:
         result = run_verify(opened)
-    marks = {True: "ok", False: "DIFFERS", None: "-"}
     terminal.show_table(
         f"{bundle}",
         ("check", "result", "detail"),
-        [(check.name, marks[check.passed], check.detail) for check in result.checks],
+        [(check.name, _mark(check), check.detail) for check in result.checks],
     )
+    terminal.warn(f"{one.name}: {one.detail}" for one in result.checks if one.warning)
     if as_json:
         terminal.show_json(result.to_dict())
     result.raise_if_failed()
+
+
+def _mark(check: Check) -> str:
+    if check.warning:
+        return "WARNING"
+    if check.passed is False:
+        return "TOO SLOW" if check.name == LATENCY else "DIFFERS"
+    return "-" if check.passed is None else "ok"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinysaver_edge.errors import MissingDependencyError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
@@ -19,16 +19,11 @@ def decode_image(data: bytes) -> Frame | None:
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python", extra="cpu", purpose="Decoding images"
-        ) from error
+    cv2 = opencv("Decoding images")
     if _is_truncated(data):
         return None
     try:
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        frame: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
     return frame

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.demo.textures import FRAME_HEIGHT, FRAME_WIDTH
+from tinysaver_edge.opencv import opencv
 
 Colour = tuple[float, float, float]
 
@@ -29,7 +30,7 @@ class Line:
 
     def paint(self, frame: NDArray[np.uint8], *, shift_px: float = 0.0) -> None:
         """Paint the line into a frame, in place, moved to the right by ``shift_px``."""
-        import cv2
+        cv2 = opencv("Drawing the demo")
 
         course = [np.rint((np.array(self.points) + np.array((shift_px, 0))) * 16).astype(np.int32)]
         cv2.polylines(frame, course, False, self.colour, self.width_px, cv2.LINE_AA, 4)
@@ -58,7 +59,7 @@ class Spot:
 
     def paint(self, frame: NDArray[np.uint8], *, shift_px: float = 0.0) -> None:
         """Paint the spot into a frame, in place, moved to the right by ``shift_px``."""
-        import cv2
+        cv2 = opencv("Drawing the demo")
 
         box = ((self.x + shift_px, self.y), self.axes_px, self.angle_deg)
         cv2.ellipse(frame, box, self.colour, -1, cv2.LINE_AA)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.demo.parts import part_patches
+from tinysaver_edge.opencv import opencv
 
 _MARGIN_PX: Final = 8
 _SUBPIXEL_BITS: Final = 4
@@ -80,7 +81,7 @@ def _outline(
     piece: Piece, side: int, x: float, y: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return how much of each pixel the piece covers, and how high it is there (0 to 255)."""
-    import cv2
+    cv2 = opencv("Drawing the demo")
 
     coverage = np.zeros((side, side), dtype=np.uint8)
     height = np.zeros((side, side), dtype=np.uint8)
@@ -96,7 +97,7 @@ def _outline(
 
 def _shade(piece: Piece, height: NDArray[np.uint8], light_angle: float) -> NDArray[np.float32]:
     """Return the brightness of the surface, about 0 to 2: height, and edges that face the light."""
-    import cv2
+    cv2 = opencv("Drawing the demo")
 
     x, y = math.cos(light_angle), math.sin(light_angle)
     kernel = np.array(
@@ -116,7 +117,7 @@ def _blend(
     colour: tuple[float, float, float],
 ) -> NDArray[np.uint8]:
     """Return the ground with the visible window of the piece over it, its shadow first."""
-    import cv2
+    cv2 = opencv("Drawing the demo")
 
     shift = np.array(((1, 0, _SHADOW_PX[0]), (0, 1, _SHADOW_PX[1])), dtype=np.float32)
     moved = cv2.warpAffine(coverage, shift, coverage.shape[::-1], flags=cv2.INTER_NEAREST)

@@ -20,6 +20,7 @@ from tinysaver_edge.demo.disturbances import (
 from tinysaver_edge.demo.parts import CLASS_NAMES
 from tinysaver_edge.demo.pieces import Piece, paint_piece
 from tinysaver_edge.demo.textures import FRAME_HEIGHT, FRAME_WIDTH, Textures
+from tinysaver_edge.opencv import opencv
 
 #: Distance between two parts on the belt.
 SPACING_PX: Final = 260
@@ -148,7 +149,7 @@ def _expose(
     frame: NDArray[np.uint8], view: View, textures: Textures, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Return what the sensor makes of a scene: blurred, lit unevenly, with noise."""
-    import cv2
+    cv2 = opencv("Drawing the demo")
 
     blurred: Any = cv2.GaussianBlur(frame, (0, 0), view.defocus_px)
     if view.motion_px > 1:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.opencv import opencv
+
 FRAME_WIDTH: Final = 320
 FRAME_HEIGHT: Final = 240
 
@@ -65,7 +67,7 @@ def _belt(
     rng: np.random.Generator, loop: int, colour: tuple[int, int, int], rib: int, depth: int
 ) -> NDArray[np.uint8]:
     """Return one belt: its weave, wear along its run, ribs across it, and the rails beside it."""
-    import cv2
+    cv2 = opencv("Drawing the demo")
 
     surface = np.zeros((FRAME_HEIGHT, loop), dtype=np.float32)
     for sigma_x, sigma_y, strength in ((0.7, 0.7, 5.0), (6.0, 6.0, 4.0), (60.0, 2.0, 4.0)):

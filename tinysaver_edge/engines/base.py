@@ -124,12 +124,8 @@ class Engine(ABC):
         output: OutputFormat,
         options: EngineOptions = DEFAULT_OPTIONS,
     ) -> None:
-        if not model.is_file():
-            raise ModelError(f"model {model}: no such file")
-        if model.suffix not in self.suffixes:
-            known = ", ".join(sorted(self.suffixes))
-            raise ModelError(f"model {model}: engine {self.name} reads {known} files")
         self.model = model
+        self._check_model()
         self.output = output
         self.options = options
         self.precision = options.precision
@@ -144,6 +140,14 @@ class Engine(ABC):
         except DescriptionError:
             self.close()
             raise
+
+    def _check_model(self) -> None:
+        """Refuse what this engine cannot open, before anything is loaded."""
+        if not self.model.is_file():
+            raise ModelError(f"model {self.model}: no such file")
+        if self.model.suffix not in self.suffixes:
+            known = ", ".join(sorted(self.suffixes))
+            raise ModelError(f"model {self.model}: engine {self.name} reads {known} files")
 
     @classmethod
     def inspect(cls, model: Path) -> ModelSignature:
@@ -160,6 +164,16 @@ class Engine(ABC):
     def accepts_device(cls, device: str) -> bool:
         """Whether a device's name is one of this engine's vocabulary, be it there or not."""
         return True
+
+    @classmethod
+    def full_device(cls, device: str | None) -> str:
+        """Return a device's name written out, so that two names of one device compare equal."""
+        return device or "CPU"
+
+    @property
+    def doubt(self) -> str | None:
+        """Why a certificate of this model does not cover the engine's answers; None if it does."""
+        return None
 
     @abstractmethod
     def _load(self) -> tuple[str, ModelSignature]:

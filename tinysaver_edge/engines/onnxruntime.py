@@ -43,6 +43,11 @@ class OnnxRuntimeEngine(Engine):
         return full_name(provider).endswith("ExecutionProvider")
 
     @classmethod
+    def full_device(cls, device: str | None) -> str:
+        """Return a provider's full name for a short one."""
+        return full_name(device)
+
+    @classmethod
     def inspect(cls, model: Path) -> ModelSignature:
         """Read a file's signature, without optimising the graph."""
         ort = _import()

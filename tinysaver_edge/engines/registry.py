@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,8 @@ from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 AUTO = "auto"
-"""Stands for the engine that `engine_for` picks."""
+"""Stands for the fastest engine, where one is measured (`hardware.benchmark.engine_choice`), and
+for the one that `engine_for` picks elsewhere."""
 
 ENTRY_POINTS = "tinysaver_edge.engines"
 """The group of entry points in which other packages offer engines."""
@@ -113,7 +114,7 @@ def engine_for(model: Path, *, device: str | None = None) -> str:
         if model.suffix not in engine.suffixes:
             continue
         readers.append(name)
-        if _installed(name) and (device is None or engine.accepts_device(device)):
+        if is_installed(name) and (device is None or engine.accepts_device(device)):
             return name
     raise _why_none(model, readers, device)
 
@@ -132,7 +133,7 @@ def _why_none(model: Path, readers: list[str], device: str | None) -> TinySaverE
             f"model {model}: no engine reads {model.suffix or 'such'} files; "
             f"known are {', '.join(known)}"
         )
-    absent = [name for name in readers if not _installed(name)]
+    absent = [name for name in readers if not is_installed(name)]
     for name in absent:
         if device is None or engine_class(name).accepts_device(device):
             package = _BUILT_IN[name].package
@@ -141,6 +142,31 @@ def _why_none(model: Path, readers: list[str], device: str | None) -> TinySaverE
         f"no engine that reads {model.suffix} files knows a device {device!r} "
         f"(asked {', '.join(readers)})"
     )
+
+
+def engine_name(asked: str | None, model: Path, *, device: str | None = None) -> str:
+    """Return the engine that is asked for, or the one that `engine_for` picks where none is.
+
+    Raises:
+        MissingDependencyError: as `engine_for`.
+        ModelError: as `engine_for`.
+        EngineError: as `engine_for`.
+    """
+    return engine_for(model, device=device) if asked is None or asked == AUTO else asked
+
+
+def engine_version(name: str) -> str | None:
+    """Return which release of an engine's package is installed, None where none is.
+
+    The distribution is named as well: ``onnxruntime`` and ``onnxruntime-gpu`` bring one package.
+    """
+    points = [point for point in _plug_ins() if point.name == name]
+    if points and points[0].dist is not None:
+        return f"{points[0].dist.name} {points[0].dist.version}"
+    packages = {"torch": ("torch", "timm")}.get(name, (name,))
+    brought = packages_distributions()
+    owners = sorted({owner for package in packages for owner in brought.get(package, [])})
+    return ", ".join(f"{owner} {version(owner)}" for owner in owners) or None
 
 
 def inspect(model: Path) -> ModelSignature:
@@ -153,7 +179,8 @@ def inspect(model: Path) -> ModelSignature:
     return engine_class(engine_for(model)).inspect(model)
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether an engine's package is there; plug-ins always are."""
     return name not in _BUILT_IN or find_spec(_BUILT_IN[name].package) is not None
 
 

@@ -23,6 +23,8 @@ SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 _WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
 _HARMLESS = ("torch.", "collections.", "argparse.Namespace")
+# What unpickling makes of bytes that are no pickle.
+_NO_PICKLE = (pickle.UnpicklingError, LookupError, EOFError, UnicodeError)
 
 
 def read_weights(path: Path) -> StateDict:
@@ -70,6 +72,7 @@ def _read_pickle(path: Path) -> object:
             "torch", extra="timm", purpose=f"Reading {path.name}"
         ) from error
     try:
+        _check_sums(path)
         # timm's training script keeps its arguments beside the weights, in this one class.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -84,6 +87,19 @@ def _read_pickle(path: Path) -> object:
         ) from error
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the sums in torch's archive with what is there: torch itself does not.
+
+    Raises:
+        BadZipFile: part of it has changed since it was written.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed is not None:
+            raise zipfile.BadZipFile(f"the checksum of {changed} is wrong")
 
 
 def _is_harmless(name: str) -> bool:
@@ -122,7 +138,7 @@ def _damaged(path: Path, error: Exception) -> ModelError:
 
 def _reason(error: Exception) -> str:
     """Return torch's complaint without its advice to trust the file after all."""
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, _NO_PICKLE):
         return "no pickle of weights"
     return one_line(error).partition(". ")[0][:160]
 

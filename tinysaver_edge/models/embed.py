@@ -16,6 +16,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.embed_onnx import embed_onnx
 from tinysaver_edge.models.embed_openvino import embed_openvino
+from tinysaver_edge.models.graph_reader import READABLE
 from tinysaver_edge.models.model_files import model_files
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import ColorOrder, Preprocess
@@ -61,8 +62,8 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
         MissingDependencyError: nothing that reads it is installed.
     """
     form = description.preprocess.format
-    suffix = ".onnx" if model.suffix == ".onnx" and find_spec("onnx") is not None else ".xml"
-    reason = _why_not(model, description, suffix)
+    suffix = _suffix(model)
+    reason = why_not_embedded(model, description)
     if reason is not None:
         return EmbeddedModel(model_files(model), description.preprocess, description.output, reason)
     out = out_dir / f"{model.stem}{suffix}"
@@ -75,9 +76,15 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
     return EmbeddedModel(tuple(files), description.preprocess.in_graph(), description.output)
 
 
-def _why_not(model: Path, description: ModelDescription, suffix: str) -> str | None:
-    """Return why a model is left as it is, or None."""
-    form, engine = description.preprocess.format, description.engine
+def _suffix(model: Path) -> str:
+    return ".onnx" if model.suffix == ".onnx" and find_spec("onnx") is not None else ".xml"
+
+
+def why_not_embedded(model: Path, description: ModelDescription) -> str | None:
+    """Return why `embed` leaves a model as it is, or None."""
+    form, engine, suffix = description.preprocess.format, description.engine, _suffix(model)
+    if model.suffix not in READABLE:
+        return f"the graph of a {model.suffix} file cannot be changed"
     if form.is_device_format:
         return "it takes frames as they are already"
     if form.color is ColorOrder.GRAY:

@@ -23,6 +23,7 @@ from tinysaver_edge.models.model_files import model_files
 from tinysaver_edge.models.pictures import Pictures
 from tinysaver_edge.models.timm_model import TimmModel
 from tinysaver_edge.models.torch_layers import first_layer_apart, first_layer_merged_apart
+from tinysaver_edge.models.torch_macs import count_module_macs
 from tinysaver_edge.models.torch_onnx import export_onnx
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocessor
@@ -75,8 +76,10 @@ class ExportJob:
         """Make all files in a folder of their own, check them, and move them where they belong.
 
         Raises:
-            ModelError: the model cannot be exported, or a file answers otherwise.
+            ModelError: torch has no finite answers, the model cannot be exported, or a file
+                answers otherwise.
         """
+        expected = self._torch_answers(self.model.module)
         plain, layers = folder / "plain" / "plain.onnx", {}
         plain.parent.mkdir()
         if any(out.suffix != ".safetensors" for out in outs):
@@ -87,7 +90,6 @@ class ExportJob:
                 batch=self.batch,
                 name=self.model.source.name,
             )
-        expected = self._torch_answers(self.model.module)
         made = []
         for place, out in enumerate(outs):
             target = folder / str(place) / out.name
@@ -105,7 +107,9 @@ class ExportJob:
     def _make(self, plain: Path, out: Path) -> None:
         form = self.model.preprocess.format
         if out.suffix == ".safetensors":
-            described = replace(self.description, engine="torch")
+            # Torch runs it as it was trained, branches and all.
+            macs = count_module_macs(self.model.module, self.model.preprocess.shape(1))
+            described = replace(self.description, engine="torch", macs=float(macs))
             write_timm_file(
                 out, self.model.module, self._architecture(), {METADATA_KEY: to_toml(described)}
             )
@@ -136,7 +140,13 @@ class ExportJob:
         with torch.no_grad():
             for frame in self.pictures.frames:
                 parts.append(module(torch.from_numpy(preprocessor(frame))).numpy())
-        return np.concatenate(parts)
+        logits: Logits = np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"model {self.model.source.name}: torch itself answers with numbers that are not "
+                "finite: the weights are damaged"
+            )
+        return logits
 
     def _compare(self, made: Path, expected: Logits) -> tuple[str, Comparison]:
         name = engine_for(made)

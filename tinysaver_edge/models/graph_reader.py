@@ -10,6 +10,9 @@ from tinysaver_edge.models.graph import Graph, Size
 from tinysaver_edge.models.graph_onnx import read_onnx
 from tinysaver_edge.models.graph_openvino import read_openvino
 
+READABLE = (".onnx", ".xml", ".tflite")
+"""Suffixes of the files whose graphs are understood here."""
+
 
 def read_graph(model: Path, *, size: Size | None = None) -> Graph:
     """Read a model file's graph: .onnx with onnx where that is installed, else with OpenVINO.
@@ -22,7 +25,7 @@ def read_graph(model: Path, *, size: Size | None = None) -> Graph:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing, truncated or of no known format.
     """
-    if model.suffix not in (".onnx", ".xml", ".tflite"):
+    if model.suffix not in READABLE:
         raise ModelError(f"model {model}: not an .onnx, .xml or .tflite file")
     if model.suffix == ".onnx" and find_spec("onnx") is not None:
         return read_onnx(model, size=size)

@@ -84,7 +84,7 @@ def _forget_source(network: Network) -> None:
     """Drop what OpenVINO took over of an .onnx file's metadata: it is written anew."""
     for group in ("framework", "conversion_parameters"):
         if network.has_rt_info([group]):
-            network.get_rt_info().pop(group, None)
+            del network.get_rt_info()[group]  # OpenVINO's map has no pop
 
 
 def _has_attention(network: Network) -> bool:

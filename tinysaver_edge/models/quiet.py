@@ -12,12 +12,18 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 @contextmanager
 def quietly() -> Iterator[None]:
     """Swallow the process's prints, warnings and log lines while the block runs."""
-    before = logging.root.manager.disable
     said = io.StringIO()
+    with unlogged(), warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Swallow log lines alone: a bar that shows how far a download has come stays."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logging.disable(before)

@@ -11,7 +11,9 @@ from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.timm_file import sized_model
 from tinysaver_edge.errors import InputError, MissingDependencyError, ModelError
 from tinysaver_edge.models.catalogue import nearest
+from tinysaver_edge.models.checkpoint import SUFFIXES as CHECKPOINT_SUFFIXES
 from tinysaver_edge.models.checkpoint import StateDict, read_weights
+from tinysaver_edge.models.quiet import unlogged
 from tinysaver_edge.preprocess import (
     ColorOrder,
     InputFormat,
@@ -121,6 +123,11 @@ def _import() -> Timm:
 
 def _check_name(timm: Timm, name: str) -> None:
     architecture, _, tag = name.partition(".")
+    if name.endswith(CHECKPOINT_SUFFIXES):
+        raise InputError(
+            f"model {name!r}: the name of a file; give timm's name of the model, and the file as "
+            "its checkpoint"
+        )
     if not timm.is_model(architecture):
         raise InputError(f"timm {timm.__version__} has no model {name!r}{_like(name, timm)}")
     if tag and name not in timm.list_pretrained(f"{architecture}.*"):
@@ -151,7 +158,8 @@ def _create(timm: Timm, source: TimmSource, num_classes: int | None) -> Module:
     settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     settings["pretrained"] = source.checkpoint is None and source.random_seed is None
     try:
-        with torch.random.fork_rng(devices=[]):
+        # The hub's log tells of every attempt; its bar, of how far the download has come, stays.
+        with torch.random.fork_rng(devices=[]), unlogged():
             torch.manual_seed(source.random_seed or 0)
             return _sized(timm, source, settings)
     except Exception as error:
@@ -161,7 +169,8 @@ def _create(timm: Timm, source: TimmSource, num_classes: int | None) -> Module:
             )
         raise ModelError(
             f"model {source.name}: its weights cannot be fetched from the hub "
-            f"({one_line(error)[:200]}): check the network, or give a checkpoint"
+            f"({one_line(error).partition('. ')[0][:200]}): check the network, or give a "
+            "checkpoint"
         ) from error
 
 

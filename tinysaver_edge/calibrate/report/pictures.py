@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.report.classes import class_name
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 
 EACH = 12
@@ -134,7 +135,7 @@ def pictures(
 
 
 def _thumbnail(frame: Frame) -> tuple[str, int, int]:
-    import cv2
+    cv2 = opencv("Drawing thumbnails")
 
     height, width = frame.shape[:2]
     scale = min(1.0, SIDE / max(height, width))

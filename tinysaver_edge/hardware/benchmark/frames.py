@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
-from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 
 if TYPE_CHECKING:
@@ -69,12 +70,7 @@ def made_up_frame(size: tuple[int, int] = PICTURE_SIZE, *, seed: int = 0) -> Enc
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python", extra="cpu", purpose="Encoding images"
-        ) from error
+    cv2 = opencv("Encoding images")
     height, width = size
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import EngineOptions, Precision
-from tinysaver_edge.engines.registry import AUTO, engine_for
+from tinysaver_edge.engines.registry import engine_name
 from tinysaver_edge.hardware.benchmark.footprint import peak_mb, resident_mb
 from tinysaver_edge.hardware.benchmark.sustained import Sustained, sustain
 from tinysaver_edge.hardware.benchmark.throughput import Throughput, measure_throughput
@@ -200,10 +200,7 @@ def artefact_of(
     files = (model, weights) if model.suffix == ".xml" and weights.is_file() else (model,)
     sha256 = combined_sha256(files)
     device = device or said.device
-    if engine in (None, AUTO):
-        engine = said.engine if engine is None else None
-        engine = engine or engine_for(model, device=device)
-    assert engine is not None
+    asked = said.engine if engine is None else engine
     return Artefact(
         name=said.name,
         files=files,
@@ -211,7 +208,7 @@ def artefact_of(
         source_sha256=sha256,
         preprocess=said.preprocess,
         output=said.output,
-        engine=engine,
+        engine=engine_name(asked, model, device=device),
         options=EngineOptions(
             device=device,
             precision=Precision(precision or said.precision or Precision.FLOAT32),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._version import __version__
-from tinysaver_edge.engines.registry import engine_names
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.engines.registry import engine_names, engine_version
 from tinysaver_edge.files import write_text
 from tinysaver_edge.hardware.benchmark.bundle import BundleBench
 from tinysaver_edge.hardware.benchmark.model import ModelBench
@@ -20,12 +18,11 @@ from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.hardware.jetson import read_board, read_jetson
 from tinysaver_edge.hardware.memory import read_memory
 from tinysaver_edge.hardware.system_files import ROOT
-from tinysaver_edge.latency import LatencySamples
+
+if TYPE_CHECKING:
+    from tinysaver_edge.hardware.benchmark.engine_choice import Chosen
 
 SCHEMA_VERSION = 1
-
-RunsAs = tuple[str, str, str, str]
-"""What a latency holds for: a model's sha256, engine, device and precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,7 @@ class BenchReport:
         stages: each model apart.
         bundle: the whole, or None where a model alone was measured.
         sustained: a long run, or None where none was asked for.
+        chosen: how the engine was chosen, or None where it was not.
     """
 
     subject: str
@@ -51,6 +49,7 @@ class BenchReport:
     stages: tuple[ModelBench, ...]
     bundle: BundleBench | None = None
     sustained: Sustained | None = None
+    chosen: Chosen | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -67,6 +66,7 @@ class BenchReport:
             "load_s": None if whole is None else whole.load_s,
             "end_to_end": None if whole is None else whole.end_to_end.to_dict(),
             "sustained": None if self.sustained is None else self.sustained.to_dict(),
+            "engine_choice": None if self.chosen is None else self.chosen.to_dict(),
         }
 
     def write(self, path: Path) -> None:
@@ -77,19 +77,14 @@ class BenchReport:
 def machine(root: Path = ROOT) -> dict[str, Any]:
     """Return what tells one machine from another: processor, memory, power mode, engines."""
     cpu, memory, jetson = read_cpu(root), read_memory(root), read_jetson(root)
-    engines = {}
-    for name in engine_names():
-        try:
-            engines[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    releases = {name: engine_version(name) for name in engine_names()}
     return {
         "board": read_board(root),
         "processor": None if cpu is None else cpu.model,
         "threads": None if cpu is None else cpu.threads,
         "memory_mb": None if memory is None else memory.usable_mb,
         "power_mode": None if jetson is None else jetson.power_mode,
-        "engines": engines,
+        "engines": {name: release for name, release in releases.items() if release is not None},
     }
 
 
@@ -97,23 +92,3 @@ def report_path(bundle: Path) -> Path:
     """Return where a bundle's report lies: beside it, as ``NAME.bench.json``."""
     name = bundle.resolve().name
     return bundle.resolve().with_name(f"{name.removesuffix('.zip')}.bench.json")
-
-
-def measured_latencies(path: Path) -> dict[RunsAs, LatencySamples]:
-    """Read the stages' latencies of a report, resize and score included.
-
-    Raises:
-        InputError: the file cannot be read, or was written by a newer release.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] > SCHEMA_VERSION:
-            raise InputError(f"bench report {path}: was written by a newer release; upgrade")
-        return {
-            (one["sha256"], one["engine"], one["device"], one["precision"]): (
-                LatencySamples.from_dict(one["stage"])
-            )
-            for one in content["stages"]
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"bench report {path}: cannot be read ({error}); bench anew") from error

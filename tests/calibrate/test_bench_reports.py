@@ -1,0 +1,95 @@
+"""Reports of `bench`, read by a calibration in place of timing the models itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.calibrate.real_command import Done, recipe, run
+from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated bundle of two of three models, and the report of a bench beside it."""
+    folder = tmp_path_factory.mktemp("bench")
+    recipe(folder, {"tiny": SAVER, "mid": MIDDLE, "big": LARGE})
+    colour_folders(folder / "images", each=60)
+    made = calibrate(folder, "--saver", "tiny", "--no-timing")
+    assert made.code == 0, made.err
+    benched = run("bench", folder / "bundle", "--runs", 20, "--seconds", 0.1, "--no-throughput")
+    assert benched.code == 0, benched.err
+    return folder
+
+
+def calibrate(folder: Path, *more: object) -> Done:
+    return run(
+        "calibrate", folder / "recipe.toml", "--data", folder / "images", "--method", "empirical",
+        "--max-drop", 5, "--no-report", "--out", folder / "bundle", "--json", *more,
+    )  # fmt: skip
+
+
+def test_latencies_are_the_reports(work: Path) -> None:
+    report = json.loads((work / "bundle.bench.json").read_text())
+    done = calibrate(work, "--saver", "tiny", "--bench", work / "bundle.bench.json")
+    assert done.code == 0, done.err
+    found = done.json["latency"]
+    large = report["stages"][1]["stage"]
+    assert found["large"]["mean_ms"] == pytest.approx(large["mean_ms"])
+    rate = found["escalation_rate"]
+    accepted, escalated = (report["end_to_end"][way] for way in ("accepted", "escalated"))
+    if accepted is not None and escalated is not None:
+        expected = (1 - rate) * accepted["mean_ms"] + rate * escalated["mean_ms"]
+        assert found["cascade"]["mean_ms"] == pytest.approx(expected)
+    assert not list((work / "bundle.records").glob("*.timing.json")), "nothing was timed here"
+    (said,) = (one for one in done.json["warnings"] if "latencies are from" in one)
+    assert report["measured_at"] in said
+
+
+def test_a_budget_is_held_against_them(work: Path) -> None:
+    report = json.loads((work / "bundle.bench.json").read_text())
+    for way in ("accepted", "escalated"):
+        report["end_to_end"][way] = None
+    for one in report["stages"]:
+        one["stage"]["samples_ms"] = [1000.0 if one["name"] == "big" else 1.0]
+    slow = work / "slow.json"
+    slow.write_text(json.dumps(report))
+    asked = ("--saver", "tiny", "--bench", slow, "--budget")
+    assert calibrate(work, *asked, "mean_latency_ms=0.9").code == 3
+    kept = calibrate(work, *asked, "mean_latency_ms=900")
+    assert kept.code == 0, kept.err
+    rate = kept.json["latency"]["escalation_rate"]
+    assert kept.json["latency"]["cascade"]["mean_ms"] == pytest.approx(1 + 1000 * rate)
+    manifest = json.loads((work / "bundle" / "bundle.json").read_text())
+    assert manifest["latency"]["mean_latency_ms"] == 900
+
+
+def test_a_saver_that_no_report_has_is_left_out_and_says_so(work: Path) -> None:
+    limits = ("--budget", "p95_latency_ms=1e6")
+    done = calibrate(work, "--bench", work / "bundle.bench.json", *limits)
+    assert done.code == 0, done.err
+    (lost,) = (row for row in done.json["candidates"] if row["saver"] == "mid")
+    assert "does not have it: bench it too" in lost["why"]
+    assert done.json["saver"] == "tiny"
+
+
+def test_what_cannot_be_used_is_one_line(work: Path) -> None:
+    report = json.loads((work / "bundle.bench.json").read_text())
+    other = {**report, "machine": {**report["machine"], "processor": "Cortex-A76"}}
+    (work / "other.json").write_text(json.dumps(other))
+    lacking = {**report, "stages": report["stages"][:1]}
+    (work / "lacking.json").write_text(json.dumps(lacking))
+    own = work / "bundle.bench.json"
+    for files, says in (
+        ([own, work / "other.json"], "of different processors"),
+        ([work / "lacking.json"], "has no latency of big as it is run here (onnxruntime"),
+        ([work / "none.json"], "none.json: cannot be read"),
+    ):
+        named = [word for file in files for word in ("--bench", file)]
+        done = calibrate(work, "--saver", "tiny", *named)
+        assert done.code == 2
+        assert says in done.err.splitlines()[-1]

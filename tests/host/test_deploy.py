@@ -1,0 +1,189 @@
+"""`tinysaver-edge deploy`: what it writes is whole, parses, and is what the servers know."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.colours import NAMES, colour_picture
+from tests.remote.hosts import remote
+from tests.remote.kserve import VENV as KSERVE_VENV
+from tests.remote.kserve import needs_kserve
+from tests.remote.triton import Triton, needs_triton
+from tests.small_bundle import small_bundle
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.host.deploy import Target, deploy
+from tinysaver_edge.host.limits import Listening, parse_bind, same_token
+from tinysaver_edge.host.served import safe_name
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("deploy") / "bundle")
+
+
+def written(bundle: Path, target: Target, out: Path, **options) -> set[str]:
+    with Bundle.load(bundle) as opened:
+        files = deploy(opened, target, out, **options)
+    return {path.relative_to(out).as_posix() for path in files}
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_every_readme_tells_how_to_start_try_and_use_it(bundle, tmp_path, target) -> None:
+    files = written(bundle, target, tmp_path / "out")
+    assert "README.md" in files
+    text = (tmp_path / "out/README.md").read_text()
+    assert re.search(r"^## Start$", text, re.M)
+    assert re.search(r"^## Smoke test", text, re.M)
+    assert re.search(r"tinysaver-edge run bundle .*--large grpc", text)
+    assert "not run here" in text.lower()
+    assert "{{" not in text
+    assert str(tmp_path) not in text
+    with pytest.raises(InputError, match="there is something already"):
+        written(bundle, target, tmp_path / "out")
+
+
+def test_triton(bundle, tmp_path) -> None:
+    files = written(bundle, Target.TRITON, tmp_path / "out")
+    folder = "model_repository/large"
+    assert files == {"README.md", f"{folder}/config.pbtxt", f"{folder}/1/model.onnx"}
+    text = (tmp_path / "out" / folder / "config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in text
+    assert "dynamic_batching { }" in text
+    settings = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert "queue" not in settings
+
+
+def test_tritons_own_parser_reads_the_configuration(bundle, tmp_path) -> None:
+    protobuf = pytest.importorskip("google.protobuf.text_format")
+    config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    written(bundle, Target.TRITON, tmp_path / "out")
+    path = tmp_path / "out/model_repository/large/config.pbtxt"
+    config = protobuf.Parse(path.read_text(), config_pb2.ModelConfig())
+    assert config.input[0].dims == [3, 16, 16]
+    assert config.parameters["model_sha256"].string_value
+    assert config.HasField("dynamic_batching")
+
+
+def test_ovms(bundle, tmp_path) -> None:
+    files = written(bundle, Target.OVMS, tmp_path / "out")
+    assert files == {"README.md", "config.json", "models/large/1/model.onnx"}
+    config = json.loads((tmp_path / "out/config.json").read_text())["model_config_list"][0]
+    assert config["config"]["base_path"] == "/deployment/models/large"
+    assert config["config"]["plugin_config"] == {"INFERENCE_PRECISION_HINT": "f32"}
+    pytest.importorskip("openvino")
+    import openvino
+
+    model = openvino.Core().compile_model(
+        tmp_path / "out/models/large/1/model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    assert model(np.zeros((1, 3, 16, 16), np.float32))[0].shape == (1, len(NAMES))
+
+
+def test_ray(bundle, tmp_path) -> None:
+    files = written(bundle, Target.RAY, tmp_path / "out")
+    assert files == {"README.md", "app.py", "serve.yaml", "model.onnx"}
+    compile((tmp_path / "out/app.py").read_text(), "app.py", "exec")
+
+
+CHECK_YAML = """
+import json, sys
+import kserve, yaml
+from kserve import V1beta1InferenceService
+from kserve.models import V1beta1InferenceServiceSpec, V1beta1PredictorSpec, V1beta1ModelSpec
+
+def known(kind, value, where):
+    names = set(kind.attribute_map.values())
+    unknown = set(value) - names
+    assert not unknown, (where, unknown)
+
+whole = yaml.safe_load(open(sys.argv[1]))
+known(V1beta1InferenceService, whole, "service")
+known(V1beta1InferenceServiceSpec, whole["spec"], "spec")
+known(V1beta1PredictorSpec, whole["spec"]["predictor"], "predictor")
+known(V1beta1ModelSpec, whole["spec"]["predictor"]["model"], "model")
+print(whole["metadata"]["name"])
+"""
+
+
+@needs_kserve
+@pytest.mark.slow
+def test_kserves_package_knows_every_field(bundle, tmp_path) -> None:
+    written(bundle, Target.KSERVE, tmp_path / "out")
+    done = subprocess.run(
+        [KSERVE_VENV / "bin/python", "-c", CHECK_YAML, tmp_path / "out/inferenceservice.yaml"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "large"
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_triton_runs_what_was_written(tmp_path, jpeg) -> None:
+    """With JPEG at quality 100 as well: of pictures this smooth hardly anything is lost."""
+    from tests.remote.device_bundle import device_bundle
+
+    bundle = device_bundle(tmp_path / "bundle")
+    written(bundle, Target.TRITON, tmp_path / "out", jpeg=jpeg, python_backend=True)
+    triton = Triton(tmp_path, tmp_path / "out/model_repository").start()
+    frames = [colour_picture(number % len(NAMES), number) for number in range(60)]
+    large = remote(triton.url("large"), jpeg_quality=100 if jpeg else None, timeout_s=5.0)
+    try:
+        with Cascade.load(bundle, large=large) as there, Cascade.load(bundle) as here:
+            answers = [there.decide(frame) for frame in frames]
+            expected = [here.decide(frame) for frame in frames]
+            traffic = there.stages[-1].engine.traffic
+            doubt = there.stages[-1].engine.doubt
+    finally:
+        triton.stop()
+    assert [one.degraded for one in answers] == [None] * len(frames)
+    same = [one.label == other.label for one, other in zip(answers, expected, strict=True)]
+    assert sum(same) >= (0.97 if jpeg else 1.0) * len(frames)
+    assert (doubt is not None) == jpeg
+    assert traffic.answered > 10
+
+
+def test_jpeg_is_for_models_that_take_pixels(bundle, tmp_path) -> None:
+    with pytest.raises(InputError, match="JPEG is for models that take the frame's own pixels"):
+        written(bundle, Target.TRITON, tmp_path / "out", jpeg=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"), [("ResNet-50 (v1.5)", "resnet-50-v1-5"), ("large", "large"), ("é", "large")]
+)
+def test_names_that_every_server_takes(name, safe) -> None:
+    assert safe_name(name) == safe
+
+
+def test_beyond_loopback_only_with_tls(tmp_path) -> None:
+    assert parse_bind("[::1]:7") == ("::1", 7)
+    for wrong in ("127.0.0.1", "127.0.0.1:x", ":8001", "", "a b:1"):
+        with pytest.raises(InputError, match="expected HOST:PORT"):
+            parse_bind(wrong)
+    with pytest.raises(InputError, match="others can reach it, and nothing is encrypted"):
+        Listening(host="0.0.0.0")
+    assert Listening(host="0.0.0.0", insecure=True).authority == "0.0.0.0:8001"
+    assert Listening(host="0.0.0.0", certificate=tmp_path, key=tmp_path).key == tmp_path
+    with pytest.raises(InputError, match="give both"):
+        Listening(certificate=tmp_path)
+    with pytest.raises(InputError, match="needs TLS"):
+        Listening(client_ca=tmp_path)
+    with pytest.raises(InputError, match="cannot both listen"):
+        Listening(http_port=8001)
+
+
+def test_tokens_are_compared() -> None:
+    assert same_token(None, None)
+    assert same_token("Bearer a", "Bearer a")
+    assert not same_token("Bearer b", "Bearer a")
+    assert not same_token(None, "Bearer a")

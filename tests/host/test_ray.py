@@ -1,0 +1,77 @@
+"""The Ray Serve application that `deploy` writes, run on one node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.colours import NAMES, colour_picture
+from tests.remote.hosts import remote
+from tests.remote.triton import ROOT, free_ports, site_packages
+from tests.small_bundle import small_bundle
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.host.deploy import Target, deploy
+
+VENV = Path(os.environ.get("TINYSAVER_RAY_VENV", ROOT / ".venv-ray"))
+STARTS_WITHIN_S = 300.0  # on a busy machine it takes two minutes
+
+
+def _absent() -> bool:
+    site = site_packages(VENV)
+    return site is None or not (site / "ray/serve").is_dir()
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_absent(), reason=f"no Ray in {VENV.name}: make .venv-ray/.installed"),
+]
+
+
+def test_decisions_are_those_of_the_model_in_process(tmp_path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    with Bundle.load(bundle) as opened:
+        deploy(opened, Target.RAY, tmp_path / "ray")
+    grpc_port, http_port = free_ports(2)
+    settings = tmp_path / "ray/serve.yaml"
+    text = settings.read_text().replace("port: 9000", f"port: {grpc_port}")
+    settings.write_text(text.replace("port: 8000", f"port: {http_port}"))
+    with (tmp_path / "ray.log").open("ab") as log:
+        process = subprocess.Popen(
+            [VENV / "bin/serve", "run", "serve.yaml"],
+            cwd=tmp_path / "ray", stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": ".", "PATH": f"{VENV}/bin:{os.environ['PATH']}",
+                 "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        )  # fmt: skip
+    try:
+        large = remote(f"grpc://127.0.0.1:{grpc_port}/large", timeout_s=10.0)
+        due_s = time.monotonic() + STARTS_WITHIN_S
+        while True:
+            try:
+                there = Cascade.load(bundle, large=large)
+                break
+            except EngineError:
+                if time.monotonic() > due_s or process.poll() is not None:
+                    raise AssertionError((tmp_path / "ray.log").read_text()[-3000:]) from None
+                time.sleep(0.5)
+        frames = [colour_picture(number % len(NAMES), number) for number in range(40)]
+        with there, Cascade.load(bundle) as here:
+            answers = [there.decide(frame) for frame in frames]
+            expected = [here.decide(frame) for frame in frames]
+            engine = there.stages[-1].engine
+            assert engine.doubt is None
+        assert [(one.index, one.source, one.degraded) for one in answers] == [
+            (one.index, one.source, one.degraded) for one in expected
+        ]
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,167 @@
+"""`tinysaver-edge serve`: the large model behind KServe's server, with our door before it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.colours import NAMES, colour_picture
+from tests.remote.certificates import Authority, needs_openssl
+from tests.remote.hosts import remote
+from tests.remote.kserve import Served, needs_kserve
+from tests.small_bundle import small_bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.engines.remote import Tls, Token
+from tinysaver_edge.errors import EngineError
+
+pytestmark = [pytest.mark.slow, needs_kserve]
+
+FRAMES = [colour_picture(number % len(NAMES), number) for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("serve") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def host(bundle, tmp_path_factory):
+    served = Served(tmp_path_factory.mktemp("host"), bundle, "--max-request-mb", "0.1").start()
+    yield served
+    served.stop()
+
+
+def told(decision):
+    return (decision.index, decision.source, decision.stage, decision.confidence, decision.degraded)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monkeypatch) -> None:
+    monkeypatch.setattr("tinysaver_edge.cascade.is_certified", lambda manifest: True)
+    if scheme == "http":
+        pytest.importorskip("tritonclient.http")
+    large = remote(host.url(scheme=scheme), timeout_s=5.0)
+    with Cascade.load(bundle, large=large) as there, Cascade.load(bundle) as here:
+        answers = [there.decide(frame) for frame in FRAMES]
+        assert [told(one) for one in answers] == [told(here.decide(frame)) for frame in FRAMES]
+        assert sum(one.escalated for one in answers) > 10
+        assert there.doubt is None  # it tells the hash with every answer
+        assert "hash not told" not in str(there.stages[-1].engine.identity)
+
+
+def ask(host: Served, method: str, path: str, body: bytes = b"", **headers: str):
+    connection = http.client.HTTPConnection("127.0.0.1", host.http_port, timeout=10)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_health_and_metrics(bundle, host) -> None:
+    assert ask(host, "GET", "/v2/health/live")[0] == 200
+    assert ask(host, "GET", "/v2/health/ready")[0] == 200
+    assert ask(host, "GET", "/v2/models/large/ready")[0] == 200
+    status, text = ask(host, "GET", "/metrics")
+    assert status == 200
+    assert "request_predict_seconds" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/repository/models/large/unload", "/v2/repository/models/large/load",
+     "/v1/models/large:predict", "/openai/v1/models", "/docs", "/v2/models/other/infer"],
+)  # fmt: skip
+def test_nothing_else_is_to_be_had(host, path) -> None:
+    assert ask(host, "POST", path, b"{}")[0] == 404
+
+
+def test_nobody_unloads_the_model_over_grpc(bundle, host) -> None:
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{host.grpc_port}") as client:
+        with pytest.raises(InferenceServerException):
+            client.unload_model("large")
+        assert client.is_model_ready("large")
+
+
+def test_bad_requests_harm_nobody(bundle, host) -> None:
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{host.grpc_port}") as client:
+        for array, datatype in (
+            (np.zeros((1, 3, 16, 17), np.float32), "FP32"),
+            (np.zeros((1, 3, 16, 16), np.uint8), "UINT8"),
+            (np.zeros((0, 3, 16, 16), np.float32), "FP32"),
+            (np.zeros((64, 3, 16, 16), np.float32), "FP32"),  # more than 0.1 MB
+        ):
+            given = tritonclient.grpc.InferInput("image", array.shape, datatype)
+            given.set_data_from_numpy(array)
+            with pytest.raises(InferenceServerException):
+                client.infer("large", [given])
+    assert ask(host, "POST", "/v2/models/large/infer", b"x" * 200_000)[0] == 413
+    assert ask(host, "POST", "/v2/models/large/infer", b"{nonsense")[0] in (400, 422, 500)
+    assert json.loads(ask(host, "GET", "/v2/models/large")[1])["name"] == "large"
+    with Cascade.load(bundle, large=host.url()) as cascade:
+        assert not any(cascade.decide(frame).degraded for frame in FRAMES)
+
+
+def test_it_drains_and_goes(bundle, tmp_path) -> None:
+    served = Served(tmp_path, bundle).start()
+    with Cascade.load(bundle, large=remote(served.url(), timeout_s=2.0)) as cascade:
+        answers, over = [], threading.Event()
+
+        def go_on() -> None:
+            while not over.is_set():
+                answers.extend(cascade.decide(frame) for frame in FRAMES[:10])
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        time.sleep(0.3)
+        try:
+            assert served.terminate() == 0
+            time.sleep(0.2)
+        finally:
+            over.set()
+            thread.join()
+    assert "stopping" in served.log()
+    assert "Traceback" not in served.log()
+    reasons = {one.degraded for one in answers if one.degraded}
+    assert reasons
+    assert not [why for why in reasons if "UNAVAILABLE" not in why], reasons
+
+
+@needs_openssl
+def test_tls_and_a_token(bundle, tmp_path) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.certificate("host")
+    token, other = tmp_path / "token", tmp_path / "other"
+    token.write_text("geheim")
+    other.write_text("falsch")
+    served = Served(
+        tmp_path, bundle, "--tls-cert", str(certificate), "--tls-key", str(key),
+        "--token-file", str(token),
+    ).start()  # fmt: skip
+    tls = Tls(ca=authority.ca)
+    try:
+        for scheme in ("grpcs", "https"):
+            if scheme == "https":
+                pytest.importorskip("tritonclient.http")
+            url = served.url(scheme=scheme, host="localhost")
+            good = remote(url, tls=tls, token=Token(file=token), timeout_s=5.0)
+            with Cascade.load(bundle, large=good) as cascade:
+                assert not any(cascade.decide(frame).degraded for frame in FRAMES[:20])
+            for wrong in (None, Token(file=other)):
+                with pytest.raises(EngineError, match="token is not accepted"):
+                    Cascade.load(bundle, large=remote(url, tls=tls, token=wrong))
+        assert "geheim" not in served.log()
+    finally:
+        served.stop()

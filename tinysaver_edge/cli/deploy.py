@@ -1,0 +1,48 @@
+"""`tinysaver-edge deploy`: write what a real server needs to serve a bundle's large model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.host.deploy import Target
+from tinysaver_edge.host.deploy import deploy as write_deployment
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    required=True,
+    type=click.Choice([one.value for one in Target]),
+    help="The server: NVIDIA Triton, KServe on Kubernetes, OpenVINO Model Server or Ray Serve.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="A new folder for the files."
+)
+@click.option("--name", help="The model's name on the server. [default: as in the bundle]")
+@click.option("--jpeg", is_flag=True, help="Devices send JPEG files in place of pixels.")
+@click.option(
+    "--python-backend",
+    is_flag=True,
+    help="Have Triton run an .onnx in its Python backend, where it lacks the one for ONNX Runtime.",
+)
+def deploy(
+    bundle: Path, target: str, out: Path, name: str | None, jpeg: bool, python_backend: bool
+) -> None:
+    """Write what a real server needs to serve a bundle's large model.
+
+    The README in the folder says how to start the server, how to see that it works, and what to
+    type on a device.
+
+    \b
+        tinysaver-edge deploy bundle/ --target triton --out triton/
+    """
+    with Bundle.load(bundle) as opened:
+        files = write_deployment(
+            opened, Target(target), out, name=name, jpeg=jpeg, python_backend=python_backend
+        )
+    terminal.say(f"{len(files)} files in {out}; {out / 'README.md'} says how to start them")

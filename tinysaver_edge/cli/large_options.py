@@ -1,0 +1,125 @@
+"""Options of commands that can have the large model answered by other hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tinysaver_edge.engines.remote import RemoteModel, Tls, Token
+from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.errors import InputError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option(
+        "--large",
+        "large_urls",
+        multiple=True,
+        metavar="URL",
+        help="Where the large model is served: grpc://HOST:PORT/MODEL[/VERSION], grpcs://, http:// "
+        "or https://. Given more than once: several hosts of the same model.",
+    ),
+    click.option(
+        "--large-timeout-ms",
+        type=click.FloatRange(min=0, min_open=True),
+        help="How long the hosts may take to answer a frame. [default: the deadline, or 1000]",
+    ),
+    click.option(
+        "--large-optional",
+        is_flag=True,
+        help="Start although no host can be reached; they are tried until one is.",
+    ),
+    click.option(
+        "--large-jpeg",
+        type=click.IntRange(1, 100),
+        metavar="QUALITY",
+        help="Send JPEG of this quality in place of pixels; not covered by the certificate.",
+    ),
+    click.option(
+        "--large-ca", type=_FILE, help="PEM file of the authorities that vouch for the hosts."
+    ),
+    click.option("--large-cert", type=_FILE, help="PEM file of our own certificate."),
+    click.option("--large-key", type=_FILE, help="PEM file of its private key."),
+    click.option("--large-server-name", metavar="NAME", help="Name in the hosts' certificate."),
+    click.option("--large-token-file", type=_FILE, help="File that holds a bearer token."),
+    click.option(
+        "--large-token-env", metavar="NAME", help="Environment variable that holds a bearer token."
+    ),
+    click.option("--insecure", is_flag=True, help="Allow plain text to other hosts than this one."),
+    click.option(
+        "--vouch-for-large",
+        "vouched",
+        is_flag=True,
+        help="The hosts serve the model that was calibrated, where they do not tell its hash.",
+    ),
+)
+
+
+def large_options(command: Command) -> Command:
+    """Add the options to a command, which hands them to `large_from`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def large_from(
+    *,
+    large_urls: Sequence[str],
+    large_timeout_ms: float | None,
+    large_optional: bool,
+    large_jpeg: int | None,
+    large_ca: Path | None,
+    large_cert: Path | None,
+    large_key: Path | None,
+    large_server_name: str | None,
+    large_token_file: Path | None,
+    large_token_env: str | None,
+    insecure: bool,
+    vouched: bool,
+    max_in_flight: int,
+    deadline_ms: float | None,
+) -> RemoteModel | None:
+    """Return the remote model that the options name; None where they name none.
+
+    Raises:
+        InputError: an option makes no sense, alone or beside the others.
+    """
+    others = {
+        "--large-timeout-ms": large_timeout_ms,
+        "--large-optional": large_optional,
+        "--large-jpeg": large_jpeg,
+        "--large-ca": large_ca,
+        "--large-cert": large_cert,
+        "--large-key": large_key,
+        "--large-server-name": large_server_name,
+        "--large-token-file": large_token_file,
+        "--large-token-env": large_token_env,
+        "--insecure": insecure,
+        "--vouch-for-large": vouched,
+    }
+    if not large_urls:
+        for name, value in others.items():
+            if value:
+                raise InputError(f"{name} is about hosts of the large model: name one with --large")
+        return None
+    token = None
+    if large_token_file is not None or large_token_env is not None:
+        token = Token(file=large_token_file, env=large_token_env)
+    timeout_ms = large_timeout_ms or deadline_ms or 1000.0
+    return RemoteModel(
+        tuple(Address.parse(url) for url in large_urls),
+        timeout_s=timeout_ms / 1e3,
+        max_in_flight=max_in_flight,
+        jpeg_quality=large_jpeg,
+        tls=Tls(large_ca, large_cert, large_key, large_server_name),
+        token=token,
+        insecure=insecure,
+        optional=large_optional,
+        vouched=vouched,
+    )

@@ -1,0 +1,90 @@
+"""`tinysaver-edge serve`: have this machine answer a bundle's large model for devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.engines.remote.security import Token
+from tinysaver_edge.host.limits import Listening, parse_bind
+from tinysaver_edge.host.served import served_by
+from tinysaver_edge.host.server import serve as run_serve
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--bind", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT",
+              help="Where gRPC listens.")  # fmt: skip
+@click.option(
+    "--http-port",
+    type=click.IntRange(1, 65535),
+    help="Port for HTTP, /v2/health and /metrics on the same address. [default: none]",
+)
+@click.option("--name", help="The model's name for clients. [default: as in the bundle]")
+@click.option("--jpeg", is_flag=True, help="Take JPEG files in place of pixels.")
+@click.option("--tls-cert", type=_FILE, help="PEM file of this host's certificate.")
+@click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
+@click.option("--client-ca", type=_FILE, help="Let in only clients with a certificate of these.")
+@click.option("--token-file", type=_FILE, help="File with a bearer token that clients must send.")
+@click.option("--token-env", metavar="NAME", help="Environment variable that holds it.")
+@click.option("--insecure", is_flag=True, help="Allow plain text where others can reach it.")
+@click.option("--max-requests", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Requests taken in at once; beyond it they are refused.")  # fmt: skip
+@click.option("--max-request-mb", type=click.FloatRange(min=0, min_open=True), default=16.0,
+              show_default=True, help="Longer requests are refused.")  # fmt: skip
+@click.option("--drain-s", type=click.FloatRange(min=0), default=5.0, show_default=True,
+              help="How long requests under way may take after SIGTERM.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+def serve(
+    bundle: Path,
+    bind: str,
+    http_port: int | None,
+    name: str | None,
+    jpeg: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    client_ca: Path | None,
+    token_file: Path | None,
+    token_env: str | None,
+    insecure: bool,
+    max_requests: int,
+    max_request_mb: float,
+    drain_s: float,
+    threads: int | None,
+) -> None:
+    """Have this machine answer a bundle's large model for devices.
+
+    For a bench or a small site; `tinysaver-edge deploy` writes what real fleets need. It listens
+    on this machine alone unless --bind says otherwise, and then wants TLS.
+
+    \b
+        tinysaver-edge serve bundle/
+        tinysaver-edge run bundle/ --source 0 --large grpc://127.0.0.1:8001/NAME
+    """
+    host, port = parse_bind(bind)
+    token = None
+    if token_file is not None or token_env is not None:
+        token = Token(file=token_file, env=token_env)
+    listening = Listening(
+        host=host,
+        grpc_port=port,
+        http_port=http_port,
+        certificate=tls_cert,
+        key=tls_key,
+        client_ca=client_ca,
+        token=token,
+        insecure=insecure,
+        max_requests=max_requests,
+        max_request_bytes=round(max_request_mb * (1 << 20)),
+        drain_s=drain_s,
+    )
+    if tls_cert is None and not listening.is_loopback:
+        terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
+    with Bundle.load(bundle) as opened:
+        served = served_by(opened, name=name, jpeg=jpeg, threads=threads)
+        run_serve(served, listening, told=terminal.say)

@@ -1,0 +1,250 @@
+"""The remote engine: one model on one or several hosts, asked as if it were here."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
+from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.breaker import State
+from tinysaver_edge.engines.remote.budget import RetryBudget
+from tinysaver_edge.engines.remote.endpoint import Endpoint
+from tinysaver_edge.engines.remote.facts import Wanted
+from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.model import RemoteModel
+from tinysaver_edge.engines.remote.payload import to_tensor
+from tinysaver_edge.engines.remote.samples import Golden, Samples
+from tinysaver_edge.engines.remote.traffic import Meter, Traffic
+from tinysaver_edge.engines.remote.transport import Transport, open_transport
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Batch, Preprocess
+
+Opener = Callable[[Address, RemoteModel], Transport]
+
+SHORTEST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.2
+"""Pauses before a retry at the same host double from the one to the other, each cut at random."""
+
+
+class RemoteEngine(Engine):
+    """Asks other hosts over the Open Inference Protocol. `concurrency` threads at a time may.
+
+    Each host is proven before it answers a frame: it is live, its model is ready, takes and gives
+    what the bundle wants, has its hash where it tells one, and answers the golden samples as the
+    calibrated model did. A host that fails is left alone and proven again before it is used.
+
+    Args:
+        remote: the hosts and how they are asked.
+        preprocess: what its batches look like.
+        output: how the model states its answer.
+        classes: how many classes it answers with; None where that is not known.
+        sha256: hash of the calibrated model; None where that is not known.
+        golden: samples that every host must answer as the calibrated model did, or None.
+        options: as for every engine; the hosts choose device and threads.
+        clock: seconds.
+        chance: draws the pauses between retries.
+        opener: makes connections.
+
+    Attributes:
+        remote: the hosts and how they are asked.
+
+    Raises:
+        MissingDependencyError: the client library is not installed.
+        InputError: a certificate cannot be read.
+        EngineError: no host serves the model as wanted, or, unless ``remote.optional``, none can
+            be reached.
+    """
+
+    name: ClassVar[str] = "remote"
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self,
+        remote: RemoteModel,
+        *,
+        preprocess: Preprocess,
+        output: OutputFormat,
+        classes: int | None = None,
+        sha256: str | None = None,
+        golden: Golden | None = None,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        clock: Callable[[], float] = time.monotonic,
+        chance: random.Random | None = None,
+        opener: Opener = open_transport,
+    ) -> None:
+        self.remote = remote
+        self.concurrency = remote.max_in_flight
+        self._wanted = Wanted(preprocess, output, classes, sha256, remote.jpeg_quality is not None)
+        self._samples = self._as_sent(golden)
+        self._clock, self._opener = clock, opener
+        self._chance = chance or random.Random(0)
+        self._meter = Meter()
+        self._budget = RetryBudget(remote.retry_share)
+        self._closing = threading.Event()
+        self._proven = False
+        self._endpoints: list[Endpoint] = []
+        self._threads: list[threading.Thread] = []
+        super().__init__(Path(remote.name), preprocess=preprocess, output=output, options=options)
+
+    # What is known of the hosts
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went to the hosts and came back."""
+        return self._meter.read()
+
+    @property
+    def states(self) -> dict[str, State]:
+        """Whether each host is asked, by its URL."""
+        return {one.name: one.breaker.state for one in self._endpoints}
+
+    @property
+    def identity(self) -> str | None:
+        """Version and hash of the model as the hosts tell them; None before one was reached."""
+        proofs = [one.proof for one in self._endpoints]
+        told = [
+            f"version {proof.version or '?'}, hash {(proof.sha256 or 'not told')[:12]}"
+            for proof in proofs
+            if proof is not None
+        ]
+        return "; ".join(dict.fromkeys(told)) or None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why a certificate of the calibrated model does not cover the answers; None if it does."""
+        if self.remote.jpeg_quality is not None:
+            return f"it is sent JPEG of quality {self.remote.jpeg_quality}, not pixels"
+        if self.remote.vouched or self._proven:
+            return None
+        if not any(one.proof for one in self._endpoints):
+            return "no host could be reached that would have told what it serves"
+        return "a host does not tell the hash of the model it serves"
+
+    # Starting
+
+    def _check_model(self) -> None:
+        """Nothing: there is no file."""
+
+    def _load(self) -> tuple[str, ModelSignature]:
+        try:
+            self._connect()
+        except BaseException:
+            self._release()
+            raise
+        wanted = self._wanted
+        return str(self.remote), ModelSignature(
+            input_name="",
+            input_shape=(None, *wanted.preprocess.shape(1)[1:]),
+            input_dtype=np.dtype(wanted.preprocess.format.dtype).name,
+            output_name="",
+            output_shape=(None, None),
+            output_dtype="float32",
+        )
+
+    def _connect(self) -> None:
+        """Prove every host, all at once, and have each watched from then on."""
+        for address in self.remote.addresses:
+            self._endpoints.append(
+                Endpoint(
+                    str(address),
+                    self._opener(address, self.remote),
+                    wanted=self._wanted,
+                    samples=self._samples,
+                    model=self.remote,
+                    meter=self._meter,
+                    clock=self._clock,
+                )
+            )
+        with ThreadPoolExecutor(len(self._endpoints)) as pool:
+            list(pool.map(self._prove_first, self._endpoints))
+        reached = [one for one in self._endpoints if one.proof is not None]
+        wrong = [one.why for one in self._endpoints if one.lasting]
+        if wrong or not (reached or self.remote.optional):
+            raise EngineError(
+                f"remote model: {'; '.join(wrong or [one.why for one in self._endpoints])}"
+            )
+        shown = [one.proof.sha256 for one in reached if one.proof is not None]
+        self._proven = bool(shown) and self._wanted.sha256 is not None and None not in shown
+        for endpoint in self._endpoints:
+            endpoint.must_tell = self._proven
+            thread = threading.Thread(
+                target=endpoint.watch, args=(self._closing,), name="remote-watch", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def _prove_first(self, endpoint: Endpoint) -> None:
+        if endpoint.breaker.begin_probe():
+            endpoint.prove(timeout_s=self.remote.connect_s)
+
+    def _as_sent(self, golden: Golden | None) -> Samples:
+        quality = self.remote.jpeg_quality
+        preprocess = self._wanted.preprocess
+        empty = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
+        if golden is None or quality is not None:  # other pixels have other answers
+            return Samples(to_tensor(empty, quality), None, None, self._wanted.output)
+        batch = golden.batch
+        return Samples(batch[:1], batch, golden, self._wanted.output)
+
+    # Answers
+
+    def _run(self, batch: Batch) -> NDArray[Any]:
+        due_s = self._clock() + self.remote.timeout_s
+        self._meter.count("requests")
+        self._budget.earn()
+        tensor = to_tensor(batch, self.remote.jpeg_quality)
+        pause_s = SHORTEST_PAUSE_S
+        tried: list[Endpoint] = []
+        while True:
+            endpoint, others = self._choose(tried)
+            left_s = due_s - self._clock()
+            if endpoint is None or left_s <= 0:
+                raise self._failed(left_s)
+            try:
+                # Where another host could still answer, this one gets no more than half the time.
+                values = endpoint.ask(tensor, timeout_s=left_s / 2 if others else left_s)
+            except RequestError as failure:
+                again = failure.kind.transient or (others and failure.kind is not Kind.CLOSED)
+                if not (again and self._budget.spend()):
+                    raise EngineError(f"{endpoint.name} {failure}") from None
+                self._meter.count("retries")
+                tried.append(endpoint)
+                if not others:
+                    tried.clear()
+                    rest_s = self._chance.uniform(pause_s / 2, pause_s)
+                    if self._clock() + rest_s >= due_s or self._closing.wait(rest_s):
+                        raise EngineError(f"{endpoint.name} {failure}") from None
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                self._meter.count("answered")
+                return values
+
+    def _choose(self, tried: list[Endpoint]) -> tuple[Endpoint | None, bool]:
+        """Return the least loaded host that answers, and whether there are others besides it."""
+        good = [one for one in self._endpoints if one.breaker.state is State.CLOSED]
+        fresh = [one for one in good if one not in tried]
+        if not fresh:
+            return (good[0] if good else None), False
+        return min(fresh, key=lambda one: one.load_s), len(fresh) > 1
+
+    def _failed(self, left_s: float) -> EngineError:
+        if left_s <= 0:
+            return EngineError(f"{self.remote.name}: no answer within {self.remote.timeout_s:g} s")
+        return EngineError("; ".join(one.why for one in self._endpoints))
+
+    def _release(self) -> None:
+        self._closing.set()
+        for endpoint in self._endpoints:
+            endpoint.close()
+        for thread in self._threads:
+            thread.join(1.0)

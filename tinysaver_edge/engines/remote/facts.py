@@ -1,0 +1,236 @@
+"""What a host says of its model, what the bundle wants, and whether the two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Preprocess
+
+SHA256 = "model_sha256"
+"""Under this name hosts tell the hash of the model they serve: in Triton's model configuration and
+in the parameters of every answer."""
+
+DTYPES = MappingProxyType(
+    {
+        "BOOL": "bool",
+        "UINT8": "uint8",
+        "UINT16": "uint16",
+        "UINT32": "uint32",
+        "UINT64": "uint64",
+        "INT8": "int8",
+        "INT16": "int16",
+        "INT32": "int32",
+        "INT64": "int64",
+        "FP16": "float16",
+        "FP32": "float32",
+        "FP64": "float64",
+    }
+)
+"""The protocol's types and numpy's."""
+
+DATATYPES = MappingProxyType({dtype: datatype for datatype, dtype in DTYPES.items()})
+"""The other way round."""
+
+JPEG = "BYTES"
+"""The type of a tensor of JPEG files."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """One input or output as a host describes it; -1 stands for an axis of any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        axes = ", ".join("n" if axis < 0 else str(axis) for axis in self.shape)
+        return f"{self.name} {self.datatype} ({axes})"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model as a host describes it.
+
+    Attributes:
+        inputs: its inputs.
+        outputs: its outputs.
+        max_batch: samples a request may hold at most, or None where the host does not say.
+        sha256: hash of the model's files, or None where the host does not say.
+    """
+
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    max_batch: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer.
+
+    Attributes:
+        values: raw outputs.
+        version: the model's version that answered; empty where the host does not say.
+        sha256: hash of the model that answered, or None where the host does not say.
+    """
+
+    values: NDArray[np.generic]
+    version: str = ""
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the bundle wants of a model.
+
+    Attributes:
+        preprocess: what its input is made with.
+        output: how it states its answer.
+        classes: how many classes it answers with, or None where that is not known.
+        sha256: hash of its files, or None where that is not known.
+        jpeg: whether it is sent JPEG files in place of pixels.
+    """
+
+    preprocess: Preprocess
+    output: OutputFormat
+    classes: int | None = None
+    sha256: str | None = None
+    jpeg: bool = False
+
+    @property
+    def outputs(self) -> int | None:
+        """How many raw outputs there must be; None where that is not known."""
+        if self.classes is None or self.output.class_order is not None:
+            return None
+        return self.output.class_offset + self.classes
+
+    @property
+    def datatype(self) -> str:
+        """The input's type."""
+        dtype = self.preprocess.format.dtype
+        return JPEG if self.jpeg else DATATYPES.get(dtype, dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The input's axes, -1 for the first."""
+        return (-1,) if self.jpeg else (-1, *self.preprocess.shape(1)[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What bundle and host have agreed on.
+
+    Attributes:
+        input: the input's name.
+        input_shape: its axes without the first.
+        output: the output's name.
+        max_batch: samples a request may hold at most; None for any number.
+        sha256: what the host says it serves, or None.
+    """
+
+    input: str
+    input_shape: tuple[int, ...]
+    output: str
+    max_batch: int | None
+    sha256: str | None
+
+
+def agree(facts: ModelFacts, wanted: Wanted) -> Contract:
+    """Compare what a host serves with what the bundle wants.
+
+    Raises:
+        RequestError: they differ; names both.
+    """
+    if len(facts.inputs) != 1:
+        raise _wrong(f"takes {len(facts.inputs)} inputs ({_list(facts.inputs)})", _input(wanted))
+    found = facts.inputs[0]
+    if found.datatype != wanted.datatype or not _fits(found.shape, wanted):
+        raise _wrong(f"takes {found}", _input(wanted))
+    check_sha256(facts.sha256, wanted)
+    most = facts.max_batch if facts.max_batch is not None else found.shape[0]
+    return Contract(
+        input=found.name,
+        input_shape=(1,) * (len(found.shape) - 1) if wanted.jpeg else wanted.shape[1:],
+        output=_output(facts, wanted).name,
+        max_batch=most if most > 0 else None,
+        sha256=facts.sha256,
+    )
+
+
+def check_sha256(told: str | None, wanted: Wanted) -> None:
+    """Refuse a model whose hash is another.
+
+    Raises:
+        RequestError: the host says that it serves another; names both.
+    """
+    if told is not None and wanted.sha256 is not None and told != wanted.sha256:
+        raise RequestError(
+            Kind.WRONG,
+            f"serves the model with hash {told[:12]}…, the bundle was calibrated with "
+            f"{wanted.sha256[:12]}…",
+        )
+
+
+def check_values(values: NDArray[np.generic], samples: int, wanted: Wanted) -> None:
+    """Refuse an answer that is none.
+
+    Raises:
+        RequestError: it has another shape or type than it should have.
+    """
+    least = wanted.output.least_outputs
+    good = values.ndim == 2 and values.dtype.kind in "fiu" and len(values) == samples
+    if good and wanted.outputs is not None:
+        good = values.shape[1] == wanted.outputs
+    if not good or values.shape[1] < least:
+        raise RequestError(
+            Kind.WRONG,
+            f"answered {values.dtype} {values.shape}, expected "
+            f"({samples}, {wanted.outputs or f'{least} or more'}) numbers",
+        )
+
+
+def _fits(shape: tuple[int, ...], wanted: Wanted) -> bool:
+    if wanted.jpeg:  # a file a sample: (n) or (n, 1)
+        return len(shape) in (1, 2) and all(axis in (-1, 1) for axis in shape[1:])
+    return len(shape) == len(wanted.shape) and all(
+        have in (-1, want) for have, want in zip(shape[1:], wanted.shape[1:], strict=True)
+    )
+
+
+def _output(facts: ModelFacts, wanted: Wanted) -> TensorFacts:
+    """Return the one output that can be the answer."""
+    width = wanted.outputs
+    found = [
+        one
+        for one in facts.outputs
+        if one.datatype in DTYPES
+        and len(one.shape) == 2
+        and (one.shape[1] < 0 or width in (None, one.shape[1]))
+        and (one.shape[1] < 0 or one.shape[1] >= wanted.output.least_outputs)
+    ]
+    if len(found) != 1:
+        wish = f"one output (n, {width or 'classes'}) of numbers"
+        raise _wrong(f"answers with {_list(facts.outputs)}", wish)
+    return found[0]
+
+
+def _input(wanted: Wanted) -> str:
+    axes = ", ".join("n" if axis < 0 else str(axis) for axis in wanted.shape)
+    what = " of JPEG files" if wanted.jpeg else ""
+    return f"{wanted.datatype} ({axes}){what}"
+
+
+def _list(tensors: Sequence[TensorFacts]) -> str:
+    return ", ".join(map(str, tensors)) or "nothing"
+
+
+def _wrong(has: str, wants: str) -> RequestError:
+    return RequestError(Kind.WRONG, f"{has}, the bundle wants {wants}")

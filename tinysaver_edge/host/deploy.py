@@ -1,0 +1,128 @@
+"""Deployments: what Triton, KServe, OpenVINO Model Server and Ray Serve need to serve a bundle."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.host.served import Served, served_by
+from tinysaver_edge.host.triton import uses_python_backend, write_triton
+from tinysaver_edge.host.writing import copy_file, render
+
+if TYPE_CHECKING:
+    from tinysaver_edge.bundle import Bundle
+
+
+class Target(str, Enum):
+    """A kind of server."""
+
+    TRITON = "triton"
+    KSERVE = "kserve"
+    OVMS = "ovms"
+    RAY = "ray"
+
+
+def deploy(
+    bundle: Bundle,
+    target: Target,
+    out: Path,
+    *,
+    name: str | None = None,
+    jpeg: bool = False,
+    python_backend: bool = False,
+) -> list[Path]:
+    """Write what a server needs to serve a bundle's large model, and a README beside it.
+
+    Args:
+        bundle: an open bundle.
+        target: the server.
+        out: a folder that is empty or not there yet.
+        name: the model's name on the server; by default as in the bundle.
+        jpeg: the devices send JPEG files in place of pixels.
+        python_backend: for Triton, also inside KServe: run an .onnx in its Python backend.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: the folder holds something, or the server cannot run such a model.
+        BundleError: the bundle holds no models.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: there is something already; name a new folder")
+    served = served_by(bundle, name=name, jpeg=jpeg)
+    if jpeg and target is Target.OVMS:
+        raise InputError("OpenVINO Model Server decodes no JPEG into these models: send it pixels")
+    out.mkdir(parents=True, exist_ok=True)
+    values = {
+        "name": served.name,
+        "bundle": bundle.path.name,
+        "jpeg": jpeg,
+        "client_options": " --large-jpeg 90" if jpeg else "",
+        "python_backend": uses_python_backend(served, python_backend),
+        "platform": "OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime",
+        "sha256": served.sha256,
+    }
+    if target is Target.OVMS:
+        _write_ovms(served, out)
+    elif target is Target.RAY:
+        values["ray_status"] = "**Not run here.**"
+        _write_ray(served, out, values)
+    else:
+        write_triton(served, out, python_backend=python_backend)
+        if target is Target.KSERVE:
+            text = render("kserve_inferenceservice.yaml", values)
+            (out / "inferenceservice.yaml").write_text(text)
+    (out / "README.md").write_text(render(f"{target.value}_README.md", values))
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def _write_ovms(served: Served, out: Path) -> None:
+    if served.file.suffix not in (".onnx", ".xml", ".tflite"):
+        raise InputError(f"{served.file.name}: OpenVINO Model Server reads .onnx, .xml and .tflite")
+    folder = out / "models" / served.name / "1"
+    folder.mkdir(parents=True)
+    for file in served.artefact.files:
+        copy_file(file, folder / f"model{file.suffix}")
+    config = {
+        "model_config_list": [
+            {
+                "config": {
+                    "name": served.name,
+                    "base_path": f"/deployment/models/{served.name}",
+                    "plugin_config": {"INFERENCE_PRECISION_HINT": "f32"},
+                }
+            }
+        ]
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
+    if served.file.suffix != ".onnx":
+        raise InputError(f"{served.file.name}: the Ray Serve application runs .onnx files only")
+    signature = served.signature
+    width = signature.output_shape[-1]
+    shape = [-1] if served.jpeg else [-1, *served.artefact.preprocess.shape(1)[1:]]
+    values |= {
+        "file": "model.onnx",
+        "model_input": signature.input_name,
+        "input": {
+            "name": "jpeg" if served.jpeg else signature.input_name,
+            "datatype": JPEG if served.jpeg else DATATYPES[signature.input_dtype],
+            "dtype": signature.input_dtype,
+            "shape": shape,
+        },
+        "output": {
+            "name": signature.output_name,
+            "datatype": DATATYPES[signature.output_dtype],
+            "shape": [-1, -1 if width is None else width],
+        },
+    }
+    for template in ("app.py", "serve.yaml"):
+        (out / template).write_text(render(f"ray_{template}", values))
+    copy_file(served.file, out / "model.onnx")

@@ -1,0 +1,76 @@
+"""What is served of a bundle: its large model, and all that a host must know about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.artefact import Artefact, bundled_artefacts
+from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.registry import engine_class
+
+if TYPE_CHECKING:
+    from tinysaver_edge.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A bundle's large model.
+
+    Attributes:
+        name: its name on the host.
+        artefact: its files and how they are run.
+        signature: what the file says of its input and output.
+        jpeg: whether the host is sent JPEG files in place of pixels.
+    """
+
+    name: str
+    artefact: Artefact
+    signature: ModelSignature
+    jpeg: bool = False
+
+    @property
+    def file(self) -> Path:
+        """The model's file."""
+        return self.artefact.files[0]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the model's files, as the bundle's certificate knows it."""
+        return self.artefact.sha256
+
+
+def served_by(
+    bundle: Bundle, *, name: str | None = None, jpeg: bool = False, threads: int | None = None
+) -> Served:
+    """Return what is to be served of a bundle.
+
+    Args:
+        bundle: an open bundle.
+        name: the model's name on the host; by default as in the bundle.
+        jpeg: take JPEG files in place of pixels.
+        threads: processor threads for one inference; None leaves it to the engine.
+
+    Raises:
+        BundleError: it holds no models.
+        InputError: JPEG cannot carry what the model takes.
+    """
+    from tinysaver_edge.errors import InputError
+
+    artefact = bundled_artefacts(bundle, threads=threads)[-1]
+    if jpeg and not artefact.preprocess.format.is_device_format:
+        raise InputError(
+            f"{artefact.name} takes {artefact.preprocess.format.dtype} "
+            f"{artefact.preprocess.format.layout.value} {artefact.preprocess.format.color.value}: "
+            "JPEG is for models that take the frame's own pixels (calibrate folds the rest into "
+            "the graph)"
+        )
+    signature = engine_class(artefact.engine).inspect(artefact.files[0])
+    return Served(name or safe_name(artefact.name), artefact, signature, jpeg)
+
+
+def safe_name(name: str) -> str:
+    """Return a model's name with nothing in it that a URL, a folder or Kubernetes minds."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "large"

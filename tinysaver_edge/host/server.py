@@ -1,0 +1,242 @@
+"""Serves a bundle's large model with KServe's Python server, behind our own door."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from tinysaver_edge.engines.remote.security import TRITON_PREFIX
+from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
+from tinysaver_edge.host.limits import Listening, same_token
+from tinysaver_edge.host.served import Served
+
+Scope: TypeAlias = dict[str, Any]
+App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
+
+OPEN_PATHS = frozenset({"/", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"})
+"""What HTTP clients may ask without a token."""
+
+
+def serve(served: Served, listening: Listening, *, told: Callable[[str], None]) -> None:
+    """Serve a model until SIGTERM or SIGINT; then end what is under way, and return.
+
+    KServe's own start listens on every interface; its parts are put together here instead, so that
+    gRPC and HTTP listen where they should, with TLS, a token and limits.
+
+    Args:
+        served: the model.
+        listening: where, for whom and how much.
+        told: takes a line when the host is ready, and one when it stops.
+
+    Raises:
+        MissingDependencyError: kserve is not installed.
+        EngineError: the address cannot be listened on.
+        InputError: a certificate or the token cannot be read.
+    """
+    import_kserve()
+    listening.expected()
+    answerer = Answerer(served)
+    try:
+        asyncio.run(_serve(answerer, listening, told))
+    finally:
+        answerer.close()
+
+
+async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str], None]) -> None:
+    from kserve.model_repository import ModelRepository
+    from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+    model = kserve_model(answerer)
+    repository = ModelRepository()
+    repository.update(model)
+    plane = DataPlane(model_registry=repository)
+    extension = ModelRepositoryExtension(model_registry=repository)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    grpc_server = _grpc_server(plane, extension, listening)
+    await grpc_server.start()
+    http = _http_server(plane, extension, answerer.served.name, listening)
+    http_task = None if http is None else asyncio.create_task(http.serve())
+    scheme = "grpcs" if listening.certificate is not None else "grpc"
+    told(f"serving {scheme}://{listening.authority}/{answerer.served.name}")
+    await stopping.wait()
+    told(f"stopping: requests under way have {listening.drain_s:g} s")
+    model.ready = False
+    if http is not None:
+        http.should_exit = True
+    await grpc_server.stop(grace=listening.drain_s)
+    if http_task is not None:
+        with suppress(asyncio.CancelledError):
+            await http_task
+
+
+# gRPC
+
+
+def _grpc_server(plane: Any, extension: Any, listening: Listening) -> Any:  # noqa: ANN401
+    import grpc
+    from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
+    from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+    from kserve.protocol.grpc.servicer import InferenceServicer
+
+    class Servicer(InferenceServicer):  # type: ignore[misc]
+        """The protocol without its extension: nobody loads or unloads models from afar."""
+
+        async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not loaded from afar")
+
+        async def RepositoryModelUnload(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not unloaded from afar")
+
+    server = grpc.aio.server(
+        ThreadPoolExecutor(1),
+        interceptors=(*_grpc_guard(listening), ExceptionToStatusInterceptor()),
+        maximum_concurrent_rpcs=listening.max_requests,
+        options=[
+            ("grpc.max_receive_message_length", listening.max_request_bytes),
+            ("grpc.so_reuseport", 0),
+            # Devices ping while they wait, to find out about frozen hosts.
+            ("grpc.http2.min_ping_interval_without_data_ms", 500),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
+    )
+    protocol.add_GRPCInferenceServiceServicer_to_server(Servicer(plane, extension), server)
+    try:
+        if listening.certificate is None:
+            server.add_insecure_port(listening.authority)
+        else:
+            server.add_secure_port(listening.authority, _grpc_credentials(listening))
+    except RuntimeError as error:
+        raise EngineError(f"cannot listen on {listening.authority}: {error}") from None
+    return server
+
+
+def _grpc_guard(listening: Listening) -> list[Any]:
+    """Return the interceptor that asks for the token, where there is one."""
+    if listening.token is None:
+        return []
+    import grpc
+
+    name = listening.token.header.lower()
+
+    class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+        async def intercept_service(
+            self,
+            continuation: Callable[[Any], Awaitable[Any]],
+            details: Any,  # noqa: ANN401
+        ) -> Any:  # noqa: ANN401
+            sent = dict(details.invocation_metadata)
+            if _allowed(sent.get(name) or sent.get(TRITON_PREFIX + name), listening):
+                return await continuation(details)
+            handler = await continuation(details)
+
+            async def refuse(request: Any, context: Any) -> None:  # noqa: ANN401
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not accepted")
+
+            return grpc.unary_unary_rpc_method_handler(
+                refuse,
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+
+    return [Guard()]
+
+
+def _allowed(given: str | None, listening: Listening) -> bool:
+    try:
+        return same_token(given, listening.expected())
+    except InputError:  # the token's file is being renewed
+        return False
+
+
+def _grpc_credentials(listening: Listening) -> Any:  # noqa: ANN401
+    import grpc
+
+    from tinysaver_edge.engines.remote.security import Tls
+
+    ca, key, certificate = Tls(listening.client_ca, listening.certificate, listening.key).read()
+    return grpc.ssl_server_credentials([(key, certificate)], ca, ca is not None)
+
+
+# HTTP
+
+
+def _http_server(plane: Any, extension: Any, name: str, listening: Listening) -> Any:  # noqa: ANN401
+    """Return KServe's HTTP server, its address and its door our own; None where none is wanted."""
+    if listening.http_port is None:
+        return None
+    import ssl
+
+    import uvicorn
+    from kserve.protocol.rest.server import RESTServer
+
+    rest = RESTServer("kserve.model_server:app", plane, extension, listening.http_port)
+    rest.create_application()
+    from kserve.model_server import app
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        def install_signal_handlers(self) -> None:
+            """Nothing: signals are ours."""
+
+        def capture_signals(self) -> Any:  # noqa: ANN401
+            from contextlib import nullcontext
+
+            return nullcontext()
+
+    return Server(
+        uvicorn.Config(
+            guarded(app, name, listening),
+            host=listening.host,
+            port=listening.http_port,
+            log_config=None,
+            limit_concurrency=listening.max_requests + 1,
+            timeout_graceful_shutdown=max(1, round(listening.drain_s)),
+            ssl_certfile=listening.certificate,
+            ssl_keyfile=listening.key,
+            ssl_ca_certs=None if listening.client_ca is None else str(listening.client_ca),
+            ssl_cert_reqs=ssl.CERT_NONE if listening.client_ca is None else ssl.CERT_REQUIRED,
+        )
+    )
+
+
+def guarded(app: App, name: str, listening: Listening) -> App:
+    """Let through only what the protocol's core needs, with the token and of bearable length."""
+    model = {f"/v2/models/{name}{version}" for version in ("", "/versions/1")}
+    paths = OPEN_PATHS | {f"{path}{end}" for path in model for end in ("", "/ready", "/infer")}
+    header = b"" if listening.token is None else listening.token.header.lower().encode()
+
+    async def door(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if scope["path"] not in paths:
+            await _refuse(send, 404, "no such path")
+        elif scope["path"] not in OPEN_PATHS and not _allowed(
+            headers.get(header, b"").decode("latin-1"), listening
+        ):
+            await _refuse(send, 401, "the token is not accepted")
+        elif b"transfer-encoding" in headers or not length.isdigit():
+            await _refuse(send, 411, "send the length of the request")
+        elif int(length) > listening.max_request_bytes:
+            await _refuse(send, 413, f"at most {listening.max_request_bytes} bytes")
+        else:
+            await app(scope, receive, send)
+
+    return door
+
+
+async def _refuse(send: Any, status: int, why: str) -> None:  # noqa: ANN401
+    body = f'{{"error": "{why}"}}'.encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

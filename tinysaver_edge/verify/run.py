@@ -1,0 +1,146 @@
+"""Verify: does a bundle keep on this machine what was promised where it was calibrated?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.artefact import combined_sha256
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.errors import (
+    EngineError,
+    InputError,
+    MissingDependencyError,
+    VerificationError,
+)
+from tinysaver_edge.hardware.benchmark import Effort
+from tinysaver_edge.hardware.benchmark.frames import made_up_frame
+from tinysaver_edge.manifest import CertificateEntry, Manifest
+from tinysaver_edge.verify.check import Check, Verification
+from tinysaver_edge.verify.decoder import check_decoder
+from tinysaver_edge.verify.engines import check_engines, why_not_open
+from tinysaver_edge.verify.golden import (
+    compare_golden,
+    golden_answers,
+    kept_answers,
+    kept_frames,
+)
+from tinysaver_edge.verify.latency import EFFORT, check_latency
+
+CERTIFIED = "certified"
+"""The method that never leaves a bundle without a certificate."""
+
+
+def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
+    """Compare a bundle with itself on this machine.
+
+    In this order, so that the first that fails is the cause: files, certificate, class names,
+    engines, image decoder, preprocessing, answers, decisions, latency.
+
+    Args:
+        bundle: an open bundle; opening it has compared the files with their hashes already.
+        effort: how long to time it, where a limit of time was promised.
+
+    Raises:
+        BundleError: the golden samples are damaged.
+    """
+    return Verification(str(bundle.path), tuple(_checks(bundle, effort)))
+
+
+def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
+    manifest = bundle.manifest
+    count = sum(len(stage.model.files) for stage in manifest.stages)
+    if count:
+        yield Check("files", True, f"{count} model files are those that were calibrated")
+    if manifest.certificate is not None:
+        yield _check_certificate(bundle, manifest.certificate)
+    elif manifest.method == CERTIFIED:
+        yield Check("certificate", False, "is missing, although the method is certified")
+    if not bundle.has_models:
+        yield Check("golden samples", None, "made from records: there are no models")
+        return
+    golden = manifest.golden
+    kept = None if golden is None else kept_answers(bundle, golden)
+    if kept is not None:
+        yield from _check_labels(manifest.labels, kept.get("labels"))
+    try:
+        cascade = Cascade.from_bundle(bundle)
+    except (EngineError, MissingDependencyError) as error:
+        yield why_not_open(bundle, error)
+        return
+    with cascade:
+        yield from check_engines(list(cascade.stages), golden)
+        if golden is None or kept is None:
+            yield Check("golden samples", None, "the bundle was made without any")
+            frames = [made_up_frame().decode()]
+        else:
+            frames = kept_frames(bundle, golden)
+            yield check_decoder(bundle, golden, kept, frames)
+            yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
+        yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
+    """Recompute a certificate from its counts and hold it against models and threshold."""
+    try:
+        certificate = Certificate.from_json(entry.counts)
+        certificate.recompute()
+    except (InputError, VerificationError) as error:
+        return Check("certificate", False, str(error))
+    threshold = bundle.manifest.stages[0].threshold
+    if threshold is None or not certificate.covers(threshold):
+        return Check("certificate", False, f"does not cover the threshold {threshold}")
+    for stage in bundle.manifest.stages:
+        files = tuple(bundle.file(file) for file in stage.model.files)
+        found = combined_sha256(files) if files else None
+        if entry.models.get(stage.model.name) != found:
+            detail = f"was not made for this {stage.model.name}: its hash differs"
+            return Check("certificate", False, detail)
+    if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
+        return Check("certificate", False, differs)
+    return Check(
+        "certificate", True, f"{certificate.statement} (p = {certificate.p_value:.2g}, recomputed)"
+    )
+
+
+def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
+    """Say where a certificate's counts are not those of the figures beside it; None where nowhere.
+
+    Both are of the same samples, so whoever changes one alone is found out.
+    """
+    n, figures = certificate.samples, manifest.calibration
+    if n != figures.samples:
+        return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
+    accepted = certificate.steps[-1].accepted / n
+    if abs(accepted - figures.accept_rate) > 1e-9:
+        return f"counts {accepted:.4%} accepted, the calibration {figures.accept_rate:.4%}"
+    drop_points = 100 * (certificate.lost - certificate.gained) / n
+    if abs(drop_points - figures.drop_points) > 1e-9:
+        return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"
+    return None
+
+
+def _check_labels(labels: Sequence[str] | None, kept: NDArray[Any] | None) -> Iterator[Check]:
+    """Compare the classes' names and their order with those that were kept, where any were."""
+    if kept is None:
+        return
+    here = np.array(labels or [], kept.dtype if kept.dtype.kind == "U" else None)
+    if kept.shape != here.shape:
+        yield Check("class names", False, f"{len(here)} here, {len(kept)} were calibrated")
+        return
+    moved = np.flatnonzero(kept != here)
+    if not len(moved):
+        yield Check("class names", True, f"{len(here)}, in the order that was calibrated")
+        return
+    place = int(moved[0])
+    yield Check(
+        "class names",
+        False,
+        f"{len(moved)} of {len(here)} are in another place: class {place} was "
+        f"{str(kept[place])!r}, here it is {str(here[place])!r}",
+    )

@@ -124,6 +124,17 @@ def test_another_resize_is_noticed(folder):
         result.raise_if_failed()
 
 
+@pytest.mark.parametrize("change", [{"antialias": False}, {"policy": "letterbox"}])
+def test_another_resize_is_noticed_where_golden_frames_need_none(folder, change):
+    """These are of the model's own size: every policy leaves them as they are."""
+    assert verified(folder).passed
+    rewrite(
+        folder,
+        lambda manifest: manifest["stages"][0]["model"]["preprocess"]["resize"].update(change),
+    )
+    assert failed(verified(folder))[0] == "preprocessing of saver"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "check"),
     [

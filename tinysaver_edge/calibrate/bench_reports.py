@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.gathering import Gathering
 from tinysaver_edge.calibrate.problem import PairTiming, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.benchmark.reading import MeasuredReport, read_report, runs_as
+
+
+def check_reports(paths: Sequence[Path]) -> None:
+    """Refuse reports that cannot be used, before anything is measured.
+
+    Raises:
+        InputError: one cannot be read, or they are of two machines.
+    """
+    _check_one_machine([read_report(path) for path in paths])
 
 
 def timed_by_reports(

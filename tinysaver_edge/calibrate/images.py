@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.calibrate.bench_reports import timed_by_reports
+from tinysaver_edge.calibrate.bench_reports import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.fastest import fastest
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
@@ -62,6 +62,7 @@ def from_images(
         InputError: models, descriptions, images or labels do not fit each other.
         EngineError: a model cannot be run.
     """
+    check_reports(given.bench)
     run = Gathering(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)

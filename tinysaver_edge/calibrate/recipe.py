@@ -180,7 +180,7 @@ class Settings:
         )
 
     def _budgets(self, device: DeviceProfile | None) -> Budgets:
-        """Return the limits asked for and those of the device: both hold."""
+        """Return the limits asked for, and those of the device where none is."""
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 

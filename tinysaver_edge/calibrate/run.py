@@ -76,6 +76,7 @@ def calibrate(
             doubts = check_agreement(gathered.problem, gathered.label_names)
             gathered = replace(gathered, warnings=(*gathered.warnings, *doubts))
         gathered = _on_device(gathered, plan)
+        gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
         decided = _decide(plan, gathered)
         result = replace(decided.result, bundle=out)
         if out is None:
@@ -223,6 +224,19 @@ def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
     else:
         return None
     return fusion if fusion.changes_answers else None
+
+
+def _loosened(plan: Plan) -> list[str]:
+    """Say which of the device's own limits a looser one was asked in place of."""
+    if plan.device is None:
+        return []
+    asked = plan.targets.budgets
+    return [
+        f"budget {name}={getattr(asked, name):.4g} is looser than the {limit:.4g} of device "
+        f"{plan.device.name}: the budget holds"
+        for name, limit in plan.device.budgets.items()
+        if getattr(asked, name) > limit
+    ]
 
 
 def _on_device(gathered: Gathered, plan: Plan) -> Gathered:

@@ -123,7 +123,7 @@ class Budgets:
         return cls(**values)
 
     def over(self, defaults: Mapping[str, float]) -> Budgets:
-        """Return these limits together with a device's: of two of a kind, the tighter one.
+        """Return these limits, and a device's where there is none.
 
         Raises:
             InputError: a limit of the device is unknown.
@@ -133,8 +133,7 @@ class Budgets:
         if unknown:
             raise InputError(f"budget {unknown[0]!r} of the device is unknown")
         own = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
-        both = {name: min(own[name], defaults[name]) for name in own.keys() & defaults.keys()}
-        return Budgets(**{**defaults, **own, **both})
+        return Budgets(**{**defaults, **own})
 
     @property
     def needs_latency(self) -> bool:

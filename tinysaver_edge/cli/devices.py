@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import click
@@ -62,6 +63,9 @@ def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
         terminal.show_json(profile.to_dict())
 
 
+_GENERAL = {"x86_64": "generic-x86", "aarch64": "generic-arm64"}
+
+
 @devices.command()
 @_folder_option
 @json_option
@@ -70,6 +74,7 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
     found = look()
     names = (found.board, None if found.cpu is None else found.cpu.model)
     fitting = [one.name for one in _readable(folders) if one.fits(*names)]
+    general = None if fitting else _GENERAL.get(platform.machine())
     for section in found.sections:
         rows = [
             (one.name, one.value if one.value is not None else f"not there: {one.reason}")
@@ -77,9 +82,15 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
         ]
         terminal.show_table(section.title, ("", "detail"), rows)
         terminal.say("")
-    terminal.say(f"profile: {', '.join(fitting) or 'none fits; devices new writes one'}")
+    if fitting or general is None:
+        terminal.say(f"profile: {', '.join(fitting) or 'none fits; devices new writes one'}")
+    else:
+        terminal.say(
+            f"profile: none of this very device, {general} in general; devices new writes one"
+        )
     if as_json:
-        terminal.show_json({**found.to_dict(), "profiles": fitting})
+        profiles = fitting or ([general] if general else [])
+        terminal.show_json({**found.to_dict(), "profiles": profiles})
 
 
 @devices.command()

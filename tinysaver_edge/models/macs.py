@@ -66,8 +66,8 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
         return _count_timm(model)
     if model.suffix not in READABLE:
         raise ModelError(
-            f"model {model}: MACs are counted in {', '.join(READABLE)} files only: write macs into "
-            "its description"
+            f"model {model}: MACs are counted in {', '.join(READABLE)} files and timm's "
+            ".safetensors: write macs into its description"
         )
     try:
         return count_graph(read_graph(model, size=input_size))

@@ -113,6 +113,9 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
 
     Both are of the same samples, so whoever changes one alone is found out.
     """
+    promised = manifest.max_drop_points
+    if promised is not None and abs(promised - certificate.max_drop_points) > 1e-9:
+        return f"is for {certificate.max_drop_points:g} points, the bundle says {promised:g}"
     n, figures = certificate.samples, manifest.calibration
     if n != figures.samples:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"

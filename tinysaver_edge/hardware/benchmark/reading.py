@@ -96,7 +96,9 @@ def read_report(path: Path) -> MeasuredReport:
         )
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise InputError(f"bench report {path}: has no {error.args[0]}; bench anew") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"bench report {path}: cannot be read ({error}); bench anew") from error
 
 

@@ -68,6 +68,11 @@ from tinysaver_edge.stream.patience import Patience
 )
 @large_options
 @click.option(
+    "--large-worker",
+    is_flag=True,
+    help="Run the large model in a process of its own, started again when it dies.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="Processor threads for one inference. [default: half the cores, since reading and the "
@@ -86,6 +91,7 @@ def run(
     threads: int | None,
     limit: int | None,
     as_json: bool,
+    large_worker: bool,
     **large_settings: Any,  # noqa: ANN401 - what `large_options` adds
 ) -> int:
     """Decide images, videos and cameras with a bundle.
@@ -105,7 +111,7 @@ def run(
         terminal.warn(large.warnings)
     tally = _Tally()
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
-    with Cascade.load(bundle, threads=threads, large=large) as cascade:
+    with Cascade.load(bundle, threads=threads, large=large, large_worker=large_worker) as cascade:
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
         stream = cascade.stream(

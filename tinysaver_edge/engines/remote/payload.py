@@ -33,9 +33,8 @@ def to_tensor(batch: Batch, jpeg_quality: int | None) -> NDArray[Any]:
             f"{batch.shape[1:]}: send it pixels"
         )
     cv2 = opencv("Encoding JPEG")
-    # At the model's size colours need all their pixels (4:4:4): halving them, as OpenCV does by
-    # itself, costs more accuracy than a lower quality does for the same bytes
-    # (benchmarks/bench_uplink.py).
+    # Colours keep all their pixels (4:4:4). Halved, as OpenCV does by itself, they cost 2.0 points
+    # on CIFAR-10 at quality 95 in place of 0.7, for 12 % fewer bytes (benchmarks/bench_uplink.py).
     settings = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     files = np.empty(len(batch), object)

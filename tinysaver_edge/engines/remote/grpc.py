@@ -31,6 +31,7 @@ MOST_RECEIVED_BYTES = 64 << 20
 _KINDS = MappingProxyType(
     {
         "UNAVAILABLE": Kind.UNREACHABLE,
+        "CANCELLED": Kind.UNREACHABLE,  # by a host that stops
         "RESOURCE_EXHAUSTED": Kind.BUSY,
         "DEADLINE_EXCEEDED": Kind.TIMEOUT,
         "UNAUTHENTICATED": Kind.DENIED,

@@ -79,7 +79,7 @@ test-lowest:
 
 test-light-lowest: | $(BIN)/pip
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu]' pytest hypothesis --constraint $(VENV)/lowest.txt
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,mqtt,metrics,dashboard]' pytest hypothesis --constraint $(VENV)/lowest.txt
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu fetches a torch without CUDA: a tenth of the size.

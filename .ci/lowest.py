@@ -11,11 +11,15 @@ if sys.version_info >= (3, 11):
 else:
     from pip._vendor import tomli as tomllib  # nothing is installed yet where this runs
 
+EXTRAS = ("cpu", "mqtt", "metrics", "dashboard")
+
 
 def main() -> None:
-    """Turn every ``name>=version`` of the core and of [cpu] into ``name==version``."""
+    """Turn every ``name>=version`` of the core and of the extras tested into ``name==version``."""
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
-    for requirement in project["dependencies"] + project["optional-dependencies"]["cpu"]:
+    extras = project["optional-dependencies"]
+    wanted = sum((extras[name] for name in EXTRAS), project["dependencies"])
+    for requirement in dict.fromkeys(wanted):
         bound = re.match(r"([A-Za-z0-9._-]+)>=([0-9.]+)", requirement)
         if bound is None:
             sys.exit(f"pyproject.toml: {requirement!r} has no lower bound")

@@ -12,6 +12,7 @@ all the difference.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from imagenet import save, table
@@ -32,6 +33,11 @@ def main() -> int:
     torch.set_num_threads(1)
     once = {(one.model.partition(".")[0], one.image_size): one for one in read_catalogue()}
     rows = [count(one) for one in once.values()]
+    return report(rows, f"torch {torch.__version__}, timm {timm.__version__}")
+
+
+def report(rows: Sequence[dict[str, Any]], versions: str) -> int:
+    """Write the results; return 1 when fewer than twenty agree."""
     telling = [row for row in rows if row["published"] >= LEAST_GMACS]
     close = [row for row in telling if abs(row["percent"]) <= WITHIN_PERCENT]
     explained = [row for row in telling if abs(row["percent_with_norms"]) <= WITHIN_PERCENT]
@@ -39,7 +45,7 @@ def main() -> int:
     exact = [row for row in small if rounds_to(row["published"], row["counted"] + row["norms"])]
     shown = sorted(telling, key=lambda row: -abs(row["percent"]))
     text = (
-        f"torch {torch.__version__}, timm {timm.__version__}. {len(rows)} architectures and image "
+        f"{versions}. {len(rows)} architectures and image "
         f"sizes; {len(telling)} of at least {LEAST_GMACS} GMACs, where two decimals say something. "
         f"Of these, {len(close)} lie within {WITHIN_PERCENT:g} % of what is published (wanted: "
         f"{WANTED}), and {len(explained)} do once normalisations are counted as timm counts them. "
@@ -60,7 +66,12 @@ def main() -> int:
             ],
         )
     )
-    save("bench_macs", title="Counted against published MACs", text=text, figures={"models": rows})
+    save(
+        "bench_macs",
+        title="Counted against published MACs",
+        text=text,
+        figures={"models": list(rows)},
+    )
     return int(len(close) < WANTED)
 
 

@@ -11,8 +11,9 @@ Where other programs run as well, give all contenders precedence:
 
     chrt -r 20 python benchmarks/bench_stream.py --threads 1
 
-naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large model when unsure, on
-the published files, with as many threads as OpenVINO likes (or ``--threads``).
+bare threads are the same stages in three threads, with nothing around them: what of this machine a
+stream can have at all. naive is read, `cv2.resize` INTER_AREA, numpy scaling, the saver, the large
+model when unsure, on the published files. ``--threads`` is for all of them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -43,7 +46,7 @@ from pair import (
 
 from tinysaver_edge import Cascade
 from tinysaver_edge.policy import StagePolicy
-from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.preprocess import Batch, Frame, Preprocessor
 
 ESCALATED = 0.55
 TIMES_NAIVE, TIMES_DECODE = 2.5, 0.55
@@ -77,6 +80,7 @@ def main() -> int:
                 "decide, in a loop": lambda: [
                     cascade.decide(frame).index for frame in video(asked.frames)
                 ],
+                "bare threads": lambda: bare(cascade, asked.frames),
                 "stream": lambda: streamed(cascade, asked.frames),
             }
             rates, cpu_ms, answers = race(ways, rounds=asked.rounds)
@@ -103,6 +107,60 @@ def streamed(cascade: Cascade, frames: int) -> list[int]:
         answers.append(decision.index)
         if len(answers) == frames:
             break
+    return answers
+
+
+def bare(cascade: Cascade, frames: int) -> list[int]:
+    """Return the number of answers of the same stages with nothing around them.
+
+    One thread decodes and resizes into a ring of small buffers, one asks the saver, one the large
+    model: what the stream does, without order, deadlines, decisions, events and counters.
+    """
+    saver, large = cascade.stages
+    free: SimpleQueue[Batch] = SimpleQueue()
+    ready: SimpleQueue[Batch | None] = SimpleQueue()
+    unsure: SimpleQueue[Batch | None] = SimpleQueue()
+    answers: list[int] = []
+    for _ in range(8):
+        free.put(np.zeros(saver.preprocess.shape(1), np.uint8))
+
+    def read() -> None:
+        preprocessor = Preprocessor(saver.preprocess)
+        capture = cv2.VideoCapture(str(VIDEO))
+        image: Frame | None = None
+        for _ in range(frames):
+            good, image = capture.read(image) if image is not None else capture.read()
+            if not good or image is None:
+                break
+            batch = free.get()
+            preprocessor.into(image, batch[0])
+            ready.put(batch)
+        capture.release()
+        ready.put(None)
+
+    def ask_saver() -> None:
+        score, threshold = saver.policy.score, saver.policy.threshold
+        assert score is not None
+        assert threshold is not None
+        while (batch := ready.get()) is not None:
+            outputs = saver.ask(batch)
+            if float(score(outputs)[0]) >= threshold:
+                answers.append(int(outputs.top(1)[0][0, 0]))
+                free.put(batch)
+            else:
+                unsure.put(batch)
+        unsure.put(None)
+
+    def ask_large() -> None:
+        while (batch := unsure.get()) is not None:
+            answers.append(int(large.ask(batch).top(1)[0][0, 0]))
+            free.put(batch)
+
+    threads = [threading.Thread(target=work) for work in (read, ask_saver, ask_large)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return answers
 
 
@@ -162,7 +220,7 @@ def report(
         + table(("way", "frames/s", "of the rounds", "CPU ms a frame", "stream ÷ this"), rows)
         + f"\n\nThe stream's answers are those of `decide`: {'yes' if same else 'NO'}. With the "
         f"naive loop, whose resize is another, {100 * agreed:.1f} % agree. The stream kept "
-        f"{100 * busy:.0f} % of the processor busy."
+        f"{100 * busy:.0f} % of the processor busy. Arguments: {' '.join(sys.argv[1:]) or 'none'}."
     )
     figures = {
         "frames": frames,
@@ -171,6 +229,7 @@ def report(
         "busy": busy,
         "times_naive": ratio("naive loop"),
         "times_decode": ratio("decode alone"),
+        "times_bare": ratio("bare threads"),
         "times_large_alone": ratio("large model alone, in a loop"),
         "same_answers_as_decide": same,
         "agree_with_naive": agreed,

@@ -24,7 +24,14 @@ from tinysaver_edge.bundle import file_entry, write_bundle
 from tinysaver_edge.calibrate.golden import make_golden
 from tinysaver_edge.data import open_data
 from tinysaver_edge.engines.base import EngineOptions, Precision
-from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
+from tinysaver_edge.manifest import (
+    DisagreementEntry,
+    FiguresEntry,
+    Manifest,
+    ModelEntry,
+    Named,
+    StageEntry,
+)
 from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.score import Margin
 
@@ -131,6 +138,15 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
             drop_points=0,
             accept_rate=0.5,
             cost_macs_ratio=0.6,
+        ),
+        disagreement=DisagreementEntry(
+            accepted=400,
+            disagreed=4,
+            held_out=True,
+            choices=1,
+            confidence=0.95,
+            upper=0.0227,
+            stricter=[0.95, 0.99],
         ),
         golden=golden,
     )

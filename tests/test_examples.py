@@ -77,8 +77,8 @@ def test_robot_loop_keeps_its_period_while_the_large_model_is_stuck():
         answers.gate.set()
     assert len(acted) == 30
     assert sum(decision.degraded is not None for decision in acted) == 15
-    assert spent < 1.3 * 30 * robot.PERIOD_S
-    assert late <= 3  # on a busy machine
+    assert spent < 1.5 * 30 * robot.PERIOD_S
+    assert late <= 10  # the machine may be busy; stuck, every other turn would be late
 
 
 def test_ros2_node(bundle):
@@ -106,7 +106,7 @@ def test_ros2_node(bundle):
             classifier.take(
                 numbered_frame(number), stamp_s=number / 10, frame_id=FrameId("cam", number)
             )
-        assert time.monotonic() - started < 0.05  # the executor's thread was not held up
+        assert time.monotonic() - started < 0.3  # the executor's thread was not held up
         deadline = time.monotonic() + 5
         while len(published) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -361,5 +361,5 @@ class TestLabels:
 
     def test_an_npz_is_no_npy(self, tmp_path):
         np.savez(tmp_path / "labels.npz", labels=np.arange(3))
-        with pytest.raises(RecordError, match="expected one class a sample"):
+        with pytest.raises(RecordError, match="expected one value a sample"):
             read_labels(tmp_path / "labels.npz")

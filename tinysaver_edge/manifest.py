@@ -120,6 +120,40 @@ class LatencyEntry(_Strict):
         return {name: float(limit) for name, limit in found.items()}
 
 
+class DisagreementEntry(_Strict):
+    """How often an escalation would have changed an accepted answer, when it was calibrated.
+
+    A device goes on measuring the same on the frames it audits; more than this is drift.
+
+    Attributes:
+        accepted: samples whose first answer is accepted; one of each group where there are groups.
+        disagreed: those of them that would have been answered otherwise after an escalation.
+        held_out: whether they were set aside when the cascade was chosen.
+        choices: among how many thresholds it was chosen on these samples; a bound has to hold for
+            all of them together. 1 where they were held out.
+        confidence: of `upper`.
+        upper: Clopper-Pearson upper bound on the rate, 0..1.
+        stricter: scores that fewer and fewer of the accepted samples reach, rising: thresholds to
+            change to when the field has changed.
+    """
+
+    accepted: int = Field(ge=1)
+    disagreed: int = Field(ge=0)
+    held_out: bool
+    choices: int = Field(ge=1)
+    confidence: Fraction
+    upper: Fraction
+    stricter: list[float] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if self.disagreed > self.accepted:
+            raise ValueError(f"{self.disagreed} of {self.accepted} samples disagree")
+        if self.stricter != sorted(self.stricter):
+            raise ValueError("the stricter thresholds do not rise")
+        return self
+
+
 class GoldenEntry(_Strict):
     """Samples whose answers are kept, so that another machine can show that it agrees.
 
@@ -170,6 +204,7 @@ class Manifest(_Strict):
     calibration: FiguresEntry
     holdout: FiguresEntry | None = None
     certificate: CertificateEntry | None = None
+    disagreement: DisagreementEntry | None = None
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
 

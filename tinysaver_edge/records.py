@@ -264,22 +264,39 @@ def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:
         return None
 
 
+def read_groups(path: Path) -> NDArray[np.str_]:
+    """Read which clip or scene each sample of records is of: numbers or names, ``(n,)``.
+
+    Raises:
+        RecordError: the file is missing, damaged or not one name a sample.
+    """
+    groups = _read_column(path, what="groups")
+    if groups.dtype.kind not in "iuU":
+        raise RecordError(f"groups {path}: {groups.dtype}; expected whole numbers or names")
+    return groups.astype(np.str_)
+
+
 def read_labels(path: Path) -> NDArray[np.int64]:
     """Read the true classes of records.
 
     Raises:
         RecordError: the file is missing, damaged or not one whole number a sample.
     """
-    try:
-        labels = read_arrays(path).get("")
-    except OSError as error:
-        raise RecordError(f"labels {path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise RecordError(f"labels {path}: not an .npy file of numbers") from error
-    if labels is None or labels.ndim != 1:
-        raise RecordError(f"labels {path}: expected one class a sample, (n,)")
+    labels = _read_column(path, what="labels")
     if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
         raise RecordError(
             f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
         )
     return labels.astype(np.int64)
+
+
+def _read_column(path: Path, *, what: str) -> NDArray[Any]:
+    try:
+        values = read_arrays(path).get("")
+    except OSError as error:
+        raise RecordError(f"{what} {path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise RecordError(f"{what} {path}: not an .npy file of numbers or names") from error
+    if values is None or values.ndim != 1:
+        raise RecordError(f"{what} {path}: expected one value a sample, (n,)")
+    return values

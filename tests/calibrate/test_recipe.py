@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
@@ -187,3 +189,11 @@ def test_a_recipe_that_is_not_there():
 def test_settings_without_a_recipe():
     with pytest.raises(InputError, match="nothing to calibrate on"):
         Settings().plan()
+
+
+def test_a_recipes_drop_can_be_taken_away(folder):
+    asked = replace(settings(folder), max_drop=0.7)
+    assert asked.overridden({"no_max_drop": True}).max_drop is None
+    assert asked.overridden({"no_max_drop": False}).max_drop == 0.7
+    with pytest.raises(InputError, match="exclude each other"):
+        asked.overridden({"no_max_drop": True, "max_drop": 0.1})

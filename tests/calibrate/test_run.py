@@ -74,6 +74,10 @@ def test_the_bundle_says_what_was_chosen(work, tmp_path):
     ):
         assert written is not None
         assert found.to_dict() == written.model_dump()
+    assert manifest.disagreement == result.disagreement
+    assert manifest.disagreement is not None
+    assert manifest.disagreement.held_out
+    assert result.to_dict()["disagreement"] == manifest.disagreement.model_dump()
 
 
 def test_the_finished_bundle_does_on_the_images_what_was_promised(work, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.test_devices import run
 from tests.hardware.test_bench import described
-from tests.hardware.tiny_bundle import small_bundle
+from tests.small_bundle import small_bundle
 
 QUICKLY = ("--runs", "5", "--seconds", "0.05")
 

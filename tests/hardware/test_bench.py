@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.hardware import systems
-from tests.hardware.tiny_bundle import artefact, small_bundle
+from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
+from tests.small_bundle import small_bundle
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade

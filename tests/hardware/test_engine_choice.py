@@ -13,7 +13,7 @@ from tests.calibrate.real_command import recipe, run
 from tests.cli.test_devices import run as command
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.hardware.test_bench import described
-from tests.hardware.tiny_bundle import artefact
+from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.engines.base import EngineOptions, Precision

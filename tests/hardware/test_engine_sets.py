@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware.test_bench import described
-from tests.hardware.tiny_bundle import small_bundle
+from tests.small_bundle import small_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ("numpy", "scipy", "click", "rich", "pydantic", "opencv-python")

@@ -31,6 +31,7 @@ from tinysaver_edge.models.export import SUFFIXES, Export, export_model  # noqa:
 from tinysaver_edge.models.macs import count_macs  # noqa: E402
 from tinysaver_edge.models.metadata import read_metadata  # noqa: E402
 from tinysaver_edge.models.pictures import draw_pictures  # noqa: E402
+from tinysaver_edge.models.profile import profile  # noqa: E402
 from tinysaver_edge.models.timm_model import (  # noqa: E402
     TimmModel,
     TimmSource,
@@ -456,6 +457,19 @@ def test_weights_for_torch_say_whose_they_are(made: Export, tmp_path: Path) -> N
     cut.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelError, match="its end is missing"):
         engine_class("torch").inspect(cut)
+
+
+def test_weights_for_torch_are_counted_as_torch_runs_them(made: Export) -> None:
+    path = made.exported[2].path
+    found = profile(path)
+    assert found.cost.macs == made.macs_as_trained == find_description(path).macs
+    assert sum(found.cost.by_operation.values()) == found.cost.macs
+    assert found.cost.parameters == made.parameters_as_trained
+    assert found.cost.parameter_bytes == 4 * made.parameters_as_trained < found.size_bytes
+    assert found.signature.input_shape == (None, 64, 64, 3)
+    checked = check_model(find_description(path), PICTURES)
+    assert checked.passed
+    assert checked.macs == made.macs_as_trained
 
 
 def test_check_compares_the_engines(made: Export) -> None:

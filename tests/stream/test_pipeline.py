@@ -113,7 +113,7 @@ def test_wait_gives_one_final_decision_a_frame_in_order_within_the_deadline():
     assert len(decisions) + tally.total(Counter.DROPPED) == 60
     assert all(one.revision == 0 for one in decisions)
     for one, moment in came:
-        assert moment - one.timestamp_s < 0.2
+        assert moment - one.timestamp_s < 0.4
         if one.frame_id.sequence % 3:
             assert (one.source, one.degraded) == (Source.SAVER, None)
         else:
@@ -141,7 +141,7 @@ def test_the_saver_never_waits_for_the_large_model():
                 ages.append(time.monotonic() - one.timestamp_s)
         answers.gate.set()
     assert len(ages) > 40
-    assert sorted(ages)[int(0.9 * len(ages))] < 0.02
+    assert sorted(ages)[int(0.9 * len(ages))] < 0.1  # stuck, it would be 0.5
 
 
 def test_revise_gives_a_provisional_answer_at_once_and_one_revision():

@@ -35,7 +35,7 @@ def test_a_deadline_holds_while_the_large_model_is_stuck():
     with cascade_of(answers) as cascade:
         started = time.monotonic()
         decision = cascade.submit(numbered_frame(3), deadline_ms=60).result(5)
-        assert 0.05 < time.monotonic() - started < 0.2
+        assert 0.05 < time.monotonic() - started < 0.5
         assert decision.degraded == "large had not answered within 60 ms"
         assert (decision.index, decision.source) == (3, Source.FALLBACK)
         quick = cascade.submit(numbered_frame(4), deadline_ms=60)

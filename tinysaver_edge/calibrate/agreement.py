@@ -31,15 +31,16 @@ def check_agreement(problem: Problem, names: Sequence[str] | None) -> list[str]:
         InputError: the large model does no better than guessing, or would with its classes moved
             by one.
     """
-    doubts = doubtful_classes(
-        problem.labels, problem.large.outputs.predictions, model=problem.large.name, names=names
-    )
-    for saver in problem.savers:
+    labels, doubts = problem.labels, list[str]()
+    check_model(labels, problem.large.outputs.predictions, model=problem.large.name)
+    for model in (problem.large, *problem.savers):
+        answers = model.outputs.predictions
         try:
-            check_model(problem.labels, saver.outputs.predictions, model=saver.name)
+            check_model(labels, answers, model=model.name)
         except InputError as error:
             doubts.append(str(error))
-    check_model(problem.labels, problem.large.outputs.predictions, model=problem.large.name)
+        else:
+            doubts += doubtful_classes(labels, answers, model=model.name, names=names)
     return doubts
 
 
@@ -88,12 +89,14 @@ def doubtful_classes(
     model: str,
     names: Sequence[str] | None,
 ) -> list[str]:
-    """Say which classes a model nearly always takes for one certain other class.
+    """Say which classes a model takes for each other.
+
+    Models do mistake classes that look alike, but one for the other, not both ways round.
 
     Returns:
         One line, or none.
     """
-    found = []
+    mistaken: dict[int, tuple[int, float]] = {}
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         if count < FEWEST_OF_A_CLASS:
             continue
@@ -101,8 +104,12 @@ def doubtful_classes(
         most = int(given.argmax())
         right = int(given[label]) if label < len(given) else 0
         if most != label and given[most] > count / 2 and right < count / 4:
+            mistaken[int(label)] = most, given[most] / count
+    found = []
+    for label, (most, share) in mistaken.items():
+        if mistaken.get(most, (None, 0.0))[0] == label:
             name, other = (str(one) if names is None else names[one] for one in (label, most))
-            found.append(f"{other!r} for {given[most] / count:.0%} of {name!r}")
+            found.append(f"{other!r} for {share:.0%} of {name!r}")
     if not found:
         return []
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""

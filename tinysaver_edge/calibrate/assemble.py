@@ -81,6 +81,7 @@ def assemble(
             calibration=FiguresEntry(**result.calibration.to_dict()),
             holdout=None if result.holdout is None else FiguresEntry(**result.holdout.to_dict()),
             certificate=_certificate_entry(result, gathered),
+            disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
         )

@@ -12,6 +12,7 @@ from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.evaluation import Figures
 from tinysaver_edge.latency import PooledLatency
+from tinysaver_edge.manifest import DisagreementEntry
 from tinysaver_edge.policy import Policy
 
 
@@ -62,6 +63,8 @@ class Calibration:
         methods: what every method would have chosen, where that was asked for.
         warnings: what the user should know.
         latency: how long a frame will take, None where no latency is known.
+        disagreement: how often an escalation would change an accepted answer, for the drift watch;
+            None where nothing is accepted.
         bundle: where the bundle lies, None where none was asked for.
         report: where the report lies, None where none was asked for.
     """
@@ -76,6 +79,7 @@ class Calibration:
     methods: tuple[MethodRow, ...]
     warnings: tuple[str, ...]
     latency: PredictedLatency | None = None
+    disagreement: DisagreementEntry | None = None
     bundle: Path | None = None
     report: Path | None = None
 
@@ -104,6 +108,9 @@ class Calibration:
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "methods": [row.to_dict() for row in self.methods],
             "latency": None if self.latency is None else self.latency.to_dict(),
+            "disagreement": (
+                None if self.disagreement is None else self.disagreement.model_dump(mode="json")
+            ),
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
             "report": None if self.report is None else str(self.report),

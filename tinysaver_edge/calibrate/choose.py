@@ -172,8 +172,10 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
     feasible = bool(usable.any())
     pool = usable if feasible else proposal.allowed
     places = np.flatnonzero(pool) if pool.any() else np.arange(len(pool))
-    # Of equals the last is the loosest. The mean latency rises with the MACs of one saver.
-    keys: list[NDArray[Any]] = [proposal.lost[places], proposal.mean_macs()[places]]
+    timed = targets.aim is Objective.LATENCY and proposal.costs.latency is not None
+    spent = proposal.mean_latency_ms() if timed else proposal.mean_macs()
+    # Of equals the last is the loosest.
+    keys: list[NDArray[Any]] = [proposal.lost[places], spent[places]]
     if targets.aim is not Objective.ACCURACY or not feasible:
         keys.reverse()
     place = int(places[np.lexsort((-places, keys[1], keys[0]))[0]])

@@ -13,7 +13,7 @@ from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.errors import DataError, InputError, RecordError
-from tinysaver_edge.records import Record, load_record, read_labels, record_names
+from tinysaver_edge.records import Record, load_record, read_groups, read_labels, record_names
 
 
 def from_records(given: RecordInput) -> Gathered:
@@ -30,7 +30,8 @@ def from_records(given: RecordInput) -> Gathered:
             raise InputError(f"macs {given.macs}: no row for model {name}; rows there: {known}")
     records = [load_record(given.records, name) for name in (given.large, *names)]
     labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
-    problem, kept = join_records(records, costs, labels, None)
+    groups = None if given.groups is None else read_groups(given.groups)
+    problem, kept = join_records(records, costs, labels, groups)
     return Gathered(problem=problem, sample_index=kept)
 
 

@@ -88,6 +88,7 @@ class RecordInput:
         macs: ``.csv`` with columns ``name`` and ``macs``.
         large: name of the large model.
         savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
+        groups: ``.npy`` of each sample's clip or scene, or None where samples are independent.
     """
 
     records: Path
@@ -95,6 +96,7 @@ class RecordInput:
     macs: Path
     large: str
     savers: tuple[str, ...]
+    groups: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

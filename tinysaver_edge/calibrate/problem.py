@@ -79,6 +79,10 @@ class Problem:
                     f"record {model.name} holds {model.outputs.samples} samples, "
                     f"the labels {len(self.labels)}: both must be of the same images"
                 )
+        if self.groups is not None and len(self.groups) != len(self.labels):
+            raise InputError(
+                f"{len(self.groups)} groups for {len(self.labels)} samples: one a sample is needed"
+            )
         check_models(
             (self.large.name, self.large.macs, _classes(self.large.outputs)),
             [(saver.name, saver.macs, _classes(saver.outputs)) for saver in self.savers],

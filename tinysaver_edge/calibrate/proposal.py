@@ -126,6 +126,13 @@ class Proposal:
         macs[self.asks_nobody] = self.costs.large.macs
         return macs
 
+    def mean_latency_ms(self) -> NDArray[np.float64]:
+        """Expected time of a frame at each threshold, ``(k,)``; of pairs that were timed only."""
+        assert self.costs.latency is not None
+        times = self.costs.latency.mean_ms(self.escalation_rates)
+        times[self.asks_nobody] = self.costs.alone("mean_latency_ms")
+        return times
+
 
 def within_rate(rates: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
     """Return which rates keep a limit; rounding is nothing to fail by."""

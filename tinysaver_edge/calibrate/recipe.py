@@ -54,6 +54,7 @@ class _RecipeTable(_Strict):
     group_column: str | None = None
     records: str | None = None
     labels: str | None = None
+    groups: str | None = None
     macs: str | None = None
     large: str | None = None
     savers: list[str] = Field(default_factory=list)
@@ -79,6 +80,7 @@ class Settings:
     group_column: str | None = None
     records: Path | None = None
     labels: Path | None = None
+    groups: Path | None = None
     macs: Path | None = None
     large: str | None = None
     savers: tuple[str, ...] = ()
@@ -124,6 +126,10 @@ class Settings:
         for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
             if flags.get(name) is not None:
                 given[name] = flags[name]
+        if flags.get("no_max_drop"):
+            if "max_drop" in given:
+                raise InputError("--max-drop and --no-max-drop exclude each other")
+            given["max_drop"] = None
         if "data" in given and "records" in given:
             raise InputError("--data and --records exclude each other: name one of them")
         if "data" in given:
@@ -131,6 +137,7 @@ class Settings:
             given["records"] = None
         elif "records" in given:
             given["data"] = None
+            given.setdefault("group_column", None)
         return replace(self, **given)
 
     def check_place(self) -> None:
@@ -173,7 +180,7 @@ class Settings:
         )
 
     def _budgets(self, device: DeviceProfile | None) -> Budgets:
-        """Return the limits asked for, and those of the device where none is."""
+        """Return the limits asked for and those of the device: both hold."""
         own = Budgets.parse(self.budgets)
         return own if device is None else own.over(device.budgets)
 
@@ -216,8 +223,13 @@ class Settings:
                 "--size, --precision and --bench need model files: records are as they were "
                 "measured"
             )
-        labels = None if unlabelled else self.labels
-        return RecordInput(self.records, labels, self.macs, self.large, self.savers)
+        if self.group_column is not None:
+            raise InputError("--group-column is of a table of images: records take --groups, .npy")
+        if unlabelled and self.labels is not None:
+            raise InputError("--reference large needs no labels: leave --labels out")
+        return RecordInput(
+            self.records, self.labels, self.macs, self.large, self.savers, self.groups
+        )
 
     def _large(self, name: str) -> ModelFile:
         for field_name in FORMS:
@@ -277,7 +289,9 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"recipe {path}: {place}: {first['msg']}") from error
+        unknown = first["type"] == "extra_forbidden"
+        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
+        raise RecipeError(f"recipe {path}: {place}: {says}") from error
     base = path.parent if root is None else root
     if not base.is_dir():
         raise RecipeError(f"--root {base}: no such folder")
@@ -287,6 +301,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         group_column=table.group_column,
         records=_below(base, table.records),
         labels=_below(base, table.labels),
+        groups=_below(base, table.groups),
         macs=_below(base, table.macs),
         large=table.large,
         savers=tuple(table.savers),

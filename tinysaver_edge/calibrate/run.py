@@ -20,6 +20,7 @@ from tinysaver_edge.calibrate.certify_rule import default_fusion
 from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
+from tinysaver_edge.calibrate.disagreement import disagreement
 from tinysaver_edge.calibrate.gather import from_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.images import from_images, open_input_data
@@ -136,12 +137,26 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
         ),
         warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
         latency=_latency(choice),
+        disagreement=disagreement(
+            policy,
+            evidence,
+            holdout,
+            choices=_choices(proposals, choice),
+            seed=plan.seed,
+        ),
     )
     better = single_model_better(evidence, result)
     if better is not None:
         result = replace(result, warnings=(*result.warnings, better))
     index = gathered.sample_index[calibrating[choice.proposal.evidence]]
     return _Decided(evidence, index, holdout, proposals, choice, result)
+
+
+def _choices(proposals: list[Proposal], choice: Choice) -> int:
+    """Return among how many thresholds there was to choose, whatever the samples showed."""
+    if choice.certificate is not None:
+        return choice.certificate.grid_size * len(proposals)
+    return max(1, sum(len(one.thresholds) for one in proposals))
 
 
 def _report_facts(

@@ -123,7 +123,7 @@ class Budgets:
         return cls(**values)
 
     def over(self, defaults: Mapping[str, float]) -> Budgets:
-        """Return these limits, and a device's where there is none.
+        """Return these limits together with a device's: of two of a kind, the tighter one.
 
         Raises:
             InputError: a limit of the device is unknown.
@@ -133,7 +133,8 @@ class Budgets:
         if unknown:
             raise InputError(f"budget {unknown[0]!r} of the device is unknown")
         own = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
-        return Budgets(**{**defaults, **own})
+        both = {name: min(own[name], defaults[name]) for name in own.keys() & defaults.keys()}
+        return Budgets(**{**defaults, **own, **both})
 
     @property
     def needs_latency(self) -> bool:

@@ -1,6 +1,6 @@
 """What can be promised about a cascade's drop, and the arithmetic that proves it."""
 
-from tinysaver_edge.certificate.bounds import consistency_p_value, group_p_value
+from tinysaver_edge.certificate.bounds import consistency_p_value, group_p_value, upper_rate
 from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.certificate.planning import least_certifiable_points, samples_needed
 from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values
@@ -18,5 +18,6 @@ __all__ = [
     "p_value",
     "samples_needed",
     "step_p_values",
+    "upper_rate",
     "walk",
 ]

@@ -1,4 +1,4 @@
-"""p-values for the two other kinds of evidence: answers without labels, and groups of frames."""
+"""Bounds for the two other kinds of evidence, answers without labels and groups; and for a rate."""
 
 from __future__ import annotations
 
@@ -30,6 +30,24 @@ def consistency_p_value(differing: ArrayLike, samples: int, *, epsilon: float) -
     if epsilon <= 0:
         return np.ones(np.shape(np.atleast_1d(differing)))
     return np.asarray(bdtr(np.atleast_1d(differing), samples, min(epsilon, 1.0)), dtype=np.float64)
+
+
+def upper_rate(events: int, samples: int, *, risk: float) -> float:
+    """Clopper and Pearson's upper bound on a rate.
+
+    Args:
+        events: how many samples had it.
+        samples: how many were looked at, independent of each other.
+        risk: probability with which the rate may lie above the bound.
+
+    Returns:
+        Within 0..1; 1 where there are no samples.
+    """
+    from scipy.special import betaincinv
+
+    if events >= samples:
+        return 1.0
+    return float(betaincinv(events + 1, samples - events, 1 - risk))
 
 
 def group_p_value(losses: ArrayLike, counts: ArrayLike, *, epsilon: float, risk: float) -> float:

@@ -115,7 +115,9 @@ class Certificate:
         """
         for index, step in enumerate(self.steps):
             if step.threshold == threshold:
-                return replace(self, steps=self.steps[: index + 1], failed=None)
+                loosest = index == len(self.steps) - 1
+                failed = self.failed if loosest else None
+                return replace(self, steps=self.steps[: index + 1], failed=failed)
         raise InputError(
             f"threshold {threshold:g} is not among the {len(self.steps)} that were certified"
         )
@@ -160,7 +162,7 @@ class Certificate:
             if fields.get("failed") is not None:
                 fields["failed"] = Step.from_json(fields["failed"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"the certificate cannot be read: {error!r}") from error
 
 

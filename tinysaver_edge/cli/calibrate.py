@@ -34,7 +34,7 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
         tinysaver-edge calibrate --records DIR --labels labels.npy --macs models.csv \\
             --large NAME --saver all --out bundle/
     The most accurate cascade that fits:
-        tinysaver-edge calibrate cifar10 --budget p95_latency_ms=5 --out bundle/
+        tinysaver-edge calibrate cifar10 --no-max-drop --budget p95_latency_ms=5 --out bundle/
     """
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     settings = settings.overridden(flags)

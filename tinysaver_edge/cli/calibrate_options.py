@@ -62,11 +62,20 @@ _OPTIONS = (
         help="Folder of records (NAME.npz) to calibrate on, without models.",
     ),
     click.option("--labels", type=_PATH, help="True classes of the records, .npy."),
+    click.option(
+        "--groups", type=_PATH, help="Clip or scene of each of the records' samples, .npy."
+    ),
     click.option("--macs", type=_PATH, help="Table with columns name and macs, for records."),
     click.option(
         "--max-drop",
         type=float,
         help="Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
+    ),
+    click.option(
+        "--no-max-drop",
+        is_flag=True,
+        help="Take a recipe's --max-drop away: budgets alone decide, the certificate states what "
+        "can be signed there.",
     ),
     click.option(
         "--confidence", type=float, help="How surely the drop keeps its bound; 0.9 by default."
@@ -113,7 +122,8 @@ _OPTIONS = (
     click.option(
         "--time-budget",
         type=float,
-        help="After so many seconds start no more savers, and stop the one under way.",
+        help="After so many seconds start no more savers, and stop the one under way. The large "
+        "model is measured first, whatever it takes.",
     ),
     click.option(
         "--work-dir", type=_PATH, help="Where measured records are kept; OUT.records by default."

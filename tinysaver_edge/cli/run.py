@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import large_from, large_options
+from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.events import Connected, Ended, Event
+from tinysaver_edge.stream.logs import LogWriter
+from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation, is_provisional
 from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.service import Service
 
 
 @click.command()
@@ -80,6 +87,9 @@ from tinysaver_edge.stream.patience import Patience
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
+@click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
+@click.option("--log-json", is_flag=True, help="Write events to stderr as JSON lines.")
+@service_options
 def run(
     bundle: Path,
     sources: tuple[str, ...],
@@ -92,6 +102,9 @@ def run(
     limit: int | None,
     as_json: bool,
     large_worker: bool,
+    quiet: bool,
+    log_json: bool,
+    service: AsOptions,
     **large_settings: Any,  # noqa: ANN401 - what `large_options` adds
 ) -> int:
     """Decide images, videos and cameras with a bundle.
@@ -100,6 +113,7 @@ def run(
         tinysaver-edge run bundle/ --source photo.jpg
         tinysaver-edge run bundle/ --source video.mp4 --json > decisions.jsonl
         tinysaver-edge run bundle/ --source door=rtsp://user:password@10.0.0.7/1 --source yard=0
+        tinysaver-edge run bundle/ --source 0 --quiet --jsonl out.jsonl --dashboard 127.0.0.1:8080
         tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
     """
     _quieten_libraries()
@@ -111,22 +125,64 @@ def run(
         terminal.warn(large.warnings)
     tally = _Tally()
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
-    with Cascade.load(bundle, threads=threads, large=large, large_worker=large_worker) as cascade:
+    with ExitStack() as stack:
+        if log_json:
+            stack.enter_context(LogWriter(sys.stderr, as_json=True))
+        opened = stack.enter_context(Bundle.load(bundle))
+        cascade = stack.enter_context(
+            Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
+        )
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
+        given = [open_source(source, patience=patience) for source in sources]
+        live = any(source.live for source in given)
+        around = Service(
+            service(live and escalation != Escalation.LOCAL.value),
+            opened.manifest,
+            clock=time.monotonic,
+            wall=time.time,
+            sources=len(given),
+            live=live,
+            listener=None if log_json else _tell,
+        )
+        stack.enter_context(around)
+        for note in around.notes:
+            terminal.say(note)
         stream = cascade.stream(
-            *(open_source(source, patience=patience) for source in sources),
+            *given,
             escalation=escalation,
             deadline_ms=deadline_ms,
             max_in_flight=max_in_flight,
-            listener=_tell,
+            sinks=around.sinks,
+            listener=around.listener,
+            metrics=around.metrics,
+            watch=around.watch,
         )
-        with stream, stopping_on_signals(stream.close) as stop:
-            for decision in tally.counting(iter(stream), limit):
+        around.runs(stream.close)
+        stop = stack.enter_context(stopping_on_signals(stream.close))
+        stack.enter_context(stream)
+        for decision in tally.counting(iter(stream), limit):
+            while around.warnings:
+                terminal.warn([around.warnings.pop()])
+            if not quiet:
                 click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
         _show_traffic(cascade)
     tally.show()
+    terminal.warn(_losses(around))
     return _exit_code(stop)
+
+
+def _losses(around: Service) -> list[str]:
+    """Say what the sinks did not take: a file that lacks decisions must not look whole."""
+    return [
+        f"sink {sink.name}: {lost} decisions {what}"
+        for sink in around.sinks
+        for counter, what in (
+            (Counter.SINK_DROPPED, "dropped, because it was too slow"),
+            (Counter.SINK_FAILED, "could not be written"),
+        )
+        if (lost := around.tally.total(counter, detail=sink.name))
+    ]
 
 
 def _exit_code(stop: Stop) -> int:
@@ -161,7 +217,7 @@ def _show_traffic(cascade: Cascade) -> None:
 def _tell(event: Event) -> None:
     """Write what happens to a source to stderr, unless it is as expected."""
     if not isinstance(event, Connected | Ended):
-        terminal.say(f"{event.source_id}: {event.text}")
+        terminal.say(f"{event.source_id}: {event.text}" if event.source_id else event.text)
 
 
 def _line(decision: Decision) -> str:

@@ -122,6 +122,13 @@ class CascadeLatency:
         after = (self.saver_after, (1 - p) * p)
         return pooled(((self.saver, (1 - p) * (1 - p)), after, (self.escalated, p)))
 
+    def mean_ms(self, escalation_rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean at each of several rates, of the same shape."""
+        saver, after, escalated = (one.mean_ms for one in (self.saver, self._after, self.escalated))
+        p = escalation_rates
+        means: NDArray[np.float64] = (1 - p) ** 2 * saver + (1 - p) * p * after + p * escalated
+        return means
+
     def largest_rate_for_mean(self, limit_ms: float) -> float | None:
         """Return the largest rate up to which the mean keeps a limit; None where not even 0 does.
 

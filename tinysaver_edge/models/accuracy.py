@@ -74,6 +74,7 @@ def measure_accuracy(
     preprocessor = Preprocessor(preprocess)
     answered: list[NDArray[np.float32]] = []
     known: list[int] = []
+    truth: NDArray[np.int64] | None = None
     progress.start(f"{description.name} ({name})", total=len(places))
     with create_engine(
         name,
@@ -88,16 +89,18 @@ def measure_accuracy(
             if frames:
                 answered.append(engine.infer(preprocessor.batch(frames)).copy())
                 known.extend(readable)
+                if truth is None:  # labels that do not fit end it here, not after the last image
+                    truth = _truth(description, data, classes=answered[0].shape[1])
             progress.advance(len(part))
     progress.finish()
-    if not answered:
+    if truth is None:
         raise DataError(f"data {data.path}: none of {len(places)} images can be read")
-    logits = np.concatenate(answered)
-    classes = logits.shape[1]
-    truth = class_indices(
-        data.samples, labels=description.class_labels(classes), classes=classes, path=data.path
-    )
-    return Measured(name, logits, truth[known])
+    return Measured(name, np.concatenate(answered), truth[known])
+
+
+def _truth(description: ModelDescription, data: DataSource, *, classes: int) -> NDArray[np.int64]:
+    labels = description.class_labels(classes)
+    return class_indices(data.samples, labels=labels, classes=classes, path=data.path)
 
 
 def readable_frames(data: DataSource, places: Sequence[int]) -> tuple[list[Frame], list[int]]:

@@ -23,6 +23,7 @@ from tinysaver_edge.models.model_files import model_files
 from tinysaver_edge.models.pictures import Pictures
 from tinysaver_edge.models.timm_model import TimmModel
 from tinysaver_edge.models.torch_layers import first_layer_apart, first_layer_merged_apart
+from tinysaver_edge.models.torch_macs import count_module_macs
 from tinysaver_edge.models.torch_onnx import export_onnx
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocessor
@@ -106,7 +107,9 @@ class ExportJob:
     def _make(self, plain: Path, out: Path) -> None:
         form = self.model.preprocess.format
         if out.suffix == ".safetensors":
-            described = replace(self.description, engine="torch")
+            # Torch runs it as it was trained, branches and all.
+            macs = count_module_macs(self.model.module, self.model.preprocess.shape(1))
+            described = replace(self.description, engine="torch", macs=float(macs))
             write_timm_file(
                 out, self.model.module, self._architecture(), {METADATA_KEY: to_toml(described)}
             )

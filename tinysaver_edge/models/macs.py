@@ -1,4 +1,4 @@
-"""Count a model's multiply-accumulates (MACs) from its file, without running it.
+"""Count a model's multiply-accumulates (MACs) from its file; only torch's has to be run for it.
 
 Convolutions, transposed convolutions and matrix products are counted, as papers and model zoos do;
 additions, activations, normalisation and pooling are not. One MAC is a multiplication and an
@@ -15,10 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph import Graph, Node, Shape, Size
 from tinysaver_edge.models.graph_openvino import read_openvino
 from tinysaver_edge.models.graph_reader import READABLE, read_graph
+from tinysaver_edge.models.torch_macs import module_macs_by_operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,15 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
     """Count what one sample costs.
 
     Args:
-        model: an .onnx, .xml or .tflite file.
+        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
         input_size: height and width, for a model that leaves them open.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing or damaged, or a shape in it stays unknown.
     """
+    if model.suffix == ".safetensors":
+        return _count_timm(model)
     if model.suffix not in READABLE:
         raise ModelError(
             f"model {model}: MACs are counted in {', '.join(READABLE)} files only: write macs into "
@@ -77,6 +81,20 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
     raise ModelError(
         f"model {model}: cannot count its MACs, {reason}: give the size of its picture, or write "
         "macs into its description"
+    )
+
+
+def _count_timm(model: Path) -> MacCount:
+    """Count what timm's model of such weights costs, by running it once."""
+    architecture, module = read_module(model)
+    shape = (1, 3, architecture.height, architecture.width)
+    spent = module_macs_by_operation(module, shape)
+    stored = list(module.parameters())
+    return MacCount(
+        macs=sum(spent.values()),
+        parameters=sum(one.numel() for one in stored),
+        parameter_bytes=sum(one.numel() * one.element_size() for one in stored),
+        by_operation=MappingProxyType(spent),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.models.graph import Size
 from tinysaver_edge.models.graph_reader import read_graph
 from tinysaver_edge.models.macs import MacCount, count_macs
@@ -48,7 +49,7 @@ def profile(model: Path, input_size: Size | None = None) -> ModelProfile:
     """Measure a model file.
 
     Args:
-        model: an .onnx, .xml or .tflite file.
+        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
         input_size: height and width, for a model that leaves them open.
 
     Raises:
@@ -57,4 +58,6 @@ def profile(model: Path, input_size: Size | None = None) -> ModelProfile:
     """
     cost = count_macs(model, input_size)
     size_bytes = sum(path.stat().st_size for path in model_files(model))
+    if model.suffix == ".safetensors":
+        return ModelProfile(model, cost, size_bytes, inspect(model))
     return ModelProfile(model, cost, size_bytes, read_graph(model, size=input_size).signature)

@@ -65,7 +65,7 @@ class Dispatcher:
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
         self._lanes: deque[Lane] = deque()
-        self._giver = Giver(self._judge, context=context, lock=self.lock)
+        self._giver = Giver(self._judge, context=context, lock=self.lock, watch=watch)
         self._escalations = Escalations(
             self._stages,
             self._judge,

@@ -185,8 +185,9 @@ class Drift(Event):
     Attributes:
         audited: frames that were audited so far.
         disagreed: how many of them the large model answered otherwise.
-        evidence: value of the e-process; the alarm is at 1 / level.
-        level: bound on the probability of a false alarm.
+        evidence: value of the e-process.
+        alarm_at: the value at which it raises the alarm.
+        level: bound on the probability of a false alarm, over the whole life of the stream.
         action: what the stream does about it, in a few words.
     """
 
@@ -195,6 +196,7 @@ class Drift(Event):
     audited: int
     disagreed: int
     evidence: float
+    alarm_at: float
     level: float
     action: str
 
@@ -207,6 +209,8 @@ class Drift(Event):
 @dataclass(frozen=True, slots=True)
 class SinkFailed(Event):
     """A sink could not take a decision; the stream goes on without it.
+
+    Told when it begins to fail, not for every decision: `Counter.SINK_FAILED` counts those.
 
     Attributes:
         sink: the sink's name.
@@ -222,6 +226,26 @@ class SinkFailed(Event):
     def text(self) -> str:
         """The event in a few words."""
         return f"sink {self.sink} failed: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecovered(Event):
+    """A sink that failed takes decisions again.
+
+    Attributes:
+        sink: the sink's name.
+        lost: decisions that it could not take meanwhile.
+    """
+
+    kind: ClassVar[str] = "sink_recovered"
+
+    sink: str
+    lost: int
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"sink {self.sink} works again; {self.lost} decisions were lost"
 
 
 class Listener(Protocol):
@@ -243,7 +267,11 @@ class Listeners:
     """Passes every event on to several listeners, in their order."""
 
     def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Pass them on to one more; to be called before the stream starts."""
+        self._listeners.append(listener)
 
     def __call__(self, event: Event, /) -> None:
         """Pass it on."""

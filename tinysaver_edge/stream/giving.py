@@ -13,6 +13,7 @@ from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane
 from tinysaver_edge.stream.metrics import Counter, Measure, Reason
 from tinysaver_edge.stream.source import Context
+from tinysaver_edge.stream.watch import NO_WATCH, Watch
 from tinysaver_edge.verdict import Judge
 
 
@@ -25,10 +26,13 @@ class Giver:
         judge: knows why an answer is degraded.
         context: events, metrics, clock.
         lock: the dispatcher's, which guards the lanes.
+        watch: knows whether the certificate may still be claimed.
     """
 
-    def __init__(self, judge: Judge, *, context: Context, lock: threading.Lock) -> None:
-        self._judge, self._context, self._lock = judge, context, lock
+    def __init__(
+        self, judge: Judge, *, context: Context, lock: threading.Lock, watch: Watch = NO_WATCH
+    ) -> None:
+        self._judge, self._context, self._lock, self._watch = judge, context, lock, watch
         self._first_model = judge.policy.stages[judge.asked[0]].model
         self._turn = threading.Lock()
         self._muted = False
@@ -122,6 +126,8 @@ class Giver:
     def _hand_out(self, item: Item, decision: Decision) -> None:
         if self._muted:
             return
+        if decision.certified and not self._watch.vouches:
+            decision = replace(decision, certified=False)
         name, source = item.lane.rules.source_id, decision.source.value
         age_ms = (self._context.clock() - item.arrived_s) * 1e3
         self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)

@@ -25,6 +25,9 @@ class Counter(str, Enum):
         LATE: answers of the large model that came after their deadline and were thrown away.
         SINK_DROPPED: decisions a sink had no room for; the detail is the sink's name.
         SINK_FAILED: decisions a sink could not write; the detail is the sink's name.
+        AUDITED: accepted frames that the large model was asked about all the same.
+        DISAGREED: audited frames that it answered otherwise.
+        DRIFT: alarms that they disagree more often than the calibration promised.
     """
 
     FRAMES = "frames"
@@ -40,6 +43,9 @@ class Counter(str, Enum):
     LATE = "late"
     SINK_DROPPED = "sink_dropped"
     SINK_FAILED = "sink_failed"
+    AUDITED = "audited"
+    DISAGREED = "disagreed"
+    DRIFT = "drift"
 
 
 class Reason(str, Enum):
@@ -82,10 +88,13 @@ class Gauge(str, Enum):
     Attributes:
         IN_FLIGHT: frames that wait for the large model, of all sources.
         CONNECTED: 1 while a source gives frames, else 0.
+        DRIFT_EVIDENCE: value of the e-process of the drift watch, relative to where the alarm is
+            raised: 1 is the alarm.
     """
 
     IN_FLIGHT = "in_flight"
     CONNECTED = "connected"
+    DRIFT_EVIDENCE = "drift_evidence"
 
 
 class Metrics(Protocol):
@@ -155,3 +164,29 @@ class Tally:
         """Return a gauge's last level; 0 where it has had none."""
         with self._lock:
             return self._gauges.get((gauge, source_id), 0.0)
+
+
+class AllMetrics:
+    """Passes every figure on to several takers."""
+
+    def __init__(self, *takers: Metrics) -> None:
+        self._takers = list(takers)
+
+    def add(self, taker: Metrics) -> None:
+        """Pass them on to one more; to be called before the stream starts."""
+        self._takers.append(taker)
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.count(counter, source_id, detail=detail, amount=amount)
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.measure(measure, source_id, value_ms, detail=detail)
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Pass it on."""
+        for taker in self._takers:
+            taker.gauge(gauge, source_id, value)

@@ -100,16 +100,7 @@ class NetworkDevice:
         _knock(self.host, self.port, timeout_s=patience.open_s, stopping=stopping)
         if stopping.is_set():
             raise DeviceError("closed")
-        capture = cv2.VideoCapture(
-            self.url,
-            cv2.CAP_FFMPEG,
-            [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                round(1e3 * patience.open_s),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                round(1e3 * patience.read_s),
-            ],
-        )
+        capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, _time_outs(patience))
         if not capture.isOpened():
             capture.release()
             raise DeviceError(
@@ -117,6 +108,18 @@ class NetworkDevice:
                 f"{patience.open_s:g} s: check path, user and password"
             )
         return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
+
+
+def _time_outs(patience: Patience) -> list[int]:
+    """Return OpenCV's settings for them; left alone, it would wait for half a minute."""
+    import cv2
+
+    return [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        round(1e3 * patience.open_s),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        round(1e3 * patience.read_s),
+    ]
 
 
 def _knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
@@ -167,7 +170,10 @@ class GStreamerDevice:
                 f"wheels of PyPI are: use the system's (Debian: apt install python3-opencv, and an "
                 f"environment made with --system-site-packages; JetPack brings one)"
             )
-        capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER)
+        capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER, _time_outs(patience))
+        if not capture.isOpened():  # OpenCV 4.6 refuses time-outs here; the source has its own
+            capture.release()
+            capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER)
         if not capture.isOpened():
             capture.release()
             raise DeviceError("the pipeline does not start: try it with gst-launch-1.0")

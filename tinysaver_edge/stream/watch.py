@@ -20,6 +20,13 @@ class Watch(Protocol):
     def wants_frames(self) -> bool:
         """Whether `audited` needs pictures; asked before each frame."""
 
+    @property
+    def vouches(self) -> bool:
+        """Whether decisions may still claim the bundle's certificate; false once drift is seen.
+
+        Asked for every decision: where it is false, `Decision.certified` is false too.
+        """
+
     def accepts(self, score: float, threshold: float) -> bool:
         """Whether the first stage's answer is accepted: ``score >= threshold``, or stricter."""
 
@@ -40,6 +47,7 @@ class NoWatch:
     """Applies the bundle's threshold and audits nothing."""
 
     wants_frames = False
+    vouches = True
 
     def accepts(self, score: float, threshold: float) -> bool:
         """Whether the score reaches the threshold."""

@@ -20,7 +20,7 @@ from tinysaver_edge.errors import (
 )
 from tinysaver_edge.hardware.benchmark import Effort
 from tinysaver_edge.hardware.benchmark.frames import made_up_frame
-from tinysaver_edge.manifest import CertificateEntry
+from tinysaver_edge.manifest import CertificateEntry, Manifest
 from tinysaver_edge.verify.check import Check, Verification
 from tinysaver_edge.verify.decoder import check_decoder
 from tinysaver_edge.verify.engines import check_engines, why_not_open
@@ -31,6 +31,9 @@ from tinysaver_edge.verify.golden import (
     kept_frames,
 )
 from tinysaver_edge.verify.latency import EFFORT, check_latency
+
+CERTIFIED = "certified"
+"""The method that never leaves a bundle without a certificate."""
 
 
 def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
@@ -52,9 +55,12 @@ def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
 def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
     manifest = bundle.manifest
     count = sum(len(stage.model.files) for stage in manifest.stages)
-    yield Check("files", True, f"{count} model files are those that were calibrated")
+    if count:
+        yield Check("files", True, f"{count} model files are those that were calibrated")
     if manifest.certificate is not None:
         yield _check_certificate(bundle, manifest.certificate)
+    elif manifest.method == CERTIFIED:
+        yield Check("certificate", False, "is missing, although the method is certified")
     if not bundle.has_models:
         yield Check("golden samples", None, "made from records: there are no models")
         return
@@ -95,9 +101,28 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
         if entry.models.get(stage.model.name) != found:
             detail = f"was not made for this {stage.model.name}: its hash differs"
             return Check("certificate", False, detail)
+    if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
+        return Check("certificate", False, differs)
     return Check(
         "certificate", True, f"{certificate.statement} (p = {certificate.p_value:.2g}, recomputed)"
     )
+
+
+def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
+    """Say where a certificate's counts are not those of the figures beside it; None where nowhere.
+
+    Both are of the same samples, so whoever changes one alone is found out.
+    """
+    n, figures = certificate.samples, manifest.calibration
+    if n != figures.samples:
+        return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
+    accepted = certificate.steps[-1].accepted / n
+    if abs(accepted - figures.accept_rate) > 1e-9:
+        return f"counts {accepted:.4%} accepted, the calibration {figures.accept_rate:.4%}"
+    drop_points = 100 * (certificate.lost - certificate.gained) / n
+    if abs(drop_points - figures.drop_points) > 1e-9:
+        return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"
+    return None
 
 
 def _check_labels(labels: Sequence[str] | None, kept: NDArray[Any] | None) -> Iterator[Check]:

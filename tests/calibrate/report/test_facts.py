@@ -189,17 +189,19 @@ def test_a_single_model_that_serves_better_is_named():
     more = Problem(given.large, (*given.savers, perfect), given.labels)
     words = single_model_better(more, done.result)
     accuracy = 100 * (given.large.outputs.predictions == given.labels).mean()
-    assert words.startswith("perfect alone serves better")
+    assert words.startswith("perfect alone serves as well")
     assert f"{accuracy:.2f} %" in words
     assert "at 0.060 ×" in words
 
 
-def test_a_saver_that_costs_as_much_as_the_cascade_is_no_better():
+def test_a_saver_that_costs_as_much_as_the_cascade_does_as_well_and_a_dearer_one_is_no_better():
     given = problem()
     done = finished(given)
     cost = done.result.calibration.cost_macs_ratio
     same = replace(given.savers[0], name="same", outputs=given.large.outputs, macs=cost * 1000e6)
-    assert single_model_better(replace(given, savers=(same,)), done.result) is None
+    assert single_model_better(replace(given, savers=(same,)), done.result) is not None
+    dearer = replace(same, macs=1.001 * same.macs)
+    assert single_model_better(replace(given, savers=(dearer,)), done.result) is None
 
 
 def test_decision_says_what_happens():

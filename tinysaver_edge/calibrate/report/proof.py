@@ -64,6 +64,11 @@ def _unit(certificate: Certificate) -> str:
             f"groups; samples of one group are not independent, so each group counts once, by its "
             f"mean loss."
         )
+    if certificate.candidates > 1:
+        return (
+            f"It rests on {samples} labelled samples, on which {certificate.candidates} candidates "
+            f"were held against the bound, each at its share of the risk."
+        )
     return f"It rests on {samples} labelled samples that served for no other choice."
 
 

@@ -53,7 +53,7 @@ def _drop_words(drop_points: float) -> str:
 def single_model_better(problem: Problem, result: Calibration) -> str | None:
     """Say so where one of the savers alone would serve better than the chosen cascade.
 
-    That is: it is at least as accurate on the same samples, and cheaper. Of several the cheapest
+    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
     is named. The large model alone is left to the run's own warnings.
 
     Args:
@@ -70,16 +70,16 @@ def single_model_better(problem: Problem, result: Calibration) -> str | None:
     better = [
         one
         for one in problem.savers
-        if right[one.name] >= cascade and one.macs < cost * problem.large.macs
+        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
     ]
     if not better:
         return None
     best = min(better, key=lambda one: one.macs)
+    alone = numbers.ratio(best.macs / problem.large.macs)
     return (
-        f"{best.name} alone serves better than the cascade: on these samples it is right on "
-        f"{numbers.percent(right[best.name])} at {numbers.ratio(best.macs / problem.large.macs)} × "
-        f"the large model's MACs, the cascade on {numbers.percent(cascade)} at "
-        f"{numbers.ratio(cost)} ×"
+        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
+        f"right on {numbers.percent(right[best.name])} at {alone} × the large model's MACs, the "
+        f"cascade on {numbers.percent(cascade)} at {numbers.ratio(cost)} ×"
     ).replace("\u00a0", " ")
 
 

@@ -17,12 +17,16 @@ from tinysaver_edge.calibrate.report.confidence import Reliability, ScoreHistogr
 
 
 def score_histogram(facts: ScoreHistogram, size: Size) -> str:
-    """Draw right answers upwards and wrong ones downwards, each as shares of their own number."""
+    """Draw right answers upwards and wrong ones downwards, each as shares of their own number.
+
+    Both on one scale: heights may be compared.
+    """
     right, wrong = (_shares(counts) for counts in (facts.right, facts.wrong))
     ends = (facts.edges[0], facts.edges[-1])
     width = size.inner
-    up = Panel(LEFT, 44, width, 120, ends, (0, max(right) * 1.05 or 1.0))
-    down = Panel(LEFT, up.bottom, width, 120, ends, (-max(wrong) * 1.05 or -1.0, 0))
+    top = max(*right, *wrong) * 1.05 or 1.0
+    up = Panel(LEFT, 44, width, 120, ends, (0, top))
+    down = Panel(LEFT, up.bottom, width, 120, ends, (-top, 0))
     parts = [
         up.y_axis(ticks(0, up.ys[1], 4), lambda v: numbers.percent(v, 0), title=""),
         down.y_axis(ticks(*down.ys, 4)[:-1], lambda v: numbers.percent(abs(v), 0), title=""),

@@ -1,0 +1,100 @@
+"""A dashboard over five minutes of a stream that a clock of ours has let pass."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from tests.stream.decisions import decision, escalated
+from tinysaver_edge.decision import Source
+from tinysaver_edge.stream.dashboard import DashboardState
+from tinysaver_edge.stream.drift_options import DriftState
+from tinysaver_edge.stream.events import Connected, Drift, Lost, Reconnected
+from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.metrics import AllMetrics, Counter, Gauge, Measure
+from tinysaver_edge.testing import FakeClock
+
+CALM = DriftState(214, 5, 0.031, 0.021, 0, None, True)
+ALARM = DriftState(259, 31, 0.031, 1.7, 2, 0.9125, True)
+RATE_HZ = 15
+
+
+def picture(number: int, *, width: int = 640, height: int = 360) -> np.ndarray:
+    """A disc that moves over a gradient."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(60, 190, width, dtype=np.uint8)
+    image[..., 1] = np.linspace(160, 70, height, dtype=np.uint8)[:, None]
+    image[..., 2] = 90
+    centre = (40 + 7 * number % (width - 80), height // 2)
+    return cv2.circle(image, centre, 36, (240, 240, 250), -1, cv2.LINE_AA)
+
+
+class World:
+    """The state and what feeds it."""
+
+    def __init__(self, *, drift: DriftState | None = CALM) -> None:
+        self.clock = FakeClock(1000.0)
+        self.health = Health(clock=self.clock)
+        self.state = DashboardState(
+            clock=self.clock, health=self.health, drift=None if drift is None else lambda: drift
+        )
+        self.metrics = AllMetrics(self.state, self.health)
+        self.numbers = {"door": 0, "yard": 0}
+        self._rng = np.random.default_rng(4)
+
+    def tell(self, event) -> None:
+        self.state(event)
+        self.health(event)
+
+    def start(self) -> None:
+        self.health.started()
+        for name in self.numbers:
+            self.tell(Connected(name, self.clock.now_s))
+
+    def frame(self, name: str) -> None:
+        """One frame's way through the stream."""
+        number = self.numbers[name]
+        self.numbers[name] += 1
+        self.metrics.count(Counter.FRAMES, name)
+        wants = self.state.wants_frames
+        given = Frame(picture(number), self.clock.now_s, number, name) if wants else None
+        drawn = self._rng.random()
+        if drawn < 0.72:
+            one, age = decision(number, source_id=name, label="nine-volt battery"), 4.0
+        elif drawn < 0.95:
+            one = escalated(number, source_id=name, label="pomegranate", source=Source.FUSED)
+            age = 60.0
+        else:
+            late = "big had not answered within 200 ms"
+            one = escalated(
+                number, source_id=name, source=Source.FALLBACK, degraded=late, certified=False
+            )
+            age = 200.0
+        age *= float(self._rng.lognormal(0, 0.25))
+        self.metrics.measure(Measure.AGE_MS, name, age, detail=one.source.value)
+        self.metrics.count(Counter.DECISIONS, name, detail=one.source.value)
+        self.metrics.gauge(Gauge.IN_FLIGHT, "", 2)
+        self.state.write(one, given)
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds * RATE_HZ)):
+            for name in self.numbers:
+                self.frame(name)
+            self.clock.advance(1 / RATE_HZ)
+
+
+def five_minutes(*, drift: DriftState | None = CALM) -> World:
+    """A stream that has had a loss and, perhaps, an alarm."""
+    world = World(drift=drift)
+    world.start()
+    world.run(150)
+    world.tell(Lost("yard", world.clock.now_s, "no frame for 3 s"))
+    world.clock.advance(12)
+    world.tell(Reconnected("yard", world.clock.now_s, 12.0, 3))
+    world.run(110)
+    if drift is ALARM:
+        raised = "threshold raised to 0.9125"
+        world.tell(Drift("yard", world.clock.now_s, 40, 12, 130.0, 120.0, 0.05, raised))
+    world.run(20)
+    return world

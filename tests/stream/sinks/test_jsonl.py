@@ -1,0 +1,115 @@
+import errno
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stream.decisions import Events, decision
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.metrics import Counter, Tally
+from tinysaver_edge.stream.sinks import JsonlSink, Queued
+
+LINE = len(json.dumps(decision(100).to_dict(), separators=(",", ":"))) + 1
+
+
+def sequences(path):
+    return [json.loads(line)["frame_id"]["sequence"] for line in path.read_text().splitlines()]
+
+
+def write(sink, numbers):
+    with sink as one:
+        for number in numbers:
+            one.write(decision(number), None)
+
+
+def test_one_line_a_decision_and_a_file_that_is_there_goes_on(tmp_path):
+    path = tmp_path / "new" / "out.jsonl"
+    write(JsonlSink(path), range(3))
+    write(JsonlSink(path), range(3, 5))
+    assert sequences(path) == [0, 1, 2, 3, 4]
+    assert json.loads(path.read_text().splitlines()[0]) == decision(0).to_dict()
+
+
+def test_files_rotate_and_the_oldest_goes(tmp_path):
+    path = tmp_path / "out.jsonl"
+    write(JsonlSink(path, max_bytes=10 * LINE, keep=2), range(100, 145))
+    assert sequences(path) == list(range(140, 145))
+    assert sequences(tmp_path / "out.jsonl.1") == list(range(130, 140))
+    assert sequences(tmp_path / "out.jsonl.2") == list(range(120, 130))
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "out.jsonl",
+        "out.jsonl.1",
+        "out.jsonl.2",
+    ]
+
+
+def test_without_older_files_it_starts_anew(tmp_path):
+    path = tmp_path / "out.jsonl"
+    write(JsonlSink(path, max_bytes=10 * LINE, keep=0), range(100, 115))
+    assert sequences(path) == list(range(110, 115))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_line_that_a_kill_cut_short_spoils_no_other(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"label": "ca')
+    write(JsonlSink(path), [7])
+    torn, whole = path.read_text().splitlines()
+    assert torn == '{"label": "ca'
+    assert json.loads(whole)["frame_id"]["sequence"] == 7
+
+
+def test_dev_full_fails_each_decision_and_nothing_else():
+    events, tally = Events(), Tally()
+    sink = JsonlSink(Path("/dev/full"))
+    wrapped = Queued(sink, clock=time.monotonic, listener=events, metrics=tally)
+    write(wrapped, range(50))
+    assert tally.total(Counter.SINK_FAILED) == 50
+    assert [event.reason for event in events.all] == ["No space left on device"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 64 KB, or a reason why there is none."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here: needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_fills_and_is_cleared_leaves_only_whole_lines(tiny_disk):
+    (tiny_disk / "other").write_bytes(b"x" * 40_000)
+    path = tiny_disk / "out.jsonl"
+    failed = 0
+    with JsonlSink(path) as sink:
+        for number in range(200):
+            try:
+                sink.write(decision(number), None)
+            except OSError as error:
+                failed += error.errno == errno.ENOSPC
+        assert failed > 50
+        assert sequences(path) == list(range(200 - failed))
+        (tiny_disk / "other").unlink()
+        for number in range(200, 220):
+            sink.write(decision(number), None)
+    assert sequences(path) == [*range(200 - failed), *range(200, 220)]
+
+
+def test_what_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), JsonlSink(tmp_path / "file" / "x"):
+        pass
+    with pytest.raises(InputError, match="cannot be written"), JsonlSink(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"keep": -1}], ids=str)
+def test_limits_that_make_no_sense_are_refused(tmp_path, options):
+    with pytest.raises(InputError, match="cannot rotate"):
+        JsonlSink(tmp_path / "x", **options)

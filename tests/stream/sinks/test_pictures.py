@@ -1,0 +1,245 @@
+import json
+import os
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.stream.decisions import decision, escalated, frame
+from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
+from tinysaver_edge.data import open_data
+from tinysaver_edge.decision import Source
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.drift import DriftWatch
+from tinysaver_edge.stream.drift_options import DriftOptions
+from tinysaver_edge.stream.sinks import (
+    CalibrationSetSink,
+    EscalationSample,
+    HardFramesSink,
+    PreviewSink,
+    Queued,
+    VideoSink,
+)
+from tinysaver_edge.stream.sinks.annotate import annotated, caption
+from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.testing import FakeClock
+
+NOON = 1_700_000_000.0
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+
+
+def hard(folder, *, clock=None, **options):
+    return HardFramesSink(folder, clock=clock or FakeClock(), wall=lambda: NOON, **options)
+
+
+def test_hard_frames_are_those_that_were_escalated(tmp_path):
+    given = [
+        decision(0),
+        escalated(1),
+        escalated(2, source=Source.FUSED, label="dog"),
+        escalated(3, source=Source.FALLBACK, degraded="large failed"),
+        escalated(4, source=Source.SAVER),
+        decision(5, degraded="a device fell back"),
+        escalated(6, source=Source.FALLBACK, degraded="provisional: big has been asked"),
+    ]
+    with hard(tmp_path, pause_s=0.0) as sink:
+        for one in given:
+            sink.write(one, frame(one.frame_id.sequence))
+        sink.write(escalated(9), None)
+    found = rows(tmp_path)
+    assert [row["sequence"] for row in found] == [1, 2, 3]
+    assert [row["label"] for row in found] == ["cat", "dog", "cat"]
+    assert found[2]["degraded"] == "large failed"
+    assert found[0]["file"] == "20231114T221320000-cam-1.jpg"
+    picture = cv2.imread(str(tmp_path / found[0]["file"]))
+    assert np.abs(picture.astype(int) - frame(1).image).mean() < 4
+
+
+def test_one_hard_scene_does_not_fill_the_disk(tmp_path):
+    clock = FakeClock()
+    with hard(tmp_path, clock=clock, pause_s=1.0) as sink:
+        for number in range(100):
+            if sink.wants_frames:
+                sink.write(escalated(number), frame(number))
+            clock.advance(0.1)
+    assert len(rows(tmp_path)) == 10
+
+
+def test_the_oldest_frames_go_and_the_table_says_what_is_there(tmp_path):
+    with hard(tmp_path, pause_s=0.0, most=20) as sink:
+        for number in range(50):
+            sink.write(escalated(number), frame(number))
+            found = rows(tmp_path)
+            assert len(found) <= 20
+            assert {row["file"] for row in found} == {one.name for one in tmp_path.glob("*.jpg")}
+    assert [row["sequence"] for row in rows(tmp_path)][-1] == 49
+
+
+def test_a_folder_is_continued_and_what_a_kill_left_is_put_right(tmp_path):
+    with hard(tmp_path, pause_s=0.0, most=4) as sink:
+        for number in range(3):
+            sink.write(escalated(number), frame(number))
+    next(tmp_path.glob("*-1.jpg")).unlink()
+    with (tmp_path / "frames.jsonl").open("a") as table:
+        table.write('{"file": "x')
+    with hard(tmp_path, pause_s=0.0, most=4) as sink:
+        assert [row["sequence"] for row in rows(tmp_path)] == [0, 2]
+        for number in range(10, 13):
+            sink.write(escalated(number), frame(number))
+    assert [row["sequence"] for row in rows(tmp_path)] == [2, 10, 11, 12]
+
+
+def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    folder = PictureFolder(tiny_disk / "frames", suffix=".png", most=100)
+    folder.open()
+    failed = 0
+    for number in range(10):
+        try:
+            folder.save(noise, escalated(number), time_s=NOON + number)
+        except OSError:
+            failed += 1
+    assert failed
+    files = sorted(one.name for one in folder.path.iterdir() if one.suffix == ".png")
+    assert [row["file"] for row in rows(folder.path)] == files
+    assert all(cv2.imread(str(folder.path / one)) is not None for one in files)
+    assert not [one for one in folder.path.iterdir() if one.name.startswith(".")]
+
+
+def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
+    folder = tmp_path / "field"
+    from tests.stream.test_drift import PROMISED
+
+    field = Queued(
+        CalibrationSetSink(folder, wall=lambda: NOON), clock=time.monotonic, pictures=1000
+    )
+    watch = DriftWatch(
+        PROMISED,
+        DriftOptions(share=0.1),
+        clock=FakeClock(),
+        keep=lambda accepted, large, picture: field.write(large, picture),
+    )
+    with EscalationSample(field, share=0.1, seed=2) as sample:
+        for number in range(2000):
+            picture = frame(number)
+            one = escalated(number) if number % 2 else decision(number)
+            sample.write(one, picture)
+            if not one.escalated and watch.audits(one):
+                watch.audited(one, escalated(number), picture)
+    found = rows(folder)
+    shares = [sum(row["sequence"] % 2 == odd for row in found) / 1000 for odd in (0, 1)]
+    assert shares == pytest.approx([0.1, 0.1], abs=0.03)
+    with open_data(folder / "frames.jsonl") as data:
+        assert len(data) == len(found)
+        assert {sample.label for sample in data.samples} == {"cat"}
+        number = found[5]["sequence"]
+        assert (data.frame(5) == frame(number).image).all()
+
+
+def test_what_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be saved"), hard(tmp_path / "file"):
+        pass
+    for options in ({"most": 0}, {"pause_s": -1.0}):
+        with pytest.raises(InputError):
+            hard(tmp_path, **options)
+
+
+def read_video(path):
+    capture = cv2.VideoCapture(str(path))
+    pictures = []
+    while True:
+        good, picture = capture.read()
+        if not good:
+            return pictures
+        pictures.append(picture)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".avi", ".mkv"])
+def test_a_video_has_every_frame_with_its_answer(tmp_path, ending):
+    with VideoSink(tmp_path / f"out{ending}", fps=25) as sink:
+        for number in range(12):
+            sink.write(decision(number), frame(number, height=240, width=320))
+        sink.write(decision(5, revision=1), frame(5, height=240, width=320))
+        sink.write(decision(12), None)
+    pictures = read_video(tmp_path / f"out{ending}")
+    assert [one.shape for one in pictures] == [(240, 320, 3)] * 12
+    drawn = annotated(frame(3, height=240, width=320).image, decision(3))
+    assert np.abs(pictures[3].astype(int) - drawn).mean() < 12
+
+
+def test_each_source_has_its_own_video_and_sizes_are_made_to_fit(tmp_path):
+    with VideoSink(tmp_path / "out.avi") as sink:
+        for number in range(3):
+            for source in ("door", "rtsp://yard/1"):
+                given = frame(number, source_id=source, height=60 + 20 * number, width=80)
+                sink.write(decision(number, source_id=source), given)
+    assert {one.name for one in tmp_path.iterdir()} == {"out.avi", "out.rtsp_yard_1.avi"}
+    assert [one.shape for one in read_video(tmp_path / "out.avi")] == [(60, 80, 3)] * 3
+
+
+def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):  # noqa: F811
+    with VideoSink(tiny_disk / "out.avi") as sink, pytest.raises(OSError, match="No space"):
+        sink.write(decision(0), frame(0))
+
+
+def test_a_video_of_no_known_kind_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.mp4"):
+        VideoSink(tmp_path / "out.gif")
+    with pytest.raises(InputError, match="frames a second"):
+        VideoSink(tmp_path / "out.mp4", fps=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be"), VideoSink(tmp_path / "file" / "o.mp4"):
+        pass
+
+
+def test_the_answer_is_drawn_on_a_copy():
+    given = frame(3, height=120, width=160)
+    before = given.image.copy()
+    drawn = annotated(given.image, decision(3, label="nächste Straße" * 9, degraded="late"))
+    assert (given.image == before).all()
+    assert (drawn[:100] == before[:100]).all()
+    assert (drawn[110:] != before[110:]).any()
+    assert caption(decision(label="dog", confidence=0.5)) == "dog  50 %  saver"
+    assert caption(decision(degraded="late")).endswith("degraded: late")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 300), (300, 4)])
+def test_pictures_of_any_size_can_be_drawn_on(shape):
+    assert annotated(np.zeros((*shape, 3), np.uint8), decision()).shape == (*shape, 3)
+
+
+def test_without_a_display_the_preview_says_what_to_do():
+    with pytest.raises(InputError, match=r"no display here.*--dashboard"):
+        PreviewSink(environment={}).__enter__()
+
+
+def has_windows():
+    """Whether this OpenCV was built with them; opencv-python-headless is not."""
+    try:
+        cv2.destroyAllWindows()
+    except cv2.error:
+        return False
+    return True
+
+
+@pytest.mark.skipif(has_windows(), reason="this OpenCV has windows")
+def test_an_opencv_without_windows_says_what_to_do():
+    with pytest.raises(InputError, match="pip install opencv-python"):
+        PreviewSink(environment={"DISPLAY": ":0"}).__enter__()
+
+
+@pytest.mark.skipif(not os.access("/usr/bin/Xvfb", os.X_OK), reason="no Xvfb: apt-get install xvfb")
+@pytest.mark.skipif(not has_windows(), reason="opencv-python-headless has no windows")
+def test_the_preview_shows_a_window_on_a_real_display(tmp_path):
+    from tests.stream.sinks.display import run_preview
+
+    said = run_preview(tmp_path)
+    assert said["shown"] == 20
+    assert said["colour"] == [10, 200, 90]
+    assert said["quits"] == 1
+    assert said["wants_frames_after"] is False

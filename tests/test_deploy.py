@@ -1,0 +1,109 @@
+"""The deployment examples: what they say is what the command takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import start
+from tests.small_bundle import small_bundle
+
+DEPLOY = Path(__file__).parents[1] / "examples" / "deploy"
+PLACE = "/opt/tinysaver-edge"
+
+
+def unit_command(key: str) -> list[str]:
+    """The words of a command in the unit, its lines joined."""
+    text = (DEPLOY / "tinysaver-edge.service").read_text().replace("\\\n", " ")
+    return shlex.split(re.search(rf"^{key}=(.*)$", text, re.MULTILINE).group(1))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_reads_the_unit(tmp_path):
+    """Its program and user are not there; nothing else may be complained of."""
+    text = (DEPLOY / "tinysaver-edge.service").read_text()
+    unit = tmp_path / "tinysaver-edge.service"
+    unit.write_text(text.replace(f"{PLACE}/bin/tinysaver-edge", shutil.which("true")))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
+    )
+    said = [line for line in done.stderr.splitlines() if "tinysaver-edge.service" in line]
+    assert said == []
+
+
+def test_the_units_commands_run(tmp_path):
+    bundle = small_bundle(tmp_path / "bundle")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    places = {
+        f"{PLACE}/bundle": str(bundle),
+        "${SOURCE}": "demo://?frames=120&fps=120",
+        "${DASHBOARD}": "127.0.0.1:0",
+        "/var/lib/tinysaver-edge": str(tmp_path / "state"),
+        "127.0.0.1:9464": f"127.0.0.1:{port}",
+    }
+
+    def words(key: str) -> list[str]:
+        found = unit_command(key)
+        assert found.pop(0) == f"{PLACE}/bin/tinysaver-edge"
+        for old, new in places.items():
+            found = [one.replace(old, new) for one in found]
+        return found
+
+    verified = start(*words("ExecStartPre"))
+    assert verified.wait(60) == 0
+    process = start(*words("ExecStart"))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out == ""
+    lines = (tmp_path / "state" / "decisions.jsonl").read_text().splitlines()
+    assert len(lines) > 10
+    events = [json.loads(line)["event"] for line in err.splitlines() if line.startswith("{")]
+    assert "connected" in events
+
+
+def test_every_secret_of_the_settings_is_one_that_is_read():
+    named = set(
+        re.findall(r"^#?(TINYSAVER_\w+)=", (DEPLOY / "tinysaver-edge.env").read_text(), re.M)
+    )
+    from tinysaver_edge.cli.run import run
+
+    read = {one.envvar for one in run.params if one.envvar}
+    assert named == read == {"TINYSAVER_TOKEN", "TINYSAVER_MQTT"}
+
+
+def test_the_images_command_has_options_that_there_are():
+    text = (DEPLOY / "Dockerfile").read_text()
+    from tinysaver_edge.cli.run import run
+
+    known = {name for one in run.params for name in one.opts}
+    command = re.search(r"tinysaver-edge run (.*?)\n#\n", text, re.DOTALL).group(1)
+    assert set(re.findall(r"(?<!\S)--[\w-]+", command)) <= known
+    extras = set(re.search(r"/source\[(.*?)\]", text).group(1).split(","))
+    project = (DEPLOY.parents[1] / "pyproject.toml").read_text()
+    assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
+
+
+def has_docker() -> bool:
+    """Whether there is a daemon, not only a client."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_image_builds_and_answers():
+    if not has_docker():
+        pytest.skip("no Docker daemon here")
+    file, name = "examples/deploy/Dockerfile", "tinysaver-edge-test"
+    build = ["docker", "build", "-q", "-f", file, "-t", name, "."]
+    subprocess.run(build, cwd=DEPLOY.parents[1], check=True)
+    ask = ["docker", "run", "--rm", name, "--version"]
+    assert "tinysaver-edge" in subprocess.run(ask, capture_output=True, text=True).stdout

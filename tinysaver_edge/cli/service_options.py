@@ -1,0 +1,143 @@
+"""Options of `run` for what stands around a stream: sinks, metrics, dashboard, drift watch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinysaver_edge.stream.drift_options import Action, DriftOptions
+from tinysaver_edge.stream.service_options import ServiceOptions
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+_OPTIONS = (
+    click.option("--jsonl", type=_FILE, help="Append every decision to this file as JSON."),
+    click.option(
+        "--jsonl-max-mb",
+        type=click.FloatRange(min=0, min_open=True),
+        default=64.0,
+        show_default=True,
+        help="Size at which that file is set aside as FILE.1; three of them stay.",
+    ),
+    click.option("--video", type=_FILE, help="Write every frame and its answer to .mp4 or .avi."),
+    click.option(
+        "--video-fps",
+        type=click.FloatRange(min=0, min_open=True, max=1000),
+        default=30.0,
+        show_default=True,
+        help="Frames a second at which it will be played.",
+    ),
+    click.option("--preview", is_flag=True, help="Show a window; q closes it and ends the stream."),
+    click.option(
+        "--mqtt",
+        envvar="TINYSAVER_MQTT",
+        show_envvar=True,
+        metavar="mqtt://HOST/TOPIC",
+        help="Publish every decision; mqtts:// for TLS, USER:PASSWORD@ before HOST, ?qos=1 at "
+        "the end.",
+    ),
+    click.option("--hard-frames", type=_FOLDER, help="Save escalated frames, one a second."),
+    click.option(
+        "--field-frames",
+        type=_FOLDER,
+        help="Save audited frames and as large a share of the escalated: the next calibration set.",
+    ),
+    click.option(
+        "--audit-share",
+        type=click.FloatRange(min=0, max=1),
+        help="Share of accepted frames that the large model is asked about as well, to notice "
+        "drift; 0 turns it off.  [default: 0.01 for cameras, 0 for files]",
+    ),
+    click.option(
+        "--drift-level",
+        type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+        default=0.05,
+        show_default=True,
+        help="Bound on the probability of ever raising a false alarm.",
+    ),
+    click.option(
+        "--on-drift",
+        type=click.Choice([one.value for one in Action]),
+        default=Action.RAISE.value,
+        show_default=True,
+        help="Only warn; raise the threshold; or escalate every frame.",
+    ),
+    click.option(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="Serve /metrics (Prometheus), /healthz and /readyz.",
+    ),
+    click.option("--dashboard", metavar="HOST:PORT", help="Serve a page about the stream."),
+    click.option(
+        "--token",
+        envvar="TINYSAVER_TOKEN",
+        show_envvar=True,
+        help="What the dashboard and /metrics must be asked with; needed for a dashboard that "
+        "other machines can reach. On the command line other users can read it.",
+    ),
+)
+
+AsOptions = Callable[[bool], ServiceOptions]
+"""Makes the options, once it is known whether a source is a camera."""
+
+
+def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as one argument ``service``.
+
+    Example:
+        @click.command()
+        @service_options
+        def run(service: AsOptions) -> None:
+            options = service(live=True)
+    """
+
+    @functools.wraps(command)
+    def gathering(
+        *,
+        jsonl: Path | None,
+        jsonl_max_mb: float,
+        video: Path | None,
+        video_fps: float,
+        preview: bool,
+        mqtt: str | None,
+        hard_frames: Path | None,
+        field_frames: Path | None,
+        audit_share: float | None,
+        drift_level: float,
+        on_drift: str,
+        metrics: str | None,
+        dashboard: str | None,
+        token: str | None,
+        **others: Any,  # noqa: ANN401 - the command's own
+    ) -> Any:  # noqa: ANN401
+        def service(live: bool) -> ServiceOptions:
+            share = (0.01 if live else 0.0) if audit_share is None else audit_share
+            drift = None
+            if share:
+                drift = DriftOptions(share=share, level=drift_level, action=Action(on_drift))
+            return ServiceOptions(
+                jsonl=jsonl,
+                jsonl_max_bytes=max(1, int(jsonl_max_mb * 2**20)),
+                video=video,
+                video_fps=video_fps,
+                preview=preview,
+                mqtt=mqtt,
+                hard_frames=hard_frames,
+                field_frames=field_frames,
+                metrics=metrics,
+                dashboard=dashboard,
+                token=token or None,
+                drift=drift,
+                must_watch=bool(audit_share),
+            )
+
+        return command(service=service, **others)
+
+    for option in reversed(_OPTIONS):
+        gathering = option(gathering)
+    return gathering

@@ -1,0 +1,205 @@
+"""The dashboard's pages, as a Starlette application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote
+
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.dashboard.access import COOKIE, Access
+from tinysaver_edge.stream.dashboard.state import DashboardState
+from tinysaver_edge.stream.health import Verdict
+from tinysaver_edge.stream.sinks.annotate import opencv
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+HERE = Path(__file__).parent
+
+FILES = {"/": ("page.html", "text/html"), "/login": ("login.html", "text/html")} | {
+    f"/{name}": (name, kind)
+    for name, kind in (
+        ("page.css", "text/css"),
+        ("page.js", "text/javascript"),
+        ("charts.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    )
+}
+"""What is served as it is."""
+
+OPEN = frozenset({"/healthz", "/readyz", "/login", "/page.css", "/icon.svg"})
+"""What needs no token."""
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+WIDEST = 960
+"""Pictures go out no wider: a camera's own size would only fill the network."""
+
+WRONG_TOKEN_WAIT_S = 0.5
+"""Guessing shall take its time."""
+
+LARGEST_FORM = 4096
+
+
+def make_app(state: DashboardState, access: Access) -> Starlette:
+    """Return the application."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    pages = _Pages(state, access)
+    routes = [Route(path, partial(pages.file, path)) for path in FILES]
+    routes += [
+        Route("/login", pages.login, methods=["POST"]),
+        Route("/state.json", pages.state),
+        Route("/frame.jpg", pages.frame),
+        Route("/escalated/{number:int}.jpg", pages.escalated),
+        Route("/healthz", pages.healthz),
+        Route("/readyz", pages.readyz),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(_Guard, access=access)
+    return app
+
+
+class _Guard:
+    """Turns away who may not see it, and adds the headers that every answer has."""
+
+    def __init__(self, app: Any, access: Access) -> None:  # noqa: ANN401 - an ASGI application
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+        if scope["type"] != "http":
+            return
+        from starlette.requests import Request
+
+        async def with_headers(message: Any) -> None:  # noqa: ANN401
+            if message["type"] == "http.response.start":
+                there = {name.lower() for name, _ in message["headers"]}
+                message["headers"] += [
+                    (name.encode(), value.encode())
+                    for name, value in HEADERS.items()
+                    if name.encode() not in there
+                ]
+            await send(message)
+
+        refusal = self._refusal(Request(scope))
+        await (self._app if refusal is None else refusal)(scope, receive, with_headers)
+
+    def _refusal(self, request: Request) -> Response | None:
+        from starlette.responses import FileResponse, PlainTextResponse
+
+        if not self._access.addressed_rightly(request.headers.get("host", "")):
+            return PlainTextResponse("this name is not the dashboard's\n", 421)
+        if request.url.path in OPEN or self._access.admits(request.headers, request.cookies):
+            return None
+        challenge = {"www-authenticate": "Bearer"}
+        if request.url.path == "/":
+            return FileResponse(HERE / "login.html", 401, challenge)
+        return PlainTextResponse("give the token as Authorization: Bearer TOKEN\n", 401, challenge)
+
+
+class _Pages:
+    """One method a page."""
+
+    def __init__(self, state: DashboardState, access: Access) -> None:
+        self._state = state
+        self._access = access
+
+    async def file(self, path: str, request: Request) -> Response:
+        from starlette.responses import FileResponse
+
+        name, kind = FILES[path]
+        return FileResponse(HERE / name, media_type=kind)
+
+    async def login(self, request: Request) -> Response:
+        from starlette.responses import FileResponse, RedirectResponse
+
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_FORM:
+                break
+        given = parse_qs(body[:LARGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
+        if not self._access.knows(given):
+            await asyncio.sleep(WRONG_TOKEN_WAIT_S)
+            return FileResponse(HERE / "wrong.html", 401, {"www-authenticate": "Bearer"})
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict")
+        return answer
+
+    async def state(self, request: Request) -> Response:
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(self._state.snapshot())
+
+    def frame(self, request: Request) -> Response:
+        """Send a source's picture, and in a header what was decided about this very picture."""
+        from starlette.responses import Response
+
+        source_id = request.query_params.get("source", "")
+        after = request.query_params.get("after", "0")
+        number = int(after) if after.isdecimal() and len(after) < 18 else 0
+        shown = self._state.picture(source_id, after=number)
+        if shown is None:
+            return Response(status_code=204)
+        return Response(
+            jpeg(shown.picture, quality=80),
+            media_type="image/jpeg",
+            headers={
+                "x-number": str(shown.number),
+                "x-decision": quote(json.dumps(shown.decision.to_dict())),
+            },
+        )
+
+    def escalated(self, request: Request) -> Response:
+        from starlette.responses import Response
+
+        picture = self._state.thumbnail(request.path_params["number"])
+        if picture is None:
+            return Response(status_code=404)
+        return Response(jpeg(picture, quality=75), media_type="image/jpeg")
+
+    async def healthz(self, request: Request) -> Response:
+        return _verdict(self._state.health.alive)
+
+    async def readyz(self, request: Request) -> Response:
+        return _verdict(self._state.health.ready)
+
+
+def _verdict(verdict: Verdict) -> Response:
+    from starlette.responses import JSONResponse
+
+    told = {"good": verdict.good, "why": verdict.why}
+    return JSONResponse(told, 200 if verdict.good else 503)
+
+
+def jpeg(picture: Picture, *, quality: int) -> bytes:
+    """Return a picture as JPEG, no wider than the page needs it.
+
+    Args:
+        picture: ``(height, width, 3)`` BGR uint8.
+        quality: 0..100.
+    """
+    cv2 = opencv("The dashboard's pictures")
+    height, width = picture.shape[:2]
+    if width > WIDEST:
+        size = (WIDEST, max(1, round(height * WIDEST / width)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    encoded: bytes = data.tobytes()
+    return encoded

@@ -1,0 +1,231 @@
+"""What the dashboard shows: kept in memory, bounded, and gathered by a sink that never waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.dashboard.shown import (
+    Shown,
+    SourceState,
+    percentiles,
+    small,
+    source_told,
+    thumbnail_told,
+)
+from tinysaver_edge.stream.dashboard.timeline import Timeline
+from tinysaver_edge.stream.drift_options import DriftState
+from tinysaver_edge.stream.events import Connected, Dropped, Ended, Event, Lost, Reconnected
+from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.logs import in_words, level_of
+from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.stream.sinks.hard import is_hard
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MOST_SOURCES = 32
+"""Sources that are shown; the figures count them all."""
+
+WATCHED_FOR_S = 5.0
+"""So long after somebody has asked for a picture, pictures are kept."""
+
+PICTURE_GAP_S = 0.08
+"""Least time between two pictures of a source while somebody looks."""
+
+IDLE_GAP_S = 1.0
+"""And while nobody does."""
+
+SILENT_S = 10.0
+"""A source that gives nothing for so long keeps no one waiting for its picture."""
+
+THUMBNAILS = 12
+THUMBNAIL_GAP_S = 0.5
+
+AGES = 2000
+"""Latest ages that the percentiles are of, by where the answer comes from."""
+
+
+class DashboardState:
+    """Sink, metrics and listener at once; all that the page asks for comes from here.
+
+    Every call returns at once: pictures are kept by reference, and only as often as somebody looks.
+
+    Args:
+        clock: seconds.
+        health: what is told of it.
+        drift: returns what the drift watch has seen; None where there is none.
+    """
+
+    name = "dashboard"
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        health: Health,
+        drift: Callable[[], DriftState] | None = None,
+    ) -> None:
+        self.health = health
+        self._clock = clock
+        self._drift = drift
+        self._started_s = clock()
+        self._lock = threading.Lock()
+        self._asked_s = self._written_s = float("-inf")
+        self._sources: dict[str, SourceState] = {}
+        self._timeline = Timeline()
+        self._ages: dict[str, deque[float]] = {}
+        self._totals = {"accepted": 0, "escalated": 0, "degraded": 0}
+        self._in_flight = 0.0
+        self._numbers = 0
+        self._thumbnails: deque[Shown] = deque(maxlen=THUMBNAILS)
+        self._thumbnail_s = float("-inf")
+        self._events: deque[tuple[float, int, str]] = deque(maxlen=40)
+
+    # As a sink
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether some source's picture is older than it should be."""
+        now = self._clock()
+        due_s = now - self._gap_s(now)
+        with self._lock:
+            if now - self._written_s >= IDLE_GAP_S:  # a slow stream: every picture
+                return True
+            return any(
+                one.kept_s <= due_s
+                for one in self._sources.values()
+                if now - one.written_s < SILENT_S
+            )
+
+    def _gap_s(self, now: float) -> float:
+        return PICTURE_GAP_S if now - self._asked_s < WATCHED_FOR_S else IDLE_GAP_S
+
+    def write(self, decision: Decision, frame: Frame | None) -> None:
+        """Remember one decision."""
+        now = self._clock()
+        with self._lock:
+            self._written_s = now
+            source = self._source(decision.frame_id.source_id)
+            if source is not None:
+                source.decision, source.written_s = decision, now
+                if frame is not None:
+                    self._keep(source, decision, frame, now)
+            if is_provisional(decision):
+                return
+            self._timeline.add(decision, now)
+            if decision.degraded is not None:
+                self._totals["degraded"] += 1
+            else:
+                self._totals["escalated" if decision.escalated else "accepted"] += 1
+            due = now - self._thumbnail_s >= THUMBNAIL_GAP_S
+            if frame is not None and is_hard(decision) and due:
+                self._thumbnail_s = now
+                self._numbers += 1
+                picture = small(frame.image)
+                self._thumbnails.append(Shown(self._numbers, picture, decision, now))
+
+    def _keep(self, source: SourceState, decision: Decision, frame: Frame, now: float) -> None:
+        if decision.revision and source.pictured is not None:
+            newer = source.pictured.frame_id.sequence > decision.frame_id.sequence
+            if newer:  # a revision of a frame that is no longer shown
+                return
+        self._numbers += 1
+        source.number, source.picture = self._numbers, frame.image
+        source.pictured, source.kept_s = decision, now
+
+    def _source(self, source_id: str) -> SourceState | None:
+        if source_id not in self._sources:
+            if len(self._sources) >= MOST_SOURCES:
+                return None
+            self._sources[source_id] = SourceState()
+        return self._sources[source_id]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    # As a listener
+
+    def __call__(self, event: Event, /) -> None:
+        """Remember an event, and whether its source gives frames."""
+        with self._lock:
+            source = self._source(event.source_id) if event.source_id else None
+            if source is not None and isinstance(event, Connected | Reconnected):
+                source.connected, source.ended = True, False
+            elif source is not None and isinstance(event, Lost | Ended):
+                source.connected, source.ended = False, isinstance(event, Ended)
+            if not isinstance(event, Dropped):  # counted, and too many to read
+                self._events.append((self._clock(), level_of(event), in_words(event)))
+
+    # As metrics
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Follow frames and drops."""
+        if counter in (Counter.FRAMES, Counter.DROPPED):
+            with self._lock:
+                source = self._source(source_id)
+                if source is not None:
+                    source.counts[counter.value] += amount
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Follow ages."""
+        if measure is Measure.AGE_MS:
+            with self._lock:
+                self._timeline.add_age(value_ms, self._clock())
+                self._ages.setdefault(detail, deque(maxlen=AGES)).append(value_ms)
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Follow the frames that wait for the large model."""
+        if gauge is Gauge.IN_FLIGHT:
+            self._in_flight = value
+
+    # For the page
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything but the pictures as plain values for JSON."""
+        now = self._clock()
+        alive, ready = self.health.alive, self.health.ready
+        drift = None if self._drift is None else asdict(self._drift())
+        with self._lock:
+            return {
+                "uptime_s": round(now - self._started_s, 1),
+                "alive": alive.good,
+                "ready": ready.good,
+                "state": alive.why if not alive.good else ready.why,
+                "sources": [source_told(name, one) for name, one in self._sources.items()],
+                "totals": dict(self._totals),
+                "in_flight": self._in_flight,
+                "latency": {kind: percentiles(ages) for kind, ages in self._ages.items()},
+                "timeline": self._timeline.to_dict(now),
+                "drift": drift,
+                "escalated": [thumbnail_told(one, now) for one in reversed(self._thumbnails)],
+                "events": [
+                    {"age_s": round(now - at, 1), "severity": level, "words": words}
+                    for at, level, words in reversed(self._events)
+                ],
+            }
+
+    def picture(self, source_id: str, *, after: int) -> Shown | None:
+        """Return a source's latest picture, if it is newer than that number."""
+        now = self._clock()
+        with self._lock:
+            self._asked_s = now
+            one = self._sources.get(source_id)
+            if one is None or one.picture is None or one.pictured is None or one.number <= after:
+                return None
+            return Shown(one.number, one.picture, one.pictured, one.kept_s)
+
+    def thumbnail(self, number: int) -> Picture | None:
+        """Return the small picture of an escalated frame."""
+        with self._lock:
+            return next((one.picture for one in self._thumbnails if one.number == number), None)

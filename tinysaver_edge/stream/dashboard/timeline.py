@@ -1,0 +1,96 @@
+"""What happened over the last minutes, in steps of a few seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinysaver_edge.decision import Decision, Source
+
+STEP_S = 2.0
+STEPS = 150
+"""Together the last five minutes."""
+
+MOST_AGES = 256
+"""Ages kept of one step: enough for its p95."""
+
+
+@dataclass(slots=True)
+class Step:
+    """Counts and ages of one step.
+
+    Attributes:
+        number: how many steps after the clock's zero it lies.
+        accepted: final answers of the saver.
+        escalated: final answers of the large model.
+        degraded: final answers that are not what the policy asks for.
+        ages: milliseconds from frame to answer.
+    """
+
+    number: int
+    accepted: int = 0
+    escalated: int = 0
+    degraded: int = 0
+    ages: list[float] = field(default_factory=list)
+
+
+class Timeline:
+    """Steps, of which the oldest go. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Step] = deque(maxlen=STEPS)
+
+    def add(self, decision: Decision, now_s: float) -> None:
+        """Count a final decision."""
+        step = self._at(now_s)
+        if decision.degraded is not None:
+            step.degraded += 1
+        elif decision.source is Source.SAVER:
+            step.accepted += 1
+        else:
+            step.escalated += 1
+
+    def add_age(self, age_ms: float, now_s: float) -> None:
+        """Add one frame's age."""
+        ages = self._at(now_s).ages
+        if len(ages) < MOST_AGES:
+            ages.append(age_ms)
+
+    def _at(self, now_s: float) -> Step:
+        number = int(now_s // STEP_S)
+        if not self._steps or self._steps[-1].number < number:
+            self._steps.append(Step(number))
+        return self._steps[-1]
+
+    def to_dict(self, now_s: float) -> dict[str, Any]:
+        """Return the steps up to now as lists of one length, the newest last.
+
+        Counts are per second; percentiles are None where nothing was measured.
+        """
+        last = int(now_s // STEP_S)
+        by_number = {step.number: step for step in self._steps}
+        steps = [by_number.get(last - STEPS + 1 + place) for place in range(STEPS)]
+        into_s = max(0.25, now_s - last * STEP_S)  # the last step is not over yet
+        seconds = [STEP_S] * (STEPS - 1) + [min(STEP_S, into_s)]
+        rates = {
+            name: [
+                0.0 if step is None else round(getattr(step, name) / long, 2)
+                for step, long in zip(steps, seconds, strict=True)
+            ]
+            for name in ("accepted", "escalated", "degraded")
+        }
+        return {"step_s": STEP_S, **rates, **_percentiles(steps)}
+
+
+def _percentiles(steps: list[Step | None]) -> dict[str, list[float | None]]:
+    found = [
+        None if step is None or not step.ages else np.percentile(step.ages, (50, 95))
+        for step in steps
+    ]
+    return {
+        "p50_ms": [None if one is None else round(float(one[0]), 2) for one in found],
+        "p95_ms": [None if one is None else round(float(one[1]), 2) for one in found],
+    }

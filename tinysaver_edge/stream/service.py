@@ -1,0 +1,227 @@
+"""All that stands around a stream that runs for days: sinks, metrics, health, page, drift watch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.address import Address
+from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
+from tinysaver_edge.stream.drift import DriftWatch, drift_watch
+from tinysaver_edge.stream.events import Listener, Listeners
+from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.logs import EventLog
+from tinysaver_edge.stream.metrics import AllMetrics, Tally
+from tinysaver_edge.stream.monitor import Monitor
+from tinysaver_edge.stream.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.sink import Sink
+from tinysaver_edge.stream.sinks import (
+    CalibrationSetSink,
+    EscalationSample,
+    HardFramesSink,
+    JsonlSink,
+    MqttSink,
+    PreviewSink,
+    Queued,
+    VideoSink,
+)
+from tinysaver_edge.stream.sinks.mqtt import MqttAddress
+from tinysaver_edge.stream.watch import NO_WATCH, Watch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tinysaver_edge.manifest import Manifest
+
+FILE_PATIENCE_S = 10.0
+"""How long a stream of files waits for a sink, so that every frame is written."""
+
+
+class Service:
+    """Sinks, listener, metrics and watch for one stream, and the servers that tell of it.
+
+        with Service(options, cascade_manifest, clock=…, wall=…) as service:
+            stream = cascade.stream(
+                source,
+                sinks=service.sinks,
+                listener=service.listener,
+                metrics=service.metrics,
+                watch=service.watch,
+            )
+            service.runs(stream.close)
+            …
+
+    A context manager: the servers listen from before the stream starts until after it has ended.
+    The sinks are the stream's to open and to close.
+
+    Args:
+        options: what there shall be.
+        manifest: of the bundle that decides.
+        clock: seconds; the stream's.
+        wall: seconds since 1970, for the names of files.
+        sources: how many sources there are.
+        live: whether one of them is a camera, which must not be held up: its frames are then
+            dropped rather than waited for. Files are waited for, so that none is left out.
+        listener: hears of every event, besides the log and the page.
+
+    Attributes:
+        sinks: for the stream.
+        listener: for the stream.
+        metrics: for the stream.
+        watch: for the stream.
+        tally: every counter, in memory.
+        notes: where the servers listen, once it has been entered.
+        warnings: what the user should know once the stream runs.
+
+    Raises:
+        InputError: an option cannot be used; the message names it.
+        MissingDependencyError: an extra is not installed; the message names it.
+    """
+
+    def __init__(
+        self,
+        options: ServiceOptions,
+        manifest: Manifest,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        sources: int = 1,
+        live: bool = True,
+        listener: Listener | None = None,
+    ) -> None:
+        self._options, self._clock, self._wall = options, clock, wall
+        self._patience_s = 0.0 if live else FILE_PATIENCE_S
+        self._stop: Callable[[], object] = lambda: None
+        self._stack = ExitStack()
+        self.health = Health(clock=clock)
+        self.tally = Tally()
+        self.listener = Listeners(EventLog(), self.health)
+        self.metrics = AllMetrics(self.tally, self.health)
+        if listener is not None:
+            self.listener.add(listener)
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.sinks: list[Sink] = self._make_sinks()
+        self.watch = self._make_watch(manifest, sources)
+        self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
+
+    def runs(self, stop: Callable[[], object]) -> None:
+        """Say that the models are loaded and the stream is about to run.
+
+        Args:
+            stop: ends it; called when the user closes the preview.
+        """
+        self._stop = stop
+        self.health.started()
+
+    def __enter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            InputError: a port cannot be had.
+        """
+        try:
+            for name, server in self._servers:
+                self._stack.enter_context(server)
+                self.notes.append(f"{name}: {server.url}")
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop listening."""
+        self.health.stopped()
+        self._stack.close()
+
+    # What is made of the options
+
+    def _queued(self, sink: Sink) -> Queued:
+        return Queued(
+            sink,
+            clock=self._clock,
+            listener=self.listener,
+            metrics=self.metrics,
+            patience_s=self._patience_s,
+        )
+
+    def _make_sinks(self) -> list[Sink]:
+        options = self._options
+        made: list[Sink] = []
+        if options.jsonl is not None:
+            made.append(JsonlSink(options.jsonl, max_bytes=options.jsonl_max_bytes))
+        if options.video is not None:
+            made.append(VideoSink(options.video, fps=options.video_fps))
+        if options.preview:
+            made.append(PreviewSink(on_quit=self._quit))
+        if options.mqtt is not None:
+            made.append(MqttSink(MqttAddress.parse(options.mqtt)))
+        if options.hard_frames is not None:
+            made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
+        return [self._queued(one) for one in made]
+
+    def _quit(self) -> None:
+        """End the stream, from a thread of its own: this one is waited for."""
+        threading.Thread(target=self._stop, name="quitting", daemon=True).start()
+
+    def _make_watch(self, manifest: Manifest, sources: int) -> Watch:
+        options = self._options
+        if options.drift is None:
+            if options.field_frames is not None:
+                raise InputError(
+                    "--field-frames saves what the drift watch audits: turn that on with "
+                    "--audit-share"
+                )
+            return NO_WATCH
+        keep: Callable[[Decision, Decision, Frame], None] | None = None
+        if options.field_frames is not None:
+            field = self._queued(CalibrationSetSink(options.field_frames, wall=self._wall))
+            share = options.drift.share
+            self.sinks.append(EscalationSample(field, share=share, seed=options.seed))
+
+            def keep(accepted: Decision, large: Decision, frame: Frame) -> None:
+                field.write(large, frame)
+
+        try:
+            return drift_watch(
+                manifest,
+                options.drift,
+                clock=self._clock,
+                sources=sources,
+                listener=self.listener,
+                metrics=self.metrics,
+                keep=keep,
+            )
+        except InputError as error:
+            if options.must_watch or keep is not None:
+                raise
+            self.warnings.append(f"drift is not watched: {error}")
+            return NO_WATCH
+
+    def _monitor(self) -> tuple[str, Monitor] | None:
+        if self._options.metrics is None:
+            return None
+        address = Address.parse(self._options.metrics, option="--metrics")
+        published = PrometheusMetrics()
+        self.metrics.add(published)
+        made = Monitor(address, self.health, published, token=self._options.token)
+        return "metrics and health", made
+
+    def _dashboard(self) -> tuple[str, Dashboard] | None:
+        if self._options.dashboard is None:
+            return None
+        address = Address.parse(self._options.dashboard, option="--dashboard")
+        watch = self.watch
+        drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
+        state = DashboardState(clock=self._clock, health=self.health, drift=drift)
+        made = Dashboard(state, address, token=self._options.token)
+        self.metrics.add(state)
+        self.listener.add(state)
+        self.sinks.append(state)
+        return "dashboard", made

@@ -1,0 +1,72 @@
+"""Draws a decision onto its picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.errors import MissingDependencyError
+from tinysaver_edge.preprocess import Frame as Picture
+
+COLOURS = {
+    Source.SAVER: (96, 174, 39),
+    Source.LARGE: (219, 152, 52),
+    Source.FUSED: (219, 152, 52),
+    Source.FALLBACK: (15, 150, 241),
+}
+"""BGR colour of the bar, by where the answer comes from."""
+
+
+def annotated(picture: Picture, decision: Decision) -> Picture:
+    """Return a copy with the answer in a bar at its lower edge.
+
+    Args:
+        picture: ``(height, width, 3)`` BGR uint8; it is not changed.
+        decision: what is said about it.
+
+    Raises:
+        MissingDependencyError: OpenCV is not installed.
+    """
+    cv2 = opencv("Drawing on pictures")
+    drawn = np.array(picture)
+    height, width = drawn.shape[:2]
+    bar = max(14, height // 16)
+    top = height - bar
+    drawn[top:] = drawn[top:] // 4
+    drawn[top:, : max(4, bar // 3)] = COLOURS[decision.source]
+    text = _plain(caption(decision))
+    scale = bar / 34
+    (wide, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, (width - bar) / max(1, wide))
+    place = (bar // 2 + 4, height - bar // 3)
+    thick = max(1, round(bar / 30))
+    cv2.putText(
+        drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thick, cv2.LINE_AA
+    )
+    return drawn
+
+
+def caption(decision: Decision) -> str:
+    """Say in one line what was decided, by whom, and what is wrong with it."""
+    said = f"{decision.label}  {100 * decision.confidence:.0f} %  {decision.source.value}"
+    return f"{said}  degraded: {decision.degraded}" if decision.degraded else said
+
+
+def _plain(text: str) -> str:
+    """OpenCV's font has ASCII only."""
+    return text.encode("ascii", "replace").decode()
+
+
+def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
+    """Import OpenCV.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
+    return cv2

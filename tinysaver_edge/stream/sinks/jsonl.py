@@ -1,0 +1,110 @@
+"""JSON lines: one line a decision, in files that rotate."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.frame import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class JsonlSink:
+    """Appends every decision to a file as one line of JSON.
+
+    When the file would grow beyond its limit it becomes ``NAME.1``, the one before it ``NAME.2``,
+    and so on; the oldest goes. A line is written whole or not at all: what a full disk took of it
+    is cut off again, and the next decision is tried anew.
+
+    Args:
+        path: the file; one that is there is continued.
+        max_bytes: how large it may grow; None for no limit.
+        keep: how many older files stay.
+
+    Raises:
+        InputError: a limit makes no sense.
+    """
+
+    wants_frames = False
+
+    def __init__(self, path: Path, *, max_bytes: int | None = 64 << 20, keep: int = 3) -> None:
+        if (max_bytes is not None and max_bytes < 1) or keep < 0:
+            raise InputError(
+                f"{path}: cannot rotate at {max_bytes} bytes keeping {keep} files: "
+                "bytes must be above 0, files 0 or more"
+            )
+        self.name = f"jsonl {path.name}"
+        self._path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._file: int | None = None
+        self._size = 0
+
+    def write(self, decision: Decision, frame: Frame | None) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        line = json.dumps(decision.to_dict(), separators=(",", ":")).encode() + b"\n"
+        if self._max_bytes is not None and 0 < self._size > self._max_bytes - len(line):
+            self._rotate()
+        file = self._open() if self._file is None else self._file
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(file, line[written:])
+        except OSError:
+            with suppress(OSError):  # devices cannot be cut off
+                os.ftruncate(file, self._size)
+            self._close()
+            raise
+        self._size += written
+
+    def _rotate(self) -> None:
+        self._close()
+        for number in range(self._keep, 0, -1):
+            older = self._path if number == 1 else self._numbered(number - 1)
+            with suppress(FileNotFoundError):
+                older.replace(self._numbered(number))
+        if not self._keep:
+            self._path.unlink(missing_ok=True)
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    def _open(self) -> int:
+        """Open or make the file; a line that a kill cut short is ended."""
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file, self._size = file, os.fstat(file).st_size
+        if self._size and os.pread(file, 1, self._size - 1) != b"\n":
+            self._size += os.write(file, b"\n")
+        return file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._size = None, 0
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()

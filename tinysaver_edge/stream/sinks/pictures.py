@@ -1,0 +1,153 @@
+"""A folder of saved frames with a table of them, as calibration reads it; the oldest go."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import deque
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.files import atomic_write
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.sinks.annotate import opencv
+
+TABLE = "frames.jsonl"
+
+FORGET = 0.25
+"""When the folder is full, so much of it goes at once: the table is then written anew."""
+
+
+class PictureFolder:
+    """Frames as picture files, and `frames.jsonl` with a row for each: file, label and more.
+
+    The label is the answer of whoever was asked last; nobody has checked it. The table can be
+    given to ``calibrate --data``.
+
+    Args:
+        path: the folder; one that is there is continued.
+        suffix: ".png" keeps every pixel, ".jpg" takes a tenth of the room.
+        most: how many frames stay.
+
+    Raises:
+        InputError: the number is below 1.
+    """
+
+    def __init__(self, path: Path, *, suffix: str, most: int) -> None:
+        if most < 1:
+            raise InputError(f"{path}: cannot keep {most} frames: at least 1")
+        self.path = path
+        self._suffix = suffix
+        self._most = most
+        self._rows: deque[dict[str, Any]] = deque()
+
+    def open(self) -> None:
+        """Make the folder, or read what is there.
+
+        Raises:
+            InputError: it cannot be made or read.
+            MissingDependencyError: OpenCV is not installed.
+        """
+        opencv("Saving frames")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            table = self.path / TABLE
+            lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+            probe = self.path / f".{os.getpid()}.probe"
+            probe.touch()
+            probe.unlink()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.path}: frames cannot be saved there ({error})") from error
+        self._rows.clear()
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
+                row = json.loads(line)
+                if (self.path / row["file"]).is_file():
+                    self._rows.append(row)
+        if len(self._rows) != len(lines):
+            self._write_table()
+
+    def save(self, picture: Picture, decision: Decision, *, time_s: float, **more: object) -> Path:
+        """Save a frame and add its row.
+
+        Args:
+            picture: ``(height, width, 3)`` BGR uint8.
+            decision: names the frame and its label.
+            time_s: seconds since 1970, for the file's name.
+            more: further columns.
+
+        Returns:
+            The picture's file.
+
+        Raises:
+            OSError: it cannot be written; nothing of it stays then.
+        """
+        if len(self._rows) >= self._most:
+            self._forget()
+        name = f"{_moment(time_s)}-{_plain(decision.frame_id.source_id)}"
+        file = self.path / f"{name}-{decision.frame_id.sequence}{self._suffix}"
+        row = {
+            "file": file.name,
+            "label": decision.label,
+            "confidence": round(decision.confidence, 6),
+            "score": decision.to_dict()["score"],
+            "answered_by": decision.source.value,
+            "source_id": decision.frame_id.source_id,
+            "sequence": decision.frame_id.sequence,
+            **more,
+        }
+        with atomic_write(file) as target:
+            target.write(_encoded(picture, self._suffix))
+        try:
+            self._append(row)
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
+        self._rows.append(row)
+        return file
+
+    def _append(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row).encode() + b"\n"
+        with (self.path / TABLE).open("ab", buffering=0) as table:
+            before = table.tell()
+            try:
+                written = table.write(line)
+            except OSError:
+                table.truncate(before)
+                raise
+            if written != len(line):
+                table.truncate(before)
+                raise OSError(28, "No space left on device", str(self.path / TABLE))
+
+    def _forget(self) -> None:
+        for _ in range(max(1, int(FORGET * self._most), len(self._rows) - self._most + 1)):
+            (self.path / self._rows.popleft()["file"]).unlink(missing_ok=True)
+        self._write_table()
+
+    def _write_table(self) -> None:
+        with atomic_write(self.path / TABLE) as table:
+            table.writelines(json.dumps(row).encode() + b"\n" for row in self._rows)
+
+
+def _encoded(picture: Picture, suffix: str) -> bytes:
+    cv2 = opencv("Saving frames")
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
+    good, data = cv2.imencode(suffix, picture, parameters)
+    if not good:
+        raise InputError(f"OpenCV cannot write {suffix} here")
+    encoded: bytes = data.tobytes()
+    return encoded
+
+
+def _moment(time_s: float) -> str:
+    moment = datetime.fromtimestamp(time_s, timezone.utc)
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w-]+", "_", name)[-60:] or "frame"

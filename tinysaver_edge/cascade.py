@@ -95,6 +95,7 @@ class Cascade:
         cache_dir: Path | None = None,
         allow_fallback: bool = False,
         large: RemoteModel | str | Sequence[str] | None = None,
+        large_worker: bool = False,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
@@ -109,6 +110,8 @@ class Cascade:
                 them, or a `RemoteModel` with all else; None runs it here. The certificate covers
                 its answers where the hosts tell the hash of the calibrated model, or the user
                 vouches for them; else `doubt` says why not.
+            large_worker: run the large model in a process of its own. When that dies or hangs its
+                frames are ``degraded``, and it is started again.
             clock: as for the constructor.
 
         Raises:
@@ -127,6 +130,7 @@ class Cascade:
                 cache_dir=cache_dir,
                 allow_fallback=allow_fallback,
                 large=large,
+                large_worker=large_worker,
                 clock=clock,
             )
 
@@ -139,18 +143,22 @@ class Cascade:
         cache_dir: Path | None = None,
         allow_fallback: bool = False,
         large: RemoteModel | str | Sequence[str] | None = None,
+        large_worker: bool = False,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
         from tinysaver_edge.engines.remote import remote_model
         from tinysaver_edge.stage import load_stages
 
+        if large is not None and large_worker:
+            raise InputError("the large model is answered by other hosts or by a worker: name one")
         stages = load_stages(
             bundle,
             threads=threads,
             cache_dir=cache_dir,
             allow_fallback=allow_fallback,
             large=None if large is None else remote_model(large),
+            large_worker=large_worker,
         )
         certified = is_certified(bundle.manifest)
         return cls(

@@ -108,6 +108,7 @@ def load_stages(
     cache_dir: Path | None = None,
     allow_fallback: bool = False,
     large: RemoteModel | None = None,
+    large_worker: bool = False,
 ) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
@@ -117,6 +118,7 @@ def load_stages(
         cache_dir: folder for compiled models; None takes the user's cache folder.
         allow_fallback: where a device is missing, run on the CPU.
         large: hosts that serve the last stage's model; None runs it here.
+        large_worker: run the last stage's model in a process of its own.
 
     Raises:
         BundleError: it was made from records and holds no models, or models and labels differ.
@@ -139,7 +141,9 @@ def load_stages(
                 engine = _elsewhere(artefact, large, bundle)
                 stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
                 continue
-            stages.append(Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy))
+            apart = large_worker and artefact is artefacts[-1]
+            engine = _apart(artefact) if apart else artefact.open()
+            stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
             classes = stages[-1].warm_up()
             if artefact.classes is not None and classes != artefact.classes:
                 raise BundleError(
@@ -166,4 +170,19 @@ def _elsewhere(artefact: Artefact, large: RemoteModel, bundle: Bundle) -> Engine
         sha256=artefact.sha256,
         golden=golden_of(bundle, artefact.preprocess),
         options=artefact.options,
+    )
+
+
+def _apart(artefact: Artefact) -> Engine:
+    """Open a model in a process of its own."""
+    from tinysaver_edge.engines.worker import Setup, WorkerEngine
+
+    return WorkerEngine(
+        Setup(
+            artefact.engine,
+            artefact.files[0],
+            artefact.preprocess,
+            artefact.output,
+            artefact.options,
+        )
     )

@@ -89,7 +89,7 @@ def test_ovms(bundle, tmp_path) -> None:
 
 def test_ray(bundle, tmp_path) -> None:
     files = written(bundle, Target.RAY, tmp_path / "out")
-    assert files == {"README.md", "app.py", "serve.yaml", "model.onnx"}
+    assert files == {"README.md", "app.py", "grpc_service_pb2.py", "serve.yaml", "model.onnx"}
     compile((tmp_path / "out/app.py").read_text(), "app.py", "exec")
 
 

@@ -75,6 +75,11 @@ from tinysaver_edge.stream.service import Service
 )
 @large_options
 @click.option(
+    "--large-worker",
+    is_flag=True,
+    help="Run the large model in a process of its own, started again when it dies.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="Processor threads for one inference. [default: half the cores, since reading and the "
@@ -96,6 +101,7 @@ def run(
     threads: int | None,
     limit: int | None,
     as_json: bool,
+    large_worker: bool,
     quiet: bool,
     log_json: bool,
     service: AsOptions,
@@ -123,7 +129,9 @@ def run(
         if log_json:
             stack.enter_context(LogWriter(sys.stderr, as_json=True))
         opened = stack.enter_context(Bundle.load(bundle))
-        cascade = stack.enter_context(Cascade.from_bundle(opened, threads=threads, large=large))
+        cascade = stack.enter_context(
+            Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
+        )
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
         given = [open_source(source, patience=patience) for source in sources]

@@ -35,7 +35,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--insecure", is_flag=True, help="Allow plain text where others can reach it.")
 @click.option("--max-requests", type=click.IntRange(min=1), default=16, show_default=True,
               help="Requests taken in at once; beyond it they are refused.")  # fmt: skip
-@click.option("--max-request-mb", type=click.FloatRange(min=0, min_open=True), default=16.0,
+@click.option("--max-request-mb", type=click.FloatRange(min=0, min_open=True), default=32.0,
               show_default=True, help="Longer requests are refused.")  # fmt: skip
 @click.option("--drain-s", type=click.FloatRange(min=0), default=5.0, show_default=True,
               help="How long requests under way may take after SIGTERM.")  # fmt: skip

@@ -70,7 +70,7 @@ def deploy(
     if target is Target.OVMS:
         _write_ovms(served, out)
     elif target is Target.RAY:
-        values["ray_status"] = "**Not run here.**"
+        values["ray_status"] = "Ray 2.60 ran it on one node; a cluster was **not run here**."
         _write_ray(served, out, values)
     else:
         write_triton(served, out, python_backend=python_backend)
@@ -123,6 +123,6 @@ def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
             "shape": [-1, -1 if width is None else width],
         },
     }
-    for template in ("app.py", "serve.yaml"):
+    for template in ("app.py", "grpc_service_pb2.py", "serve.yaml"):
         (out / template).write_text(render(f"ray_{template}", values))
     copy_file(served.file, out / "model.onnx")

@@ -41,7 +41,7 @@ class Listening:
     token: Token | None = None
     insecure: bool = False
     max_requests: int = 16
-    max_request_bytes: int = 16 << 20
+    max_request_bytes: int = 32 << 20
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:

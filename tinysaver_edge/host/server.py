@@ -137,6 +137,8 @@ def _grpc_guard(listening: Listening) -> list[Any]:
             if _allowed(sent.get(name) or sent.get(TRITON_PREFIX + name), listening):
                 return await continuation(details)
             handler = await continuation(details)
+            if handler is None:  # no such method
+                return None
 
             async def refuse(request: Any, context: Any) -> None:  # noqa: ANN401
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not accepted")

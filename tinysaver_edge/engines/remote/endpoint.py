@@ -187,14 +187,18 @@ class Endpoint:
         self._meter.count("probes")
         try:
             proof = self._prove(timeout_s)
-        except RequestError as failure:
-            self._note(failure)
-            self.breaker.end_probe(good=False)
-            return False
-        with self._lock:
-            self._proof, self._failure = proof, None
-        self.breaker.end_probe(good=True)
-        return True
+        except RequestError as error:
+            failure = error
+        except Exception as error:  # a host that nobody probes any more would be lost for good
+            failure = RequestError(Kind.REJECTED, f"{type(error).__name__}: {error}")
+        else:
+            with self._lock:
+                self._proof, self._failure = proof, None
+            self.breaker.end_probe(good=True)
+            return True
+        self._note(failure)
+        self.breaker.end_probe(good=False)
+        return False
 
     def _prove(self, timeout_s: float) -> Proof:
         due_s = self._clock() + timeout_s

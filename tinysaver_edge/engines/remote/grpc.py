@@ -31,6 +31,7 @@ MOST_RECEIVED_BYTES = 64 << 20
 _KINDS = MappingProxyType(
     {
         "UNAVAILABLE": Kind.UNREACHABLE,
+        "CANCELLED": Kind.UNREACHABLE,  # by a host that stops
         "RESOURCE_EXHAUSTED": Kind.BUSY,
         "DEADLINE_EXCEEDED": Kind.TIMEOUT,
         "UNAUTHENTICATED": Kind.DENIED,
@@ -154,6 +155,9 @@ class GrpcTransport:
             if self._closed:  # "Cannot invoke RPC on closed channel!"
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None
             raise RequestError(Kind.REJECTED, str(error)) from None
+        except Exception as error:  # whatever a host does, it must not end the stream
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise RequestError(Kind.REJECTED, text) from error
 
 
 def _kind(code: str, message: str) -> Kind:

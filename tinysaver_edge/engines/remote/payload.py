@@ -33,9 +33,13 @@ def to_tensor(batch: Batch, jpeg_quality: int | None) -> NDArray[Any]:
             f"{batch.shape[1:]}: send it pixels"
         )
     cv2 = opencv("Encoding JPEG")
+    # Colours keep all their pixels (4:4:4). Halved, as OpenCV does by itself, they cost 2.0 points
+    # on CIFAR-10 at quality 95 in place of 0.7, for 12 % fewer bytes (benchmarks/bench_uplink.py).
+    settings = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     files = np.empty(len(batch), object)
     for index, picture in enumerate(batch):
-        good, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+        good, data = cv2.imencode(".jpg", picture, settings)
         if not good:
             raise EngineError("a frame could not be encoded as JPEG")
         files[index] = data.tobytes()

@@ -20,7 +20,7 @@ from tinysaver_edge.stream.live import LiveSource
 from tinysaver_edge.stream.metrics import Gauge, Tally
 
 FPS, FRAMES = 30.0, 120
-SLOW = Kind(layers=400, size=192)
+SLOW = Kind(layers=1000, size=192)
 
 
 class Camera:

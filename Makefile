@@ -32,8 +32,11 @@ demo: $(VENV)/.runtime
 	rm -rf demo-bundle demo-bundle.records demo-bundle.report.html
 	$(BIN)/tinysaver-edge demo --out demo-bundle
 
+# Two files at a time: most of the suite is other processes and waiting.
+WORKERS ?= 2
+
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -63,6 +63,8 @@ class Address:
         try:
             parts = urlsplit(url)
             scheme, port, host = Scheme(parts.scheme), parts.port, parts.hostname
+            if "[" in parts.netloc:  # Python 3.10 takes anything between brackets
+                ipaddress.IPv6Address(host or "")
         except ValueError:
             raise InputError(f"remote model {_shown(url)!r}: expected {_FORM}") from None
         _refuse_secrets(parts, url)

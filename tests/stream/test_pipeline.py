@@ -518,3 +518,49 @@ def test_decide_and_two_streams_share_the_engines():
             thread.join()
     expected = [(n + n % 2) % 10 for n in range(200)]
     assert direct == results["a"] == results["b"] == expected
+
+
+def test_closing_while_it_starts_waits_and_then_closes():
+    """A signal may come at any moment: also between a thread's making and its start."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Kept):
+        def __enter__(self):
+            entered.set()
+            assert go_on.wait(10)
+            return super().__enter__()
+
+    sink, raised = Slow(), []
+    with cascade_of(Answers()) as cascade:
+        stream = cascade.stream(camera(1000), sinks=(sink,))
+
+        def close():
+            entered.wait(10)
+            closer.start()
+            time.sleep(0.2)
+            go_on.set()
+
+        def closing():
+            try:
+                stream.close()
+            except BaseException as error:
+                raised.append(error)
+
+        closer = threading.Thread(target=closing)
+        helper = threading.Thread(target=close)
+        helper.start()
+        for _ in stream:
+            pass
+        helper.join(10)
+        closer.join(10)
+    assert not closer.is_alive()
+    assert raised == []
+    assert sink.open is False
+
+
+def test_closed_before_it_starts_it_cannot_run():
+    with cascade_of(Answers()) as cascade:
+        stream = cascade.stream(camera(10))
+        stream.close()
+        with pytest.raises(InputError, match="runs once"):
+            list(stream)

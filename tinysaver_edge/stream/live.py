@@ -142,10 +142,11 @@ class LiveSource(Source):
             if self._thread is not None:
                 raise SourceError(f"source {self.source_id} already gives its frames to another")
             self._reuse = reuse
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, name=f"source {self.source_id}", daemon=True
             )
-        self._thread.start()
+            thread.start()  # before `close` can see it: nobody may wait for one that never began
+            self._thread = thread
         try:
             while True:
                 frame = self._slot.take(self._patience.read_s)

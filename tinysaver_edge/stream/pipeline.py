@@ -81,6 +81,7 @@ class Stream:
         self._open_sinks: list[Sink] = []
         self._outbox = Outbox()
         self._state = threading.Lock()
+        self._setup = threading.RLock()  # held while it is set up, and while it is torn down
         self._started = self._closed = False
         self._iterated = True
         self._running = 0
@@ -141,24 +142,36 @@ class Stream:
                 raise InputError("a stream runs once: make another")
             self._started = True
             self._iterated = iterated
-        try:
-            for sink in self._sinks:
-                sink.__enter__()
-                self._open_sinks.append(sink)
-            self._dispatcher = Dispatcher(
-                self._cascade,
-                max_in_flight=self._options.max_in_flight,
-                context=self._context,
-                watch=self._watch,
-                failed=self._fail,
-            )
-            self._running = len(self._sources)
-            self._feeders = [self._feeder(source, self._dispatcher) for source in self._sources]
-        except BaseException:
-            self.close()
-            raise
-        for feeder in self._feeders:
+        with self._setup:
+            if self._is_closed():  # a signal came in between: there is nothing to give
+                return
+            try:
+                self._set_up()
+            except BaseException:
+                self.close()
+                raise
+
+    def _is_closed(self) -> bool:
+        with self._state:
+            return self._closed
+
+    def _set_up(self) -> None:
+        """Open the sinks and start the threads; `close` waits for it."""
+        for sink in self._sinks:
+            sink.__enter__()
+            self._open_sinks.append(sink)
+        self._dispatcher = Dispatcher(
+            self._cascade,
+            max_in_flight=self._options.max_in_flight,
+            context=self._context,
+            watch=self._watch,
+            failed=self._fail,
+        )
+        self._running = len(self._sources)
+        feeders = [self._feeder(source, self._dispatcher) for source in self._sources]
+        for feeder in feeders:
             feeder.start()
+            self._feeders.append(feeder)
 
     def _feeder(self, source: Source, dispatcher: Dispatcher) -> Feeder:
         options = self._options
@@ -238,6 +251,10 @@ class Stream:
             if self._closed:
                 return
             self._closed = True
+        with self._setup:
+            self._tear_down()
+
+    def _tear_down(self) -> None:
         for source in self._sources:
             source.close()
         if self._dispatcher is not None:

@@ -31,16 +31,17 @@ def check_agreement(problem: Problem, names: Sequence[str] | None) -> list[str]:
         InputError: the large model does no better than guessing, or would with its classes moved
             by one.
     """
-    labels, doubts = problem.labels, list[str]()
-    check_model(labels, problem.large.outputs.predictions, model=problem.large.name)
-    for model in (problem.large, *problem.savers):
-        answers = model.outputs.predictions
+    labels, large = problem.labels, problem.large
+    check_model(labels, large.outputs.predictions, model=large.name)
+    doubts = doubtful_classes(labels, large.outputs.predictions, model=large.name, names=names)
+    for saver in problem.savers:
+        answers = saver.outputs.predictions
         try:
-            check_model(labels, answers, model=model.name)
+            check_model(labels, answers, model=saver.name)
         except InputError as error:
             doubts.append(str(error))
         else:
-            doubts += doubtful_classes(labels, answers, model=model.name, names=names)
+            doubts += doubtful_classes(labels, answers, model=saver.name, names=names)
     return doubts
 
 

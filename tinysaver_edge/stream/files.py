@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.events import Corrupt
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.opencv import opencv, read_video
+from tinysaver_edge.stream.opencv import read_video
 from tinysaver_edge.stream.source import Source
 
 

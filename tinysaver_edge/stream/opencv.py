@@ -14,26 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.errors import MissingDependencyError, SourceError
+from tinysaver_edge.errors import SourceError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.live import Connection, DeviceError
 from tinysaver_edge.stream.patience import Patience
 
 STEP_S = 0.05
 """How often a connection that is being made looks whether it is still wanted."""
-
-
-def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
-    """Import OpenCV.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
-    return cv2
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.data import decode_image
 from tinysaver_edge.manifest import GoldenEntry
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import Check
 
@@ -31,7 +32,7 @@ _SIZE, _PATCHES, _QUALITY = 64, 8, 90
 
 def write_decoder_sample(path: Path) -> None:
     """Write a JPEG of many colours side by side: where decoders differ most. The same each time."""
-    import cv2
+    cv2 = opencv("Writing the decoder's sample")
 
     patches = np.random.default_rng(0).integers(0, 256, (_PATCHES, _PATCHES, 3), dtype=np.uint8)
     picture = cv2.resize(patches, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
 from tinysaver_edge.stream.health import Verdict
-from tinysaver_edge.stream.sinks.annotate import opencv
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tinysaver_edge.decision import Decision, Source
-from tinysaver_edge.errors import MissingDependencyError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 
 COLOURS = {
@@ -57,16 +55,3 @@ def caption(decision: Decision) -> str:
 def _plain(text: str) -> str:
     """OpenCV's font has ASCII only."""
     return text.encode("ascii", "replace").decode()
-
-
-def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
-    """Import OpenCV.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
-    return cv2

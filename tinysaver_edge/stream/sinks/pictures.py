@@ -14,8 +14,8 @@ from typing import Any
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.files import atomic_write
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sinks.annotate import opencv
 
 TABLE = "frames.jsonl"
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.opencv import opencv
 from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.sinks.annotate import annotated, opencv
+from tinysaver_edge.stream.sinks.annotate import annotated
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -99,7 +99,9 @@ $(VENV)/.export: pyproject.toml | $(BIN)/pip
 
 # Real servers for the tests, each in an environment of its own: their needs exclude each other's.
 # Triton's Python backend answers nonsense beside numpy 2.
-servers: .venv-triton/.installed .venv-kserve/.installed .venv-ray/.installed
+SERVERS ?= triton kserve ray
+
+servers: $(SERVERS:%=.venv-%/.installed)
 
 .venv-triton/.installed:
 	$(PYTHON) -m venv --clear .venv-triton

@@ -31,6 +31,16 @@ def test_the_size_is_the_one_that_takes_least_time_a_sample(times_s, size):
     assert found(times_s)[0] == size
 
 
+def test_another_program_in_between_does_not_count():
+    """It makes one call longer, of whichever size it meets."""
+    clock, calls = FakeClock(), iter(range(1000))
+
+    def ask(batch):
+        clock.advance(0.1 * len(batch) + (0.5 if next(calls) // 3 % 3 else 0.0) / len(batch))
+
+    assert quickest_size(ask, np.zeros((1, 8, 8, 3), np.uint8), clock=clock) == 1
+
+
 def test_a_slow_model_is_not_kept_from_starting():
     assert found({1: 0.3, 2: 0.3, 4: 0.3}) == (1, [1, 1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from tinysaver_edge.preprocess import Batch
 SIZES = (2, 4)
 """Samples at once that are tried, beside one: the first of a batch waits for all of them."""
 
-TURNS = 7
+TURNS = 9
 """How often each size is timed."""
 
 GAIN = 0.9
@@ -51,7 +50,7 @@ def quickest_size(
             ask(batch)
             if turn:
                 spent[size].append((clock() - started_s) / size)
-    each = {size: statistics.median(times) for size, times in spent.items()}
+    each = {size: min(times) for size, times in spent.items()}  # other programs only ever add
     best = min(each, key=each.__getitem__)
     return best if each[best] <= GAIN * each[1] else 1
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.base import Engine, EngineOptions, Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import BundleError, DescriptionError
@@ -37,6 +38,7 @@ class Artefact:
         classes: how many classes it answers with.
         labels: class names, or None.
         published_top1: accuracy in percent as its makers state it, or None.
+        codec: what frames pass on their way to it, or None.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Artefact:
     classes: int | None
     labels: tuple[str, ...] | None
     published_top1: float | None = None
+    codec: Jpeg | None = None
 
     def aligned_with(self, large: Artefact) -> Artefact:
         """Return this model with its classes in the large model's order.
@@ -176,4 +179,5 @@ def _bundled(
         parameters=model.parameters,
         classes=None if labels is None else len(labels),
         labels=labels,
+        codec=model.codec,
     )

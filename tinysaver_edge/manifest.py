@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -52,7 +53,8 @@ class Named(_Strict):
 class ModelEntry(_Strict):
     """One model of the cascade and how it is run.
 
-    ``files`` is empty in a bundle made from records, which knows the models by name only.
+    ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
+    is what frames pass on their way to it, null where it was calibrated on their pixels.
     """
 
     name: str
@@ -63,8 +65,15 @@ class ModelEntry(_Strict):
     precision: str | None = None
     preprocess: Preprocess | None = None
     output: OutputFormat | None = None
+    codec: Jpeg | None = None
     macs: float | None = None
     parameters: int | None = None
+
+    @model_validator(mode="after")
+    def _codec_carries_its_input(self) -> Self:
+        if self.codec is not None and self.preprocess is not None:
+            check_carries(self.preprocess, model=self.name)
+        return self
 
 
 class StageEntry(_Strict):
@@ -183,11 +192,13 @@ class CertificateEntry(_Strict):
         counts: the certificate with all its counts; see `certificate.Certificate`.
         models: combined hash of each stage's model files, by model name; null in a bundle made
             from records.
+        codec: what frames passed on their way to the large model, null where it saw their pixels.
     """
 
     statement: str
     counts: dict[str, Any]
     models: dict[str, str | None]
+    codec: Jpeg | None = None
 
 
 class Manifest(_Strict):

@@ -92,6 +92,8 @@ def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
         preprocess={
             "preprocess": _plain(asdict(artefact.preprocess)),
             "output": _plain(asdict(artefact.output)),
+            # Records that were made before there was a codec keep their keys.
+            **({} if artefact.codec is None else {"codec": asdict(artefact.codec)}),
         },
         engine=artefact.engine,
         device=artefact.options.device or "",
@@ -156,6 +158,8 @@ def _decoded(
             place[...] = 0
             return False
         local.preprocessor.into(frame, place)
+        if artefact.codec is not None:
+            place[...] = artefact.codec.through(place[None])[0]
         return True
 
     def submit(start: int) -> tuple[int, Batch, list[Future[bool]]]:

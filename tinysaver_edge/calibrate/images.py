@@ -28,6 +28,7 @@ from tinysaver_edge.calibrate.steps import PrepareStep, run_step
 from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
+from tinysaver_edge.codec import check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import EngineError, InputError
@@ -94,7 +95,9 @@ def from_images(
 
 def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
     """Prepare every model and check that they can make a cascade."""
-    large = _prepare_one(run, run.given.large)
+    large = replace(_prepare_one(run, run.given.large), codec=run.given.large_codec)
+    if large.codec is not None:
+        check_carries(large.preprocess, model=large.name)
     savers = []
     for model in run.given.savers:
         try:

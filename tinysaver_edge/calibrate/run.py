@@ -145,6 +145,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
             choices=_choices(proposals, choice),
             seed=plan.seed,
         ),
+        large_codec=plan.large_codec,
     )
     better = single_model_better(evidence, result)
     if better is not None:

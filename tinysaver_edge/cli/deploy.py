@@ -24,7 +24,8 @@ from tinysaver_edge.host.deploy import deploy as write_deployment
     "--out", required=True, type=click.Path(path_type=Path), help="A new folder for the files."
 )
 @click.option("--name", help="The model's name on the server. [default: as in the bundle]")
-@click.option("--jpeg", is_flag=True, help="Devices send JPEG files in place of pixels.")
+@click.option("--jpeg", is_flag=True, help="Devices send JPEG files in place of pixels. "
+              "[default: as the bundle was calibrated]")  # fmt: skip
 @click.option(
     "--python-backend",
     is_flag=True,
@@ -43,6 +44,6 @@ def deploy(
     """
     with Bundle.load(bundle) as opened:
         files = write_deployment(
-            opened, Target(target), out, name=name, jpeg=jpeg, python_backend=python_backend
+            opened, Target(target), out, name=name, jpeg=jpeg or None, python_backend=python_backend
         )
     terminal.say(f"{len(files)} files in {out}; {out / 'README.md'} says how to start them")

@@ -39,7 +39,8 @@ _OPTIONS = (
         "--large-jpeg",
         type=click.IntRange(1, 100),
         metavar="QUALITY",
-        help="Send JPEG of this quality in place of pixels; not covered by the certificate.",
+        help="Send JPEG of this quality. Where the bundle was calibrated on another, or on pixels, "
+        "the certificate does not cover the answers. [default: as the bundle was calibrated]",
     ),
     click.option(
         "--large-ca", type=_FILE, help="PEM file of the authorities that vouch for the hosts."

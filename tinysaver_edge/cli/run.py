@@ -207,10 +207,13 @@ def _show_traffic(cascade: Cascade) -> None:
     if isinstance(engine, RemoteEngine):
         traffic = engine.traffic
         failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
+        sent = (
+            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f' as {engine.codec}' if engine.codec else ''}"
+        )
         terminal.say(
             f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
-            f"{traffic.requests} requests answered, {traffic.retries} retries, "
-            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f'; failed: {failures}' if failures else ''}"
+            f"{traffic.requests} requests answered, {traffic.retries} retries, {sent}"
+            f"{f'; failed: {failures}' if failures else ''}"
         )
 
 

@@ -65,6 +65,10 @@ def _show_choice(result: Calibration) -> None:
             f"{terminal.score(stage.threshold)}, else {after} does "
             f"(method: {result.method.value})"
         )
+    if result.large_codec is not None:
+        terminal.say(
+            f"{large.model} sees {result.large_codec}; the drop counts from its accuracy on that"
+        )
     if result.certificate is not None:
         terminal.say(f"certificate: {result.certificate.statement}")
     certified, budget = result.interval

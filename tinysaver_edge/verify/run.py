@@ -101,6 +101,9 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
         if entry.models.get(stage.model.name) != found:
             detail = f"was not made for this {stage.model.name}: its hash differs"
             return Check("certificate", False, detail)
+    if (codec := bundle.manifest.stages[-1].model.codec) != entry.codec:
+        made = f"was made on {entry.codec or 'pixels'}"
+        return Check("certificate", False, f"{made}, the large model would see {codec or 'pixels'}")
     if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
         return Check("certificate", False, differs)
     return Check(

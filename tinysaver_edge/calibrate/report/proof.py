@@ -9,6 +9,7 @@ from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
     from tinysaver_edge.certificate import Certificate
+    from tinysaver_edge.codec import Jpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class ProofFacts:
     counts: tuple[tuple[str, str], ...]
 
 
-def proof_facts(certificate: Certificate) -> ProofFacts:
-    """Put a certificate into words."""
+def proof_facts(certificate: Certificate, codec: Jpeg | None = None) -> ProofFacts:
+    """Put a certificate into words; the codec is what frames pass before the large model."""
     return ProofFacts(
         statement=certificate.statement,
         max_drop_points=certificate.max_drop_points,
@@ -44,6 +45,7 @@ def proof_facts(certificate: Certificate) -> ProofFacts:
             _counted(certificate),
             _walked(certificate),
             _risk(certificate),
+            *(() if codec is None else (_sent(codec),)),
         ),
         counts=_counts(certificate),
     )
@@ -107,6 +109,13 @@ def _risk(certificate: Certificate) -> str:
     return (
         f"{risk}{shares}; the test at the certified threshold gives p = "
         f"{certificate.p_value:.3g}, at most the {certificate.risk_share:.3g} allowed."
+    )
+
+
+def _sent(codec: Jpeg) -> str:
+    return (
+        f"The large model saw every sample as {codec}, as a device sends it to another machine: "
+        f"the bound is on the drop from its accuracy on those files, not on the pixels."
     )
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/bench_uplink.py [WORK_DIR]
 
-The CIFAR-10 recipe, calibrated through each payload as `calibrate --large-jpeg` does it, half of the
-10,000 images held out. On those: the bytes of each escalation, and the drop of the cascade, once
-from the large model on the same payload, which is what its certificate bounds, and once from the
-large model on pixels, which is what a user gives up. The bounds hold with 90 % confidence, by the
-certificate's own test. Then 300 ImageNet photos at 224 x 224 through MobileNetV2 (int8) alone.
+The CIFAR-10 recipe, calibrated through each payload as `calibrate --large-jpeg` does it, half of
+the 10,000 images held out. On those: the bytes of each escalation, and the drop of the cascade,
+once from the large model on the same payload, which is what its certificate bounds, and once from
+the large model on pixels, which is what a user gives up. The bounds hold with 90 % confidence, by
+the certificate's own test. Then 300 ImageNet photos at 224 x 224 through MobileNetV2 (int8) alone.
 
 The first run measures resnet56 once a payload (minutes); pass WORK_DIR to keep prepared models and
 the savers' records.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,8 +31,7 @@ from tinysaver_edge.calibrate import ModelFile, calibrate
 from tinysaver_edge.calibrate.prepare import prepare
 from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.certificate import Evidence, Step
-from tinysaver_edge.certificate.planning import least_certifiable_points
+from tinysaver_edge.certificate import Evidence, Step, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.measure import measure
@@ -49,7 +49,10 @@ LARGE = "resnet56"
 class Halved(Jpeg):
     """What OpenCV writes unless it is told otherwise: colours of half the width and height."""
 
+    subsampling: str = "4:2:0"
+
     def encode(self, batch: Batch) -> np.ndarray:
+        """Return a file a frame."""
         files = np.empty(len(batch), object)
         for index, picture in enumerate(batch):
             setting = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
@@ -63,7 +66,9 @@ PAYLOADS: MappingProxyType[str, Jpeg | None] = MappingProxyType(
 )  # fmt: skip
 
 
-def sent_bytes(codec: Jpeg | None, preprocess: Preprocess, data: DataSource, index: Any) -> float:
+def sent_bytes(
+    codec: Jpeg | None, preprocess: Preprocess, data: DataSource, index: Iterable[int]
+) -> float:
     """Return the mean size of what is sent of some images."""
     preprocessor = Preprocessor(preprocess)
     sizes = []
@@ -171,8 +176,8 @@ def main() -> int:
     work = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="uplink-"))
     found, cifar = cascades(work)
     shown, imagenet = photos(work)
-    head = ("sent", "large alone", "bytes an escalation", "escalated", "bytes a frame",
-            "drop from the large model on the same", "drop from the large model on pixels")  # fmt: skip
+    drops = ("drop from the large model on the same", "drop from the large model on pixels")
+    head = ("sent", "large alone", "bytes an escalation", "escalated", "bytes a frame", *drops)
     text = (
         f"The CIFAR-10 recipe (at most 0.5 points, 90 %), calibrated through each payload; "
         f"{cifar['held_out']:,} images held out, drops in points:\n\n{table(head, found)}\n\n"

@@ -12,6 +12,7 @@ from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.errors import (
     EngineError,
     InputError,
@@ -36,23 +37,27 @@ CERTIFIED = "certified"
 """The method that never leaves a bundle without a certificate."""
 
 
-def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
+def verify(
+    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort = EFFORT
+) -> Verification:
     """Compare a bundle with itself on this machine.
 
     In this order, so that the first that fails is the cause: files, certificate, class names,
-    engines, image decoder, preprocessing, answers, decisions, latency.
+    engines and hosts, image decoder, preprocessing, answers, decisions, latency.
 
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
+        large: hosts that serve the large model, which is then asked there; None runs it here.
         effort: how long to time it, where a limit of time was promised.
 
     Raises:
         BundleError: the golden samples are damaged.
+        InputError: a file that is needed to ask the hosts cannot be read.
     """
-    return Verification(str(bundle.path), tuple(_checks(bundle, effort)))
+    return Verification(str(bundle.path), tuple(_checks(bundle, large, effort)))
 
 
-def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
+def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterator[Check]:
     manifest = bundle.manifest
     count = sum(len(stage.model.files) for stage in manifest.stages)
     if count:
@@ -69,9 +74,9 @@ def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
     if kept is not None:
         yield from _check_labels(manifest.labels, kept.get("labels"))
     try:
-        cascade = Cascade.from_bundle(bundle)
+        cascade = Cascade.from_bundle(bundle, large=large)
     except (EngineError, MissingDependencyError) as error:
-        yield why_not_open(bundle, error)
+        yield why_not_open(bundle, error, elsewhere=large is not None)
         return
     with cascade:
         yield from check_engines(list(cascade.stages), golden)

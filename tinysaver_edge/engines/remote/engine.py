@@ -127,6 +127,11 @@ class RemoteEngine(Engine):
         return "; ".join(dict.fromkeys(told)) or None
 
     @property
+    def unproven(self) -> tuple[str, ...]:
+        """Why each host that has not shown what it serves did not, in a line."""
+        return tuple(one.why for one in self._endpoints if one.proof is None)
+
+    @property
     def doubt(self) -> str | None:
         """Why a certificate of the calibrated model does not cover the answers; None if it does."""
         if self.codec != self._calibrated:

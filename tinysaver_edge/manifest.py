@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tinysaver_edge.codec import Jpeg, check_carries
+from tinysaver_edge.files import combined
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -54,7 +55,8 @@ class ModelEntry(_Strict):
     """One model of the cascade and how it is run.
 
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
-    is what frames pass on their way to it, null where it was calibrated on their pixels.
+    is what frames pass on their way to it, null where it was calibrated on their pixels. Where
+    ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
     """
 
     name: str
@@ -68,6 +70,12 @@ class ModelEntry(_Strict):
     codec: Jpeg | None = None
     macs: float | None = None
     parameters: int | None = None
+    elsewhere: bool = False
+
+    @property
+    def sha256(self) -> str | None:
+        """One hash of its files; None where it is known by name only."""
+        return combined([file.sha256 for file in self.files]) if self.files else None
 
     @model_validator(mode="after")
     def _codec_carries_its_input(self) -> Self:
@@ -218,6 +226,13 @@ class Manifest(_Strict):
     disagreement: DisagreementEntry | None = None
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
+
+    @model_validator(mode="after")
+    def _the_last_may_be_elsewhere(self) -> Self:
+        early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
+        if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
+            raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
 
     @model_validator(mode="after")
     def _one_tolerance_a_stage(self) -> Self:

@@ -137,6 +137,7 @@ def load_stages(
     allow_fallback: bool = False,
     large: RemoteModel | None = None,
     large_worker: bool = False,
+    allow_absent: bool = False,
 ) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
@@ -147,9 +148,10 @@ def load_stages(
         allow_fallback: where a device is missing, run on the CPU.
         large: hosts that serve the last stage's model; None runs it here.
         large_worker: run the last stage's model in a process of its own.
+        allow_absent: do without the last stage's model where its file is not in the bundle.
 
     Raises:
-        BundleError: it was made from records and holds no models, or models and labels differ.
+        BundleError: it holds no models, or not all that are needed; or models and labels differ.
         EngineError: an engine, device or precision is not to be had here.
         MissingDependencyError: an engine's package is not installed.
     """
@@ -158,6 +160,7 @@ def load_stages(
         threads=threads,
         cache_dir=cache_dir or default_cache_dir(),
         allow_fallback=allow_fallback,
+        elsewhere=large is not None or allow_absent,
     )
     stages: list[Stage] = []
     try:
@@ -168,6 +171,9 @@ def load_stages(
                 # It was warmed up, and its classes counted, when its hosts were proven.
                 engine = _elsewhere(artefact, large, bundle)
                 stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
+                continue
+            if not artefact.files:
+                stages.append(_absent(artefact, policy))
                 continue
             apart = large_worker and artefact is artefacts[-1]
             stages.append(_apart(artefact, policy) if apart else Stage.opened(artefact, policy))
@@ -199,6 +205,14 @@ def _elsewhere(artefact: Artefact, large: RemoteModel, bundle: Bundle) -> Engine
         golden=golden_of(bundle, artefact.preprocess),
         options=artefact.options,
     )
+
+
+def _absent(artefact: Artefact, policy: StagePolicy) -> Stage:
+    """Hold the place of a model that is not here and that nobody is going to ask."""
+    from tinysaver_edge.engines.absent import AbsentEngine
+
+    engine = AbsentEngine(artefact.name, preprocess=artefact.preprocess)
+    return Stage(engine, preprocess=artefact.preprocess, policy=policy)
 
 
 def _apart(artefact: Artefact, policy: StagePolicy) -> Stage:

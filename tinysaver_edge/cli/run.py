@@ -130,7 +130,13 @@ def run(
             stack.enter_context(LogWriter(sys.stderr, as_json=True))
         opened = stack.enter_context(Bundle.load(bundle))
         cascade = stack.enter_context(
-            Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
+            Cascade.from_bundle(
+                opened,
+                threads=threads,
+                large=large,
+                large_worker=large_worker,
+                allow_absent=escalation == Escalation.LOCAL.value,
+            )
         )
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])

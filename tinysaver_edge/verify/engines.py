@@ -94,7 +94,7 @@ def why_not_open(
         error: what kept it from being opened.
         elsewhere: whether the last model is served by hosts.
     """
-    artefacts = bundled_artefacts(bundle)
+    artefacts = bundled_artefacts(bundle, elsewhere=elsewhere)
     for artefact in artefacts[:-1] if elsewhere else artefacts:
         try:
             artefact.open().close()

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
@@ -59,7 +58,8 @@ def verify(
 
 def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterator[Check]:
     manifest = bundle.manifest
-    count = sum(len(stage.model.files) for stage in manifest.stages)
+    models = [stage.model for stage in manifest.stages]
+    count = sum(len(model.files) for model in models if not model.elsewhere)
     if count:
         yield Check("files", True, f"{count} model files are those that were calibrated")
     if manifest.certificate is not None:
@@ -101,9 +101,7 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
     if threshold is None or not certificate.covers(threshold):
         return Check("certificate", False, f"does not cover the threshold {threshold}")
     for stage in bundle.manifest.stages:
-        files = tuple(bundle.file(file) for file in stage.model.files)
-        found = combined_sha256(files) if files else None
-        if entry.models.get(stage.model.name) != found:
+        if entry.models.get(stage.model.name) != stage.model.sha256:
             detail = f"was not made for this {stage.model.name}: its hash differs"
             return Check("certificate", False, detail)
     if (codec := bundle.manifest.stages[-1].model.codec) != entry.codec:

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
+from tinysaver_edge.engines.base import (
+    DEFAULT_OPTIONS,
+    Engine,
+    EngineOptions,
+    ModelSignature,
+    signature_for,
+)
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.budget import RetryBudget
@@ -154,15 +160,7 @@ class RemoteEngine(Engine):
         except BaseException:
             self._release()
             raise
-        wanted = self._wanted
-        return str(self.remote), ModelSignature(
-            input_name="",
-            input_shape=(None, *wanted.preprocess.shape(1)[1:]),
-            input_dtype=np.dtype(wanted.preprocess.format.dtype).name,
-            output_name="",
-            output_shape=(None, None),
-            output_dtype="float32",
-        )
+        return str(self.remote), signature_for(self._wanted.preprocess)
 
     def _connect(self) -> None:
         """Prove every host, all at once, and have each watched from then on."""

@@ -34,7 +34,7 @@ from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.certificate import Evidence, Step, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, class_indices, open_data
-from tinysaver_edge.measure import measure
+from tinysaver_edge.measure import measure, record_name
 from tinysaver_edge.models.description import description_from
 from tinysaver_edge.policy import replay
 from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor
@@ -68,14 +68,14 @@ PAYLOADS: MappingProxyType[str, Jpeg | None] = MappingProxyType(
 
 def sent_bytes(
     codec: Jpeg | None, preprocess: Preprocess, data: DataSource, index: Iterable[int]
-) -> float:
-    """Return the mean size of what is sent of some images."""
+) -> np.ndarray:
+    """Return the size of what is sent of each of some images."""
     preprocessor = Preprocessor(preprocess)
     sizes = []
     for one in index:
         batch = preprocessor(data.frame(int(one)))
         sizes.append(batch.nbytes if codec is None else len(codec.encode(batch)[0]))
-    return float(np.mean(sizes)) if sizes else 0.0
+    return np.array(sizes)
 
 
 def drop_points(reference: np.ndarray, right: np.ndarray) -> dict[str, float]:
@@ -99,19 +99,21 @@ def cascades(work: Path) -> tuple[list[tuple[object, ...]], dict[str, Any]]:
         for name, codec in PAYLOADS.items():
             given = replace(plan.input, large_codec=codec, isolate=False)
             policy = calibrate(replace(plan, input=given)).policy
-            outputs = [load_record(work, one.model).outputs.subset(held) for one in policy.stages]
+            names = (policy.stages[0].model, record_name(LARGE, codec))
+            outputs = [load_record(work, one).outputs.subset(held) for one in names]
             alone = outputs[-1].predictions == labels[held]
             on_pixels = alone if codec is None else on_pixels
             replayed = replay(policy, outputs)
             right, escalated = replayed.predictions == labels[held], replayed.stage == 1
             prepared = plan.input.large.description.preprocess.in_graph()
-            size = sent_bytes(codec, prepared, data, held[escalated])
+            sizes = sent_bytes(codec, prepared, data, held)
             found = {
                 "saver": policy.stages[0].model,
                 "large_accuracy": float(alone.mean()),
-                "bytes_an_escalation": size,
+                # Of every image where none escalates, so that payloads can still be compared.
+                "bytes_an_escalation": float(sizes[escalated if escalated.any() else ...].mean()),
                 "escalation_rate": float(escalated.mean()),
-                "bytes_a_frame": size * float(escalated.mean()),
+                "bytes_a_frame": float((sizes * escalated).mean()),
                 "from_the_same_payload": drop_points(alone, right),
                 "from_pixels": drop_points(on_pixels, right),
             }
@@ -148,7 +150,9 @@ def photos(work: Path) -> tuple[list[tuple[object, ...]], dict[str, Any]]:
             on_pixels = right if codec is None else on_pixels
             found = {
                 "accuracy": float(right.mean()),
-                "bytes_a_frame": sent_bytes(codec, large.preprocess, data, range(len(data))),
+                "bytes_a_frame": float(
+                    sent_bytes(codec, large.preprocess, data, range(len(data))).mean()
+                ),
                 **drop_points(on_pixels, right),
             }
             figures[name] = found

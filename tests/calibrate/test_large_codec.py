@@ -13,7 +13,7 @@ import pytest
 from tests.calibrate.test_run import model, plan
 from tests.colours import LARGE, NAMES, SAVER, colour_folders, colour_picture
 from tinysaver_edge.bundle import MANIFEST, Bundle
-from tinysaver_edge.calibrate import Targets, calibrate
+from tinysaver_edge.calibrate import Method, Targets, calibrate
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import BundleError, InputError
@@ -103,24 +103,55 @@ def test_the_bundle_does_on_the_images_what_was_promised(work) -> None:
 
 
 def test_records_of_another_codec_are_not_taken(work) -> None:
-    def answers(name: str) -> np.ndarray:
-        with np.load(work / "records" / f"{name}.npz") as tables:
-            return tables["logits"]
-
-    def told(name: str) -> object:
+    def told(name: str) -> dict[str, object]:
         return json.loads((work / "records" / f"{name}.json").read_text())["key"]["preprocess"]
 
-    saver, large = answers("tiny"), answers("big")
-    assert told("big")["codec"] == {"quality": 3}
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (work / "records").glob("*.npz")}
+
+    assert told("big.jpeg3")["codec"] == {"quality": 3}
     assert "codec" not in told("tiny")
-    written = (work / "records/tiny.npz").stat().st_mtime_ns
+    assert "codec" not in told("big")
+    before = written()
+    assert set(before) == {"tiny.npz", "big.npz", "big.jpeg3.npz"}
     for codec in (Jpeg(90), None, CODEC):
         result = calibrate(asked(work, codec=codec))
         assert result.large_codec == codec
         assert result.to_dict()["large_jpeg"] == (codec and codec.quality)
-        assert np.array_equal(answers("big"), large) == (codec == CODEC)
-    assert np.array_equal(answers("tiny"), saver)
-    assert (work / "records/tiny.npz").stat().st_mtime_ns == written
+    assert written().items() - before.items() == {("big.jpeg90.npz", written()["big.jpeg90.npz"])}
+
+
+def test_a_record_with_the_name_of_another_codec_is_made_anew(work, tmp_path) -> None:
+    records = Path(shutil.copytree(work / "records", tmp_path / "records"))
+    for suffix in (".npz", ".json"):
+        shutil.copy(records / f"big{suffix}", records / f"big.jpeg3{suffix}")
+    calibrate(asked(work, records=records))
+    tables = [np.load(one / "big.jpeg3.npz")["logits"] for one in (records, work / "records")]
+    np.testing.assert_array_equal(*tables)
+
+
+def test_what_the_codec_costs_by_itself_is_told(work) -> None:
+    result = calibrate(asked(work))
+    cost = result.codec_cost
+    assert cost is not None
+    with Bundle.load(work / "bundle") as opened:
+        on_jpeg = opened.manifest.calibration.accuracy_large
+    assert cost.accuracy_sent == on_jpeg
+    assert cost.accuracy_pixels == calibrate(asked(work, codec=None)).calibration.accuracy_large
+    assert cost.at_most_points is not None
+    assert cost.drop_points < cost.at_most_points < cost.drop_points + 5
+    assert result.to_dict()["jpeg_cost"]["drop_points"] == cost.drop_points
+    assert calibrate(asked(work, codec=None)).codec_cost is None
+
+
+def test_a_codec_that_costs_more_than_the_cascade_may_is_warned_of(work) -> None:
+    for codec in (Jpeg(1), Jpeg(95)):
+        certified = asked(work, codec=codec)
+        lenient = replace(certified, targets=Targets(Method.EMPIRICAL, max_drop_points=0.0))
+        result = calibrate(lenient)
+        assert result.codec_cost is not None
+        warned = [one for one in result.warnings if "alone costs big" in one]
+        assert len(warned) == (result.codec_cost.drop_points > 0) == (codec == Jpeg(1))
 
 
 @pytest.mark.parametrize("codec", [None, {"quality": 4}])

@@ -32,13 +32,17 @@ def test_it_tells_what_the_large_model_sees(work, command):
     done = spawned(*asked(work, "--large-jpeg", 40, "--json"))
     assert done.code == 0, done.err
     assert done.json["large_jpeg"] == 40
-    assert "big sees JPEG of quality 40; the drop counts from its accuracy on that" in done.err
+    said = " ".join(done.err.split())
+    assert "big sees JPEG of quality 40, which costs it " in said
+    assert "; the drop counts from its accuracy on that" in said
+    assert done.json["jpeg_cost"]["at_most_points"] > done.json["jpeg_cost"]["drop_points"]
     with Bundle.load(work / "bundle") as opened:
         assert opened.manifest.stages[-1].model.codec == Jpeg(40)
     checked = command("verify", work / "bundle", "--json")
     assert checked.code == 0, checked.err
     details = {one["name"]: one["detail"] for one in checked.json["checks"]}
     assert details["answers of big"].endswith(", through JPEG of quality 40")
+    assert "counted from the large model on JPEG of quality 40" in details["certificate"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.codec_cost import CodecCost
 from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
@@ -67,6 +68,7 @@ class Calibration:
         disagreement: how often an escalation would change an accepted answer, for the drift watch;
             None where nothing is accepted.
         large_codec: what frames passed on their way to the large model; None where it saw pixels.
+        codec_cost: what that costs the large model by itself; None where it is not known.
         bundle: where the bundle lies, None where none was asked for.
         report: where the report lies, None where none was asked for.
     """
@@ -83,6 +85,7 @@ class Calibration:
     latency: PredictedLatency | None = None
     disagreement: DisagreementEntry | None = None
     large_codec: Jpeg | None = None
+    codec_cost: CodecCost | None = None
     bundle: Path | None = None
     report: Path | None = None
 
@@ -115,6 +118,7 @@ class Calibration:
                 None if self.disagreement is None else self.disagreement.model_dump(mode="json")
             ),
             "large_jpeg": None if self.large_codec is None else self.large_codec.quality,
+            "jpeg_cost": None if self.codec_cost is None else self.codec_cost.to_dict(),
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
             "report": None if self.report is None else str(self.report),

@@ -109,8 +109,11 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
         return Check("certificate", False, f"{made}, the large model would see {codec or 'pixels'}")
     if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
         return Check("certificate", False, differs)
+    counted = f", counted from the large model on {codec}" if codec else ""
     return Check(
-        "certificate", True, f"{certificate.statement} (p = {certificate.p_value:.2g}, recomputed)"
+        "certificate",
+        True,
+        f"{certificate.statement}{counted} (p = {certificate.p_value:.2g}, recomputed)",
     )
 
 

@@ -111,7 +111,7 @@ def build_facts(
         proof=(
             None
             if result.certificate is None
-            else proof_facts(result.certificate, result.large_codec)
+            else proof_facts(result.certificate, result.large_codec, result.codec_cost)
         ),
         origin=origin(
             plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,21 @@ def measure_all(
     if not found:
         raise WorkerLostError("no saver could be measured: " + run.reasons)
     return [base, *(found[one.name] for one in savers if one.name in found)]
+
+
+def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
+    """Measure the large model without its codec; None where no time is left.
+
+    Raises:
+        EngineError: it cannot be run.
+        DataError: too many images cannot be read.
+    """
+    left = run.seconds_left
+    try:
+        return _measure_one(run, replace(large, codec=None), seconds=left)
+    except OutOfTimeError:
+        run.progress.note(f"{large.name} was not measured on pixels: {run.spent}")
+        return None
 
 
 def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:

@@ -130,7 +130,13 @@ def run(
             stack.enter_context(LogWriter(sys.stderr, as_json=True))
         opened = stack.enter_context(Bundle.load(bundle))
         cascade = stack.enter_context(
-            Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
+            Cascade.from_bundle(
+                opened,
+                threads=threads,
+                large=large,
+                large_worker=large_worker,
+                allow_absent=escalation == Escalation.LOCAL.value,
+            )
         )
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
@@ -207,10 +213,13 @@ def _show_traffic(cascade: Cascade) -> None:
     if isinstance(engine, RemoteEngine):
         traffic = engine.traffic
         failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
+        sent = (
+            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f' as {engine.codec}' if engine.codec else ''}"
+        )
         terminal.say(
             f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
-            f"{traffic.requests} requests answered, {traffic.retries} retries, "
-            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f'; failed: {failures}' if failures else ''}"
+            f"{traffic.requests} requests answered, {traffic.retries} retries, {sent}"
+            f"{f'; failed: {failures}' if failures else ''}"
         )
 
 

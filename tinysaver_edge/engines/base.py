@@ -241,6 +241,18 @@ class Engine(ABC):
         self.close()
 
 
+def signature_for(preprocess: Preprocess) -> ModelSignature:
+    """Return the signature of a model that has no file here: it takes what is made for it."""
+    return ModelSignature(
+        input_name="",
+        input_shape=(None, *preprocess.shape(1)[1:]),
+        input_dtype=np.dtype(preprocess.format.dtype).name,
+        output_name="",
+        output_shape=(None, None),
+        output_dtype="float32",
+    )
+
+
 def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model: Path) -> None:
     """Compare what a description makes with what the model takes.
 

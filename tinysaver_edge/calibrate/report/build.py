@@ -108,7 +108,11 @@ def build_facts(
         else pictures(answered, data, sample_index, names=label_names),
         lost=len(answered.lost()),
         needless=len(answered.needless()),
-        proof=None if result.certificate is None else proof_facts(result.certificate),
+        proof=(
+            None
+            if result.certificate is None
+            else proof_facts(result.certificate, result.large_codec, result.codec_cost)
+        ),
         origin=origin(
             plan,
             macs={one.name: one.macs for one in (problem.large, *problem.savers)},

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.engines.base import (
+    DEFAULT_OPTIONS,
+    Engine,
+    EngineOptions,
+    ModelSignature,
+    signature_for,
+)
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.budget import RetryBudget
@@ -49,6 +56,8 @@ class RemoteEngine(Engine):
         output: how the model states its answer.
         classes: how many classes it answers with; None where that is not known.
         sha256: hash of the calibrated model; None where that is not known.
+        codec: what the model was calibrated through, and is sent unless ``remote`` says otherwise;
+            None where it was calibrated on pixels.
         golden: samples that every host must answer as the calibrated model did, or None.
         options: as for every engine; the hosts choose device and threads.
         clock: seconds.
@@ -57,6 +66,7 @@ class RemoteEngine(Engine):
 
     Attributes:
         remote: the hosts and how they are asked.
+        codec: what is sent of a frame; None for its pixels.
 
     Raises:
         MissingDependencyError: the client library is not installed.
@@ -76,6 +86,7 @@ class RemoteEngine(Engine):
         output: OutputFormat,
         classes: int | None = None,
         sha256: str | None = None,
+        codec: Jpeg | None = None,
         golden: Golden | None = None,
         options: EngineOptions = DEFAULT_OPTIONS,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +95,9 @@ class RemoteEngine(Engine):
     ) -> None:
         self.remote = remote
         self.concurrency = remote.max_in_flight
-        self._wanted = Wanted(preprocess, output, classes, sha256, remote.jpeg_quality is not None)
+        self._calibrated = codec
+        self.codec = codec if remote.jpeg_quality is None else Jpeg(remote.jpeg_quality)
+        self._wanted = Wanted(preprocess, output, classes, sha256, self.codec is not None)
         self._samples = self._as_sent(golden)
         self._clock, self._opener = clock, opener
         self._chance = chance or random.Random(0)
@@ -120,10 +133,16 @@ class RemoteEngine(Engine):
         return "; ".join(dict.fromkeys(told)) or None
 
     @property
+    def unproven(self) -> tuple[str, ...]:
+        """Why each host that has not shown what it serves did not, in a line."""
+        return tuple(one.why for one in self._endpoints if one.proof is None)
+
+    @property
     def doubt(self) -> str | None:
         """Why a certificate of the calibrated model does not cover the answers; None if it does."""
-        if self.remote.jpeg_quality is not None:
-            return f"it is sent JPEG of quality {self.remote.jpeg_quality}, not pixels"
+        if self.codec != self._calibrated:
+            was = self._calibrated or "pixels"
+            return f"the large model is sent {self.codec}, and was calibrated on {was}"
         if self.remote.vouched or self._proven:
             return None
         if not any(one.proof for one in self._endpoints):
@@ -141,15 +160,7 @@ class RemoteEngine(Engine):
         except BaseException:
             self._release()
             raise
-        wanted = self._wanted
-        return str(self.remote), ModelSignature(
-            input_name="",
-            input_shape=(None, *wanted.preprocess.shape(1)[1:]),
-            input_dtype=np.dtype(wanted.preprocess.format.dtype).name,
-            output_name="",
-            output_shape=(None, None),
-            output_dtype="float32",
-        )
+        return str(self.remote), signature_for(self._wanted.preprocess)
 
     def _connect(self) -> None:
         """Prove every host, all at once, and have each watched from then on."""
@@ -188,12 +199,11 @@ class RemoteEngine(Engine):
             endpoint.prove(timeout_s=self.remote.connect_s)
 
     def _as_sent(self, golden: Golden | None) -> Samples:
-        quality = self.remote.jpeg_quality
         preprocess = self._wanted.preprocess
         empty = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
-        if golden is None or quality is not None:  # other pixels have other answers
-            return Samples(to_tensor(empty, quality), None, None, self._wanted.output)
-        batch = golden.batch
+        if golden is None or self.codec != self._calibrated:  # other pixels have other answers
+            return Samples(to_tensor(empty, self.codec), None, None, self._wanted.output)
+        batch = to_tensor(golden.batch, self.codec)
         return Samples(batch[:1], batch, golden, self._wanted.output)
 
     # Answers
@@ -202,7 +212,7 @@ class RemoteEngine(Engine):
         due_s = self._clock() + self.remote.timeout_s
         self._meter.count("requests")
         self._budget.earn()
-        tensor = to_tensor(batch, self.remote.jpeg_quality)
+        tensor = to_tensor(batch, self.codec)
         pause_s = SHORTEST_PAUSE_S
         tried: list[Endpoint] = []
         while True:

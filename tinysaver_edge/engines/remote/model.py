@@ -25,7 +25,8 @@ class RemoteModel:
         failures_to_open: after so many failures in a row a host is left alone, but for probes.
         probe_s: time between probes of a host that is left alone.
         retry_share: retries allowed, as a share of the requests.
-        jpeg_quality: send JPEG of this quality (1 to 100) as a BYTES tensor instead of pixels.
+        jpeg_quality: send JPEG of this quality (1 to 100) as a BYTES tensor; None sends what the
+            bundle was calibrated on, JPEG or pixels.
         tls: for the encrypted schemes.
         token: sent with every request, or None.
         insecure: allow plain text to other hosts than this one.

@@ -71,9 +71,9 @@ class Stage:
             ModelError: an answer is NaN or infinite.
         """
         with self._turn:
-            logits = self.engine.infer(batch).copy()
+            logits, identity = self.engine.infer(batch).copy(), self.engine.answered_by
         finite_or_raise(logits, model=self.policy.model, where="a frame")
-        return Outputs(logits=logits)
+        return Outputs(logits=logits, identity=identity)
 
     def warm_up(self) -> int:
         """Run the model once, so that the first frame does not pay for what comes first.

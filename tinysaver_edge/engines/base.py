@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
@@ -173,6 +174,11 @@ class Engine(ABC):
     @property
     def doubt(self) -> str | None:
         """Why a certificate of this model does not cover the engine's answers; None if it does."""
+        return None
+
+    @property
+    def answered_by(self) -> ModelIdentity | None:
+        """Which model another host says it gave this thread's last answer with; None for here."""
         return None
 
     @abstractmethod

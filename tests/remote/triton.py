@@ -89,6 +89,7 @@ class Triton:
         self.folder, self.repository, self.options = folder, repository, options
         self.address, self.inside = address, inside
         self.grpc_port, self.http_port, self.metrics_port = free_ports(3)
+        self.shared_memory = f"tinysaver_test_{os.getpid()}_{self.grpc_port}_"
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, model: str, *, scheme: str = "grpc") -> str:
@@ -116,6 +117,7 @@ class Triton:
                     str(site / "pytriton/tritonserver/bin/tritonserver"),
                     f"--model-repository={self.repository}",
                     f"--backend-directory={backends(self.folder)}",
+                    f"--backend-config=python,shm-region-prefix-name={self.shared_memory}",
                     "--disable-auto-complete-config",
                     *(f"--{name}-address={self.address}" for name in ("http", "grpc", "metrics")),
                     f"--http-port={self.http_port}",
@@ -172,6 +174,8 @@ class Triton:
         self.signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait(20)
+        for left in Path("/dev/shm").glob(f"{self.shared_memory}*"):  # nobody else will
+            left.unlink(missing_ok=True)
 
     def terminate(self) -> None:
         """Ask it to drain; it ends by itself."""

@@ -120,7 +120,7 @@ function showPromise(promise) {
     : `Certified: at most ${points(promise.certified_points)} against the large model alone.`;
   const lines = [element("p", {}, `${bound(promise.all)} since the start.`),
     element("p", { className: "soft small" }, `${shares(promise.all)}.`)];
-  if (promise.recent !== null)
+  if (promise.recent !== null && promise.recent.answers < promise.all.answers)
     lines.push(element("p", { className: promise.recent.fallback_share > 0 ? "bad small" : "soft small" },
       `Last five minutes: ${bound(promise.recent).toLowerCase()}; ${shares(promise.recent)}.`));
   lines.push(element("p", { className: "soft small" }, certified));

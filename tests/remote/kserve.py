@@ -30,9 +30,20 @@ needs_kserve = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 
 class Served:
-    """A bundle's large model, served. Ports stay the same over restarts."""
+    """A bundle's large model, served. Ports stay the same over restarts.
 
-    def __init__(self, folder: Path, bundle: Path, *options: str, http: bool = True) -> None:
+    Args:
+        folder: for its log.
+        bundle: what it serves.
+        options: further ones of `serve`.
+        http: whether it listens for HTTP as well.
+        before: Python that is run before the command.
+    """
+
+    def __init__(
+        self, folder: Path, bundle: Path, *options: str, http: bool = True, before: str = ""
+    ) -> None:
+        self.program = f"{before}\nfrom tinysaver_edge.cli import main; main()"
         self.folder, self.bundle, self.options = folder, bundle, options
         self.grpc_port, self.http_port = free_ports(2)
         self.http = http
@@ -43,11 +54,10 @@ class Served:
         return f"{scheme}://{host}:{port}/{model}"
 
     def start(self) -> Served:
-        program = "from tinysaver_edge.cli import main; main()"
         with (self.folder / "serve.log").open("a") as log:
             self.process = subprocess.Popen(
                 [
-                    str(VENV / "bin/python"), "-c", program, "serve", str(self.bundle),
+                    str(VENV / "bin/python"), "-c", self.program, "serve", str(self.bundle),
                     "--bind", f"127.0.0.1:{self.grpc_port}",
                     *(("--http-port", str(self.http_port)) if self.http else ()),
                     *self.options,

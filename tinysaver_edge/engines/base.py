@@ -192,11 +192,13 @@ class Engine(ABC):
     def _release(self) -> None:  # noqa: B027 - optional to fill in
         """Let go of what `_load` built. The default drops nothing."""
 
-    def infer(self, batch: Batch) -> NDArray[np.float32]:
+    def infer(self, batch: Batch, *, timeout_s: float | None = None) -> NDArray[np.float32]:
         """Answer a batch.
 
         Args:
             batch: what `Preprocessor` made, ``(n, …)``; any n, also where the model's is fixed.
+            timeout_s: after so long nobody waits for the answer any more. What runs here runs on;
+                an engine that asks others gives up, and lets them know. None for no limit.
 
         Returns:
             Logits ``(n, classes)`` float32. The array may be reused by the next call.

@@ -152,7 +152,7 @@ class Endpoint:
         try:
             values, shown = self._ask(tensor, proof.contract, timeout_s=timeout_s, proof=proof)
         except RequestError as failure:
-            self._note(failure)
+            self._note(failure, hurried=timeout_s < self.latency_s)
             raise
         finally:
             with self._lock:
@@ -199,7 +199,8 @@ class Endpoint:
             self.latency_s = before + SMOOTHING * (spent_s - before)
             self.answered += 1
 
-    def _note(self, failure: RequestError) -> None:
+    def _note(self, failure: RequestError, *, hurried: bool = False) -> None:
+        """Take note of a failure; a host that had less time than usual is not to blame for that."""
         if failure.kind is Kind.CLOSED:
             return
         self._meter.failed(failure.kind)
@@ -207,7 +208,8 @@ class Endpoint:
             self._failure = failure
         # What was another model a moment ago is asked nothing before it is proven again.
         changed = failure.kind is Kind.DRAINING
-        self.breaker.failed(lasting=failure.kind.lasting or changed)
+        if not (hurried and failure.kind is Kind.TIMEOUT):
+            self.breaker.failed(lasting=failure.kind.lasting or changed)
 
     # Proof
 

@@ -207,8 +207,16 @@ class RemoteEngine(Engine):
 
     # Answers
 
+    def infer(self, batch: Batch, *, timeout_s: float | None = None) -> NDArray[np.float32]:
+        """Answer a batch, within ``remote.timeout_s`` and, if that is less, ``timeout_s``."""
+        longest_s = self.remote.timeout_s
+        self._own.due_s = self._clock() + min(
+            longest_s, longest_s if timeout_s is None else timeout_s
+        )
+        return super().infer(batch)
+
     def _run(self, batch: Batch) -> NDArray[Any]:
-        due_s = self._clock() + self.remote.timeout_s
+        due_s = self._own.due_s
         self._meter.count("requests")
         self._budget.earn()
         tensor = to_tensor(batch, self.remote.jpeg_quality)
@@ -251,7 +259,7 @@ class RemoteEngine(Engine):
 
     def _failed(self, left_s: float) -> EngineError:
         if left_s <= 0:
-            return EngineError(f"{self.remote.name}: no answer within {self.remote.timeout_s:g} s")
+            return EngineError(f"{self.remote.name}: no host has answered in time")
         return EngineError("; ".join(one.why for one in self._endpoints))
 
     def _release(self) -> None:

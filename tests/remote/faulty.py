@@ -5,7 +5,8 @@ and 5 ms; what the large model could not answer is said to be the saver's; and t
 host is back the large model answers again.
 
 A thread that does nothing but wait tells how late this machine wakes whoever waits. What it loses
-within one frame's last moments, and no more than that, is added to that frame's 5 ms.
+from one frame's deadline to its answer, and no more than that, is added to that frame's 5 ms. It is
+a thread of this process: what Python's own lock holds up counts as the machine's.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.colours import NAMES, colour_picture
-from tests.remote.hosts import Repository, remote
+from tests.remote.hosts import remote
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.remote import RemoteModel
@@ -101,7 +103,7 @@ def limits(url: str | list[str], **more) -> RemoteModel:
 
 
 def run_through(
-    served: Repository, large: RemoteModel, steps: Sequence[Step], *, escalation: str = "wait"
+    bundle: Path, large: RemoteModel, steps: Sequence[Step], *, escalation: str = "wait"
 ) -> Run:
     """Stream frames while steps are taken, one after the other; the last one is the healing.
 
@@ -128,7 +130,6 @@ def run_through(
         finally:
             over.set()
 
-    bundle = served.folder.parent / "bundle"
     with Cascade.load(bundle, large=large) as cascade, measured_lateness() as run.lateness:
         actor = threading.Thread(target=act)
         actor.start()

@@ -31,7 +31,7 @@ class Repository:
     """
 
     def __init__(self, folder: Path, bundle: Path) -> None:
-        self.folder = folder
+        self.folder, self.bundle = folder, bundle
         folder.mkdir(parents=True, exist_ok=True)
         with Bundle.load(bundle) as opened:
             self.served = served_by(opened, name="large")

@@ -77,6 +77,11 @@ class Served:
     def log(self) -> str:
         return (self.folder / "serve.log").read_text()[-4000:]
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
     def terminate(self) -> int:
         """Ask it to stop and return its exit code."""
         assert self.process is not None

@@ -35,33 +35,41 @@ def host(tmp_path, served):
     triton.stop()
 
 
-def faults(served, host, steps, *, faulty_from: str, healed: str):
+def faults(served, host, steps, *, faulty_from: str, healed: str, scheme: str = "grpc"):
     """Run through the steps, hold the decisions against all four demands, and return the run."""
-    run = run_through(served, limits(host.url("large")), steps)
+    if scheme == "http":
+        pytest.importorskip("tritonclient.http")
+    run = run_through(served.bundle, limits(host.url("large", scheme=scheme)), steps)
     check(run, faulty_from=faulty_from, healed=healed)
     return run
 
 
-def test_killed_with_requests_under_way(served, host) -> None:
+BOTH = pytest.mark.parametrize("scheme", ["grpc", "http"])
+
+
+@BOTH
+def test_killed_with_requests_under_way(served, host, scheme) -> None:
     steps = [
         ("slow", 0.5, lambda: served.delay(0.1)),
         ("kill", 0.5, host.kill),
         ("heal", 1.5, lambda: (served.delay(0), host.start())),
     ]
-    faults(served, host, steps, faulty_from="slow", healed="heal")
+    faults(served, host, steps, faulty_from="slow", healed="heal", scheme=scheme)
 
 
-def test_frozen(served, host) -> None:
+@BOTH
+def test_frozen(served, host, scheme) -> None:
     steps = [("freeze", 1.0, host.freeze), ("thaw", 3.0, host.thaw)]
-    faults(served, host, steps, faulty_from="freeze", healed="thaw")
+    faults(served, host, steps, faulty_from="freeze", healed="thaw", scheme=scheme)
 
 
-def test_slow(served, host) -> None:
+@BOTH
+def test_slow(served, host, scheme) -> None:
     steps = [
         ("slow", 1.0, lambda: served.delay(1.0)),
         ("heal", 3.0, lambda: served.delay(0)),
     ]
-    faults(served, host, steps, faulty_from="slow", healed="heal")
+    faults(served, host, steps, faulty_from="slow", healed="heal", scheme=scheme)
 
 
 def test_refusing(served, host) -> None:
@@ -183,7 +191,7 @@ def test_garbage_from_whatever_listens_there(served, host) -> None:
 
 def test_revisions_are_final_and_single(served, host) -> None:
     steps = [("kill", 1.0, host.kill), ("heal", 1.0, host.start)]
-    run = run_through(served, limits(host.url("large")), steps, escalation="revise")
+    run = run_through(served.bundle, limits(host.url("large")), steps, escalation="revise")
     in_time(run)
     recovered(run, run.times["heal done"])
     by_frame: dict[int, list[Decision]] = {}

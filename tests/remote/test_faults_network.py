@@ -39,5 +39,5 @@ def test_packets_late_and_lost(served, host, wire, delay_ms, loss) -> None:
         ("worsen", 1.0, lambda: wire.worsen(delay_ms=delay_ms, loss=loss)),
         ("mend", 4.0, wire.worsen),
     ]
-    run = run_through(served, limits(host.url("large"), insecure=True), steps)
+    run = run_through(served.bundle, limits(host.url("large"), insecure=True), steps)
     check(run, faulty_from="worsen", healed="mend")

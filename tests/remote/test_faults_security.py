@@ -45,7 +45,9 @@ def test_tls_expired(served, tmp_path) -> None:
     steps = [("expire", 1.0, lambda: start("expired")), ("renew", 2.0, lambda: start("good"))]
     tls = Tls(ca=authority.ca, server_name="localhost")
     try:
-        run = run_through(served, limits(triton.url("large", scheme="grpcs"), tls=tls), steps)
+        run = run_through(
+            served.bundle, limits(triton.url("large", scheme="grpcs"), tls=tls), steps
+        )
     finally:
         triton.stop()
     check(run, faulty_from="expire", healed="renew")
@@ -68,7 +70,7 @@ def test_wrong_token(served, tmp_path) -> None:
         ("renew", 2.0, lambda: file.write_text(SECRET)),
     ]
     try:
-        run = run_through(served, limits(triton.url("large"), token=Token(file=file)), steps)
+        run = run_through(served.bundle, limits(triton.url("large"), token=Token(file=file)), steps)
     finally:
         triton.stop()
     check(run, faulty_from="revoke", healed="renew")

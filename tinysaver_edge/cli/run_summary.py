@@ -72,7 +72,9 @@ def show_kept(around: Service) -> None:
     if kept is None or (promise.certified_points is None and not kept.fallback_share):
         return
     parts = []
-    if kept.effective_drop_points is not None:
+    if not kept.certified_share:
+        parts.append("no answer certified")
+    elif kept.effective_drop_points is not None:
         parts.append(
             f"drop at most {kept.effective_drop_points:.2f} points "
             f"(certified {promise.certified_points:g}), {terminal.percent(kept.certified_share)} "

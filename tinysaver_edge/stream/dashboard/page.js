@@ -112,7 +112,7 @@ function points(value) { return `${value.toFixed(value < 10 ? 2 : 1)}\u00a0point
 function showPromise(promise) {
   at("promised").hidden = promise === null || promise.all === null;
   if (at("promised").hidden) return;
-  const bound = kept => kept.effective_drop_points === null
+  const bound = kept => kept.effective_drop_points === null || !kept.certified_share
     ? `About ${points(kept.expected_drop_points)}`
     : `At most ${points(kept.effective_drop_points)}, about ${points(kept.expected_drop_points)} expected`;
   const shares = kept => `${percent(kept.certified_share)} of the answers certified, ${percent(kept.fallback_share)} the saver's for want of the large model`;

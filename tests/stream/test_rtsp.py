@@ -155,6 +155,25 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
     assert SECRET not in repr(heard.events)
 
 
+def median_age_ms(address, *, frames=40):
+    """How old a camera's frames are when they come, once the decoder is at work."""
+    ages = []
+    with open_source(address) as source:
+        for frame in source.frames():
+            ages.append(time.time() * 1e3 - shown_ms(frame.image))
+            if len(ages) == frames:
+                return np.median(ages[frames // 2 :])
+    raise AssertionError("the camera ended")
+
+
+@pytest.mark.slow
+def test_the_decoder_holds_no_frame_back_unless_asked_for_more_threads(server):
+    """Each further thread of FFmpeg's works on a frame of its own; at 25 fps that is 40 ms."""
+    alone, four = median_age_ms(server.address), median_age_ms(f"{server.address}#threads=4")
+    assert alone < 80
+    assert 80 < four - alone < 200
+
+
 @pytest.mark.slow
 def test_a_frozen_camera_is_noticed(server):
     """It neither answers nor hangs up: only the time-out tells."""

@@ -73,11 +73,14 @@ class NetworkDevice:
         url: with credentials where the camera wants them; no message repeats it.
         host: where it is.
         port: where it listens.
+        threads: of the decoder. FFmpeg has each work on a frame of its own, so that every one
+            beyond the first makes all frames a frame older; OpenCV's own choice is one a core.
     """
 
     url: str = field(repr=False)
     host: str
     port: int
+    threads: int = 1
 
     def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
         """Open the stream.
@@ -88,7 +91,8 @@ class NetworkDevice:
         _knock(self.host, self.port, timeout_s=patience.open_s, stopping=stopping)
         if stopping.is_set():
             raise DeviceError("closed")
-        capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, _time_outs(patience))
+        settings = [*_time_outs(patience), cv2.CAP_PROP_N_THREADS, self.threads]
+        capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             capture.release()
             raise DeviceError(

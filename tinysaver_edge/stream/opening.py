@@ -81,8 +81,7 @@ def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) 
     elif uri.scheme == "gst":
         device = GStreamerDevice(uri.target)
     elif uri.scheme in PORTS:
-        parts = split_url(uri.target)
-        device = NetworkDevice(uri.target, str(parts.hostname), parts.port or PORTS[uri.scheme])
+        device = _network(uri)
     else:
         return _registered(uri)
     return LiveSource(device, source_id=uri.source_id, patience=patience, random=random)
@@ -108,10 +107,23 @@ def _common(files: list[Path]) -> Path:
     return max(parents, key=lambda parent: len(parent.parts))
 
 
-def _camera(uri: SourceUri) -> CameraDevice:
-    unknown = set(uri.options) - {"width", "height", "fps"}
+def _network(uri: SourceUri) -> NetworkDevice:
+    parts = split_url(uri.target)
+    _need_known(uri, "threads")
+    threads = int_option(uri, "threads") or 1
+    port = parts.port or PORTS[uri.scheme]
+    return NetworkDevice(uri.target, str(parts.hostname), port, threads)
+
+
+def _need_known(uri: SourceUri, *names: str) -> None:
+    unknown = set(uri.options) - set(names)
     if unknown:
-        raise InputError(f"source camera: no option {min(unknown)!r}; there are width, height, fps")
+        there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+        raise InputError(f"source {uri.scheme}: no option {min(unknown)!r}; {there}")
+
+
+def _camera(uri: SourceUri) -> CameraDevice:
+    _need_known(uri, "width", "height", "fps")
     if not uri.target:
         raise InputError("source camera: names no camera; expected camera:0 or camera:/dev/video0")
     digits = uri.target.isascii() and uri.target.isdigit()

@@ -7,6 +7,7 @@
     camera:0?width=1280&height=720&fps=30
     rtsp://, rtsps://                a network camera
     http://, https://                an MJPEG stream
+    rtsp://camera/path#threads=4     its decoder's threads: each beyond one adds a frame of delay
     gst:PIPELINE                     a GStreamer pipeline that ends in appsink
     demo://?fps=30&seed=1&frames=300 the simulated camera
     photo.jpg, folder/, *.png        an image, every image below a folder, or those that match
@@ -43,7 +44,8 @@ class SourceUri:
             and all.
         source_id: the name given, or the address without credentials.
         named: whether a name was given.
-        options: for sources of this machine, the options behind ``?``.
+        options: the options behind ``?``; for network sources those behind ``#``, since what is
+            behind ``?`` is the camera's.
     """
 
     scheme: str
@@ -79,7 +81,12 @@ def _parse(text: str) -> SourceUri:
         return SourceUri("file", text, text)
     scheme = match[1].lower()
     if scheme in PORTS:
-        return SourceUri(scheme, text, redacted(text))
+        address, _, fragment = text.partition("#")
+        if "@" in fragment:
+            raise InputError(f"source {scheme}: a # in a user or password is written %23")
+        return SourceUri(
+            scheme, address, redacted(address), options=_options(scheme, fragment, "#")
+        )
     if scheme in ("gst", "gstreamer"):
         return _gstreamer(text[match.end() :])
     if scheme == "file":
@@ -96,12 +103,17 @@ def _gstreamer(pipeline: str) -> SourceUri:
 
 def _with_options(scheme: str, rest: str) -> SourceUri:
     target, _, query = rest.removeprefix("//").partition("?")
-    try:
-        pairs = parse_qsl(query, strict_parsing=True) if query else []
-    except ValueError as error:
-        raise InputError(f"source {scheme}: options look like ?name=value&name=value") from error
+    options = _options(scheme, query, "?")
     name = f"{scheme}{target}" if scheme == "camera" else target or scheme
-    return SourceUri(scheme, target, name.removeprefix("camera/dev/"), options=dict(pairs))
+    return SourceUri(scheme, target, name.removeprefix("camera/dev/"), options=options)
+
+
+def _options(scheme: str, text: str, sign: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text, strict_parsing=True) if text else [])
+    except ValueError as error:
+        what = f"{sign}name=value&name=value"
+        raise InputError(f"source {scheme}: options look like {what}") from error
 
 
 def redacted(url: str) -> str:

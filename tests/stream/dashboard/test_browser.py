@@ -47,16 +47,16 @@ def served(world, **options):
 
 
 def until(browser, expression, *, seconds=10.0):
-    """Wait until an expression is true in the page."""
+    """Wait until an expression is true in the page; what it speaks of may not be there yet."""
     for _ in range(int(seconds / 0.1)):
-        if browser.value(f"Boolean({expression})"):
+        if browser.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{}} }})()"):
             return
         browser.call(
             "Runtime.evaluate",
             expression="new Promise(done => setTimeout(done, 100))",
             awaitPromise=True,
         )
-    raise AssertionError(f"never true: {expression}\n{browser.value('document.body.innerText')}")
+    raise AssertionError(f"never true: {expression}\n{browser.value('document.body?.innerText')}")
 
 
 def text(browser, selector):

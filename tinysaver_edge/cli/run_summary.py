@@ -72,7 +72,7 @@ def show_kept(around: Service) -> None:
     if kept is None or (promise.certified_points is None and not kept.fallback_share):
         return
     parts = []
-    if not kept.certified_share:
+    if kept.effective_drop_points is not None and not kept.certified_share:
         parts.append("no answer certified")
     elif kept.effective_drop_points is not None:
         parts.append(

@@ -7,11 +7,9 @@ import pytest
 from tests.remote.faulty import check, limits, run_through
 from tests.remote.hosts import Repository, repository
 from tests.remote.triton import Triton, needs_triton
-from tests.remote.wire import THERE, Wire, wire
+from tests.remote.wire import Wire
 
 pytestmark = [pytest.mark.slow, needs_triton]
-
-__all__ = ["wire"]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,7 @@ def served(tmp_path_factory) -> Repository:
 
 @pytest.fixture
 def host(tmp_path, served, wire: Wire):
-    triton = Triton(tmp_path, served.path, address=THERE, inside=wire.inside).start()
+    triton = Triton(tmp_path, served.path, address=wire.there, inside=wire.inside).start()
     yield triton
     triton.stop()
 

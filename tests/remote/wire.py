@@ -12,10 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-HERE, THERE = "198.18.77.1", "198.18.77.2"
-"""Both ends, of the network that is set aside for benchmarks (RFC 2544)."""
+NETWORK = "198.18"
+"""What addresses begin with: a network that is set aside for benchmarks (RFC 2544)."""
 
 
 def _ip(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,25 +49,18 @@ def has_netem(namespace: str) -> bool:
     return done.returncode == 0
 
 
-@pytest.fixture
-def wire():
-    """A wire that is perfect until a test says otherwise."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    one = Wire()
-    try:
-        one.lay()
-        yield one
-    finally:
-        one.take_away()
-
-
 class Wire:
-    """A namespace, both ends of the wire, and whatever worsens it."""
+    """A namespace, both ends of the wire, and whatever worsens it.
+
+    Attributes:
+        namespace: its name.
+        here: this end's address.
+        there: the other's.
+    """
 
     def __init__(self) -> None:
         self.namespace = f"tinysaver-{os.getpid()}"
+        self.here, self.there = (f"{NETWORK}.{os.getpid() % 256}.{end}" for end in (1, 2))
         self._ends = (f"tsa{os.getpid()}", f"tsb{os.getpid()}")
         self._relay: subprocess.Popen[str] | None = None
 
@@ -91,10 +82,10 @@ class Wire:
             self._heard("ready")
         print(f"wire: {'netem' if self._relay is None else 'relay, since there is no netem'}")
         _must("link", "set", there, "netns", self.namespace)
-        _must("addr", "add", f"{HERE}/30", "dev", here)
+        _must("addr", "add", f"{self.here}/30", "dev", here)
         _must("link", "set", here, "up")
         for command in (
-            f"addr add {THERE}/30 dev {there}",
+            f"addr add {self.there}/30 dev {there}",
             f"link set {there} up",
             "link set lo up",
         ):

@@ -49,7 +49,8 @@ FILE_PATIENCE_S = 10.0
 class Service:
     """Sinks, listener, metrics and watch for one stream, and the servers that tell of it.
 
-        with Service(options, cascade_manifest, clock=…, wall=…) as service:
+        hosts = hosts_of(cascade)
+        with Service(options, cascade_manifest, clock=…, wall=…, hosts=hosts) as service:
             stream = cascade.stream(
                 source,
                 sinks=service.sinks,
@@ -72,7 +73,7 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
-        hosts: asks the hosts of the large model; None where it runs here.
+        hosts: asks the hosts of the large model (`stream.hosts.hosts_of`); None where it runs here.
 
     Attributes:
         sinks: for the stream.

@@ -8,22 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.remote.kserve import Served, needs_kserve
+from tests.remote.kserve import SLOW, Served, needs_kserve
 from tests.small_bundle import small_bundle
 
 pytestmark = [pytest.mark.slow, needs_kserve]
-
-SLOW = """
-import time
-from tinysaver_edge.host.kserve_model import Answerer
-answer = Answerer.answer
-def slowly(self, given):
-    with open({path!r}, "a") as file:
-        file.write("begun\\n")
-    time.sleep(0.3)
-    return answer(self, given)
-Answerer.answer = slowly
-"""
 
 
 def test_a_request_whose_deadline_passed_while_it_waited_is_not_computed(tmp_path) -> None:
@@ -33,7 +21,9 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_computed(tmp_pat
 
     log = tmp_path / "begun"
     bundle = small_bundle(tmp_path / "bundle")
-    served = Served(tmp_path, bundle, before=SLOW.format(path=str(log)), http=False).start()
+    served = Served(
+        tmp_path, bundle, before=SLOW.format(path=str(log), seconds=0.3), http=False
+    ).start()
 
     def ask(client, timeout_s: float) -> bool:
         given = tritonclient.grpc.InferInput("image", (1, 3, 16, 16), "FP32")

@@ -28,6 +28,19 @@ def why_not() -> str | None:
 
 needs_kserve = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
+SLOW = """
+import time
+from tinysaver_edge.host.kserve_model import Answerer
+answer = Answerer.answer
+def slowly(self, given):
+    with open({path!r}, "a") as file:
+        file.write("begun\\n")
+    time.sleep({seconds})
+    return answer(self, given)
+Answerer.answer = slowly
+"""
+"""Makes each answer take so long, and keeps count of those that were begun in a file."""
+
 
 class Served:
     """A bundle's large model, served. Ports stay the same over restarts.

@@ -412,12 +412,11 @@ def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
     none the worse. An engine that fails is not: that may take its whole timeout each time.
     """
     try:
-        logits = stage.ask(batch).logits
+        answered = stage.ask(batch)
     except ModelError as error:
         if len(batch) == 1:
             return [error]
         return [_ask_each(stage, batch[row : row + 1])[0] for row in range(len(batch))]
     except EngineError as error:
         return [error] * len(batch)
-    assert logits is not None
-    return [Outputs(logits=logits[row : row + 1]) for row in range(len(batch))]
+    return [answered.subset(slice(row, row + 1)) for row in range(len(batch))]

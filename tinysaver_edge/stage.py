@@ -91,8 +91,12 @@ class Stage:
         """Return the frame at the model's size, BGR uint8."""
         return self._preprocessor.resized(frame)
 
-    def ask(self, batch: Batch) -> Outputs:
+    def ask(self, batch: Batch, *, timeout_s: float | None = None) -> Outputs:
         """Run the model on prepared frames.
+
+        Args:
+            batch: the frames.
+            timeout_s: after so long nobody waits for the answer any more; see `Engine.infer`.
 
         Returns:
             The answers, in memory that no later call writes to.
@@ -104,9 +108,10 @@ class Stage:
         if self.codec is not None:
             batch = self.codec.through(batch)
         with self._turn:
-            logits = self.engine.infer(batch).copy()
+            logits = self.engine.infer(batch, timeout_s=timeout_s).copy()
+            identity = self.engine.answered_by
         finite_or_raise(logits, model=self.policy.model, where="a frame")
-        return Outputs(logits=logits)
+        return Outputs(logits=logits, identity=identity)
 
     def warm_up(self) -> int:
         """Run the model once, so that the first frame does not pay for what comes first.

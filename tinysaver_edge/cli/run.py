@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,15 @@ from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import large_from, large_options
+from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.events import Connected, Ended, Event
+from tinysaver_edge.stream.hosts import hosts_of
 from tinysaver_edge.stream.logs import LogWriter
-from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
-from tinysaver_edge.stream.options import Escalation, is_provisional
+from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.patience import Patience
 from tinysaver_edge.stream.service import Service
 
@@ -123,7 +123,7 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = _Tally()
+    tally = Tally()
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     with ExitStack() as stack:
         if log_json:
@@ -150,6 +150,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else _tell,
+            hosts=hosts_of(cascade),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -172,23 +173,11 @@ def run(
                 terminal.warn([around.warnings.pop()])
             if not quiet:
                 click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
-        _show_traffic(cascade)
+        show_traffic(hosts_of(cascade))
     tally.show()
-    terminal.warn(_losses(around))
+    show_kept(around)
+    terminal.warn(losses(around))
     return _exit_code(stop)
-
-
-def _losses(around: Service) -> list[str]:
-    """Say what the sinks did not take: a file that lacks decisions must not look whole."""
-    return [
-        f"sink {sink.name}: {lost} decisions {what}"
-        for sink in around.sinks
-        for counter, what in (
-            (Counter.SINK_DROPPED, "dropped, because it was too slow"),
-            (Counter.SINK_FAILED, "could not be written"),
-        )
-        if (lost := around.tally.total(counter, detail=sink.name))
-    ]
 
 
 def _exit_code(stop: Stop) -> int:
@@ -203,24 +192,6 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-
-def _show_traffic(cascade: Cascade) -> None:
-    """Write what went to the hosts of the large model to stderr, where there are any."""
-    from tinysaver_edge.engines.remote.engine import RemoteEngine
-
-    engine = cascade.stages[-1].engine
-    if isinstance(engine, RemoteEngine):
-        traffic = engine.traffic
-        failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
-        sent = (
-            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f' as {engine.codec}' if engine.codec else ''}"
-        )
-        terminal.say(
-            f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
-            f"{traffic.requests} requests answered, {traffic.retries} retries, {sent}"
-            f"{f'; failed: {failures}' if failures else ''}"
-        )
 
 
 def _tell(event: Event) -> None:
@@ -238,34 +209,3 @@ def _line(decision: Decision) -> str:
         f"{'  revised' if decision.revision else ''}"
         f"{'  ' + decision.degraded if decision.degraded else ''}"
     )
-
-
-class _Tally:
-    """Counts frames while their decisions pass."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.escalated = 0
-        self.degraded = 0
-        self.started_s = time.monotonic()
-
-    def counting(self, decisions: Iterator[Decision], limit: int | None) -> Iterator[Decision]:
-        """Pass decisions on, until so many frames have had their first."""
-        for decision in decisions:
-            if not decision.revision:
-                self.frames += 1
-                self.escalated += decision.escalated
-            self.degraded += decision.degraded is not None and not is_provisional(decision)
-            yield decision
-            if limit is not None and self.frames >= limit:
-                return
-
-    def show(self) -> None:
-        """Write the sums to stderr."""
-        if self.frames:
-            spent_s = time.monotonic() - self.started_s
-            terminal.say(
-                f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"escalated, {terminal.rate(self.frames / spent_s)}"
-                f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
-            )

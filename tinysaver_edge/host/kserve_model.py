@@ -16,6 +16,7 @@ from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.served import Served
 from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Batch
 
 
 class Answerer:

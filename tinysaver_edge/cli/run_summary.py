@@ -53,11 +53,11 @@ def show_traffic(engine: RemoteEngine | None) -> None:
         return
     traffic = engine.traffic
     failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
-    carried = f" as {engine.codec}" if engine.codec else ""
+    sent = f"{traffic.sent_bytes / 1e6:.2f} MB sent{f' as {engine.codec}' if engine.codec else ''}"
     terminal.say(
         f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
         f"{traffic.requests} requests answered, {traffic.retries} retries, "
-        f"{traffic.sent_bytes / 1e6:.2f} MB sent{carried}{f'; failed: {failures}' if failures else ''}"
+        f"{sent}{f'; failed: {failures}' if failures else ''}"
     )
     for host in engine.hosts:
         if host.reconnects or len(engine.hosts) > 1:

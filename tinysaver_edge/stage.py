@@ -56,7 +56,12 @@ class Stage:
         self.codec = codec
         self._preprocessor = Preprocessor(preprocess)
         self._turn = threading.BoundedSemaphore(engine.concurrency)
-        self._single = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
+        self._single = self.blank
+
+    @property
+    def blank(self) -> Batch:
+        """A prepared frame of zeros, in a new array."""
+        return np.zeros(self.preprocess.shape(1), np.dtype(self.preprocess.format.dtype))
 
     @classmethod
     def opened(cls, artefact: Artefact, policy: StagePolicy) -> Stage:

@@ -144,6 +144,15 @@ def test_what_the_codec_costs_by_itself_is_told(work) -> None:
     assert calibrate(asked(work, codec=None)).codec_cost is None
 
 
+def test_without_time_what_the_codec_costs_is_left_open(work, tmp_path) -> None:
+    records = Path(shutil.copytree(work / "records", tmp_path / "records"))
+    (records / "big.npz").unlink()
+    result = calibrate(asked(work, records=records, time_budget_s=1e-9))
+    assert result.large_codec == CODEC
+    assert result.codec_cost is None
+    assert result.to_dict()["jpeg_cost"] is None
+
+
 def test_a_codec_that_costs_more_than_the_cascade_may_is_warned_of(work) -> None:
     for codec in (Jpeg(1), Jpeg(95)):
         certified = asked(work, codec=codec)

@@ -35,7 +35,8 @@ _OPTIONS = (
         type=click.IntRange(1, 100),
         metavar="QUALITY",
         help="Show the large model frames as JPEG of this quality, as a device sends them to "
-        "another machine: threshold and certificate then hold for that.",
+        "another machine: threshold and certificate then hold for that. It is measured on pixels "
+        "as well, to say what JPEG costs it.",
     ),
     click.option(
         "--saver",

@@ -21,9 +21,8 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_computed(tmp_pat
 
     log = tmp_path / "begun"
     bundle = small_bundle(tmp_path / "bundle")
-    served = Served(
-        tmp_path, bundle, before=SLOW.format(path=str(log), seconds=0.3), http=False
-    ).start()
+    slow = SLOW.format(path=str(log), seconds=0.3)
+    served = Served(tmp_path, bundle, "--batch", "1", before=slow, http=False).start()
 
     def ask(client, timeout_s: float) -> bool:
         given = tritonclient.grpc.InferInput("image", (1, 3, 16, 16), "FP32")

@@ -52,7 +52,7 @@ def crowd(host: Served, over: Event) -> None:
 def test_a_host_that_refuses_because_it_is_full(tmp_path) -> None:
     """It takes two requests at a time, and six other devices are faster with theirs."""
     before = SLOW.format(path=str(tmp_path / "begun"), seconds=0.05)
-    options = ("--max-requests", "2")
+    options = ("--max-requests", "2", "--batch", "1")
     bundle = small_bundle(tmp_path / "bundle")
     host = Served(tmp_path, bundle, *options, http=False, before=before).start()
     over = Event()

@@ -31,15 +31,15 @@ needs_kserve = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 SLOW = """
 import time
 from tinysaver_edge.host.kserve_model import Answerer
-answer = Answerer.answer
-def slowly(self, given):
+run = Answerer.run
+def slowly(self, batch):
     with open({path!r}, "a") as file:
         file.write("begun\\n")
     time.sleep({seconds})
-    return answer(self, given)
-Answerer.answer = slowly
+    return run(self, batch)
+Answerer.run = slowly
 """
-"""Makes each answer take so long, and keeps count of those that were begun in a file."""
+"""Makes each batch take so long, and keeps count of those that were begun in a file."""
 
 
 class Served:

@@ -19,7 +19,8 @@ class RemoteModel:
 
     Attributes:
         addresses: where it is served; the same model everywhere.
-        timeout_s: how long an answer may take, retries included.
+        timeout_s: how long an answer may take, retries included; what is left of a frame's
+            deadline, if that is less.
         connect_s: how long a host may take to say what it serves.
         max_in_flight: requests under way at once.
         failures_to_open: after so many failures in a row a host is left alone, but for probes.

@@ -135,6 +135,9 @@ class Triton:
             self.wait()
         return self
 
+    def _connected(self, port: int) -> socket.socket:
+        return socket.create_connection((self.address, port), 0.2)
+
     def wait(self) -> None:
         import tritonclient.grpc
 
@@ -144,7 +147,11 @@ class Triton:
             assert self.process is not None
             if self.process.poll() is not None:
                 break
-            with suppress(Exception), socket.create_connection((self.address, self.grpc_port), 0.2):
+            with (
+                suppress(Exception),
+                self._connected(self.grpc_port),
+                self._connected(self.http_port),
+            ):
                 if self.options:  # TLS or tokens: the socket is all that can be asked here
                     time.sleep(1.0)
                     return

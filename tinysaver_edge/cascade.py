@@ -79,10 +79,10 @@ class Cascade:
             certified=certified and doubt is None,
             fell_back=[stage.policy.model for stage in stages if stage.engine.fell_back],
         )
-        self._decider = Decider(self.stages, self.judge, clock=clock)
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
+        self._decider = Decider(self.stages, self.judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cli.conftest import start
+from tests.command import start
 from tests.small_bundle import small_bundle
 
 

@@ -52,15 +52,15 @@ class VideoSink:
         self._cv2: Any = None
         self._writers: dict[str, tuple[Any, tuple[int, int]]] = {}
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
-        """Append one frame.
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Append one frame; return whether there was one to append.
 
         Raises:
             InputError: the file cannot be written.
             OSError: the disk is full.
         """
         if frame is None or decision.revision:
-            return
+            return False
         if shutil.disk_usage(self._path.parent).free < SPARE_BYTES:
             raise OSError(28, "No space left on device", str(self._path))
         height, width = frame.image.shape[:2]
@@ -72,6 +72,7 @@ class VideoSink:
         if (width, height) != size:
             picture = self._cv2.resize(picture, size, interpolation=self._cv2.INTER_LINEAR)
         writer.write(annotated(picture, decision))
+        return True
 
     def _open(self, source_id: str, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
         path = self._path

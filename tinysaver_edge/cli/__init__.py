@@ -30,6 +30,12 @@ _COMMANDS = MappingProxyType(
 )
 
 
+_KEPT = MappingProxyType(
+    {"calibrate": "; what was measured is kept and the next run goes on from there"}
+)
+"""What an interruption leaves, by command."""
+
+
 class _LazyGroup(click.Group):
     """Imports a command only when it is called, so that ``--help`` is quick."""
 
@@ -74,7 +80,7 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; what was measured is kept and the next run goes on from there")
+        _complain(f"interrupted{_KEPT.get(_asked_for(), '')}")
         sys.exit(130)
     except TinySaverError as error:
         _complain(str(error))
@@ -87,6 +93,11 @@ def main() -> None:
         _complain(f"{place}{error.strerror or error}")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asked_for() -> str:
+    """Return the command that was given; there are no options with a value before it."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
 
 
 def _complain(message: str) -> None:

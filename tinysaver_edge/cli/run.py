@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,18 @@ from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import large_from, large_options
+from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
+from tinysaver_edge.cli.telling import Teller, left_out
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.events import Connected, Ended, Event
-from tinysaver_edge.stream.logs import LogWriter
+from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation, is_provisional
 from tinysaver_edge.stream.patience import Patience
 from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.service_options import ServiceOptions
 
 
 @click.command()
@@ -49,7 +50,7 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--deadline-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="When the saver's answer goes out instead of the large model's. [default: 1000 for "
     "cameras, none for files]",
 )
@@ -62,7 +63,7 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=5.0,
     show_default=True,
     help="How long a camera may take to open, or to give a frame.",
@@ -81,14 +82,18 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=Threads(),
     help="Processor threads for one inference. [default: half the cores, since reading and the "
     "other model go on meanwhile]",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
 @click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
-@click.option("--log-json", is_flag=True, help="Write events to stderr as JSON lines.")
+@click.option(
+    "--log-json",
+    is_flag=True,
+    help="Write events, and all else that it says, to stderr as JSON lines.",
+)
 @service_options
 def run(
     bundle: Path,
@@ -123,11 +128,11 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = _Tally()
+    tally = _Tally(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    if log_json:
+        terminal.log_json()
     with ExitStack() as stack:
-        if log_json:
-            stack.enter_context(LogWriter(sys.stderr, as_json=True))
         opened = stack.enter_context(Bundle.load(bundle))
         cascade = stack.enter_context(
             Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
@@ -137,13 +142,13 @@ def run(
         given = [open_source(source, patience=patience) for source in sources]
         live = any(source.live for source in given)
         around = Service(
-            service(live and escalation != Escalation.LOCAL.value),
+            _watchful(service(live and escalation != Escalation.LOCAL.value), escalation),
             opened.manifest,
             clock=time.monotonic,
             wall=time.time,
             sources=len(given),
             live=live,
-            listener=None if log_json else _tell,
+            listener=None if log_json else Teller(),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -161,15 +166,36 @@ def run(
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
-        for decision in tally.counting(iter(stream), limit):
-            while around.warnings:
-                terminal.warn([around.warnings.pop()])
-            if not quiet:
-                click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        try:
+            for decision in tally.counting(iter(stream), limit, stream.close):
+                while around.warnings:
+                    terminal.warn([around.warnings.pop()])
+                if not quiet:
+                    click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        except TinySaverError:  # one source may fail for good when others have run for days
+            stream.close()
+            _show_end(tally, around, stream.source_ids)
+            raise
         _show_traffic(cascade)
-    tally.show()
-    terminal.warn(_losses(around))
+    _show_end(tally, around, stream.source_ids)
     return _exit_code(stop)
+
+
+def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
+    if options.must_watch and escalation == Escalation.LOCAL.value:
+        raise InputError(
+            "--audit-share asks the large model about accepted frames, which --escalation local "
+            "never does: leave one of them out"
+        )
+    return options
+
+
+def _show_end(tally: _Tally, around: Service, source_ids: Sequence[str]) -> None:
+    """Write the sums of a stream that has ended to stderr."""
+    tally.show()
+    for line in left_out(around.tally, source_ids):
+        terminal.say(line)
+    terminal.warn(_losses(around))
 
 
 def _losses(around: Service) -> list[str]:
@@ -195,6 +221,7 @@ def _exit_code(stop: Stop) -> int:
 def _quieten_libraries() -> None:
     """Keep OpenCV, FFmpeg and gRPC from writing to stderr what comes out as an event anyway."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # of the preview's fonts
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
@@ -214,12 +241,6 @@ def _show_traffic(cascade: Cascade) -> None:
         )
 
 
-def _tell(event: Event) -> None:
-    """Write what happens to a source to stderr, unless it is as expected."""
-    if not isinstance(event, Connected | Ended):
-        terminal.say(f"{event.source_id}: {event.text}" if event.source_id else event.text)
-
-
 def _line(decision: Decision) -> str:
     """Write one decision as a row of a table."""
     frame = f"{decision.frame_id.source_id} {decision.frame_id.sequence}"
@@ -234,22 +255,40 @@ def _line(decision: Decision) -> str:
 class _Tally:
     """Counts frames while their decisions pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks: bool) -> None:
+        self._escalated = "escalated" if asks else "not accepted, and nobody asked"
         self.frames = 0
         self.escalated = 0
         self.degraded = 0
         self.started_s = time.monotonic()
 
-    def counting(self, decisions: Iterator[Decision], limit: int | None) -> Iterator[Decision]:
-        """Pass decisions on, until so many frames have had their first."""
+    def counting(
+        self, decisions: Iterator[Decision], limit: int | None, close: Callable[[], None]
+    ) -> Iterator[Decision]:
+        """Pass decisions on, until so many frames have had their first, and all their last.
+
+        Args:
+            decisions: of the stream.
+            limit: after how many frames it is closed.
+            close: closes it; what it gives after that are last words on the frames counted.
+        """
+        self.started_s = time.monotonic()  # loading the models is not part of the rate
+        full, unrevised = False, set()
         for decision in decisions:
+            if full and decision.frame_id not in unrevised:
+                continue  # decided meanwhile, beyond the limit
+            if is_provisional(decision):
+                unrevised.add(decision.frame_id)
+            else:
+                unrevised.discard(decision.frame_id)
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
             self.degraded += decision.degraded is not None and not is_provisional(decision)
             yield decision
-            if limit is not None and self.frames >= limit:
-                return
+            if limit is not None and self.frames >= limit and not full:
+                full = True
+                close()
 
     def show(self) -> None:
         """Write the sums to stderr."""
@@ -257,6 +296,6 @@ class _Tally:
             spent_s = time.monotonic() - self.started_s
             terminal.say(
                 f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"escalated, {terminal.rate(self.frames / spent_s)}"
+                f"{self._escalated}, {terminal.rate(self.frames / spent_s)}"
                 f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )

@@ -1,0 +1,103 @@
+"""What happens to a stream, told on the terminal: at most a few lines at a time, none invented."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Ended, Event, Undecided
+from tinysaver_edge.stream.metrics import Counter, Tally
+
+EVERY_S = 30.0
+"""How often one kind of event is told again, where it comes in floods."""
+
+SINGLY = {Dropped: 1, Corrupt: 5, Undecided: 5}
+"""Events that come in floods, and how many of them are told one by one before a sum."""
+
+
+@dataclass(slots=True)
+class _Flood:
+    """Events of one kind: when they were last told, and what has been held back since."""
+
+    since_s: float
+    told: int = 0
+    events: int = 0
+    frames: int = 0
+
+
+class Teller:
+    """A listener that writes what happens to stderr, unless it is as expected.
+
+    A camera that is too quick drops frames all day, and a damaged file may lack thousands: of such
+    events the first are told as they come, the rest as sums, one line in `EVERY_S`. Whatever is
+    held back at the end is in the totals, see `left_out`.
+
+    Args:
+        clock: seconds.
+        say: writes one line.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], object] = terminal.say,
+    ) -> None:
+        self._clock, self._say = clock, say
+        self._lock = threading.Lock()
+        self._floods: dict[tuple[type[Event], str], _Flood] = {}
+
+    def __call__(self, event: Event, /) -> None:
+        """Tell it, or hold it back."""
+        if isinstance(event, Connected | Ended):
+            return
+        with self._lock:
+            text = self._text(event) if type(event) in SINGLY else event.text
+            if text is not None:
+                self._say(f"{event.source_id}: {text}" if event.source_id else text)
+
+    def _text(self, event: Event) -> str | None:
+        now = self._clock()
+        name = "" if isinstance(event, Corrupt) else event.source_id  # each image is a source
+        flood = self._floods.setdefault((type(event), name), _Flood(now))
+        flood.events += 1
+        flood.frames += event.frames if isinstance(event, Dropped) else 1
+        if now - flood.since_s >= EVERY_S:
+            told = _summed(event, flood, now - flood.since_s) if flood.events > 1 else event.text
+            self._floods[type(event), name] = _Flood(now, told=1)
+            return told
+        if flood.told >= SINGLY[type(event)]:
+            return None
+        flood.told += 1
+        flood.events = flood.frames = 0
+        return event.text
+
+
+def _summed(event: Event, flood: _Flood, spent_s: float) -> str:
+    if isinstance(event, Dropped):
+        return f"{flood.frames} frames dropped in {spent_s:.0f} s: newer ones had come"
+    return f"{event.text} (and {flood.events - 1} others in {spent_s:.0f} s)"
+
+
+def left_out(tally: Tally, source_ids: Sequence[str]) -> list[str]:
+    """Say how many frames got no answer, by cause, and of which sources they were.
+
+    Args:
+        tally: what was counted.
+        source_ids: the sources' names.
+    """
+    lines = []
+    for counter, what in (
+        (Counter.DROPPED, "dropped: newer ones had come"),
+        (Counter.CORRUPT, "could not be decoded"),
+        (Counter.UNDECIDED, "had no answer: no model could give one"),
+    ):
+        counts = {one: tally.total(counter, source_id=one) for one in source_ids}
+        shares = [f"{name} {count}" for name, count in counts.items() if count]
+        if shares:
+            of = f" ({', '.join(shares)})" if len(counts) > 1 else ""
+            lines.append(f"{sum(counts.values())} frames {what}{of}")
+    return lines

@@ -493,3 +493,51 @@ def test_releases_that_misread_tflite_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(openvino, "__version__", "2025.0.0-17942-releases/2025/0")
     with pytest.raises(EngineError, match=r"openvino 2025\.0\.0 misreads .*openvino>=2025\.2"):
         engine_class("openvino").inspect(model)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_runs_several_samples_at_once_where_the_file_says_one(tmp_path) -> None:
+    model = tiny_classifier(tmp_path / "tiny.onnx", Form(batch=1))
+    batch = batch_of(Form(), 4)
+    with opened("openvino", model) as runner:
+        alone = np.concatenate([runner.infer(batch[n : n + 1]).copy() for n in range(4)])
+        np.testing.assert_allclose(runner.infer(batch), alone, atol=1e-5)
+        assert runner._for_several[4] is not None
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("shape", [[1, CLASSES], [CLASSES, -1]])
+def test_openvino_does_not_where_the_graph_would_mix_them(tmp_path, shape) -> None:
+    """A constant inside that counts on one sample: the first cannot take four, the second could."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["features"]),
+        helper.make_node("MatMul", ["features", "w"], ["scores"]),
+        helper.make_node("Reshape", ["scores", "inner"], ["turned"]),
+        helper.make_node("Reshape", ["turned", "outer"], ["answer"]),
+    ]
+    weights = {
+        "w": np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32),
+        "inner": np.array(shape, np.int64),
+        "outer": np.array([-1, CLASSES], np.int64),
+    }
+    if shape[0] == CLASSES:  # the samples' numbers come out in another order
+        nodes.insert(-1, helper.make_node("Transpose", ["turned"], ["back"], perm=[1, 0]))
+        nodes[-1].input[0] = "back"
+    model = tmp_path / "mixing.onnx"
+    given, made = ("image", "float32", [1, 3, SIZE, SIZE]), ("answer", "float32", [1, CLASSES])
+    save(model, nodes, given, [made], weights)
+    batch = batch_of(Form(), 4)
+    with opened("openvino", model) as runner:
+        alone = np.concatenate([runner.infer(batch[n : n + 1]).copy() for n in range(4)])
+        np.testing.assert_allclose(runner.infer(batch), alone, atol=1e-6)
+        assert runner._for_several[4] is None
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_binds_no_model_to_a_core(tmp_path) -> None:
+    """Bound, all models' threads share the first cores while others idle."""
+    model = tiny_classifier(tmp_path / "tiny.onnx")
+    with opened("openvino", model, threads=1) as runner:
+        compiled = runner._single._request.get_compiled_model()
+        assert compiled.get_property("ENABLE_CPU_PINNING") is False

@@ -156,7 +156,7 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
 
 
 def median_age_ms(address, *, frames=40):
-    """How old a camera's frames are when they come; the first ones wait for the decoder to start."""
+    """How old a camera's frames are when they come, once the decoder is at work."""
     ages = []
     with open_source(address) as source:
         for frame in source.frames():

@@ -208,9 +208,13 @@ class Engine(ABC):
         if not len(batch):
             raise EngineError(f"{self.model.name}: the batch is empty")
         fixed = self.signature.batch_size
-        if fixed is None or fixed == len(batch):
+        if fixed is None or self._takes(len(batch)):
             return self.output.to_logits(self._run(batch))
         return self._infer_in_parts(batch, fixed)
+
+    def _takes(self, samples: int) -> bool:
+        """Whether `_run` takes so many samples, though the file fixes their number."""
+        return self.signature.batch_size == samples
 
     def _infer_in_parts(self, batch: Batch, fixed: int) -> NDArray[np.float32]:
         """Run a model of fixed batch size on any number of samples, the last part padded."""

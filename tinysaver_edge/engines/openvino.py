@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.openvino_batch import OWN_GRAPH, reshaped, same_answers
 from tinysaver_edge.engines.openvino_compile import compile_for
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
@@ -49,7 +50,7 @@ class OpenVinoEngine(Engine):
     def _load(self) -> tuple[str, ModelSignature]:
         self._core = open_core()
         self._graph = read_model(self._core, self.model)
-        self._several: _Request | None = None
+        self._for_several: dict[int | None, _Request | None] = {}
         signature = model_signature(self.model, self._graph)
         self._answer = signature.output_name
         single = self._of_one(signature)
@@ -67,12 +68,8 @@ class OpenVinoEngine(Engine):
         """Return the graph for one sample, which runs a fifth quicker than for any number."""
         if signature.batch_size is not None:
             return self._graph
-        graph = self._graph.clone()
-        try:
-            graph.reshape([1, *self._sample_shape])
-        except RuntimeError:  # a graph that insists on its open axes, or a wrong description
-            return self._graph
-        return graph
+        # A graph may insist on its open axes, and a description may be wrong.
+        return reshaped(self._graph, [1, *self._sample_shape]) or self._graph
 
     def _compile(self, graph: Graph, device: str, options: EngineOptions) -> _Request:
         options = replace(options, precision=self.precision)
@@ -89,16 +86,45 @@ class OpenVinoEngine(Engine):
             ) from error
         return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
 
+    def _takes(self, samples: int) -> bool:
+        return super()._takes(samples) or self._several(samples) is not None
+
     def _request_for(self, batch: Batch) -> _Request:
-        """Return what runs a batch of that length; for several, compiled when first needed."""
-        if len(batch) == 1 or self.signature.batch_size is not None:
-            return self._single
-        if self._several is None:
-            self._several = self._compile(self._graph, self.device, self.options)
-        return self._several
+        """Return what runs a batch of that length."""
+        several = (
+            None if len(batch) in (1, self.signature.batch_size) else self._several(len(batch))
+        )
+        return several or self._single
+
+    def _several(self, samples: int) -> _Request | None:
+        """Return what runs so many samples, compiled when first needed; None: nothing does."""
+        size = samples if samples in OWN_GRAPH else None
+        if size not in self._for_several:
+            self._for_several[size] = self._request_of(size)
+        return self._for_several[size]
+
+    def _request_of(self, size: int | None) -> _Request | None:
+        """Return what runs that many samples, or any number.
+
+        Published files often fix their number at one, mostly for no reason.
+        """
+        fixed = self.signature.batch_size
+        if fixed not in (None, 1):
+            return None
+        graph = reshaped(self._graph, [size or -1, *self._sample_shape])
+        if fixed is None:
+            return self._compile(graph or self._graph, self.device, self.options)
+        if graph is None:
+            return None
+        try:
+            several = self._compile(graph, self.device, self.options)
+        except EngineError:
+            return None
+        same = same_answers(self._single, several, (size or 3, *self._sample_shape), self._dtype)
+        return several if same else None
 
     def _release(self) -> None:
-        del self._core, self._graph, self._single, self._several
+        del self._core, self._graph, self._single, self._for_several
 
 
 class _Request:

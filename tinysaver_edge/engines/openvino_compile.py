@@ -24,6 +24,7 @@ _COMBINED = frozenset({"AUTO", "MULTI", "HETERO", "BATCH"})
 _UNCHECKED_BEFORE = frozenset({"AUTO", "MULTI", "HETERO"})
 _STREAMS = "NUM_STREAMS"
 _THREADS = "INFERENCE_NUM_THREADS"
+_PINNING = "ENABLE_CPU_PINNING"
 
 
 def compile_for(
@@ -94,7 +95,9 @@ def _settings(core: Core, device: str, parts: list[str], options: EngineOptions)
     if options.cache_dir is not None:
         options.cache_dir.mkdir(parents=True, exist_ok=True)
         settings["CACHE_DIR"] = str(options.cache_dir)
-    own: dict[str, Any] = {_STREAMS: 1}
+    # Left alone, OpenVINO binds each model's threads to the same first cores: saver and large model
+    # then take turns on one core while others idle.
+    own: dict[str, Any] = {_STREAMS: 1, _PINNING: False}
     if options.threads is not None:
         own[_THREADS] = options.threads
     if device.partition(":")[0] not in _COMBINED:

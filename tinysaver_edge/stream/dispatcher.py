@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Batch
+from tinysaver_edge.stream.batching import Together
 from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
@@ -45,6 +47,7 @@ class Dispatcher:
         cascade: whose stages are asked. Its own `decide` may be called at the same time.
         max_in_flight: frames that wait for later stages at once.
         context: events, metrics, clock.
+        together: frames that the first stage is asked about at once at most, where so many wait.
         watch: audits accepted frames, and may be stricter.
         failed: called once, from any thread, when something raises that no frame is to blame for.
     """
@@ -55,6 +58,7 @@ class Dispatcher:
         *,
         max_in_flight: int,
         context: Context,
+        together: int = 1,
         watch: Watch = NO_WATCH,
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -62,6 +66,7 @@ class Dispatcher:
         self._context, self._watch, self._failed = context, watch, failed
         self._clock = context.clock
         self._first = self._judge.asked[0]
+        self._together = Together(self._stages[self._first], limit=together)
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
         self._lanes: deque[Lane] = deque()
@@ -79,7 +84,7 @@ class Dispatcher:
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._ask_first_one, *self._escalations.works)
+            for work in (self._ask_first_stage, *self._escalations.works)
         ]
         for thread in self._threads:
             thread.start()
@@ -150,37 +155,54 @@ class Dispatcher:
 
     # The first stage
 
-    def _ask_first_one(self) -> None:
-        while (item := self._next()) is not None:
-            self._ask_first(item)
+    def _ask_first_stage(self) -> None:
+        while items := self._next():
+            started_s = self._clock()
+            answers = self._together.ask([_input(item) for item in items])
+            ended_s = self._clock()
+            for item, answer in zip(items, answers, strict=True):
+                self._take_answer(item, answer, started_s=started_s, ended_s=ended_s)
 
-    def _next(self) -> Item | None:
-        """Wait for a frame, and take one from each lane in turn."""
+    def _next(self) -> list[Item]:
+        """Wait for frames, and take some, from each lane in turn; none when closed."""
         with self.lock:
             while not self._stopping:
-                for _ in range(len(self._lanes)):
-                    lane = self._lanes[0]
-                    self._lanes.rotate(-1)
-                    if lane.ready and not (lane.rules.patient and self._escalations.full):
-                        return lane.ready.popleft()
+                if items := self._waiting():
+                    return items
                 self._work.wait()
-            return None
+            return []
 
-    def _ask_first(self, item: Item) -> None:
+    def _waiting(self) -> list[Item]:
+        """Take the frames to ask about at once; each of them may need room at the large model."""
+        room = self._escalations.room
+        lanes = [
+            lane for lane in self._lanes if lane.ready and (room > 0 or not lane.rules.patient)
+        ]
+        waiting = sum(len(lane.ready) for lane in lanes)
+        if any(lane.rules.patient for lane in lanes):
+            waiting = min(waiting, room)
+        count = self._together.most(waiting)
+        items: list[Item] = []
+        while len(items) < count:
+            lane = self._lanes[0]
+            self._lanes.rotate(-1)
+            if lane in lanes and lane.ready:
+                items.append(lane.ready.popleft())
+        return items
+
+    def _take_answer(
+        self, item: Item, answer: Outputs | EngineError, *, started_s: float, ended_s: float
+    ) -> None:
         case, stage = item.case, self._stages[self._first]
-        started_s = self._clock()
-        assert item.batch is not None
         failure: EngineError | None = None
-        try:
-            outputs = stage.ask(item.batch)
-            self._judge.hear(case, self._first, outputs, accepts=self._watch.accepts)
-        except EngineError as error:
-            failure = error
+        if isinstance(answer, EngineError):
+            failure = answer
             if len(self._judge.asked) > 1:
-                self._judge.fail(case, self._first, error)
-        item.saved_s = self._clock()
-        saver_ms = (item.saved_s - started_s) * 1e3
-        case.spent(stage.policy.model, saver_ms)
+                self._judge.fail(case, self._first, answer)
+        else:
+            self._judge.hear(case, self._first, answer, accepts=self._watch.accepts)
+        item.saved_s = ended_s
+        case.spent(stage.policy.model, (ended_s - started_s) * 1e3)
         if failure is not None and len(self._judge.asked) == 1:
             self._giver.leave_undecided(item, failure)
         elif case.accepted:
@@ -270,3 +292,8 @@ class Dispatcher:
             work()
         except BaseException as error:
             self._failed(error)
+
+
+def _input(item: Item) -> Batch:
+    assert item.batch is not None
+    return item.batch

@@ -75,9 +75,9 @@ class Escalations:
         return [*[self.ask_later_stages] * engines, self.keep_deadlines]
 
     @property
-    def full(self) -> bool:
-        """Whether as many frames wait as may. With the lock held."""
-        return self._in_flight >= self._max_in_flight
+    def room(self) -> int:
+        """How many more frames may wait; below 1 for none. With the lock held."""
+        return self._max_in_flight - self._in_flight
 
     def begin(self, item: Item) -> None:
         """Have the later stages asked about a frame; nothing has been said against it."""
@@ -113,7 +113,7 @@ class Escalations:
         with self._lock:
             if self._stopping:
                 return Reason.STOPPED
-            if not self.full:
+            if self.room > 0:
                 return None
             other = self._surplus(item.lane)
         if other is None:
@@ -152,7 +152,7 @@ class Escalations:
         if item.lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
             return False
         with self._lock:
-            if self._stopping or self.full:
+            if self._stopping or self.room <= 0:
                 return False
         return self._watch.audits(decision)
 

@@ -40,6 +40,9 @@ class StreamOptions:
         max_in_flight: frames that wait for the large model at once, of all sources. Beyond it, the
             saver's answer goes out, degraded; files without a deadline wait instead.
         window: frames of one source that are read but not given out.
+        together: frames of several sources that the saver is asked about at once, where so many
+            wait: 1, 2 or 4. None times all three when a stream of several sources starts, and
+            takes the quickest.
 
     Raises:
         InputError: a figure is out of range.
@@ -49,6 +52,7 @@ class StreamOptions:
     deadline_ms: float | None = None
     max_in_flight: int = 4
     window: int = 64
+    together: int | None = None
 
     def __post_init__(self) -> None:
         if self.deadline_ms is not None and not self.deadline_ms > 0:
@@ -57,6 +61,8 @@ class StreamOptions:
             raise InputError(f"max_in_flight {self.max_in_flight}: must be at least 1")
         if self.window < 1:
             raise InputError(f"window {self.window}: must be at least 1")
+        if self.together not in (None, 1, 2, 4):
+            raise InputError(f"together {self.together}: must be 1, 2 or 4, or None to find out")
 
     def deadline_s(self, *, live: bool) -> float | None:
         """Return the deadline of a source, in seconds after a frame was taken; None for none."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError, InputError, TinySaverError
+from tinysaver_edge.stream.batching import quickest_size
 from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.events import Listener, SinkFailed, ignore
 from tinysaver_edge.stream.feeder import Feeder
@@ -164,6 +165,7 @@ class Stream:
             self._cascade,
             max_in_flight=self._options.max_in_flight,
             context=self._context,
+            together=self._at_once(),
             watch=self._watch,
             failed=self._fail,
         )
@@ -172,6 +174,15 @@ class Stream:
         for feeder in feeders:
             feeder.start()
             self._feeders.append(feeder)
+
+    def _at_once(self) -> int:
+        """Return how many frames of several sources the saver is asked about at once."""
+        if self._options.together is not None or len(self._sources) == 1:
+            return self._options.together or 1
+        try:
+            return quickest_size(self._cascade.stages[self._cascade.judge.asked[0]])
+        except EngineError:  # what to do about it is for each frame to say
+            return 1
 
     def _feeder(self, source: Source, dispatcher: Dispatcher) -> Feeder:
         options = self._options

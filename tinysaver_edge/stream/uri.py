@@ -84,7 +84,9 @@ def _parse(text: str) -> SourceUri:
         address, _, fragment = text.partition("#")
         if "@" in fragment:
             raise InputError(f"source {scheme}: a # in a user or password is written %23")
-        return SourceUri(scheme, address, redacted(address), options=_options(scheme, fragment, "#"))
+        return SourceUri(
+            scheme, address, redacted(address), options=_options(scheme, fragment, "#")
+        )
     if scheme in ("gst", "gstreamer"):
         return _gstreamer(text[match.end() :])
     if scheme == "file":

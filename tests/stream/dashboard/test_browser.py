@@ -47,7 +47,7 @@ def served(world, **options):
 
 
 def until(browser, expression, *, seconds=10.0):
-    """Wait until an expression is true in the page, which may have nothing yet that it speaks of."""
+    """Wait until an expression is true in the page; what it speaks of may not be there yet."""
     for _ in range(int(seconds / 0.1)):
         if browser.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{}} }})()"):
             return

@@ -1,0 +1,135 @@
+"""Asking the saver about several cameras' frames at once, where that is quicker."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.stream.slow import Answers, cascade_of
+from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.stream.batching import Together, quickest_size
+from tinysaver_edge.stream.metrics import Counter, Tally
+from tinysaver_edge.stream.options import StreamOptions
+from tinysaver_edge.stream.pipeline import Stream
+from tinysaver_edge.testing import FakeClock, FakeSource, frame_numbers, numbered_frame
+
+
+class Counted(Answers):
+    """Remembers how many frames the saver was asked about at a time."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.sizes = []
+        self.refuses = None
+
+    def saver(self, batch):
+        self.sizes.append(len(batch))
+        if self.refuses is not None and (frame_numbers(batch) == self.refuses).any():
+            raise EngineError("not this one")
+        return super().saver(batch)
+
+
+def inputs_of(cascade, numbers):
+    stage = cascade.stages[0]
+    return [stage.prepare(numbered_frame(number)).copy() for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("times_s", "size"),
+    [
+        ({1: 1.0, 2: 2.0, 4: 4.0}, 1),
+        ({1: 1.0, 2: 1.5, 4: 3.5}, 2),
+        ({1: 1.0, 2: 1.5, 4: 2.0}, 4),
+        ({1: 1.0, 2: 1.9, 4: 3.8}, 1),  # a gain within the noise
+    ],
+)
+def test_the_size_is_the_one_that_takes_least_time_a_frame(times_s, size):
+    clock = FakeClock()
+
+    class Timed(Answers):
+        def saver(self, batch):
+            clock.advance(times_s[len(batch)])
+            return super().saver(batch)
+
+    with cascade_of(Timed()) as cascade:
+        assert quickest_size(cascade.stages[0], clock=clock) == size
+
+
+def test_a_batch_answers_what_its_frames_would_have_got_alone():
+    with cascade_of(Counted()) as cascade:
+        together = Together(cascade.stages[0], limit=4)
+        inputs = inputs_of(cascade, [3, 7, 4, 12])
+        alone = [cascade.stages[0].ask(one).logits for one in inputs]
+        for found, expected in zip(together.ask(inputs), alone, strict=True):
+            np.testing.assert_array_equal(found.logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("limit", "counts"), [(1, [0, 1, 1, 1]), (2, [0, 1, 2, 2]), (4, [0, 1, 2, 2])]
+)
+def test_only_sizes_that_were_timed_are_asked(limit, counts):
+    with cascade_of(Answers()) as cascade:
+        together = Together(cascade.stages[0], limit=limit)
+        assert [together.most(waiting) for waiting in range(4)] == counts
+        assert together.most(9) == limit
+
+
+def test_a_frame_that_fails_does_the_others_no_harm():
+    answers = Counted()
+    answers.refuses = 7
+    with cascade_of(answers) as cascade:
+        found = Together(cascade.stages[0], limit=4).ask(inputs_of(cascade, [3, 7, 4, 12]))
+    assert [isinstance(one, EngineError) for one in found] == [False, True, False, False]
+    assert found[3].logits.argmax() == 2
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_several_sources_get_the_same_answers_at_any_size(together):
+    answers = Counted(saver_s=0.002)
+    with cascade_of(answers) as cascade:
+        sources = [FakeSource(60, source_id=name) for name in "abc"]
+        stream = Stream(cascade, sources, options=StreamOptions(together=together))
+        got = {name: [] for name in "abc"}
+        for decision in stream:
+            assert decision.degraded is None  # room at the large model was kept for each of them
+            got[decision.frame_id.source_id].append((decision.frame_id.sequence, decision.index))
+    for decisions in got.values():
+        assert decisions == [(n, (n + n % 2) % 10) for n in range(60)]
+    assert set(answers.sizes) <= {1, 2, 4}
+    assert max(answers.sizes) == together
+
+
+def test_a_stream_of_several_sources_finds_out_and_one_of_one_does_not():
+    answers = Counted(saver_s=0.002)  # a call takes as long for four as for one
+    with cascade_of(answers) as cascade:
+        assert len(list(cascade.stream(FakeSource(30)))) == 30
+        assert set(answers.sizes) == {1}
+        sources = [FakeSource(60, source_id=name) for name in "ab"]
+        assert len(list(cascade.stream(*sources))) == 120
+        frames_a_call = 120 / (len(answers.sizes) - 30 - 24)
+    assert frames_a_call > 1.3
+
+
+def test_a_saver_that_fails_at_the_start_is_not_the_streams_end():
+    answers, tally = Answers(unsure=lambda n: False), Tally()
+    answers.saver_broken = True
+    with cascade_of(answers) as cascade:
+        sources = [FakeSource(5, source_id=name) for name in "ab"]
+        decisions = list(cascade.stream(*sources, metrics=tally))
+    assert len(decisions) == 10
+    assert tally.total(Counter.ESCALATED) == 10
+
+
+def test_the_first_of_a_batch_tells_the_time_it_waited():
+    with cascade_of(Counted(saver_s=0.01, unsure=lambda n: False)) as cascade:
+        sources = [FakeSource(20, source_id=name) for name in "ab"]
+        begun = time.monotonic()
+        decisions = list(Stream(cascade, sources, options=StreamOptions(together=4)))
+        spent_ms = (time.monotonic() - begun) * 1e3
+    assert all(9 < one.timings_ms["saver"] < spent_ms for one in decisions)
+
+
+@pytest.mark.parametrize("together", [0, 3, 8])
+def test_other_sizes_are_refused(together):
+    with pytest.raises(InputError, match=f"together {together}: must be 1, 2 or 4"):
+        StreamOptions(together=together)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT, Action, DriftOptions, DriftState
@@ -58,9 +57,7 @@ class DriftWatch:
         keep: Callable[[Decision, Decision, Frame], None] | None = None,
     ) -> None:
         self.options = options
-        self.promised = upper_rate(
-            promised.disagreed, promised.accepted, risk=options.level / 2 / promised.choices
-        )
+        self.promised = promised.tested(options.level)
         self._stricter = tuple(promised.stricter)
         self._own = sources if sources > 1 else 0
         self._names: set[str] = set()

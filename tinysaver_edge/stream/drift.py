@@ -74,6 +74,7 @@ class DriftWatch:
         self._threshold: float | None = None
         self._accepting = True
         self._audited = self._disagreed = self._alarms = 0
+        self._last_alarm: str | None = None
 
     @property
     def wants_frames(self) -> bool:
@@ -98,6 +99,7 @@ class DriftWatch:
                 self._alarms,
                 self._threshold,
                 self._accepting,
+                self._last_alarm,
             )
 
     def accepts(self, score: float, threshold: float) -> bool:
@@ -140,6 +142,8 @@ class DriftWatch:
             return None
         self._alarmed.add(name)
         self._alarms += 1
+        of = f" of {name}" if name else ""
+        self._last_alarm = f"{evidence.events} of {evidence.observed} audited answers{of} differed"
         return Drift(
             source_id=name,
             time_s=self._clock(),

@@ -129,7 +129,7 @@ def test_a_source_that_fails_for_good_does_not_hide_what_the_others_gave(command
     told = done.err.splitlines()
     assert told[-1].endswith("not a readable image")
     assert re.match(rf"{len(list(golden.glob('*.[pj]*g')))} frames, ", told[1])
-    assert told[2] == "1 frames could not be decoded (broken.png 1)"
+    assert told[2] == "1 frame could not be decoded (broken.png 1)"
 
 
 def test_with_log_json_every_line_of_the_log_is_json(command, bundle):

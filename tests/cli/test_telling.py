@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tinysaver_edge.cli.telling import EVERY_S, Teller, left_out
+from tinysaver_edge.cli.telling import EVERY_S, WHY, Teller, degraded, left_out
 from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Lost, Undecided
-from tinysaver_edge.stream.metrics import Counter, Tally
+from tinysaver_edge.stream.metrics import Counter, Reason, Tally
 
 
 class Told:
@@ -60,6 +60,16 @@ def test_what_is_rare_is_told_each_time_and_what_is_expected_never():
         told(Undecided("door", 0.0, number, "the model failed"))
     assert told.lines.count("door: lost: no frame for 5 s") == 20
     assert len(told.lines) == 25
+
+
+def test_the_end_says_why_answers_are_degraded():
+    tally = Tally()
+    tally.count(Counter.DEGRADED, "door", detail=Reason.DEADLINE.value, amount=3)
+    tally.count(Counter.DEGRADED, "yard", detail=Reason.DEADLINE.value)
+    tally.count(Counter.DEGRADED, "yard", detail=Reason.FAILED.value)
+    assert degraded(tally) == ["degraded: 4 past the deadline, 1 as a model failed"]
+    assert degraded(Tally()) == []
+    assert set(WHY) == set(Reason)
 
 
 def test_the_end_has_the_totals_by_source():

@@ -19,7 +19,7 @@ from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
-from tinysaver_edge.cli.telling import Teller, left_out
+from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.metrics import Counter
@@ -37,9 +37,12 @@ from tinysaver_edge.stream.service_options import ServiceOptions
     "sources",
     required=True,
     multiple=True,
+    envvar="TINYSAVER_SOURCE",
+    show_envvar=True,
     metavar="[NAME=]URI",
     help="An image, a folder of images, *.png, a video, a camera's number, /dev/video0, rtsp://, "
-    "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once.",
+    "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once; parted by spaces in "
+    "the environment, where other users cannot read its passwords.",
 )
 @click.option(
     "--escalation",
@@ -193,7 +196,7 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
 def _show_end(tally: _Tally, around: Service, source_ids: Sequence[str]) -> None:
     """Write the sums of a stream that has ended to stderr."""
     tally.show()
-    for line in left_out(around.tally, source_ids):
+    for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
         terminal.say(line)
     terminal.warn(_losses(around))
 

@@ -8,8 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Ended, Event, Undecided
-from tinysaver_edge.stream.metrics import Counter, Tally
+from tinysaver_edge.stream.events import (
+    Connected,
+    Corrupt,
+    Dropped,
+    Ended,
+    Event,
+    Undecided,
+    frames,
+)
+from tinysaver_edge.stream.metrics import Counter, Reason, Tally
 
 EVERY_S = 30.0
 """How often one kind of event is told again, where it comes in floods."""
@@ -78,8 +86,29 @@ class Teller:
 
 def _summed(event: Event, flood: _Flood, spent_s: float) -> str:
     if isinstance(event, Dropped):
-        return f"{flood.frames} frames dropped in {spent_s:.0f} s: newer ones had come"
+        return f"{frames(flood.frames)} dropped in {spent_s:.0f} s: newer ones had come"
     return f"{event.text} (and {flood.events - 1} others in {spent_s:.0f} s)"
+
+
+WHY = {
+    Reason.DEADLINE: "past the deadline",
+    Reason.IN_FLIGHT: "as too many frames waited for the large model already",
+    Reason.FAILED: "as a model failed",
+    Reason.LOCAL: "as the stream is local",
+    Reason.STOPPED: "as the stream was closed",
+    Reason.FALLBACK_DEVICE: "on another device than asked for",
+}
+
+
+def degraded(tally: Tally) -> list[str]:
+    """Say why answers are not what the policy asks for.
+
+    Args:
+        tally: what was counted.
+    """
+    counts = {why: tally.total(Counter.DEGRADED, detail=why.value) for why in Reason}
+    parts = [f"{count} {WHY[why]}" for why, count in counts.items() if count]
+    return [f"degraded: {', '.join(parts)}"] if parts else []
 
 
 def left_out(tally: Tally, source_ids: Sequence[str]) -> list[str]:
@@ -99,5 +128,5 @@ def left_out(tally: Tally, source_ids: Sequence[str]) -> list[str]:
         shares = [f"{name} {count}" for name, count in counts.items() if count]
         if shares:
             of = f" ({', '.join(shares)})" if len(counts) > 1 else ""
-            lines.append(f"{sum(counts.values())} frames {what}{of}")
+            lines.append(f"{frames(sum(counts.values()))} {what}{of}")
     return lines

@@ -77,7 +77,7 @@ def test_a_limit_gives_every_frame_its_last_word(command, bundle, tmp_path):
     """What was provisional is revised, on stdout as in the file; no frame beyond the limit."""
     done = command(
         "run", bundle, "--source", f"a={bundle / 'golden'}", "--source", f"b={bundle / 'golden'}",
-        "--escalation", "revise", "--limit", 9, "--json",
+        "--escalation", "revise", "--limit", 9, "--json", "--jsonl", tmp_path / "out.jsonl",
     )  # fmt: skip
     assert done.code == 0
     decisions = [json.loads(line) for line in done.out.splitlines()]
@@ -92,6 +92,9 @@ def test_a_limit_gives_every_frame_its_last_word(command, bundle, tmp_path):
     assert len(firsts) == 9
     assert provisional
     assert set(provisional) == set(revised)
+    assert [one for one in decisions if one["revision"] and one["degraded"]] == []
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert sorted(lines) == sorted(json.dumps(one, separators=(",", ":")) for one in decisions)
 
 
 def test_the_rate_is_that_of_the_stream_without_the_loading(command, bundle, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
+from tinysaver_edge.stream.limit import limited
 from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation, is_provisional
@@ -143,6 +144,8 @@ def run(
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
         given = [open_source(source, patience=patience) for source in sources]
+        if limit is not None:
+            given = limited(given, limit)
         live = any(source.live for source in given)
         around = Service(
             _watchful(service(live and escalation != Escalation.LOCAL.value), escalation),
@@ -170,7 +173,7 @@ def run(
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
         try:
-            for decision in tally.counting(iter(stream), limit, stream.close):
+            for decision in tally.counting(iter(stream)):
                 while around.warnings:
                     terminal.warn([around.warnings.pop()])
                 if not quiet:
@@ -265,33 +268,15 @@ class _Tally:
         self.degraded = 0
         self.started_s = time.monotonic()
 
-    def counting(
-        self, decisions: Iterator[Decision], limit: int | None, close: Callable[[], None]
-    ) -> Iterator[Decision]:
-        """Pass decisions on, until so many frames have had their first, and all their last.
-
-        Args:
-            decisions: of the stream.
-            limit: after how many frames it is closed.
-            close: closes it; what it gives after that are last words on the frames counted.
-        """
+    def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
+        """Pass decisions on."""
         self.started_s = time.monotonic()  # loading the models is not part of the rate
-        full, unrevised = False, set()
         for decision in decisions:
-            if full and decision.frame_id not in unrevised:
-                continue  # decided meanwhile, beyond the limit
-            if is_provisional(decision):
-                unrevised.add(decision.frame_id)
-            else:
-                unrevised.discard(decision.frame_id)
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
             self.degraded += decision.degraded is not None and not is_provisional(decision)
             yield decision
-            if limit is not None and self.frames >= limit and not full:
-                full = True
-                close()
 
     def show(self) -> None:
         """Write the sums to stderr."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -53,9 +54,15 @@ def stopping_on_signals(
                 signal.signal(each, handler)
             signal.raise_signal(number)
 
+    def deaf() -> None:
+        if stop.signal is not None:  # Python takes its handlers down: the last moment is not safe
+            for each in STOPPING:
+                signal.signal(each, signal.SIG_IGN)
+
     try:
         for number in STOPPING:
             signal.signal(number, stopped)
+        atexit.register(deaf)
     except ValueError:  # not the main thread: whoever is will be told of signals
         yield stop
         return

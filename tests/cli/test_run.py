@@ -64,6 +64,19 @@ def test_a_signal_that_comes_twice_at_once_is_one(bundle, tmp_path):
     assert video.read()[0]
 
 
+def test_a_reader_that_has_enough_ends_it_quietly(bundle, tmp_path):
+    process = start(
+        "run", bundle, "--source", "demo://?fps=200", "--json", "--jsonl", tmp_path / "out.jsonl"
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 141, err
+    assert [line for line in err.splitlines() if "dropped" not in line] == []
+    assert (tmp_path / "out.jsonl").read_text().endswith("}\n")
+
+
 def test_an_interruption_before_the_stream_promises_nothing(bundle):
     process = start("run", bundle, "--source", "demo://")
     time.sleep(0.3)  # Python and the models load

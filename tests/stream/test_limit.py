@@ -47,6 +47,12 @@ def test_a_camera_that_gives_nothing_holds_up_nobody_at_the_limit():
     forever.set()
 
 
+def test_one_that_begins_when_all_is_given_has_nothing_to_give():
+    first, second = limited([open_source(endless()), open_source(endless())], 1)
+    assert len(list(first.frames())) == 1
+    assert list(second.frames()) == []
+
+
 def test_events_and_figures_are_the_sources_own():
     (given,) = limited([open_source(endless())], 2)
     heard, _ = listening(given)

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -36,6 +37,10 @@ _KEPT = MappingProxyType(
 """What an interruption leaves, by command."""
 
 
+class _ReaderGone(Exception):  # noqa: N818 - no error
+    """Whoever read stdout has enough, as ``head`` has."""
+
+
 class _LazyGroup(click.Group):
     """Imports a command only when it is called, so that ``--help`` is quick."""
 
@@ -50,6 +55,13 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"tinysaver_edge.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Run a command; click would make 1 of a reader that has gone, as of any error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -85,7 +97,7 @@ def main() -> None:
     except TinySaverError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:

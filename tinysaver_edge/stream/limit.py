@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.source import Context, Source
 
@@ -40,6 +40,11 @@ class _Budget:
         self._left = frames
         self._lock = threading.Lock()
 
+    def is_spent(self) -> bool:
+        """Whether no more frames may be given."""
+        with self._lock:
+            return self._left <= 0
+
     def take(self) -> bool:
         """Whether one more frame may be given; with the last, nobody waits for another."""
         with self._lock:
@@ -69,9 +74,15 @@ class _Limited(Source):
         self._source.attach(context)
 
     def frames(self, *, reuse: bool = False) -> Iterator[Frame]:
-        return self._counted(self._source.frames(reuse=reuse))
+        return self._counted(reuse)
 
-    def _counted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _counted(self, reuse: bool) -> Iterator[Frame]:
+        try:
+            frames = self._source.frames(reuse=reuse)
+        except SourceError:
+            if self._budget.is_spent():  # the others were quicker
+                return
+            raise
         with closing(cast("Generator[Frame, None, None]", frames)):
             for frame in frames:
                 if not self._budget.take():

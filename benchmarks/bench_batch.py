@@ -21,12 +21,12 @@ from bench_soak import demo_cascade
 from imagenet import save, table
 from pair import SAVER, artefacts, need_data, stage_of
 
+from tinysaver_edge.engines.batching import SIZES as TRIED
+from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream import batching
-from tinysaver_edge.stream.batching import quickest_size
 
-SIZES = (1, *batching.SIZES)
+SIZES = (1, *TRIED)
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
             "the demo's saver, ONNX Runtime": demo.stages[0],
         }
         found = {one: times_ms(stage, asked.turns) for one, stage in stages.items()}
-        chosen = {one: quickest_size(stage) for one, stage in stages.items()}
+        chosen = {one: quickest_size(stage.ask, stage.blank) for one, stage in stages.items()}
         for stage in stages.values():
             stage.close()
     rows = [

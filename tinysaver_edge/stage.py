@@ -45,7 +45,12 @@ class Stage:
         self.preprocess = preprocess
         self._preprocessor = Preprocessor(preprocess)
         self._turn = threading.BoundedSemaphore(engine.concurrency)
-        self._single = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
+        self._single = self.blank
+
+    @property
+    def blank(self) -> Batch:
+        """A prepared frame of zeros, in a new array."""
+        return np.zeros(self.preprocess.shape(1), np.dtype(self.preprocess.format.dtype))
 
     def prepare(self, frame: Frame) -> Batch:
         """Return the model input for one frame, in a buffer that the next call fills anew."""

@@ -9,6 +9,7 @@ import click
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, Threads
+from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.security import Token
 from tinysaver_edge.host.limits import Listening, parse_bind
 from tinysaver_edge.host.served import served_by
@@ -41,6 +42,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--drain-s", type=Number(min=0), default=5.0, show_default=True,
               help="How long requests under way may take after SIGTERM.")  # fmt: skip
 @click.option("--threads", type=Threads(), help="Processor threads for one inference.")
+@click.option("--batch", type=click.Choice([str(size) for size in (1, *SIZES)]),
+              help="Frames that are run at once at most, where so many wait. "
+              "[default: what a few runs at the start show to be quickest]")  # fmt: skip
 def serve(
     bundle: Path,
     bind: str,
@@ -57,6 +61,7 @@ def serve(
     max_request_mb: float,
     drain_s: float,
     threads: int | None,
+    batch: str | None,
 ) -> None:
     """Have this machine answer a bundle's large model for devices.
 
@@ -88,4 +93,5 @@ def serve(
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
     with Bundle.load(bundle) as opened:
         served = served_by(opened, name=name, jpeg=jpeg, threads=threads)
-        run_serve(served, listening, told=terminal.say)
+        at_once = None if batch is None else int(batch)
+        run_serve(served, listening, told=terminal.say, at_once=at_once)

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from tinysaver_edge.engines.openvino_compile import Graph
 from tinysaver_edge.preprocess import Batch
 
-OWN_GRAPH = (2, 4)
-"""Numbers of samples that get a graph of their own: a fifth quicker than one for any number."""
-
 TOLERANCE = 1e-4
 """How far an answer may move, as a share of the largest: what another order of sums comes to."""
 

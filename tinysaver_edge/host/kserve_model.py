@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine
+from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG, SHA256
 from tinysaver_edge.errors import EngineError, MissingDependencyError
+from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.served import Served
 from tinysaver_edge.opencv import opencv
 from tinysaver_edge.output_format import OutputFormat
@@ -24,13 +24,15 @@ class Answerer:
 
     Args:
         served: the model.
+        at_once: frames that are run at once at most; None measures what is quickest.
 
     Attributes:
         input: the input as the protocol describes it.
         output: the output.
+        at_once: frames that are run at once at most.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, *, at_once: int | None = None) -> None:
         self.served = served
         # Raw outputs go over the wire, as from any other host: the device makes logits of them.
         self._engine: Engine = replace(served.artefact, output=OutputFormat()).open()
@@ -49,20 +51,29 @@ class Answerer:
             "datatype": DATATYPES[self._dtype.name],
             "shape": [-1, -1 if width is None else width],
         }
-        self._engine.infer(np.zeros((1, *self._shape), signature.input_dtype))
+        blank = np.zeros((1, *self._shape), signature.input_dtype)
+        self._engine.infer(blank)
+        self.at_once = at_once or quickest_size(self._engine.infer, blank)
 
     @property
     def concurrency(self) -> int:
         """How many threads may ask at once."""
         return self._engine.concurrency
 
-    def answer(self, given: NDArray[Any]) -> NDArray[Any]:
-        """Answer a batch, or a list of JPEG files.
+    def prepare(self, given: NDArray[Any]) -> Batch:
+        """Return the batch of what was sent: itself, or the pictures of JPEG files.
+
+        Raises:
+            EngineError: they are no JPEG files, or of another size.
+        """
+        return self._decoded(given) if self.served.jpeg else given
+
+    def run(self, batch: Batch) -> NDArray[Any]:
+        """Answer a batch.
 
         Raises:
             EngineError: the run failed, or the input is none.
         """
-        batch = self._decoded(given) if self.served.jpeg else given
         return self._engine.infer(batch).astype(self._dtype)
 
     def _decoded(self, files: NDArray[Any]) -> Batch:
@@ -88,7 +99,9 @@ def kserve_model(answerer: Answerer) -> Any:  # noqa: ANN401 - a kserve.Model
         MissingDependencyError: kserve is not installed.
     """
     kserve = import_kserve()
-    workers = ThreadPoolExecutor(answerer.concurrency, thread_name_prefix="large")
+    batches = Batches(
+        answerer.prepare, answerer.run, threads=answerer.concurrency, limit=answerer.at_once
+    )
     name, told = answerer.served.name, answerer.served.sha256
 
     class LargeModel(kserve.Model):  # type: ignore[name-defined,misc]
@@ -110,9 +123,7 @@ def kserve_model(answerer: Answerer) -> Any:  # noqa: ANN401 - a kserve.Model
         ) -> Any:  # noqa: ANN401 - a kserve.InferResponse
             given = _given(kserve, payload, answerer)
             try:
-                # What waits here and whose client has gone is never begun with.
-                loop = asyncio.get_running_loop()
-                values = await loop.run_in_executor(workers, answerer.answer, given)
+                values = await batches.answer(given)
             except EngineError as error:
                 raise kserve.errors.InvalidInput(str(error)) from error
             output = kserve.InferOutput(

@@ -22,7 +22,13 @@ OPEN_PATHS = frozenset({"/", "/metrics", "/v2", "/v2/health/live", "/v2/health/r
 """What HTTP clients may ask without a token."""
 
 
-def serve(served: Served, listening: Listening, *, told: Callable[[str], None]) -> None:
+def serve(
+    served: Served,
+    listening: Listening,
+    *,
+    told: Callable[[str], None],
+    at_once: int | None = None,
+) -> None:
     """Serve a model until SIGTERM or SIGINT; then end what is under way, and return.
 
     KServe's own start listens on every interface; its parts are put together here instead, so that
@@ -32,6 +38,7 @@ def serve(served: Served, listening: Listening, *, told: Callable[[str], None]) 
         served: the model.
         listening: where, for whom and how much.
         told: takes a line when the host is ready, and one when it stops.
+        at_once: frames that are run at once at most; None measures what is quickest.
 
     Raises:
         MissingDependencyError: kserve is not installed.
@@ -40,7 +47,7 @@ def serve(served: Served, listening: Listening, *, told: Callable[[str], None]) 
     """
     import_kserve()
     listening.expected()
-    answerer = Answerer(served)
+    answerer = Answerer(served, at_once=at_once)
     try:
         asyncio.run(_serve(answerer, listening, told))
     finally:
@@ -66,7 +73,9 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     http = _http_server(plane, extension, answerer.served.name, listening)
     http_task = None if http is None else asyncio.create_task(http.serve())
     scheme = "grpcs" if listening.certificate is not None else "grpc"
-    told(f"serving {scheme}://{listening.authority}/{answerer.served.name}")
+    limit = answerer.at_once
+    how = f"in batches of up to {limit}" if limit > 1 else "one frame at a time"
+    told(f"serving {scheme}://{listening.authority}/{answerer.served.name}, {how}")
     await stopping.wait()
     told(f"stopping: requests under way have {listening.drain_s:g} s")
     model.ready = False

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
+from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.errors import EngineError, InputError, TinySaverError
-from tinysaver_edge.stream.batching import quickest_size
 from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.events import Listener, SinkFailed, ignore
 from tinysaver_edge.stream.feeder import Feeder
@@ -179,8 +179,9 @@ class Stream:
         """Return how many frames of several sources the saver is asked about at once."""
         if self._options.together is not None or len(self._sources) == 1:
             return self._options.together or 1
+        first = self._cascade.stages[self._cascade.judge.asked[0]]
         try:
-            return quickest_size(self._cascade.stages[self._cascade.judge.asked[0]])
+            return quickest_size(first.ask, first.blank)
         except EngineError:  # what to do about it is for each frame to say
             return 1
 

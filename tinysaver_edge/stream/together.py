@@ -1,56 +1,19 @@
-"""Ask a stage about several frames at once, where that was measured to be quicker."""
+"""Ask a stage about several frames at once."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinysaver_edge.engines.batching import SIZES, most_at_once
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Batch
 
 if TYPE_CHECKING:
     from tinysaver_edge.stage import Stage
-
-SIZES = (2, 4)
-"""Frames at once that are tried: the first of a batch waits for all of them."""
-
-TURNS = 7
-"""How often each size is timed."""
-
-GAIN = 0.9
-"""What a frame of a batch may take at most, of what it takes alone: less is within the noise."""
-
-
-def quickest_size(stage: Stage, *, clock: Callable[[], float] = time.perf_counter) -> int:
-    """Return at how many frames a call the stage takes least time a frame; 1 where that is no gain.
-
-    It asks the stage `TURNS` times for each size, in turns, after a call that compiles what it
-    needs.
-
-    Args:
-        stage: asked about frames that are black.
-        clock: seconds.
-
-    Raises:
-        EngineError: the stage fails.
-    """
-    dtype = np.dtype(stage.preprocess.format.dtype)
-    batches = {size: np.zeros(stage.preprocess.shape(size), dtype) for size in (1, *SIZES)}
-    spent: dict[int, list[float]] = {size: [] for size in batches}
-    for turn in range(1 + TURNS):
-        for size, batch in batches.items():
-            started_s = clock()
-            stage.ask(batch)
-            if turn:
-                spent[size].append((clock() - started_s) / size)
-    each = {size: statistics.median(times) for size, times in spent.items()}
-    best = min(each, key=each.__getitem__)
-    return best if each[best] <= GAIN * each[1] else 1
 
 
 class Together:
@@ -67,10 +30,11 @@ class Together:
         self._buffers = {
             size: np.empty(stage.preprocess.shape(size), dtype) for size in SIZES if size <= limit
         }
+        self._limit = limit
 
     def most(self, waiting: int) -> int:
         """Return how many of the frames that wait are asked about at once."""
-        return max((size for size in self._buffers if size <= waiting), default=min(1, waiting))
+        return most_at_once(waiting, self._limit)
 
     def ask(self, inputs: Sequence[Batch]) -> list[Outputs | EngineError]:
         """Return what the stage answers to each frame, or how it failed on it.

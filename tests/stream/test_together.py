@@ -7,11 +7,11 @@ import pytest
 
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.stream.batching import Together, quickest_size
 from tinysaver_edge.stream.metrics import Counter, Tally
 from tinysaver_edge.stream.options import StreamOptions
 from tinysaver_edge.stream.pipeline import Stream
-from tinysaver_edge.testing import FakeClock, FakeSource, frame_numbers, numbered_frame
+from tinysaver_edge.stream.together import Together
+from tinysaver_edge.testing import FakeSource, frame_numbers, numbered_frame
 
 
 class Counted(Answers):
@@ -34,27 +34,6 @@ def inputs_of(cascade, numbers):
     return [stage.prepare(numbered_frame(number)).copy() for number in numbers]
 
 
-@pytest.mark.parametrize(
-    ("times_s", "size"),
-    [
-        ({1: 1.0, 2: 2.0, 4: 4.0}, 1),
-        ({1: 1.0, 2: 1.5, 4: 3.5}, 2),
-        ({1: 1.0, 2: 1.5, 4: 2.0}, 4),
-        ({1: 1.0, 2: 1.9, 4: 3.8}, 1),  # a gain within the noise
-    ],
-)
-def test_the_size_is_the_one_that_takes_least_time_a_frame(times_s, size):
-    clock = FakeClock()
-
-    class Timed(Answers):
-        def saver(self, batch):
-            clock.advance(times_s[len(batch)])
-            return super().saver(batch)
-
-    with cascade_of(Timed()) as cascade:
-        assert quickest_size(cascade.stages[0], clock=clock) == size
-
-
 def test_a_batch_answers_what_its_frames_would_have_got_alone():
     with cascade_of(Counted()) as cascade:
         together = Together(cascade.stages[0], limit=4)
@@ -62,16 +41,6 @@ def test_a_batch_answers_what_its_frames_would_have_got_alone():
         alone = [cascade.stages[0].ask(one).logits for one in inputs]
         for found, expected in zip(together.ask(inputs), alone, strict=True):
             np.testing.assert_array_equal(found.logits, expected)
-
-
-@pytest.mark.parametrize(
-    ("limit", "counts"), [(1, [0, 1, 1, 1]), (2, [0, 1, 2, 2]), (4, [0, 1, 2, 2])]
-)
-def test_only_sizes_that_were_timed_are_asked(limit, counts):
-    with cascade_of(Answers()) as cascade:
-        together = Together(cascade.stages[0], limit=limit)
-        assert [together.most(waiting) for waiting in range(4)] == counts
-        assert together.most(9) == limit
 
 
 def test_a_frame_that_fails_does_the_others_no_harm():
@@ -106,7 +75,7 @@ def test_a_stream_of_several_sources_finds_out_and_one_of_one_does_not():
         assert set(answers.sizes) == {1}
         sources = [FakeSource(60, source_id=name) for name in "ab"]
         assert len(list(cascade.stream(*sources))) == 120
-        frames_a_call = 120 / (len(answers.sizes) - 30 - 24)
+        frames_a_call = 120 / (len(answers.sizes) - 30 - 26)
     assert frames_a_call > 1.3
 
 

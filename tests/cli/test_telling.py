@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinysaver_edge.cli.telling import EVERY_S, WHY, Teller, degraded, left_out
-from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Lost, Undecided
+from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Lost, Retrying, Undecided
 from tinysaver_edge.stream.metrics import Counter, Reason, Tally
 
 
@@ -49,6 +49,19 @@ def test_a_file_that_lacks_its_second_half_takes_a_few_lines():
     assert told.lines[5:] == [
         "cut.mp4: frame 5000 left out: the frame cannot be decoded (and 4995 others in 30 s)"
     ]
+
+
+def test_a_camera_that_stays_away_for_a_day_takes_some_lines_an_hour():
+    told = Told()
+    for outage in range(2):
+        told.lines.clear()
+        told(Lost("door", told.now, "no frame for 5 s"))
+        for attempt in range(1, 2881):
+            told.now += 30.0
+            told(Retrying("door", told.now, attempt, 30.0, "connection refused"))
+        assert len(told.lines) < 6 + 24 * 6, outage
+        assert told.lines[1].startswith("door: attempt 1 failed")
+    assert "(and 19 others in 600 s)" in told.lines[-1]
 
 
 def test_what_is_rare_is_told_each_time_and_what_is_expected_never():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.stream.events import (
@@ -14,6 +15,8 @@ from tinysaver_edge.stream.events import (
     Dropped,
     Ended,
     Event,
+    Lost,
+    Retrying,
     Undecided,
     frames,
 )
@@ -22,8 +25,18 @@ from tinysaver_edge.stream.metrics import Counter, Reason, Tally
 EVERY_S = 30.0
 """How often one kind of event is told again, where it comes in floods."""
 
-SINGLY = {Dropped: 1, Corrupt: 5, Undecided: 5}
-"""Events that come in floods, and how many of them are told one by one before a sum."""
+RETRIES_EVERY_S = 600.0
+"""The same for a camera that stays away, which may be for days."""
+
+FLOODS: Mapping[type[Event], tuple[int, float]] = MappingProxyType(
+    {
+        Dropped: (1, EVERY_S),
+        Corrupt: (5, EVERY_S),
+        Undecided: (5, EVERY_S),
+        Retrying: (5, RETRIES_EVERY_S),
+    }
+)
+"""Events that come in floods: how many are told one by one, and how often then a sum."""
 
 
 @dataclass(slots=True)
@@ -40,8 +53,8 @@ class Teller:
     """A listener that writes what happens to stderr, unless it is as expected.
 
     A camera that is too quick drops frames all day, and a damaged file may lack thousands: of such
-    events the first are told as they come, the rest as sums, one line in `EVERY_S`. Whatever is
-    held back at the end is in the totals, see `left_out`.
+    events the first are told as they come, the rest as sums, one line in half a minute or more.
+    Frames that are held back at the end are in the totals, see `left_out`.
 
     Args:
         clock: seconds.
@@ -63,21 +76,24 @@ class Teller:
         if isinstance(event, Connected | Ended):
             return
         with self._lock:
-            text = self._text(event) if type(event) in SINGLY else event.text
+            if isinstance(event, Lost):  # what follows is news again
+                self._floods.pop((Retrying, event.source_id), None)
+            text = self._text(event) if type(event) in FLOODS else event.text
             if text is not None:
                 self._say(f"{event.source_id}: {text}" if event.source_id else text)
 
     def _text(self, event: Event) -> str | None:
         now = self._clock()
+        singly, every_s = FLOODS[type(event)]
         name = "" if isinstance(event, Corrupt) else event.source_id  # each image is a source
         flood = self._floods.setdefault((type(event), name), _Flood(now))
         flood.events += 1
         flood.frames += event.frames if isinstance(event, Dropped) else 1
-        if now - flood.since_s >= EVERY_S:
-            told = _summed(event, flood, now - flood.since_s) if flood.events > 1 else event.text
-            self._floods[type(event), name] = _Flood(now, told=1)
-            return told
-        if flood.told >= SINGLY[type(event)]:
+        if now - flood.since_s >= every_s:
+            goes_on = flood.events > 1
+            self._floods[type(event), name] = _Flood(now, told=singly if goes_on else 1)
+            return _summed(event, flood, now - flood.since_s) if goes_on else event.text
+        if flood.told >= singly:
             return None
         flood.told += 1
         flood.events = flood.frames = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -121,7 +122,7 @@ class Stream:
             while (decision := await self._outbox.get_async()) is not None:
                 yield decision
         finally:
-            self.close()
+            await asyncio.to_thread(self.close)  # it waits for what is stuck; the loop must not
 
     def run(self) -> None:
         """Decide all frames for the sinks, until the sources end or the stream is closed.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.base import Engine, EngineOptions, Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import BundleError, DescriptionError
-from tinysaver_edge.files import sha256_of
+from tinysaver_edge.files import combined, sha256_of
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -25,7 +25,8 @@ class Artefact:
 
     Attributes:
         name: the model's name.
-        files: the model file and whatever lies beside it, the model first.
+        files: the model file and whatever lies beside it, the model first; none where a bundle
+            leaves them to the hosts that serve it.
         sha256: hash of those files.
         source_sha256: hash of the file that the user gave.
         preprocess: what is left to do to a frame before the model sees it.
@@ -37,6 +38,7 @@ class Artefact:
         classes: how many classes it answers with.
         labels: class names, or None.
         published_top1: accuracy in percent as its makers state it, or None.
+        codec: what frames pass on their way to it, or None.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Artefact:
     classes: int | None
     labels: tuple[str, ...] | None
     published_top1: float | None = None
+    codec: Jpeg | None = None
 
     def aligned_with(self, large: Artefact) -> Artefact:
         """Return this model with its classes in the large model's order.
@@ -99,10 +102,7 @@ class Artefact:
 
 def combined_sha256(files: tuple[Path, ...]) -> str:
     """Return one hash of several files: that of the file itself where there is one."""
-    hashes = [sha256_of(file) for file in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return combined([sha256_of(file) for file in files])
 
 
 def bundled_artefacts(
@@ -111,6 +111,7 @@ def bundled_artefacts(
     threads: int | None = None,
     cache_dir: Path | None = None,
     allow_fallback: bool = False,
+    elsewhere: bool = False,
 ) -> list[Artefact]:
     """Return the models of a bundle, one a stage.
 
@@ -119,9 +120,10 @@ def bundled_artefacts(
         threads: processor threads for one inference; None leaves it to the engines.
         cache_dir: folder for compiled models, or None.
         allow_fallback: where a device is missing, run on the CPU.
+        elsewhere: whether a model whose files the bundle leaves to other hosts will do as well.
 
     Raises:
-        BundleError: it was made from records and holds no models.
+        BundleError: it holds no models, or not all that are needed.
     """
     if not bundle.has_models:
         names = ", ".join(stage.model.name for stage in bundle.manifest.stages)
@@ -129,6 +131,13 @@ def bundled_artefacts(
             f"bundle {bundle.path}: made from records, it names models ({names}) but holds none; "
             f"calibrate with the model files to run it"
         )
+    for stage in bundle.manifest.stages:
+        if stage.model.elsewhere and not elsewhere:
+            raise BundleError(
+                f"bundle {bundle.path}: holds no file of {stage.model.name}, which other hosts "
+                f"serve: name one with --large URL, run with --escalation local, or take the whole "
+                f"bundle"
+            )
     labels = bundle.manifest.labels
     return [
         _bundled(
@@ -162,11 +171,11 @@ def _bundled(
 ) -> Artefact:
     if model.preprocess is None or model.engine is None:
         raise BundleError(f"bundle {bundle.path}: {model.name} has no preprocessing or engine")
-    files = tuple(bundle.file(entry) for entry in model.files)
+    files = () if model.elsewhere else tuple(bundle.file(entry) for entry in model.files)
     return Artefact(
         name=model.name,
         files=files,
-        sha256=combined_sha256(files),
+        sha256=model.sha256 or "",
         source_sha256=model.source_sha256 or "",
         preprocess=model.preprocess,
         output=model.output or OutputFormat(),
@@ -176,4 +185,5 @@ def _bundled(
         parameters=model.parameters,
         classes=None if labels is None else len(labels),
         labels=labels,
+        codec=model.codec,
     )

@@ -67,7 +67,7 @@ class Bundle:
 
     @property
     def has_models(self) -> bool:
-        """Whether it holds models; one made from records only names them."""
+        """Whether there are models, here or elsewhere; one made from records only names them."""
         return all(stage.model.files for stage in self.manifest.stages)
 
     def close(self) -> None:
@@ -83,9 +83,10 @@ class Bundle:
 
 
 def files_of(manifest: Manifest) -> Iterator[FileEntry]:
-    """Yield every file that a manifest names."""
+    """Yield every file that the bundle of a manifest holds."""
     for stage in manifest.stages:
-        yield from stage.model.files
+        if not stage.model.elsewhere:
+            yield from stage.model.files
     if manifest.golden is not None:
         yield from manifest.golden.frames
         yield manifest.golden.answers

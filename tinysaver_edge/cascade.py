@@ -96,6 +96,7 @@ class Cascade:
         allow_fallback: bool = False,
         large: RemoteModel | str | Sequence[str] | None = None,
         large_worker: bool = False,
+        allow_absent: bool = False,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
@@ -112,10 +113,12 @@ class Cascade:
                 vouches for them; else `doubt` says why not.
             large_worker: run the large model in a process of its own. When that dies or hangs its
                 frames are ``degraded``, and it is started again.
+            allow_absent: load a bundle without the large model's file although no host is named,
+                for streams of escalation ``"local"``; asked, the large model is an error then.
             clock: as for the constructor.
 
         Raises:
-            BundleError: the bundle is damaged, or was made from records and holds no models.
+            BundleError: the bundle is damaged, or holds no models, or not the large one's file.
             EngineError: an engine, device or precision is not to be had here, or a host serves
                 another model.
             InputError: a URL cannot be understood, or would send frames out in plain text.
@@ -131,6 +134,7 @@ class Cascade:
                 allow_fallback=allow_fallback,
                 large=large,
                 large_worker=large_worker,
+                allow_absent=allow_absent,
                 clock=clock,
             )
 
@@ -144,6 +148,7 @@ class Cascade:
         allow_fallback: bool = False,
         large: RemoteModel | str | Sequence[str] | None = None,
         large_worker: bool = False,
+        allow_absent: bool = False,
         clock: Clock = time.monotonic,
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
@@ -159,6 +164,7 @@ class Cascade:
             allow_fallback=allow_fallback,
             large=None if large is None else remote_model(large),
             large_worker=large_worker,
+            allow_absent=allow_absent,
         )
         certified = is_certified(bundle.manifest)
         return cls(
@@ -406,12 +412,11 @@ def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
     none the worse. An engine that fails is not: that may take its whole timeout each time.
     """
     try:
-        logits = stage.ask(batch).logits
+        answered = stage.ask(batch)
     except ModelError as error:
         if len(batch) == 1:
             return [error]
         return [_ask_each(stage, batch[row : row + 1])[0] for row in range(len(batch))]
     except EngineError as error:
         return [error] * len(batch)
-    assert logits is not None
-    return [Outputs(logits=logits[row : row + 1]) for row in range(len(batch))]
+    return [answered.subset(slice(row, row + 1)) for row in range(len(batch))]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
+
+from tinysaver_edge.identity import ModelIdentity
 
 
 class Source(str, Enum):
@@ -63,6 +65,8 @@ class Decision:
         frame_id: source and sequence of the frame.
         timestamp_s: when the frame was taken, on the caller's clock, in seconds.
         timings_ms: milliseconds spent, by step, as measured on the cascade's clock.
+        identity: which model another host says it answered with; None where the model whose answer
+            it is ran here.
     """
 
     label: str
@@ -78,6 +82,7 @@ class Decision:
     frame_id: FrameId
     timestamp_s: float
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    identity: ModelIdentity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as plain values for JSON; a NaN score becomes None."""
@@ -98,4 +103,5 @@ class Decision:
             },
             "timestamp_s": self.timestamp_s,
             "timings_ms": dict(self.timings_ms),
+            "identity": None if self.identity is None else asdict(self.identity),
         }

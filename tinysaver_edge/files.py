@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 """Linux's numbers for "relative to the current folder" and "change places"."""
+
+
+def combined(hashes: Sequence[str]) -> str:
+    """Return one hash of several files by theirs: that of the file itself where there is one."""
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @contextmanager

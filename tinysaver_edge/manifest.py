@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tinysaver_edge.certificate import upper_rate
+from tinysaver_edge.codec import Jpeg, check_carries
+from tinysaver_edge.files import combined
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -53,7 +55,9 @@ class Named(_Strict):
 class ModelEntry(_Strict):
     """One model of the cascade and how it is run.
 
-    ``files`` is empty in a bundle made from records, which knows the models by name only.
+    ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
+    is what frames pass on their way to it, null where it was calibrated on their pixels. Where
+    ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
     """
 
     name: str
@@ -64,8 +68,21 @@ class ModelEntry(_Strict):
     precision: str | None = None
     preprocess: Preprocess | None = None
     output: OutputFormat | None = None
+    codec: Jpeg | None = None
     macs: float | None = None
     parameters: int | None = None
+    elsewhere: bool = False
+
+    @property
+    def sha256(self) -> str | None:
+        """One hash of its files; None where it is known by name only."""
+        return combined([file.sha256 for file in self.files]) if self.files else None
+
+    @model_validator(mode="after")
+    def _codec_carries_its_input(self) -> Self:
+        if self.codec is not None and self.preprocess is not None:
+            check_carries(self.preprocess, model=self.name)
+        return self
 
 
 class StageEntry(_Strict):
@@ -192,11 +209,13 @@ class CertificateEntry(_Strict):
         counts: the certificate with all its counts; see `certificate.Certificate`.
         models: combined hash of each stage's model files, by model name; null in a bundle made
             from records.
+        codec: what frames passed on their way to the large model, null where it saw their pixels.
     """
 
     statement: str
     counts: dict[str, Any]
     models: dict[str, str | None]
+    codec: Jpeg | None = None
 
 
 class Manifest(_Strict):
@@ -216,6 +235,13 @@ class Manifest(_Strict):
     disagreement: DisagreementEntry | None = None
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
+
+    @model_validator(mode="after")
+    def _the_last_may_be_elsewhere(self) -> Self:
+        early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
+        if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
+            raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
 
     @model_validator(mode="after")
     def _one_tolerance_a_stage(self) -> Self:

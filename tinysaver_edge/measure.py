@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
@@ -69,20 +70,25 @@ def measure(
         ModelError: an answer is NaN; names the image.
         EngineError: the engine or device cannot be had.
     """
-    key = record_key(artefact, fingerprint)
-    known = finished_record(folder, artefact.name, key)
+    key, name = record_key(artefact, fingerprint), record_name(artefact.name, artefact.codec)
+    known = finished_record(folder, name, key)
     if known is not None:
         progress.note(f"{artefact.name}: record reused")
         _check_skipped(known.skipped, data, skip_limit)
-        return known
+        return replace(known, name=artefact.name)
     sample_bytes = int(np.prod(artefact.preprocess.shape(1))) * 4
     chunk = min(CHUNK_SAMPLES, max(BATCH, CHUNK_BYTES // sample_bytes // BATCH * BATCH))
-    writer = RecordWriter(folder, artefact.name, key, samples=len(data), chunk=chunk)
+    writer = RecordWriter(folder, name, key, samples=len(data), chunk=chunk)
     with artefact.open() as engine:
         _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
     record = writer.finish()
     _check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
-    return record
+    return replace(record, name=artefact.name)
+
+
+def record_name(model: str, codec: Jpeg | None) -> str:
+    """Return the name of a model's record; those of its codecs lie beside that on pixels."""
+    return model if codec is None else f"{model}.jpeg{codec.quality}"
 
 
 def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
@@ -92,6 +98,8 @@ def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
         preprocess={
             "preprocess": _plain(asdict(artefact.preprocess)),
             "output": _plain(asdict(artefact.output)),
+            # Records that were made before there was a codec keep their keys.
+            **({} if artefact.codec is None else {"codec": asdict(artefact.codec)}),
         },
         engine=artefact.engine,
         device=artefact.options.device or "",
@@ -156,6 +164,8 @@ def _decoded(
             place[...] = 0
             return False
         local.preprocessor.into(frame, place)
+        if artefact.codec is not None:
+            place[...] = artefact.codec.through(place[None])[0]
         return True
 
     def submit(start: int) -> tuple[int, Batch, list[Future[bool]]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.identity import ModelIdentity
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -33,11 +34,13 @@ class Outputs:
         logits: float32 (n, classes), or None.
         top_class: int64 (n, K), by falling probability, or None.
         top_prob: float32 (n, K), softmax probabilities, falling along each row, or None.
+        identity: which model another host says it answered with; None where it ran here.
     """
 
     logits: NDArray[np.float32] | None = None
     top_class: IntArray | None = None
     top_prob: NDArray[np.float32] | None = None
+    identity: ModelIdentity | None = None
     _tops: list[tuple[IntArray, NDArray[np.float32]]] = field(
         default_factory=list, init=False, repr=False
     )
@@ -161,10 +164,14 @@ class Outputs:
             index: a slice, a boolean mask (n,) or integer indices, repeated ones included.
         """
         if self.logits is not None:
-            return Outputs(logits=self.logits[index])
+            return Outputs(logits=self.logits[index], identity=self.identity)
         assert self.top_class is not None
         assert self.top_prob is not None
-        return Outputs(top_class=self.top_class[index], top_prob=self.top_prob[index])
+        return Outputs(
+            top_class=self.top_class[index],
+            top_prob=self.top_prob[index],
+            identity=self.identity,
+        )
 
     def reduce_probabilities(
         self, function: Callable[[NDArray[np.float32]], NDArray[Any]], *, depth: int | None = None

@@ -25,7 +25,7 @@ class RecordKey:
 
     Attributes:
         model_sha256: hash of the model file that was run.
-        preprocess: the preprocessing and output format, as plain values.
+        preprocess: the preprocessing, output format and codec, as plain values.
         engine: name of the engine.
         device: device string.
         precision: arithmetic.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.base import Engine, finite_or_raise
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.files import default_cache_dir
@@ -37,12 +38,22 @@ class Stage:
         engine: runs the model.
         preprocess: what the engine's batches are made with.
         policy: the model's name, score and threshold.
+        codec: what prepared frames pass before the engine sees them; None where they pass none,
+            or the engine itself sees to it.
     """
 
-    def __init__(self, engine: Engine, *, preprocess: Preprocess, policy: StagePolicy) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        preprocess: Preprocess,
+        policy: StagePolicy,
+        codec: Jpeg | None = None,
+    ) -> None:
         self.engine = engine
         self.policy = policy
         self.preprocess = preprocess
+        self.codec = codec
         self._preprocessor = Preprocessor(preprocess)
         self._turn = threading.BoundedSemaphore(engine.concurrency)
         self._single = self.blank
@@ -51,6 +62,21 @@ class Stage:
     def blank(self) -> Batch:
         """A prepared frame of zeros, in a new array."""
         return np.zeros(self.preprocess.shape(1), np.dtype(self.preprocess.format.dtype))
+
+    @classmethod
+    def opened(cls, artefact: Artefact, policy: StagePolicy) -> Stage:
+        """Open a model as it was calibrated.
+
+        Raises:
+            EngineError: its engine, device or precision is not to be had here.
+        """
+        return cls(
+            artefact.open(), preprocess=artefact.preprocess, policy=policy, codec=artefact.codec
+        )
+
+    def with_policy(self, policy: StagePolicy) -> Stage:
+        """Return another stage of the same open model."""
+        return Stage(self.engine, preprocess=self.preprocess, policy=policy, codec=self.codec)
 
     def prepare(self, frame: Frame) -> Batch:
         """Return the model input for one frame, in a buffer that the next call fills anew."""
@@ -65,8 +91,12 @@ class Stage:
         """Return the frame at the model's size, BGR uint8."""
         return self._preprocessor.resized(frame)
 
-    def ask(self, batch: Batch) -> Outputs:
+    def ask(self, batch: Batch, *, timeout_s: float | None = None) -> Outputs:
         """Run the model on prepared frames.
+
+        Args:
+            batch: the frames.
+            timeout_s: after so long nobody waits for the answer any more; see `Engine.infer`.
 
         Returns:
             The answers, in memory that no later call writes to.
@@ -75,10 +105,13 @@ class Stage:
             EngineError: the run failed.
             ModelError: an answer is NaN or infinite.
         """
+        if self.codec is not None:
+            batch = self.codec.through(batch)
         with self._turn:
-            logits = self.engine.infer(batch).copy()
+            logits = self.engine.infer(batch, timeout_s=timeout_s).copy()
+            identity = self.engine.answered_by
         finite_or_raise(logits, model=self.policy.model, where="a frame")
-        return Outputs(logits=logits)
+        return Outputs(logits=logits, identity=identity)
 
     def warm_up(self) -> int:
         """Run the model once, so that the first frame does not pay for what comes first.
@@ -114,6 +147,7 @@ def load_stages(
     allow_fallback: bool = False,
     large: RemoteModel | None = None,
     large_worker: bool = False,
+    allow_absent: bool = False,
 ) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
@@ -124,9 +158,10 @@ def load_stages(
         allow_fallback: where a device is missing, run on the CPU.
         large: hosts that serve the last stage's model; None runs it here.
         large_worker: run the last stage's model in a process of its own.
+        allow_absent: do without the last stage's model where its file is not in the bundle.
 
     Raises:
-        BundleError: it was made from records and holds no models, or models and labels differ.
+        BundleError: it holds no models, or not all that are needed; or models and labels differ.
         EngineError: an engine, device or precision is not to be had here.
         MissingDependencyError: an engine's package is not installed.
     """
@@ -135,6 +170,7 @@ def load_stages(
         threads=threads,
         cache_dir=cache_dir or default_cache_dir(),
         allow_fallback=allow_fallback,
+        elsewhere=large is not None or allow_absent,
     )
     stages: list[Stage] = []
     try:
@@ -146,9 +182,11 @@ def load_stages(
                 engine = _elsewhere(artefact, large, bundle)
                 stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
                 continue
+            if not artefact.files:
+                stages.append(_absent(artefact, policy))
+                continue
             apart = large_worker and artefact is artefacts[-1]
-            engine = _apart(artefact) if apart else artefact.open()
-            stages.append(Stage(engine, preprocess=artefact.preprocess, policy=policy))
+            stages.append(_apart(artefact, policy) if apart else Stage.opened(artefact, policy))
             classes = stages[-1].warm_up()
             if artefact.classes is not None and classes != artefact.classes:
                 raise BundleError(
@@ -173,16 +211,25 @@ def _elsewhere(artefact: Artefact, large: RemoteModel, bundle: Bundle) -> Engine
         output=artefact.output,
         classes=artefact.classes,
         sha256=artefact.sha256,
+        codec=artefact.codec,
         golden=golden_of(bundle, artefact.preprocess),
         options=artefact.options,
     )
 
 
-def _apart(artefact: Artefact) -> Engine:
+def _absent(artefact: Artefact, policy: StagePolicy) -> Stage:
+    """Hold the place of a model that is not here and that nobody is going to ask."""
+    from tinysaver_edge.engines.absent import AbsentEngine
+
+    engine = AbsentEngine(artefact.name, preprocess=artefact.preprocess)
+    return Stage(engine, preprocess=artefact.preprocess, policy=policy)
+
+
+def _apart(artefact: Artefact, policy: StagePolicy) -> Stage:
     """Open a model in a process of its own."""
     from tinysaver_edge.engines.worker import Setup, WorkerEngine
 
-    return WorkerEngine(
+    engine = WorkerEngine(
         Setup(
             artefact.engine,
             artefact.files[0],
@@ -191,3 +238,4 @@ def _apart(artefact: Artefact) -> Engine:
             artefact.options,
         )
     )
+    return Stage(engine, preprocess=artefact.preprocess, policy=policy, codec=artefact.codec)

@@ -128,6 +128,7 @@ class Judge:
             frame_id=case.frame_id,
             timestamp_s=case.timestamp_s,
             timings_ms=case.timings_ms,
+            identity=None if case.outputs is None else case.outputs.identity,
         )
 
     def _answer(self, case: Case) -> tuple[int, float, Source]:

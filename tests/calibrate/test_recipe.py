@@ -6,6 +6,7 @@ from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
 from tinysaver_edge.calibrate.recipe import Settings, load_recipe
 from tinysaver_edge.calibrate.targets import Method, Objective
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import DescriptionError, InputError, ModelError, RecipeError
 
 IMAGES = f"""
@@ -64,6 +65,30 @@ def test_a_recipe_becomes_a_plan(folder):
     assert (targets.method, targets.objective) == (Method.EMPIRICAL, Objective.ACCURACY)
     assert targets.max_drop_points == 1.5
     assert (targets.budgets.mean_macs, targets.budgets.escalation_rate) == (6e4, 0.5)
+
+
+class TestLargeJpeg:
+    RECIPE = IMAGES.replace("seed = 7", "seed = 7\nlarge_jpeg = 90")
+
+    def test_a_recipe_names_a_quality_and_a_flag_another(self, folder):
+        assert settings(folder).plan().large_codec is None
+        (folder / "images.toml").write_text(self.RECIPE)
+        assert settings(folder).plan().large_codec == Jpeg(90)
+        flagged = settings(folder).overridden({"large_jpeg": 60})
+        assert flagged.plan().large_codec == Jpeg(60)
+
+    @pytest.mark.parametrize("quality", [0, 101])
+    def test_a_quality_is_from_1_to_100(self, folder, quality):
+        (folder / "images.toml").write_text(self.RECIPE.replace("90", str(quality)))
+        with pytest.raises(InputError, match=f"JPEG quality {quality}: must be from 1 to 100"):
+            settings(folder).plan()
+
+    def test_records_are_as_they_were_measured(self, folder):
+        (folder / "images.toml").write_text(self.RECIPE)
+        flags = {"records": folder, "labels": folder / "l.npy", "macs": folder / "m.csv"}
+        assert settings(folder).overridden(flags).plan().large_codec is None
+        with pytest.raises(InputError, match="--large-jpeg need model files: records are as they"):
+            settings(folder).overridden({**flags, "large_jpeg": 90}).plan()
 
 
 def test_records_need_no_models(folder):

@@ -153,6 +153,21 @@ def test_triton_runs_what_was_written(tmp_path, jpeg) -> None:
     assert traffic.answered > 10
 
 
+@pytest.mark.parametrize("target", [Target.TRITON, Target.KSERVE, Target.RAY])
+def test_what_decodes_jpeg_is_whole_and_the_readme_tells_the_device(tmp_path, target) -> None:
+    """A bundle that was calibrated on pixels wants the quality typed, and is not covered."""
+    from tests.remote.device_bundle import device_bundle
+
+    files = written(device_bundle(tmp_path / "bundle"), target, tmp_path / "out", jpeg=True)
+    programs = [name for name in files if name.endswith(".py")]
+    for name in programs:
+        compile((tmp_path / "out" / name).read_text(), name, "exec")
+    decoding = [name for name in programs if "imdecode" in (tmp_path / "out" / name).read_text()]
+    assert len(decoding) == 1
+    assert "expected JPEG files of 16 x 16 pixels" in (tmp_path / "out" / decoding[0]).read_text()
+    assert "--large-jpeg 90" in (tmp_path / "out/README.md").read_text()
+
+
 def test_jpeg_is_for_models_that_take_pixels(bundle, tmp_path) -> None:
     with pytest.raises(InputError, match="JPEG is for models that take the frame's own pixels"):
         written(bundle, Target.TRITON, tmp_path / "out", jpeg=True)

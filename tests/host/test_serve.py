@@ -52,6 +52,9 @@ def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monke
         assert sum(one.escalated for one in answers) > 10
         assert there.doubt is None  # it tells the hash with every answer
         assert "hash not told" not in str(there.stages[-1].engine.identity)
+    identities = {one.identity for one in answers if one.escalated}
+    assert {(one.host, one.version) for one in identities} == {(host.url(scheme=scheme), "1")}
+    assert all(len(one.sha256) == 64 for one in identities)
 
 
 def ask(host: Served, method: str, path: str, body: bytes = b"", **headers: str):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.small_bundle import small_bundle
@@ -17,16 +14,24 @@ from tinysaver_edge.host.triton import write_triton
 
 DELAY = """
         import time
-        with open({path!r}) as file:
-            time.sleep(float(file.read()))
+        begun_s = time.monotonic()
+        while True:
+            with open({path!r}) as file:
+                left_s = begun_s + float(file.read()) - time.monotonic()
+            if left_s <= 0:
+                break
+            time.sleep(min(left_s, 0.02))
 """
 
 
 class Repository:
-    """What Triton serves of a bundle, with a delay that a test may set while it runs."""
+    """What Triton serves of a bundle, with a delay that a test may set while it runs.
+
+    A request that is being delayed heeds a new delay at once.
+    """
 
     def __init__(self, folder: Path, bundle: Path) -> None:
-        self.folder = folder
+        self.folder, self.bundle = folder, bundle
         folder.mkdir(parents=True, exist_ok=True)
         with Bundle.load(bundle) as opened:
             self.served = served_by(opened, name="large")
@@ -64,25 +69,3 @@ def repository(folder: Path, *, names: tuple[str, ...] = ("saver", "large")) -> 
 def remote(url: str | list[str], **limits) -> RemoteModel:
     urls = [url] if isinstance(url, str) else url
     return RemoteModel(tuple(map(Address.parse, urls)), **limits)
-
-
-@contextmanager
-def lateness():
-    """Measure how late this machine wakes a thread that waits, at worst, in seconds."""
-    worst, ending = [0.0], threading.Event()
-
-    def measure() -> None:
-        condition = threading.Condition()
-        while not ending.is_set():
-            started = time.monotonic()
-            with condition:
-                condition.wait(0.005)
-            worst[0] = max(worst[0], time.monotonic() - started - 0.005)
-
-    thread = threading.Thread(target=measure, daemon=True)
-    thread.start()
-    try:
-        yield lambda: worst[0]
-    finally:
-        ending.set()
-        thread.join()

@@ -28,11 +28,35 @@ def why_not() -> str | None:
 
 needs_kserve = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
+SLOW = """
+import time
+from tinysaver_edge.host.kserve_model import Answerer
+run = Answerer.run
+def slowly(self, batch):
+    with open({path!r}, "a") as file:
+        file.write("begun\\n")
+    time.sleep({seconds})
+    return run(self, batch)
+Answerer.run = slowly
+"""
+"""Makes each batch take so long, and keeps count of those that were begun in a file."""
+
 
 class Served:
-    """A bundle's large model, served. Ports stay the same over restarts."""
+    """A bundle's large model, served. Ports stay the same over restarts.
 
-    def __init__(self, folder: Path, bundle: Path, *options: str, http: bool = True) -> None:
+    Args:
+        folder: for its log.
+        bundle: what it serves.
+        options: further ones of `serve`.
+        http: whether it listens for HTTP as well.
+        before: Python that is run before the command.
+    """
+
+    def __init__(
+        self, folder: Path, bundle: Path, *options: str, http: bool = True, before: str = ""
+    ) -> None:
+        self.program = f"{before}\nfrom tinysaver_edge.cli import main; main()"
         self.folder, self.bundle, self.options = folder, bundle, options
         self.grpc_port, self.http_port = free_ports(2)
         self.http = http
@@ -43,11 +67,10 @@ class Served:
         return f"{scheme}://{host}:{port}/{model}"
 
     def start(self) -> Served:
-        program = "from tinysaver_edge.cli import main; main()"
         with (self.folder / "serve.log").open("a") as log:
             self.process = subprocess.Popen(
                 [
-                    str(VENV / "bin/python"), "-c", program, "serve", str(self.bundle),
+                    str(VENV / "bin/python"), "-c", self.program, "serve", str(self.bundle),
                     "--bind", f"127.0.0.1:{self.grpc_port}",
                     *(("--http-port", str(self.http_port)) if self.http else ()),
                     *self.options,
@@ -66,6 +89,11 @@ class Served:
 
     def log(self) -> str:
         return (self.folder / "serve.log").read_text()[-4000:]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
 
     def terminate(self) -> int:
         """Ask it to stop and return its exit code."""

@@ -9,7 +9,7 @@ import pytest
 from tests.colours import NAMES, colour_picture
 from tests.remote.certificates import Authority, needs_openssl
 from tests.remote.hosts import Repository, remote, repository
-from tests.remote.triton import Triton, needs_triton
+from tests.remote.triton import Triton, needs_triton, token_options
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Tls, Token
 from tinysaver_edge.engines.remote.breaker import State
@@ -124,14 +124,7 @@ def test_an_expired_certificate_is_refused_until_it_is_renewed(place, served, au
 
 def test_tokens(place, served, tmp_path) -> None:
     (tmp_path / "guarded").mkdir()
-    triton = Triton(
-        tmp_path / "guarded",
-        served.path,
-        *(
-            f"--grpc-restricted-protocol={protocol}:authorization=Bearer {SECRET}"
-            for protocol in ("inference", "model-config")
-        ),
-    ).start()
+    triton = Triton(tmp_path / "guarded", served.path, *token_options(SECRET)).start()
     file = tmp_path / "token"
     url = triton.url("large")
     try:

@@ -15,6 +15,7 @@ from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.identity import ModelIdentity
 
 pytestmark = [pytest.mark.slow, needs_triton]
 
@@ -85,7 +86,13 @@ def test_the_host_tells_what_it_serves(place, served, host, monkeypatch) -> None
         assert engine.device == host.url("large/1")
         assert engine.states == {host.url("large/1"): State.CLOSED}
         assert cascade.doubt is None
-        assert all(cascade.decide(frame).certified for frame in FRAMES[:20])
+        decisions = [cascade.decide(frame) for frame in FRAMES[:20]]
+    assert all(one.certified for one in decisions)
+    told = ModelIdentity(host.url("large/1"), "1", served.served.sha256)
+    assert {one.identity for one in decisions if one.escalated} == {told}
+    assert {one.identity for one in decisions if not one.escalated} == {None}
+    escalated = next(one for one in decisions if one.escalated)
+    assert escalated.to_dict()["identity"]["sha256"] == served.served.sha256
 
 
 def test_several_threads_ask_at_once(place, host) -> None:

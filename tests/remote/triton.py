@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,17 +59,42 @@ def backends(folder: Path) -> Path:
     return target.parent
 
 
-class Triton:
-    """A Triton over a model repository. Ports stay the same over restarts."""
+def token_options(secret: str) -> list[str]:
+    """Options with which answers and the model's configuration want a token."""
+    return [
+        f"--grpc-restricted-protocol={protocol}:authorization=Bearer {secret}"
+        for protocol in ("inference", "model-config")
+    ]
 
-    def __init__(self, folder: Path, repository: Path, *options: str) -> None:
+
+class Triton:
+    """A Triton over a model repository. Ports stay the same over restarts.
+
+    Args:
+        folder: for its log.
+        repository: what it serves.
+        options: further ones of its own.
+        address: where it listens.
+        inside: what its command begins with, to run in another network namespace.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        repository: Path,
+        *options: str,
+        address: str = "127.0.0.1",
+        inside: Sequence[str] = (),
+    ) -> None:
         self.folder, self.repository, self.options = folder, repository, options
+        self.address, self.inside = address, inside
         self.grpc_port, self.http_port, self.metrics_port = free_ports(3)
+        self.shared_memory = f"tinysaver_test_{os.getpid()}_{self.grpc_port}_"
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, model: str, *, scheme: str = "grpc") -> str:
         port = self.grpc_port if scheme.startswith("grpc") else self.http_port
-        return f"{scheme}://127.0.0.1:{port}/{model}"
+        return f"{scheme}://{self.address}:{port}/{model}"
 
     def start(self, *, wait: bool = True) -> Triton:
         site = site_packages(VENV)
@@ -87,11 +113,13 @@ class Triton:
         with (self.folder / "triton.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.inside,
                     str(site / "pytriton/tritonserver/bin/tritonserver"),
                     f"--model-repository={self.repository}",
                     f"--backend-directory={backends(self.folder)}",
+                    f"--backend-config=python,shm-region-prefix-name={self.shared_memory}",
                     "--disable-auto-complete-config",
-                    *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
+                    *(f"--{name}-address={self.address}" for name in ("http", "grpc", "metrics")),
                     f"--http-port={self.http_port}",
                     f"--grpc-port={self.grpc_port}",
                     f"--metrics-port={self.metrics_port}",
@@ -107,6 +135,9 @@ class Triton:
             self.wait()
         return self
 
+    def _connected(self, port: int) -> socket.socket:
+        return socket.create_connection((self.address, port), 0.2)
+
     def wait(self) -> None:
         import tritonclient.grpc
 
@@ -116,11 +147,15 @@ class Triton:
             assert self.process is not None
             if self.process.poll() is not None:
                 break
-            with suppress(Exception), socket.create_connection(("127.0.0.1", self.grpc_port), 0.2):
+            with (
+                suppress(Exception),
+                self._connected(self.grpc_port),
+                self._connected(self.http_port),
+            ):
                 if self.options:  # TLS or tokens: the socket is all that can be asked here
                     time.sleep(1.0)
                     return
-                client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{self.grpc_port}")
+                client = tritonclient.grpc.InferenceServerClient(f"{self.address}:{self.grpc_port}")
                 with client:
                     if client.is_server_ready(headers=headers, client_timeout=0.5):
                         return
@@ -146,6 +181,8 @@ class Triton:
         self.signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait(20)
+        for left in Path("/dev/shm").glob(f"{self.shared_memory}*"):  # nobody else will
+            left.unlink(missing_ok=True)
 
     def terminate(self) -> None:
         """Ask it to drain; it ends by itself."""

@@ -98,6 +98,7 @@ def _certificate_entry(result: Calibration, gathered: Gathered) -> CertificateEn
         statement=certificate.statement,
         counts=certificate.to_json(),
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
+        codec=result.large_codec,
     )
 
 
@@ -133,6 +134,7 @@ def _stage_entry(
             precision=artefact.options.precision.value,
             preprocess=artefact.preprocess,
             output=artefact.output,
+            codec=artefact.codec,
             macs=artefact.macs,
             parameters=artefact.parameters,
         )

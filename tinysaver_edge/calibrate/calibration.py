@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.calibrate.codec_cost import CodecCost
 from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.evaluation import Figures
 from tinysaver_edge.latency import PooledLatency
 from tinysaver_edge.manifest import DisagreementEntry
@@ -65,6 +67,8 @@ class Calibration:
         latency: how long a frame will take, None where no latency is known.
         disagreement: how often an escalation would change an accepted answer, for the drift watch;
             None where nothing is accepted.
+        large_codec: what frames passed on their way to the large model; None where it saw pixels.
+        codec_cost: what that costs the large model by itself; None where it is not known.
         bundle: where the bundle lies, None where none was asked for.
         report: where the report lies, None where none was asked for.
     """
@@ -80,6 +84,8 @@ class Calibration:
     warnings: tuple[str, ...]
     latency: PredictedLatency | None = None
     disagreement: DisagreementEntry | None = None
+    large_codec: Jpeg | None = None
+    codec_cost: CodecCost | None = None
     bundle: Path | None = None
     report: Path | None = None
 
@@ -111,6 +117,8 @@ class Calibration:
             "disagreement": (
                 None if self.disagreement is None else self.disagreement.model_dump(mode="json")
             ),
+            "large_jpeg": None if self.large_codec is None else self.large_codec.quality,
+            "jpeg_cost": None if self.codec_cost is None else self.codec_cost.to_dict(),
             "warnings": list(self.warnings),
             "bundle": None if self.bundle is None else str(self.bundle),
             "report": None if self.report is None else str(self.report),

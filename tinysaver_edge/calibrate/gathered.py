@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.codec_cost import CodecCost
 from tinysaver_edge.calibrate.problem import Problem
 
 
@@ -22,6 +23,7 @@ class Gathered:
         artefacts: the models by name; empty when only records are there.
         label_names: class names, or None.
         lost: savers that were not measured, and why.
+        codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
     """
 
@@ -30,4 +32,5 @@ class Gathered:
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
     label_names: tuple[str, ...] | None = None
     lost: Mapping[str, str] = field(default_factory=dict)
+    codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()

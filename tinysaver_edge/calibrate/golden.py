@@ -71,7 +71,7 @@ def make_golden(
     answers, decoder = folder / "answers.npz", folder / "decoder.jpg"
     write_decoder_sample(decoder)
     stages = [
-        Stage(artefact.open(), preprocess=artefact.preprocess, policy=stage)
+        Stage.opened(artefact, stage)
         for artefact, stage in zip(artefacts, policy.stages, strict=True)
     ]
     with Cascade(stages, fusion=policy.fusion) as cascade:

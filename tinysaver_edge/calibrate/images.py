@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.bench_reports import check_reports, timed_by_reports
+from tinysaver_edge.calibrate.codec_cost import CodecCost, codec_cost
 from tinysaver_edge.calibrate.fastest import fastest
 from tinysaver_edge.calibrate.gather import join_records
 from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.gathering import Gathering
-from tinysaver_edge.calibrate.measuring import measure_all
+from tinysaver_edge.calibrate.measuring import measure_all, measure_on_pixels
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
 from tinysaver_edge.calibrate.shortlist import Shortlist
@@ -28,6 +29,7 @@ from tinysaver_edge.calibrate.steps import PrepareStep, run_step
 from tinysaver_edge.calibrate.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
+from tinysaver_edge.codec import check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import EngineError, InputError
@@ -71,6 +73,7 @@ def from_images(
     if not given.labelled:
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
+    cost = _codec_cost(run, problem, large, kept, confidence=shortlist.targets.confidence)
     timed_by: tuple[str, ...] = ()
     if given.bench:
         prepared = {one.name: one for one in savers}
@@ -84,6 +87,7 @@ def from_images(
         artefacts={one.name: one for one in (large, *savers)},
         label_names=names,
         lost=run.lost,
+        codec_cost=cost,
         warnings=(
             *_skipped(data, kept),
             *timed_by,
@@ -94,7 +98,9 @@ def from_images(
 
 def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
     """Prepare every model and check that they can make a cascade."""
-    large = _prepare_one(run, run.given.large)
+    large = replace(_prepare_one(run, run.given.large), codec=run.given.large_codec)
+    if large.codec is not None:
+        check_carries(large.preprocess, model=large.name)
     savers = []
     for model in run.given.savers:
         try:
@@ -141,6 +147,24 @@ def _labels(
         return np.zeros(len(data), np.int64), names
     labels = class_indices(data.samples, labels=names, classes=classes, path=data.path)
     return labels, names or _folder_names(data, labels, classes)
+
+
+def _codec_cost(
+    run: Gathering,
+    problem: Problem,
+    large: Artefact,
+    kept: NDArray[np.int64],
+    *,
+    confidence: float,
+) -> CodecCost | None:
+    """Return what its codec costs the large model, where it has one and there are labels."""
+    if large.codec is None or not run.given.labelled:
+        return None
+    record = measure_on_pixels(run, large)
+    if record is None:
+        return None
+    on_pixels = record.outputs.predictions[kept]
+    return codec_cost(problem, on_pixels, large.codec, confidence=confidence)
 
 
 def _timed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,27 @@ def measure_all(
     return [base, *(found[one.name] for one in savers if one.name in found)]
 
 
+def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
+    """Measure the large model without its codec; None where no time is left.
+
+    Raises:
+        EngineError: it cannot be run.
+        DataError: too many images cannot be read.
+    """
+    left, on_pixels = run.seconds_left, replace(large, codec=None)
+    try:
+        if left is None or left > 0 or _step(run, on_pixels).is_done():
+            return _measure_one(run, on_pixels, seconds=left)
+    except OutOfTimeError:
+        pass  # another run goes on from here
+    run.progress.note(f"{large.name} was not measured on pixels: {run.spent}")
+    return None
+
+
 def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
     """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
     left = run.seconds_left
-    step = MeasureStep(saver, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+    step = _step(run, saver)
     if left is not None and left <= 0 and not step.is_done():
         run.leave_out(saver.name, f"not measured: {run.spent}")
         return None
@@ -75,6 +93,10 @@ def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
     return None
 
 
+def _step(run: Gathering, artefact: Artefact) -> MeasureStep:
+    return MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+
+
 def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     """Return the share of the readable images that a model gets right."""
     kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
@@ -82,7 +104,7 @@ def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
 
 
 def _measure_one(run: Gathering, artefact: Artefact, *, seconds: float | None) -> Record:
-    step = MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+    step = _step(run, artefact)
     if not step.is_done():
         run_step(
             step,

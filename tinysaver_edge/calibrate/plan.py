@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
@@ -43,6 +44,8 @@ class ImageInput:
         data: folder, .zip or table of labelled images, or a source of one's own.
         large: the large model.
         savers: the candidates.
+        large_codec: what frames pass on their way to the large model, JPEG for one on another
+            machine; None shows it their pixels.
         group_column: column of a table that names each file's clip or scene.
         skip_limit: share of images that may be unreadable.
         records: folder for records; None puts them beside the bundle.
@@ -61,6 +64,7 @@ class ImageInput:
     data: Path | DataSource
     large: ModelFile
     savers: tuple[ModelFile, ...]
+    large_codec: Jpeg | None = None
     group_column: str | None = None
     skip_limit: float = DEFAULT_SKIP_LIMIT
     records: Path | None = None
@@ -127,3 +131,8 @@ class Plan:
             raise InputError(f"--holdout {self.holdout}: a share from 0 up to but not including 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or above")
+
+    @property
+    def large_codec(self) -> Jpeg | None:
+        """What frames pass on their way to the large model, as far as that is known."""
+        return self.input.large_codec if isinstance(self.input, ImageInput) else None

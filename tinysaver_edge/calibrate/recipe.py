@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.calibrate.variants import Variants
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
@@ -57,6 +58,7 @@ class _RecipeTable(_Strict):
     groups: str | None = None
     macs: str | None = None
     large: str | None = None
+    large_jpeg: int | None = None
     savers: list[str] = Field(default_factory=list)
     holdout: float | None = None
     seed: int | None = None
@@ -83,6 +85,7 @@ class Settings:
     groups: Path | None = None
     macs: Path | None = None
     large: str | None = None
+    large_jpeg: int | None = None
     savers: tuple[str, ...] = ()
     descriptions: Path | None = None
     engine: str | None = None
@@ -123,7 +126,15 @@ class Settings:
         """
         known = {one.name for one in fields(self)} - {"models", "root", "source", "at_home"}
         given = {name: value for name, value in flags.items() if name in known and value}
-        for name in ("max_drop", "confidence", "holdout", "seed", "skip_limit", "time_budget"):
+        for name in (
+            "max_drop",
+            "confidence",
+            "holdout",
+            "seed",
+            "skip_limit",
+            "time_budget",
+            "large_jpeg",
+        ):
             if flags.get(name) is not None:
                 given[name] = flags[name]
         if flags.get("no_max_drop"):
@@ -138,6 +149,7 @@ class Settings:
         elif "records" in given:
             given["data"] = None
             given.setdefault("group_column", None)
+            given.setdefault("large_jpeg", None)
         return replace(self, **given)
 
     def check_place(self) -> None:
@@ -193,6 +205,7 @@ class Settings:
             data=self.data,
             large=self._large(self.large),
             savers=tuple(form for name in self.savers for form in self._forms(name)),
+            large_codec=None if self.large_jpeg is None else Jpeg(self.large_jpeg),
             group_column=self.group_column,
             skip_limit=DEFAULT_SKIP_LIMIT if self.skip_limit is None else self.skip_limit,
             records=self.work_dir,
@@ -218,10 +231,10 @@ class Settings:
         assert self.records is not None
         assert self.macs is not None
         assert self.large is not None
-        if self.sizes or self.precisions or self.bench:
+        if self.sizes or self.precisions or self.bench or self.large_jpeg is not None:
             raise InputError(
-                "--size, --precision and --bench need model files: records are as they were "
-                "measured"
+                "--size, --precision, --bench and --large-jpeg need model files: records are as "
+                "they were measured"
             )
         if self.group_column is not None:
             raise InputError("--group-column is of a table of images: records take --groups, .npy")
@@ -304,6 +317,7 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         groups=_below(base, table.groups),
         macs=_below(base, table.macs),
         large=table.large,
+        large_jpeg=table.large_jpeg,
         savers=tuple(table.savers),
         max_drop=targets.max_drop,
         budgets=tuple(f"{name}={value!r}" for name, value in targets.budgets.items()),

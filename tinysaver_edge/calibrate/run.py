@@ -136,7 +136,12 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
         methods=(
             compare_methods(problem, holdout, plan.targets, **drawn) if plan.compare_methods else ()
         ),
-        warnings=(*gathered.warnings, *_not_tried(choice), *_warnings(choice)),
+        warnings=(
+            *gathered.warnings,
+            *_not_tried(choice),
+            *_warnings(choice),
+            *_dear_codec(plan, gathered),
+        ),
         latency=_latency(choice),
         disagreement=disagreement(
             policy,
@@ -145,6 +150,8 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
             choices=_choices(proposals, choice),
             seed=plan.seed,
         ),
+        large_codec=plan.large_codec,
+        codec_cost=gathered.codec_cost,
     )
     better = single_model_better(evidence, result)
     if better is not None:
@@ -224,6 +231,17 @@ def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
     else:
         return None
     return fusion if fusion.changes_answers else None
+
+
+def _dear_codec(plan: Plan, gathered: Gathered) -> list[str]:
+    """Say that a codec costs more than the cascade may."""
+    cost, allowed = gathered.codec_cost, plan.targets.allowed_drop_points
+    if cost is None or allowed is None or cost.drop_points <= allowed:
+        return []
+    return [
+        f"{cost.codec} alone costs {gathered.problem.large.name} {cost}, more than the {allowed:g} "
+        f"that the cascade may lose besides: a higher quality costs less"
+    ]
 
 
 def _loosened(plan: Plan) -> list[str]:

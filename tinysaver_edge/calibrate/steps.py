@@ -11,7 +11,7 @@ from tinysaver_edge.calibrate.plan import ModelFile
 from tinysaver_edge.calibrate.prepare import find_prepared, prepare
 from tinysaver_edge.calibrate.worker import Task, run_isolated
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.measure import measure, record_key
+from tinysaver_edge.measure import measure, record_key, record_name
 from tinysaver_edge.progress import Progress
 from tinysaver_edge.records import is_finished
 
@@ -48,7 +48,8 @@ class MeasureStep:
     def is_done(self) -> bool:
         """Whether there is a record already, so that no process is needed."""
         key = record_key(self.artefact, self.fingerprint)
-        return is_finished(self.folder, self.artefact.name, key)
+        name = record_name(self.artefact.name, self.artefact.codec)
+        return is_finished(self.folder, name, key)
 
     def __call__(self, progress: Progress) -> None:
         """Do it."""

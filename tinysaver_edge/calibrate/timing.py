@@ -162,8 +162,7 @@ class PairTimingStep:
 
 
 def _stage(artefact: Artefact, stack: ExitStack) -> Stage:
-    policy = StagePolicy(artefact.name, score=Margin())
-    stage = Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy)
+    stage = Stage.opened(artefact, StagePolicy(artefact.name, score=Margin()))
     stack.callback(stage.close)
     return stage
 
@@ -171,7 +170,7 @@ def _stage(artefact: Artefact, stack: ExitStack) -> Stage:
 def _key(place: TimingPlace, *parts: object) -> str:
     """Return a hash of all that a timing depends on: models, images, machine and release."""
     said = [
-        (part.sha256, part.engine, part.options) if isinstance(part, Artefact) else part
+        (part.sha256, part.engine, part.options, part.codec) if isinstance(part, Artefact) else part
         for part in parts
     ]
     machine = (platform.node(), platform.machine(), os.cpu_count())

@@ -31,6 +31,14 @@ _OPTIONS = (
     ),
     click.option("--large", help="The large model: a file, or a name with a recipe or records."),
     click.option(
+        "--large-jpeg",
+        type=click.IntRange(1, 100),
+        metavar="QUALITY",
+        help="Show the large model frames as JPEG of this quality, as a device sends them to "
+        "another machine: threshold and certificate then hold for that. It is measured on pixels "
+        "as well, to say what JPEG costs it.",
+    ),
+    click.option(
         "--saver",
         "savers",
         multiple=True,

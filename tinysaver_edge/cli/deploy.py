@@ -1,4 +1,4 @@
-"""`tinysaver-edge deploy`: write what a real server needs to serve a bundle's large model."""
+"""`tinysaver-edge deploy`: write what each side needs to have the large model on a server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import click
 
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.deploy import Target
 from tinysaver_edge.host.deploy import deploy as write_deployment
+from tinysaver_edge.host.device import write_device_bundle
+
+DEVICE = "device"
+"""The other side: what a device needs that has the large model answered by others."""
 
 
 @click.command()
@@ -17,14 +22,19 @@ from tinysaver_edge.host.deploy import deploy as write_deployment
 @click.option(
     "--target",
     required=True,
-    type=click.Choice([one.value for one in Target]),
-    help="The server: NVIDIA Triton, KServe on Kubernetes, OpenVINO Model Server or Ray Serve.",
+    type=click.Choice([*(one.value for one in Target), DEVICE]),
+    help="The server: NVIDIA Triton, KServe on Kubernetes, OpenVINO Model Server or Ray Serve. Or "
+    "the device: the bundle without the large model's file.",
 )
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="A new folder for the files."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A new folder for the files; for a device perhaps a .zip.",
 )
 @click.option("--name", help="The model's name on the server. [default: as in the bundle]")
-@click.option("--jpeg", is_flag=True, help="Devices send JPEG files in place of pixels.")
+@click.option("--jpeg", is_flag=True, help="Devices send JPEG files in place of pixels. "
+              "[default: as the bundle was calibrated]")  # fmt: skip
 @click.option(
     "--python-backend",
     is_flag=True,
@@ -33,16 +43,30 @@ from tinysaver_edge.host.deploy import deploy as write_deployment
 def deploy(
     bundle: Path, target: str, out: Path, name: str | None, jpeg: bool, python_backend: bool
 ) -> None:
-    """Write what a real server needs to serve a bundle's large model.
+    """Write what a real server needs to serve a bundle's large model, or what a device then needs.
 
     The README in the folder says how to start the server, how to see that it works, and what to
     type on a device.
 
     \b
         tinysaver-edge deploy bundle/ --target triton --out triton/
+        tinysaver-edge deploy bundle/ --target device --out device-bundle/
     """
+    if target == DEVICE:
+        if name or jpeg or python_backend:
+            raise InputError("--name, --jpeg and --python-backend are about servers")
+        _deploy_device(bundle, out)
+        return
     with Bundle.load(bundle) as opened:
         files = write_deployment(
-            opened, Target(target), out, name=name, jpeg=jpeg, python_backend=python_backend
+            opened, Target(target), out, name=name, jpeg=jpeg or None, python_backend=python_backend
         )
     terminal.say(f"{len(files)} files in {out}; {out / 'README.md'} says how to start them")
+
+
+def _deploy_device(bundle: Path, out: Path) -> None:
+    with Bundle.load(bundle) as opened:
+        lighter = write_device_bundle(opened, out)
+    terminal.say(
+        f"{out}: {lighter / 1e6:.2f} MB lighter, without the large model: run it with --large URL"
+    )

@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
 
-_OPTIONS = (
+_HOSTS = (
     click.option(
         "--large",
         "large_urls",
@@ -31,6 +31,9 @@ _OPTIONS = (
         type=Number(min=0, min_open=True),
         help="How long the hosts may take to answer a frame. [default: the deadline, or 1000]",
     ),
+)
+
+_STREAMS = (
     click.option(
         "--large-optional",
         is_flag=True,
@@ -40,8 +43,12 @@ _OPTIONS = (
         "--large-jpeg",
         type=click.IntRange(1, 100),
         metavar="QUALITY",
-        help="Send JPEG of this quality in place of pixels; not covered by the certificate.",
+        help="Send JPEG of this quality. Where the bundle was calibrated on another, or on pixels, "
+        "the certificate does not cover the answers. [default: as the bundle was calibrated]",
     ),
+)
+
+_SECURITY = (
     click.option(
         "--large-ca", type=_FILE, help="PEM file of the authorities that vouch for the hosts."
     ),
@@ -64,7 +71,16 @@ _OPTIONS = (
 
 def large_options(command: Command) -> Command:
     """Add the options to a command, which hands them to `large_from`."""
-    for option in reversed(_OPTIONS):
+    return _with((*_HOSTS, *_STREAMS, *_SECURITY), command)
+
+
+def host_options(command: Command) -> Command:
+    """Add those that say which hosts there are and how they are reached, and no more."""
+    return _with((*_HOSTS, *_SECURITY), command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -73,8 +89,6 @@ def large_from(
     *,
     large_urls: Sequence[str],
     large_timeout_ms: float | None,
-    large_optional: bool,
-    large_jpeg: int | None,
     large_ca: Path | None,
     large_cert: Path | None,
     large_key: Path | None,
@@ -83,8 +97,10 @@ def large_from(
     large_token_env: str | None,
     insecure: bool,
     vouched: bool,
-    max_in_flight: int,
-    deadline_ms: float | None,
+    large_optional: bool = False,
+    large_jpeg: int | None = None,
+    max_in_flight: int = 4,
+    deadline_ms: float | None = None,
 ) -> RemoteModel | None:
     """Return the remote model that the options name; None where they name none.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
+from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
+from tinysaver_edge.stream.hosts import hosts_of
 from tinysaver_edge.stream.limit import limited
-from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.opening import open_source
-from tinysaver_edge.stream.options import Escalation, is_provisional
+from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.patience import Patience
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.service_options import ServiceOptions
@@ -132,14 +133,20 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = _Tally(asks=escalation != Escalation.LOCAL.value)
+    tally = Tally(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
     with ExitStack() as stack:
         opened = stack.enter_context(Bundle.load(bundle))
         cascade = stack.enter_context(
-            Cascade.from_bundle(opened, threads=threads, large=large, large_worker=large_worker)
+            Cascade.from_bundle(
+                opened,
+                threads=threads,
+                large=large,
+                large_worker=large_worker,
+                allow_absent=escalation == Escalation.LOCAL.value,
+            )
         )
         if cascade.doubt is not None:
             terminal.warn([f"decisions are not certified: {cascade.doubt}"])
@@ -155,6 +162,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
+            hosts=hosts_of(cascade),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -182,7 +190,7 @@ def run(
             stream.close()
             _show_end(tally, around, stream.source_ids)
             raise
-        _show_traffic(cascade)
+        show_traffic(hosts_of(cascade))
     _show_end(tally, around, stream.source_ids)
     return _exit_code(stop)
 
@@ -196,25 +204,13 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
     return options
 
 
-def _show_end(tally: _Tally, around: Service, source_ids: Sequence[str]) -> None:
+def _show_end(tally: Tally, around: Service, source_ids: Sequence[str]) -> None:
     """Write the sums of a stream that has ended to stderr."""
     tally.show()
+    show_kept(around)
     for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
         terminal.say(line)
-    terminal.warn(_losses(around))
-
-
-def _losses(around: Service) -> list[str]:
-    """Say what the sinks did not take: a file that lacks decisions must not look whole."""
-    return [
-        f"sink {sink.name}: {lost} decisions {what}"
-        for sink in around.sinks
-        for counter, what in (
-            (Counter.SINK_DROPPED, "dropped, because it was too slow"),
-            (Counter.SINK_FAILED, "could not be written"),
-        )
-        if (lost := around.tally.total(counter, detail=sink.name))
-    ]
+    terminal.warn(losses(around))
 
 
 def _exit_code(stop: Stop) -> int:
@@ -232,21 +228,6 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
-def _show_traffic(cascade: Cascade) -> None:
-    """Write what went to the hosts of the large model to stderr, where there are any."""
-    from tinysaver_edge.engines.remote.engine import RemoteEngine
-
-    engine = cascade.stages[-1].engine
-    if isinstance(engine, RemoteEngine):
-        traffic = engine.traffic
-        failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
-        terminal.say(
-            f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
-            f"{traffic.requests} requests answered, {traffic.retries} retries, "
-            f"{traffic.sent_bytes / 1e6:.2f} MB sent{f'; failed: {failures}' if failures else ''}"
-        )
-
-
 def _line(decision: Decision) -> str:
     """Write one decision as a row of a table."""
     frame = f"{decision.frame_id.source_id} {decision.frame_id.sequence}"
@@ -256,34 +237,3 @@ def _line(decision: Decision) -> str:
         f"{'  revised' if decision.revision else ''}"
         f"{'  ' + decision.degraded if decision.degraded else ''}"
     )
-
-
-class _Tally:
-    """Counts frames while their decisions pass."""
-
-    def __init__(self, *, asks: bool) -> None:
-        self._escalated = "escalated" if asks else "not accepted, and nobody asked"
-        self.frames = 0
-        self.escalated = 0
-        self.degraded = 0
-        self.started_s = time.monotonic()
-
-    def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
-        """Pass decisions on."""
-        self.started_s = time.monotonic()  # loading the models is not part of the rate
-        for decision in decisions:
-            if not decision.revision:
-                self.frames += 1
-                self.escalated += decision.escalated
-            self.degraded += decision.degraded is not None and not is_provisional(decision)
-            yield decision
-
-    def show(self) -> None:
-        """Write the sums to stderr."""
-        if self.frames:
-            spent_s = time.monotonic() - self.started_s
-            terminal.say(
-                f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"{self._escalated}, {terminal.rate(self.frames / spent_s)}"
-                f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
-            )

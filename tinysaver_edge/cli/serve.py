@@ -28,7 +28,8 @@ _FILE = click.Path(path_type=Path)
     help="Port for HTTP, /v2/health and /metrics on the same address. [default: none]",
 )
 @click.option("--name", help="The model's name for clients. [default: as in the bundle]")
-@click.option("--jpeg", is_flag=True, help="Take JPEG files in place of pixels.")
+@click.option("--jpeg", is_flag=True, help="Take JPEG files in place of pixels. "
+              "[default: as the bundle was calibrated]")  # fmt: skip
 @click.option("--tls-cert", type=_FILE, help="PEM file of this host's certificate.")
 @click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
 @click.option("--client-ca", type=_FILE, help="Let in only clients with a certificate of these.")
@@ -92,6 +93,8 @@ def serve(
     if tls_cert is None and not listening.is_loopback:
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
     with Bundle.load(bundle) as opened:
-        served = served_by(opened, name=name, jpeg=jpeg, threads=threads)
+        served = served_by(opened, name=name, jpeg=jpeg or None, threads=threads)
+        if served.jpeg:
+            terminal.say(f"{served.name} takes JPEG files in place of pixels")
         at_once = None if batch is None else int(batch)
         run_serve(served, listening, told=terminal.say, at_once=at_once)

@@ -66,6 +66,12 @@ def _show_choice(result: Calibration) -> None:
             f"{terminal.score(stage.threshold)}, else {after} does "
             f"(method: {result.method.value})"
         )
+    if result.large_codec is not None:
+        cost = "" if result.codec_cost is None else f", which costs it {result.codec_cost}"
+        terminal.say(
+            f"{large.model} sees {result.large_codec}{cost}; the drop counts from its accuracy on "
+            f"that"
+        )
     if result.certificate is not None:
         terminal.say(f"certificate: {result.certificate.statement}")
     if result.disagreement is not None:

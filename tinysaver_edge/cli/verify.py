@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.large_options import host_options, large_from
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
@@ -16,8 +18,13 @@ from tinysaver_edge.verify.check import LATENCY
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@host_options
 @json_option
-def verify(bundle: Path, as_json: bool) -> None:
+def verify(
+    bundle: Path,
+    as_json: bool,
+    **large_settings: Any,  # noqa: ANN401 - what `host_options` adds
+) -> None:
     """Check that a bundle behaves here as it did where it was calibrated.
 
     Compares every file's hash, the engines and their precision, and what the image decoder makes of
@@ -25,11 +32,17 @@ def verify(bundle: Path, as_json: bool) -> None:
     then times it against the limits of time that it was calibrated for. Exits with 2 when something
     differs, with 3 when it is only too slow.
 
+    With --large the golden samples go to the large model's hosts: what a device will be answered.
+
     \b
         tinysaver-edge verify bundle/
+        tinysaver-edge verify bundle/ --large grpcs://host:8001/large --large-ca ca.pem
     """
+    large = large_from(**large_settings)
+    if large is not None:
+        terminal.warn(large.warnings)
     with Bundle.load(bundle) as opened:
-        result = run_verify(opened)
+        result = run_verify(opened, large=large)
     terminal.show_table(
         f"{bundle}",
         ("check", "result", "detail"),

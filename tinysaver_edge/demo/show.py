@@ -95,7 +95,7 @@ def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.mo
     with Bundle.load(bundle_path) as bundle, Cascade.from_bundle(bundle) as cascade:
         large = bundled_artefacts(bundle)[-1]
         alone = StagePolicy(large.name, large.macs)
-        with Cascade([Stage(large.open(), preprocess=large.preprocess, policy=alone)]) as single:
+        with Cascade([Stage.opened(large, alone)]) as single:
             return _race(cascade, single, frames, clock)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
@@ -175,6 +176,11 @@ class Engine(ABC):
         """Why a certificate of this model does not cover the engine's answers; None if it does."""
         return None
 
+    @property
+    def answered_by(self) -> ModelIdentity | None:
+        """Which model another host says it gave this thread's last answer with; None for here."""
+        return None
+
     @abstractmethod
     def _load(self) -> tuple[str, ModelSignature]:
         """Build whatever runs the model; return the device in use and the file's signature."""
@@ -186,11 +192,13 @@ class Engine(ABC):
     def _release(self) -> None:  # noqa: B027 - optional to fill in
         """Let go of what `_load` built. The default drops nothing."""
 
-    def infer(self, batch: Batch) -> NDArray[np.float32]:
+    def infer(self, batch: Batch, *, timeout_s: float | None = None) -> NDArray[np.float32]:
         """Answer a batch.
 
         Args:
             batch: what `Preprocessor` made, ``(n, …)``; any n, also where the model's is fixed.
+            timeout_s: after so long nobody waits for the answer any more. What runs here runs on;
+                an engine that asks others gives up, and lets them know. None for no limit.
 
         Returns:
             Logits ``(n, classes)`` float32. The array may be reused by the next call.
@@ -239,6 +247,18 @@ class Engine(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def signature_for(preprocess: Preprocess) -> ModelSignature:
+    """Return the signature of a model that has no file here: it takes what is made for it."""
+    return ModelSignature(
+        input_name="",
+        input_shape=(None, *preprocess.shape(1)[1:]),
+        input_dtype=np.dtype(preprocess.format.dtype).name,
+        output_name="",
+        output_shape=(None, None),
+        output_dtype="float32",
+    )
 
 
 def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model: Path) -> None:

@@ -32,7 +32,7 @@ def deploy(
     out: Path,
     *,
     name: str | None = None,
-    jpeg: bool = False,
+    jpeg: bool | None = None,
     python_backend: bool = False,
 ) -> list[Path]:
     """Write what a server needs to serve a bundle's large model, and a README beside it.
@@ -42,7 +42,7 @@ def deploy(
         target: the server.
         out: a folder that is empty or not there yet.
         name: the model's name on the server; by default as in the bundle.
-        jpeg: the devices send JPEG files in place of pixels.
+        jpeg: the devices send JPEG files in place of pixels; None does as was calibrated.
         python_backend: for Triton, also inside KServe: run an .onnx in its Python backend.
 
     Returns:
@@ -55,14 +55,19 @@ def deploy(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: there is something already; name a new folder")
     served = served_by(bundle, name=name, jpeg=jpeg)
-    if jpeg and target is Target.OVMS:
-        raise InputError("OpenVINO Model Server decodes no JPEG into these models: send it pixels")
+    if served.jpeg and target is Target.OVMS:
+        raise InputError(
+            "OpenVINO Model Server decodes no JPEG into these models: send it pixels, from a "
+            "bundle that was calibrated without --large-jpeg"
+        )
     out.mkdir(parents=True, exist_ok=True)
     values = {
         "name": served.name,
         "bundle": bundle.path.name,
-        "jpeg": jpeg,
-        "client_options": " --large-jpeg 90" if jpeg else "",
+        "jpeg": served.jpeg,
+        "covered": not served.jpeg or served.artefact.codec is not None,
+        # A bundle that was calibrated on JPEG tells the device which.
+        "client_options": "" if served.artefact.codec or not served.jpeg else " --large-jpeg 90",
         "python_backend": uses_python_backend(served, python_backend),
         "platform": "OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime",
         "sha256": served.sha256,
@@ -110,6 +115,8 @@ def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
     shape = [-1] if served.jpeg else [-1, *served.artefact.preprocess.shape(1)[1:]]
     values |= {
         "file": "model.onnx",
+        "height": served.artefact.preprocess.resize.height,
+        "width": served.artefact.preprocess.resize.width,
         "model_input": signature.input_name,
         "input": {
             "name": "jpeg" if served.jpeg else signature.input_name,

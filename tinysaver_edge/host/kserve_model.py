@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.codec import decode
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG, SHA256
 from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.served import Served
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch
 
@@ -66,7 +66,7 @@ class Answerer:
         Raises:
             EngineError: they are no JPEG files, or of another size.
         """
-        return self._decoded(given) if self.served.jpeg else given
+        return decode(given, self._shape) if self.served.jpeg else given
 
     def run(self, batch: Batch) -> NDArray[Any]:
         """Answer a batch.
@@ -75,17 +75,6 @@ class Answerer:
             EngineError: the run failed, or the input is none.
         """
         return self._engine.infer(batch).astype(self._dtype)
-
-    def _decoded(self, files: NDArray[Any]) -> Batch:
-        cv2 = opencv("Decoding JPEG")
-        height, width, channels = self._shape
-        batch = np.empty((files.size, height, width, channels), np.uint8)
-        for place, data in zip(batch, files.reshape(-1), strict=True):
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            if picture is None or picture.shape != place.shape:
-                raise EngineError(f"expected JPEG files of {height} x {width} pixels")
-            place[...] = picture
-        return batch
 
     def close(self) -> None:
         """Let go of the model."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
+from tinysaver_edge.codec import check_carries
 from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.registry import engine_class
 
@@ -43,30 +44,29 @@ class Served:
 
 
 def served_by(
-    bundle: Bundle, *, name: str | None = None, jpeg: bool = False, threads: int | None = None
+    bundle: Bundle,
+    *,
+    name: str | None = None,
+    jpeg: bool | None = None,
+    threads: int | None = None,
 ) -> Served:
     """Return what is to be served of a bundle.
 
     Args:
         bundle: an open bundle.
         name: the model's name on the host; by default as in the bundle.
-        jpeg: take JPEG files in place of pixels.
+        jpeg: take JPEG files in place of pixels; None takes what the bundle was calibrated on.
         threads: processor threads for one inference; None leaves it to the engine.
 
     Raises:
         BundleError: it holds no models.
         InputError: JPEG cannot carry what the model takes.
     """
-    from tinysaver_edge.errors import InputError
-
     artefact = bundled_artefacts(bundle, threads=threads)[-1]
-    if jpeg and not artefact.preprocess.format.is_device_format:
-        raise InputError(
-            f"{artefact.name} takes {artefact.preprocess.format.dtype} "
-            f"{artefact.preprocess.format.layout.value} {artefact.preprocess.format.color.value}: "
-            "JPEG is for models that take the frame's own pixels (calibrate folds the rest into "
-            "the graph)"
-        )
+    if jpeg is None:
+        jpeg = artefact.codec is not None
+    if jpeg:
+        check_carries(artefact.preprocess, model=artefact.name)
     signature = engine_class(artefact.engine).inspect(artefact.files[0])
     return Served(name or safe_name(artefact.name), artefact, signature, jpeg)
 

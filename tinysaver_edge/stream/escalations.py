@@ -209,7 +209,7 @@ class Escalations:
                 return
             started_s = self._clock()
             try:
-                self._judge.hear(case, position, stage.ask(batch))
+                self._judge.hear(case, position, stage.ask(batch, timeout_s=item.left_s(started_s)))
             except EngineError as error:
                 failure = error
                 if case.outputs is not None or position != self._judge.asked[-1]:

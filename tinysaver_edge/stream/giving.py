@@ -129,6 +129,8 @@ class Giver:
         if decision.certified and not self._watch.vouches:
             decision = replace(decision, certified=False)
         name, source = item.lane.rules.source_id, decision.source.value
+        if decision.certified:
+            self._context.metrics.count(Counter.CERTIFIED, name)
         age_ms = (self._context.clock() - item.arrived_s) * 1e3
         self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)
         with self._lock:

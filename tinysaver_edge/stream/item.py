@@ -48,6 +48,11 @@ class Item:
     awaiting: bool = False
     audited: Decision | None = None
 
+    def left_s(self, now_s: float) -> float | None:
+        """How long somebody waits for the large model's answer; None for as long as it takes."""
+        forever = self.audited is not None or self.due_s == float("inf")
+        return None if forever else max(0.0, self.due_s - now_s)
+
     @property
     def picture(self) -> Frame | None:
         """What sinks get."""

@@ -16,6 +16,7 @@ class Counter(str, Enum):
         DROPPED: frames left out because newer ones came before anyone asked.
         CORRUPT: frames that could not be decoded.
         DECISIONS: final answers; the detail is `Decision.source`.
+        CERTIFIED: final answers that the bundle's certificate covers.
         PROVISIONAL: answers that a revision follows.
         ESCALATED: frames that the large model was asked about.
         DEGRADED: final answers that are not what the policy asks for; the detail is a `Reason`.
@@ -34,6 +35,7 @@ class Counter(str, Enum):
     DROPPED = "dropped"
     CORRUPT = "corrupt"
     DECISIONS = "decisions"
+    CERTIFIED = "certified"
     PROVISIONAL = "provisional"
     ESCALATED = "escalated"
     DEGRADED = "degraded"

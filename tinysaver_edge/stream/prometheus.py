@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tinysaver_edge.errors import MissingDependencyError
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.readings import Reading
 
 PREFIX = "tinysaver"
 
@@ -24,6 +26,7 @@ HELP = {
     Counter.DROPPED: "Frames left out because newer ones came before anyone asked",
     Counter.CORRUPT: "Frames that could not be decoded",
     Counter.DECISIONS: "Final answers",
+    Counter.CERTIFIED: "Final answers that the certificate covers",
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",
     Counter.DEGRADED: "Final answers that are not what the policy asks for",
@@ -48,6 +51,23 @@ BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 
 MOST_SOURCES = 64
 """Further sources are counted together, as "other": each label value costs memory for ever."""
+
+
+class _Read:
+    """A collector for the client library: figures that are kept elsewhere."""
+
+    def __init__(self, read: Callable[[], Iterable[Reading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for one in self._read():
+            kind = CounterMetricFamily if one.counts else GaugeMetricFamily
+            family = kind(f"{PREFIX}_{one.name}", one.help, labels=one.labels)
+            for values, value in one.samples:
+                family.add_metric(values, value)
+            yield family
 
 
 class PrometheusMetrics:
@@ -110,6 +130,14 @@ class PrometheusMetrics:
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
         """Set a level."""
         self._child(gauge, source_id, None).set(value)
+
+    def add(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Publish figures that are read whenever somebody asks.
+
+        Args:
+            read: returns them, always under the same names; from any thread, at once.
+        """
+        self._registry.register(_Read(read))
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -15,10 +15,12 @@ from tinysaver_edge.stream.drift import DriftWatch, drift_watch
 from tinysaver_edge.stream.events import Listener, Listeners
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.hosts import host_readings
 from tinysaver_edge.stream.logs import EventLog
-from tinysaver_edge.stream.metrics import AllMetrics, Tally
+from tinysaver_edge.stream.metrics import AllMetrics, Counter, Tally
 from tinysaver_edge.stream.monitor import Monitor
 from tinysaver_edge.stream.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.promise import Kept, Promise, promise_readings
 from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.stream.sink import Sink
 from tinysaver_edge.stream.sinks import (
@@ -37,6 +39,7 @@ from tinysaver_edge.stream.watch import NO_WATCH, Watch
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
     from tinysaver_edge.manifest import Manifest
 
 FILE_PATIENCE_S = 10.0
@@ -46,7 +49,8 @@ FILE_PATIENCE_S = 10.0
 class Service:
     """Sinks, listener, metrics and watch for one stream, and the servers that tell of it.
 
-        with Service(options, cascade_manifest, clock=…, wall=…) as service:
+        hosts = hosts_of(cascade)
+        with Service(options, cascade_manifest, clock=…, wall=…, hosts=hosts) as service:
             stream = cascade.stream(
                 source,
                 sinks=service.sinks,
@@ -69,6 +73,7 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
+        hosts: asks the hosts of the large model (`stream.hosts.hosts_of`); None where it runs here.
 
     Attributes:
         sinks: for the stream.
@@ -76,6 +81,7 @@ class Service:
         metrics: for the stream.
         watch: for the stream.
         tally: every counter, in memory.
+        promise: what the bundle promises.
         notes: where the servers listen, once it has been entered.
         warnings: what the user should know once the stream runs.
 
@@ -94,7 +100,9 @@ class Service:
         sources: int = 1,
         live: bool = True,
         listener: Listener | None = None,
+        hosts: RemoteEngine | None = None,
     ) -> None:
+        self.promise, self._hosts = Promise.of(manifest), hosts
         self._options, self._clock, self._wall = options, clock, wall
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
         self._stop: Callable[[], object] = lambda: None
@@ -110,6 +118,15 @@ class Service:
         self.sinks: list[Sink] = self._make_sinks()
         self.watch = self._make_watch(manifest, sources)
         self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
+
+    @property
+    def kept(self) -> Kept | None:
+        """What is left of the promise over the answers so far; None before the first."""
+        return self.promise.kept(
+            answers=self.tally.total(Counter.DECISIONS),
+            certified=self.tally.total(Counter.CERTIFIED),
+            fallbacks=self.tally.total(Counter.DECISIONS, detail=Source.FALLBACK.value),
+        )
 
     def runs(self, stop: Callable[[], object]) -> None:
         """Say that the models are loaded and the stream is about to run.
@@ -208,7 +225,10 @@ class Service:
         if self._options.metrics is None:
             return None
         address = Address.parse(self._options.metrics, option="--metrics")
-        published = PrometheusMetrics()
+        published, hosts = PrometheusMetrics(), self._hosts
+        published.add(lambda: promise_readings(self.promise, self.kept))
+        if hosts is not None:
+            published.add(lambda: host_readings(hosts))
         self.metrics.add(published)
         made = Monitor(address, self.health, published, token=self._options.token)
         return "metrics and health", made
@@ -219,7 +239,13 @@ class Service:
         address = Address.parse(self._options.dashboard, option="--dashboard")
         watch = self.watch
         drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
-        state = DashboardState(clock=self._clock, health=self.health, drift=drift)
+        state = DashboardState(
+            clock=self._clock,
+            health=self.health,
+            drift=drift,
+            promise=self.promise,
+            hosts=self._hosts,
+        )
         made = Dashboard(state, address, token=self._options.token)
         self.metrics.add(state)
         self.listener.add(state)

@@ -50,11 +50,10 @@ class Together:
         batch = self._buffers[len(inputs)]
         np.concatenate(inputs, out=batch)
         try:
-            logits = self._stage.ask(batch).logits
+            answered = self._stage.ask(batch)
         except EngineError:
             return [self._ask_one(one) for one in inputs]
-        assert logits is not None
-        return [Outputs(logits=logits[place : place + 1]) for place in range(len(inputs))]
+        return [answered.subset(slice(place, place + 1)) for place in range(len(inputs))]
 
     def _ask_one(self, batch: Batch) -> Outputs | EngineError:
         try:

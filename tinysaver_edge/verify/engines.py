@@ -1,8 +1,9 @@
-"""Engines: does every model run here with the engine and precision that it was calibrated with?"""
+"""Engines: does every model run as it was calibrated, with the same engine or on the right host?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle import Bundle
@@ -12,6 +13,9 @@ from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.manifest import GoldenEntry, RanEntry
 from tinysaver_edge.stage import Stage
 from tinysaver_edge.verify.check import Check
+
+if TYPE_CHECKING:
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
 
 
 def ran_by(engine: Engine) -> RanEntry:
@@ -25,8 +29,17 @@ def ran_by(engine: Engine) -> RanEntry:
 
 
 def check_engines(stages: list[Stage], golden: GoldenEntry | None) -> Iterator[Check]:
-    """Yield whether each stage runs as it did where the golden samples were made."""
+    """Yield whether each stage runs as it did where the golden samples were made.
+
+    What others serve is not held against an engine: its hosts have told what it is, and their
+    answers are compared like any other's.
+    """
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
+
     for position, stage in enumerate(stages):
+        if isinstance(stage.engine, RemoteEngine):
+            yield _check_hosts(stage.policy.model, stage.engine)
+            continue
         name = f"engine of {stage.policy.model}"
         here = ran_by(stage.engine)
         if golden is None or not golden.ran:
@@ -52,13 +65,37 @@ def _compare(name: str, kept: RanEntry, here: RanEntry) -> Check:
     return Check(name, True, detail)
 
 
+def _check_hosts(model: str, engine: RemoteEngine) -> Check:
+    name = hosts_of(model)
+    if engine.unproven:
+        return Check(name, False, "; ".join(engine.unproven))
+    detail = f"{engine.device}: {engine.identity}"
+    if engine.doubt is not None:
+        return Check(name, None, f"{detail}: not to be certified, {engine.doubt}", warning=True)
+    return Check(name, True, f"{detail}, which is the model that was calibrated")
+
+
+def hosts_of(model: str) -> str:
+    """Name the check of the hosts that serve a model."""
+    return f"hosts of {model}"
+
+
 def _said(one: RanEntry) -> str:
     return f"{one.engine} on {one.device} in {one.precision}"
 
 
-def why_not_open(bundle: Bundle, error: EngineError | MissingDependencyError) -> Check:
-    """Return which model of a bundle cannot be opened as it was calibrated."""
-    for artefact in bundled_artefacts(bundle):
+def why_not_open(
+    bundle: Bundle, error: EngineError | MissingDependencyError, *, elsewhere: bool = False
+) -> Check:
+    """Return which model of a bundle cannot be opened as it was calibrated.
+
+    Args:
+        bundle: an open bundle.
+        error: what kept it from being opened.
+        elsewhere: whether the last model is served by hosts.
+    """
+    artefacts = bundled_artefacts(bundle, elsewhere=elsewhere)
+    for artefact in artefacts[:-1] if elsewhere else artefacts:
         try:
             artefact.open().close()
         except (EngineError, MissingDependencyError) as reason:
@@ -69,4 +106,5 @@ def why_not_open(bundle: Bundle, error: EngineError | MissingDependencyError) ->
                 False,
                 f"was calibrated with {way} in {precision}, which cannot be had here: {reason}",
             )
-    return Check("engines", False, str(error))
+    name = hosts_of(artefacts[-1].name) if elsewhere else "engines"
+    return Check(name, False, str(error))

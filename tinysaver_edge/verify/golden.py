@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,12 @@ def compare_golden(
         )
         for position, name in enumerate(names)
     ]
-    for position, name in enumerate(names):
+    for position, stage in enumerate(bundle.manifest.stages):
         key, tolerance = f"logits_{position}", golden.tolerances[position]
-        checks.append(_compare_answers(kept[key], here[key], name, tolerance=tolerance))
+        check = _compare_answers(kept[key], here[key], stage.model.name, tolerance=tolerance)
+        if stage.model.codec is not None:
+            check = replace(check, detail=f"{check.detail}, through {stage.model.codec}")
+        checks.append(check)
     decisions = _compare_decisions(kept, here, Policy.from_manifest(bundle.manifest))
     if decisions.passed and not all(check.passed for check in checks):
         detail = f"{decisions.detail}; not to be judged, as the answers before them differ"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.errors import (
     EngineError,
     InputError,
@@ -36,25 +36,30 @@ CERTIFIED = "certified"
 """The method that never leaves a bundle without a certificate."""
 
 
-def verify(bundle: Bundle, *, effort: Effort = EFFORT) -> Verification:
+def verify(
+    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort = EFFORT
+) -> Verification:
     """Compare a bundle with itself on this machine.
 
     In this order, so that the first that fails is the cause: files, certificate, class names,
-    engines, image decoder, preprocessing, answers, decisions, latency.
+    engines and hosts, image decoder, preprocessing, answers, decisions, latency.
 
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
+        large: hosts that serve the large model, which is then asked there; None runs it here.
         effort: how long to time it, where a limit of time was promised.
 
     Raises:
         BundleError: the golden samples are damaged.
+        InputError: a file that is needed to ask the hosts cannot be read.
     """
-    return Verification(str(bundle.path), tuple(_checks(bundle, effort)))
+    return Verification(str(bundle.path), tuple(_checks(bundle, large, effort)))
 
 
-def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
+def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterator[Check]:
     manifest = bundle.manifest
-    count = sum(len(stage.model.files) for stage in manifest.stages)
+    models = [stage.model for stage in manifest.stages]
+    count = sum(len(model.files) for model in models if not model.elsewhere)
     if count:
         yield Check("files", True, f"{count} model files are those that were calibrated")
     if manifest.certificate is not None:
@@ -69,9 +74,9 @@ def _checks(bundle: Bundle, effort: Effort) -> Iterator[Check]:
     if kept is not None:
         yield from _check_labels(manifest.labels, kept.get("labels"))
     try:
-        cascade = Cascade.from_bundle(bundle)
+        cascade = Cascade.from_bundle(bundle, large=large)
     except (EngineError, MissingDependencyError) as error:
-        yield why_not_open(bundle, error)
+        yield why_not_open(bundle, error, elsewhere=large is not None)
         return
     with cascade:
         yield from check_engines(list(cascade.stages), golden)
@@ -96,15 +101,19 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
     if threshold is None or not certificate.covers(threshold):
         return Check("certificate", False, f"does not cover the threshold {threshold}")
     for stage in bundle.manifest.stages:
-        files = tuple(bundle.file(file) for file in stage.model.files)
-        found = combined_sha256(files) if files else None
-        if entry.models.get(stage.model.name) != found:
+        if entry.models.get(stage.model.name) != stage.model.sha256:
             detail = f"was not made for this {stage.model.name}: its hash differs"
             return Check("certificate", False, detail)
+    if (codec := bundle.manifest.stages[-1].model.codec) != entry.codec:
+        made = f"was made on {entry.codec or 'pixels'}"
+        return Check("certificate", False, f"{made}, the large model would see {codec or 'pixels'}")
     if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
         return Check("certificate", False, differs)
+    counted = f", counted from the large model on {codec}" if codec else ""
     return Check(
-        "certificate", True, f"{certificate.statement} (p = {certificate.p_value:.2g}, recomputed)"
+        "certificate",
+        True,
+        f"{certificate.statement}{counted} (p = {certificate.p_value:.2g}, recomputed)",
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.chromium import Chromium, needs_chromium
-from tests.stream.dashboard.world import ALARM, CALM, five_minutes
+from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard
 from tinysaver_edge.stream.events import Lost, Reconnected
@@ -74,7 +74,7 @@ def opened(browser, url, *, width=1280, dark=False):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 390, 800, 1280])
 def test_it_fits_every_screen_and_asks_nobody_else(browser, width, dark):
-    with served(five_minutes(drift=ALARM)) as one:
+    with served(five_minutes(drift=ALARM, hosts=Hosts())) as one:
         opened(browser, one.url, width=width, dark=dark)
         assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.value(OVERFLOWING) == []
@@ -110,6 +110,29 @@ def test_an_alarm_is_seen(browser):
         assert "All in all 31 of 1259 audited answers differed" in text(browser, "#drift")
         assert "Threshold raised to 0.9125" in text(browser, "#drift")
         assert browser.value("document.querySelector('#drift .meter').className") == "meter alarm"
+
+
+def test_what_is_left_of_the_promise_is_told_and_by_whom_it_is_kept(browser):
+    world = five_minutes(hosts=Hosts())
+    space = "\N{NO-BREAK SPACE}"
+    with served(world) as one:
+        opened(browser, one.url)
+        kept = world.state.snapshot()["promise"]["all"]
+        bound, expected = kept["effective_drop_points"], kept["expected_drop_points"]
+        said = text(browser, "#promise")
+        assert f"At most {bound:.2f}{space}points, about {expected:.2f}{space}points" in said
+        assert f"Certified: at most 0.50{space}points" in said
+        assert "Last five minutes" not in said  # it runs for less than that
+        world.run(20)
+        until(browser, "promise.innerText.includes('Last five minutes: at most')")
+        rows = [text(browser, f"#hosts tr:nth-child({row})") for row in (1, 2)]
+        assert "in use" in rows[0]
+        assert "asked" in rows[0]
+        assert "left alone" in rows[1]
+        assert f"9 retries, 181.0{space}MB up" in text(browser, "#traffic")
+    with served(five_minutes()) as one:
+        opened(browser, one.url)
+        assert browser.value("remote.hidden && !promised.hidden")
 
 
 def test_a_stream_without_a_watch_says_so(browser):

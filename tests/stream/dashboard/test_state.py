@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from tests.stream.dashboard.world import CALM, World, five_minutes, picture
+from tests.stream.dashboard.world import CALM, Hosts, World, five_minutes, picture
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import Source
 from tinysaver_edge.stream.dashboard import state as module
@@ -27,6 +29,7 @@ def test_it_tells_what_happened(world):
     assert [one["frames"] for one in told["sources"]] == list(world.numbers.values())
     assert (told["ready"], told["alive"], told["in_flight"]) == (True, True, 2)
     assert told["drift"]["audited"] == CALM.audited
+    assert told["hosts"] is None
     words = [event["words"] for event in told["events"]]
     assert words[0] == "yard: back after 12.0 s"
     assert words[-1] == "door: connected"
@@ -113,6 +116,32 @@ def test_provisional_answers_are_shown_but_not_counted():
     world.state.write(decision(5, label="owl"), Frame(picture(5), 0.0, 5, "cam"))
     world.state.write(escalated(2, label="late", revision=1), given)
     assert world.state.picture("cam", after=0).decision.label == "owl"
+
+
+def test_what_is_left_of_the_promise_since_the_start_and_lately():
+    world = five_minutes()
+    world.run(10)  # so long after the start that the first seconds are no longer among the recent
+    told = world.state.snapshot()["promise"]
+    since, recent = told["all"], told["recent"]
+    assert since["answers"] == sum(world.numbers.values()) > recent["answers"] > 8000
+    degraded = world.state.snapshot()["totals"]["degraded"] / since["answers"]
+    assert since["fallback_share"] == pytest.approx(degraded)
+    assert since["effective_drop_points"] == pytest.approx(0.5 + 100 * degraded)
+    assert since["expected_drop_points"] == pytest.approx(0.2 + 40 * degraded)
+    assert recent["fallback_share"] == pytest.approx(0.05, abs=0.01)
+
+
+def test_before_the_first_answer_there_is_nothing_left_to_tell():
+    told = World().state.snapshot()["promise"]
+    assert (told["certified_points"], told["all"], told["recent"]) == (0.5, None, None)
+
+
+def test_the_hosts_are_told_as_plain_values():
+    told = json.loads(json.dumps(World(hosts=Hosts()).state.snapshot()))["hosts"]
+    assert told["traffic"]["retries"] == 9
+    first, second = told["hosts"]
+    assert (first["state"], first["in_use"], first["identity"]["version"]) == ("closed", True, "3")
+    assert (second["state"], second["reconnects"], second["identity"]) == ("open", 2, None)
 
 
 def test_sources_come_and_go():

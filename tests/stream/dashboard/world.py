@@ -7,19 +7,37 @@ import numpy as np
 
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import Source
+from tinysaver_edge.engines.remote.breaker import State
+from tinysaver_edge.engines.remote.traffic import HostState, Traffic
+from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.stream.dashboard import DashboardState
 from tinysaver_edge.stream.drift_options import DriftState
 from tinysaver_edge.stream.events import Connected, Drift, Lost, Reconnected
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
 from tinysaver_edge.stream.metrics import AllMetrics, Counter, Gauge, Measure
+from tinysaver_edge.stream.promise import Promise
 from tinysaver_edge.testing import FakeClock
 
 CALM = DriftState(214, 5, 0.031, 0.021, 0, None, True)
 ALARM = DriftState(
     1259, 31, 0.031, 1.7, 2, 0.9125, True, "12 of 40 audited answers of yard differed"
 )
+PROMISE = Promise(certified_points=0.5, measured_points=0.2, gain_points=40.0)
 RATE_HZ = 15
+
+
+class Hosts:
+    """What the dashboard asks of a `RemoteEngine`: two hosts, one of which has been away."""
+
+    traffic = Traffic(1204, 1187, 9, 31, 181_000_000, 4_900_000, {"unreachable": 26})
+    hosts = (
+        HostState(
+            "grpcs://gpu-1.plant.example:8001/large", State.CLOSED, True, 901, 0, 21.4,
+            ModelIdentity("grpcs://gpu-1.plant.example:8001/large", "3", "5f" * 32),
+        ),
+        HostState("grpcs://gpu-2.plant.example:8001/large", State.OPEN, False, 286, 2, 38.0, None),
+    )  # fmt: skip
 
 
 def picture(number: int, *, width: int = 640, height: int = 360) -> np.ndarray:
@@ -35,11 +53,15 @@ def picture(number: int, *, width: int = 640, height: int = 360) -> np.ndarray:
 class World:
     """The state and what feeds it."""
 
-    def __init__(self, *, drift: DriftState | None = CALM) -> None:
+    def __init__(self, *, drift: DriftState | None = CALM, hosts=None) -> None:
         self.clock = FakeClock(1000.0)
         self.health = Health(clock=self.clock)
         self.state = DashboardState(
-            clock=self.clock, health=self.health, drift=None if drift is None else lambda: drift
+            clock=self.clock,
+            health=self.health,
+            drift=None if drift is None else lambda: drift,
+            promise=PROMISE,
+            hosts=hosts,
         )
         self.metrics = AllMetrics(self.state, self.health)
         self.numbers = {"door": 0, "yard": 0}
@@ -86,9 +108,9 @@ class World:
             self.clock.advance(1 / RATE_HZ)
 
 
-def five_minutes(*, drift: DriftState | None = CALM) -> World:
+def five_minutes(*, drift: DriftState | None = CALM, hosts=None) -> World:
     """A stream that has had a loss and, perhaps, an alarm."""
-    world = World(drift=drift)
+    world = World(drift=drift, hosts=hosts)
     world.start()
     world.run(150)
     world.tell(Lost("yard", world.clock.now_s, "no frame for 3 s"))

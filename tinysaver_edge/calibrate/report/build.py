@@ -109,7 +109,11 @@ def build_facts(
         else pictures(answered, data, sample_index, names=label_names),
         lost=len(answered.lost()),
         needless=len(answered.needless()),
-        proof=None if result.certificate is None else proof_facts(result.certificate),
+        proof=(
+            None
+            if result.certificate is None
+            else proof_facts(result.certificate, result.large_codec, result.codec_cost)
+        ),
         drift=None if result.disagreement is None else drift_sentence(result.disagreement),
         origin=origin(
             plan,

@@ -32,7 +32,7 @@ class ModelOrigin:
         macs: multiply-accumulates a frame.
         parameters: number of weights, or None.
         runs_on: engine, device and precision, or what else is known.
-        takes: size and resize of its picture, or None.
+        takes: size, resize and codec of its picture, or None.
         sha256: hash of the file that was measured, or of its record.
         source_sha256: hash of the file that the user gave, or None.
     """
@@ -162,7 +162,13 @@ def _model(name: str, macs: float, plan: Plan, artefacts: Mapping[str, Artefact]
         macs=macs,
         parameters=artefact.parameters,
         runs_on=", ".join(filter(None, (artefact.engine, options.device, options.precision.value))),
-        takes=f"{resize.width}×{resize.height}, {resize.policy.value}",
+        takes=", ".join(
+            (
+                f"{resize.width}×{resize.height}",
+                resize.policy.value,
+                *(() if artefact.codec is None else (str(artefact.codec),)),
+            )
+        ),
         sha256=artefact.sha256,
         source_sha256=artefact.source_sha256,
     )

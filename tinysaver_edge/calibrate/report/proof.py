@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.codec_cost import CodecCost
     from tinysaver_edge.certificate import Certificate
+    from tinysaver_edge.codec import Jpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,16 @@ class ProofFacts:
     counts: tuple[tuple[str, str], ...]
 
 
-def proof_facts(certificate: Certificate) -> ProofFacts:
-    """Put a certificate into words."""
+def proof_facts(
+    certificate: Certificate, codec: Jpeg | None = None, cost: CodecCost | None = None
+) -> ProofFacts:
+    """Put a certificate into words.
+
+    Args:
+        certificate: the certificate.
+        codec: what frames passed on their way to the large model, or None.
+        cost: what that costs the large model by itself, where it is known.
+    """
     return ProofFacts(
         statement=certificate.statement,
         max_drop_points=certificate.max_drop_points,
@@ -44,6 +54,7 @@ def proof_facts(certificate: Certificate) -> ProofFacts:
             _counted(certificate),
             _walked(certificate),
             _risk(certificate),
+            *(() if codec is None else (_sent(codec, cost),)),
         ),
         counts=_counts(certificate),
     )
@@ -108,6 +119,14 @@ def _risk(certificate: Certificate) -> str:
         f"{risk}{shares}; the test at the certified threshold gives p = "
         f"{certificate.p_value:.3g}, at most the {certificate.risk_share:.3g} allowed."
     )
+
+
+def _sent(codec: Jpeg, cost: CodecCost | None) -> str:
+    said = (
+        f"The large model saw every sample as {codec}, as a device sends it to another machine: "
+        f"the bound is on the drop from its accuracy on those files, not on the pixels."
+    )
+    return said if cost is None else f"{said} Against pixels the codec costs it {cost}."
 
 
 def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:

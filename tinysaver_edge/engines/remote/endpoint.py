@@ -15,8 +15,9 @@ from tinysaver_edge.engines.remote.facts import Contract, Wanted, agree, check_s
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Samples
-from tinysaver_edge.engines.remote.traffic import Meter
+from tinysaver_edge.engines.remote.traffic import HostState, Meter
 from tinysaver_edge.engines.remote.transport import Transport
+from tinysaver_edge.identity import ModelIdentity
 
 SMOOTHING = 0.2
 """Weight of the newest answer in an endpoint's mean latency."""
@@ -36,6 +37,10 @@ class Proof:
     sha256: str | None
     version: str
 
+    def identity(self, host: str) -> ModelIdentity:
+        """The model as the host tells it."""
+        return ModelIdentity(host, self.version or None, self.sha256)
+
 
 class Endpoint:
     """One host. Any number of threads may use it.
@@ -53,6 +58,8 @@ class Endpoint:
         breaker: whether it is asked.
         in_flight: requests under way.
         latency_s: mean of the last answers, in seconds; 0 before the first.
+        answered: batches that it answered.
+        reconnects: how often it was taken back into use after it had been left alone.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Endpoint:
         )
         self.in_flight = 0
         self.latency_s = 0.0
+        self.answered = self.reconnects = 0
         self.must_tell = False
         self._transport = transport
         self._wanted, self._samples, self._model = wanted, samples, model
@@ -105,10 +113,33 @@ class Endpoint:
         with self._lock:
             return (self.in_flight + 1) * self.latency_s
 
+    def told(self, *, in_use: bool) -> HostState:
+        """How it is at this moment.
+
+        Args:
+            in_use: whether it gave the last answer.
+        """
+        state = self.breaker.state
+        with self._lock:
+            return HostState(
+                name=self.name,
+                state=state,
+                in_use=in_use,
+                answered=self.answered,
+                reconnects=self.reconnects,
+                latency_ms=self.latency_s * 1e3,
+                identity=None if self._proof is None else self._proof.identity(self.name),
+            )
+
     # Answers
 
-    def ask(self, tensor: NDArray[Any], *, timeout_s: float) -> NDArray[np.generic]:
+    def ask(
+        self, tensor: NDArray[Any], *, timeout_s: float
+    ) -> tuple[NDArray[np.generic], ModelIdentity]:
         """Have a batch answered, in parts where the host takes no more.
+
+        Returns:
+            The answers, and which model the host says gave them.
 
         Raises:
             RequestError: there is no answer in time, or it is none.
@@ -119,15 +150,15 @@ class Endpoint:
         with self._lock:
             self.in_flight += 1
         try:
-            values, _ = self._ask(tensor, proof.contract, timeout_s=timeout_s, proof=proof)
+            values, shown = self._ask(tensor, proof.contract, timeout_s=timeout_s, proof=proof)
         except RequestError as failure:
-            self._note(failure)
+            self._note(failure, hurried=timeout_s < self.latency_s)
             raise
         finally:
             with self._lock:
                 self.in_flight -= 1
         self._answered(self._clock() - started_s)
-        return values
+        return values, shown.identity(self.name)
 
     def _ask(
         self,
@@ -166,8 +197,10 @@ class Endpoint:
         with self._lock:
             before = self.latency_s or spent_s
             self.latency_s = before + SMOOTHING * (spent_s - before)
+            self.answered += 1
 
-    def _note(self, failure: RequestError) -> None:
+    def _note(self, failure: RequestError, *, hurried: bool = False) -> None:
+        """Take note of a failure; a host that had less time than usual is not to blame for that."""
         if failure.kind is Kind.CLOSED:
             return
         self._meter.failed(failure.kind)
@@ -175,7 +208,8 @@ class Endpoint:
             self._failure = failure
         # What was another model a moment ago is asked nothing before it is proven again.
         changed = failure.kind is Kind.DRAINING
-        self.breaker.failed(lasting=failure.kind.lasting or changed)
+        if not (hurried and failure.kind is Kind.TIMEOUT):
+            self.breaker.failed(lasting=failure.kind.lasting or changed)
 
     # Proof
 
@@ -193,6 +227,7 @@ class Endpoint:
             failure = RequestError(Kind.REJECTED, f"{type(error).__name__}: {error}")
         else:
             with self._lock:
+                self.reconnects += self._proof is not None
                 self._proof, self._failure = proof, None
             self.breaker.end_probe(good=True)
             return True

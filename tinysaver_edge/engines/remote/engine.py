@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.engines.base import (
+    DEFAULT_OPTIONS,
+    Engine,
+    EngineOptions,
+    ModelSignature,
+    signature_for,
+)
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.budget import RetryBudget
@@ -23,9 +30,10 @@ from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.payload import to_tensor
 from tinysaver_edge.engines.remote.samples import Golden, Samples
-from tinysaver_edge.engines.remote.traffic import Meter, Traffic
+from tinysaver_edge.engines.remote.traffic import HostState, Meter, Traffic
 from tinysaver_edge.engines.remote.transport import Transport, open_transport
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
@@ -49,6 +57,8 @@ class RemoteEngine(Engine):
         output: how the model states its answer.
         classes: how many classes it answers with; None where that is not known.
         sha256: hash of the calibrated model; None where that is not known.
+        codec: what the model was calibrated through, and is sent unless ``remote`` says otherwise;
+            None where it was calibrated on pixels.
         golden: samples that every host must answer as the calibrated model did, or None.
         options: as for every engine; the hosts choose device and threads.
         clock: seconds.
@@ -57,6 +67,7 @@ class RemoteEngine(Engine):
 
     Attributes:
         remote: the hosts and how they are asked.
+        codec: what is sent of a frame; None for its pixels.
 
     Raises:
         MissingDependencyError: the client library is not installed.
@@ -76,6 +87,7 @@ class RemoteEngine(Engine):
         output: OutputFormat,
         classes: int | None = None,
         sha256: str | None = None,
+        codec: Jpeg | None = None,
         golden: Golden | None = None,
         options: EngineOptions = DEFAULT_OPTIONS,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +96,9 @@ class RemoteEngine(Engine):
     ) -> None:
         self.remote = remote
         self.concurrency = remote.max_in_flight
-        self._wanted = Wanted(preprocess, output, classes, sha256, remote.jpeg_quality is not None)
+        self._calibrated = codec
+        self.codec = codec if remote.jpeg_quality is None else Jpeg(remote.jpeg_quality)
+        self._wanted = Wanted(preprocess, output, classes, sha256, self.codec is not None)
         self._samples = self._as_sent(golden)
         self._clock, self._opener = clock, opener
         self._chance = chance or random.Random(0)
@@ -93,6 +107,8 @@ class RemoteEngine(Engine):
         self._closing = threading.Event()
         self._proven = False
         self._endpoints: list[Endpoint] = []
+        self._last: Endpoint | None = None
+        self._own = threading.local()
         self._threads: list[threading.Thread] = []
         super().__init__(Path(remote.name), preprocess=preprocess, output=output, options=options)
 
@@ -104,26 +120,38 @@ class RemoteEngine(Engine):
         return self._meter.read()
 
     @property
+    def hosts(self) -> tuple[HostState, ...]:
+        """How each host is, in the order in which they were named."""
+        last = self._last
+        return tuple(one.told(in_use=one is last) for one in self._endpoints)
+
+    @property
     def states(self) -> dict[str, State]:
         """Whether each host is asked, by its URL."""
-        return {one.name: one.breaker.state for one in self._endpoints}
+        return {one.name: one.state for one in self.hosts}
 
     @property
     def identity(self) -> str | None:
         """Version and hash of the model as the hosts tell them; None before one was reached."""
-        proofs = [one.proof for one in self._endpoints]
-        told = [
-            f"version {proof.version or '?'}, hash {(proof.sha256 or 'not told')[:12]}"
-            for proof in proofs
-            if proof is not None
-        ]
+        told = [str(one.identity) for one in self.hosts if one.identity is not None]
         return "; ".join(dict.fromkeys(told)) or None
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """Why each host that has not shown what it serves did not, in a line."""
+        return tuple(one.why for one in self._endpoints if one.proof is None)
+
+    @property
+    def answered_by(self) -> ModelIdentity | None:
+        """Which model a host says it gave this thread's last answer with."""
+        return getattr(self._own, "identity", None)
 
     @property
     def doubt(self) -> str | None:
         """Why a certificate of the calibrated model does not cover the answers; None if it does."""
-        if self.remote.jpeg_quality is not None:
-            return f"it is sent JPEG of quality {self.remote.jpeg_quality}, not pixels"
+        if self.codec != self._calibrated:
+            was = self._calibrated or "pixels"
+            return f"the large model is sent {self.codec}, and was calibrated on {was}"
         if self.remote.vouched or self._proven:
             return None
         if not any(one.proof for one in self._endpoints):
@@ -141,15 +169,7 @@ class RemoteEngine(Engine):
         except BaseException:
             self._release()
             raise
-        wanted = self._wanted
-        return str(self.remote), ModelSignature(
-            input_name="",
-            input_shape=(None, *wanted.preprocess.shape(1)[1:]),
-            input_dtype=np.dtype(wanted.preprocess.format.dtype).name,
-            output_name="",
-            output_shape=(None, None),
-            output_dtype="float32",
-        )
+        return str(self.remote), signature_for(self._wanted.preprocess)
 
     def _connect(self) -> None:
         """Prove every host, all at once, and have each watched from then on."""
@@ -188,46 +208,56 @@ class RemoteEngine(Engine):
             endpoint.prove(timeout_s=self.remote.connect_s)
 
     def _as_sent(self, golden: Golden | None) -> Samples:
-        quality = self.remote.jpeg_quality
         preprocess = self._wanted.preprocess
         empty = np.zeros(preprocess.shape(1), np.dtype(preprocess.format.dtype))
-        if golden is None or quality is not None:  # other pixels have other answers
-            return Samples(to_tensor(empty, quality), None, None, self._wanted.output)
-        batch = golden.batch
+        if golden is None or self.codec != self._calibrated:  # other pixels have other answers
+            return Samples(to_tensor(empty, self.codec), None, None, self._wanted.output)
+        batch = to_tensor(golden.batch, self.codec)
         return Samples(batch[:1], batch, golden, self._wanted.output)
 
     # Answers
 
+    def infer(self, batch: Batch, *, timeout_s: float | None = None) -> NDArray[np.float32]:
+        """Answer a batch, within ``remote.timeout_s`` and, if that is less, ``timeout_s``."""
+        longest_s = self.remote.timeout_s
+        self._own.due_s = self._clock() + min(
+            longest_s, longest_s if timeout_s is None else timeout_s
+        )
+        return super().infer(batch)
+
     def _run(self, batch: Batch) -> NDArray[Any]:
-        due_s = self._clock() + self.remote.timeout_s
+        due_s = self._own.due_s
         self._meter.count("requests")
         self._budget.earn()
-        tensor = to_tensor(batch, self.remote.jpeg_quality)
+        tensor = to_tensor(batch, self.codec)
         pause_s = SHORTEST_PAUSE_S
         tried: list[Endpoint] = []
+        again = False
         while True:
             endpoint, others = self._choose(tried)
             left_s = due_s - self._clock()
             if endpoint is None or left_s <= 0:
                 raise self._failed(left_s)
+            self._meter.count("retries", again)
             try:
                 # Where another host could still answer, this one gets no more than half the time.
-                values = endpoint.ask(tensor, timeout_s=left_s / 2 if others else left_s)
+                patience_s = left_s / 2 if others else left_s
+                values, self._own.identity = endpoint.ask(tensor, timeout_s=patience_s)
             except RequestError as failure:
                 again = failure.kind.transient or (others and failure.kind is not Kind.CLOSED)
-                if not (again and self._budget.spend()):
+                if not (again and self._budget.spend() and (others or self._rest(pause_s, due_s))):
                     raise EngineError(f"{endpoint.name} {failure}") from None
-                self._meter.count("retries")
-                tried.append(endpoint)
-                if not others:
-                    tried.clear()
-                    rest_s = self._chance.uniform(pause_s / 2, pause_s)
-                    if self._clock() + rest_s >= due_s or self._closing.wait(rest_s):
-                        raise EngineError(f"{endpoint.name} {failure}") from None
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                tried = [*tried, endpoint] if others else []
+                pause_s = pause_s if others else min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 self._meter.count("answered")
+                self._last = endpoint
                 return values
+
+    def _rest(self, pause_s: float, due_s: float) -> bool:
+        """Rest before the same host is asked again; False where there is no time left for it."""
+        rest_s = self._chance.uniform(pause_s / 2, pause_s)
+        return self._clock() + rest_s < due_s and not self._closing.wait(rest_s)
 
     def _choose(self, tried: list[Endpoint]) -> tuple[Endpoint | None, bool]:
         """Return the least loaded host that answers, and whether there are others besides it."""
@@ -239,7 +269,7 @@ class RemoteEngine(Engine):
 
     def _failed(self, left_s: float) -> EngineError:
         if left_s <= 0:
-            return EngineError(f"{self.remote.name}: no answer within {self.remote.timeout_s:g} s")
+            return EngineError(f"{self.remote.name}: no host has answered in time")
         return EngineError("; ".join(one.why for one in self._endpoints))
 
     def _release(self) -> None:

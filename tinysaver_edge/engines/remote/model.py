@@ -19,13 +19,15 @@ class RemoteModel:
 
     Attributes:
         addresses: where it is served; the same model everywhere.
-        timeout_s: how long an answer may take, retries included.
+        timeout_s: how long an answer may take, retries included; what is left of a frame's
+            deadline, if that is less.
         connect_s: how long a host may take to say what it serves.
         max_in_flight: requests under way at once.
         failures_to_open: after so many failures in a row a host is left alone, but for probes.
         probe_s: time between probes of a host that is left alone.
         retry_share: retries allowed, as a share of the requests.
-        jpeg_quality: send JPEG of this quality (1 to 100) as a BYTES tensor instead of pixels.
+        jpeg_quality: send JPEG of this quality (1 to 100) as a BYTES tensor; None sends what the
+            bundle was calibrated on, JPEG or pixels.
         tls: for the encrypted schemes.
         token: sent with every request, or None.
         insecure: allow plain text to other hosts than this one.

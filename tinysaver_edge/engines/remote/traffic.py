@@ -6,7 +6,9 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
+from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.failure import Kind
+from tinysaver_edge.identity import ModelIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,29 @@ class Traffic:
     sent_bytes: int
     received_bytes: int
     failures: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """How one host is.
+
+    Attributes:
+        name: its URL.
+        state: whether it is asked.
+        in_use: whether it gave the last answer.
+        answered: batches that it answered.
+        reconnects: how often it was taken back into use after it had been left alone.
+        latency_ms: mean of its last answers; 0 before the first.
+        identity: which model it says it serves; None before it was reached.
+    """
+
+    name: str
+    state: State
+    in_use: bool
+    answered: int
+    reconnects: int
+    latency_ms: float
+    identity: ModelIdentity | None
 
 
 class Meter:

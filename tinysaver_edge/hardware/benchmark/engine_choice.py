@@ -147,11 +147,7 @@ class TryStep:
             MissingDependencyError: the engine is not installed.
         """
         name = self.artefact.name
-        stage = Stage(
-            self.artefact.open(),
-            preprocess=self.artefact.preprocess,
-            policy=StagePolicy(name),
-        )
+        stage = Stage.opened(self.artefact, StagePolicy(name))
         try:
             rows = [stage.engine.infer(stage.prepare(frame)).copy() for frame in self.frames]
             logits = np.concatenate(rows)

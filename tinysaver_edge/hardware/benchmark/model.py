@@ -118,11 +118,9 @@ def bench_model(
     """
     import_s = _import(artefact.engine, clock)
     before, started = resident_mb(), clock()
-    engine = artefact.open()
+    stage = Stage.opened(artefact, policy or StagePolicy(artefact.name))
+    engine = stage.engine
     load_s = clock() - started
-    stage = Stage(
-        engine, preprocess=artefact.preprocess, policy=policy or StagePolicy(artefact.name)
-    )
     try:
         batch = np.zeros_like(stage.prepare(frame))
         started = clock()
@@ -163,8 +161,7 @@ def sustain_model(
     Raises:
         EngineError: the model cannot be run here.
     """
-    policy = StagePolicy(artefact.name)
-    stage = Stage(artefact.open(), preprocess=artefact.preprocess, policy=policy)
+    stage = Stage.opened(artefact, StagePolicy(artefact.name))
     try:
         stage.warm_up()
         return sustain(lambda: stage.ask(stage.prepare(frame)), seconds=seconds, clock=clock)

@@ -83,8 +83,7 @@ def measure_pair(
     """
     score = _Dictated(saver.policy.score or Margin())
     policy = replace(saver.policy, score=score, threshold=0.0)
-    first = Stage(saver.engine, preprocess=saver.preprocess, policy=policy)
-    cascade = Cascade([first, large], fusion=fusion)
+    cascade = Cascade([saver.with_policy(policy), large], fusion=fusion)
     chance = random.Random(seed)
     turns = itertools.cycle(frames)
     went: list[bool] = []
@@ -131,7 +130,6 @@ def measure_alone(
         InputError: a frame is of another shape or type.
         EngineError: the model fails.
     """
-    policy = StagePolicy(stage.policy.model)
-    cascade = Cascade([Stage(stage.engine, preprocess=stage.preprocess, policy=policy)])
+    cascade = Cascade([stage.with_policy(StagePolicy(stage.policy.model))])
     turns = itertools.cycle(frames)
     return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

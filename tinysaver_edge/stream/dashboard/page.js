@@ -40,6 +40,8 @@ function showState(state) {
   showSources(state.sources);
   showRates(state);
   showDrift(state.drift);
+  showPromise(state.promise);
+  showHosts(state.hosts);
   showLatency(state.latency);
   stacked(at("answers"), state.timeline, ["accepted", "escalated", "degraded"]);
   lines(at("ages"), state.timeline, [
@@ -103,6 +105,42 @@ function showDrift(drift) {
   at("drift").replaceChildren(
     element("p", { className: drift.alarms ? "bad" : "" }, verdict), meter,
     element("p", { className: "soft small" }, `${seen}calibrated: at most ${percent(drift.promised)}.`));
+}
+
+function points(value) { return `${value.toFixed(value < 10 ? 2 : 1)}\u00a0points`; }
+
+function showPromise(promise) {
+  at("promised").hidden = promise === null || promise.all === null;
+  if (at("promised").hidden) return;
+  const bound = kept => kept.effective_drop_points === null || !kept.certified_share
+    ? `About ${points(kept.expected_drop_points)}`
+    : `At most ${points(kept.effective_drop_points)}, about ${points(kept.expected_drop_points)} expected`;
+  const shares = kept => `${percent(kept.certified_share)} of the answers certified, ${percent(kept.fallback_share)} the saver's for want of the large model`;
+  const certified = promise.certified_points === null ? "No certificate."
+    : `Certified: at most ${points(promise.certified_points)} against the large model alone.`;
+  const lines = [element("p", {}, `${bound(promise.all)} since the start.`),
+    element("p", { className: "soft small" }, `${shares(promise.all)}.`)];
+  if (promise.recent !== null && promise.recent.answers < promise.all.answers)
+    lines.push(element("p", { className: promise.recent.fallback_share > 0 ? "bad small" : "soft small" },
+      `Last five minutes: ${bound(promise.recent).toLowerCase()}; ${shares(promise.recent)}.`));
+  lines.push(element("p", { className: "soft small" }, certified));
+  at("promise").replaceChildren(...lines);
+}
+
+function showHosts(told) {
+  at("remote").hidden = told === null;
+  if (told === null) return;
+  const words = { closed: "asked", open: "left alone", half_open: "being tried" };
+  at("hosts").replaceChildren(...told.hosts.map(one => element("tr", {},
+    element("td", { className: "name" }, one.name + (one.in_use ? " · in use" : "")),
+    element("td", { className: one.state === "closed" ? "word" : "word bad" }, words[one.state]),
+    ...[String(one.answered), one.answered ? `${one.latency_ms.toFixed(1)} ms` : "–", String(one.reconnects)]
+      .map(text => element("td", {}, text)))));
+  const { requests, answered, retries, sent_bytes, received_bytes, failures } = told.traffic;
+  const failed = Object.entries(failures).map(([kind, count]) => `${count} ${kind}`).join(", ");
+  at("traffic").textContent = `${answered} of ${requests} requests answered, ${retries} retries, `
+    + `${(sent_bytes / 1e6).toFixed(1)}\u00a0MB up, ${(received_bytes / 1e6).toFixed(1)}\u00a0MB down`
+    + (failed ? `; failed: ${failed}.` : ".");
 }
 
 function showLatency(latency) {

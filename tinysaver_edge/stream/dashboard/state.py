@@ -18,18 +18,22 @@ from tinysaver_edge.stream.dashboard.shown import (
     source_told,
     thumbnail_told,
 )
-from tinysaver_edge.stream.dashboard.timeline import Timeline
+from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
 from tinysaver_edge.stream.drift_options import DriftState
 from tinysaver_edge.stream.events import Connected, Dropped, Ended, Event, Lost, Reconnected
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
+from tinysaver_edge.stream.hosts import hosts_told
 from tinysaver_edge.stream.logs import in_words, level_of
 from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
 from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.stream.promise import Promise
 from tinysaver_edge.stream.sinks.hard import is_hard
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
 
 MOST_SOURCES = 32
 """Sources that are shown; the figures count them all."""
@@ -62,6 +66,8 @@ class DashboardState:
         clock: seconds.
         health: what is told of it.
         drift: returns what the drift watch has seen; None where there is none.
+        promise: what the bundle promises; None where nobody is to be told.
+        hosts: asks the hosts of the large model; None where it runs here.
     """
 
     name = "dashboard"
@@ -72,17 +78,19 @@ class DashboardState:
         clock: Callable[[], float],
         health: Health,
         drift: Callable[[], DriftState] | None = None,
+        promise: Promise | None = None,
+        hosts: RemoteEngine | None = None,
     ) -> None:
         self.health = health
         self._clock = clock
-        self._drift = drift
+        self._drift, self._promise, self._hosts = drift, promise, hosts
         self._started_s = clock()
         self._lock = threading.Lock()
         self._asked_s = self._written_s = float("-inf")
         self._sources: dict[str, SourceState] = {}
         self._timeline = Timeline()
         self._ages: dict[str, deque[float]] = {}
-        self._totals = {"accepted": 0, "escalated": 0, "degraded": 0}
+        self._totals = Totals()
         self._in_flight = 0.0
         self._numbers = 0
         self._thumbnails: deque[Shown] = deque(maxlen=THUMBNAILS)
@@ -121,10 +129,7 @@ class DashboardState:
             if is_provisional(decision):
                 return
             self._timeline.add(decision, now)
-            if decision.degraded is not None:
-                self._totals["degraded"] += 1
-            else:
-                self._totals["escalated" if decision.escalated else "accepted"] += 1
+            self._totals.add(decision)
             due = now - self._thumbnail_s >= THUMBNAIL_GAP_S
             if frame is not None and is_hard(decision) and due:
                 self._thumbnail_s = now
@@ -196,6 +201,7 @@ class DashboardState:
         now = self._clock()
         alive, ready = self.health.alive, self.health.ready
         drift = None if self._drift is None else asdict(self._drift())
+        hosts = None if self._hosts is None else hosts_told(self._hosts)
         with self._lock:
             return {
                 "uptime_s": round(now - self._started_s, 1),
@@ -203,7 +209,9 @@ class DashboardState:
                 "ready": ready.good,
                 "state": alive.why if not alive.good else ready.why,
                 "sources": [source_told(name, one) for name, one in self._sources.items()],
-                "totals": dict(self._totals),
+                "totals": {kind: getattr(self._totals, kind) for kind in KINDS},
+                "promise": self._promise_told(now),
+                "hosts": hosts,
                 "in_flight": self._in_flight,
                 "latency": {kind: percentiles(ages) for kind, ages in self._ages.items()},
                 "timeline": self._timeline.to_dict(now),
@@ -214,6 +222,19 @@ class DashboardState:
                     for at, level, words in reversed(self._events)
                 ],
             }
+
+    def _promise_told(self, now: float) -> dict[str, Any] | None:
+        """Return what is left of the promise since the start and lately. With the lock held."""
+        promise = self._promise
+        if promise is None:
+            return None
+        kept = {
+            name: promise.kept(
+                answers=totals.answers, certified=totals.certified, fallbacks=totals.fallbacks
+            )
+            for name, totals in (("all", self._totals), ("recent", self._timeline.totals(now)))
+        }
+        return asdict(promise) | {name: one and asdict(one) for name, one in kept.items()}
 
     def picture(self, source_id: str, *, after: int) -> Shown | None:
         """Return a source's latest picture, if it is newer than that number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,46 @@ STEP_S = 2.0
 STEPS = 150
 """Together the last five minutes."""
 
+KINDS = ("accepted", "escalated", "degraded")
+"""What a final answer is, one of them."""
+
 MOST_AGES = 256
 """Ages kept of one step: enough for its p95."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts of final answers.
+
+    Attributes:
+        accepted: of the saver.
+        escalated: of the large model.
+        degraded: that are not what the policy asks for.
+        certified: of all, those that the certificate covers.
+        fallbacks: of the degraded, those of the saver for want of the large model.
+    """
+
+    accepted: int = 0
+    escalated: int = 0
+    degraded: int = 0
+    certified: int = 0
+    fallbacks: int = 0
+
+    @property
+    def answers(self) -> int:
+        """All of them."""
+        return self.accepted + self.escalated + self.degraded
+
+    def add(self, decision: Decision) -> None:
+        """Count one."""
+        if decision.degraded is not None:
+            self.degraded += 1
+        elif decision.source is Source.SAVER:
+            self.accepted += 1
+        else:
+            self.escalated += 1
+        self.certified += decision.certified
+        self.fallbacks += decision.source is Source.FALLBACK
 
 
 @dataclass(slots=True)
@@ -24,16 +62,12 @@ class Step:
 
     Attributes:
         number: how many steps after the clock's zero it lies.
-        accepted: final answers of the saver.
-        escalated: final answers of the large model.
-        degraded: final answers that are not what the policy asks for.
+        totals: its final answers.
         ages: milliseconds from frame to answer.
     """
 
     number: int
-    accepted: int = 0
-    escalated: int = 0
-    degraded: int = 0
+    totals: Totals = field(default_factory=Totals)
     ages: list[float] = field(default_factory=list)
 
 
@@ -45,13 +79,7 @@ class Timeline:
 
     def add(self, decision: Decision, now_s: float) -> None:
         """Count a final decision."""
-        step = self._at(now_s)
-        if decision.degraded is not None:
-            step.degraded += 1
-        elif decision.source is Source.SAVER:
-            step.accepted += 1
-        else:
-            step.escalated += 1
+        self._at(now_s).totals.add(decision)
 
     def add_age(self, age_ms: float, now_s: float) -> None:
         """Add one frame's age."""
@@ -65,6 +93,17 @@ class Timeline:
             self._steps.append(Step(number))
         return self._steps[-1]
 
+    def totals(self, now_s: float) -> Totals:
+        """Return the sums over the last `STEPS` steps."""
+        since = int(now_s // STEP_S) - STEPS
+        sums = Totals()
+        for step in self._steps:
+            if step.number > since:
+                for one in fields(Totals):
+                    grown = getattr(sums, one.name) + getattr(step.totals, one.name)
+                    setattr(sums, one.name, grown)
+        return sums
+
     def to_dict(self, now_s: float) -> dict[str, Any]:
         """Return the steps up to now as lists of one length, the newest last.
 
@@ -77,10 +116,10 @@ class Timeline:
         seconds = [STEP_S] * (STEPS - 1) + [min(STEP_S, into_s)]
         rates = {
             name: [
-                0.0 if step is None else round(getattr(step, name) / long, 2)
+                0.0 if step is None else round(getattr(step.totals, name) / long, 2)
                 for step, long in zip(steps, seconds, strict=True)
             ]
-            for name in ("accepted", "escalated", "degraded")
+            for name in KINDS
         }
         return {"step_s": STEP_S, **rates, **_percentiles(steps)}
 

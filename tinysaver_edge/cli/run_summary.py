@@ -1,0 +1,102 @@
+"""What `tinysaver-edge run` says at the end: rates, what is left of the promise, hosts, losses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.cli import terminal
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.stream.metrics import Counter
+from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.stream.service import Service
+
+if TYPE_CHECKING:
+    from tinysaver_edge.engines.remote.engine import RemoteEngine
+
+
+class Tally:
+    """Counts frames while their decisions pass."""
+
+    def __init__(self, *, asks: bool) -> None:
+        self._escalated = "escalated" if asks else "not accepted, and nobody asked"
+        self.frames = 0
+        self.escalated = 0
+        self.degraded = 0
+        self.started_s = time.monotonic()
+
+    def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
+        """Pass decisions on."""
+        self.started_s = time.monotonic()  # loading the models is not part of the rate
+        for decision in decisions:
+            if not decision.revision:
+                self.frames += 1
+                self.escalated += decision.escalated
+            self.degraded += decision.degraded is not None and not is_provisional(decision)
+            yield decision
+
+    def show(self) -> None:
+        """Write the sums to stderr."""
+        if self.frames:
+            spent_s = time.monotonic() - self.started_s
+            terminal.say(
+                f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
+                f"{self._escalated}, {terminal.rate(self.frames / spent_s)}"
+                f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
+            )
+
+
+def show_traffic(engine: RemoteEngine | None) -> None:
+    """Write what went to the hosts of the large model to stderr, where there are any."""
+    if engine is None:
+        return
+    traffic = engine.traffic
+    failures = ", ".join(f"{count} {kind}" for kind, count in traffic.failures.items())
+    sent = f"{traffic.sent_bytes / 1e6:.2f} MB sent{f' as {engine.codec}' if engine.codec else ''}"
+    terminal.say(
+        f"{engine.device}: {engine.identity or 'never reached'}; {traffic.answered} of "
+        f"{traffic.requests} requests answered, {traffic.retries} retries, "
+        f"{sent}{f'; failed: {failures}' if failures else ''}"
+    )
+    for host in engine.hosts:
+        if host.reconnects or len(engine.hosts) > 1:
+            terminal.say(
+                f"{host.name}: {host.state.value}, {host.answered} answers of "
+                f"{host.latency_ms:.1f} ms, came back {host.reconnects} times"
+            )
+
+
+def show_kept(around: Service) -> None:
+    """Write to stderr what is left of the bundle's promise, where there is something to say."""
+    kept, promise = around.kept, around.promise
+    if kept is None or (promise.certified_points is None and not kept.fallback_share):
+        return
+    parts = []
+    if kept.effective_drop_points is not None and not kept.certified_share:
+        parts.append("no answer certified")
+    elif kept.effective_drop_points is not None:
+        parts.append(
+            f"drop at most {kept.effective_drop_points:.2f} points "
+            f"(certified {promise.certified_points:g}), {terminal.percent(kept.certified_share)} "
+            "of the answers certified"
+        )
+    if kept.fallback_share:
+        parts.append(
+            f"{terminal.percent(kept.fallback_share)} the saver's for want of the large model, "
+            f"drop about {kept.expected_drop_points:.2f} points expected"
+        )
+    terminal.say("; ".join(parts))
+
+
+def losses(around: Service) -> list[str]:
+    """Say what the sinks did not take: a file that lacks decisions must not look whole."""
+    return [
+        f"sink {sink.name}: {lost} decisions {what}"
+        for sink in around.sinks
+        for counter, what in (
+            (Counter.SINK_DROPPED, "dropped, because it was too slow"),
+            (Counter.SINK_FAILED, "could not be written"),
+        )
+        if (lost := around.tally.total(counter, detail=sink.name))
+    ]

@@ -261,11 +261,10 @@ class Stream:
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
         """
         with self._state:
-            if self._closed:
-                return
-            self._closed = True
-        with self._setup:
-            self._tear_down()
+            first, self._closed = not self._closed, True
+        with self._setup:  # who comes second waits: sinks are written out when `close` returns
+            if first:
+                self._tear_down()
 
     def _tear_down(self) -> None:
         for source in self._sources:

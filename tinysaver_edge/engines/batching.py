@@ -1,9 +1,9 @@
 """How many samples at once a model is better asked about; measured, since machines differ.
 
 A batch saves time, and lets the first of it wait for the last. One after the other, n samples that
-came together wait (n + 1) / 2 times what one takes, on average; in a batch, what the batch takes. So
-a batch is worth it where it takes no longer than that: then all are answered sooner, on average, and
-more of them a second.
+came together wait (n + 1) / 2 times what one takes, on average; in a batch, what the batch takes.
+So a batch is worth it where it takes no longer than that: then all are answered sooner, on average,
+and more of them a second.
 """
 
 from __future__ import annotations

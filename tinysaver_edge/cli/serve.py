@@ -8,6 +8,7 @@ import click
 
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.security import Token
 from tinysaver_edge.host.limits import Listening, parse_bind
@@ -37,11 +38,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--insecure", is_flag=True, help="Allow plain text where others can reach it.")
 @click.option("--max-requests", type=click.IntRange(min=1), default=16, show_default=True,
               help="Requests taken in at once; beyond it they are refused.")  # fmt: skip
-@click.option("--max-request-mb", type=click.FloatRange(min=0, min_open=True), default=32.0,
+@click.option("--max-request-mb", type=Number(min=0, min_open=True), default=32.0,
               show_default=True, help="Longer requests are refused.")  # fmt: skip
-@click.option("--drain-s", type=click.FloatRange(min=0), default=5.0, show_default=True,
+@click.option("--drain-s", type=Number(min=0), default=5.0, show_default=True,
               help="How long requests under way may take after SIGTERM.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option("--threads", type=Threads(), help="Processor threads for one inference.")
 @click.option("--batch", type=click.Choice([str(size) for size in (1, *SIZES)]),
               help="Frames that are run at once at most, where so many wait. "
               "[default: what a few runs at the start show to be quickest]")  # fmt: skip

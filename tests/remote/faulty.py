@@ -5,8 +5,9 @@ and 5 ms; what the large model could not answer is said to be the saver's; and t
 host is back the large model answers again.
 
 A thread that does nothing but wait tells how late this machine wakes whoever waits. What it loses
-from one frame's deadline to its answer, and no more than that, is added to that frame's 5 ms. It is
-a thread of this process: what Python's own lock holds up counts as the machine's.
+from one frame's deadline to its answer, for each thread that hands the answer on, is added to that
+frame's 5 ms. It is a thread of this process: what Python's own lock holds up counts as the
+machine's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tinysaver_edge.stream.options import is_provisional
 RATE_HZ = 40.0
 DEADLINE_S = 0.4
 GRACE_S = 0.005
+HANDS = 3  # whoever keeps the deadlines, gives decisions out, takes them
 RECOVERY_S = 2.0
 TICK_S = 0.005
 
@@ -171,7 +173,7 @@ def in_time(run: Run) -> None:
         late_s = came_s - due_s
         lost_s = run.lateness.lost_s(due_s, came_s) if late_s > 0 else 0.0
         worst = max(worst, (late_s, lost_s))
-        assert late_s <= GRACE_S + lost_s, (
+        assert late_s <= GRACE_S + HANDS * lost_s, (
             f"frame {decision.frame_id.sequence}: {late_s * 1e3:.1f} ms after its deadline, and "
             f"the machine woke whoever waited {lost_s * 1e3:.1f} ms late"
         )

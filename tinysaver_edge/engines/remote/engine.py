@@ -146,7 +146,7 @@ class RemoteEngine(Engine):
         return getattr(self._own, "identity", None)
 
     def doubt_about(self, answered_by: ModelIdentity | None) -> str | None:
-        """Return why a certificate of the calibrated model does not cover an answer, if it does not.
+        """Return why the calibrated model's certificate does not cover an answer, if it does not.
 
         It goes by what the hosts have proven by now: one that comes late counts from then on.
         """

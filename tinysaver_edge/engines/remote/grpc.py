@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.diagnosis import in_words, refused_by_tls
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
     SHA256,
@@ -73,7 +74,7 @@ class GrpcTransport:
     def __init__(self, address: Address, model: RemoteModel) -> None:
         self._triton = _import()
         self._address = address
-        self._token = model.token
+        self._token, self._tls = model.token, model.tls
         self._closed = False
         self._client = self._triton.InferenceServerClient(
             address.authority,
@@ -84,6 +85,18 @@ class GrpcTransport:
     def describe(self, *, timeout_s: float) -> ModelFacts:
         """Ask whether the host is live and its model ready, and what it takes and gives."""
         due_s = time.monotonic() + timeout_s
+        try:
+            return self._describe(due_s)
+        except RequestError as failure:
+            if failure.kind is not Kind.UNREACHABLE:
+                raise
+            left_s = due_s - time.monotonic()
+            why = refused_by_tls(self._address, self._tls, timeout_s=left_s)
+            if why is None:
+                raise
+            raise RequestError(failure.kind, f"UNAVAILABLE: {why}") from failure
+
+    def _describe(self, due_s: float) -> ModelFacts:
         model = {
             "model_name": self._address.model,
             "model_version": self._address.version,
@@ -150,7 +163,7 @@ class GrpcTransport:
             message = " ".join(str(error.message() or code).split())[:300]
             if code == "CANCELLED" and self._closed:
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None
-            raise RequestError(_kind(code, message), f"{code}: {message}") from None
+            raise RequestError(_kind(code, message), f"{code}: {in_words(message)}") from None
         except ValueError as error:
             if self._closed:  # "Cannot invoke RPC on closed channel!"
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.diagnosis import in_words, refused_by_tls
 from tinysaver_edge.engines.remote.facts import (
     SHA256,
     Contract,
@@ -61,6 +62,18 @@ class HttpTransport:
     def describe(self, *, timeout_s: float) -> ModelFacts:
         """Ask whether the host is live and its model ready, and what it takes and gives."""
         due_s = time.monotonic() + timeout_s
+        try:
+            return self._describe(due_s)
+        except RequestError as failure:
+            if failure.kind is not Kind.UNREACHABLE:
+                raise
+            left_s = due_s - time.monotonic()
+            why = refused_by_tls(self._address, self._model.tls, timeout_s=left_s)
+            if why is None:
+                raise
+            raise RequestError(failure.kind, why) from failure
+
+    def _describe(self, due_s: float) -> ModelFacts:
         model = {
             "model_name": self._address.model,
             "model_version": self._address.version,
@@ -74,8 +87,14 @@ class HttpTransport:
         if not ask("is_server_live", headers=model["headers"]):
             raise RequestError(Kind.UNREACHABLE, "says that it is not live")
         if not ask("is_model_ready", **model):
-            ask("get_model_metadata", **model)  # says why, where a token is not accepted
-            raise RequestError(Kind.DRAINING, f"has no model {self._address.model!r} ready")
+            none = f"has no model {self._address.model!r} ready"
+            try:
+                ask("get_model_metadata", **model)  # says why, where a token is not accepted
+            except RequestError as failure:
+                if failure.kind is not Kind.DRAINING:
+                    raise
+                raise RequestError(Kind.DRAINING, f"{none} ({failure})") from failure
+            raise RequestError(Kind.DRAINING, none)
         metadata = ask("get_model_metadata", **model)
         most, sha256 = _configuration(lambda: ask("get_model_config", **model))
         try:
@@ -152,10 +171,11 @@ class HttpTransport:
             raise RequestError(_KINDS.get(code, Kind.REJECTED), f"{code}: {message}") from None
         except OSError as error:  # refused, reset, or the handshake failed
             self._drop()
-            raise RequestError(Kind.UNREACHABLE, " ".join(str(error).split())[:300]) from None
+            text = in_words(" ".join(str(error).split())[:300])
+            raise RequestError(Kind.UNREACHABLE, text) from None
         except Exception as error:  # what is no HTTP comes out of the parser as many kinds
             self._drop()
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            text = in_words(" ".join(f"{type(error).__name__}: {error}".split())[:300])
             raise RequestError(Kind.UNREACHABLE, text) from None
         finally:
             patience.close()

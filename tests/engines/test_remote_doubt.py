@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.decision import Source
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
@@ -141,3 +142,19 @@ def test_one_that_told_its_hash_and_comes_back_without_is_not_asked():
             threading.Event().wait(0.01)
         else:
             pytest.fail(decision.degraded)
+
+
+def test_who_runs_it_is_told_when_that_changes(capsys):
+    host = Host(up=False)
+    with cascade_of(host) as cascade:
+        doubts = Doubts(cascade)
+        doubts.tell()
+        doubts.tell()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"warning: decisions are not certified: {cascade.doubt}"
+        host.up = True
+        wait_for(cascade, closed=1)
+        doubts.tell()
+        doubts.tell()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("decisions are certified from here on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import contextmanager
 
@@ -12,9 +13,10 @@ import pytest
 from tests.remote.certificates import Authority, needs_openssl
 from tinysaver_edge.engines.remote import RemoteModel, Tls
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.diagnosis import refused_by_tls
-from tinysaver_edge.engines.remote.failure import RequestError
+from tinysaver_edge.engines.remote.diagnosis import explained, refused_by_tls
+from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.transport import open_transport
+from tinysaver_edge.errors import InputError
 
 pytestmark = needs_openssl
 
@@ -101,3 +103,52 @@ def test_where_nothing_is_wrong_nothing_is_said(authority, two_addresses) -> Non
         assert unknown is not None
         assert unknown.startswith("at 127.0.0.1: ")
     assert refused_by_tls(address, Tls(), timeout_s=5.0) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message", "told"),
+    [
+        ("grpcs", "UNAVAILABLE: WRONG_VERSION_NUMBER: OK", "it speaks no TLS on this port ("),
+        ("grpc", "UNAVAILABLE: (Trying to connect an http1.x server)", "it speaks HTTP on this"),
+        ("http", "HTTPParseError: ('Expected HTTP/, RTSP/', 8)", "it speaks no HTTP on this port"),
+        ("grpc", "UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "hung up; perhaps it wants grpcs"),
+        (
+            "https",
+            "HTTPConnectionClosed: closed.",
+            "hung up; perhaps it wants a client",
+        ),
+        ("http", "[Errno 111] Connection refused", "[Errno 111] Connection refused"),
+    ],
+)
+def test_what_is_known_is_told_in_plain_words(scheme, message, told) -> None:
+    address = Address.parse(f"{scheme}://127.0.0.1:1/m")
+    failure = RequestError(Kind.UNREACHABLE, message)
+    found = explained(failure, address, Tls(), timeout_s=1.0)
+    assert str(found).startswith(told)
+    assert message in str(found)
+    assert found.kind is Kind.UNREACHABLE
+    denied = RequestError(Kind.DENIED, message)
+    assert explained(denied, address, Tls(), timeout_s=1.0) is denied
+
+
+def test_files_of_tls_that_are_something_else_are_refused_by_name(authority, tmp_path) -> None:
+    certificate, key = authority.certificate("one")
+    _, other = authority.certificate("two")
+    Tls(ca=authority.ca, certificate=certificate, key=key).read()
+    for wrong, complaint in (
+        (Tls(ca=key), f"{key}: holds no certificate of an authority"),
+        (
+            Tls(certificate=certificate, key=other),
+            f"{other}: is not the private key of {certificate}",
+        ),
+        (Tls(certificate=key, key=key), f"{key} and {key}: no certificate with a private key"),
+        (Tls(certificate=certificate, key=certificate), "no certificate with a private key"),
+    ):
+        with pytest.raises(InputError) as caught:
+            wrong.read()
+        assert complaint in str(caught.value)
+    sealed = tmp_path / "sealed.key"
+    command = ["openssl", "rsa", "-aes128", "-passout", "pass:geheim", "-in", key, "-out", sealed]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(InputError, match="that is not encrypted"):
+        Tls(certificate=certificate, key=sealed).read()

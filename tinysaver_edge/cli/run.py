@@ -15,6 +15,7 @@ import click
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
@@ -138,8 +139,8 @@ def run(
                 allow_absent=escalation == Escalation.LOCAL.value,
             )
         )
-        if cascade.doubt is not None:
-            terminal.warn([f"decisions are not certified: {cascade.doubt}"])
+        doubts = Doubts(cascade)
+        doubts.tell()
         given = [open_source(source, patience=patience) for source in sources]
         live = any(source.live for source in given)
         around = Service(
@@ -169,6 +170,7 @@ def run(
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
         for decision in tally.counting(iter(stream), limit):
+            doubts.tell()
             while around.warnings:
                 terminal.warn([around.warnings.pop()])
             if not quiet:

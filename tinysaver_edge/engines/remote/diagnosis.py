@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.security import Tls
 
 _HINTS = MappingProxyType(
@@ -20,13 +21,31 @@ _HINTS = MappingProxyType(
 )
 """What a message of the libraries means, by a piece of it."""
 
+_HUNG_UP = ("Socket closed", "HTTPConnectionClosed")
 
-def in_words(message: str) -> str:
-    """Return a library's message, and before it what it means, where that is known."""
+
+def explained(
+    failure: RequestError, address: Address, tls: Tls, *, timeout_s: float
+) -> RequestError:
+    """Return why a host could not be asked what it serves, in plainer words where there are any.
+
+    Args:
+        failure: what the client library made of it.
+        address: the host.
+        tls: how the two sides prove who they are.
+        timeout_s: how long finding out more may take.
+    """
+    if failure.kind is not Kind.UNREACHABLE:
+        return failure
+    message = str(failure)
     for piece, meaning in _HINTS.items():
         if piece in message:
-            return f"{meaning} ({message})"
-    return message
+            return RequestError(failure.kind, f"{meaning} ({message})")
+    if any(piece in message for piece in _HUNG_UP):
+        wants = "a client certificate" if address.scheme.secure else f"{address.scheme.value}s://"
+        return RequestError(failure.kind, f"hung up; perhaps it wants {wants} ({message})")
+    why = refused_by_tls(address, tls, timeout_s=timeout_s)
+    return failure if why is None else RequestError(failure.kind, f"UNAVAILABLE: {why}")
 
 
 def refused_by_tls(address: Address, tls: Tls, *, timeout_s: float) -> str | None:

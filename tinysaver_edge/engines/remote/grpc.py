@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.diagnosis import in_words, refused_by_tls
+from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
     SHA256,
@@ -88,13 +88,8 @@ class GrpcTransport:
         try:
             return self._describe(due_s)
         except RequestError as failure:
-            if failure.kind is not Kind.UNREACHABLE:
-                raise
             left_s = due_s - time.monotonic()
-            why = refused_by_tls(self._address, self._tls, timeout_s=left_s)
-            if why is None:
-                raise
-            raise RequestError(failure.kind, f"UNAVAILABLE: {why}") from failure
+            raise explained(failure, self._address, self._tls, timeout_s=left_s) from None
 
     def _describe(self, due_s: float) -> ModelFacts:
         model = {
@@ -163,7 +158,7 @@ class GrpcTransport:
             message = " ".join(str(error.message() or code).split())[:300]
             if code == "CANCELLED" and self._closed:
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None
-            raise RequestError(_kind(code, message), f"{code}: {in_words(message)}") from None
+            raise RequestError(_kind(code, message), f"{code}: {message}") from None
         except ValueError as error:
             if self._closed:  # "Cannot invoke RPC on closed channel!"
                 raise RequestError(Kind.CLOSED, "the connection was closed") from None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.diagnosis import in_words, refused_by_tls
+from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     SHA256,
     Contract,
@@ -65,13 +65,8 @@ class HttpTransport:
         try:
             return self._describe(due_s)
         except RequestError as failure:
-            if failure.kind is not Kind.UNREACHABLE:
-                raise
             left_s = due_s - time.monotonic()
-            why = refused_by_tls(self._address, self._model.tls, timeout_s=left_s)
-            if why is None:
-                raise
-            raise RequestError(failure.kind, why) from failure
+            raise explained(failure, self._address, self._model.tls, timeout_s=left_s) from None
 
     def _describe(self, due_s: float) -> ModelFacts:
         model = {
@@ -171,11 +166,10 @@ class HttpTransport:
             raise RequestError(_KINDS.get(code, Kind.REJECTED), f"{code}: {message}") from None
         except OSError as error:  # refused, reset, or the handshake failed
             self._drop()
-            text = in_words(" ".join(str(error).split())[:300])
-            raise RequestError(Kind.UNREACHABLE, text) from None
+            raise RequestError(Kind.UNREACHABLE, " ".join(str(error).split())[:300]) from None
         except Exception as error:  # what is no HTTP comes out of the parser as many kinds
             self._drop()
-            text = in_words(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise RequestError(Kind.UNREACHABLE, text) from None
         finally:
             patience.close()

@@ -115,7 +115,7 @@ servers: $(SERVERS:%=.venv-%/.installed)
 
 .venv-ray/.installed:
 	$(PYTHON) -m venv --clear .venv-ray
-	.venv-ray/bin/python $(PIP_INSTALL) 'ray[serve]' 'tritonclient[grpc]' onnxruntime
+	.venv-ray/bin/python $(PIP_INSTALL) 'ray[serve]' 'tritonclient[grpc]' onnxruntime opencv-python-headless
 	@touch $@
 
 test-servers: $(VENV)/.development servers

@@ -29,4 +29,6 @@ def tell(event):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     watch(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else 0)

@@ -77,4 +77,6 @@ def main(saver, large, images):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(sys.argv[1], sys.argv[2], sys.argv[3:])

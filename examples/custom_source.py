@@ -79,4 +79,6 @@ def main(bundle, width, height, command, *, frames=None):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 5:
+        sys.exit(__doc__)
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -35,4 +35,6 @@ def tell(event):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     watch(sys.argv[1], sys.argv[2:])

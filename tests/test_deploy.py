@@ -38,13 +38,13 @@ def test_systemd_reads_the_unit(tmp_path):
     assert said == []
 
 
-def test_the_units_commands_run(tmp_path):
+def test_the_units_commands_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYSAVER_SOURCE", "one=demo://?frames=120&fps=120 two=demo://?frames=9")
     bundle = small_bundle(tmp_path / "bundle")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     places = {
         f"{PLACE}/bundle": str(bundle),
-        "${SOURCE}": "demo://?frames=120&fps=120",
         "${DASHBOARD}": "127.0.0.1:0",
         "/var/lib/tinysaver-edge": str(tmp_path / "state"),
         "127.0.0.1:9464": f"127.0.0.1:{port}",
@@ -52,6 +52,8 @@ def test_the_units_commands_run(tmp_path):
 
     def words(key: str) -> list[str]:
         found = unit_command(key)
+        if found[0] == "/bin/sh":
+            found = shlex.split(found[2].partition("||")[0])
         assert found.pop(0) == f"{PLACE}/bin/tinysaver-edge"
         for old, new in places.items():
             found = [one.replace(old, new) for one in found]
@@ -64,9 +66,23 @@ def test_the_units_commands_run(tmp_path):
     assert process.returncode == 0, err
     assert out == ""
     lines = (tmp_path / "state" / "decisions.jsonl").read_text().splitlines()
-    assert len(lines) > 10
-    events = [json.loads(line)["event"] for line in err.splitlines() if line.startswith("{")]
+    assert {json.loads(line)["frame_id"]["source_id"] for line in lines} == {"one", "two"}
+    events = [json.loads(line).get("event") for line in err.splitlines()]
     assert "connected" in events
+
+
+@pytest.mark.parametrize(("code", "starts"), [(0, True), (2, False), (3, True)])
+def test_a_device_that_is_slow_while_it_boots_starts_all_the_same(code, starts):
+    shell, option, line = unit_command("ExecStartPre")
+    check, _, rest = line.partition("||")
+    assert check.split()[1] == "verify"
+    asked = f"(exit {code}) ||{rest.replace('$$', '$')}"  # what systemd makes of $$
+    assert (subprocess.run([shell, option, asked]).returncode == 0) is starts
+
+
+def test_the_image_takes_no_environment_and_no_secrets_along():
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {".git", ".venv*", "**/*.env"} <= set(ignored)
 
 
 def test_every_secret_of_the_settings_is_one_that_is_read():
@@ -76,7 +92,13 @@ def test_every_secret_of_the_settings_is_one_that_is_read():
     from tinysaver_edge.cli.run import run
 
     read = {one.envvar for one in run.params if one.envvar}
-    assert named == read == {"TINYSAVER_TOKEN", "TINYSAVER_MQTT"}
+    assert named == read == {"TINYSAVER_SOURCE", "TINYSAVER_TOKEN", "TINYSAVER_MQTT"}
+
+
+def test_no_password_is_on_the_units_command_line():
+    """A service's command line is in the journal, in each line's _CMDLINE."""
+    given = re.findall(r"\$\{(\w+)\}", " ".join(unit_command("ExecStart")))
+    assert given == ["DASHBOARD"]
 
 
 def test_the_images_command_has_options_that_there_are():

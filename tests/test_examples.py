@@ -43,6 +43,17 @@ def test_every_example_has_its_test():
         assert f'example("{path.stem}")' in here or path.stem in TESTED_ELSEWHERE
 
 
+@pytest.mark.parametrize(
+    "name", ["camera", "several_cameras", "robot_loop", "custom_source", "custom_engine"]
+)
+def test_without_arguments_an_example_says_what_it_wants(name):
+    command = [sys.executable, EXAMPLES / f"{name}.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"python examples/{name}.py " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_camera(bundle, capsys):
     example("camera").watch(bundle, "demo://?fps=60", frames=10)
     out, err = capsys.readouterr()

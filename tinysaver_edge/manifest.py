@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.files import combined
 from tinysaver_edge.output_format import OutputFormat
@@ -169,6 +170,14 @@ class DisagreementEntry(_Strict):
         if self.stricter != sorted(self.stricter):
             raise ValueError("the stricter thresholds do not rise")
         return self
+
+    def tested(self, level: float) -> float:
+        """Return the rate, 0..1, beyond which a drift watch of a level sees drift.
+
+        Half of the level pays for not knowing the true rate: what is tested is the upper bound on
+        it at that risk, over all thresholds there were to choose from.
+        """
+        return upper_rate(self.disagreed, self.accepted, risk=level / 2 / self.choices)
 
 
 class GoldenEntry(_Strict):

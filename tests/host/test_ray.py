@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.colours import NAMES, colour_picture
+from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import remote
 from tests.remote.triton import ROOT, free_ports, site_packages
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.deploy import Target, deploy
 
@@ -34,8 +36,11 @@ pytestmark = [
 ]
 
 
-def test_decisions_are_those_of_the_model_in_process(tmp_path) -> None:
-    bundle = small_bundle(tmp_path / "bundle")
+@pytest.mark.parametrize(
+    "make", [small_bundle, lambda path: jpeg_bundle(path, Jpeg(20))], ids=["pixels", "jpeg"]
+)
+def test_decisions_are_those_of_the_model_in_process(tmp_path, make) -> None:
+    bundle = make(tmp_path / "bundle")
     with Bundle.load(bundle) as opened:
         deploy(opened, Target.RAY, tmp_path / "ray")
     grpc_port, http_port = free_ports(2)

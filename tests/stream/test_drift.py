@@ -131,6 +131,11 @@ def test_one_bad_camera_is_not_hidden_by_three_good_ones():
             audit(one, differing=camera == "c", source_id=camera)
     assert events.all[0].source_id == "c"
     assert events.all[0].alarm_at == 2 * 5 / 0.05
+    alarm = events.all[-1]
+    assert one.state.last_alarm == (
+        f"{alarm.disagreed} of {alarm.audited} audited answers of c differed"
+    )
+    assert one.state.disagreed < one.state.audited / 3  # the sums alone would look like no alarm
 
 
 def test_names_that_nobody_announced_share_their_evidence():

@@ -2,6 +2,8 @@
 
 import gc
 import queue
+import subprocess
+import sys
 import threading
 import time
 
@@ -273,6 +275,38 @@ def test_close_is_prompt_while_the_device_is_stuck_and_nothing_stays(where):
     assert got == []
 
 
+EXITING = """
+import sys, threading, time
+from tinysaver_edge.stream.live import LiveSource
+
+class Stuck:
+    live_wait_s = None
+    def connect(self, patience, stopping):
+        return self
+    def read(self, into):
+        reading.set()
+        time.sleep(2.5)  # longer than `close` waits
+        print("the read is over", flush=True)
+    def close(self):
+        print("let go", flush=True)
+
+reading = threading.Event()
+source = LiveSource(Stuck(), source_id="door")
+threading.Thread(target=lambda: list(source.frames()), daemon=True).start()
+reading.wait()
+source.close()
+print("closed", flush=True)
+sys.exit(7)
+"""
+
+
+def test_python_does_not_end_under_a_read_that_is_stuck():
+    """OpenCV would abort the process when it returned to an interpreter that is gone."""
+    done = subprocess.run([sys.executable, "-c", EXITING], capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["closed", "the read is over", "let go", ""]
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 def test_close_in_every_state():
     script = Script()
     never_used = LiveSource(script, source_id="a")
@@ -332,7 +366,15 @@ def test_pauses_grow_are_bounded_and_jittered():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"open_s": 0}, {"read_s": -1}, {"factor": 0.5}, {"jitter": 2}, {"attempts": 0}],
+    [
+        {"open_s": 0},
+        {"read_s": -1},
+        {"read_s": float("nan")},
+        {"open_s": float("inf")},
+        {"factor": 0.5},
+        {"jitter": 2},
+        {"attempts": 0},
+    ],
 )
 def test_impatience_is_refused(wrong):
     with pytest.raises(InputError):

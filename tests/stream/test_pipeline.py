@@ -428,6 +428,48 @@ def test_an_error_in_a_metric_ends_the_stream_and_is_not_swallowed():
         list(cascade.stream(FakeSource(100), metrics=Broken()))
 
 
+def test_leaving_async_for_does_not_hold_up_the_loop_for_a_camera_that_is_stuck():
+    freed = threading.Event()
+
+    class Stuck(Paced):
+        def read(self, into):
+            picture = super().read(into)
+            if picture is None:
+                freed.wait(20)
+            return picture
+
+    async def leave(cascade):
+        longest = 0.0
+
+        async def beat():
+            nonlocal longest
+            last = time.monotonic()
+            while True:
+                await asyncio.sleep(0.001)
+                now = time.monotonic()
+                longest, last = max(longest, now - last), now
+
+        async def use():
+            async for _ in cascade.stream(LiveSource(Stuck(3), source_id="door")):
+                pass
+
+        using = asyncio.create_task(use())
+        await asyncio.sleep(0.5)
+        heart = asyncio.create_task(beat())
+        await asyncio.sleep(0.05)
+        using.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        await asyncio.sleep(0.05)
+        heart.cancel()
+        return longest
+
+    with cascade_of(Answers()) as cascade:
+        longest = asyncio.run(leave(cascade))
+    freed.set()
+    assert longest < 0.7  # closing waits a second for the read
+
+
 def test_async_for():
     async def collect(cascade):
         decisions, beats = [], 0

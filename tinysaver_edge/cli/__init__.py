@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -30,6 +31,16 @@ _COMMANDS = MappingProxyType(
 )
 
 
+_KEPT = MappingProxyType(
+    {"calibrate": "; what was measured is kept and the next run goes on from there"}
+)
+"""What an interruption leaves, by command."""
+
+
+class _ReaderGone(Exception):  # noqa: N818 - no error
+    """Whoever read stdout has enough, as ``head`` has."""
+
+
 class _LazyGroup(click.Group):
     """Imports a command only when it is called, so that ``--help`` is quick."""
 
@@ -44,6 +55,13 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"tinysaver_edge.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Run a command; click would make 1 of a reader that has gone, as of any error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -74,12 +92,12 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; what was measured is kept and the next run goes on from there")
+        _complain(f"interrupted{_KEPT.get(_asked_for(), '')}")
         sys.exit(130)
     except TinySaverError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -87,6 +105,11 @@ def main() -> None:
         _complain(f"{place}{error.strerror or error}")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asked_for() -> str:
+    """Return the command that was given; there are no options with a value before it."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
 
 
 def _complain(message: str) -> None:

@@ -11,7 +11,7 @@ import click
 
 from tinysaver_edge.calibrate.worker import run_isolated
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Number, Threads, json_option
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import InputError
@@ -36,16 +36,16 @@ from tinysaver_edge.progress import SILENT
 @click.option("--device", help="For a model: the engine's device, such as GPU.")
 @click.option("--profile", help="Device whose engines 'auto' tries; else those of this machine.")
 @click.option("--precision", type=click.Choice([one.value for one in Precision]))
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads for one inference.")
+@click.option("--threads", type=Threads(), help="Processor threads for one inference.")
 @click.option("--runs", default=DEFAULT_EFFORT.min_runs, show_default=True, help="Least runs.")
 @click.option(
     "--seconds", default=1.0, show_default=True, help="Least seconds of each measurement."
 )
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Idle between frames.")
+@click.option("--fps", type=Number(min=0, min_open=True), help="Idle between frames.")
 @click.option("--throughput/--no-throughput", default=True, show_default=True)
 @click.option(
     "--sustained",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.0,
     metavar="SECONDS",
     help="Run on, and look for drift.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.cli.show import show_calibration
 from tinysaver_edge.demo.show import FRAMES, calibrate_demo, race
 
@@ -29,7 +29,7 @@ from tinysaver_edge.demo.show import FRAMES, calibrate_demo, race
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=10.0,
     show_default=True,
     help="How much of the camera's stream to decide.",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tinysaver_edge.cli.options import Number
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.errors import InputError
@@ -27,7 +28,7 @@ _HOSTS = (
     ),
     click.option(
         "--large-timeout-ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         help="How long the hosts may take to answer a frame. [default: the deadline, or 1000]",
     ),
 )

@@ -8,7 +8,7 @@ import click
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.lazy import Later, LazyGroup
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.files import write_text
 from tinysaver_edge.models.describe import Answers
@@ -47,7 +47,7 @@ def models() -> None:
 )
 @click.option("--labels", help="File of class names, beside the model or the description.")
 @click.option("--resize", type=click.Choice([one.value for one in ResizePolicy]))
-@click.option("--crop-ratio", type=click.FloatRange(0, 1, min_open=True))
+@click.option("--crop-ratio", type=Number(0, 1, min_open=True))
 @json_option
 def describe(
     model: Path,

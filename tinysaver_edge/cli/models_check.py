@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Threads, json_option
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.check import check_model
 from tinysaver_edge.models.description import find_description
@@ -24,7 +24,7 @@ from tinysaver_edge.models.pictures import read_pictures
     type=click.Path(path_type=Path),
     help="Images to run it on: folder of class folders, .zip, .csv or .jsonl.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads.")
+@click.option("--threads", type=Threads(), help="Processor threads.")
 @json_option
 def check_command(
     model: Path, descriptions: Path | None, data: Path | None, threads: int | None, as_json: bool

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.models.export import TOLERANCE, Export, export
 from tinysaver_edge.models.labels import read_labels
 from tinysaver_edge.models.pictures import read_pictures
@@ -43,7 +43,7 @@ from tinysaver_edge.models.timm_model import TimmSource
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=TOLERANCE,
     show_default=True,
     help="Largest difference of a logit from torch's.",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.models.catalogue import read_catalogue, select
 
 
 @click.command("list")
 @click.argument("pattern", required=False)
-@click.option("--max-gmacs", type=click.FloatRange(0, min_open=True), help="In 10⁹ MACs.")
-@click.option("--min-top1", type=click.FloatRange(0, 100), help="ImageNet top-1, in percent.")
-@click.option("--max-params", type=click.FloatRange(0, min_open=True), help="In millions.")
+@click.option("--max-gmacs", type=Number(0, min_open=True), help="In 10⁹ MACs.")
+@click.option("--min-top1", type=Number(0, 100), help="ImageNet top-1, in percent.")
+@click.option("--max-params", type=Number(0, min_open=True), help="In millions.")
 @click.option("--pareto", is_flag=True, help="Only those that no other beats in both.")
 @json_option
 def list_models(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,20 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.cli.large_options import large_from, large_options
+from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
+from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.events import Connected, Ended, Event
+from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.hosts import hosts_of
-from tinysaver_edge.stream.logs import LogWriter
+from tinysaver_edge.stream.limit import limited
 from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.patience import Patience
 from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.service_options import ServiceOptions
 
 
 @click.command()
@@ -37,9 +40,12 @@ from tinysaver_edge.stream.service import Service
     "sources",
     required=True,
     multiple=True,
+    envvar="TINYSAVER_SOURCE",
+    show_envvar=True,
     metavar="[NAME=]URI",
     help="An image, a folder of images, *.png, a video, a camera's number, /dev/video0, rtsp://, "
-    "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once.",
+    "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once; parted by spaces in "
+    "the environment, where other users cannot read its passwords.",
 )
 @click.option(
     "--escalation",
@@ -50,7 +56,7 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--deadline-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="When the saver's answer goes out instead of the large model's. [default: 1000 for "
     "cameras, none for files]",
 )
@@ -63,7 +69,7 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=5.0,
     show_default=True,
     help="How long a camera may take to open, or to give a frame.",
@@ -82,14 +88,18 @@ from tinysaver_edge.stream.service import Service
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=Threads(),
     help="Processor threads for one inference. [default: half the cores, since reading and the "
     "other model go on meanwhile]",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
 @click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
-@click.option("--log-json", is_flag=True, help="Write events to stderr as JSON lines.")
+@click.option(
+    "--log-json",
+    is_flag=True,
+    help="Write events, and all else that it says, to stderr as JSON lines.",
+)
 @service_options
 def run(
     bundle: Path,
@@ -124,11 +134,11 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = Tally()
+    tally = Tally(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    if log_json:
+        terminal.log_json()
     with ExitStack() as stack:
-        if log_json:
-            stack.enter_context(LogWriter(sys.stderr, as_json=True))
         opened = stack.enter_context(Bundle.load(bundle))
         cascade = stack.enter_context(
             Cascade.from_bundle(
@@ -142,15 +152,17 @@ def run(
         doubts = Doubts(cascade)
         doubts.tell()
         given = [open_source(source, patience=patience) for source in sources]
+        if limit is not None:
+            given = limited(given, limit)
         live = any(source.live for source in given)
         around = Service(
-            service(live and escalation != Escalation.LOCAL.value),
+            _watchful(service(live and escalation != Escalation.LOCAL.value), escalation),
             opened.manifest,
             clock=time.monotonic,
             wall=time.time,
             sources=len(given),
             live=live,
-            listener=None if log_json else _tell,
+            listener=None if log_json else Teller(),
             hosts=hosts_of(cascade),
         )
         stack.enter_context(around)
@@ -169,17 +181,38 @@ def run(
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
-        for decision in tally.counting(iter(stream), limit):
-            doubts.tell()
-            while around.warnings:
-                terminal.warn([around.warnings.pop()])
-            if not quiet:
-                click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        try:
+            for decision in tally.counting(iter(stream)):
+                doubts.tell()
+                while around.warnings:
+                    terminal.warn([around.warnings.pop()])
+                if not quiet:
+                    click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+        except TinySaverError:  # one source may fail for good when others have run for days
+            stream.close()
+            _show_end(tally, around, stream.source_ids)
+            raise
         show_traffic(hosts_of(cascade))
+    _show_end(tally, around, stream.source_ids)
+    return _exit_code(stop)
+
+
+def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
+    if options.must_watch and escalation == Escalation.LOCAL.value:
+        raise InputError(
+            "--audit-share asks the large model about accepted frames, which --escalation local "
+            "never does: leave one of them out"
+        )
+    return options
+
+
+def _show_end(tally: Tally, around: Service, source_ids: Sequence[str]) -> None:
+    """Write the sums of a stream that has ended to stderr."""
     tally.show()
     show_kept(around)
+    for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
+        terminal.say(line)
     terminal.warn(losses(around))
-    return _exit_code(stop)
 
 
 def _exit_code(stop: Stop) -> int:
@@ -192,14 +225,9 @@ def _exit_code(stop: Stop) -> int:
 def _quieten_libraries() -> None:
     """Keep OpenCV, FFmpeg and gRPC from writing to stderr what comes out as an event anyway."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # of the preview's fonts
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-
-def _tell(event: Event) -> None:
-    """Write what happens to a source to stderr, unless it is as expected."""
-    if not isinstance(event, Connected | Ended):
-        terminal.say(f"{event.source_id}: {event.text}" if event.source_id else event.text)
 
 
 def _line(decision: Decision) -> str:

@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 class Tally:
     """Counts frames while their decisions pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks: bool) -> None:
+        self._escalated = "escalated" if asks else "not accepted, and nobody asked"
         self.frames = 0
         self.escalated = 0
         self.degraded = 0
         self.started_s = time.monotonic()
 
-    def counting(self, decisions: Iterator[Decision], limit: int | None) -> Iterator[Decision]:
-        """Pass decisions on, until so many frames have had their first."""
+    def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
+        """Pass decisions on."""
+        self.started_s = time.monotonic()  # loading the models is not part of the rate
         for decision in decisions:
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
             self.degraded += decision.degraded is not None and not is_provisional(decision)
             yield decision
-            if limit is not None and self.frames >= limit:
-                return
 
     def show(self) -> None:
         """Write the sums to stderr."""
@@ -42,7 +42,7 @@ class Tally:
             spent_s = time.monotonic() - self.started_s
             terminal.say(
                 f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"escalated, {terminal.rate(self.frames / spent_s)}"
+                f"{self._escalated}, {terminal.rate(self.frames / spent_s)}"
                 f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge.cli.options import Number
 from tinysaver_edge.stream.drift_options import Action, DriftOptions
 from tinysaver_edge.stream.service_options import ServiceOptions
 
@@ -19,7 +20,7 @@ _OPTIONS = (
     click.option("--jsonl", type=_FILE, help="Append every decision to this file as JSON."),
     click.option(
         "--jsonl-max-mb",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         default=64.0,
         show_default=True,
         help="Size at which that file is set aside as FILE.1; three of them stay.",
@@ -27,7 +28,7 @@ _OPTIONS = (
     click.option("--video", type=_FILE, help="Write every frame and its answer to .mp4 or .avi."),
     click.option(
         "--video-fps",
-        type=click.FloatRange(min=0, min_open=True, max=1000),
+        type=Number(min=0, min_open=True, max=1000),
         default=30.0,
         show_default=True,
         help="Frames a second at which it will be played.",
@@ -49,13 +50,13 @@ _OPTIONS = (
     ),
     click.option(
         "--audit-share",
-        type=click.FloatRange(min=0, max=1),
+        type=Number(min=0, max=1),
         help="Share of accepted frames that the large model is asked about as well, to notice "
         "drift; 0 turns it off.  [default: 0.01 for cameras, 0 for files]",
     ),
     click.option(
         "--drift-level",
-        type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+        type=Number(min=0, max=1, min_open=True, max_open=True),
         default=0.05,
         show_default=True,
         help="Bound on the probability of ever raising a false alarm.",

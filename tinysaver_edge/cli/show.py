@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate.choose import Candidate
 from tinysaver_edge.calibrate.comparison import MethodRow
+from tinysaver_edge.calibrate.report.drift import drift_sentence
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.evaluation import Figures
 
@@ -73,6 +74,8 @@ def _show_choice(result: Calibration) -> None:
         )
     if result.certificate is not None:
         terminal.say(f"certificate: {result.certificate.statement}")
+    if result.disagreement is not None:
+        terminal.say(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
     certified, budget = result.interval
     if certified is not None and budget is not None:
         terminal.say(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -75,15 +77,38 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, width=150)
 
 
+_LOGGER = "tinysaver_edge.cli"
+
+
+def log_json() -> None:
+    """Have all that the command says from here on written to stderr as lines of JSON, as events."""
+    from tinysaver_edge.stream.logs import LogWriter
+
+    context = click.get_current_context()
+    context.with_resource(LogWriter(sys.stderr, as_json=True))
+    context.meta[_LOGGER] = True
+
+
+def _logs() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and _LOGGER in context.meta
+
+
 def say(message: str) -> None:
     """Write a line to stderr."""
-    click.echo(message, err=True)
+    if _logs():
+        logging.getLogger(_LOGGER).info(message)
+    else:
+        click.echo(message, err=True)
 
 
 def warn(warnings: Iterable[str]) -> None:
     """Write warnings to stderr."""
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        if _logs():
+            logging.getLogger(_LOGGER).warning(warning)
+        else:
+            click.echo(f"warning: {warning}", err=True)
 
 
 def show_json(values: dict[str, Any]) -> None:

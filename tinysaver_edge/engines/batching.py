@@ -1,4 +1,10 @@
-"""How many samples at once a model takes least time for, each; measured, since machines differ."""
+"""How many samples at once a model is better asked about; measured, since machines differ.
+
+A batch saves time, and lets the first of it wait for the last. One after the other, n samples that
+came together wait (n + 1) / 2 times what one takes, on average; in a batch, what the batch takes.
+So a batch is worth it where it takes no longer than that: then all are answered sooner, on average,
+and more of them a second.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +16,10 @@ import numpy as np
 from tinysaver_edge.preprocess import Batch
 
 SIZES = (2, 4)
-"""Samples at once that are tried, beside one: the first of a batch waits for all of them."""
+"""Samples at once that are tried, beside one."""
 
 TURNS = 9
 """How often each size is timed."""
-
-GAIN = 0.9
-"""What a sample of a batch may take at most, of what it takes alone: less is within the noise."""
 
 SLOW_S = 0.25
 """A model that takes longer for one sample is not tried: it fills the processor by itself."""
@@ -28,7 +31,7 @@ def quickest_size(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Return at how many samples a call takes least time for each; 1 where that is no gain.
+    """Return at how many samples a call takes least time for each, of the sizes that are worth it.
 
     It asks `TURNS` times for each size, in turns, after a call that compiles what it needs.
 
@@ -51,8 +54,8 @@ def quickest_size(
             if turn:
                 spent[size].append((clock() - started_s) / size)
     each = {size: min(times) for size, times in spent.items()}  # other programs only ever add
-    best = min(each, key=each.__getitem__)
-    return best if each[best] <= GAIN * each[1] else 1
+    worth = [size for size in SIZES if each[size] * size <= each[1] * (size + 1) / 2]
+    return min(worth, key=each.__getitem__, default=1)
 
 
 def most_at_once(waiting: int, limit: int) -> int:

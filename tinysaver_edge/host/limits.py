@@ -60,10 +60,6 @@ class Listening:
                 f"--bind {self.host}: others can reach it, and nothing is encrypted; give "
                 "--tls-cert and --tls-key, listen on 127.0.0.1, or allow it with --insecure"
             )
-        if not 0 <= self.drain_s <= LONGEST_DRAIN_S:
-            raise InputError(
-                f"--drain-s {self.drain_s}: must be from 0 to {LONGEST_DRAIN_S:g} seconds"
-            )
         if self.http_port == self.grpc_port:
             raise InputError(f"gRPC and HTTP cannot both listen on port {self.grpc_port}")
 
@@ -86,19 +82,6 @@ class Listening:
         if self.token is None:
             return None
         return self.token.headers(grpc=False)[self.token.header.lower()]
-
-
-def bytes_of(megabytes: float) -> int:
-    """Return a limit on requests in bytes.
-
-    Raises:
-        InputError: it is no number, or none above 0 that gRPC can hold.
-    """
-    if not 0 < megabytes <= MOST_REQUEST_MB:
-        raise InputError(
-            f"--max-request-mb {megabytes}: must be above 0, {MOST_REQUEST_MB} at most"
-        )
-    return max(1, round(megabytes * (1 << 20)))
 
 
 def parse_bind(text: str) -> tuple[str, int]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT, Action, DriftOptions, DriftState
@@ -58,9 +57,7 @@ class DriftWatch:
         keep: Callable[[Decision, Decision, Frame], None] | None = None,
     ) -> None:
         self.options = options
-        self.promised = upper_rate(
-            promised.disagreed, promised.accepted, risk=options.level / 2 / promised.choices
-        )
+        self.promised = promised.tested(options.level)
         self._stricter = tuple(promised.stricter)
         self._own = sources if sources > 1 else 0
         self._names: set[str] = set()
@@ -77,6 +74,7 @@ class DriftWatch:
         self._threshold: float | None = None
         self._accepting = True
         self._audited = self._disagreed = self._alarms = 0
+        self._last_alarm: str | None = None
 
     @property
     def wants_frames(self) -> bool:
@@ -101,6 +99,7 @@ class DriftWatch:
                 self._alarms,
                 self._threshold,
                 self._accepting,
+                self._last_alarm,
             )
 
     def accepts(self, score: float, threshold: float) -> bool:
@@ -143,6 +142,8 @@ class DriftWatch:
             return None
         self._alarmed.add(name)
         self._alarms += 1
+        of = f" of {name}" if name else ""
+        self._last_alarm = f"{evidence.events} of {evidence.observed} audited answers{of} differed"
         return Drift(
             source_id=name,
             time_s=self._clock(),

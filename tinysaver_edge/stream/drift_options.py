@@ -64,6 +64,8 @@ class DriftState:
         alarms: how many were raised.
         threshold: the stricter threshold in force; None while it is the bundle's own.
         accepting: whether the saver may still accept anything.
+        last_alarm: what raised the last alarm, in words; None while there was none. The sums above
+            are of all sources, and of all that was audited since.
     """
 
     audited: int
@@ -73,3 +75,4 @@ class DriftState:
     alarms: int
     threshold: float | None
     accepting: bool
+    last_alarm: str | None = None

@@ -115,7 +115,7 @@ class Dropped(Event):
     @property
     def text(self) -> str:
         """The event in a few words."""
-        return f"{self.frames} frames dropped: newer ones had come"
+        return f"{frames(self.frames)} dropped: newer ones had come"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Ended(Event):
     @property
     def text(self) -> str:
         """The event in a few words."""
-        return f"ended after {self.frames} frames" + (f": {self.reason}" if self.reason else "")
+        return f"ended after {frames(self.frames)}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +246,11 @@ class SinkRecovered(Event):
     def text(self) -> str:
         """The event in a few words."""
         return f"sink {self.sink} works again; {self.lost} decisions were lost"
+
+
+def frames(number: int) -> str:
+    """Write so many frames: ``1 frame``, ``2 frames``."""
+    return f"{number} frame" if number == 1 else f"{number} frames"
 
 
 class Listener(Protocol):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import random as random_module
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import ClassVar, Protocol
 
 from tinysaver_edge.errors import SourceError
@@ -20,6 +22,9 @@ from tinysaver_edge.stream.source import Source
 
 CLOSE_S = 1.0
 """How long `LiveSource.close` waits for a read in progress before it leaves it to end by itself."""
+
+EXIT_S = 10.0
+"""How long the end of the program waits at most for a read that is still in progress then."""
 
 TOLD_EVERY_S = 1.0
 """Dropped frames are counted at once, but told of at most this often."""
@@ -101,7 +106,8 @@ class LiveSource(Source):
 
     `close` sets a flag and waits at most a second. OpenCV cannot be interrupted while it opens or
     reads: where it is in the middle of that, its thread lets go of the device when its time-out
-    has passed, and gives nothing to anyone in the meantime.
+    has passed, and gives nothing to anyone in the meantime. The end of the program waits for it,
+    `EXIT_S` at most: Python would otherwise be gone when OpenCV returns, and C++ abort the process.
 
     Args:
         device: what is read.
@@ -178,6 +184,7 @@ class LiveSource(Source):
             self._failure = error
         finally:
             self._slot.close(discard=self.closed)
+            atexit.unregister(self._wait_at_exit)
 
     def _connect(self) -> Connection | None:
         """Open the device, as often as it takes; None when the source is closed."""
@@ -291,3 +298,14 @@ class LiveSource(Source):
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_S)
+            if thread.is_alive():
+                atexit.register(self._wait_at_exit)
+                if not thread.is_alive():  # it has ended meanwhile, and found nothing to undo
+                    atexit.unregister(self._wait_at_exit)
+
+    def _wait_at_exit(self) -> None:
+        """Let a read that nobody can interrupt come to its end."""
+        patience, thread = self._patience, self._thread
+        if thread is not None:
+            with suppress(KeyboardInterrupt):
+                thread.join(min(EXIT_S, max(patience.open_s, patience.read_s) + 1))

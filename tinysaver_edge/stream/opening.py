@@ -70,7 +70,7 @@ def open_source(
 def _is_plain_path(text: str) -> bool:
     """Whether there is such a file, whatever else its name may look like: ``a=b.mp4``."""
     special = text.startswith("/dev/") or (text.isascii() and text.isdigit())
-    return not special and Path(text).exists()
+    return bool(text.strip()) and not special and Path(text).exists()
 
 
 def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) -> Source:

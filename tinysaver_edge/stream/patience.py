@@ -11,6 +11,10 @@ Random = Callable[[], float]
 """Numbers from 0 up to but not including 1."""
 
 
+LONGEST_S = 1e6
+"""Longer time-outs are none; OpenCV takes them as 32 bits of milliseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Time-outs and retries of a live source.
@@ -45,8 +49,10 @@ class Patience:
 
     def __post_init__(self) -> None:
         for name in ("open_s", "read_s", "shortest_s", "longest_s"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)}: must be above 0")
+            if not 0 < getattr(self, name) < LONGEST_S:
+                raise InputError(
+                    f"{name} {getattr(self, name)}: must be above 0 and below {LONGEST_S:g}"
+                )
         if self.factor < 1 or not 0 <= self.jitter <= 1:
             raise InputError(f"factor {self.factor} must be at least 1, jitter in 0..1")
         for name in ("attempts", "first_attempts"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -121,7 +122,7 @@ class Stream:
             while (decision := await self._outbox.get_async()) is not None:
                 yield decision
         finally:
-            self.close()
+            await asyncio.to_thread(self.close)  # it waits for what is stuck; the loop must not
 
     def run(self) -> None:
         """Decide all frames for the sinks, until the sources end or the stream is closed.
@@ -260,11 +261,10 @@ class Stream:
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
         """
         with self._state:
-            if self._closed:
-                return
-            self._closed = True
-        with self._setup:
-            self._tear_down()
+            first, self._closed = not self._closed, True
+        with self._setup:  # who comes second waits: sinks are written out when `close` returns
+            if first:
+                self._tear_down()
 
     def _tear_down(self) -> None:
         for source in self._sources:

@@ -33,7 +33,7 @@ class Sink(Protocol):
         A stream that need not keep pictures is quicker: it reads them all into one buffer.
         """
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
+    def write(self, decision: Decision, frame: Frame | None) -> bool | None:
         """Take one decision.
 
         Args:
@@ -41,6 +41,10 @@ class Sink(Protocol):
                 same ``decision.frame_id``.
             frame: the frame at its full size, for the sink to keep but not to change; None where
                 `wants_frames` was false when it was read.
+
+        Returns:
+            False where this decision is none that it writes, which tells nothing of whether it
+            works; anything else where it has written it.
         """
 
     def __enter__(self) -> Self:

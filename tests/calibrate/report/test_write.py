@@ -11,10 +11,14 @@ from tests.pictures import class_folders
 from tinysaver_edge.calibrate.choose import Candidate
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
+from tinysaver_edge.calibrate.report.drift import USUAL_LEVEL
 from tinysaver_edge.calibrate.report.write import render
 from tinysaver_edge.calibrate.targets import Budgets, Method, Targets
 from tinysaver_edge.data import open_data
 from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.manifest import DisagreementEntry
+from tinysaver_edge.stream.drift import DriftWatch
+from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT
 
 EVIL = '<script>alert("x")</script>&amp;'
 VOID = {"meta", "link", "br", "img"}
@@ -122,6 +126,22 @@ def test_what_every_method_would_choose_stands_in_a_table():
         if row.saver is None:
             assert row.why in words
     assert "What every method" not in shown(Page(render(finished().facts())))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_what_the_drift_watch_is_promised_is_printed_as_a_device_tests_it(held_out):
+    promised = DisagreementEntry(
+        accepted=1284, disagreed=32, held_out=held_out, choices=1, confidence=0.95, upper=0.0333
+    )
+    made = finished()
+    told = replace(made, result=replace(made.result, disagreement=promised))
+    words = shown(Page(render(told.facts()))).replace("\u00a0", " ")
+    assert f"Of 1,284 accepted {'hold-out' if held_out else 'calibration'} samples" in words
+    assert "answered 32 otherwise (2.49 %)" in words
+    assert DEFAULT_DRIFT.level == USUAL_LEVEL
+    tested = DriftWatch(promised, clock=lambda: 0.0).promised
+    assert f"more than {100 * tested:.2f} % is drift" in words
+    assert "What the device watches" not in shown(Page(render(made.facts())))
 
 
 def test_a_certificate_is_printed_with_its_counts():

@@ -106,7 +106,8 @@ def test_it_says_what_the_stream_says(browser):
 def test_an_alarm_is_seen(browser):
     with served(five_minutes(drift=ALARM)) as one:
         opened(browser, one.url)
-        assert "Alarm" in text(browser, "#drift")
+        assert "Alarm: 12 of 40 audited answers of yard differed" in text(browser, "#drift")
+        assert "All in all 31 of 1259 audited answers differed" in text(browser, "#drift")
         assert "Threshold raised to 0.9125" in text(browser, "#drift")
         assert browser.value("document.querySelector('#drift .meter').className") == "meter alarm"
 

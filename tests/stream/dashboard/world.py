@@ -20,7 +20,9 @@ from tinysaver_edge.stream.promise import Promise
 from tinysaver_edge.testing import FakeClock
 
 CALM = DriftState(214, 5, 0.031, 0.021, 0, None, True)
-ALARM = DriftState(259, 31, 0.031, 1.7, 2, 0.9125, True)
+ALARM = DriftState(
+    1259, 31, 0.031, 1.7, 2, 0.9125, True, "12 of 40 audited answers of yard differed"
+)
 PROMISE = Promise(certified_points=0.5, measured_points=0.2, gain_points=40.0)
 RATE_HZ = 15
 

@@ -101,6 +101,22 @@ def test_a_disk_that_fills_and_is_cleared_leaves_only_whole_lines(tiny_disk):
     assert sequences(path) == [*range(200 - failed), *range(200, 220)]
 
 
+def test_a_file_that_was_removed_is_made_anew_and_a_folder_is_missed(tmp_path):
+    path = tmp_path / "here" / "out.jsonl"
+    with JsonlSink(path) as sink:
+        sink.write(decision(0), None)
+        path.unlink()
+        sink.write(decision(1), None)
+        assert sequences(path) == [1]
+        path.unlink()
+        path.parent.rmdir()
+        with pytest.raises(FileNotFoundError):
+            sink.write(decision(2), None)
+        path.parent.mkdir()
+        sink.write(decision(3), None)
+    assert sequences(path) == [3]
+
+
 def test_what_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"), JsonlSink(tmp_path / "file" / "x"):

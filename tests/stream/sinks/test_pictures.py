@@ -187,6 +187,15 @@ def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):  # noqa: F81
         sink.write(decision(0), frame(0))
 
 
+def test_a_video_that_was_removed_is_missed(tmp_path):
+    path = tmp_path / "out.avi"
+    with VideoSink(path) as sink:
+        sink.write(decision(0), frame(0))
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match="removed"):
+            sink.write(decision(1), frame(1))
+
+
 def test_a_video_of_no_known_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"ends in \.mp4"):
         VideoSink(tmp_path / "out.gif")

@@ -148,6 +148,22 @@ def test_failing_is_told_once_counted_each_time_and_mended():
     assert (recovered.kind, recovered.lost) == ("sink_recovered", 5)
 
 
+def test_what_a_sink_leaves_out_says_nothing_of_whether_it_works():
+    """A disk for hard frames is not mended by a frame that was not hard."""
+
+    class Choosy(Recorder):
+        def write(self, decision, frame):
+            return super().write(decision, frame) if decision.escalated else False
+
+    wrapped, events, _ = queued(Choosy(fail=range(0, 8)))
+    with wrapped as one:
+        for number in range(12):
+            one.write(decision(number, escalated=number % 2 == 0), None)
+    failed, recovered = events.all
+    assert (failed.kind, recovered.kind) == ("sink_failed", "sink_recovered")
+    assert recovered.lost == 4
+
+
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [

@@ -18,6 +18,7 @@ from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
+from tinysaver_edge.calibrate.report.drift import drift_sentence
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
@@ -113,6 +114,7 @@ def build_facts(
             if result.certificate is None
             else proof_facts(result.certificate, result.large_codec, result.codec_cost)
         ),
+        drift=None if result.disagreement is None else drift_sentence(result.disagreement),
         origin=origin(
             plan,
             macs={one.name: one.macs for one in (problem.large, *problem.savers)},

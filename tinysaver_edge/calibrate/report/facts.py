@@ -134,6 +134,7 @@ class ReportFacts:
         lost: samples that only the large model has right.
         needless: samples escalated although the first model was right.
         proof: the certificate in words, or None.
+        drift: what the drift watch is promised, in words, or None.
         origin: everything needed to reproduce.
     """
 
@@ -155,6 +156,7 @@ class ReportFacts:
     lost: int
     needless: int
     proof: ProofFacts | None
+    drift: str | None
     origin: Origin
 
     @property

@@ -96,11 +96,11 @@ function showDrift(drift) {
   const meter = element("div", { className: drift.alarms ? "meter alarm" : "meter" }, element("i", {}));
   meter.firstChild.style.width = `${100 * Math.min(1, Math.max(0.01, drift.alarms ? 1 : drift.evidence))}%`;
   const verdict = drift.alarms
-    ? `Alarm: audited answers differ more often than calibrated.${!drift.accepting ? " Every frame is escalated."
+    ? `Alarm: ${drift.last_alarm ?? "audited answers differ"}, more often than calibrated.${!drift.accepting ? " Every frame is escalated."
       : drift.threshold === null ? "" : ` Threshold raised to ${drift.threshold.toPrecision(4)}.`}`
     : "No alarm.";
   const seen = drift.audited
-    ? `${drift.disagreed} of ${drift.audited} audited answers differed (${percent(drift.disagreed / drift.audited)}); `
+    ? `${drift.alarms ? "All in all " : ""}${drift.disagreed} of ${drift.audited} audited answers differed (${percent(drift.disagreed / drift.audited)}); `
     : "No frame audited yet; ";
   at("drift").replaceChildren(
     element("p", { className: drift.alarms ? "bad" : "" }, verdict), meter,

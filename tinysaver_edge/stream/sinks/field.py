@@ -38,14 +38,16 @@ class CalibrationSetSink:
         self._folder = PictureFolder(folder, suffix=".png", most=most)
         self._wall = wall
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
-        """Save it.
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Save it; return whether there was a frame.
 
         Raises:
             OSError: it cannot be written.
         """
-        if frame is not None:
-            self._folder.save(frame.image, decision, time_s=self._wall())
+        if frame is None:
+            return False
+        self._folder.save(frame.image, decision, time_s=self._wall())
+        return True
 
     def __enter__(self) -> Self:
         """Make the folder.

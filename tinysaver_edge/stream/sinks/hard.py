@@ -55,16 +55,17 @@ class HardFramesSink:
         """Whether the pause is over."""
         return self._clock() >= self._next_s
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
-        """Save it, if it is hard and due.
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Save it, if it is hard and due; return whether it was.
 
         Raises:
             OSError: it cannot be written.
         """
         if frame is None or not is_hard(decision) or not self.wants_frames:
-            return
+            return False
         self._next_s = self._clock() + self._pause_s
         self._folder.save(frame.image, decision, time_s=self._wall(), degraded=decision.degraded)
+        return True
 
     def __enter__(self) -> Self:
         """Make the folder.

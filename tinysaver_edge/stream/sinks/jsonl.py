@@ -20,8 +20,9 @@ class JsonlSink:
     """Appends every decision to a file as one line of JSON.
 
     When the file would grow beyond its limit it becomes ``NAME.1``, the one before it ``NAME.2``,
-    and so on; the oldest goes. A line is written whole or not at all: what a full disk took of it
-    is cut off again, and the next decision is tried anew.
+    and so on; the oldest goes. A file that somebody removes is made anew. A line is written whole
+    or not at all: what a full disk took of it is cut off again, and the next decision is tried
+    anew.
 
     Args:
         path: the file; one that is there is continued.
@@ -56,6 +57,8 @@ class JsonlSink:
         line = json.dumps(decision.to_dict(), separators=(",", ":")).encode() + b"\n"
         if self._max_bytes is not None and 0 < self._size > self._max_bytes - len(line):
             self._rotate()
+        if self._file is not None and not os.fstat(self._file).st_nlink:
+            self._close()  # removed: nobody would ever read what is written there
         file = self._open() if self._file is None else self._file
         written = 0
         try:

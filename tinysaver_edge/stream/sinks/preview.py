@@ -54,20 +54,21 @@ class PreviewSink:
         """True until the user has closed it."""
         return not self._done
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
-        """Show one frame, and hear of keys and of a closed window."""
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Show one frame, and hear of keys and of a closed window; return whether it was shown."""
         if frame is None or self._done:
-            return
+            return False
         cv2, window = self._cv2, f"tinysaver-edge: {decision.frame_id.source_id}"
         if window in self._windows and cv2.getWindowProperty(window, cv2.WND_PROP_VISIBLE) < 1:
-            return self._quit()
+            self._quit()
+            return False
         if window not in self._windows:
             cv2.namedWindow(window, cv2.WINDOW_NORMAL)
             self._windows.add(window)
         cv2.imshow(window, annotated(frame.image, decision))
         if cv2.waitKey(1) & 0xFF in QUIT_KEYS:
             self._quit()
-        return None
+        return True
 
     def _quit(self) -> None:
         self._done = True

@@ -169,7 +169,7 @@ class Queued:
 
     def _write(self, decision: Decision, frame: Frame | None) -> None:
         try:
-            self._sink.write(decision, frame)
+            written = self._sink.write(decision, frame)
         except Exception as error:
             source_id = decision.frame_id.source_id
             self._metrics.count(Counter.SINK_FAILED, source_id, detail=self.name)
@@ -177,7 +177,7 @@ class Queued:
             if self._lost == 1:
                 self._listener(SinkFailed("", self._clock(), self.name, reason_of(error)))
             return
-        if self._lost:
+        if self._lost and written is not False:
             self._listener(SinkRecovered("", self._clock(), self.name, self._lost))
             self._lost = 0
 

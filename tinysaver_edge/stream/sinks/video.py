@@ -50,30 +50,33 @@ class VideoSink:
         self._path = path
         self._fps = fps
         self._cv2: Any = None
-        self._writers: dict[str, tuple[Any, tuple[int, int]]] = {}
+        self._writers: dict[str, tuple[Any, tuple[int, int], Path]] = {}
 
-    def write(self, decision: Decision, frame: Frame | None) -> None:
-        """Append one frame.
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Append one frame; return whether there was one to append.
 
         Raises:
             InputError: the file cannot be written.
-            OSError: the disk is full.
+            OSError: the disk is full, or the file was removed.
         """
         if frame is None or decision.revision:
-            return
+            return False
         if shutil.disk_usage(self._path.parent).free < SPARE_BYTES:
             raise OSError(28, "No space left on device", str(self._path))
         height, width = frame.image.shape[:2]
         source_id = decision.frame_id.source_id
         if source_id not in self._writers:
             self._writers[source_id] = self._open(source_id, (width, height))
-        writer, size = self._writers[source_id]
+        writer, size, path = self._writers[source_id]
+        if not path.exists():
+            raise FileNotFoundError(2, "removed while it was being written", str(path))
         picture: Picture = frame.image
         if (width, height) != size:
             picture = self._cv2.resize(picture, size, interpolation=self._cv2.INTER_LINEAR)
         writer.write(annotated(picture, decision))
+        return True
 
-    def _open(self, source_id: str, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
+    def _open(self, source_id: str, size: tuple[int, int]) -> tuple[Any, tuple[int, int], Path]:
         path = self._path
         if self._writers:
             plain = re.sub(r"[^\w.-]+", "_", source_id)
@@ -82,7 +85,7 @@ class VideoSink:
         writer = self._cv2.VideoWriter(str(path), codec, self._fps, size)
         if not writer.isOpened():
             raise InputError(f"{path}: OpenCV cannot write this video here; try .avi")
-        return writer, size
+        return writer, size, path
 
     def __enter__(self) -> Self:
         """Check that the file can be made.
@@ -101,6 +104,6 @@ class VideoSink:
 
     def __exit__(self, *exception: object) -> None:
         """Finish the files; without this an .mp4 cannot be played."""
-        for writer, _ in self._writers.values():
+        for writer, _, _ in self._writers.values():
             writer.release()
         self._writers.clear()

@@ -120,6 +120,32 @@ def test_bad_requests_harm_nobody(bundle, host) -> None:
         assert not any(cascade.decide(frame).degraded for frame in FRAMES)
 
 
+@pytest.mark.parametrize(
+    ("shape", "datatype", "size"),
+    [
+        ([1, 3, 16, 16], "FP32", 8),
+        ([1, 3, 16, 16], "FP32", -8),
+        ([1, 3, 16, 16], "FP32", "8"),
+        ([-1], "FP32", 8),
+        ([1, 2], "NONE", 8),
+        ([2], "BYTES", 8),
+        ([1, 2], "FP32", 9),
+        ("x", "FP32", 8),
+    ],
+)
+def test_bytes_behind_the_json_that_are_no_tensor_harm_nobody(host, shape, datatype, size) -> None:
+    given = {"name": "image", "shape": shape, "datatype": datatype}
+    given["parameters"] = {"binary_data_size": size}
+    text = json.dumps({"inputs": [given]}).encode()
+    for length in (len(text), 0, 10**9):
+        headers = {"Inference-Header-Content-Length": str(length)}
+        path = "/v2/models/large/infer"
+        assert (
+            ask(host, "POST", path, text + b"\xff\xff\xff\xff\xff\xff\xff\xff", **headers)[0] >= 400
+        )
+    assert ask(host, "GET", "/v2/models/large/ready")[0] == 200
+
+
 def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:
     served = Served(tmp_path, bundle)
     taken = {"gRPC": (host.grpc_port, served.http_port), "HTTP": (served.grpc_port, host.http_port)}

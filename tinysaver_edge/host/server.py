@@ -17,6 +17,7 @@ from tinysaver_edge.engines.remote.security import TRITON_PREFIX
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
 from tinysaver_edge.host.limits import Listening, same_token
+from tinysaver_edge.host.raw_requests import raw_data_plane
 from tinysaver_edge.host.served import Served
 
 Scope: TypeAlias = dict[str, Any]
@@ -60,14 +61,13 @@ def serve(
 
 async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str], None]) -> None:
     from kserve.model_repository import ModelRepository
-    from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
     _quieten()
     model = kserve_model(answerer)
     repository = ModelRepository()
     repository.update(model)
-    plane = DataPlane(model_registry=repository)
+    plane = raw_data_plane(import_kserve())(model_registry=repository)
     extension = ModelRepositoryExtension(model_registry=repository)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -252,7 +252,10 @@ def http_doors(listening: Listening) -> list[socket.socket]:
         found = socket.getaddrinfo(listening.host, listening.http_port, type=socket.SOCK_STREAM)
         for family, place in dict.fromkeys((family, place) for family, *_, place in found):
             try:
-                doors.append(socket.create_server(place, family=family))
+                door = socket.create_server(place, family=family)
+                # Answers go out as they are written; whoever connects inherits it.
+                door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                doors.append(door)
             except OSError as error:  # a name may have addresses of a kind that is not there
                 failure = error
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):

@@ -29,9 +29,9 @@ def stage(answers, name="large", *, threshold=None, score=None, **options):
     return Stage(engine, preprocess=engine.preprocess, policy=policy)
 
 
-def pair(saver=ANSWERS[0], large=ANSWERS[1], *, threshold=0.5, **options):
+def pair(saver=ANSWERS[0], large=ANSWERS[1], *, threshold=0.5, clock=None, **options):
     stages = [stage(saver, "saver", threshold=threshold), stage(large)]
-    return Cascade(stages, clock=FakeClock(), **options)
+    return Cascade(stages, clock=clock or FakeClock(), **options)
 
 
 def frame(number=0):
@@ -144,8 +144,7 @@ class TestDecision:
 class TestFrames:
     def test_are_numbered_and_timed_where_the_caller_does_not(self):
         clock = FakeClock(100.0)
-        with pair() as cascade:
-            cascade._clock = clock
+        with pair(clock=clock) as cascade:
             first = cascade.decide(frame())
             clock.advance(2)
             second, third = cascade.decide_many([frame(), frame()])
@@ -452,8 +451,7 @@ class TestTimings:
     """Each look at the clock takes a second, so that every step shows."""
 
     def test_of_one_frame(self):
-        with pair() as cascade:
-            cascade._clock = FakeClock(step_s=1.0)
+        with pair(clock=FakeClock(step_s=1.0)) as cascade:
             decision = cascade.decide(frame(1))
         assert decision.timings_ms == {
             "preprocess": 1000.0,
@@ -463,8 +461,7 @@ class TestTimings:
         }
 
     def test_of_a_batch_are_equal_shares(self):
-        with pair() as cascade:
-            cascade._clock = FakeClock(step_s=1.0)
+        with pair(clock=FakeClock(step_s=1.0)) as cascade:
             accepted, escalated = cascade.decide_many([frame(0), frame(1)])
         assert accepted.timings_ms["saver"] == escalated.timings_ms["saver"] == 500.0
         assert "large" not in accepted.timings_ms
@@ -474,7 +471,6 @@ class TestTimings:
             assert total == pytest.approx(sum(parts))
 
     def test_a_failure_takes_time_too(self):
-        with pair() as cascade:
-            cascade._clock = FakeClock(step_s=1.0)
+        with pair(clock=FakeClock(step_s=1.0)) as cascade:
             cascade.stages[1].engine.fail()
             assert cascade.decide(frame(1)).timings_ms["large"] == 1000.0

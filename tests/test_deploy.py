@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import start
+from tests.command import start
 from tests.small_bundle import small_bundle
 
 DEPLOY = Path(__file__).parents[1] / "examples" / "deploy"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.deciding import Clock, Decider
 from tinysaver_edge.decision import Decision, FrameId
-from tinysaver_edge.errors import EngineError, InputError, ModelError
-from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.policy import Policy, is_certified
-from tinysaver_edge.preprocess import Batch, Frame, Preprocess
+from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verdict import Case, Judge
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.submissions import DecisionFuture, Submissions
     from tinysaver_edge.stream.watch import Watch
 
+__all__ = ["BATCH", "Cascade", "Clock"]
+
 BATCH = 32
 """Frames that `Cascade.decide_many` gives an engine at a time."""
-
-Clock = Callable[[], float]
-"""Seconds from any fixed point, never going back."""
 
 
 class Cascade:
@@ -79,6 +78,7 @@ class Cascade:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
+        self._decider = Decider(self.stages, self.judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 
@@ -148,17 +148,14 @@ class Cascade:
         clock: Clock = time.monotonic,
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
-        from tinysaver_edge.engines.remote import remote_model
-        from tinysaver_edge.stage import load_stages
+        from tinysaver_edge.loading import load_stages
 
-        if large is not None and large_worker:
-            raise InputError("the large model is answered by other hosts or by a worker: name one")
         stages = load_stages(
             bundle,
             threads=threads,
             cache_dir=cache_dir,
             allow_fallback=allow_fallback,
-            large=None if large is None else remote_model(large),
+            large=large,
             large_worker=large_worker,
             allow_absent=allow_absent,
         )
@@ -201,25 +198,9 @@ class Cascade:
         """
         with self._lock:
             self._check_open()
-            started = self._clock()
-            pending = self._new(frame_id, started if timestamp_s is None else timestamp_s)
-            batch: Batch | None = None
-            made_for: Preprocess | None = None
-            now = started
-            for position in self.judge.asked:
-                stage = self.stages[position]
-                if batch is None or stage.preprocess != made_for:
-                    batch, made_for = stage.prepare(frame), stage.preprocess
-                    now = self._spent(pending, "preprocess", since=now)
-                try:
-                    self.judge.hear(pending, position, stage.ask(batch))
-                except EngineError as error:
-                    self.judge.fail(pending, position, error)
-                now = self._spent(pending, stage.policy.model, since=now)
-                if pending.accepted:
-                    break
-            pending.timings_ms["total"] = (now - started) * 1e3
-            return self.judge.decision(pending)
+            started_s = self._clock()
+            case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
+            return self._decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -241,14 +222,13 @@ class Cascade:
             raise InputError(f"{len(frame_ids)} frame ids for {len(frames)} frames")
         with self._lock:
             self._check_open()
-            now = self._clock()
+            now_s = self._clock()
             ids: Sequence[FrameId | None] = frame_ids or [None] * len(frames)
             decided: list[Decision] = []
             for start in range(0, len(frames), BATCH):
                 part = slice(start, start + BATCH)
-                pendings = [self._new(frame_id, now) for frame_id in ids[part]]
-                self._decide_batch(frames[part], pendings)
-                decided.extend(self.judge.decision(pending) for pending in pendings)
+                cases = [self._new(frame_id, now_s) for frame_id in ids[part]]
+                decided.extend(self._decider.decide_batch(frames[part], cases))
             return decided
 
     def stream(
@@ -348,40 +328,8 @@ class Cascade:
             frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
         )
 
-    def _decide_batch(self, frames: Sequence[Frame], pendings: Sequence[Case]) -> None:
-        open_ = list(range(len(frames)))
-        for position in self.judge.asked:
-            if not open_:
-                break
-            asking = [pendings[index] for index in open_]
-            started = self._clock()
-            batch = self.stages[position].prepare_many([frames[index] for index in open_])
-            started = self._shared(asking, "preprocess", since=started)
-            answers = _ask_each(self.stages[position], batch)
-            for pending, answer in zip(asking, answers, strict=True):
-                if isinstance(answer, Outputs):
-                    self.judge.hear(pending, position, answer)
-                else:
-                    self.judge.fail(pending, position, answer)
-            self._shared(asking, self.stages[position].policy.model, since=started)
-            open_ = [index for index in open_ if not pendings[index].accepted]
-        for pending in pendings:
-            pending.timings_ms["total"] = sum(pending.timings_ms.values())
-
     def _new(self, frame_id: FrameId | None, timestamp_s: float) -> Case:
         return Case(frame_id or FrameId("frame", next(self._sequence)), timestamp_s)
-
-    def _spent(self, pending: Case, step: str, *, since: float) -> float:
-        now = self._clock()
-        pending.spent(step, (now - since) * 1e3)
-        return now
-
-    def _shared(self, pendings: Sequence[Case], step: str, *, since: float) -> float:
-        now = self._clock()
-        share = (now - since) * 1e3 / len(pendings)
-        for pending in pendings:
-            pending.spent(step, share)
-        return now
 
     def _check_open(self) -> None:
         if self._closed:
@@ -406,20 +354,3 @@ class Cascade:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
-    """Return what a stage answers to each frame of a batch, or why it does not.
-
-    A model that fails on a frame, by answering NaN, is asked again frame by frame: the others are
-    none the worse. An engine that fails is not: that may take its whole timeout each time.
-    """
-    try:
-        answered = stage.ask(batch)
-    except ModelError as error:
-        if len(batch) == 1:
-            return [error]
-        return [_ask_each(stage, batch[row : row + 1])[0] for row in range(len(batch))]
-    except EngineError as error:
-        return [error] * len(batch)
-    return [answered.subset(slice(row, row + 1)) for row in range(len(batch))]

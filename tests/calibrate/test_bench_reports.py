@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrate.real_command import Done, recipe, run
+from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
+from tests.command import Done, spawned
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +22,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     colour_folders(folder / "images", each=60)
     made = calibrate(folder, "--saver", "tiny", "--no-timing")
     assert made.code == 0, made.err
-    benched = run("bench", folder / "bundle", "--runs", 20, "--seconds", 0.1, "--no-throughput")
+    benched = spawned("bench", folder / "bundle", "--runs", 20, "--seconds", 0.1, "--no-throughput")
     assert benched.code == 0, benched.err
     return folder
 
 
 def calibrate(folder: Path, *more: object) -> Done:
-    return run(
+    return spawned(
         "calibrate", folder / "recipe.toml", "--data", folder / "images", "--method", "empirical",
         "--max-drop", 5, "--no-report", "--out", folder / "bundle", "--json", *more,
     )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrate.real_command import plug_in, recipe, run, start
+from tests.calibrate.recipes import plug_in, recipe
 from tests.colours import LARGE, SAVER, colour_folders
+from tests.command import spawned, start
 
 CHUNK = 128
 QUICK = ("--method", "empirical", "--max-drop", "0", "--no-timing", "--no-report", "--json")
@@ -60,7 +61,7 @@ class Workshop:
         return {"path": self.packages, "environment": {"STRANGE": str(self.orders)}}
 
     def run(self, *more: object):
-        return run(*self.arguments(*more), **self.options)
+        return spawned(*self.arguments(*more), **self.options)
 
 
 @pytest.fixture(scope="module")

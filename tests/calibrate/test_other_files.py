@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.calibrate.real_command import plug_in, recipe, run
+from tests.calibrate.recipes import plug_in, recipe
 from tests.colours import COLOURS, LARGE, SAVER, colour_folders
+from tests.command import spawned
 
 # The classes' colours as a text file: the nearest to a picture's mean wins.
 NEAREST = """
@@ -48,7 +49,7 @@ def world(tmp_path: Path) -> Path:
 def calibrated(made: Path, *, macs: str):
     made.write_text(made.read_text().replace("$macs", macs))
     folder = made.parent
-    return run(
+    return spawned(
         "calibrate", made, "--data", folder / "data", "--out", folder / "bundle",
         "--method", "empirical", "--max-drop", "1", "--no-timing", "--no-report", "--json",
         path=folder / "packages" if (folder / "packages").exists() else None,
@@ -61,9 +62,9 @@ def test_it_calibrates_and_runs_where_its_macs_are_said(world: Path) -> None:
     assert done.code == 0, done.err
     (row,) = done.json["candidates"]
     assert row["accuracy_saver"] > 0.5
-    verified = run("verify", world.parent / "bundle", "--json", path=packages)
+    verified = spawned("verify", world.parent / "bundle", "--json", path=packages)
     assert verified.code == 0, verified.err
-    ran = run(
+    ran = spawned(
         "run", world.parent / "bundle", "--source", world.parent / "data", "--json", path=packages
     )
     assert ran.code == 0, ran.err

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.calibrate.real_command import recipe
+from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import calibrate

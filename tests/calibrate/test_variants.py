@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrate.real_command import recipe, run
+from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, SIZE, colour_folders, macs
+from tests.command import spawned
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.variants import Variants
@@ -25,7 +26,7 @@ def pictures(tmp_path_factory):
 
 
 def command(pictures: Path, folder: Path, *arguments: object):
-    return run("calibrate", *arguments, "--data", pictures, "--out", folder / "bundle", *QUICK)
+    return spawned("calibrate", *arguments, "--data", pictures, "--out", folder / "bundle", *QUICK)
 
 
 def candidates(made: Path, pictures: Path, folder: Path, **flags: object):

@@ -8,10 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.cli.conftest import spawned
 from tests.cli.test_images import asked, work  # noqa: F401 - a fixture
 from tests.cli.test_records import on, records  # noqa: F401 - a fixture
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, Kind, colour_folders, colour_model
+from tests.command import spawned
 from tests.pictures import encoded
 from tests.small_bundle import small_bundle
 

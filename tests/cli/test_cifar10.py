@@ -6,8 +6,8 @@ The models are measured once for all tests here: a minute on two cores.
 import numpy as np
 import pytest
 
-from tests.cli.conftest import spawned
 from tests.cli.test_records import FIGURES, KEYS
+from tests.command import spawned
 from tests.real_data import data_folder
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate

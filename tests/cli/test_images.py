@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.conftest import spawned
 from tests.cli.test_records import FIGURES, KEYS
 from tests.colours import (
     DESCRIPTION,
@@ -21,6 +20,7 @@ from tests.colours import (
     colour_picture,
     macs,
 )
+from tests.command import spawned
 from tests.real_data import data_folder
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade

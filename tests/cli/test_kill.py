@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from tests.cli.conftest import start
 from tests.cli.test_images import asked
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
+from tests.command import start
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.measure import CHUNK_SAMPLES

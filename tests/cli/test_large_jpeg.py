@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import spawned
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_folders, colour_model
+from tests.command import spawned
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.codec import Jpeg
 

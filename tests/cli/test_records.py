@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.cli.conftest import ROOT, spawned
+from tests.command import ROOT, spawned
 from tests.real_data import data_folder, needs_records
 from tinysaver_edge.bundle import Bundle
 

@@ -9,7 +9,7 @@ import time
 import cv2
 import pytest
 
-from tests.cli.conftest import start
+from tests.command import start
 from tests.small_bundle import small_bundle
 from tinysaver_edge import Cascade
 

@@ -11,8 +11,8 @@ import urllib.request
 import cv2
 import pytest
 
-from tests.cli.conftest import start
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_folders, colour_model
+from tests.command import start
 from tests.small_bundle import small_bundle
 from tests.stream.sinks.test_mqtt import Broker, Subscriber, needs_broker, until
 from tinysaver_edge.data import open_data

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.calibrate.real_command import recipe, run
+from tests.calibrate.recipes import recipe
 from tests.cli.test_devices import run as command
 from tests.colours import LARGE, SAVER, colour_folders
+from tests.command import spawned
 from tests.hardware.test_bench import described
 from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
@@ -237,7 +238,7 @@ def test_calibrate_writes_the_engine_that_it_chose_into_the_bundle(tmp_path: Pat
         '[[engines]]\nengine = "openvino"\ndevice = "CPU"\n'
         "[verified]\non_hardware = false\n"
     )
-    done = run(
+    done = spawned(
         "calibrate", path, "--data", tmp_path / "images", "--engine", "auto", "--device", own,
         "--method", "empirical", "--no-timing", "--no-report", "--out", tmp_path / "bundle",
         environment={"XDG_CACHE_HOME": str(tmp_path / "cache")},

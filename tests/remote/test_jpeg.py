@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.cli.conftest import spawned
 from tests.colours import NAMES, colour_picture
+from tests.command import spawned
 from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import remote
 from tests.remote.kserve import Served, needs_kserve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import Done, spawned
+from tests.command import Done, spawned
 from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import Repository
 from tests.remote.kserve import Served, needs_kserve

@@ -1,28 +1,19 @@
-"""Recipes: a calibration as a TOML file, by name or path; command-line flags override it."""
+"""Recipes: reads what a calibration is to do from a TOML file, by name or path."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.calibrate.variants import Variants
-from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
-from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
-from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
-from tinysaver_edge.models.description import description_from, find_description
+from tinysaver_edge.calibrate.settings import Settings
+from tinysaver_edge.calibrate.targets import Method, Objective, Reference
+from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.resources import calibration_dir
 
-FORMS = ("sizes", "precisions")
-"""Fields of a recipe's model that make several candidates of one saver."""
+__all__ = ["Settings", "load_recipe", "recipe_names"]
 
 
 class _Strict(BaseModel):
@@ -65,225 +56,6 @@ class _RecipeTable(_Strict):
     skip_limit: float | None = None
     targets: _TargetsTable = Field(default_factory=_TargetsTable)
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a recipe and flags ask for, before any file is looked at; None where nothing is said.
-
-    Attributes:
-        models: descriptions by model name, each with its ``file``.
-        root: folder that the recipe's paths start at.
-        source: the recipe, for messages.
-        at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
-    """
-
-    data: Path | DataSource | None = None
-    group_column: str | None = None
-    records: Path | None = None
-    labels: Path | None = None
-    groups: Path | None = None
-    macs: Path | None = None
-    large: str | None = None
-    large_jpeg: int | None = None
-    savers: tuple[str, ...] = ()
-    descriptions: Path | None = None
-    engine: str | None = None
-    sizes: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
-    max_drop: float | None = None
-    budgets: tuple[str, ...] = ()
-    method: str | None = None
-    objective: str | None = None
-    confidence: float | None = None
-    reference: str | None = None
-    score: str | None = None
-    fusion: str | None = None
-    device: str | None = None
-    compare_methods: bool = False
-    no_report: bool = False
-    holdout: float | None = None
-    seed: int | None = None
-    skip_limit: float | None = None
-    time_budget: float | None = None
-    work_dir: Path | None = None
-    no_timing: bool = False
-    bench: tuple[Path, ...] = ()
-    no_golden_frames: bool = False
-    no_embed: bool = False
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    root: Path = Path()
-    source: str = "the command line"
-    at_home: bool = False
-
-    def overridden(self, flags: Mapping[str, Any]) -> Settings:
-        """Return the settings with every flag that was given put over them.
-
-        Naming records takes the recipe's images out, and the other way round.
-
-        Raises:
-            InputError: both are named.
-        """
-        known = {one.name for one in fields(self)} - {"models", "root", "source", "at_home"}
-        given = {name: value for name, value in flags.items() if name in known and value}
-        for name in (
-            "max_drop",
-            "confidence",
-            "holdout",
-            "seed",
-            "skip_limit",
-            "time_budget",
-            "large_jpeg",
-        ):
-            if flags.get(name) is not None:
-                given[name] = flags[name]
-        if flags.get("no_max_drop"):
-            if "max_drop" in given:
-                raise InputError("--max-drop and --no-max-drop exclude each other")
-            given["max_drop"] = None
-        if "data" in given and "records" in given:
-            raise InputError("--data and --records exclude each other: name one of them")
-        if "data" in given:
-            given["at_home"] = False
-            given["records"] = None
-        elif "records" in given:
-            given["data"] = None
-            given.setdefault("group_column", None)
-            given.setdefault("large_jpeg", None)
-        return replace(self, **given)
-
-    def check_place(self) -> None:
-        """Refuse a recipe whose data is looked for in its own folder and is not there.
-
-        Raises:
-            RecipeError: names the flag that is missing.
-        """
-        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
-            raise RecipeError(
-                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
-                "of data and models with --root"
-            )
-
-    def plan(self) -> Plan:
-        """Find the files and make a plan.
-
-        Raises:
-            InputError: something needed is not said, or a file cannot be used.
-        """
-        device = None if self.device is None else load_profile(self.device)
-        targets = Targets(
-            method=Method(self.method) if self.method else Targets().method,
-            max_drop_points=self.max_drop,
-            budgets=self._budgets(device),
-            objective=Objective(self.objective) if self.objective else None,
-            confidence=Targets().confidence if self.confidence is None else self.confidence,
-            reference=Reference(self.reference) if self.reference else Reference.LABELS,
-            score=self.score,
-            fusion=self.fusion,
-        )
-        return Plan(
-            input=self._images(device) if self.records is None else self._records(),
-            targets=targets,
-            holdout=self.holdout or 0.0,
-            seed=self.seed or 0,
-            compare_methods=self.compare_methods,
-            report=not self.no_report,
-            device=device,
-        )
-
-    def _budgets(self, device: DeviceProfile | None) -> Budgets:
-        """Return the limits asked for, and those of the device where none is."""
-        own = Budgets.parse(self.budgets)
-        return own if device is None else own.over(device.budgets)
-
-    def _images(self, device: DeviceProfile | None) -> ImageInput:
-        if self.data is None:
-            raise InputError("nothing to calibrate on: name --data, --records or a recipe")
-        if self.large is None or not self.savers:
-            raise InputError("name the large model with --large and savers with --saver")
-        return ImageInput(
-            data=self.data,
-            large=self._large(self.large),
-            savers=tuple(form for name in self.savers for form in self._forms(name)),
-            large_codec=None if self.large_jpeg is None else Jpeg(self.large_jpeg),
-            group_column=self.group_column,
-            skip_limit=DEFAULT_SKIP_LIMIT if self.skip_limit is None else self.skip_limit,
-            records=self.work_dir,
-            embed=not self.no_embed,
-            timing=not self.no_timing,
-            time_budget_s=self.time_budget,
-            labelled=self.reference != Reference.LARGE.value,
-            golden_frames=not self.no_golden_frames,
-            profile=device,
-            bench=self.bench,
-        )
-
-    def _records(self) -> RecordInput:
-        unlabelled = self.reference == Reference.LARGE.value
-        given = {
-            "--labels": unlabelled or self.labels,
-            "--macs": self.macs,
-            "--large": self.large,
-            "--saver": self.savers,
-        }
-        if missing := [flag for flag, value in given.items() if not value]:
-            raise InputError(f"records need {' and '.join(missing)} as well")
-        assert self.records is not None
-        assert self.macs is not None
-        assert self.large is not None
-        if self.sizes or self.precisions or self.bench or self.large_jpeg is not None:
-            raise InputError(
-                "--size, --precision, --bench and --large-jpeg need model files: records are as "
-                "they were measured"
-            )
-        if self.group_column is not None:
-            raise InputError("--group-column is of a table of images: records take --groups, .npy")
-        if unlabelled and self.labels is not None:
-            raise InputError("--reference large needs no labels: leave --labels out")
-        return RecordInput(
-            self.records, self.labels, self.macs, self.large, self.savers, self.groups
-        )
-
-    def _large(self, name: str) -> ModelFile:
-        for field_name in FORMS:
-            if field_name in self.models.get(name, {}):
-                raise RecipeError(
-                    f"{self.source}: models.{name}.{field_name}: {name} is the large model here; "
-                    f"only savers may come in several {field_name}"
-                )
-        return self._model(name)
-
-    def _forms(self, name: str) -> tuple[ModelFile, ...]:
-        """Return a saver in all its sizes and precisions; flags go before the recipe."""
-        table = self.models.get(name, {})
-        sizes = self.sizes or _listed(table.get("sizes", []))
-        precisions = self.precisions or _listed(table.get("precisions", []))
-        try:
-            variants = Variants.parse(sizes, precisions)
-        except InputError as error:
-            raise RecipeError(f"{self.source}, {name}: {error}") from None
-        return variants.of(self._model(name))
-
-    def _model(self, name: str) -> ModelFile:
-        """Return a model of the recipe by name, or a file with its description."""
-        if name in self.models:
-            table = {key: value for key, value in self.models[name].items() if key not in FORMS}
-            file = table.pop("file", None)
-            if not isinstance(file, str):
-                raise RecipeError(f"{self.source}: models.{name} names no file")
-            path = self.root / file
-            described = description_from(
-                {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
-            )
-        else:
-            path = self._file(name)
-            described = find_description(path, descriptions_dir=self.descriptions)
-        return ModelFile(path, described, engine=self.engine)
-
-    def _file(self, name: str) -> Path:
-        """Return a model's file: as it is named, else below the recipe's root."""
-        path = Path(name)
-        return self.root / name if not path.is_file() and (self.root / name).is_file() else path
 
 
 def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
@@ -336,11 +108,6 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         source=f"recipe {path.name}",
         at_home=root is None,
     )
-
-
-def _listed(value: object) -> Sequence[Any]:
-    """Return a list as it is, and a single value as a list of it."""
-    return value if isinstance(value, list) else [value]
 
 
 def recipe_names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.calibrate.worker import run_isolated
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, Threads, json_option
@@ -142,8 +143,8 @@ def _show(report: BenchReport) -> None:
     if whole is not None:
         ran = whole.end_to_end
         terminal.say(
-            f"\n{terminal.rate(1e3 / ran.total.mean_ms)} from picture to decision, "
-            f"{terminal.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
+            f"\n{numbers.rate(1e3 / ran.total.mean_ms)} from picture to decision, "
+            f"{numbers.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
         )
     if sustained is not None:
         heat = ", no zone tells the temperature"
@@ -177,7 +178,7 @@ def _latency(name: str, found: LatencySamples) -> tuple[str, ...]:
 def _model(one: ModelBench) -> tuple[str, ...]:
     busy, at_once = "?", "?"
     if one.throughput is not None:
-        busy, at_once = terminal.rate(one.throughput.frames_per_s), str(one.throughput.parallel)
+        busy, at_once = numbers.rate(one.throughput.frames_per_s), str(one.throughput.parallel)
     threads = "" if one.threads is None else f", {one.threads} threads"
     return (
         one.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.calibrate.published import CascadeFigures, read_published, set_beside
 from tinysaver_edge.cli import terminal
@@ -51,9 +52,9 @@ def _row(one: CascadeFigures) -> tuple[str, ...]:
         one.large,
         one.saver or "",
         "" if one.max_drop_points is None else f"{one.max_drop_points:g} pt",
-        "" if one.top1_percent is None else terminal.percent(one.top1_percent / 100),
-        "" if one.drop_points is None else terminal.points(one.drop_points),
+        "" if one.top1_percent is None else numbers.percent(one.top1_percent / 100),
+        "" if one.drop_points is None else numbers.points(one.drop_points),
         "" if one.mean_gmacs is None else f"{one.mean_gmacs:.2f}",
-        "" if one.cost_macs_ratio is None else terminal.ratio(one.cost_macs_ratio),
+        "" if one.cost_macs_ratio is None else numbers.ratio(one.cost_macs_ratio),
         one.source,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.cli.show import show_calibration
@@ -60,15 +61,15 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float | None, as_json: 
         [
             (
                 "cascade",
-                terminal.rate(outcome.cascade_fps),
-                terminal.percent(outcome.cascade_accuracy),
-                terminal.percent(outcome.escalation_rate),
+                numbers.rate(outcome.cascade_fps),
+                numbers.percent(outcome.cascade_accuracy),
+                numbers.percent(outcome.escalation_rate),
             ),
             (
                 "large model alone",
-                terminal.rate(outcome.large_fps),
-                terminal.percent(outcome.large_accuracy),
-                terminal.percent(1.0),
+                numbers.rate(outcome.large_fps),
+                numbers.percent(outcome.large_accuracy),
+                numbers.percent(1.0),
             ),
         ],
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.lazy import Later, LazyGroup
 from tinysaver_edge.cli.options import Number, json_option
@@ -117,7 +118,7 @@ def profile(model: Path, size: tuple[int, int] | None, as_json: bool) -> None:
 def _rows(found: ModelProfile) -> list[tuple[str, str]]:
     cost, signature = found.cost, found.signature
     return [
-        ("multiply-accumulates (MACs)", terminal.macs(cost.macs)),
+        ("multiply-accumulates (MACs)", numbers.macs(cost.macs)),
         ("FLOPs (2 x MACs)", f"{cost.flops:,}"),
         ("parameters", f"{cost.parameters:,}"),
         ("size of the parameters", f"{cost.parameter_bytes / 1e6:.2f} MB"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.models.export import TOLERANCE, Export, export
@@ -93,15 +94,15 @@ def _show(result: Export) -> None:
                 one.engine,
                 f"{one.comparison.max_difference:.2g}",
                 f"{one.comparison.largest_logit:.3g}",
-                terminal.percent(one.comparison.top1_agreement),
+                numbers.percent(one.comparison.top1_agreement),
             )
             for one in result.exported
         ],
     )
     merged = ""
     if result.macs != result.macs_as_trained:
-        merged = f" ({terminal.macs(result.macs_as_trained)} before its branches were merged)"
+        merged = f" ({numbers.macs(result.macs_as_trained)} before its branches were merged)"
     terminal.say(
-        f"{result.classes} classes, {terminal.macs(result.macs)}{merged}, "
+        f"{result.classes} classes, {numbers.macs(result.macs)}{merged}, "
         f"{result.parameters / 1e6:.2f} M parameters"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.data import open_data
@@ -110,10 +111,10 @@ def _show(model: Path, result: Quantized) -> None:
         ],
     )
     terminal.say(
-        f"{terminal.points(result.drop_points)} of accuracy lost, the same class on "
-        f"{terminal.percent(result.top1_agreement)}; calibrate the cascade on {result.files[0]}"
+        f"{numbers.points(result.drop_points)} of accuracy lost, the same class on "
+        f"{numbers.percent(result.top1_agreement)}; calibrate the cascade on {result.files[0]}"
     )
 
 
 def _row(path: Path, engine: str, accuracy: float, size: int) -> tuple[str, ...]:
-    return (str(path), engine, terminal.percent(accuracy), f"{size / 1e6:.2f} MB")
+    return (str(path), engine, numbers.percent(accuracy), f"{size / 1e6:.2f} MB")

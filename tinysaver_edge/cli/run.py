@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge import numbers
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
@@ -234,7 +235,7 @@ def _line(decision: Decision) -> str:
     """Write one decision as a row of a table."""
     frame = f"{decision.frame_id.source_id} {decision.frame_id.sequence}"
     return (
-        f"{frame:<40} {decision.label:<30} {terminal.percent(decision.confidence):>9} "
+        f"{frame:<40} {decision.label:<30} {numbers.percent(decision.confidence):>9} "
         f"{decision.source.value:<8} {decision.timings_ms['total']:8.2f} ms"
         f"{'  revised' if decision.revision else ''}"
         f"{'  ' + decision.degraded if decision.degraded else ''}"

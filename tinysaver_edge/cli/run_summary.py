@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tinysaver_edge import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.metrics import Counter
@@ -41,8 +42,8 @@ class Tally:
         if self.frames:
             spent_s = time.monotonic() - self.started_s
             terminal.say(
-                f"{self.frames} frames, {terminal.percent(self.escalated / self.frames)} "
-                f"{self._escalated}, {terminal.rate(self.frames / spent_s)}"
+                f"{self.frames} frames, {numbers.percent(self.escalated / self.frames)} "
+                f"{self._escalated}, {numbers.rate(self.frames / spent_s)}"
                 f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )
 
@@ -78,12 +79,12 @@ def show_kept(around: Service) -> None:
     elif kept.effective_drop_points is not None:
         parts.append(
             f"drop at most {kept.effective_drop_points:.2f} points "
-            f"(certified {promise.certified_points:g}), {terminal.percent(kept.certified_share)} "
+            f"(certified {promise.certified_points:g}), {numbers.percent(kept.certified_share)} "
             "of the answers certified"
         )
     if kept.fallback_share:
         parts.append(
-            f"{terminal.percent(kept.fallback_share)} the saver's for want of the large model, "
+            f"{numbers.percent(kept.fallback_share)} the saver's for want of the large model, "
             f"drop about {kept.expected_drop_points:.2f} points expected"
         )
     terminal.say("; ".join(parts))

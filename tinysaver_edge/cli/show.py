@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tinysaver_edge import numbers
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate.choose import Candidate
 from tinysaver_edge.calibrate.comparison import MethodRow
@@ -24,13 +25,13 @@ def show_calibration(result: Calibration) -> None:
         [
             (
                 row.saver,
-                terminal.ratio(row.kappa),
-                terminal.percent(row.accuracy_saver),
-                terminal.score(row.threshold),
-                terminal.percent(row.accept_rate),
-                terminal.points(row.drop_points),
-                terminal.ratio(row.cost_macs_ratio),
-                *([terminal.milliseconds(row.mean_latency_ms)] if timed else []),
+                numbers.ratio(row.kappa),
+                numbers.percent(row.accuracy_saver),
+                numbers.score(row.threshold),
+                numbers.percent(row.accept_rate),
+                numbers.points(row.drop_points),
+                numbers.ratio(row.cost_macs_ratio),
+                *([numbers.milliseconds(row.mean_latency_ms)] if timed else []),
                 *(_found(row) if searched else ()),
                 row.why,
             )
@@ -52,7 +53,7 @@ def _found(row: Candidate) -> tuple[str, ...]:
         f"{score}, fitted" if "score" in fitted else score,
         f"{fusion}, fitted" if "fusion" in fitted else fusion,
         str(sum(one.estimate is not None for one in row.tried)),
-        terminal.ratio(row.estimate),
+        numbers.ratio(row.estimate),
     )
 
 
@@ -63,7 +64,7 @@ def _show_choice(result: Calibration) -> None:
     if stage.threshold is not None and stage.score is not None:
         terminal.say(
             f"{stage.model} answers where its {stage.score.name} is at least "
-            f"{terminal.score(stage.threshold)}, else {after} does "
+            f"{numbers.score(stage.threshold)}, else {after} does "
             f"(method: {result.method.value})"
         )
     if result.large_codec is not None:
@@ -79,8 +80,8 @@ def _show_choice(result: Calibration) -> None:
     certified, budget = result.interval
     if certified is not None and budget is not None:
         terminal.say(
-            f"thresholds that keep every limit: {terminal.score(certified)} (drop) "
-            f"to {terminal.score(budget)} (budget)"
+            f"thresholds that keep every limit: {numbers.score(certified)} (drop) "
+            f"to {numbers.score(budget)} (budget)"
         )
     if result.bundle is not None:
         terminal.say(f"bundle: {result.bundle}")
@@ -102,10 +103,10 @@ def _method_row(row: MethodRow) -> tuple[str, ...]:
     return (
         row.method.value,
         row.saver or "none",
-        terminal.score(row.threshold),
-        terminal.ratio(None if here is None else here.cost_macs_ratio),
-        terminal.points(None if here is None else here.drop_points),
-        terminal.points(None if there is None else there.drop_points),
+        numbers.score(row.threshold),
+        numbers.ratio(None if here is None else here.cost_macs_ratio),
+        numbers.points(None if here is None else here.drop_points),
+        numbers.points(None if there is None else there.drop_points),
         row.why or f"promise: {row.promise}",
     )
 
@@ -119,12 +120,12 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
             (
                 name,
                 str(figures.samples),
-                terminal.percent(figures.accuracy_saver),
-                terminal.percent(figures.accuracy_large),
-                terminal.percent(figures.accuracy_cascade),
-                terminal.points(figures.drop_points),
-                terminal.percent(figures.accept_rate),
-                terminal.ratio(figures.cost_macs_ratio),
+                numbers.percent(figures.accuracy_saver),
+                numbers.percent(figures.accuracy_large),
+                numbers.percent(figures.accuracy_cascade),
+                numbers.points(figures.drop_points),
+                numbers.percent(figures.accept_rate),
+                numbers.ratio(figures.cost_macs_ratio),
             )
             for name, figures in sets
         ],

@@ -1,4 +1,4 @@
-"""What people read on a terminal: numbers through one formatter, tables and progress on stderr."""
+"""What people read on a terminal: lines, tables and progress on stderr."""
 
 from __future__ import annotations
 
@@ -23,50 +23,6 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
-
-
-def percent(fraction: float | None) -> str:
-    """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
-    return "?" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def points(drop_points: float | None) -> str:
-    """Write a drop in points with its sign."""
-    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
-
-
-def ratio(value: float | None) -> str:
-    """Write a cost relative to the large model."""
-    return "?" if value is None else f"{value:.3f}"
-
-
-def macs(value: float | None) -> str:
-    """Write multiply-accumulates with a unit: ``12.5e6`` becomes ``12.5 MMACs``."""
-    if value is None:
-        return "?"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}MACs"
-    return f"{value:.0f} MACs"
-
-
-def milliseconds(value: float | None) -> str:
-    """Write a duration."""
-    return "?" if value is None else f"{value:.2f} ms"
-
-
-def score(value: float | None) -> str:
-    """Write a score or threshold."""
-    return "none" if value is None else f"{value:.4f}"
-
-
-def rate(frames_per_second: float) -> str:
-    """Write a rate of frames."""
-    return (
-        f"{frames_per_second:.0f} frames/s"
-        if frames_per_second >= 10
-        else (f"{frames_per_second:.1f} frames/s")
-    )
 
 
 def console() -> Console:

@@ -35,7 +35,7 @@ class DriftWatch:
     calibrated probability, whatever came before. One long scene that is hard is drift, too.
 
     Args:
-        promised: what the bundle says.
+        promised: what the bundle says; see `calibrated_disagreement`.
         options: share, level, action, seed.
         sources: how many there are. The names that come first get evidence of their own; what
             comes from any others is taken together.
@@ -169,35 +169,18 @@ class DriftWatch:
         return "every frame is escalated"
 
 
-def drift_watch(
-    manifest: Manifest,
-    options: DriftOptions = DEFAULT_DRIFT,
-    *,
-    clock: Callable[[], float],
-    sources: int = 1,
-    listener: Listener = ignore,
-    metrics: Metrics = NO_METRICS,
-    keep: Callable[[Decision, Decision, Frame], None] | None = None,
-) -> DriftWatch:
-    """Make the watch of a bundle; see `DriftWatch`.
+def calibrated_disagreement(manifest: Manifest) -> DisagreementEntry:
+    """Return what a bundle says of how often answers differed: what a `DriftWatch` tests.
 
     Raises:
-        InputError: the bundle does not say how often answers differed, or accepts nothing.
+        InputError: the bundle does not say it, or accepts nothing.
     """
-    if manifest.disagreement is None:
-        first = manifest.stages[0]
-        if len(manifest.stages) == 1 or first.threshold is None or math.isinf(first.threshold):
-            raise InputError("the bundle accepts no answer of a saver: there is nothing to audit")
-        raise InputError(
-            "the bundle does not say how often accepted answers differed from the large model's: "
-            "calibrate it again with this release, or turn the drift watch off"
-        )
-    return DriftWatch(
-        manifest.disagreement,
-        options,
-        clock=clock,
-        sources=sources,
-        listener=listener,
-        metrics=metrics,
-        keep=keep,
+    if manifest.disagreement is not None:
+        return manifest.disagreement
+    first = manifest.stages[0]
+    if len(manifest.stages) == 1 or first.threshold is None or math.isinf(first.threshold):
+        raise InputError("the bundle accepts no answer of a saver: there is nothing to audit")
+    raise InputError(
+        "the bundle does not say how often accepted answers differed from the large model's: "
+        "calibrate it again with this release, or turn the drift watch off"
     )

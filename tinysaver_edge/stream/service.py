@@ -11,7 +11,7 @@ from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
-from tinysaver_edge.stream.drift import DriftWatch, drift_watch
+from tinysaver_edge.stream.drift import DriftWatch, calibrated_disagreement
 from tinysaver_edge.stream.events import Listener, Listeners
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
@@ -206,8 +206,8 @@ class Service:
                 field.write(large, frame)
 
         try:
-            return drift_watch(
-                manifest,
+            return DriftWatch(
+                calibrated_disagreement(manifest),
                 options.drift,
                 clock=self._clock,
                 sources=sources,

@@ -122,6 +122,10 @@ def test_without_the_token_there_is_nothing_to_see(guarded, path):
 
 def test_a_browser_shows_the_token_once(guarded):
     form = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, headers, body = ask(guarded, "/login")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"started with (TINYSAVER_TOKEN)" in body
+    assert b"not the token" not in body
     status, headers, body = ask(guarded, "/login", method="POST", body="token=wrong+one", **form)
     assert (status, b"not the token" in body) == (401, True)
     assert "set-cookie" not in headers

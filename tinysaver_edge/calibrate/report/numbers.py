@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 
+from tinysaver_edge import numbers
+
 _SPACE = "\u00a0"
 _MINUS = "\u2212"
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``; nothing for None."""
-    if fraction is None:
-        return ""
-    return _signed(f"{100 * fraction:.{digits}f}") + f"{_SPACE}%"
+    return "" if fraction is None else _set(numbers.percent(fraction, digits))
 
 
 def points(drop_points: float) -> str:
     """Write a number of points with its unit: ``0.37 points``."""
-    return _signed(f"{drop_points:.2f}") + f"{_SPACE}points"
+    return _set(f"{drop_points:.2f} points")
 
 
 def short_points(drop_points: float | None) -> str:
@@ -29,7 +29,7 @@ def short_points(drop_points: float | None) -> str:
 
 def ratio(value: float | None) -> str:
     """Write a cost relative to the large model alone: ``0.517``."""
-    return "?" if value is None else f"{value:.3f}"
+    return numbers.ratio(value)
 
 
 def score(value: float | None) -> str:
@@ -51,18 +51,19 @@ def count(value: int) -> str:
 
 def macs(value: float | None) -> str:
     """Write multiply-accumulates with a unit: ``12.5e6`` becomes ``12.5 MMACs``."""
-    if value is None:
-        return "?"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{_SPACE}{unit}MACs"
-    return f"{value:.0f}{_SPACE}MACs"
+    return _set(numbers.macs(value))
 
 
 def milliseconds(value: float) -> str:
     """Write a latency with three significant digits: ``4.21 ms``."""
     digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 2
-    return f"{value:.{min(digits, 4)}f}{_SPACE}ms"
+    return _set(f"{value:.{min(digits, 4)}f} ms")
+
+
+def _set(text: str) -> str:
+    """Put a true minus sign in, and keep the number and its unit on one line."""
+    number, space, unit = text.partition(" ")
+    return _signed(number) + (_SPACE + unit if space else "")
 
 
 def _signed(text: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote
 from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
+from tinysaver_edge.stream.dashboard.login import CHALLENGE, WRONG, login_page
 from tinysaver_edge.stream.dashboard.state import DashboardState
 from tinysaver_edge.stream.health import Verdict
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-FILES = {"/": ("page.html", "text/html"), "/login": ("login.html", "text/html")} | {
+FILES = {"/": ("page.html", "text/html")} | {
     f"/{name}": (name, kind)
     for name, kind in (
         ("page.css", "text/css"),
@@ -63,6 +64,7 @@ def make_app(state: DashboardState, access: Access) -> Starlette:
     pages = _Pages(state, access)
     routes = [Route(path, partial(pages.file, path)) for path in FILES]
     routes += [
+        Route("/login", pages.ask, methods=["GET"]),
         Route("/login", pages.login, methods=["POST"]),
         Route("/state.json", pages.state),
         Route("/frame.jpg", pages.frame),
@@ -101,16 +103,15 @@ class _Guard:
         await (self._app if refusal is None else refusal)(scope, receive, with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        from starlette.responses import FileResponse, PlainTextResponse
+        from starlette.responses import PlainTextResponse
 
         if not self._access.addressed_rightly(request.headers.get("host", "")):
             return PlainTextResponse("this name is not the dashboard's\n", 421)
         if request.url.path in OPEN or self._access.admits(request.headers, request.cookies):
             return None
-        challenge = {"www-authenticate": "Bearer"}
         if request.url.path == "/":
-            return FileResponse(HERE / "login.html", 401, challenge)
-        return PlainTextResponse("give the token as Authorization: Bearer TOKEN\n", 401, challenge)
+            return login_page(status=401)
+        return PlainTextResponse("give the token as Authorization: Bearer TOKEN\n", 401, CHALLENGE)
 
 
 class _Pages:
@@ -126,8 +127,11 @@ class _Pages:
         name, kind = FILES[path]
         return FileResponse(HERE / name, media_type=kind)
 
+    async def ask(self, request: Request) -> Response:
+        return login_page()
+
     async def login(self, request: Request) -> Response:
-        from starlette.responses import FileResponse, RedirectResponse
+        from starlette.responses import RedirectResponse
 
         body = b""
         async for part in request.stream():
@@ -137,7 +141,7 @@ class _Pages:
         given = parse_qs(body[:LARGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
         if not self._access.knows(given):
             await asyncio.sleep(WRONG_TOKEN_WAIT_S)
-            return FileResponse(HERE / "wrong.html", 401, {"www-authenticate": "Bearer"})
+            return login_page(status=401, note=WRONG)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict")
         return answer

@@ -1,65 +1,14 @@
-"""The real command in a process of its own, and recipes and engine plug-ins for it."""
+"""Recipes and engine plug-ins for the real command."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.colours import NAMES, SIZE, Kind, colour_model
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "from tinysaver_edge.cli import main; main()"
-
 INPUT = f'{{ layout = "NCHW", dtype = "float32", color = "RGB", size = {SIZE}, scale = "unit" }}'
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """The candidates by name."""
-        return {row["saver"]: row for row in self.json["candidates"]}
-
-
-def start(
-    *arguments: object, path: Path | None = None, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """Start the command; `path` is a folder that its Python finds packages in."""
-    paths = [str(one) for one in (path, ROOT) if one is not None]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
-        # Tests in a shell's background ignore Ctrl-C, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def run(*arguments: object, **options: Any) -> Done:
-    """Run the command to its end."""
-    process = start(*arguments, **options)
-    out, err = process.communicate(timeout=120)
-    assert "Traceback" not in err, err
-    return Done(process.returncode, out, err)
 
 
 def recipe(

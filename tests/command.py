@@ -1,0 +1,81 @@
+"""The real command in a process of its own, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = "from tinysaver_edge.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object on stdout; fails where there is anything else."""
+        return json.loads(self.out, parse_constant=_refuse)
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """A calibration's candidates by name."""
+        return {row["saver"]: row for row in self.json["candidates"]}
+
+    @property
+    def complaint(self) -> str:
+        """The one line of an error; fails where there is anything else on either stream."""
+        lines = self.err.splitlines()
+        assert self.out == ""
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("tinysaver-edge: ")
+        return lines[0].removeprefix("tinysaver-edge: ")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def start(
+    *arguments: object,
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Start the command.
+
+    Args:
+        arguments: of the command.
+        path: a folder that its Python finds packages in.
+        environment: variables besides those of the tests.
+        options: of the process; its streams are pipes unless these say otherwise.
+    """
+    paths = [str(one) for one in (path, ROOT) if one is not None]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        text=True,
+        env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
+        # Tests in a shell's background ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def spawned(*arguments: object, **options: Any) -> Done:
+    """Run the command to its end; see `start`."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return Done(process.returncode, out, err)

@@ -1,0 +1,47 @@
+"""Numbers as people read them, in plain text; the report sets some of them otherwise."""
+
+from __future__ import annotations
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
+    return "?" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def points(drop_points: float | None) -> str:
+    """Write a drop in points with its sign."""
+    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
+
+
+def ratio(value: float | None) -> str:
+    """Write a cost relative to the large model."""
+    return "?" if value is None else f"{value:.3f}"
+
+
+def macs(value: float | None) -> str:
+    """Write multiply-accumulates with a unit: ``12.5e6`` becomes ``12.5 MMACs``."""
+    if value is None:
+        return "?"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}MACs"
+    return f"{value:.0f} MACs"
+
+
+def milliseconds(value: float | None) -> str:
+    """Write a duration."""
+    return "?" if value is None else f"{value:.2f} ms"
+
+
+def score(value: float | None) -> str:
+    """Write a score or threshold."""
+    return "none" if value is None else f"{value:.4f}"
+
+
+def rate(frames_per_second: float) -> str:
+    """Write a rate of frames."""
+    return (
+        f"{frames_per_second:.0f} frames/s"
+        if frames_per_second >= 10
+        else (f"{frames_per_second:.1f} frames/s")
+    )

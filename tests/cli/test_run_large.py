@@ -41,7 +41,7 @@ def place(tmp_path_factory):
         (["--large", "grpc://127.0.0.1:9/m", "--large-cert", "a"], "give both"),
         (["--large", "grpc://127.0.0.1:9/m", "--large-ca", "a"], "is not encrypted"),
         (["--large", "grpc://127.0.0.1:9/m"] * 2, "named twice"),
-        (["--large", "grpc://127.0.0.1:9/m", "--large-timeout-ms", "nan"], "a number above 0"),
+        (["--large", "grpc://127.0.0.1:9/m", "--large-timeout-ms", "nan"], "nan is no number"),
         (["--large", "grpcs://127.0.0.1:9/m", "--large-ca", "/none.pem"], "/none.pem: No such"),
         (["--large", "grpc://127.0.0.1:9/m", "--large-token-env", "NO_SUCH"], "holds no token"),
         (["--large", "grpc://127.0.0.1:9/m", "--large-worker"], "name one"),

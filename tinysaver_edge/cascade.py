@@ -49,11 +49,7 @@ class Cascade:
         labels: class names, or None to name classes by their index.
         fusion: combines the answers after an escalation; None takes the large model's.
         certified: whether a certificate covers what these stages decide.
-        doubt: why the bundle's certificate does not cover it, where it has one; None if it does.
         clock: seconds, for timings and for frames that come without a time.
-
-    Attributes:
-        doubt: as given.
 
     Raises:
         InputError: there are no stages.
@@ -66,19 +62,19 @@ class Cascade:
         labels: Sequence[str] | None = None,
         fusion: Fusion | None = None,
         certified: bool = False,
-        doubt: str | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.doubt = doubt
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
         self.judge = Judge(
             self.policy,
             labels=self.labels,
-            certified=certified and doubt is None,
+            certified=certified,
             fell_back=[stage.policy.model for stage in stages if stage.engine.fell_back],
+            doubt_about=self.stages[-1].engine.doubt_about,
         )
+        self._certified = certified
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
@@ -163,15 +159,22 @@ class Cascade:
             large_worker=large_worker,
             allow_absent=allow_absent,
         )
-        certified = is_certified(bundle.manifest)
         return cls(
             stages,
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
-            certified=certified,
-            doubt=stages[-1].engine.doubt if certified else None,
+            certified=is_certified(bundle.manifest),
             clock=clock,
         )
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the certificate does not cover what is decided at this moment, where there is one.
+
+        None if it does. It follows what the large model's hosts have proven by now; of a single
+        answer `Decision.certified` tells.
+        """
+        return self.stages[-1].engine.doubt if self._certified else None
 
     def decide(
         self,

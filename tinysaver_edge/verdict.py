@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.policy import Policy
 
@@ -45,6 +46,11 @@ def reaches(score: float, threshold: float) -> bool:
     return score >= threshold
 
 
+def no_doubt(answered_by: ModelIdentity | None) -> str | None:
+    """Return None: the certificate covers every answer."""
+    return None
+
+
 class Judge:
     """Applies a policy to single frames. Keeps nothing of them: any number of threads may use it.
 
@@ -53,6 +59,8 @@ class Judge:
         labels: class names, or None to name classes by their index.
         certified: whether a certificate covers what the policy decides.
         fell_back: models that run on another device than asked for.
+        doubt_about: says why the certificate does not cover what a model answered, by who the
+            answer's host is; None where it does. Asked with None about an answer that no host gave.
     """
 
     def __init__(
@@ -62,11 +70,13 @@ class Judge:
         labels: Sequence[str] | None,
         certified: bool,
         fell_back: Sequence[str] = (),
+        doubt_about: Callable[[ModelIdentity | None], str | None] = no_doubt,
     ) -> None:
         self.policy = policy
         self.asked = policy.asked
         self._labels = labels
         self._certified = certified and not fell_back
+        self._doubt_about = doubt_about
         self.elsewhere = (
             f"{', '.join(fell_back)} runs on another device than asked for" if fell_back else None
         )
@@ -114,6 +124,8 @@ class Judge:
         index, confidence, source = self._answer(case)
         position = case.position
         degraded = case.degraded or self.elsewhere
+        identity = None if case.outputs is None else case.outputs.identity
+        certified = self._certified and degraded is None and self._doubt_about(identity) is None
         return Decision(
             label=str(index) if self._labels is None else self._labels[index],
             index=index,
@@ -123,12 +135,12 @@ class Judge:
             source=source,
             escalated=position > 0 or source is Source.FALLBACK,
             degraded=degraded,
-            certified=self._certified and degraded is None,
+            certified=certified,
             revision=revision,
             frame_id=case.frame_id,
             timestamp_s=case.timestamp_s,
             timings_ms=case.timings_ms,
-            identity=None if case.outputs is None else case.outputs.identity,
+            identity=identity,
         )
 
     def _answer(self, case: Case) -> tuple[int, float, Source]:

@@ -401,3 +401,23 @@ def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa
     shutil.copy(work / "test.zip", tmp_path)
     done = spawned(*asked(tmp_path, "--out", tmp_path / "b", savers=("tiny",)))
     refused(done, f"model {tmp_path / 'tiny.onnx'}")
+
+
+class TestServe:
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            (["--max-request-mb", "nan"], "'--max-request-mb': nan is"),
+            (["--max-request-mb", "inf"], "'--max-request-mb': inf is"),
+            (["--max-request-mb", "4096"], "'--max-request-mb': 4096.0 is not in the range"),
+            (["--drain-s", "nan"], "'--drain-s': nan is"),
+            (["--drain-s", "1e6"], "'--drain-s': 1000000.0 is not in the range"),
+            (["--name", "a/b"], "--name 'a/b': a model's name on a host"),
+            (["--name", ""], "--name '': a model's name on a host"),
+        ],
+    )
+    def test_options_out_of_range(self, command, tmp_path, options, complaint):
+        bundle = small_bundle(tmp_path / "bundle")
+        done = command("serve", bundle, *options)
+        assert done.code == 2
+        assert complaint in done.complaint

@@ -72,6 +72,16 @@ def test_plain_text_leaves_this_machine_only_where_it_is_allowed(host: str, loop
     assert remote_model(url.replace("grpc", "grpcs")).warnings == ()
 
 
+def test_what_would_do_nothing_is_refused() -> None:
+    plain, other = map(Address.parse, ("grpc://127.0.0.1:1/m", "grpcs://127.0.0.1:2/m"))
+    with pytest.raises(InputError, match=r"grpc://127\.0\.0\.1:1/m: named twice"):
+        RemoteModel((plain, other, plain))
+    for tls in (Tls(ca=Path("ca.pem")), Tls(server_name="host")):
+        with pytest.raises(InputError, match="is not encrypted, so certificates"):
+            RemoteModel((plain,), tls=tls)
+        assert RemoteModel((plain, other), tls=tls)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"connect_s": -1}, {"probe_s": 0},

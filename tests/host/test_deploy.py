@@ -50,6 +50,23 @@ def test_every_readme_tells_how_to_start_try_and_use_it(bundle, tmp_path, target
         written(bundle, target, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["../up", "a b", "a/b", "", ".", "-x", "ä", 'x"'])
+@pytest.mark.parametrize("target", list(Target))
+def test_a_name_that_is_none_is_refused_before_a_file_is_written(
+    bundle, tmp_path, target, name
+) -> None:
+    with pytest.raises(InputError, match=r"--name .*: a model's name on a host"):
+        written(bundle, target, tmp_path / "out", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Large", "large_2", "2-large", "l" * 51, "large-"])
+def test_a_name_that_kubernetes_does_not_take_is_refused(bundle, tmp_path, name) -> None:
+    with pytest.raises(InputError, match="Kubernetes takes names"):
+        written(bundle, Target.KSERVE, tmp_path / "out", name=name)
+    assert written(bundle, Target.TRITON, tmp_path / "triton", name=name)
+
+
 def test_triton(bundle, tmp_path) -> None:
     files = written(bundle, Target.TRITON, tmp_path / "out")
     folder = "model_repository/large"

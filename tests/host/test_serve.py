@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import subprocess
 import threading
 import time
 
@@ -13,7 +15,8 @@ import pytest
 from tests.colours import NAMES, colour_picture
 from tests.remote.certificates import Authority, needs_openssl
 from tests.remote.hosts import remote
-from tests.remote.kserve import Served, needs_kserve
+from tests.remote.kserve import VENV, Served, needs_kserve
+from tests.remote.triton import ROOT
 from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Tls, Token
@@ -115,6 +118,65 @@ def test_bad_requests_harm_nobody(bundle, host) -> None:
     assert json.loads(ask(host, "GET", "/v2/models/large")[1])["name"] == "large"
     with Cascade.load(bundle, large=host.url()) as cascade:
         assert not any(cascade.decide(frame).degraded for frame in FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("shape", "datatype", "size"),
+    [
+        ([1, 3, 16, 16], "FP32", 8),
+        ([1, 3, 16, 16], "FP32", -8),
+        ([1, 3, 16, 16], "FP32", "8"),
+        ([-1], "FP32", 8),
+        ([1, 2], "NONE", 8),
+        ([2], "BYTES", 8),
+        ([1, 2], "FP32", 9),
+        ("x", "FP32", 8),
+    ],
+)
+def test_bytes_behind_the_json_that_are_no_tensor_harm_nobody(host, shape, datatype, size) -> None:
+    given = {"name": "image", "shape": shape, "datatype": datatype}
+    given["parameters"] = {"binary_data_size": size}
+    text = json.dumps({"inputs": [given]}).encode()
+    for length in (len(text), 0, 10**9):
+        headers = {"Inference-Header-Content-Length": str(length)}
+        path = "/v2/models/large/infer"
+        assert (
+            ask(host, "POST", path, text + b"\xff\xff\xff\xff\xff\xff\xff\xff", **headers)[0] >= 400
+        )
+    assert ask(host, "GET", "/v2/models/large/ready")[0] == 200
+
+
+def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:
+    served = Served(tmp_path, bundle)
+    taken = {"gRPC": (host.grpc_port, served.http_port), "HTTP": (served.grpc_port, host.http_port)}
+    for grpc_port, http_port in taken.values():
+        done = subprocess.run(
+            [
+                str(VENV / "bin/python"), "-c", served.program, "serve", str(bundle),
+                "--bind", f"127.0.0.1:{grpc_port}", "--http-port", str(http_port),
+            ],
+            capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "serving" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("tinysaver-edge: cannot listen ")
+
+
+def test_what_clients_do_wrong_is_no_traceback_in_the_log(bundle, tmp_path) -> None:
+    served = Served(tmp_path, bundle).start()
+    try:
+        for scheme in ("grpc", "http"):
+            if scheme == "http":
+                pytest.importorskip("tritonclient.http")
+            with pytest.raises(EngineError, match="other"):
+                Cascade.load(bundle, large=remote(served.url("other", scheme=scheme)))
+        assert ask(served, "POST", "/v2/models/large/infer", b"{nonsense")[0] in (400, 422, 500)
+    finally:
+        served.stop()
+    assert "other" in served.log()
+    assert "Traceback" not in served.log()
+    assert "Warning" not in served.log()
 
 
 def test_it_drains_and_goes(bundle, tmp_path) -> None:

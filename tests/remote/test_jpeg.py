@@ -65,13 +65,17 @@ def check(bundle, url: str, here) -> None:
 
 
 @needs_kserve
-def test_serve_takes_what_the_bundle_sends(bundle, served, here) -> None:
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_serve_takes_what_the_bundle_sends(bundle, served, here, scheme) -> None:
     assert "large takes JPEG files in place of pixels" in served.log()
-    check(bundle, served.url(), here)
+    if scheme == "http":
+        pytest.importorskip("tritonclient.http")
+    check(bundle, served.url(scheme=scheme), here)
 
 
 @needs_triton
-def test_triton_runs_what_deploy_writes(bundle, tmp_path, here) -> None:
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_triton_runs_what_deploy_writes(bundle, tmp_path, here, scheme) -> None:
     with Bundle.load(bundle) as opened:
         deploy(opened, Target.TRITON, tmp_path / "out")
     readme = (tmp_path / "out/README.md").read_text()
@@ -79,7 +83,7 @@ def test_triton_runs_what_deploy_writes(bundle, tmp_path, here) -> None:
     assert readme.rstrip().endswith("the bundle's certificate covers the decisions.")
     triton = Triton(tmp_path, tmp_path / "out/model_repository").start()
     try:
-        check(bundle, triton.url("large"), here)
+        check(bundle, triton.url("large", scheme=scheme), here)
     finally:
         triton.stop()
 

@@ -16,6 +16,7 @@ from tinysaver_edge import numbers
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
@@ -149,8 +150,8 @@ def run(
                 allow_absent=escalation == Escalation.LOCAL.value,
             )
         )
-        if cascade.doubt is not None:
-            terminal.warn([f"decisions are not certified: {cascade.doubt}"])
+        doubts = Doubts(cascade)
+        doubts.tell()
         given = [open_source(source, patience=patience) for source in sources]
         if limit is not None:
             given = limited(given, limit)
@@ -183,6 +184,7 @@ def run(
         stack.enter_context(stream)
         try:
             for decision in tally.counting(iter(stream)):
+                doubts.tell()
                 while around.warnings:
                     terminal.warn([around.warnings.pop()])
                 if not quiet:

@@ -11,7 +11,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.security import Token
-from tinysaver_edge.host.limits import Listening, parse_bind
+from tinysaver_edge.host.limits import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
 
@@ -38,9 +38,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--insecure", is_flag=True, help="Allow plain text where others can reach it.")
 @click.option("--max-requests", type=click.IntRange(min=1), default=16, show_default=True,
               help="Requests taken in at once; beyond it they are refused.")  # fmt: skip
-@click.option("--max-request-mb", type=Number(min=0, min_open=True), default=32.0,
+@click.option("--max-request-mb", type=Number(0, MOST_REQUEST_MB, min_open=True), default=32.0,
               show_default=True, help="Longer requests are refused.")  # fmt: skip
-@click.option("--drain-s", type=Number(min=0), default=5.0, show_default=True,
+@click.option("--drain-s", type=Number(0, LONGEST_DRAIN_S), default=5.0, show_default=True,
               help="How long requests under way may take after SIGTERM.")  # fmt: skip
 @click.option("--threads", type=Threads(), help="Processor threads for one inference.")
 @click.option("--batch", type=click.Choice([str(size) for size in (1, *SIZES)]),
@@ -87,7 +87,7 @@ def serve(
         token=token,
         insecure=insecure,
         max_requests=max_requests,
-        max_request_bytes=round(max_request_mb * (1 << 20)),
+        max_request_bytes=max(1, round(max_request_mb * (1 << 20))),
         drain_s=drain_s,
     )
     if tls_cert is None and not listening.is_loopback:

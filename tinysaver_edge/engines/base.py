@@ -174,6 +174,15 @@ class Engine(ABC):
     @property
     def doubt(self) -> str | None:
         """Why a certificate of this model does not cover the engine's answers; None if it does."""
+        return self.doubt_about(None)
+
+    def doubt_about(self, answered_by: ModelIdentity | None) -> str | None:
+        """Return why a certificate of this model does not cover an answer; None if it does.
+
+        Args:
+            answered_by: who gave it, as `answered_by` told; None asks about all who may answer
+                at this moment.
+        """
         return None
 
     @property

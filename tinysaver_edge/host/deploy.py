@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ from tinysaver_edge.host.writing import copy_file, render
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
+
+
+_KUBERNETES = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")
+"""Names of services that leave room for what KServe appends."""
 
 
 class Target(str, Enum):
@@ -59,6 +64,11 @@ def deploy(
         raise InputError(
             "OpenVINO Model Server decodes no JPEG into these models: send it pixels, from a "
             "bundle that was calibrated without --large-jpeg"
+        )
+    if target is Target.KSERVE and not _KUBERNETES.fullmatch(served.name):
+        raise InputError(
+            f"{served.name}: Kubernetes takes names of up to 50 lower-case letters, digits and '-' "
+            "that begin with a letter; give one with --name"
         )
     out.mkdir(parents=True, exist_ok=True)
     values = {

@@ -10,6 +10,12 @@ from tinysaver_edge.engines.remote.address import Address, Scheme
 from tinysaver_edge.engines.remote.security import Token
 from tinysaver_edge.errors import InputError
 
+MOST_REQUEST_MB = 2047
+"""gRPC knows no higher limit."""
+
+LONGEST_DRAIN_S = 3600.0
+"""An hour: whoever stops a host wants it to stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listening:

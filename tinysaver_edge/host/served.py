@@ -11,9 +11,14 @@ from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.codec import check_carries
 from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.registry import engine_class
+from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle import Bundle
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a URL, a folder and the hosts' own configuration all take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,14 @@ def served_by(
 
     Raises:
         BundleError: it holds no models.
-        InputError: JPEG cannot carry what the model takes.
+        InputError: the name is none for URLs and folders, or JPEG cannot carry what the model
+            takes.
     """
+    if name is not None and not _NAME.fullmatch(name):
+        raise InputError(
+            f"--name {name!r}: a model's name on a host is one of letters, digits, '.', '_' and "
+            "'-', and begins with a letter or digit"
+        )
     artefact = bundled_artefacts(bundle, threads=threads)[-1]
     if jpeg is None:
         jpeg = artefact.codec is not None

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import signal
+import socket
+import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +17,7 @@ from tinysaver_edge.engines.remote.security import TRITON_PREFIX
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
 from tinysaver_edge.host.limits import Listening, same_token
+from tinysaver_edge.host.raw_requests import raw_data_plane
 from tinysaver_edge.host.served import Served
 
 Scope: TypeAlias = dict[str, Any]
@@ -56,22 +61,23 @@ def serve(
 
 async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str], None]) -> None:
     from kserve.model_repository import ModelRepository
-    from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
+    _quieten()
     model = kserve_model(answerer)
     repository = ModelRepository()
     repository.update(model)
-    plane = DataPlane(model_registry=repository)
+    plane = raw_data_plane(import_kserve())(model_registry=repository)
     extension = ModelRepositoryExtension(model_registry=repository)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     grpc_server = _grpc_server(plane, extension, listening)
-    await grpc_server.start()
     http = _http_server(plane, extension, answerer.served.name, listening)
-    http_task = None if http is None else asyncio.create_task(http.serve())
+    http_sockets = [] if http is None else http_doors(listening)
+    await grpc_server.start()
+    http_task = None if http is None else asyncio.create_task(http.serve(http_sockets))
     scheme = "grpcs" if listening.certificate is not None else "grpc"
     limit = answerer.at_once
     how = f"in batches of up to {limit}" if limit > 1 else "one frame at a time"
@@ -85,6 +91,19 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     if http_task is not None:
         with suppress(asyncio.CancelledError):
             await http_task
+
+
+def _quieten() -> None:
+    """Have what clients do wrong told in a line of the log, not in a traceback each."""
+
+    def in_a_line(record: logging.LogRecord) -> bool:
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            what = " ".join(f"{record.getMessage()} {error}".split())
+            record.msg, record.args, record.exc_info, record.exc_text = what, (), None, None
+        return True
+
+    logging.getLogger("kserve").addFilter(in_a_line)
+    warnings.filterwarnings("ignore", module="fastapi")
 
 
 # gRPC
@@ -216,6 +235,39 @@ def _http_server(plane: Any, extension: Any, name: str, listening: Listening) ->
             ssl_cert_reqs=ssl.CERT_NONE if listening.client_ca is None else ssl.CERT_REQUIRED,
         )
     )
+
+
+def http_doors(listening: Listening) -> list[socket.socket]:
+    """Listen for HTTP on every address of the host's name.
+
+    The server itself would end the process where it cannot.
+
+    Raises:
+        EngineError: one is taken, or none can be had.
+    """
+    where = f"{listening.host}, port {listening.http_port}"
+    doors: list[socket.socket] = []
+    failure: OSError | None = None
+    try:
+        found = socket.getaddrinfo(listening.host, listening.http_port, type=socket.SOCK_STREAM)
+        for family, place in dict.fromkeys((family, place) for family, *_, place in found):
+            try:
+                door = socket.create_server(place, family=family)
+                # Answers go out as they are written; whoever connects inherits it.
+                door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                doors.append(door)
+            except OSError as error:  # a name may have addresses of a kind that is not there
+                failure = error
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+        if not doors:
+            raise failure or OSError("it has no address")
+    except OSError as error:
+        for door in doors:
+            door.close()
+        reason = error.strerror or error
+        raise EngineError(f"cannot listen for HTTP on {where}: {reason}") from None
+    return doors
 
 
 def guarded(app: App, name: str, listening: Listening) -> App:

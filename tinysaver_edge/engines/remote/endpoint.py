@@ -242,7 +242,8 @@ class Endpoint:
         values, proof = self._ask(
             self._samples.one, contract, timeout_s=min(due_s - self._clock(), self._patience_s)
         )
-        if self.must_tell and proof.sha256 is None:
+        told_before = before is not None and before.sha256 is not None
+        if (self.must_tell or told_before) and proof.sha256 is None:
             raise RequestError(
                 Kind.WRONG, "does not tell the hash of its model, as it or another host did before"
             )

@@ -105,7 +105,6 @@ class RemoteEngine(Engine):
         self._meter = Meter()
         self._budget = RetryBudget(remote.retry_share)
         self._closing = threading.Event()
-        self._proven = False
         self._endpoints: list[Endpoint] = []
         self._last: Endpoint | None = None
         self._own = threading.local()
@@ -146,17 +145,25 @@ class RemoteEngine(Engine):
         """Which model a host says it gave this thread's last answer with."""
         return getattr(self._own, "identity", None)
 
-    @property
-    def doubt(self) -> str | None:
-        """Why a certificate of the calibrated model does not cover the answers; None if it does."""
+    def doubt_about(self, answered_by: ModelIdentity | None) -> str | None:
+        """Return why the calibrated model's certificate does not cover an answer, if it does not.
+
+        It goes by what the hosts have proven by now: one that comes late counts from then on.
+        """
         if self.codec != self._calibrated:
             was = self._calibrated or "pixels"
             return f"the large model is sent {self.codec}, and was calibrated on {was}"
-        if self.remote.vouched or self._proven:
+        if self.remote.vouched:
             return None
-        if not any(one.proof for one in self._endpoints):
+        if answered_by is not None:
+            shown = [answered_by.sha256]
+        else:
+            shown = [one.sha256 for each in self._endpoints if (one := each.proof) is not None]
+        if not shown:
             return "no host could be reached that would have told what it serves"
-        return "a host does not tell the hash of the model it serves"
+        if self._wanted.sha256 is None or None in shown:
+            return "a host does not tell the hash of the model it serves"
+        return None
 
     # Starting
 
@@ -194,9 +201,9 @@ class RemoteEngine(Engine):
                 f"remote model: {'; '.join(wrong or [one.why for one in self._endpoints])}"
             )
         shown = [one.proof.sha256 for one in reached if one.proof is not None]
-        self._proven = bool(shown) and self._wanted.sha256 is not None and None not in shown
+        must_tell = bool(shown) and self._wanted.sha256 is not None and None not in shown
         for endpoint in self._endpoints:
-            endpoint.must_tell = self._proven
+            endpoint.must_tell = must_tell
             thread = threading.Thread(
                 target=endpoint.watch, args=(self._closing,), name="remote-watch", daemon=True
             )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
     SHA256,
@@ -73,7 +74,7 @@ class GrpcTransport:
     def __init__(self, address: Address, model: RemoteModel) -> None:
         self._triton = _import()
         self._address = address
-        self._token = model.token
+        self._token, self._tls = model.token, model.tls
         self._closed = False
         self._client = self._triton.InferenceServerClient(
             address.authority,
@@ -84,6 +85,13 @@ class GrpcTransport:
     def describe(self, *, timeout_s: float) -> ModelFacts:
         """Ask whether the host is live and its model ready, and what it takes and gives."""
         due_s = time.monotonic() + timeout_s
+        try:
+            return self._describe(due_s)
+        except RequestError as failure:
+            left_s = due_s - time.monotonic()
+            raise explained(failure, self._address, self._tls, timeout_s=left_s) from None
+
+    def _describe(self, due_s: float) -> ModelFacts:
         model = {
             "model_name": self._address.model,
             "model_version": self._address.version,

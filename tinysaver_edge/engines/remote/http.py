@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     SHA256,
     Contract,
@@ -61,6 +62,13 @@ class HttpTransport:
     def describe(self, *, timeout_s: float) -> ModelFacts:
         """Ask whether the host is live and its model ready, and what it takes and gives."""
         due_s = time.monotonic() + timeout_s
+        try:
+            return self._describe(due_s)
+        except RequestError as failure:
+            left_s = due_s - time.monotonic()
+            raise explained(failure, self._address, self._model.tls, timeout_s=left_s) from None
+
+    def _describe(self, due_s: float) -> ModelFacts:
         model = {
             "model_name": self._address.model,
             "model_version": self._address.version,
@@ -74,8 +82,14 @@ class HttpTransport:
         if not ask("is_server_live", headers=model["headers"]):
             raise RequestError(Kind.UNREACHABLE, "says that it is not live")
         if not ask("is_model_ready", **model):
-            ask("get_model_metadata", **model)  # says why, where a token is not accepted
-            raise RequestError(Kind.DRAINING, f"has no model {self._address.model!r} ready")
+            none = f"has no model {self._address.model!r} ready"
+            try:
+                ask("get_model_metadata", **model)  # says why, where a token is not accepted
+            except RequestError as failure:
+                if failure.kind is not Kind.DRAINING:
+                    raise
+                raise RequestError(Kind.DRAINING, f"{none} ({failure})") from failure
+            raise RequestError(Kind.DRAINING, none)
         metadata = ask("get_model_metadata", **model)
         most, sha256 = _configuration(lambda: ask("get_model_config", **model))
         try:

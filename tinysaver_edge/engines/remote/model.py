@@ -36,7 +36,8 @@ class RemoteModel:
             they do not say so themselves.
 
     Raises:
-        InputError: a figure is out of range, or plain text would leave this machine.
+        InputError: a figure is out of range, a host is named twice, plain text would leave this
+            machine, or TLS is set up and no host is asked over it.
     """
 
     addresses: tuple[Address, ...]
@@ -58,7 +59,7 @@ class RemoteModel:
             raise InputError("a remote model needs at least one address")
         for name in ("timeout_s", "connect_s", "probe_s"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} {getattr(self, name)}: must be above 0")
+                raise InputError(f"{name} {getattr(self, name)}: must be a number above 0")
         for name in ("max_in_flight", "failures_to_open"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: must be at least 1")
@@ -66,6 +67,14 @@ class RemoteModel:
             raise InputError(f"retry_share {self.retry_share}: must be from 0 to 1")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise InputError(f"jpeg_quality {self.jpeg_quality}: must be from 1 to 100")
+        if len(set(self.addresses)) < len(self.addresses):
+            twice = next(one for one in self.addresses if self.addresses.count(one) > 1)
+            raise InputError(f"{twice}: named twice; name each host once")
+        if self.tls != DEFAULT_TLS and not any(one.scheme.secure for one in self.addresses):
+            raise InputError(
+                f"{self.addresses[0]}: is not encrypted, so certificates and server names do "
+                f"nothing; use {self.addresses[0].scheme.value}s://, or leave them out"
+            )
         if self.exposed and not self.insecure:
             raise InputError(
                 f"{self.exposed[0]}: plain text to another host; use "

@@ -39,9 +39,34 @@ class Tls:
         """Return authorities, private key and certificate as PEM.
 
         Raises:
-            InputError: a file cannot be read or is no PEM.
+            InputError: a file cannot be read, is no PEM, or holds something else than it should.
         """
-        return _pem(self.ca), _pem(self.key), _pem(self.certificate)
+        content = _pem(self.ca), _pem(self.key), _pem(self.certificate)
+        self._check()
+        return content
+
+    def _check(self) -> None:
+        """Refuse what the libraries would only stumble over when they connect."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(self.ca)
+            except ssl.SSLError:
+                raise InputError(f"{self.ca}: holds no certificate of an authority") from None
+        if self.certificate is not None and self.key is not None:
+            try:
+                context.load_cert_chain(self.certificate, self.key, password="")
+            except ssl.SSLError as error:
+                if error.reason == "KEY_VALUES_MISMATCH":
+                    why = f"{self.key}: is not the private key of {self.certificate}"
+                else:
+                    why = (
+                        f"{self.certificate} and {self.key}: no certificate with a private key "
+                        f"that is not encrypted ({error.reason or error})"
+                    )
+                raise InputError(why) from None
 
 
 DEFAULT_TLS = Tls()

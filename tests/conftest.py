@@ -1,7 +1,18 @@
 """What holds for every test."""
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import settings
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+PATIENT = ("tests/remote/", "tests/host/", "tests/stream/test_rtsp", "tests/stream/dashboard/")
+"""Where tests mostly wait, for servers and browsers."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that wait first: of several workers, none is left alone with them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(PATIENT))

@@ -307,6 +307,41 @@ def test_python_does_not_end_under_a_read_that_is_stuck():
     assert (done.returncode, done.stderr) == (7, "")
 
 
+def test_closing_waits_for_a_thread_that_is_only_just_begun(monkeypatch):
+    begun, start = threading.Event(), threading.Thread.start
+
+    def start_slowly(thread):
+        start(thread)
+        if thread.name == "source door":
+            assert begun.wait(5)
+            time.sleep(0.2)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+
+    class Slow:
+        live_wait_s = None
+
+        def connect(self, patience, stopping):
+            return self
+
+        def read(self, into):
+            begun.set()
+            time.sleep(0.5)
+            return None
+
+        def close(self):
+            closed.append(time.monotonic())
+
+    closed = []
+    source = LiveSource(Slow(), source_id="door")
+    consumer = threading.Thread(target=lambda: list(source.frames()))
+    consumer.start()
+    assert begun.wait(5)
+    source.close()
+    assert closed
+    consumer.join(5)
+
+
 def test_close_in_every_state():
     script = Script()
     never_used = LiveSource(script, source_id="a")

@@ -295,7 +295,8 @@ class LiveSource(Source):
 
     def _close(self) -> None:
         self._slot.close(discard=True)
-        thread = self._thread
+        with self._state:  # whoever is starting the thread has then said which
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_S)
             if thread.is_alive():

@@ -97,6 +97,20 @@ class Triton:
         return f"{scheme}://{self.address}:{port}/{model}"
 
     def start(self, *, wait: bool = True) -> Triton:
+        """Start it, once more where it dies of a lock of its own, as on a busy machine it may."""
+        for further in (True, True, False):
+            self._begin()
+            if not wait:
+                break
+            try:
+                self.wait()
+                break
+            except AssertionError as error:
+                if not further or "lock_exception" not in str(error)[-300:]:
+                    raise
+        return self
+
+    def _begin(self) -> None:
         site = site_packages(VENV)
         assert site is not None
         ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
@@ -131,9 +145,6 @@ class Triton:
                 stderr=log,
                 start_new_session=True,
             )
-        if wait:
-            self.wait()
-        return self
 
     def _connected(self, port: int) -> socket.socket:
         return socket.create_connection((self.address, port), 0.2)

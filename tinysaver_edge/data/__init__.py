@@ -1,6 +1,14 @@
 """Labelled images for calibration: where they lie, how they decode, what their labels mean."""
 
 from tinysaver_edge.data.files import FolderData, ZipData, class_folder_samples, open_data
+from tinysaver_edge.data.found import (
+    LeftOut,
+    check_left_out,
+    image_files,
+    is_image,
+    left_out_below,
+    printable,
+)
 from tinysaver_edge.data.images import IMAGE_SUFFIXES, decode_image
 from tinysaver_edge.data.labels import class_indices
 from tinysaver_edge.data.source import DataSource, Sample
@@ -9,10 +17,16 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "DataSource",
     "FolderData",
+    "LeftOut",
     "Sample",
     "ZipData",
+    "check_left_out",
     "class_folder_samples",
     "class_indices",
     "decode_image",
+    "image_files",
+    "is_image",
+    "left_out_below",
     "open_data",
+    "printable",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.data.found import NOTHING, LeftOut
 from tinysaver_edge.data.images import decode_image
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
@@ -41,9 +43,16 @@ class DataSource(ABC):
     Attributes:
         path: where they come from.
         samples: the images, in an order that only the source's content decides.
+        left_out: files beside them that are not among them.
+        independent: whether the source itself sees to it that no sample depends on another, as one
+            does that draws each anew; nobody looks for copies then.
     """
 
-    def __init__(self, path: Path, samples: Sequence[Sample]) -> None:
+    independent = False
+
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], *, left_out: LeftOut = NOTHING
+    ) -> None:
         if not samples:
             raise DataError(
                 f"data {path}: no images; expected one folder a class with images in it, "
@@ -51,6 +60,7 @@ class DataSource(ABC):
             )
         self.path = path
         self.samples = tuple(samples)
+        self.left_out = left_out
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -100,3 +110,8 @@ class DataSource(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def one_spelling(name: str) -> str:
+    """Return a name with accents as one sign each: systems differ in how they write them."""
+    return unicodedata.normalize("NFC", name)

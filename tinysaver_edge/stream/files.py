@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.data import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    image_files,
+    left_out_below,
+    printable,
+)
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
@@ -28,9 +34,10 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
         InputError: there is nothing there, or no image in the folder.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = image_files(path)
         if not files:
-            raise InputError(f"source {path}: no images in this folder")
+            said = "".join(f"; {line}" for line in left_out_below(path).lines)
+            raise InputError(f"source {path}: no images in this folder{said}")
         return ImageSource(files, root=path, source_id=source_id)
     if not path.is_file():
         raise InputError(f"source {path}: no such file or folder")
@@ -79,10 +86,10 @@ class ImageSource(_FileSource):
         for number, path in enumerate(self._files):
             if self.closed:
                 return
-            name = self._name or path.relative_to(self._root).as_posix()
+            name = self._name or printable(path.relative_to(self._root).as_posix())
             image = _read(path)
             if image is None:
-                self._skip(number, f"{path.name}: not a readable image", name)
+                self._skip(number, f"{printable(path.name)}: not a readable image", name)
                 continue
             readable += 1
             yield Frame(image, 0.0, number, name)

@@ -367,7 +367,7 @@ class TestClassIndices:
             (["1", "cow"], {"labels": LABELS, "classes": 4}, "is none of the model's 4 labels"),
             (["4"], {"classes": 4}, "label 4, but the model has 4 classes"),
             (["4"], {"labels": LABELS, "classes": 4}, "label 4, but the model has 4 classes"),
-            (["-1"], {"classes": 4}, "1 classes"),
+            (["-1"], {"classes": 4}, "label -1 is no class"),
             (["cat", "dog"], {"classes": 3}, r"2 classes \(cat, dog, …\), but the model has 3"),
             (["cat", "dog", "cow"], {"classes": 2}, "but the model has 2"),
             (["²"], {"classes": 4}, "but the model has 4"),

@@ -76,7 +76,7 @@ def test_a_saver_that_does_not_fit_is_a_doubt_and_the_large_model_an_error() -> 
 
     fits, turned = answers(0.95), (answers(0.95) + 4) % CLASSES
     good = Problem(model("large", fits, 9), (model("a", turned, 1), model("b", fits, 2)), LABELS)
-    (doubt,) = check_agreement(good, None)
+    (doubt,) = check_agreement(good, None).lines
     assert doubt.startswith("model a: ")
     bad = Problem(model("large", turned, 9), (model("a", fits, 1),), LABELS)
     with pytest.raises(InputError, match="model large: "):

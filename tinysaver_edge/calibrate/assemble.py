@@ -16,6 +16,7 @@ from tinysaver_edge.calibrate.gathered import Gathered
 from tinysaver_edge.calibrate.golden import make_golden
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.manifest import (
     CertificateEntry,
     FiguresEntry,
@@ -24,6 +25,7 @@ from tinysaver_edge.manifest import (
     Manifest,
     ModelEntry,
     Named,
+    SeenEntry,
     StageEntry,
 )
 from tinysaver_edge.policy import StagePolicy
@@ -36,6 +38,7 @@ def assemble(
     *,
     data: DataSource | None,
     golden_pool: NDArray[np.int64],
+    seen: NDArray[np.int64],
     target: Path,
 ) -> None:
     """Write the bundle.
@@ -46,6 +49,7 @@ def assemble(
         plan: what was asked.
         data: the images, or None where there are records only.
         golden_pool: positions in the data from which golden frames may be drawn.
+        seen: positions of the images that had a part in the choice.
         target: folder or .zip.
 
     Raises:
@@ -84,6 +88,7 @@ def assemble(
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
+            seen=_seen_entry(gathered, seen, Path(folder), files),
         )
         write_bundle(target, manifest, files)
 
@@ -99,7 +104,21 @@ def _certificate_entry(result: Calibration, gathered: Gathered) -> CertificateEn
         counts=certificate.to_json(),
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
         codec=result.large_codec,
+        stated=list(result.stated),
     )
+
+
+def _seen_entry(
+    gathered: Gathered, index: NDArray[np.int64], folder: Path, files: dict[str, Path]
+) -> SeenEntry | None:
+    """Write short hashes of the images' files; None where nobody looked at them."""
+    if gathered.content is None:
+        return None
+    seen = Seen.of(gathered.content[index])
+    place = "seen.npy"
+    files[place] = folder / place
+    np.save(files[place], seen.hashes)
+    return SeenEntry(file=file_entry(files[place], place), whole=seen.whole)
 
 
 def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:

@@ -25,6 +25,8 @@ class Gathered:
         lost: savers that were not measured, and why.
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
+        stated: what the user vouches for, see `manifest.CertificateEntry.stated`.
+        content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
     """
 
     problem: Problem
@@ -34,3 +36,5 @@ class Gathered:
     lost: Mapping[str, str] = field(default_factory=dict)
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
+    stated: tuple[str, ...] = ()
+    content: NDArray[np.uint64] | None = None

@@ -31,8 +31,10 @@ from tinysaver_edge.calibrate.worker import WorkerLostError
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.codec import check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.data.looks import Looks
+from tinysaver_edge.data.seen import seen_from_text
 from tinysaver_edge.engines.registry import AUTO
-from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.progress import Progress
 
 if TYPE_CHECKING:
@@ -222,6 +224,33 @@ def _folder_names(
     if len(names) != classes or all(name.isdecimal() for name in names.values()):
         return None
     return tuple(names[index] for index in range(classes))
+
+
+def without_fitted(gathered: Gathered, given: ImageInput, looks: Looks) -> Gathered:
+    """Return the same without the images that a model itself says it was fitted to.
+
+    Raises:
+        DataError: there are no others.
+    """
+    content = looks.content[gathered.sample_index]
+    kept, warnings = np.ones(len(content), bool), list(gathered.warnings)
+    for model in (given.large, *given.savers):
+        places = seen_from_text(model.description.fitted_on).places(content)
+        if len(places):
+            kept[places] = False
+            warnings.append(
+                f"{len(places)} images are left out: {model.description.name} was quantised on them"
+            )
+    if not kept.any():
+        raise DataError(f"data {given.data}: the models were quantised on every image: give others")
+    index = np.flatnonzero(kept)
+    return replace(
+        gathered,
+        problem=gathered.problem if kept.all() else gathered.problem.subset(index),
+        sample_index=gathered.sample_index[index],
+        warnings=tuple(warnings),
+        content=looks.content,
+    )
 
 
 def open_input_data(given: ImageInput) -> DataSource:

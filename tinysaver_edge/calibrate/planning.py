@@ -47,6 +47,7 @@ def plan_of(settings: Settings) -> Plan:
         compare_methods=settings.compare_methods,
         report=not settings.no_report,
         device=device,
+        trust_labels=settings.trust_labels,
     )
 
 
@@ -67,6 +68,7 @@ def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
         group_column=settings.group_column,
+        independent=settings.independent,
         skip_limit=DEFAULT_SKIP_LIMIT if settings.skip_limit is None else settings.skip_limit,
         records=settings.work_dir,
         embed=not settings.no_embed,
@@ -99,6 +101,8 @@ def _records(settings: Settings) -> RecordInput:
         )
     if settings.group_column is not None:
         raise InputError("--group-column is of a table of images: records take --groups, .npy")
+    if settings.independent:
+        raise InputError("--independent is of images: records without --groups count as such")
     if unlabelled and settings.labels is not None:
         raise InputError("--reference large needs no labels: leave --labels out")
     return RecordInput(

@@ -44,6 +44,8 @@ class _RecipeTable(_Strict):
     description: str = ""
     data: str | None = None
     group_column: str | None = None
+    independent: bool = False
+    trust_labels: bool = False
     records: str | None = None
     labels: str | None = None
     groups: str | None = None
@@ -84,6 +86,8 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     return Settings(
         data=_below(base, table.data),
         group_column=table.group_column,
+        independent=table.independent,
+        trust_labels=table.trust_labels,
         records=_below(base, table.records),
         labels=_below(base, table.labels),
         groups=_below(base, table.groups),

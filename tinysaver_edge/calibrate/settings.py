@@ -26,6 +26,8 @@ class Settings:
 
     data: Path | DataSource | None = None
     group_column: str | None = None
+    independent: bool = False
+    trust_labels: bool = False
     records: Path | None = None
     labels: Path | None = None
     groups: Path | None = None
@@ -95,6 +97,7 @@ class Settings:
         elif "records" in given:
             given["data"] = None
             given.setdefault("group_column", None)
+            given.setdefault("independent", False)
             given.setdefault("large_jpeg", None)
         return replace(self, **given)
 

@@ -125,7 +125,22 @@ _OPTIONS = (
     click.option("--seed", type=int, help="Decides everything that is drawn."),
     click.option("--group-column", help="Column of a table that names each file's clip or scene."),
     click.option(
-        "--skip-limit", type=float, help="Share of images that may be unreadable; 0.01 by default."
+        "--independent",
+        is_flag=True,
+        help="Vouch that no image depends on another, though some look like others: taken at "
+        "moments drawn at random, say. The certificate states that it is your word.",
+    ),
+    click.option(
+        "--trust-labels",
+        is_flag=True,
+        help="Vouch for labels that do not look right: of other classes than the large model's, "
+        "or its own answers. The certificate states that it is your word.",
+    ),
+    click.option(
+        "--skip-limit",
+        type=float,
+        help="Share of images that may be unreadable, or left out for an ending that is not read; "
+        "0.01 by default.",
     ),
     click.option(
         "--time-budget",

@@ -11,6 +11,7 @@ from tinysaver_edge.calibrate.comparison import MethodRow
 from tinysaver_edge.calibrate.report.drift import drift_sentence
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.evaluation import Figures
+from tinysaver_edge.manifest import given_words
 
 
 def show_calibration(result: Calibration) -> None:
@@ -74,7 +75,8 @@ def _show_choice(result: Calibration) -> None:
             f"that"
         )
     if result.certificate is not None:
-        terminal.say(f"certificate: {result.certificate.statement}")
+        given = given_words(result.stated)
+        terminal.say(f"certificate: {result.certificate.statement}{given}")
     if result.disagreement is not None:
         terminal.say(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
     certified, budget = result.interval

@@ -6,7 +6,6 @@ are thirty draws, and the frames of a clip hardly more than its scenes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.data.looks import Looks
+from tinysaver_edge.data.source import by_number
 
 FEWEST = 30
 """Pictures below which nothing is said."""
@@ -27,8 +27,8 @@ which has a few true near-copies, weighs 0.98 to 0.99; frames of clips 0.01 to 0
 
 ORDERED = 0.7
 """How often a picture may be more like the next one than like another of its class, drawn at
-random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos and drawn ones, 0.85
-to 0.99 on frames of clips, every 25th of them."""
+random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos and drawn ones,
+0.7 to 0.99 on frames of clips, from every 25th to every one."""
 
 LEAST_LIKENESS, MOST_LIKENESS = 0.6, 0.9
 SPREADS = 8.0
@@ -78,12 +78,9 @@ class Alike:
         alone = self.weight >= LEAST_WEIGHT * self.units
         return alone and (self.order is None or self.order < ORDERED)
 
-    def text(self, names: Sequence[str]) -> str:
-        """What was found, for people.
-
-        Args:
-            names: of the source's pictures.
-        """
+    @property
+    def found(self) -> str:
+        """What was found, for people; names no file."""
         unit = "groups" if self.grouped else "images"
         found = []
         if self.copies:
@@ -98,11 +95,18 @@ class Alike:
                 f"in the order of their names, {self.order:.0%} are more like the next than like "
                 f"another of their class (50 % where they are independent)"
             )
-        shown = ""
-        if self.example is not None:
-            one, other = self.example
-            shown = f", for example {names[one]} and {names[other]}"
-        return "; ".join(found) + shown
+        return "; ".join(found)
+
+    def text(self, names: Sequence[str]) -> str:
+        """The same with an example; empty where there is nothing to say.
+
+        Args:
+            names: of the source's pictures.
+        """
+        if self.example is None or not self.found:
+            return self.found
+        one, other = self.example
+        return f"{self.found}, for example {names[one]} and {names[other]}"
 
 
 def find_alike(
@@ -133,7 +137,7 @@ def find_alike(
     usual = edges.likeness(*_random_pairs(label, group))
     least = _least_likeness(usual)
     first = _first_alike(edges, looks.content[kept], group, least)
-    order, following = _order(edges, [names[one] for one in kept], label, group, usual)
+    order, following = _order(edges, [names[int(one)] for one in kept], label, group, usual)
     _, where = np.unique(looks.content[kept], return_index=True)
     copied = np.setdiff1d(np.arange(len(kept)), where)
     leaders = _leading_group(first, group)
@@ -184,9 +188,7 @@ class _Edges:
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
         return cls(values, length, flat)
 
-    def likeness(
-        self, one: NDArray[np.int64], other: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the correlation of pairs, -1..1."""
         parts = [
             np.einsum("nd,nd->n", self.values[a], self.values[b]) / self.length[a] / self.length[b]
@@ -287,7 +289,7 @@ def _order(
     """
     best: float | None = None
     example: tuple[int, int] | None = None
-    by_name = sorted(range(len(names)), key=lambda place: _natural(names[place]))
+    by_name = sorted(range(len(names)), key=lambda place: by_number(names[place]))
     for order in (by_name, range(len(names))):
         ranked = np.array(order, np.int64)
         ranked = ranked[np.argsort(label[ranked], kind="stable")]
@@ -306,12 +308,6 @@ def _order(
             best, most = share, int(likeness.argmax())
             example = int(one[most]), int(other[most])
     return best, example
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts frame 2 before frame 10."""
-    parts = [part.lstrip("0") if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
-    return [(part.isdecimal(), len(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _contradicting(content: NDArray[np.uint64], label: NDArray[np.int64]) -> int:

@@ -70,9 +70,7 @@ class ZipData(DataSource):
         except _DAMAGED_ZIP as error:
             raise DataError(f"data {path}: not a readable .zip ({error})") from error
         self._members, twice = _members(self._archive)
-        samples, _, left_out = _folder_samples(
-            self._members, twice, path=path, labelled=labelled
-        )
+        samples, _, left_out = _folder_samples(self._members, twice, path=path, labelled=labelled)
         super().__init__(path, samples, left_out=left_out)
 
     def __reduce__(self) -> tuple[Any, ...]:

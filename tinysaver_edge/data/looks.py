@@ -23,7 +23,7 @@ from tinysaver_edge.progress import SILENT, Progress
 SIDE = 16
 """Width and height of the small pictures."""
 
-_KEPT = "looks.npz"
+_KEPT = Path("images") / "looks.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def read_looks(
         return kept
     looks = _look(data, progress)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _KEPT).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / _KEPT) as file:
             np.savez(
                 file,

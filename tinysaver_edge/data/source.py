@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -115,3 +116,9 @@ class DataSource(ABC):
 def one_spelling(name: str) -> str:
     """Return a name with accents as one sign each: systems differ in how they write them."""
     return unicodedata.normalize("NFC", name)
+
+
+def by_number(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts frame 2 before frame 10."""
+    parts = [part.lstrip("0") if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
+    return [(part.isdecimal(), len(part) if part.isdecimal() else 0, part) for part in parts]

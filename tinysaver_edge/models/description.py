@@ -48,6 +48,7 @@ class ModelDescription:
         engine: the engine to run it with, or None for the one that fits.
         device: that engine's device, or None for its CPU.
         precision: the arithmetic to run it in, or None for float32.
+        fitted_on: hashes of the images that its numbers' ranges were found on, see `data.seen`.
         source: where the description was read, for messages.
     """
 
@@ -61,6 +62,7 @@ class ModelDescription:
     engine: str | None = None
     device: str | None = None
     precision: Precision | None = None
+    fitted_on: tuple[str, ...] = ()
     source: str = ""
 
     def class_labels(self, classes: int) -> tuple[str, ...] | None:
@@ -170,6 +172,7 @@ def description_from(
         engine=checked.engine,
         device=checked.device,
         precision=checked.precision,
+        fitted_on=checked.fitted_on,
         source=source,
     )
 

@@ -24,6 +24,8 @@ def to_toml(description: ModelDescription) -> str:
             lines.append(f"{field} = {_text(value)}")
     if description.precision is not None:
         lines.append(f"precision = {_text(description.precision.value)}")
+    if description.fitted_on:
+        lines.append(f"fitted_on = [{', '.join(map(_text, description.fitted_on))}]")
     return "\n".join([*lines, *_input(description.preprocess), *_output(description), ""])
 
 

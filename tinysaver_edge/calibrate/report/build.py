@@ -112,7 +112,9 @@ def build_facts(
         proof=(
             None
             if result.certificate is None
-            else proof_facts(result.certificate, result.large_codec, result.codec_cost)
+            else proof_facts(
+                result.certificate, result.large_codec, result.codec_cost, stated=result.stated
+            )
         ),
         drift=None if result.disagreement is None else drift_sentence(result.disagreement),
         origin=origin(

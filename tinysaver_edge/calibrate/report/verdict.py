@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
+from tinysaver_edge.manifest import given_words
 
 
 def decision_sentence(result: Calibration) -> str:
@@ -26,7 +27,7 @@ def decision_sentence(result: Calibration) -> str:
         fused = " (whose answer is then combined with the saver's)"
     promise = ""
     if result.certificate is not None:
-        promise = f"; certified: {result.certificate.statement}"
+        promise = f"; certified: {result.certificate.statement}{given_words(result.stated)}"
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from tests.stream.test_rtsp import Server, missing, shown_ms  # noqa: E402
-from tinysaver_edge.stream.opening import open_source  # noqa: E402
+from tinysaver_edge.stream.sources.opening import open_source  # noqa: E402
 
 WARM_UP = 20
 """Frames in which a decoder fills."""

@@ -29,10 +29,10 @@ from pair import LARGE, SAVER, artefacts, need_data, stage_of, threshold_for
 
 from tinysaver_edge import Cascade, Decision, Source
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stream.live import LiveSource
+from tinysaver_edge.stream.sources.live import LiveSource
 
 STALL_S = 0.5
 ESCALATED = 0.4

@@ -8,11 +8,11 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tinysaver_edge import bundle as bundle_module
-from tinysaver_edge.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
+from tinysaver_edge._support.files import exchange, sha256_of
+from tinysaver_edge.bundle import bundle as bundle_module
+from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import BundleError, TinySaverError
-from tinysaver_edge.files import exchange, sha256_of
 from tinysaver_edge.testing import numbered_frame
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysaver_edge.cascade import BATCH, Cascade
+from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
 from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy, replay
 from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
 from tinysaver_edge.score import Entropy, Margin, MaxSoftmax
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeClock, FakeEngine, FakeSource, numbered_frame
 
 SURE, UNSURE = [9.0, 0.0, 0.0], [0.1, 0.0, 0.0]

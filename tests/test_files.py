@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tinysaver_edge.files import atomic_write, default_cache_dir, sha256_of, write_text
+from tinysaver_edge._support.files import atomic_write, default_cache_dir, sha256_of, write_text
 
 
 def test_a_written_file_is_there_and_nothing_else(tmp_path):
@@ -44,7 +44,7 @@ def test_a_kill_leaves_what_was_there(tmp_path):
     program = f"""
         import os, signal
         from pathlib import Path
-        from tinysaver_edge.files import atomic_write
+        from tinysaver_edge._support.files import atomic_write
         with atomic_write(Path({str(path)!r})) as file:
             file.write(b"half" * 100_000)
             file.flush()

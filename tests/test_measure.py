@@ -8,12 +8,12 @@ import pytest
 from tests.colours import NAMES, Kind, colour_folders, colour_model
 from tests.pictures import encoded
 from tests.small_bundle import artefact
-from tinysaver_edge import measure as measure_module
 from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.data import open_data
 from tinysaver_edge.errors import DataError, ModelError
-from tinysaver_edge.measure import measure
 from tinysaver_edge.preprocess import Preprocessor, Resize
+from tinysaver_edge.records import measure as measure_module
+from tinysaver_edge.records.measure import measure
 
 EACH = 50
 COUNT = EACH * len(NAMES)

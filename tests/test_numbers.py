@@ -1,6 +1,6 @@
 import pytest
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 from tinysaver_edge.calibrate.report import numbers as in_report
 
 

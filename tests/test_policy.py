@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinysaver_edge.bundle.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
+from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
-from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy, replay
 from tinysaver_edge.score import Margin, MaxSoftmax
 
 CLASSES = 5

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysaver_edge import files
+from tinysaver_edge._support import files
 from tinysaver_edge.errors import RecordError
-from tinysaver_edge.records import (
+from tinysaver_edge.records.records import (
     RecordKey,
     RecordWriter,
     finished_record,

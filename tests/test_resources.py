@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysaver_edge import resources
+from tinysaver_edge._support import resources
 from tinysaver_edge.errors import TinySaverError
 
 FOLDERS = {"devices": resources.devices_dir, "calibration": resources.calibration_dir}

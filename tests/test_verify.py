@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import MANIFEST, Bundle, file_entry
+from tinysaver_edge.bench import Effort
+from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, file_entry
+from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError
-from tinysaver_edge.hardware.benchmark import Effort
 from tinysaver_edge.latency import LatencySamples, pooled
-from tinysaver_edge.manifest import LatencyEntry
 from tinysaver_edge.verify import verify
 from tinysaver_edge.verify.latency import judge
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._version import __version__
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
     from tinysaver_edge.cascade import Cascade
     from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
     from tinysaver_edge.errors import TinySaverError

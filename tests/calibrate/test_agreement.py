@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.agreement import check_agreement, check_model, doubtful_classes
+from tinysaver_edge.calibrate.measured.label_check import (
+    check_agreement,
+    check_model,
+    doubtful_classes,
+)
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs

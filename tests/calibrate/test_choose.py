@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.choose import choose
+from tinysaver_edge.calibrate.chosen.choose import choose
+from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.outputs import Outputs

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 from scipy.stats import beta
 
 from tests.calibrate.report.world import finished, problem
-from tinysaver_edge.calibrate.disagreement import audit, disagreement
+from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
 from tinysaver_edge.calibrate.targets import Targets
-from tinysaver_edge.manifest import DisagreementEntry
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.score import Margin
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.combinations import Bench, FusionOption, ScoreOption, folds
-from tinysaver_edge.calibrate.counts import Answers
-from tinysaver_edge.calibrate.estimate import INFEASIBLE, Aim, Ranking, resample
-from tinysaver_edge.calibrate.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
+from tinysaver_edge.calibrate.methods.counts import Answers
+from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
+from tinysaver_edge.calibrate.methods.sweep import SortedScores
 from tinysaver_edge.outputs import Outputs
 
 KAPPA = 0.2

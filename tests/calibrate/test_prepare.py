@@ -11,10 +11,10 @@ from onnx import helper
 
 from tests.colours import SAVER, colour_model
 from tests.model_zoo import Form, save, tiny_classifier
+from tinysaver_edge.calibrate.measured.prepare import find_prepared, prepare
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.calibrate.prepare import find_prepared, prepare
 from tinysaver_edge.errors import DescriptionError
-from tinysaver_edge.models.description import find_description
+from tinysaver_edge.models.description.description import find_description
 
 DESCRIPTION = """
 input = {{ layout = "NCHW", dtype = "float32", color = "RGB", size = 16, scale = "imagenet" }}

@@ -1,8 +1,8 @@
 import pytest
 
-from tinysaver_edge.calibrate.published import COLUMNS, read_published, set_beside
+from tinysaver_edge.bundle.manifest import FiguresEntry, Manifest, ModelEntry, StageEntry
+from tinysaver_edge.calibrate.chosen.published import COLUMNS, read_published, set_beside
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, StageEntry
 
 HEAD = ",".join(COLUMNS)
 HUGE = "convnextv2_huge.fcmae_ft_in1k"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.sweep import SortedScores, lost_allowed
+from tinysaver_edge.calibrate.methods.sweep import SortedScores, lost_allowed
 from tinysaver_edge.errors import InputError
 
 

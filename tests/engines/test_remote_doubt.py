@@ -10,6 +10,8 @@ import pytest
 
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli.doubts import Doubts
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Source
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
@@ -18,9 +20,7 @@ from tinysaver_edge.engines.remote.engine import RemoteEngine
 from tinysaver_edge.engines.remote.facts import ModelFacts, Reply, TensorFacts
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.output_format import OutputFormat
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FAKE_PREPROCESS, FakeEngine, numbered_frame
 
 SHA256 = hashlib.sha256(b"the calibrated model").hexdigest()

@@ -15,29 +15,24 @@ from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
 from tests.small_bundle import small_bundle
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bench.bundle import measure_end_to_end
+from tinysaver_edge.bench.footprint import peak_mb, resident_mb
+from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
+from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
+from tinysaver_edge.bench.reading import read_report
+from tinysaver_edge.bench.report import report_path
+from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file
+from tinysaver_edge.bench.sustained import sustain
+from tinysaver_edge.bench.throughput import measure_throughput
+from tinysaver_edge.bench.timing import Effort
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
-from tinysaver_edge.hardware.benchmark.bundle import measure_end_to_end
-from tinysaver_edge.hardware.benchmark.footprint import peak_mb, resident_mb
-from tinysaver_edge.hardware.benchmark.frames import (
-    EncodedFrame,
-    frames_from,
-    golden_frames,
-    made_up_frame,
-)
-from tinysaver_edge.hardware.benchmark.model import artefact_of, bench_model, sustain_model
-from tinysaver_edge.hardware.benchmark.reading import read_report
-from tinysaver_edge.hardware.benchmark.report import report_path
-from tinysaver_edge.hardware.benchmark.run import Wanted, bench_bundle_file, bench_model_file
-from tinysaver_edge.hardware.benchmark.sustained import sustain
-from tinysaver_edge.hardware.benchmark.throughput import measure_throughput
-from tinysaver_edge.hardware.benchmark.timing import Effort
 from tinysaver_edge.latency import CascadeLatency
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeClock, FakeEngine, frame_numbers, numbered_frame
 
 QUICK = Effort(warm_up=2, min_runs=5, min_seconds=0, max_seconds=20)

@@ -9,14 +9,14 @@ import pytest
 
 from tests.hardware.test_timing import stage_of
 from tests.model_zoo import frames
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.fusion import LinearFusion
-from tinysaver_edge.hardware.benchmark import Effort, measure_alone, measure_pair
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.score import Margin, Score
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeClock, FakeEngine, numbered_frame
 
 MANY = Effort(warm_up=5, min_runs=400, min_seconds=0, max_seconds=1e6)

@@ -10,17 +10,12 @@ import numpy as np
 import pytest
 
 from tests.model_zoo import Form, frames, tiny_classifier
+from tinysaver_edge.bench import Effort, measure, measure_stage, measure_stages
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.hardware.benchmark import (
-    Effort,
-    measure,
-    measure_stage,
-    measure_stages,
-)
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import get_score
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeClock
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.pictures import encoded, picture
 from tests.real_data import data_folder
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.files import open_frames
+from tinysaver_edge.stream.sources.files import open_frames
 
 
 def test_one_image(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.stream.dashboard.world import Hosts
-from tinysaver_edge.stream.hosts import host_readings
-from tinysaver_edge.stream.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.telemetry.hosts import host_readings
+from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 
 
 def test_every_figure_of_the_traffic_and_of_each_host_is_published() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.live import DeviceError, LiveSource
-from tinysaver_edge.stream.metrics import Counter, Gauge
-from tinysaver_edge.stream.patience import Patience
-from tinysaver_edge.stream.slot import Slot
+from tinysaver_edge.stream.sources.live import DeviceError, LiveSource
+from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.sources.slot import Slot
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge
 from tinysaver_edge.testing import numbered_frame
 
 QUICK = Patience(open_s=1, read_s=0.3, shortest_s=0.01, longest_s=0.02, first_attempts=None)
@@ -277,7 +277,7 @@ def test_close_is_prompt_while_the_device_is_stuck_and_nothing_stays(where):
 
 EXITING = """
 import sys, threading, time
-from tinysaver_edge.stream.live import LiveSource
+from tinysaver_edge.stream.sources.live import LiveSource
 
 class Stuck:
     live_wait_s = None

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tinysaver_edge.stream.events import (
+from tinysaver_edge.stream.telemetry.events import (
     Connected,
     Drift,
     Dropped,
@@ -18,7 +18,7 @@ from tinysaver_edge.stream.events import (
     SinkRecovered,
     Undecided,
 )
-from tinysaver_edge.stream.logs import WAITING, EventLog, LogWriter, in_words, level_of
+from tinysaver_edge.stream.telemetry.logs import WAITING, EventLog, LogWriter, in_words, level_of
 
 EVENTS = [
     (Connected("door", 1.0), "info", "door: connected"),

@@ -8,12 +8,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.address import Address
-from tinysaver_edge.stream.events import Connected, Ended, Lost, Reconnected
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.metrics import AllMetrics, Counter, Gauge, Measure, Tally
-from tinysaver_edge.stream.monitor import MOST_CONNECTIONS, Monitor
-from tinysaver_edge.stream.prometheus import MOST_SOURCES, PrometheusMetrics
+from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.events import Connected, Ended, Lost, Reconnected
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Gauge, Measure, Tally
+from tinysaver_edge.stream.telemetry.monitor import MOST_CONNECTIONS, Monitor
+from tinysaver_edge.stream.telemetry.prometheus import MOST_SOURCES, PrometheusMetrics
 from tinysaver_edge.testing import FakeClock
 
 

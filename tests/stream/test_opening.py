@@ -13,10 +13,10 @@ import pytest
 from tests.pictures import encoded
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.opening import open_source
-from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.testing import FakeClock, FakeSource, numbered_frame
 
 SECRET = "s3cr3t"
@@ -71,7 +71,7 @@ def test_what_cannot_be_opened(source, message):
 
 def test_a_source_of_another_package(tmp_path, monkeypatch):
     (tmp_path / "belt.py").write_text(
-        "from tinysaver_edge.stream.programs import IterableSource\n"
+        "from tinysaver_edge.stream.sources.programs import IterableSource\n"
         "from tinysaver_edge.testing import FakeSource\n"
         "def open_belt(uri):\n"
         "    frames = FakeSource(int(uri.options['frames']), source_id=uri.source_id)\n"

@@ -14,9 +14,9 @@ from tests.stream.events import Heard
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.decision import Source
 from tinysaver_edge.errors import EngineError, InputError, SourceError
-from tinysaver_edge.stream.live import DeviceError, LiveSource
-from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Tally
-from tinysaver_edge.stream.watch import NoWatch
+from tinysaver_edge.stream.drift.watch import NoWatch
+from tinysaver_edge.stream.sources.live import DeviceError, LiveSource
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Tally
 from tinysaver_edge.testing import FakeSource, numbered_frame
 
 

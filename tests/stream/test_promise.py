@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.small_bundle import THRESHOLD, small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate, Evidence, Step
-from tinysaver_edge.evaluation import figures
-from tinysaver_edge.manifest import CertificateEntry, FiguresEntry
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy
+from tinysaver_edge.records.evaluation import figures
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.drift_options import Action, DriftOptions
-from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.prometheus import PrometheusMetrics
-from tinysaver_edge.stream.promise import Promise, promise_readings
+from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.telemetry.metrics import Counter
+from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.telemetry.promise import Promise, promise_readings
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
 MEASURED = FiguresEntry(

@@ -13,10 +13,10 @@ import pytest
 
 from tests.stream.events import Heard
 from tests.stream.slow import Answers
-from tinysaver_edge.stream.metrics import Counter, Tally
-from tinysaver_edge.stream.opening import open_source
-from tinysaver_edge.stream.patience import Patience
-from tinysaver_edge.stream.source import Context
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 PYTHON = "/usr/bin/python3"
 SERVER = Path(__file__).with_name("rtsp_server.py")

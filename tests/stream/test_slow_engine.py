@@ -9,15 +9,15 @@ import pytest
 from tests.colours import COLOURS, NAMES, OUTPUT, SAVER, Kind, colour_model
 from tests.stream.test_pipeline import numbers
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Source
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout, Preprocess, Resize
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.live import LiveSource
-from tinysaver_edge.stream.metrics import Gauge, Tally
+from tinysaver_edge.stream.sources.live import LiveSource
+from tinysaver_edge.stream.telemetry.metrics import Gauge, Tally
 
 FPS, FRAMES = 30.0, 120
 SLOW = Kind(layers=1000, size=192)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.uri import parse_uri, redacted
+from tinysaver_edge.stream.sources.uri import parse_uri, redacted
 
 SECRET = "s3cr3t-Word"
 

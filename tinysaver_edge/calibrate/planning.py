@@ -12,8 +12,8 @@ from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
-from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT
-from tinysaver_edge.models.description import description_from, find_description
+from tinysaver_edge.models.description.description import description_from, find_description
+from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.settings import Settings

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.calibrate.targets import Method, Objective, Reference
 from tinysaver_edge.errors import RecipeError
-from tinysaver_edge.resources import calibration_dir
 
 __all__ = ["Settings", "load_recipe", "recipe_names"]
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
+from tinysaver_edge._support.files import write_text
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.lazy import Later, LazyGroup
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.files import write_text
-from tinysaver_edge.models.describe import Answers
-from tinysaver_edge.models.describe import describe as describe_model
-from tinysaver_edge.models.description import parse_toml
-from tinysaver_edge.models.description_schema import unfilled
-from tinysaver_edge.models.profile import ModelProfile
-from tinysaver_edge.models.profile import profile as profile_model
+from tinysaver_edge.models.description.describe import Answers
+from tinysaver_edge.models.description.describe import describe as describe_model
+from tinysaver_edge.models.description.description import parse_toml
+from tinysaver_edge.models.description.schema import unfilled
+from tinysaver_edge.models.graph.profile import ModelProfile
+from tinysaver_edge.models.graph.profile import profile as profile_model
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
 _PLACE = "tinysaver_edge.cli.models_"

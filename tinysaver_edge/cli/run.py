@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from tinysaver_edge import numbers
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge._support import numbers
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.doubts import Doubts
@@ -25,13 +25,13 @@ from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.hosts import hosts_of
-from tinysaver_edge.stream.limit import limited
-from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation
-from tinysaver_edge.stream.patience import Patience
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.sources.limit import limited
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 
 @click.command()

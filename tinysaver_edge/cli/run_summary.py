@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.metrics import Counter
 from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from tinysaver_edge.engines.remote.engine import RemoteEngine

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tinysaver_edge.cli.options import Number
-from tinysaver_edge.stream.drift_options import Action, DriftOptions
+from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
 from tinysaver_edge.stream.service_options import ServiceOptions
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.stream.events import (
+from tinysaver_edge.stream.telemetry.events import (
     Connected,
     Corrupt,
     Dropped,
@@ -20,7 +20,7 @@ from tinysaver_edge.stream.events import (
     Undecided,
     frames,
 )
-from tinysaver_edge.stream.metrics import Counter, Reason, Tally
+from tinysaver_edge.stream.telemetry.metrics import Counter, Reason, Tally
 
 EVERY_S = 30.0
 """How often one kind of event is told again, where it comes in floods."""

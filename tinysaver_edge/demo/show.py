@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade, Clock
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
 from tinysaver_edge.demo.data import CameraData
 from tinysaver_edge.demo.models import demo_model_paths
-from tinysaver_edge.policy import StagePolicy
-from tinysaver_edge.progress import SILENT, Progress
-from tinysaver_edge.stage import Stage
 
 FRAMES = 3000
 """Frames that are drawn for calibration and hold-out together."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from tinysaver_edge._support.parameters import Parametrised
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
-from tinysaver_edge.parameters import Parametrised
 
 DEPTH = 5
 """Classes looked at in each model's list. A record of five means what logits mean on the device."""

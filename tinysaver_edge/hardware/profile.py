@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tinysaver_edge._support.resources import devices_dir
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.hardware.profile_schema import ProfileTable
 from tinysaver_edge.latency import LatencySamples
-from tinysaver_edge.resources import devices_dir
 
 
 class DeviceKind(str, Enum):

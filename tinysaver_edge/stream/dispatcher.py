@@ -14,14 +14,14 @@ import numpy as np
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Batch
+from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane, LaneRules, Taker
-from tinysaver_edge.stream.metrics import Gauge
-from tinysaver_edge.stream.source import Context
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.metrics import Gauge
 from tinysaver_edge.stream.together import Together
-from tinysaver_edge.stream.watch import NO_WATCH, Watch
 
 if TYPE_CHECKING:
     from tinysaver_edge.cascade import Cascade

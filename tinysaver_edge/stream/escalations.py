@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.deciding.verdict import Judge
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.deadlines import Deadlines
+from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.giving import Giver
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane
-from tinysaver_edge.stream.metrics import Counter, Gauge, Measure, Reason
 from tinysaver_edge.stream.options import PROVISIONAL, Escalation
-from tinysaver_edge.stream.source import Context
-from tinysaver_edge.stream.watch import Watch
-from tinysaver_edge.verdict import Judge
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reason
 
 if TYPE_CHECKING:
-    from tinysaver_edge.stage import Stage
+    from tinysaver_edge.deciding.stage import Stage
 
 
 class Escalations:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
+from tinysaver_edge.deciding.verdict import Case
 from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
-from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane
-from tinysaver_edge.stream.source import Source
-from tinysaver_edge.verdict import Case
+from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Generator

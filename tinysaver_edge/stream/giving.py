@@ -6,15 +6,15 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
+from tinysaver_edge.deciding.verdict import Judge
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.stream.events import Undecided
+from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import Lane
-from tinysaver_edge.stream.metrics import Counter, Measure, Reason
-from tinysaver_edge.stream.source import Context
-from tinysaver_edge.stream.watch import NO_WATCH, Watch
-from tinysaver_edge.verdict import Judge
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.events import Undecided
+from tinysaver_edge.stream.telemetry.metrics import Counter, Measure, Reason
 
 
 class Giver:

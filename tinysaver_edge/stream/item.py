@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.deciding.verdict import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.preprocess import Batch
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.verdict import Case
+from tinysaver_edge.stream.sources.frame import Frame
 
 if TYPE_CHECKING:
     from tinysaver_edge.stream.lane import Lane

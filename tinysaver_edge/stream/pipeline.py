@@ -12,17 +12,17 @@ from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.errors import EngineError, InputError, TinySaverError
 from tinysaver_edge.stream.dispatcher import Dispatcher
-from tinysaver_edge.stream.events import Listener, SinkFailed, ignore
+from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.feeder import Feeder
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import LaneRules
-from tinysaver_edge.stream.metrics import NO_METRICS, Counter, Metrics
-from tinysaver_edge.stream.opening import AnySource, open_source
 from tinysaver_edge.stream.options import Escalation, StreamOptions
 from tinysaver_edge.stream.outbox import Outbox
-from tinysaver_edge.stream.sink import Sink
-from tinysaver_edge.stream.source import Clock, Context, Source
-from tinysaver_edge.stream.watch import NO_WATCH, Watch
+from tinysaver_edge.stream.sinks.base import Sink
+from tinysaver_edge.stream.sources.opening import AnySource, open_source
+from tinysaver_edge.stream.sources.source import Clock, Context, Source
+from tinysaver_edge.stream.telemetry.events import Listener, SinkFailed, ignore
+from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Metrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self

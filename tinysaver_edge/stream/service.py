@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
-from tinysaver_edge.stream.drift import DriftWatch, calibrated_disagreement
-from tinysaver_edge.stream.events import Listener, Listeners
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.hosts import host_readings
-from tinysaver_edge.stream.logs import EventLog
-from tinysaver_edge.stream.metrics import AllMetrics, Counter, Tally
-from tinysaver_edge.stream.monitor import Monitor
-from tinysaver_edge.stream.prometheus import PrometheusMetrics
-from tinysaver_edge.stream.promise import Kept, Promise, promise_readings
+from tinysaver_edge.stream.drift.drift import DriftWatch, calibrated_disagreement
+from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.service_options import ServiceOptions
-from tinysaver_edge.stream.sink import Sink
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
     EscalationSample,
@@ -33,14 +23,24 @@ from tinysaver_edge.stream.sinks import (
     Queued,
     VideoSink,
 )
+from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress
-from tinysaver_edge.stream.watch import NO_WATCH, Watch
+from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.events import Listener, Listeners
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.hosts import host_readings
+from tinysaver_edge.stream.telemetry.logs import EventLog
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally
+from tinysaver_edge.stream.telemetry.monitor import Monitor
+from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.telemetry.promise import Kept, Promise, promise_readings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
-    from tinysaver_edge.manifest import Manifest
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""

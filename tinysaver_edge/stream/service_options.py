@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT, DriftOptions
+from tinysaver_edge.stream.drift.drift_options import DEFAULT_DRIFT, DriftOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge.deciding.verdict import Case
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -18,8 +19,7 @@ from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.item import Item
 from tinysaver_edge.stream.lane import LaneRules
 from tinysaver_edge.stream.options import Escalation
-from tinysaver_edge.stream.source import Clock, Context
-from tinysaver_edge.verdict import Case
+from tinysaver_edge.stream.sources.source import Clock, Context
 
 if TYPE_CHECKING:
     from tinysaver_edge.cascade import Cascade

@@ -13,7 +13,7 @@ from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Batch
 
 if TYPE_CHECKING:
-    from tinysaver_edge.stage import Stage
+    from tinysaver_edge.deciding.stage import Stage
 
 
 class Together:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.hardware.benchmark import Effort, measure_alone, measure_pair
 from tinysaver_edge.latency import PooledLatency, pooled
-from tinysaver_edge.manifest import LatencyEntry
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import LATENCY, Check
 

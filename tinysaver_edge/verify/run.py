@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bench import Effort
+from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import CertificateEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.engines.remote import RemoteModel
@@ -18,9 +21,6 @@ from tinysaver_edge.errors import (
     MissingDependencyError,
     VerificationError,
 )
-from tinysaver_edge.hardware.benchmark import Effort
-from tinysaver_edge.hardware.benchmark.frames import made_up_frame
-from tinysaver_edge.manifest import CertificateEntry, Manifest
 from tinysaver_edge.verify.check import Check, Verification
 from tinysaver_edge.verify.decoder import check_decoder
 from tinysaver_edge.verify.engines import check_engines, why_not_open

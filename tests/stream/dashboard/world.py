@@ -11,12 +11,12 @@ from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.traffic import HostState, Traffic
 from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.stream.dashboard import DashboardState
-from tinysaver_edge.stream.drift_options import DriftState
-from tinysaver_edge.stream.events import Connected, Drift, Lost, Reconnected
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.metrics import AllMetrics, Counter, Gauge, Measure
-from tinysaver_edge.stream.promise import Promise
+from tinysaver_edge.stream.drift.drift_options import DriftState
+from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.telemetry.events import Connected, Drift, Lost, Reconnected
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Gauge, Measure
+from tinysaver_edge.stream.telemetry.promise import Promise
 from tinysaver_edge.testing import FakeClock
 
 CALM = DriftState(214, 5, 0.031, 0.021, 0, None, True)

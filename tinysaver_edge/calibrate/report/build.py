@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.choose import Choice
+from tinysaver_edge.calibrate.chosen.choose import Choice
+from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.plan import Plan
 from tinysaver_edge.calibrate.problem import Problem
-from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
@@ -27,8 +27,8 @@ from tinysaver_edge.calibrate.report.proof import proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
 from tinysaver_edge.calibrate.report.verdict import decision_sentence, single_model_better
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, replay
 
 if TYPE_CHECKING:
     from tinysaver_edge.artefact import Artefact

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.manifest import DisagreementEntry
 
 USUAL_LEVEL = 0.05
 """The level of a drift watch that is not told another."""

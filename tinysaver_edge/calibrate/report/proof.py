@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.codec_cost import CodecCost
+    from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 

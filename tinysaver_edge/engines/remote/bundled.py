@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.files import read_arrays
 from tinysaver_edge.engines.remote.samples import Golden
 from tinysaver_edge.errors import BundleError
-from tinysaver_edge.files import read_arrays
 from tinysaver_edge.preprocess import Preprocess, Preprocessor, Resize
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
 
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
-from tinysaver_edge.opencv import opencv
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
 from tinysaver_edge.stream.dashboard.login import CHALLENGE, WRONG, login_page
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.health import Verdict
+from tinysaver_edge.stream.telemetry.health import Verdict
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.decision import Decision, Source
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 
 COLOURS = {

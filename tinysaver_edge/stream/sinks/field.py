@@ -10,9 +10,9 @@ import numpy as np
 
 from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.sink import Sink
+from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sources.frame import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

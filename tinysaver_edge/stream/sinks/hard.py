@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sources.frame import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -32,14 +32,13 @@ from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
 from tinysaver_edge.calibrate.methods.certify import certify_pair
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.stream.drift.drift import DriftWatch
-from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions, DriftWatch
 
 LEVELS = (0.05, 0.2)
 SHARE = 0.01

@@ -87,8 +87,7 @@ def _export(name: str, data: Path) -> dict[str, Any]:
     from tinysaver_edge.models.compare.pictures import read_pictures
     from tinysaver_edge.models.export.export import export_model
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
-    from tinysaver_edge.models.graph.macs import count_macs
-    from tinysaver_edge.models.graph.torch_macs import count_module_macs
+    from tinysaver_edge.models.graph.macs import count_macs, count_module_macs
 
     torch.set_num_threads(1)
     model = load_timm(TimmSource(name, random_seed=0))

@@ -27,10 +27,9 @@ from imagenet import DATA, save, table
 
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.data import DataSource, open_data
-from tinysaver_edge.demo.data import CameraData
-from tinysaver_edge.demo.models import demo_model_paths
+from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.models.description.description import ModelDescription, find_description
 from tinysaver_edge.models.quantize.quantize import quantize

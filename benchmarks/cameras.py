@@ -15,8 +15,7 @@ from pair import VIDEO
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.preprocess import Batch, Frame
-from tinysaver_edge.stream.sources.live import DeviceError
-from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.sources.live import DeviceError, Patience
 
 
 class PacedCamera:

@@ -14,7 +14,7 @@ from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError
 from tinysaver_edge.latency import LatencySamples, pooled
 from tinysaver_edge.verify import verify
-from tinysaver_edge.verify.latency import judge
+from tinysaver_edge.verify.run import judge
 
 QUICK = Effort(warm_up=1, min_runs=10, min_seconds=0, max_seconds=5)
 

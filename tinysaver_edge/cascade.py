@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.deciding.decider import Clock, Decider
-from tinysaver_edge.deciding.policy import Policy, is_certified
-from tinysaver_edge.deciding.verdict import Case, Judge
+from tinysaver_edge.deciding.policy import Case, Judge, Policy, is_certified
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
@@ -252,7 +251,8 @@ class Cascade:
 
         Args:
             sources: addresses or paths (`tinysaver_edge.stream.sources.uri`), camera numbers,
-                iterables of pictures, functions that wait for the next picture, or sources of one's own.
+                iterables of pictures, functions that wait for the next picture, or sources of
+                one's own.
             escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
                 first stage's answer at once and a second decision, ``revision`` 1, when the large
                 model has answered; ``"local"`` never asks it.

@@ -7,7 +7,23 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from tinysaver_edge.identity import ModelIdentity
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model a host says it answered with.
+
+    Attributes:
+        host: the host's URL.
+        version: the model's version there; None where the host does not tell.
+        sha256: hash of the model's files; None where the host does not tell.
+    """
+
+    host: str
+    version: str | None
+    sha256: str | None
+
+    def __str__(self) -> str:
+        return f"version {self.version or '?'}, hash {(self.sha256 or 'not told')[:12]}"
 
 
 class Source(str, Enum):

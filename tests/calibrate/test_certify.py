@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 
 from tests.real_data import needs_records, read_records
-from tinysaver_edge.calibrate.methods.certify import certify_pair
-from tinysaver_edge.calibrate.methods.certify_rule import default_rule, split, tuned_thresholds
+from tinysaver_edge.calibrate.methods.certify import (
+    certify_pair,
+    default_rule,
+    split,
+    tuned_thresholds,
+)
 from tinysaver_edge.certificate import Evidence
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
-from tinysaver_edge.calibrate.methods.counts import Answers
 from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
 from tinysaver_edge.outputs import Outputs
 
 KAPPA = 0.2

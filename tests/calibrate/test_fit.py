@@ -2,13 +2,16 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tinysaver_edge.calibrate.methods.fit_fusion import (
+from tinysaver_edge.calibrate.methods.fitting import (
+    deferral_area,
     fit_conditional_logit,
     fit_fusion,
+    fit_head,
     fit_linear,
+    fit_logistic,
+    fit_pnorm,
+    fit_score,
 )
-from tinysaver_edge.calibrate.methods.fitting import deferral_area, fit_head, fit_pnorm, fit_score
-from tinysaver_edge.calibrate.methods.logistic import fit_logistic
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion
 from tinysaver_edge.outputs import Outputs

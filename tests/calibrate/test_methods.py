@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tinysaver_edge.calibrate.methods.counts import Answers, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, hoeffding_bentkus, ltt_hoeffding_bentkus
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts
 
 
 def cascade(n, seed=0):

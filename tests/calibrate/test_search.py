@@ -10,10 +10,9 @@ import pytest
 from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
-from tinysaver_edge.calibrate.methods.certify_rule import split
+from tinysaver_edge.calibrate.methods.certify import split
 from tinysaver_edge.calibrate.methods.proposers import propose_all
-from tinysaver_edge.calibrate.methods.search import search
-from tinysaver_edge.calibrate.methods.tryout import DEFAULT_RULE
+from tinysaver_edge.calibrate.methods.search import DEFAULT_RULE, search
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.cli.doubts import Doubts
+from tinysaver_edge.cli.run_summary import Doubts
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Source

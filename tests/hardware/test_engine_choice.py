@@ -18,8 +18,14 @@ from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench import engine_choice
-from tinysaver_edge.bench.choice_cache import ChoiceCache
-from tinysaver_edge.bench.engine_choice import Answered, TryStep, candidates, choose_engine, in_way
+from tinysaver_edge.bench.engine_choice import (
+    Answered,
+    ChoiceCache,
+    TryStep,
+    candidates,
+    choose_engine,
+    in_way,
+)
 from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.registry import engine_version

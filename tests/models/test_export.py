@@ -38,8 +38,7 @@ from tinysaver_edge.models.export.timm_model import (  # noqa: E402
 )
 from tinysaver_edge.models.export.torch_layers import first_layer_apart  # noqa: E402
 from tinysaver_edge.models.export.torch_onnx import export_onnx  # noqa: E402
-from tinysaver_edge.models.graph.macs import count_macs  # noqa: E402
-from tinysaver_edge.models.graph.profile import profile  # noqa: E402
+from tinysaver_edge.models.graph.macs import count_macs, profile  # noqa: E402
 from tinysaver_edge.preprocess import DEVICE_FORMAT, Preprocessor, ResizePolicy  # noqa: E402
 
 LABELS = ("cat", 'a "b"', "grün", "d\\e", "f", "g", "h", "i", "j", "k")

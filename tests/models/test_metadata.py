@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
@@ -19,7 +20,6 @@ from tinysaver_edge.models.description.description import (
     find_description,
     parse_toml,
 )
-from tinysaver_edge.models.description.description_toml import to_toml
 from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import (

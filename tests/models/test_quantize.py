@@ -17,13 +17,13 @@ from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.compare.compare import answers
+from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
     find_description,
     read_description,
 )
-from tinysaver_edge.models.description.description_toml import to_toml
 from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.models.graph.reader import read_graph

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 
 def decision(number=0, **changes):

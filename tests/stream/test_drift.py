@@ -4,8 +4,7 @@ import pytest
 from tests.stream.decisions import Events, decision, escalated, frame
 from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.drift import DriftWatch
-from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions, DriftWatch
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Tally
 from tinysaver_edge.testing import FakeClock
 

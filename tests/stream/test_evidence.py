@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.evidence import LARGEST, Evidence
+from tinysaver_edge.stream.drift.drift import LARGEST, Evidence
 
 RATES = st.floats(0.001, 0.9)
 

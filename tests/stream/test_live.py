@@ -11,9 +11,7 @@ import pytest
 
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.live import DeviceError, LiveSource
-from tinysaver_edge.stream.sources.patience import Patience
-from tinysaver_edge.stream.sources.slot import Slot
+from tinysaver_edge.stream.sources.live import DeviceError, LiveSource, Patience, Slot
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge
 from tinysaver_edge.testing import numbered_frame
 

@@ -13,9 +13,9 @@ import pytest
 from tests.pictures import encoded
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.live import Patience
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.testing import FakeClock, FakeSource, numbered_frame
 

@@ -21,9 +21,8 @@ from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.records.evaluation import figures
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
-from tinysaver_edge.stream.service import Service
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 from tinysaver_edge.stream.telemetry.promise import Promise, promise_readings

@@ -13,8 +13,8 @@ import pytest
 
 from tests.stream.events import Heard
 from tests.stream.slow import Answers
+from tinysaver_edge.stream.sources.live import Patience
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.patience import Patience
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 

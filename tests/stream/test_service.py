@@ -13,9 +13,8 @@ from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stream.drift.drift_options import Action, DriftOptions
-from tinysaver_edge.stream.service import Service
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.testing import FakeEngine, FakeSource
 

@@ -7,10 +7,10 @@ import pytest
 
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.stream.dispatcher import Together
 from tinysaver_edge.stream.options import StreamOptions
 from tinysaver_edge.stream.pipeline import Stream
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
-from tinysaver_edge.stream.together import Together
 from tinysaver_edge.testing import FakeSource, frame_numbers, numbered_frame
 
 

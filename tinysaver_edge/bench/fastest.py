@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.choice_cache import ChoiceCache
 from tinysaver_edge.bench.engine_choice import (
+    ChoiceCache,
     Chosen,
     Runner,
     candidates,

@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.bench.footprint import peak_mb, resident_mb
 from tinysaver_edge.bench.sustained import Sustained, sustain
 from tinysaver_edge.bench.throughput import Throughput, measure_throughput
-from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort, measure_stage, measure_with
+from tinysaver_edge.bench.timing import (
+    DEFAULT_EFFORT,
+    Clock,
+    Effort,
+    measure_stage,
+    measure_with,
+    peak_mb,
+    resident_mb,
+)
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions, Precision

@@ -5,17 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.system_files import ROOT, fields, read
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.preprocess import Frame
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.preprocess import Batch
+
+
+def resident_mb(root: Path = ROOT) -> float | None:
+    """Return what the process holds in main memory now, in MiB; None where nobody tells."""
+    return _status(root, "VmRSS")
+
+
+def peak_mb(root: Path = ROOT) -> float | None:
+    """Return the most that it ever held, in MiB; None where nobody tells."""
+    return _status(root, "VmHWM")
+
+
+def _status(root: Path, name: str) -> float | None:
+    words = fields(read(root, "proc/self/status") or "").get(name, "").split()
+    return int(words[0]) / 1024 if len(words) == 2 and words[0].isdigit() else None
+
 
 Clock = Callable[[], float]
 """Seconds from any fixed point, never going back."""

@@ -20,12 +20,11 @@ from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice, choose
 from tinysaver_edge.calibrate.chosen.comparison import compare_methods, figures_on, policy_of
 from tinysaver_edge.calibrate.chosen.disagreement import disagreement
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
-from tinysaver_edge.calibrate.measured.device_latency import for_device, is_this_machine
-from tinysaver_edge.calibrate.measured.gather import from_records
-from tinysaver_edge.calibrate.measured.gathered import Gathered
+from tinysaver_edge.calibrate.measured.gather import Gathered, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
-from tinysaver_edge.calibrate.methods.certify_rule import default_fusion
+from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values
-from tinysaver_edge.certificate.walk import walk
+from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values, walk
 from tinysaver_edge.errors import InputError, VerificationError
 
 

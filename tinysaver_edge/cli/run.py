@@ -16,21 +16,19 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
-from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
+from tinysaver_edge.cli.run_summary import Doubts, Tally, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.options import Escalation
-from tinysaver_edge.stream.service import Service
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.limit import limited
+from tinysaver_edge.stream.sources.live import Patience
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.patience import Patience
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 

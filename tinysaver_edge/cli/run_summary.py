@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support import numbers
+from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.stream.options import is_provisional
@@ -15,6 +16,31 @@ from tinysaver_edge.stream.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+
+
+class Doubts:
+    """Tells at the start why decisions are not certified, and later whenever that changes.
+
+    Args:
+        cascade: makes the decisions.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        self._cascade = cascade
+        self._told: str | None = None
+
+    def tell(self) -> None:
+        """Write what has changed to stderr, if anything has."""
+        doubt = self._cascade.doubt
+        if doubt == self._told:
+            return
+        if doubt is None:
+            terminal.say(
+                "decisions are certified from here on: its hosts tell the calibrated model"
+            )
+        else:
+            terminal.warn([f"decisions are not certified: {doubt}"])
+        self._told = doubt
 
 
 class Tally:

@@ -8,7 +8,7 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate.chosen.choose import Candidate
 from tinysaver_edge.calibrate.chosen.comparison import MethodRow
-from tinysaver_edge.calibrate.report.drift import drift_sentence
+from tinysaver_edge.calibrate.report.proof import drift_sentence
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.records.evaluation import Figures
 

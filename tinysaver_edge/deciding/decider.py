@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding.verdict import Case, Judge
+from tinysaver_edge.deciding.policy import Case, Judge
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.outputs import Outputs

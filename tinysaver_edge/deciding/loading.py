@@ -4,18 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.engines.base import Engine
+from tinysaver_edge.engines.base import Engine, ModelSignature, signature_for
 from tinysaver_edge.engines.remote import RemoteModel, remote_model
-from tinysaver_edge.errors import BundleError, InputError
+from tinysaver_edge.errors import BundleError, EngineError, InputError
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Batch, Preprocess
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
+
+
+class AbsentEngine(Engine):
+    """Fails whenever it is asked, for streams that never ask it.
+
+    Args:
+        model: the model's name.
+        preprocess: what its batches would look like.
+    """
+
+    name: ClassVar[str] = "absent"
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, model: str, *, preprocess: Preprocess) -> None:
+        self._signature = signature_for(preprocess)
+        super().__init__(Path(model), preprocess=preprocess, output=OutputFormat())
+
+    def _check_model(self) -> None:
+        """Nothing: there is no file."""
+
+    def _load(self) -> tuple[str, ModelSignature]:
+        return "nowhere", self._signature
+
+    def _run(self, batch: Batch) -> NDArray[Any]:
+        raise EngineError(f"{self.model}: this bundle does not hold its file, and no host is named")
 
 
 def load_stages(
@@ -85,8 +114,8 @@ def load_stages(
 
 def _elsewhere(artefact: Artefact, hosts: RemoteModel, bundle: Bundle) -> Engine:
     """Open the last stage's model where others serve it."""
-    from tinysaver_edge.engines.remote.bundled import golden_of
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+    from tinysaver_edge.engines.remote.samples import golden_of
 
     return RemoteEngine(
         hosts,
@@ -102,8 +131,6 @@ def _elsewhere(artefact: Artefact, hosts: RemoteModel, bundle: Bundle) -> Engine
 
 def _absent(artefact: Artefact, policy: StagePolicy) -> Stage:
     """Hold the place of a model that is not here and that nobody is going to ask."""
-    from tinysaver_edge.engines.absent import AbsentEngine
-
     engine = AbsentEngine(artefact.name, preprocess=artefact.preprocess)
     return Stage(engine, preprocess=artefact.preprocess, policy=policy)
 

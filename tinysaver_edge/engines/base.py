@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
-from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 

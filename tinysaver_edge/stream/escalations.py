@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 from collections import Counter as Multiset
 from collections import deque
@@ -9,21 +11,50 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding.verdict import Judge
+from tinysaver_edge.deciding.policy import Judge
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.deadlines import Deadlines
 from tinysaver_edge.stream.drift.watch import Watch
-from tinysaver_edge.stream.giving import Giver
-from tinysaver_edge.stream.item import Item
-from tinysaver_edge.stream.lane import Lane
+from tinysaver_edge.stream.lane import Giver, Item, Lane
 from tinysaver_edge.stream.options import PROVISIONAL, Escalation
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reason
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.stage import Stage
+
+FEW = 64
+"""So many deadlines are kept without a look at whether anybody still waits for them."""
+
+
+class Deadlines:
+    """Deadlines, the next one first. Guarded by the dispatcher's lock."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Item]] = []
+        self._ticket = itertools.count()
+        self._few = FEW
+
+    def add(self, item: Item) -> None:
+        """Watch over a frame, unless it may take as long as it likes."""
+        if item.due_s == float("inf"):
+            return
+        if len(self._heap) >= self._few:  # frames that were answered long before their deadline
+            self._heap = [due for due in self._heap if due[2].awaiting]
+            heapq.heapify(self._heap)
+            self._few = max(FEW, 2 * len(self._heap))
+        heapq.heappush(self._heap, (item.due_s, next(self._ticket), item))
+
+    def next_s(self) -> float | None:
+        """Return when the next is due; None where nothing waits."""
+        while self._heap and not self._heap[0][2].awaiting:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self) -> Item:
+        """Take out the next."""
+        return heapq.heappop(self._heap)[2]
 
 
 class Escalations:

@@ -5,29 +5,197 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
 
+from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.errors import EngineError, InputError, TinySaverError
+from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.feeder import Feeder
-from tinysaver_edge.stream.item import Item
-from tinysaver_edge.stream.lane import LaneRules
+from tinysaver_edge.stream.lane import Item, Lane, LaneRules
 from tinysaver_edge.stream.options import Escalation, StreamOptions
-from tinysaver_edge.stream.outbox import Outbox
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sources.opening import AnySource, open_source
-from tinysaver_edge.stream.sources.source import Clock, Context, Source
+from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
 from tinysaver_edge.stream.telemetry.events import Listener, SinkFailed, ignore
 from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from typing_extensions import Self
 
     from tinysaver_edge.cascade import Cascade
+
+
+class Feeder:
+    """One thread: reading, decoding and resizing overlap with the models at work.
+
+    A frame is asked of the source only when there is room for it: a live source then gives its
+    newest.
+
+    Args:
+        source: where frames come from.
+        lane: where they go.
+        dispatcher: takes them in.
+        cascade: whose first stage they are prepared for.
+        deadline_s: seconds from a frame's arrival to its final decision; None for no limit.
+        shows: whether a sink wants the next frame's picture.
+        ended: called at the end, with what went wrong or None.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        lane: Lane,
+        dispatcher: Dispatcher,
+        cascade: Cascade,
+        *,
+        deadline_s: float | None,
+        shows: Callable[[], bool],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._source, self._lane, self._dispatcher = source, lane, dispatcher
+        self._deadline_s, self._shows, self._ended = deadline_s, shows, ended
+        asked = cascade.judge.asked
+        preprocess = cascade.stages[asked[0]].preprocess
+        # Where all stages take the same input, nobody looks at the picture again.
+        self._keeps = any(cascade.stages[later].preprocess != preprocess for later in asked[1:])
+        self._preprocessor = Preprocessor(preprocess)
+        self._thread = threading.Thread(
+            target=self._run, name=f"feeder {source.source_id}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, timeout_s))
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            reuse = not self._keeps
+            frames = cast("Generator[Frame, None, None]", self._source.frames(reuse=reuse))
+            with closing(frames):
+                self._feed(frames)
+        except BaseException as error:
+            failure = error
+        finally:
+            self._ended(failure)
+
+    def _feed(self, frames: Iterator[Frame]) -> None:
+        clock = self._source.context.clock
+        deadline_s = self._deadline_s
+        while (batch := self._dispatcher.reserve(self._lane)) is not None:
+            shown = self._shows()
+            frame = next(frames, None)
+            if frame is None:
+                self._dispatcher.give_back(self._lane, batch)
+                return
+            started_s = clock()
+            arrived_s = frame.timestamp_s if self._source.live else started_s
+            self._preprocessor.into(frame.image, batch[0])
+            case = Case(frame.frame_id, frame.timestamp_s)
+            case.spent("preprocess", (clock() - started_s) * 1e3)
+            if shown and not self._keeps:  # the source writes the next frame over this one
+                frame = Frame(
+                    frame.image.copy(), frame.timestamp_s, frame.sequence, frame.source_id
+                )
+            item = Item(
+                self._lane,
+                case,
+                arrived_s,
+                float("inf") if deadline_s is None else arrived_s + deadline_s,
+                batch,
+                frame=frame if shown or self._keeps else None,
+                shown=shown,
+            )
+            if not self._dispatcher.offer(item):
+                return
+
+
+Taken = Callable[[], None]
+"""Called when a decision was taken."""
+
+
+class Outbox:
+    """Decisions in the order in which they came. Its bounds are the lanes' windows."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._decisions: deque[tuple[Decision, Taken]] = deque()
+        self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._error: BaseException | None = None
+        self._closed = False
+
+    def put(self, decision: Decision, taken: Taken) -> None:
+        """Leave a decision."""
+        with self._changed:
+            self._decisions.append((decision, taken))
+            self._wake()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Take no more; whoever asks gets what is left, and then the error, if there is one."""
+        with self._changed:
+            self._closed = True
+            if self._error is None:
+                self._error = error
+            self._wake()
+
+    def get(self) -> Decision | None:
+        """Wait for a decision; None when there are no more.
+
+        Raises:
+            BaseException: what the outbox was closed with.
+        """
+        with self._changed:
+            while not (self._decisions or self._closed):
+                self._changed.wait()
+        return self._take()
+
+    async def get_async(self) -> Decision | None:
+        """Await a decision, as `get` waits for it."""
+        while True:
+            with self._changed:
+                if self._decisions or self._closed:
+                    break
+                loop = asyncio.get_running_loop()
+                woken: asyncio.Future[None] = loop.create_future()
+                self._waiters.append((loop, woken))
+            await woken
+        return self._take()
+
+    def _take(self) -> Decision | None:
+        with self._changed:
+            if not self._decisions:
+                if self._error is not None:
+                    raise self._error
+                return None
+            decision, taken = self._decisions.popleft()
+        taken()
+        return decision
+
+    def _wake(self) -> None:
+        self._changed.notify()
+        while self._waiters:
+            loop, woken = self._waiters.popleft()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_wake_up, woken)
+
+
+def _wake_up(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
 
 CLOSE_S = 2.0
 """How long `Stream.close` waits for sources; one that is stuck in OpenCV ends by itself."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
-from tinysaver_edge.stream.drift.drift import DriftWatch, calibrated_disagreement
+from tinysaver_edge.stream.drift.drift import (
+    DEFAULT_DRIFT,
+    DriftOptions,
+    DriftWatch,
+    calibrated_disagreement,
+)
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
     EscalationSample,
@@ -25,7 +31,7 @@ from tinysaver_edge.stream.sinks import (
 )
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.address import Address
 from tinysaver_edge.stream.telemetry.events import Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
@@ -41,6 +47,45 @@ if TYPE_CHECKING:
 
     from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What there shall be around a stream.
+
+    Attributes:
+        jsonl: file for one line a decision.
+        jsonl_max_bytes: size at which it is rotated.
+        video: file for the annotated video.
+        video_fps: frames a second at which it will be played.
+        preview: whether to open a window.
+        mqtt: broker to publish to; see `MqttAddress.parse`.
+        hard_frames: folder for escalated frames.
+        field_frames: folder for the next calibration set: audited frames, and as large a share of
+            the escalated ones.
+        metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
+        dashboard: ``HOST:PORT`` of the page.
+        token: what the page must be asked with, and /metrics.
+        drift: how to watch for drift; None watches not.
+        must_watch: whether a bundle that cannot be watched is an error.
+        seed: decides which escalated frames are saved.
+    """
+
+    jsonl: Path | None = None
+    jsonl_max_bytes: int = 64 << 20
+    video: Path | None = None
+    video_fps: float = 30.0
+    preview: bool = False
+    mqtt: str | None = field(default=None, repr=False)
+    hard_frames: Path | None = None
+    field_frames: Path | None = None
+    metrics: str | None = None
+    dashboard: str | None = None
+    token: str | None = field(default=None, repr=False)
+    drift: DriftOptions | None = DEFAULT_DRIFT
+    must_watch: bool = False
+    seed: int = 0
+
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""

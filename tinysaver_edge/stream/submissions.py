@@ -10,14 +10,13 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.deciding.verdict import Case
+from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.preprocess import Preprocess, Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
-from tinysaver_edge.stream.item import Item
-from tinysaver_edge.stream.lane import LaneRules
+from tinysaver_edge.stream.lane import Item, LaneRules
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Clock, Context
 

@@ -9,7 +9,7 @@ from tinysaver_edge.decision import Source
 from tinysaver_edge.stream.dashboard import state as module
 from tinysaver_edge.stream.dashboard.shown import THUMBNAIL_WIDTH
 from tinysaver_edge.stream.dashboard.timeline import STEPS
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import Connected, Dropped, Ended
 from tinysaver_edge.stream.telemetry.metrics import Counter
 

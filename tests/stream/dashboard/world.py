@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 
 from tests.stream.decisions import decision, escalated
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import ModelIdentity, Source
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.traffic import HostState, Traffic
-from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.stream.dashboard import DashboardState
-from tinysaver_edge.stream.drift.drift_options import DriftState
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.drift.drift import DriftState
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import Connected, Drift, Lost, Reconnected
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Gauge, Measure

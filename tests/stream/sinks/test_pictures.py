@@ -11,8 +11,7 @@ from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
 from tinysaver_edge.decision import Source
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.drift import DriftWatch
-from tinysaver_edge.stream.drift.drift_options import DriftOptions
+from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
     EscalationSample,

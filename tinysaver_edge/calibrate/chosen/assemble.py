@@ -23,7 +23,7 @@ from tinysaver_edge.bundle.manifest import (
 )
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.golden import make_golden
-from tinysaver_edge.calibrate.measured.gathered import Gathered
+from tinysaver_edge.calibrate.measured.gather import Gathered
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy

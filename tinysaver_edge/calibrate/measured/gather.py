@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.measured.gathered import Gathered
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.errors import DataError, InputError, RecordError
@@ -20,6 +22,29 @@ from tinysaver_edge.records.records import (
     read_labels,
     record_names,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A problem and its origin.
+
+    Attributes:
+        problem: answers and labels.
+        sample_index: for each of the problem's samples, its position in the data.
+        artefacts: the models by name; empty when only records are there.
+        label_names: class names, or None.
+        lost: savers that were not measured, and why.
+        codec_cost: what its codec costs the large model; None where it has none or it is unknown.
+        warnings: what the user should know.
+    """
+
+    problem: Problem
+    sample_index: NDArray[np.int64]
+    artefacts: Mapping[str, Artefact] = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+    codec_cost: CodecCost | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def from_records(given: RecordInput) -> Gathered:

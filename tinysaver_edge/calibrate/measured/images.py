@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench.engine_choice import Answered, ChoiceCache, TryStep, choose_engine, in_way
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.codec_cost import CodecCost, codec_cost
-from tinysaver_edge.calibrate.measured.fastest import fastest
-from tinysaver_edge.calibrate.measured.gather import join_records
-from tinysaver_edge.calibrate.measured.gathered import Gathered
-from tinysaver_edge.calibrate.measured.gathering import Gathering
+from tinysaver_edge.calibrate.measured.gather import Gathered, join_records
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
-from tinysaver_edge.calibrate.measured.measuring import measure_all, measure_on_pixels
-from tinysaver_edge.calibrate.measured.steps import PrepareStep, run_step
+from tinysaver_edge.calibrate.measured.measuring import Gathering, measure_all, measure_on_pixels
 from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
-from tinysaver_edge.calibrate.measured.worker import WorkerLostError
+from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
 from tinysaver_edge.cascade import Clock
@@ -37,6 +34,36 @@ from tinysaver_edge.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
+
+
+def fastest(run: Gathering, model: ModelFile, prepared: Artefact) -> Artefact:
+    """Return a prepared model to be run in the fastest way that agrees with the others.
+
+    What its description says of device and precision holds; see `choose_engine`.
+
+    Raises:
+        EngineError: it cannot be run in any.
+        DataError: no image can be read.
+    """
+
+    def apart(step: TryStep, what: str) -> Answered:
+        isolate = run.given.isolate
+        return run_step(step, progress=run.progress, what=what, isolate=isolate)
+
+    said = model.description
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    chosen = choose_engine(
+        prepared,
+        run.ways(),
+        place.frames(),
+        device=said.device,
+        precision=said.precision,
+        run=apart,
+        cache=ChoiceCache.default(),
+    )
+    for line in chosen.lines():
+        run.progress.note(line)
+    return in_way(prepared, chosen.choice)
 
 
 def from_images(

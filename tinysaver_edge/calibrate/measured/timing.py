@@ -19,7 +19,7 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench import Effort, measure_alone, measure_pair
-from tinysaver_edge.bench.footprint import resident_mb
+from tinysaver_edge.bench.timing import resident_mb
 from tinysaver_edge.calibrate.problem import PairTiming
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy

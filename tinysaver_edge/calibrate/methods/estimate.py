@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.costs import PairCosts
-from tinysaver_edge.calibrate.methods.counts import Answers
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 

@@ -13,7 +13,7 @@ from tinysaver_edge.calibrate.methods.costs import PairCosts, limits_of
 from tinysaver_edge.calibrate.problem import Answers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.methods.tryout import Searched
+    from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion

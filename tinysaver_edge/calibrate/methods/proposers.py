@@ -9,17 +9,19 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.methods.certify_rule import CertifyRule
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
 from tinysaver_edge.calibrate.methods.costs import PairCosts
-from tinysaver_edge.calibrate.methods.counts import Answers as Verdicts
-from tinysaver_edge.calibrate.methods.counts import WalkCounts
-from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus
+from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
-from tinysaver_edge.calibrate.methods.search import search
-from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, SortedScores, Sweep, lost_allowed
-from tinysaver_edge.calibrate.methods.tinysaver import tinysaver_threshold
-from tinysaver_edge.calibrate.methods.tryout import Searched
+from tinysaver_edge.calibrate.methods.search import Searched, search
+from tinysaver_edge.calibrate.methods.sweep import Answers as Verdicts
+from tinysaver_edge.calibrate.methods.sweep import (
+    OperatingPoint,
+    SortedScores,
+    Sweep,
+    WalkCounts,
+    lost_allowed,
+)
 from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.fusion import Fusion, NoFusion

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.methods.counts import Answers, WalkCounts, group_losses
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts, group_losses
 from tinysaver_edge.certificate import (
     Certificate,
     Evidence,

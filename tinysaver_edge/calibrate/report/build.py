@@ -18,12 +18,11 @@ from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report.classes import class_rows
 from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
-from tinysaver_edge.calibrate.report.drift import drift_sentence
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import Answered, pictures
-from tinysaver_edge.calibrate.report.proof import proof_facts
+from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
 from tinysaver_edge.calibrate.report.verdict import decision_sentence, single_model_better
 from tinysaver_edge.data import DataSource

@@ -3,17 +3,159 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.description.describe_scale import describe_scale
-from tinysaver_edge.models.description.description import description_from, parse_toml
-from tinysaver_edge.models.description.facts import ModelFacts, read_facts
-from tinysaver_edge.models.description.schema import UNFILLED, unfilled
+from tinysaver_edge.models.description.description import (
+    ModelDescription,
+    description_from,
+    parse_toml,
+)
+from tinysaver_edge.models.description.facts import ModelFacts, Quantization, read_facts
+from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.models.graph.graph import channels_first
-from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
+from tinysaver_edge.preprocess import ColorOrder, InputFormat, Preprocess, ResizePolicy
+
+_CHOICES = (
+    '# "imagenet": (x / 255 - mean) / std with ImageNet\'s mean and deviation (torchvision, timm)',
+    '# "half": x / 127.5 - 1 (TensorFlow and Keras MobileNets, Inception, timm\'s ViTs)',
+    '# "unit": x / 255   "raw": x, 0..255 (Keras EfficientNet, models with scaling inside)',
+    '# { kind = "mean_std", mean = [..], std = [..] }   { kind = "affine", multiply = 1, add = 0 }',
+)
+_LARGEST_GAP = 0.06  # of the range: a quantised range is widened a little to hold zero exactly
+_WHOLE_STEP = 0.03  # by which a factor may miss 1, where the integers are pixels less a constant
+
+
+def describe_scale(facts: ModelFacts, known: str | None) -> list[str]:
+    """Return the lines of a description that give the scale."""
+    if known is not None:
+        return [f"scale = {_checked(known)}"]
+    dtype, quantization = facts.signature.input_dtype, facts.input_quantization
+    if np.dtype(dtype).kind == "f":
+        if facts.scales_input:
+            return ['scale = "raw"  # the graph itself begins with arithmetic on the picture']
+        return [*_CHOICES, f'scale = "{UNFILLED}"']
+    if quantization is not None:
+        return [_of_quantization(quantization, dtype)]
+    if dtype == "uint8":
+        return ['scale = "raw"  # pixels as they are']
+    return [
+        f'scale = "{UNFILLED}"  # what makes {dtype} of 0..255: {{ kind = "affine", add = -128 }}?'
+    ]
+
+
+def _checked(known: str) -> str:
+    known = known.strip()
+    if known.startswith("{"):
+        return known
+    if known not in PRESETS and known != "quantized":
+        names = ", ".join(PRESETS)
+        raise InputError(
+            f"no scale {known!r}: there are {names}, quantized, or a table such as "
+            '{ kind = "affine", multiply = 0.01, add = 0 }'
+        )
+    return f'"{known}"'
+
+
+def _of_quantization(quantization: Quantization, dtype: str) -> str:
+    """Tell the scale by the range of real numbers that the input's integers cover."""
+    limits = np.iinfo(dtype)
+    ends = (np.array([limits.min, limits.max]) - quantization.zero_point) * quantization.scale
+    gaps = {name: _gap(name, ends) for name in PRESETS}
+    name = min(gaps, key=gaps.__getitem__)
+    covers = f"its quantisation covers {ends[0]:.3g} to {ends[1]:.3g}"
+    if gaps[name] > _LARGEST_GAP:
+        return f'scale = "{UNFILLED}"  # {{ kind = "quantized", of = ... }}: {covers}'
+    multiply, _ = to_affine(PRESETS[name], ColorOrder.RGB)
+    if all(abs(one / quantization.scale - 1) <= _WHOLE_STEP for one in multiply):
+        if limits.min == 0:
+            return f'scale = "raw"  # pixels as they are: {covers}'
+        return f'scale = {{ kind = "affine", add = {limits.min} }}  # {covers}'
+    return f'scale = {{ kind = "quantized", of = "{name}" }}  # {covers}'
+
+
+def _gap(name: str, ends: np.ndarray) -> float:
+    """Return how far a preset's range of numbers is from the one covered, as a share of it."""
+    multiply, add = (np.array(one) for one in to_affine(PRESETS[name], ColorOrder.RGB))
+    low, high = float(add.min()), float((255 * multiply + add).max())
+    return max(abs(low - float(ends[0])), abs(high - float(ends[1]))) / (high - low)
+
+
+def to_toml(description: ModelDescription) -> str:
+    """Return a description's fields; the file that it is of is not among them."""
+    lines = [f"name = {_toml_text(description.name)}"]
+    if description.labels is not None:
+        lines.append(f"labels = [{', '.join(map(_toml_text, description.labels))}]")
+    for field in ("macs", "published_top1"):
+        value = getattr(description, field)
+        if value is not None:
+            lines.append(f"{field} = {_number(value)}")
+    for field in ("engine", "device"):
+        value = getattr(description, field)
+        if value is not None:
+            lines.append(f"{field} = {_toml_text(value)}")
+    if description.precision is not None:
+        lines.append(f"precision = {_toml_text(description.precision.value)}")
+    return "\n".join(
+        [
+            *lines,
+            *_toml_input(description.preprocess),
+            *_toml_output(description),
+            "",
+        ]
+    )
+
+
+def _toml_input(preprocess: Preprocess) -> list[str]:
+    resize, form = preprocess.resize, preprocess.format
+    return [
+        "[input]",
+        f"layout = {_toml_text(form.layout.value)}",
+        f"dtype = {_toml_text(form.dtype)}",
+        f"color = {_toml_text(form.color.value)}",
+        f"size = [{resize.height}, {resize.width}]",
+        f"scale = {_scale(form)}",
+        f"resize = {{ policy = {_toml_text(resize.policy.value)}, "
+        f"crop_ratio = {_number(resize.crop_ratio)}, "
+        f"antialias = {str(resize.antialias).lower()}, fill = {resize.fill} }}",
+    ]
+
+
+def _scale(form: InputFormat) -> str:
+    if form.is_raw:
+        return '"raw"'
+    multiply, add = (_numbers(values) for values in (form.multiply, form.add))
+    return f'{{ kind = "affine", multiply = {multiply}, add = {add} }}'
+
+
+def _toml_output(description: ModelDescription) -> list[str]:
+    output = description.output
+    lines = ["[output]", f"kind = {_toml_text(output.kind.value)}"]
+    if output.class_offset:
+        lines.append(f"class_offset = {output.class_offset}")
+    scale, zero = output.quantization_scale, output.quantization_zero_point
+    if scale is not None and zero is not None:
+        lines.append(f"quantization = {{ scale = {_number(scale)}, zero_point = {zero} }}")
+    return lines
+
+
+def _toml_text(value: str) -> str:
+    """Write a string as TOML does, which is as JSON does, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return f"[{', '.join(map(_number, values))}]"
+
+
+def _number(value: float) -> str:
+    return repr(float(value))
+
 
 IMAGENET_WITH_BACKGROUND = 1001
 """Outputs of TensorFlow's ImageNet models, whose first is no class."""

@@ -16,12 +16,12 @@ from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.description.facts import ModelFacts, read_facts
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.description.metadata import read_metadata
-from tinysaver_edge.models.description.scale import to_affine
 from tinysaver_edge.models.description.schema import (
     DescriptionTable,
     InputTable,
     OutputTable,
     complaint,
+    to_affine,
     unfilled,
 )
 from tinysaver_edge.output_format import OutputFormat

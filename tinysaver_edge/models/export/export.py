@@ -13,7 +13,7 @@ from tinysaver_edge.models.compare.pictures import Pictures, draw_pictures
 from tinysaver_edge.models.description.description import ModelDescription
 from tinysaver_edge.models.export.job import ExportedFile, ExportJob
 from tinysaver_edge.models.export.timm_model import TimmModel, TimmSource, exportable, load_timm
-from tinysaver_edge.models.graph.torch_macs import count_module_macs
+from tinysaver_edge.models.graph.macs import count_module_macs
 from tinysaver_edge.output_format import OutputFormat
 
 SUFFIXES = (".onnx", ".xml", ".safetensors")

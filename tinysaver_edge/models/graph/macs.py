@@ -10,17 +10,52 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
+from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
+from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.openvino import read_openvino
 from tinysaver_edge.models.graph.reader import READABLE, read_graph
-from tinysaver_edge.models.graph.torch_macs import module_macs_by_operation
+
+Module: TypeAlias = Any  # torch.nn.Module
+
+
+def count_module_macs(module: Module, shape: tuple[int, int, int, int]) -> int:
+    """Count what one run costs: convolutions and matrix products, as `macs.count_macs` does.
+
+    See `module_macs_by_operation`.
+    """
+    return sum(module_macs_by_operation(module, shape).values())
+
+
+def module_macs_by_operation(module: Module, shape: tuple[int, int, int, int]) -> dict[str, int]:
+    """Count what one run costs, by torch's names of the operations.
+
+    Args:
+        module: a torch model in evaluation mode, on the CPU or the meta device.
+        shape: of its input, for one sample.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    # Attention in one piece is not counted; taken apart into matrix products it is.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        module(torch.zeros(shape))
+    counted = counter.get_flop_counts().get("Global", {})
+    return {str(operation): int(flops) // 2 for operation, flops in counted.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +240,52 @@ _UNCOUNTED = frozenset(
         *("MatMulNBits", "DynamicQuantizeMatMul", "BinaryConvolution", "QAttention"),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """A model's cost for one sample, its size and its signature.
+
+    Attributes:
+        model: the file.
+        cost: MACs and parameters.
+        size_bytes: of the file and those that hold its weights.
+        signature: input and output.
+    """
+
+    model: Path
+    cost: MacCount
+    size_bytes: int
+    signature: ModelSignature
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "model": str(self.model),
+            "macs": self.cost.macs,
+            "flops": self.cost.flops,
+            "parameters": self.cost.parameters,
+            "parameter_bytes": self.cost.parameter_bytes,
+            "size_bytes": self.size_bytes,
+            "macs_by_operation": dict(self.cost.by_operation),
+            "uncounted": list(self.cost.uncounted),
+            "signature": asdict(self.signature),
+        }
+
+
+def profile(model: Path, input_size: Size | None = None) -> ModelProfile:
+    """Measure a model file.
+
+    Args:
+        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
+        input_size: height and width, for a model that leaves them open.
+
+    Raises:
+        MissingDependencyError: nothing that reads such a file is installed.
+        ModelError: the file is missing or damaged, or a shape in it stays unknown.
+    """
+    cost = count_macs(model, input_size)
+    size_bytes = sum(path.stat().st_size for path in model_files(model))
+    if model.suffix == ".safetensors":
+        return ModelProfile(model, cost, size_bytes, inspect(model))
+    return ModelProfile(model, cost, size_bytes, read_graph(model, size=input_size).signature)

@@ -19,10 +19,10 @@ from tinysaver_edge.stream.dashboard.shown import (
     thumbnail_told,
 )
 from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
-from tinysaver_edge.stream.drift.drift_options import DriftState
+from tinysaver_edge.stream.drift.drift import DriftState
 from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.sinks.hard import is_hard
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import (
     Connected,
     Dropped,

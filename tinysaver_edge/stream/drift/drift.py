@@ -5,25 +5,153 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.drift_options import (
-    DEFAULT_DRIFT,
-    Action,
-    DriftOptions,
-    DriftState,
-)
-from tinysaver_edge.stream.drift.evidence import Evidence
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import Drift, Listener, ignore
 from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Gauge, Metrics
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import DisagreementEntry, Manifest
+
+GAPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+"""Alternatives that are bet on: the rate plus so much of what is missing to 1."""
+
+LARGEST = 1e300
+"""Where the evidence stops growing, short of what a float holds."""
+
+
+class Evidence:
+    """A bettor's wealth against "the rate is at most r"; whoever starts with 1 cannot get rich.
+
+    At each observation x in {0, 1} a stake on the alternative q > r is multiplied by
+    ``(q/r)^x ((1-q)/(1-r))^(1-x)``. While the rate is at most r, given all that came before, no
+    stake gains on average, so that the wealth is a nonnegative supermartingale and the probability
+    that it *ever* reaches 1/α is at most α (Ville; Ramdas et al., arXiv 2210.01948).
+
+    Not all is staked at once: a field that changes after a quiet year would find a bettor who had
+    lost everything. After k observations ``1 / (1 + ln(1+k))`` is still in reserve; what leaves it
+    is staked, in equal parts, on the alternatives. A change after k observations is thus found as
+    one at the start would be, but for ``ln k + 2 ln(1 + ln k)`` nats of evidence more (as in the
+    mixtures over starting times of Shin, Ramdas and Rinaldo's e-detectors, arXiv 2203.03532).
+
+    Args:
+        rate: r, within 0..1; at 0 or 1 it is moved inside by 1e-9.
+
+    Raises:
+        InputError: the rate is not within 0..1.
+
+    Attributes:
+        observed: how many observations there were.
+        events: how many of them were 1.
+    """
+
+    def __init__(self, rate: float) -> None:
+        if not 0 <= rate <= 1:
+            raise InputError(f"rate {rate}: must be within 0..1")
+        r = min(max(rate, 1e-9), 1 - 1e-9)
+        alternatives = [r + (1 - r) * gap for gap in GAPS]
+        self._gain = [q / r for q in alternatives]
+        self._loss = [(1 - q) / (1 - r) for q in alternatives]
+        self._stakes = [0.0] * len(alternatives)
+        self.observed = 0
+        self.events = 0
+
+    @property
+    def value(self) -> float:
+        """The wealth; 1 before the first observation."""
+        return min(LARGEST, sum(self._stakes) + _reserve(self.observed))
+
+    def add(self, event: bool) -> None:
+        """Take in one observation."""
+        more = (_reserve(self.observed) - _reserve(self.observed + 1)) / len(self._stakes)
+        factors = self._gain if event else self._loss
+        self._stakes = [
+            min(LARGEST, (stake + more) * factor)
+            for stake, factor in zip(self._stakes, factors, strict=True)
+        ]
+        self.observed += 1
+        self.events += event
+
+
+def _reserve(observed: int) -> float:
+    return 1 / (1 + math.log1p(observed))
+
+
+class Action(str, Enum):
+    """What an alarm leads to.
+
+    Attributes:
+        WARN: nothing but the event and the metric.
+        RAISE: the next stricter threshold of the bundle, at each alarm; after the last, ESCALATE.
+        ESCALATE: the saver accepts nothing any more.
+    """
+
+    WARN = "warn"
+    RAISE = "raise"
+    ESCALATE = "escalate"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftOptions:
+    """How to watch.
+
+    Attributes:
+        share: of the accepted frames that are audited, 0..1.
+        level: bound on the probability that an alarm is ever raised while the field is as it was
+            calibrated.
+        action: what an alarm leads to.
+        seed: decides which frames are audited.
+
+    Raises:
+        InputError: share or level is out of range.
+    """
+
+    share: float = 0.01
+    level: float = 0.05
+    action: Action = Action.RAISE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"audit share {self.share}: must be above 0 and at most 1")
+        if not 0 < self.level < 1:
+            raise InputError(f"drift level {self.level}: must be within 0..1")
+
+
+DEFAULT_DRIFT = DriftOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """What a drift watch has seen of its sources together.
+
+    Attributes:
+        audited: frames that were audited.
+        disagreed: how many of them the large model answered otherwise.
+        promised: rate of disagreement that is tested against, 0..1.
+        evidence: largest value of the e-processes, relative to the alarm: 1 is the alarm.
+        alarms: how many were raised.
+        threshold: the stricter threshold in force; None while it is the bundle's own.
+        accepting: whether the saver may still accept anything.
+        last_alarm: what raised the last alarm, in words; None while there was none. The sums above
+            are of all sources, and of all that was audited since.
+    """
+
+    audited: int
+    disagreed: int
+    promised: float
+    evidence: float
+    alarms: int
+    threshold: float | None
+    accepting: bool
+    last_alarm: str | None = None
 
 
 class DriftWatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 
 class Watch(Protocol):

@@ -12,7 +12,7 @@ from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
-from tinysaver_edge.stream.sources.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

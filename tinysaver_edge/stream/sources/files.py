@@ -9,9 +9,8 @@ from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.frame import Frame
 from tinysaver_edge.stream.sources.opencv import read_video
-from tinysaver_edge.stream.sources.source import Source
+from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.telemetry.events import Corrupt
 from tinysaver_edge.stream.telemetry.metrics import Counter
 

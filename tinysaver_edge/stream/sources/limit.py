@@ -8,8 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.frame import Frame
-from tinysaver_edge.stream.sources.source import Context, Source
+from tinysaver_edge.stream.sources.source import Context, Frame, Source
 
 if TYPE_CHECKING:
     from collections.abc import Generator

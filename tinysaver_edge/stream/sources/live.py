@@ -7,18 +7,131 @@ import random as random_module
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from tinysaver_edge.errors import SourceError
+from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.frame import Frame
-from tinysaver_edge.stream.sources.patience import Patience, Random
-from tinysaver_edge.stream.sources.slot import Slot
-from tinysaver_edge.stream.sources.source import Source
+from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.telemetry.events import Dropped, Lost, Reconnected, Retrying
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge
+
+
+class Slot:
+    """Holds at most one frame, for one giver and one taker."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._frame: Frame | None = None
+        self._closed = False
+
+    def put(self, frame: Frame) -> Frame | None:
+        """Leave a frame; return the one that nobody took, which is now dropped."""
+        with self._condition:
+            if self._closed:
+                return frame
+            dropped, self._frame = self._frame, frame
+            self._condition.notify()
+            return dropped
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """Wait for a frame and take it; None when none came in time or the slot is closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._frame is not None or self._closed, timeout_s)
+            frame, self._frame = self._frame, None
+            return frame
+
+    def clear(self) -> Frame | None:
+        """Throw away what is there, and return it."""
+        with self._condition:
+            frame, self._frame = self._frame, None
+            return frame
+
+    def close(self, *, discard: bool) -> None:
+        """Take no more frames and wake the taker.
+
+        Args:
+            discard: throw away what is there; else it may still be taken.
+        """
+        with self._condition:
+            self._closed = True
+            if discard:
+                self._frame = None
+            self._condition.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more frames will come."""
+        with self._condition:
+            return self._closed and self._frame is None
+
+
+Random = Callable[[], float]
+"""Numbers from 0 up to but not including 1."""
+
+
+LONGEST_S = 1e6
+"""Longer time-outs are none; OpenCV takes them as 32 bits of milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Time-outs and retries of a live source.
+
+    After the n-th failure in a row the pause is ``shortest_s * factor ** (n - 1)``, at most
+    ``longest_s``, shortened at random by up to the share ``jitter``, so that many devices do not
+    come back to one camera at the same moment.
+
+    Attributes:
+        open_s: limit on opening it.
+        read_s: limit on waiting for one frame; a source that is silent for longer is lost.
+        shortest_s: pause after the first failure.
+        longest_s: longest pause.
+        factor: growth of the pause.
+        jitter: 0 for none, up to 1.
+        attempts: failures in a row after which a lost source is given up; None for never.
+        first_attempts: the same for a source that has not given a frame yet: a wrong address or a
+            camera that is not there is told at once; None for never.
+
+    Raises:
+        InputError: a figure is out of range.
+    """
+
+    open_s: float = 5.0
+    read_s: float = 5.0
+    shortest_s: float = 0.5
+    longest_s: float = 30.0
+    factor: float = 2.0
+    jitter: float = 0.5
+    attempts: int | None = None
+    first_attempts: int | None = 1
+
+    def __post_init__(self) -> None:
+        for name in ("open_s", "read_s", "shortest_s", "longest_s"):
+            if not 0 < getattr(self, name) < LONGEST_S:
+                raise InputError(
+                    f"{name} {getattr(self, name)}: must be above 0 and below {LONGEST_S:g}"
+                )
+        if self.factor < 1 or not 0 <= self.jitter <= 1:
+            raise InputError(f"factor {self.factor} must be at least 1, jitter in 0..1")
+        for name in ("attempts", "first_attempts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}: at least 1, or None for no limit")
+
+    def pause_s(self, failures: int, random: Random) -> float:
+        """Return the pause after so many failures in a row, in seconds.
+
+        Args:
+            failures: from 1.
+            random: draws the jitter.
+        """
+        doublings = min(failures - 1, 64)  # beyond that, a float may overflow
+        pause_s = min(self.longest_s, self.shortest_s * self.factor**doublings)
+        return pause_s * (1 - self.jitter * random())
+
 
 CLOSE_S = 1.0
 """How long `LiveSource.close` waits for a read in progress before it leaves it to end by itself."""

@@ -17,8 +17,7 @@ from typing import Any
 from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import SourceError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.live import Connection, DeviceError
-from tinysaver_edge.stream.sources.patience import Patience
+from tinysaver_edge.stream.sources.live import Connection, DeviceError, Patience
 
 STEP_S = 0.05
 """How often a connection that is being made looks whether it is still wanted."""

@@ -12,12 +12,10 @@ from tinysaver_edge.data import IMAGE_SUFFIXES
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.files import ImageSource, open_file
-from tinysaver_edge.stream.sources.frame import Frame
-from tinysaver_edge.stream.sources.live import LiveSource
+from tinysaver_edge.stream.sources.live import LiveSource, Patience, Random
 from tinysaver_edge.stream.sources.opencv import CameraDevice, GStreamerDevice, NetworkDevice
-from tinysaver_edge.stream.sources.patience import Patience, Random
 from tinysaver_edge.stream.sources.programs import CallbackDevice, IterableSource
-from tinysaver_edge.stream.sources.source import Source
+from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.sources.uri import PORTS, SourceUri, parse_uri, split_url
 
 ENTRY_POINTS = "tinysaver_edge.sources"
@@ -41,8 +39,9 @@ def open_source(
 
     Args:
         source: an address or path, see `tinysaver_edge.stream.sources.uri`; a camera's number; an
-            iterable of pictures, of which every one is given; a function that waits for the next picture,
-            called in a thread of its own as a live camera is read; or a source, returned as it is.
+            iterable of pictures, of which every one is given; a function that waits for the next
+            picture, called in a thread of its own as a live camera is read; or a source,
+            returned as it is.
         patience: time-outs and retries of live sources.
         random: draws the jitter of their pauses.
 

@@ -9,10 +9,8 @@ import numpy as np
 
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.frame import Frame
-from tinysaver_edge.stream.sources.live import Connection
-from tinysaver_edge.stream.sources.patience import Patience
-from tinysaver_edge.stream.sources.source import Source
+from tinysaver_edge.stream.sources.live import Connection, Patience
+from tinysaver_edge.stream.sources.source import Frame, Source
 
 
 class IterableSource(Source):

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tinysaver_edge.errors import MissingDependencyError
-from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
-from tinysaver_edge.stream.telemetry.readings import Reading
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reading
 
 PREFIX = "tinysaver"
 

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.policy import is_certified
-from tinysaver_edge.stream.telemetry.readings import Reading, reading
+from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import Manifest

@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
 
 def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
     folder = tmp_path / "field"
-    from tests.stream.test_drift import PROMISED
+    from tests.stream.drift.test_drift import PROMISED
 
     field = Queued(
         CalibrationSetSink(folder, wall=lambda: NOON), clock=time.monotonic, pictures=1000

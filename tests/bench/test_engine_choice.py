@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bench.test_bench import described
+from tests.bench.tiny_artefact import artefact
 from tests.calibrate.recipes import recipe
 from tests.cli.test_devices import run as command
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.command import spawned
-from tests.hardware.test_bench import described
-from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench import engine_choice

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.bench.tiny_artefact import artefact
 from tests.hardware import systems
-from tests.hardware.tiny_artefact import artefact
 from tests.model_zoo import Form, tiny_classifier
 from tests.small_bundle import small_bundle
 from tinysaver_edge.artefact import Artefact

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hardware.test_timing import stage_of
+from tests.bench.test_timing import stage_of
 from tests.model_zoo import frames
 from tinysaver_edge.bench import Effort, measure_alone, measure_pair
 from tinysaver_edge.deciding.policy import StagePolicy

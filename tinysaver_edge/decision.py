@@ -1,4 +1,4 @@
-"""What a cascade says about one frame."""
+"""What a cascade says about one frame, and which model a host said it answered with."""
 
 from __future__ import annotations
 

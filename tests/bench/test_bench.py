@@ -18,8 +18,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import measure_end_to_end
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
-from tinysaver_edge.bench.reading import read_report
-from tinysaver_edge.bench.report import report_path
+from tinysaver_edge.bench.report import read_report, report_path
 from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file
 from tinysaver_edge.bench.sustained import sustain
 from tinysaver_edge.bench.throughput import measure_throughput

@@ -1,4 +1,7 @@
-"""Engine choice: run a model in every way that a device offers, keep the fastest that agrees."""
+"""Engine choice: run a model in every way a device offers, keep the fastest that agrees.
+
+What was found is remembered for the model, the device and the releases it was found with.
+"""
 
 from __future__ import annotations
 

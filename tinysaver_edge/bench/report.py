@@ -1,4 +1,4 @@
-"""Reports: what was measured and on which machine, kept as JSON beside the bundle."""
+"""Bench reports: what was measured and on which machine, written as JSON and read back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import write_text
 from tinysaver_edge._version import __version__
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
 from tinysaver_edge.bench.model import ModelBench
 from tinysaver_edge.bench.sustained import Sustained
-from tinysaver_edge.engines.registry import engine_names, engine_version
+from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.hardware.jetson import read_board, read_jetson
 from tinysaver_edge.hardware.memory import read_memory
 from tinysaver_edge.hardware.system_files import ROOT
+from tinysaver_edge.latency import CascadeLatency, LatencySamples
 
 if TYPE_CHECKING:
     from tinysaver_edge.bench.engine_choice import Chosen
@@ -92,3 +95,100 @@ def report_path(bundle: Path) -> Path:
     """Return where a bundle's report lies: beside it, as ``NAME.bench.json``."""
     name = bundle.resolve().name
     return bundle.resolve().with_name(f"{name.removesuffix('.zip')}.bench.json")
+
+
+RunsAs = tuple[str, str, str, str]
+"""What a latency holds for: a model's sha256, engine, device and precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStage:
+    """One model of a report.
+
+    Attributes:
+        latency: warm runs with the resize and the score.
+        loaded_mb: memory that it took, or None.
+    """
+
+    latency: LatencySamples
+    loaded_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredReport:
+    """What a report holds.
+
+    Attributes:
+        path: the file.
+        measured_at: when, as ISO 8601.
+        processor: what it was measured on, as that calls itself.
+        stages: each model apart, in the order of the cascade.
+        pair: the two ways that a frame takes through a cascade of two, or None.
+    """
+
+    path: Path
+    measured_at: str
+    processor: str
+    stages: Mapping[RunsAs, MeasuredStage]
+    pair: CascadeLatency | None
+
+    def pair_of(self, saver: Artefact, large: Artefact) -> CascadeLatency | None:
+        """Return how long a saver and a large model take together, None where that is not known.
+
+        Where the report is of the cascade of these two, that is what was measured; else what each
+        takes alone is added up.
+        """
+        keys = (runs_as(saver), runs_as(large))
+        if self.pair is not None and tuple(self.stages) == keys:
+            return self.pair
+        both = [self.stages.get(key) for key in keys]
+        first, last = both
+        if first is None or last is None:
+            return None
+        return CascadeLatency.of(first.latency, last.latency)
+
+
+def runs_as(model: Artefact) -> RunsAs:
+    """Return what a report knows a model by."""
+    device = engine_class(model.engine).full_device(model.options.device)
+    return (model.sha256, model.engine, device, model.options.precision.value)
+
+
+def read_report(path: Path) -> MeasuredReport:
+    """Read a report of `bench`.
+
+    Raises:
+        InputError: the file cannot be read, or was written by a newer release.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise InputError(f"bench report {path}: was written by a newer release; upgrade")
+        stages = {
+            (one["sha256"], one["engine"], one["device"], one["precision"]): MeasuredStage(
+                LatencySamples.from_dict(one["stage"]), one["loaded_mb"]
+            )
+            for one in content["stages"]
+        }
+        return MeasuredReport(
+            path=path,
+            measured_at=str(content["measured_at"]),
+            processor=str(content["machine"]["processor"]),
+            stages=stages,
+            pair=_pair(content["end_to_end"]),
+        )
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"bench report {path}: has no {error.args[0]}; bench anew") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"bench report {path}: cannot be read ({error}); bench anew") from error
+
+
+def _pair(end_to_end: Mapping[str, Any] | None) -> CascadeLatency | None:
+    if end_to_end is None or None in (end_to_end["accepted"], end_to_end["escalated"]):
+        return None
+    return CascadeLatency(
+        LatencySamples.from_dict(end_to_end["accepted"]),
+        LatencySamples.from_dict(end_to_end["escalated"]),
+    )

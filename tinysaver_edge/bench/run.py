@@ -1,20 +1,82 @@
-"""Run: measure a model file or a bundle and report on it."""
+"""Measure a model file or a bundle, as it is or in its fastest way, and report on it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import bench_bundle
+from tinysaver_edge.bench.engine_choice import (
+    ChoiceCache,
+    Chosen,
+    Runner,
+    candidates,
+    choose_engine,
+    in_way,
+    run_here,
+)
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
-from tinysaver_edge.bench.model import bench_model, sustain_model
+from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
 from tinysaver_edge.bench.report import BenchReport, machine
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.engines.base import EngineOptions, Precision
+from tinysaver_edge.engines.registry import engine_for
+from tinysaver_edge.hardware.profile import DeviceProfile
+from tinysaver_edge.models.description.description import find_description
+
+FRAMES = 8
+"""Pictures whose answers are compared."""
+
+
+def fastest_artefact(
+    model: Path,
+    *,
+    descriptions: Path | None = None,
+    image: Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    profile: DeviceProfile | None = None,
+    run: Runner = run_here,
+) -> tuple[Artefact, Chosen]:
+    """Return a model file to be run in the fastest way, and how that was found.
+
+    Args:
+        model: the file.
+        descriptions: folder that may hold its description.
+        image: an image or a folder of them to compare answers on; None takes made-up pictures.
+        device: only engines on this device count; None for what the description says, or all.
+        precision: arithmetic; None for what the description says, or the candidates' own.
+        threads: processor threads for one inference; None leaves it to the engine.
+        profile: the device whose engines are tried; None for those that this machine has.
+        run: does one run, perhaps in a process of its own.
+
+    Raises:
+        DescriptionError: it has no description, or a wrong one.
+        EngineError: it cannot be run in any way.
+        InputError: there is no such image.
+    """
+    told = artefact_of(model, descriptions=descriptions, engine=engine_for(model), threads=threads)
+    said = find_description(model, descriptions_dir=descriptions)
+    reference = replace(told, options=EngineOptions(threads=threads))
+    encoded = [made_up_frame(seed=seed) for seed in range(FRAMES)]
+    if image is not None:
+        encoded = frames_from(image)[:FRAMES]
+    chosen = choose_engine(
+        reference,
+        candidates(profile),
+        [one.decode() for one in encoded],
+        device=device or said.device,
+        precision=said.precision if precision is None else Precision(precision),
+        run=run,
+        cache=ChoiceCache.default(),
+    )
+    return in_way(reference, chosen.choice), chosen
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Time one call again and again: warm up, then at least N runs and at least T seconds."""
+"""Time one call again and again (at least N runs and T seconds), and weigh what it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: what a recipe asks for, and the command line's flags over it."""
+"""Settings: what a recipe and the flags over it ask for, and the plan that comes of them."""
 
 from __future__ import annotations
 

@@ -12,10 +12,9 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge._support.progress import SILENT
 from tinysaver_edge.bench.engine_choice import Answered, TryStep
-from tinysaver_edge.bench.fastest import fastest_artefact
 from tinysaver_edge.bench.model import ModelBench, artefact_of
 from tinysaver_edge.bench.report import BenchReport, report_path
-from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file
+from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file, fastest_artefact
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Effort
 from tinysaver_edge.calibrate.measured.worker import run_isolated
 from tinysaver_edge.cli import terminal

@@ -1,4 +1,4 @@
-"""`tinysaver-edge models`: describe and profile model files; more of the group lies beside it."""
+"""`tinysaver-edge models`: describe and profile model files; the group's rest lies beside it."""
 
 from __future__ import annotations
 

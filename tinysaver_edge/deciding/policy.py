@@ -1,4 +1,4 @@
-"""The policy: which stage answers. Replayed here over records; a Cascade applies it to frames."""
+"""The policy and its judge: which stage answers. Replayed over records, or frame by frame."""
 
 from __future__ import annotations
 

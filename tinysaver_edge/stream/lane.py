@@ -1,4 +1,4 @@
-"""One source's way through the dispatcher: its buffers, its frames in order, and its bounds."""
+"""One source's way through a stream: its frames in order, bounded, each given out and counted."""
 
 from __future__ import annotations
 

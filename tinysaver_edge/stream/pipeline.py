@@ -1,4 +1,7 @@
-"""A stream: sources in, decisions out, everything between bounded."""
+"""A stream: sources in, decisions out, everything between bounded.
+
+A feeder reads each source in a thread of its own; the outbox holds decisions till asked for.
+"""
 
 from __future__ import annotations
 

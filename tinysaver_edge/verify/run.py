@@ -1,4 +1,4 @@
-"""Verify: does a bundle keep on this machine what was promised where it was calibrated?"""
+"""Verify: does a bundle keep here, in answers and in time, what was promised at calibration?"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import pytest
 from tests.stream.events import listening
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sources.limit import limited
 from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.source import limited
 
 
 def picture():

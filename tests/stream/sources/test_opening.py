@@ -71,7 +71,7 @@ def test_what_cannot_be_opened(source, message):
 
 def test_a_source_of_another_package(tmp_path, monkeypatch):
     (tmp_path / "belt.py").write_text(
-        "from tinysaver_edge.stream.sources.programs import IterableSource\n"
+        "from tinysaver_edge.stream.sources.opening import IterableSource\n"
         "from tinysaver_edge.testing import FakeSource\n"
         "def open_belt(uri):\n"
         "    frames = FakeSource(int(uri.options['frames']), source_id=uri.source_id)\n"

@@ -1,4 +1,4 @@
-"""The choice: of all savers and thresholds the best that keeps every limit, and why others lost."""
+"""The choice: the best that keeps every limit, why others lost, and what gives where none does."""
 
 from __future__ import annotations
 

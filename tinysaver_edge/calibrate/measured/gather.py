@@ -1,4 +1,4 @@
-"""Gather: read records, labels and MACs that the user brings, as a problem."""
+"""Gather: read records, labels and MACs that the user brings, as a problem and its origin."""
 
 from __future__ import annotations
 

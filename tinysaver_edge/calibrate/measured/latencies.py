@@ -1,4 +1,4 @@
-"""Bench reports: latencies that `bench` measured on the device, in place of this machine's."""
+"""Latencies that were not measured here: from `bench` on the device, or from its profile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.reading import MeasuredReport, read_report, runs_as
+from tinysaver_edge.bench.report import MeasuredReport, read_report, runs_as
 from tinysaver_edge.calibrate.measured.measuring import Gathering
 from tinysaver_edge.calibrate.problem import Answers, PairTiming, Problem
 from tinysaver_edge.errors import InputError

@@ -1,4 +1,4 @@
-"""Measuring: run the models over the images, the most promising savers first."""
+"""Measuring: run the models over the images, most promising savers first, within a time."""
 
 from __future__ import annotations
 

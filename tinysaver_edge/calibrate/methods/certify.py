@@ -1,4 +1,7 @@
-"""`--method certified`: the loosest threshold whose drop stays within ε with confidence 1 - δ."""
+"""`--method certified`: the loosest threshold whose drop stays within ε with confidence 1 - δ.
+
+Score, fusion and split come from rules that look at no label of the certify samples.
+"""
 
 from __future__ import annotations
 

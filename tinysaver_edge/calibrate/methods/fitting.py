@@ -1,4 +1,7 @@
-"""Fitting of the scores that learn: p of the norm, the temperature, the head."""
+"""Fitting of what learns: p of the norm, the temperature, the head, the fusions.
+
+All of it on labelled samples that no certificate sees.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other ways to set the threshold, for the table that shows what the guarantee costs."""
+"""Other ways to set the threshold, TinySaver's own among them, for the table of methods."""
 
 from __future__ import annotations
 

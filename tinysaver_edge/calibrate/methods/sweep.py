@@ -1,4 +1,4 @@
-"""The exact sweep: every threshold's accept rate and drop from one sort."""
+"""The exact sweep: every threshold's accept rate and drop from one sort, and counts at some."""
 
 from __future__ import annotations
 

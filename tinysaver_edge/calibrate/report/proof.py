@@ -1,4 +1,4 @@
-"""The certificate in words: what is promised, by which counts, and what is not."""
+"""The certificate in words: what is promised, by which counts, what is not, what drift costs."""
 
 from __future__ import annotations
 

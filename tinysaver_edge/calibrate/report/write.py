@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.charts.classes import escalations, skyline
 from tinysaver_edge.calibrate.report.charts.confidence import reliability, score_histogram
 from tinysaver_edge.calibrate.report.charts.latency import latency
-from tinysaver_edge.calibrate.report.charts.size import NARROW, WIDE, Size
+from tinysaver_edge.calibrate.report.charts.svg import NARROW, WIDE, Size
 from tinysaver_edge.calibrate.report.charts.sweep import sweep
 from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
 from tinysaver_edge.calibrate.report.facts import ReportFacts

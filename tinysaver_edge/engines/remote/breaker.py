@@ -1,4 +1,4 @@
-"""A circuit breaker: a host that keeps failing is left alone, but for a probe now and then."""
+"""A circuit breaker for a host that keeps failing, and the budget of retries beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and OpenCV: can they be imported, and does what they list really run?"""
+"""Engines and OpenCV: do they import, does what they list really run, and what mends it?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a model's description as far as its file tells it, and mark what only its maker knows."""
+"""Write a model's description as far as its file tells it; mark what only its maker knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of a model description, in TOML or in a recipe, checked field by field."""
+"""The form of a model description, checked field by field; scales as people write them."""
 
 from __future__ import annotations
 

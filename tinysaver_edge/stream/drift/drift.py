@@ -1,4 +1,7 @@
-"""Drift watch: audits a few accepted frames and raises an alarm when too many answers differ."""
+"""Drift watch: audits a few accepted frames and raises an alarm when too many answers differ.
+
+The evidence is an e-process: valid whenever one looks at it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Live sources: read in a thread of their own, watched, and opened again when they are lost."""
+"""Live sources: read in a thread of their own, watched, and opened again when they are lost.
+
+The slot holds the newest frame: whoever puts one never waits, nobody takes an old one.
+"""
 
 from __future__ import annotations
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     CHARACTER,
+    LEFT,
     Panel,
     Place,
+    Size,
     diamond,
     document,
     dot,

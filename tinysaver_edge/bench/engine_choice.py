@@ -20,7 +20,6 @@ from tinysaver_edge._support.files import default_cache_dir, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.report import machine
 from tinysaver_edge.bench.timing import Effort, measure_with
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
@@ -29,6 +28,7 @@ from tinysaver_edge.engines.registry import engine_class, engine_version
 from tinysaver_edge.errors import EngineError, TinySaverError
 from tinysaver_edge.hardware.engines import Engines, probe_engines
 from tinysaver_edge.hardware.nvidia import read_nvidia
+from tinysaver_edge.hardware.probe import machine
 from tinysaver_edge.hardware.profile import DeviceProfile, EngineChoice
 from tinysaver_edge.preprocess import Frame
 
@@ -36,8 +36,7 @@ from tinysaver_edge.preprocess import Frame
 def _device() -> Mapping[str, Any]:
     """Return what tells one device from another; the engines' releases are looked at apart."""
     driver = read_nvidia()
-    told = {name: value for name, value in machine().items() if name != "engines"}
-    return {**told, "driver": None if driver is None else driver.version}
+    return {**machine(), "driver": None if driver is None else driver.version}
 
 
 @dataclass(frozen=True, slots=True)

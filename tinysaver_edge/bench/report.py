@@ -6,24 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinysaver_edge._support.files import write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
+from tinysaver_edge.bench.engine_choice import Chosen
 from tinysaver_edge.bench.model import ModelBench
 from tinysaver_edge.bench.sustained import Sustained
 from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.hardware.jetson import read_board, read_jetson
-from tinysaver_edge.hardware.memory import read_memory
+from tinysaver_edge.hardware.probe import machine
 from tinysaver_edge.hardware.system_files import ROOT
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
-
-if TYPE_CHECKING:
-    from tinysaver_edge.bench.engine_choice import Chosen
 
 SCHEMA_VERSION = 1
 
@@ -77,18 +73,11 @@ class BenchReport:
         write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
-def machine(root: Path = ROOT) -> dict[str, Any]:
-    """Return what tells one machine from another: processor, memory, power mode, engines."""
-    cpu, memory, jetson = read_cpu(root), read_memory(root), read_jetson(root)
+def measured_on(root: Path = ROOT) -> dict[str, Any]:
+    """Return what tells one measurement's place from another's: the machine, and its engines."""
     releases = {name: engine_version(name) for name in engine_names()}
-    return {
-        "board": read_board(root),
-        "processor": None if cpu is None else cpu.model,
-        "threads": None if cpu is None else cpu.threads,
-        "memory_mb": None if memory is None else memory.usable_mb,
-        "power_mode": None if jetson is None else jetson.power_mode,
-        "engines": {name: release for name, release in releases.items() if release is not None},
-    }
+    there = {name: release for name, release in releases.items() if release is not None}
+    return machine(root) | {"engines": there}
 
 
 def report_path(bundle: Path) -> Path:

@@ -21,7 +21,7 @@ from tinysaver_edge.bench.engine_choice import (
 )
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
-from tinysaver_edge.bench.report import BenchReport, machine
+from tinysaver_edge.bench.report import BenchReport, measured_on
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.base import EngineOptions, Precision
@@ -139,7 +139,7 @@ def bench_bundle_file(
         measured_at=now().isoformat(timespec="seconds"),
         frames=_said(frames),
         pause_s=wanted.effort.pause_s,
-        machine=machine(),
+        machine=measured_on(),
         stages=found.stages,
         bundle=found,
         sustained=found.sustained,
@@ -180,7 +180,7 @@ def bench_model_file(
         measured_at=now().isoformat(timespec="seconds"),
         frames=_said(frames),
         pause_s=wanted.effort.pause_s,
-        machine=machine(),
+        machine=measured_on(),
         stages=(found,),
         sustained=sustained,
     )

@@ -46,6 +46,18 @@ class Probe:
         return {"sections": [section.to_dict() for section in self.sections]}
 
 
+def machine(root: Path = ROOT) -> dict[str, Any]:
+    """Return what tells one machine from another: processor, memory, power mode."""
+    cpu, memory, jetson = read_cpu(root), read_memory(root), read_jetson(root)
+    return {
+        "board": read_board(root),
+        "processor": None if cpu is None else cpu.model,
+        "threads": None if cpu is None else cpu.threads,
+        "memory_mb": None if memory is None else memory.usable_mb,
+        "power_mode": None if jetson is None else jetson.power_mode,
+    }
+
+
 def probe(root: Path = ROOT, *, engines: Engines | None = None) -> Probe:
     """Look at a device.
 

@@ -66,7 +66,7 @@ class Cascade:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self.judge = Judge(
+        judge = Judge(
             self.policy,
             labels=self.labels,
             certified=certified,
@@ -77,7 +77,7 @@ class Cascade:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
-        self._decider = Decider(self.stages, self.judge, clock=clock)
+        self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 
@@ -199,7 +199,7 @@ class Cascade:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
-            return self._decider.decide(frame, case, started_s=started_s)
+            return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -227,7 +227,7 @@ class Cascade:
             for start in range(0, len(frames), BATCH):
                 part = slice(start, start + BATCH)
                 cases = [self._new(frame_id, now_s) for frame_id in ids[part]]
-                decided.extend(self._decider.decide_batch(frames[part], cases))
+                decided.extend(self.decider.decide_batch(frames[part], cases))
             return decided
 
     def stream(
@@ -276,7 +276,7 @@ class Cascade:
         from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
         return Stream(
-            self,
+            self.decider,
             sources,
             options=StreamOptions(
                 escalation=escalation_from(escalation),
@@ -322,7 +322,7 @@ class Cascade:
         with self._lock:
             self._check_open()
             if self._submissions is None:
-                self._submissions = Submissions(self, clock=self._clock)
+                self._submissions = Submissions(self.decider, clock=self._clock)
             submissions = self._submissions
         return submissions.submit(
             frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms

@@ -228,7 +228,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
-            hosts=hosts_of(cascade),
+            hosts=hosts_of(cascade.stages),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -257,7 +257,7 @@ def run(
             stream.close()
             _show_end(tally, around, stream.source_ids)
             raise
-        show_traffic(hosts_of(cascade))
+        show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
     return _exit_code(stop)
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.files import combined, sha256_of
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.base import Engine, EngineOptions, Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import BundleError, DescriptionError
-from tinysaver_edge.files import combined, sha256_of
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
-    from tinysaver_edge.manifest import ModelEntry
+    from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.bundle.manifest import ModelEntry
 
 
 @dataclass(frozen=True, slots=True)

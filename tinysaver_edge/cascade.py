@@ -9,28 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding import Clock, Decider
+from tinysaver_edge.deciding.decider import Clock, Decider
+from tinysaver_edge.deciding.policy import Case, Judge, Policy, is_certified
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.policy import Policy, is_certified
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.verdict import Case, Judge
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.engines.remote import RemoteModel
     from tinysaver_edge.fusion import Fusion
-    from tinysaver_edge.stage import Stage
-    from tinysaver_edge.stream.events import Listener
-    from tinysaver_edge.stream.metrics import Metrics
-    from tinysaver_edge.stream.opening import AnySource
+    from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
     from tinysaver_edge.stream.pipeline import Stream
-    from tinysaver_edge.stream.sink import Sink
+    from tinysaver_edge.stream.sinks.base import Sink
+    from tinysaver_edge.stream.sources.opening import AnySource
     from tinysaver_edge.stream.submissions import DecisionFuture, Submissions
-    from tinysaver_edge.stream.watch import Watch
+    from tinysaver_edge.stream.telemetry.events import Listener
+    from tinysaver_edge.stream.telemetry.metrics import Metrics
 
 __all__ = ["BATCH", "Cascade", "Clock"]
 
@@ -67,7 +66,7 @@ class Cascade:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self.judge = Judge(
+        judge = Judge(
             self.policy,
             labels=self.labels,
             certified=certified,
@@ -78,7 +77,7 @@ class Cascade:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
-        self._decider = Decider(self.stages, self.judge, clock=clock)
+        self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 
@@ -120,7 +119,7 @@ class Cascade:
             InputError: a URL cannot be understood, or would send frames out in plain text.
             MissingDependencyError: an engine's package is not installed.
         """
-        from tinysaver_edge.bundle import Bundle
+        from tinysaver_edge.bundle.bundle import Bundle
 
         with Bundle.load(path) as bundle:
             return cls.from_bundle(
@@ -148,7 +147,7 @@ class Cascade:
         clock: Clock = time.monotonic,
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
-        from tinysaver_edge.loading import load_stages
+        from tinysaver_edge.deciding.loading import load_stages
 
         stages = load_stages(
             bundle,
@@ -200,7 +199,7 @@ class Cascade:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
-            return self._decider.decide(frame, case, started_s=started_s)
+            return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -228,7 +227,7 @@ class Cascade:
             for start in range(0, len(frames), BATCH):
                 part = slice(start, start + BATCH)
                 cases = [self._new(frame_id, now_s) for frame_id in ids[part]]
-                decided.extend(self._decider.decide_batch(frames[part], cases))
+                decided.extend(self.decider.decide_batch(frames[part], cases))
             return decided
 
     def stream(
@@ -251,8 +250,9 @@ class Cascade:
         bounded numbers of frames are on their way, and the first stage never waits for the others.
 
         Args:
-            sources: addresses or paths (`tinysaver_edge.stream.uri`), camera numbers, iterables of
-                pictures, functions that wait for the next picture, or sources of one's own.
+            sources: addresses or paths (`tinysaver_edge.stream.sources.uri`), camera numbers,
+                iterables of pictures, functions that wait for the next picture, or sources of
+                one's own.
             escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
                 first stage's answer at once and a second decision, ``revision`` 1, when the large
                 model has answered; ``"local"`` never asks it.
@@ -269,14 +269,14 @@ class Cascade:
         Raises:
             InputError: a source, or an option, cannot be understood.
         """
-        from tinysaver_edge.stream.events import ignore
-        from tinysaver_edge.stream.metrics import NO_METRICS
+        from tinysaver_edge.stream.drift.watch import NO_WATCH
         from tinysaver_edge.stream.options import StreamOptions, escalation_from
         from tinysaver_edge.stream.pipeline import Stream
-        from tinysaver_edge.stream.watch import NO_WATCH
+        from tinysaver_edge.stream.telemetry.events import ignore
+        from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
         return Stream(
-            self,
+            self.decider,
             sources,
             options=StreamOptions(
                 escalation=escalation_from(escalation),
@@ -322,7 +322,7 @@ class Cascade:
         with self._lock:
             self._check_open()
             if self._submissions is None:
-                self._submissions = Submissions(self, clock=self._clock)
+                self._submissions = Submissions(self.decider, clock=self._clock)
             submissions = self._submissions
         return submissions.submit(
             frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms

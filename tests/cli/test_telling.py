@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from tinysaver_edge.cli.telling import EVERY_S, WHY, Teller, degraded, left_out
-from tinysaver_edge.stream.events import Connected, Corrupt, Dropped, Lost, Retrying, Undecided
-from tinysaver_edge.stream.metrics import Counter, Reason, Tally
+from tinysaver_edge.stream.telemetry.events import (
+    Connected,
+    Corrupt,
+    Dropped,
+    Lost,
+    Retrying,
+    Undecided,
+)
+from tinysaver_edge.stream.telemetry.metrics import Counter, Reason, Tally
 
 
 class Told:

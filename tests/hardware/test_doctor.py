@@ -14,9 +14,14 @@ import pytest
 
 from tests.hardware import systems
 from tinysaver_edge.hardware.doctor import State, examine
-from tinysaver_edge.hardware.doctor.engines import device_checks, engine_checks, opencv_check
+from tinysaver_edge.hardware.doctor.engines import (
+    NO_GPU,
+    device_checks,
+    engine_checks,
+    opencv_check,
+    remedy,
+)
 from tinysaver_edge.hardware.doctor.packages import owner_checks, python_check, version_checks
-from tinysaver_edge.hardware.doctor.remedies import NO_GPU, remedy
 from tinysaver_edge.hardware.doctor.system import (
     accelerator_checks,
     cache_check,

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import atomic_write, read_arrays
+from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data.images import Depth, dark_depth, decode_small
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import DataError
-from tinysaver_edge.files import atomic_write, read_arrays
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.progress import SILENT, Progress
 
 SIDE = 16
 """Width and height of the small pictures."""

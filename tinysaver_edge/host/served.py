@@ -14,7 +14,7 @@ from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

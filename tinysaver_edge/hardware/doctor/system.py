@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tinysaver_edge.files import default_cache_dir
+from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
 from tinysaver_edge.hardware.nvidia import read_nvidia
 from tinysaver_edge.hardware.system_files import ROOT

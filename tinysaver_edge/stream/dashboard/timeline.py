@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 
 STEP_S = 2.0
 STEPS = 150
@@ -48,12 +48,12 @@ class Totals:
         """Count one."""
         if decision.degraded is not None:
             self.degraded += 1
-        elif decision.source is Source.SAVER:
+        elif decision.source is AnswerSource.SAVER:
             self.accepted += 1
         else:
             self.escalated += 1
         self.certified += decision.certified
-        self.fallbacks += decision.source is Source.FALLBACK
+        self.fallbacks += decision.source is AnswerSource.FALLBACK
 
 
 @dataclass(slots=True)

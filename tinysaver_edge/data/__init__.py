@@ -9,11 +9,13 @@ from tinysaver_edge.data.found import (
     left_out_below,
     printable,
 )
-from tinysaver_edge.data.images import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.data.images import IMAGE_SUFFIXES, dark_depth, decode_image
 from tinysaver_edge.data.labels import class_indices
 from tinysaver_edge.data.source import DataSource, Sample
+from tinysaver_edge.data.table import ANSWER_COLUMN
 
 __all__ = [
+    "ANSWER_COLUMN",
     "IMAGE_SUFFIXES",
     "DataSource",
     "FolderData",
@@ -23,6 +25,7 @@ __all__ = [
     "check_left_out",
     "class_folder_samples",
     "class_indices",
+    "dark_depth",
     "decode_image",
     "image_files",
     "is_image",

@@ -79,6 +79,16 @@ class Alike:
         return alone and (self.order is None or self.order < ORDERED)
 
     @property
+    def brief(self) -> str:
+        """The chief of what was found, in a few words that name no file."""
+        if self.copies:
+            return f"{self.copies} of {self.samples} images are copies of others"
+        if self.weight < LEAST_WEIGHT * self.units:
+            unit = "groups" if self.grouped else "images"
+            return f"{self.repeats} of {self.units} {unit} look like an earlier one"
+        return "each image is much like the next in the order of their names"
+
+    @property
     def found(self) -> str:
         """What was found, for people; names no file."""
         unit = "groups" if self.grouped else "images"

@@ -50,6 +50,8 @@ def _label_indices(
         if len(found) == len(names):
             return found
         unknown = [name for name in names if name not in found]
+        if words := [name for name in unknown if not _is_number(name)]:
+            unknown = words
         if not all(_is_number(name) for name in names):
             raise DataError(
                 f"data {path}: label {unknown[0]!r} ({len(unknown)} such) is none of the model's "

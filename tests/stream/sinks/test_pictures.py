@@ -56,7 +56,7 @@ def test_hard_frames_are_those_that_were_escalated(tmp_path):
         sink.write(escalated(9), None)
     found = rows(tmp_path)
     assert [row["sequence"] for row in found] == [1, 2, 3]
-    assert [row["label"] for row in found] == ["cat", "dog", "cat"]
+    assert [row["answer"] for row in found] == ["cat", "dog", "cat"]
     assert found[2]["degraded"] == "large failed"
     assert found[0]["file"] == "20231114T221320000-cam-1.jpg"
     picture = cv2.imread(str(tmp_path / found[0]["file"]))

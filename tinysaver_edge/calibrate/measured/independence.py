@@ -15,6 +15,9 @@ from tinysaver_edge.errors import DataError
 
 MOST_UNITS = 1 << 24
 
+WORTH_A_LINE = 0.001
+"""Where images are independent, so large a share that look like others is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Independence:
@@ -55,13 +58,13 @@ def check_independence(
         )
     said = alike.text(names)
     if alike.independent:
-        if said:
+        if alike.copies or alike.repeats > WORTH_A_LINE * alike.units:
             warnings.append(f"{said}: few enough to count them all")
         return Independence(tuple(warnings))
     if stated:
         warnings.append(f"{said}; they count as independent, as --independent says")
         return Independence(
-            tuple(warnings), f"that its samples are independent, although {alike.found}"
+            tuple(warnings), f"that its samples are independent, although {alike.brief}"
         )
     if method in (Method.EMPIRICAL, Method.TINYSAVER):
         warnings.append(f"{said}: the figures rest on fewer samples than they seem to")

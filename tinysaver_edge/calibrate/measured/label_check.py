@@ -62,8 +62,9 @@ def check_agreement(
     labels, large = problem.labels, problem.large
     refused = list(_refusals(problem, names))
     if refused and not trusted:
-        raise InputError(f"{refused[0]}. {_GO_ON}")
-    doubts = [f"{one}; the labels count, as --trust-labels says" for one in refused]
+        end = "" if refused[0].endswith("?") else "."
+        raise InputError(f"{refused[0]}{end} {_GO_ON}")
+    doubts = [f"the labels count as --trust-labels says, but: {one}" for one in refused]
     doubts += _without_samples(labels, large, names)
     for saver in problem.savers:
         answers = saver.outputs.predictions
@@ -73,8 +74,17 @@ def check_agreement(
             doubts.append(str(error))
         else:
             doubts += doubtful_classes(labels, answers, model=saver.name, names=names)
-    stated = tuple(f"that its labels are right, although {one}" for one in refused)
+    stated = (f"that its labels are right, although {_brief(problem)}",) if refused else ()
     return LabelDoubts(tuple(doubts), stated)
+
+
+def _brief(problem: Problem) -> str:
+    """Say how far labels and the large model's answers agree."""
+    right = float(np.mean(problem.large.outputs.predictions == problem.labels))
+    return (
+        f"{right:.1%} of {problem.large.name}'s answers fit them, of "
+        f"{len(np.unique(problem.labels))} classes"
+    )
 
 
 _GO_ON = (
@@ -87,6 +97,7 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
     """Yield why the labels cannot be of the large model's classes, or are its own answers."""
     labels, large = problem.labels, problem.large
     answers = large.outputs.predictions
+    yield from _half_missing(labels, large, names)
     try:
         check_model(labels, answers, model=large.name)
     except InputError as error:
@@ -95,7 +106,6 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
         yield from doubtful_classes(labels, answers, model=large.name, names=names)
         yield from _far_below_a_saver(problem)
     yield from _own_answers(problem)
-    yield from _half_missing(labels, large, names)
     yield from _never_answered(labels, answers, model=large.name, names=names)
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.data import (
     IMAGE_SUFFIXES,
+    dark_depth,
     decode_image,
     image_files,
     left_out_below,
     printable,
 )
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.opencv import read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
-from tinysaver_edge.stream.telemetry.events import Corrupt
+from tinysaver_edge.stream.telemetry.events import Corrupt, Dim
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 
@@ -81,24 +81,28 @@ class ImageSource(_FileSource):
         self._name = source_id
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
-        readable = 0
+        readable, dim = 0, False
         for number, path in enumerate(self._files):
             if self.closed:
                 return
             name = self._name or printable(path.relative_to(self._root).as_posix())
-            image = _read(path)
-            if image is None:
+            data = _read(path)
+            image = None if data is None else decode_image(data)
+            if data is None or image is None:
                 self._skip(number, f"{printable(path.name)}: not a readable image", name)
                 continue
             readable += 1
+            if not dim and (depth := dark_depth(data)) is not None:
+                dim = True
+                self.tell(Dim(name, self.context.clock(), number, depth.text))
             yield Frame(image, 0.0, number, name)
         if not readable:
-            raise InputError(f"source {self._files[0]}: not a readable image")
+            raise InputError(f"source {printable(str(self._files[0]))}: not a readable image")
 
 
-def _read(path: Path) -> Picture | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return decode_image(path.read_bytes())
+        return path.read_bytes()
     except OSError:
         return None
 

@@ -139,6 +139,28 @@ class Corrupt(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Dim(Event):
+    """A picture of 16 bits a channel leaves its upper bits empty, and what is decided goes dark.
+
+    Told once a source.
+
+    Attributes:
+        sequence: which frame.
+        reason: how many bits there are, and how many are used.
+    """
+
+    kind: ClassVar[str] = "dim"
+
+    sequence: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frame {self.sequence} has {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Undecided(Event):
     """No model could answer a frame of a live source; the stream goes on with the next.
 

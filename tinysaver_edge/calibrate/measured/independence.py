@@ -113,9 +113,8 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
         return None
     better = "" if not labelled else ", unless the cascade proves better than the large model"
     return (
-        f"{units} {unit} are too few: {wish} takes at least {needed}{fewer}{better}. Else every "
-        f"frame will go to the large model: add {unit}, allow a larger drop (--max-drop), or use "
-        f"--method empirical, which promises nothing"
+        f"{units} {unit} are too few: {wish} takes at least {needed}{fewer}{better}. Add {unit}, "
+        f"allow a larger drop (--max-drop), or use --method empirical, which promises nothing"
     )
 
 

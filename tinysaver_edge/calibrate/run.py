@@ -21,12 +21,8 @@ from tinysaver_edge.calibrate.chosen.comparison import compare_methods, figures_
 from tinysaver_edge.calibrate.chosen.disagreement import disagreement
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.gather import Gathered, from_records
-from tinysaver_edge.calibrate.measured.images import from_images, open_input_data, without_fitted
-from tinysaver_edge.calibrate.measured.independence import (
-    Independence,
-    check_independence,
-    too_few,
-)
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.methods.certify import default_fusion
@@ -42,7 +38,6 @@ from tinysaver_edge.calibrate.report import (
 )
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.data import DataSource, check_left_out
-from tinysaver_edge.data.looks import Looks, read_looks
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
@@ -238,7 +233,6 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
-    looks, known = _look(plan, plan.input, data, folder, progress)
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     gathered = from_images(
         plan.input,
@@ -248,24 +242,7 @@ def _gather(
         progress=progress,
         fusion=_fusion(plan, samples=len(data)),
     )
-    if looks is not None:
-        gathered = without_fitted(gathered, plan.input, looks)
-    return replace(
-        gathered,
-        warnings=(*left_out, *known.warnings, *gathered.warnings),
-        stated=(known.stated,) if known.stated else (),
-    ), data
-
-
-def _look(
-    plan: Plan, given: ImageInput, data: DataSource, folder: Path, progress: Progress
-) -> tuple[Looks | None, Independence]:
-    """Look at the images before any model does."""
-    if data.independent:
-        return None, Independence()
-    looks = read_looks(data, folder=folder, fingerprint=data.fingerprint(), progress=progress)
-    method = plan.targets.method
-    return looks, check_independence(data, looks, method=method, stated=given.independent)
+    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
 
 
 def _tell_if_too_few(

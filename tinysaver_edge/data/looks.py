@@ -103,7 +103,7 @@ def _look(data: DataSource, progress: Progress) -> Looks:
             looks.small[index] = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
             looks.dark_bits[index] = bits
 
-    progress.start("looking for copies among the images", total=count)
+    progress.start("looking at the images", total=count)
     try:
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
             for _ in pool.map(look, range(count)):

@@ -165,7 +165,6 @@ def evaluate_images(
     artefacts = bundled_artefacts(bundle, cache_dir=default_cache_dir())
     with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
         warnings = check_left_out(data.left_out, kept=len(data), limit=skip_limit, path=data.path)
-        looks = read_looks(data, progress=progress)
         records = [
             measure(
                 artefact,
@@ -183,6 +182,7 @@ def evaluate_images(
             classes=records[-1].outputs.width,
             path=data.path,
         )
+        looks = read_looks(data, progress=progress)
     seen, said = _seen(bundle, looks)
     found = _evaluation(bundle, records, labels)
     return Evaluation(found.figures, (*warnings, *said, *found.warnings), seen)

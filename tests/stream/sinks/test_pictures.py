@@ -10,7 +10,7 @@ from tests.stream.decisions import decision, escalated, frame
 from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
 from tinysaver_edge.decision import AnswerSource, Reason
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
@@ -137,9 +137,11 @@ def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
     found = rows(folder)
     shares = [sum(row["sequence"] % 2 == odd for row in found) / 1000 for odd in (0, 1)]
     assert shares == pytest.approx([0.1, 0.1], abs=0.03)
-    with open_data(folder / "frames.jsonl") as data:
+    assert {row["answer"] for row in found} == {"cat"}
+    with pytest.raises(DataError, match="line 1: no label; answer is what the models said"):
+        open_data(folder / "frames.jsonl")
+    with open_data(folder / "frames.jsonl", labelled=False) as data:
         assert len(data) == len(found)
-        assert {sample.label for sample in data.samples} == {"cat"}
         number = found[5]["sequence"]
         assert (data.frame(5) == frame(number).image).all()
 

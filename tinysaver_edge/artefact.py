@@ -107,7 +107,7 @@ def combined_sha256(files: tuple[Path, ...]) -> str:
 
 def bundled_artefacts(
     bundle: Bundle,
-    options: EngineOptions = EngineOptions(),
+    options: EngineOptions | None = None,
     *,
     elsewhere: bool = False,
 ) -> list[Artefact]:
@@ -115,7 +115,7 @@ def bundled_artefacts(
 
     Args:
         bundle: an open bundle.
-        options: for the engines; device and precision are the bundle's.
+        options: for the engines, or None; device and precision are the bundle's.
         elsewhere: whether a model whose files the bundle leaves to other hosts will do as well.
 
     Raises:
@@ -139,7 +139,11 @@ def bundled_artefacts(
         _bundled(
             bundle,
             stage.model,
-            replace(options, device=stage.model.device, precision=_precision(bundle, stage.model)),
+            replace(
+                options or EngineOptions(),
+                device=stage.model.device,
+                precision=_precision(bundle, stage.model),
+            ),
             labels=None if labels is None else tuple(labels),
         )
         for stage in bundle.manifest.stages

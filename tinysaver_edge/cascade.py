@@ -16,11 +16,11 @@ from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.stage import Stage
-    from tinysaver_edge.engines.remote import RemoteModel
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
@@ -86,31 +86,16 @@ class Cascade:
         cls,
         path: str | Path,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
 
         Args:
             path: the bundle's folder or .zip.
-            threads: processor threads for one inference; None leaves it to the engines.
-            cache_dir: folder for compiled models; None takes the user's cache folder.
-            allow_fallback: where a device is missing, run on the CPU. Decisions then say so in
-                ``degraded`` and are not certified.
-            large: hosts that serve the large model, as ``"grpc://host:port/model"``, several of
-                them, or a `RemoteModel` with all else; None runs it here. The certificate covers
-                its answers where the hosts tell the hash of the calibrated model, or the user
-                vouches for them; else `doubt` says why not.
-            large_worker: run the large model in a process of its own. When that dies or hangs its
-                frames are ``degraded``, and it is started again.
-            allow_absent: load a bundle without the large model's file although no host is named,
-                for streams of escalation ``"local"``; asked, the large model is an error then.
             clock: as for the constructor.
+            options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
+                and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
             BundleError: the bundle is damaged, or holds no models, or not the large one's file.
@@ -122,44 +107,21 @@ class Cascade:
         from tinysaver_edge.bundle.bundle import Bundle
 
         with Bundle.load(path) as bundle:
-            return cls.from_bundle(
-                bundle,
-                threads=threads,
-                cache_dir=cache_dir,
-                allow_fallback=allow_fallback,
-                large=large,
-                large_worker=large_worker,
-                allow_absent=allow_absent,
-                clock=clock,
-            )
+            return cls.from_bundle(bundle, clock=clock, **options)
 
     @classmethod
     def from_bundle(
         cls,
         bundle: Bundle,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
         from tinysaver_edge.deciding.loading import load_stages
 
-        stages = load_stages(
-            bundle,
-            threads=threads,
-            cache_dir=cache_dir,
-            allow_fallback=allow_fallback,
-            large=large,
-            large_worker=large_worker,
-            allow_absent=allow_absent,
-        )
         return cls(
-            stages,
+            load_stages(bundle, **options),
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
             certified=is_certified(bundle.manifest),

@@ -42,7 +42,7 @@ class Doubts:
         self._told = doubt
 
 
-class Tally:
+class Rates:
     """Counts frames while their decisions pass."""
 
     def __init__(self, *, asks: bool) -> None:

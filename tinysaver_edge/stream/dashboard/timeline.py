@@ -57,7 +57,7 @@ class Totals:
 
 
 @dataclass(slots=True)
-class Step:
+class Moment:
     """Counts and ages of one step.
 
     Attributes:
@@ -75,7 +75,7 @@ class Timeline:
     """Steps, of which the oldest go. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._steps: deque[Step] = deque(maxlen=STEPS)
+        self._steps: deque[Moment] = deque(maxlen=STEPS)
 
     def add(self, decision: Decision, now_s: float) -> None:
         """Count a final decision."""
@@ -87,10 +87,10 @@ class Timeline:
         if len(ages) < MOST_AGES:
             ages.append(age_ms)
 
-    def _at(self, now_s: float) -> Step:
+    def _at(self, now_s: float) -> Moment:
         number = int(now_s // STEP_S)
         if not self._steps or self._steps[-1].number < number:
-            self._steps.append(Step(number))
+            self._steps.append(Moment(number))
         return self._steps[-1]
 
     def totals(self, now_s: float) -> Totals:
@@ -124,7 +124,7 @@ class Timeline:
         return {"step_s": STEP_S, **rates, **_percentiles(steps)}
 
 
-def _percentiles(steps: list[Step | None]) -> dict[str, list[float | None]]:
+def _percentiles(steps: list[Moment | None]) -> dict[str, list[float | None]]:
     found = [
         None if step is None or not step.ages else np.percentile(step.ages, (50, 95))
         for step in steps

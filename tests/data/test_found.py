@@ -115,6 +115,23 @@ def test_names_that_are_no_utf8_are_read_and_can_be_printed(folder: Path) -> Non
     assert printable("café") == "café"
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_names_that_steer_a_terminal_are_read_and_written_plainly(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    odd = "cat/\x1b[31mred\n.png"
+    (folder / odd).write_bytes(encoded(77))
+    source = folder
+    if kind == "zip":
+        source = tmp_path / "odd.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(folder / odd, odd)
+            archive.write(folder / "dog" / "0000.png", "dog/0000.png")
+    with open_data(source) as data:
+        names = [sample.file for sample in data.samples]
+        assert data.read(names.index(r"cat/\x1b[31mred\n.png")) == encoded(77)
+
+
 def test_members_of_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "odd.zip"
     link = zipfile.ZipInfo("cat/link.png")

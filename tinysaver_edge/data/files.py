@@ -70,7 +70,9 @@ class ZipData(DataSource):
         except _DAMAGED_ZIP as error:
             raise DataError(f"data {path}: not a readable .zip ({error})") from error
         self._members, twice = _members(self._archive)
-        samples, _, left_out = _folder_samples(self._members, twice, path=path, labelled=labelled)
+        samples, self._places, left_out = _folder_samples(
+            self._members, twice, path=path, labelled=labelled
+        )
         super().__init__(path, samples, left_out=left_out)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,12 +82,12 @@ class ZipData(DataSource):
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
         try:
-            return self._archive.read(self._members[self.samples[index].file])
+            return self._archive.read(self._members[self._places[index]])
         except _DAMAGED_ZIP as error:
             raise OSError(str(error) or type(error).__name__) from error
 
     def _state(self, index: int) -> str:
-        return str(self._members[self.samples[index].file].CRC)
+        return str(self._members[self._places[index]].CRC)
 
     def close(self) -> None:
         """Close the archive."""

@@ -116,11 +116,13 @@ def check_left_out(left_out: LeftOut, *, kept: int, limit: float, path: Path) ->
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text that every encoding of it can be written in.
+    """Return a file's name as text that can be written anywhere, terminals included.
 
-    Names that are no UTF-8 come from the system with halves of surrogate pairs in them.
+    Names that are no UTF-8 come from the system with halves of surrogate pairs in them, and a name
+    may hold whatever steers a terminal.
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def is_hidden(name: str) -> bool:

@@ -17,7 +17,7 @@ from tinysaver_edge.data import (
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.opencv import read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
-from tinysaver_edge.stream.telemetry.events import Corrupt, Dim
+from tinysaver_edge.stream.telemetry.events import Corrupt, Doubtful
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 
@@ -33,11 +33,11 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
         InputError: there is nothing there, or no image in the folder.
     """
     if path.is_dir():
-        files = image_files(path)
+        files, doubts = image_files(path), left_out_below(path).lines
         if not files:
-            said = "".join(f"; {line}" for line in left_out_below(path).lines)
+            said = "".join(f"; {line}" for line in doubts)
             raise InputError(f"source {path}: no images in this folder{said}")
-        return ImageSource(files, root=path, source_id=source_id)
+        return ImageSource(files, root=path, source_id=source_id, doubts=doubts)
     if not path.is_file():
         raise InputError(f"source {path}: no such file or folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -72,16 +72,27 @@ class ImageSource(_FileSource):
         files: at least one.
         root: folder that their names are relative to.
         source_id: what all frames are called; None calls each by its own file's name.
+        doubts: what was found beside the files, a line each, to be told at the start.
     """
 
-    def __init__(self, files: Sequence[Path], *, root: Path, source_id: str | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        root: Path,
+        source_id: str | None = None,
+        doubts: Sequence[str] = (),
+    ) -> None:
         alone = files[0].name if len(files) == 1 else root.name
         super().__init__(source_id or alone or str(root))
         self._files, self._root = files, root
         self._name = source_id
+        self._doubts = tuple(doubts)
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
         readable, dim = 0, False
+        for doubt in self._doubts:
+            self.tell(Doubtful(self.source_id, self.context.clock(), doubt))
         for number, path in enumerate(self._files):
             if self.closed:
                 return
@@ -94,7 +105,7 @@ class ImageSource(_FileSource):
             readable += 1
             if not dim and (depth := dark_depth(data)) is not None:
                 dim = True
-                self.tell(Dim(name, self.context.clock(), number, depth.text))
+                self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
             yield Frame(image, 0.0, number, name)
         if not readable:
             raise InputError(f"source {printable(str(self._files[0]))}: not a readable image")

@@ -139,25 +139,21 @@ class Corrupt(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Dim(Event):
-    """A picture of 16 bits a channel leaves its upper bits empty, and what is decided goes dark.
-
-    Told once a source.
+class Doubtful(Event):
+    """A source can be read, but perhaps not as meant. Told once a source and cause.
 
     Attributes:
-        sequence: which frame.
-        reason: how many bits there are, and how many are used.
+        reason: what is doubtful: files of a folder that are left out, or pictures that go dark.
     """
 
-    kind: ClassVar[str] = "dim"
+    kind: ClassVar[str] = "doubtful"
 
-    sequence: int
     reason: str
 
     @property
     def text(self) -> str:
         """The event in a few words."""
-        return f"frame {self.sequence} has {self.reason}"
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True)

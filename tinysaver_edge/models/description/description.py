@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
@@ -166,7 +167,7 @@ def description_from(
         name=checked.name or model.stem,
         preprocess=preprocess,
         output=_output(checked.output, facts),
-        labels=labels,
+        labels=None if labels is None else tuple(one_spelling(label) for label in labels),
         macs=checked.macs,
         published_top1=checked.published_top1,
         engine=checked.engine,

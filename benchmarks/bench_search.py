@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from imagenet import Records, read_records, save, table
 
-from tinysaver_edge.calibrate.chosen.choose import Candidate, choose
+from tinysaver_edge.calibrate.calibration import Candidate
+from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
 from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.methods.search import SearchRule, search

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
-from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble
-from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice, choose
-from tinysaver_edge.calibrate.chosen.comparison import compare_methods, figures_on, policy_of
+from tinysaver_edge.calibrate.chosen.choose import Choice, choose, figures_on, policy_of
+from tinysaver_edge.calibrate.chosen.comparison import compare_methods
 from tinysaver_edge.calibrate.chosen.disagreement import disagreement
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.gather import Gathered, from_records

@@ -16,10 +16,10 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate, Evidence, Step
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import figures
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tinysaver_edge.calibrate.calibration import Tried
 from tinysaver_edge.calibrate.methods.certify import default_rule, split
 from tinysaver_edge.calibrate.methods.combinations import (
     FOLDS,
@@ -60,26 +61,6 @@ class SearchRule:
 
 
 DEFAULT_RULE = SearchRule()
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One combination and what was expected of it.
-
-    Attributes:
-        score: name of the score.
-        fusion: name of the fusion.
-        fitted: which of the two were fitted: score, fusion, both or neither.
-        estimate: cost relative to the large model alone, or points lost where accuracy is what
-            counts; None where the score could not be had.
-        why: why it could not.
-    """
-
-    score: str
-    fusion: str
-    fitted: tuple[str, ...]
-    estimate: float | None
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from tests.calibrate.chosen.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
 from tinysaver_edge.calibrate.methods.proposers import propose_all
-from tinysaver_edge.calibrate.problem import Answers, PairTiming, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, LatencySource
@@ -31,7 +31,7 @@ def samples(*values_ms):
 
 def timed(name, outputs, macs, *, saver, after, escalated, memory_mb=10.0):
     latency = CascadeLatency(samples(*saver), samples(*escalated), samples(*after))
-    return Answers(name, outputs, macs, with_large=PairTiming(latency, memory_mb))
+    return ModelAnswers(name, outputs, macs, with_large=PairTiming(latency, memory_mb))
 
 
 @st.composite
@@ -53,7 +53,7 @@ def problems(draw, least=4, most=50):
                 memory_mb=float(rng.integers(20, 60)),
             )
         )
-    large = Answers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS)
+    large = ModelAnswers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS)
     return Problem(
         replace(large, latency=samples(*(8 + rng.gamma(2, 1, 5)))), tuple(savers), labels
     )
@@ -386,7 +386,8 @@ def test_a_larger_drop_that_brings_a_fusion_with_it_is_still_enough():
     saver = timed("saver", outputs_of(rng, labels, accuracy=0.93), 10.0,
                   saver=[1.0], after=[1.0], escalated=[10.0])  # fmt: skip
     large = replace(
-        Answers("large", outputs_of(rng, labels, accuracy=0.95), LARGE_MACS), latency=samples(9.0)
+        ModelAnswers("large", outputs_of(rng, labels, accuracy=0.95), LARGE_MACS),
+        latency=samples(9.0),
     )
     problem = Problem(large, (saver,), labels)
     asked = Targets(max_drop_points=1.2, budgets=Budgets(escalation_rate=0.3))
@@ -403,7 +404,7 @@ def test_limits_that_fail_together_are_named_together():
     rng = np.random.default_rng(0)
     outputs = outputs_of(rng, labels, accuracy=1.0)
     saver = timed("saver", outputs, 10.0, saver=[4.0], after=[4.0], escalated=[20.0], memory_mb=50)
-    large = replace(Answers("large", outputs, LARGE_MACS), latency=samples(16.0))
+    large = replace(ModelAnswers("large", outputs, LARGE_MACS), latency=samples(16.0))
     problem = Problem(large, (saver,), labels)
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_latency_ms=2, memory_mb=40))
     with pytest.raises(InfeasibleError) as caught:
@@ -423,7 +424,9 @@ def test_limits_that_fail_together_are_named_together():
 def test_a_budget_on_what_was_not_measured_is_refused(name):
     labels = np.zeros(10, np.int64)
     outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
-    problem = Problem(Answers("large", outputs, 100.0), (Answers("tiny", outputs, 1.0),), labels)
+    problem = Problem(
+        ModelAnswers("large", outputs, 100.0), (ModelAnswers("tiny", outputs, 1.0),), labels
+    )
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(**{name: 5.0}))
     with pytest.raises(InputError, match=f"{name}.*tiny.*large"):
         chosen(problem, asked)
@@ -432,8 +435,10 @@ def test_a_budget_on_what_was_not_measured_is_refused(name):
 def test_two_models_timed_apart_are_added_up():
     labels = np.zeros(10, np.int64)
     outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
-    tiny = Answers("tiny", outputs, 1.0, latency=LatencySamples.published(2.0), memory_mb=3)
-    large = Answers("large", outputs, 100.0, latency=LatencySamples.published(10.0), memory_mb=30)
+    tiny = ModelAnswers("tiny", outputs, 1.0, latency=LatencySamples.published(2.0), memory_mb=3)
+    large = ModelAnswers(
+        "large", outputs, 100.0, latency=LatencySamples.published(10.0), memory_mb=30
+    )
     (proposal,) = propose_all(
         Problem(large, (tiny,), labels), Targets(method=Method.EMPIRICAL), seed=0, candidates=1
     )

@@ -46,7 +46,7 @@ class MethodRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedCombination:
     """One combination and what was expected of it.
 
     Attributes:
@@ -102,7 +102,7 @@ class Candidate:
     chosen: bool = False
     why: str = ""
     estimate: float | None = None
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[TriedCombination, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for JSON."""

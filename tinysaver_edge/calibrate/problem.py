@@ -29,7 +29,7 @@ class PairTiming:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ModelAnswers:
     """One model's answers and what they cost.
 
     Attributes:
@@ -60,8 +60,8 @@ class Problem:
         groups: ``(n,)`` clip or scene of each sample, or None.
     """
 
-    large: Answers
-    savers: tuple[Answers, ...]
+    large: ModelAnswers
+    savers: tuple[ModelAnswers, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
 

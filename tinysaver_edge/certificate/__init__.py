@@ -6,8 +6,8 @@ from tinysaver_edge.certificate.certificate import (
     samples_needed,
 )
 from tinysaver_edge.certificate.steps import (
-    Evidence,
-    Step,
+    EvidenceKind,
+    WalkStep,
     consistency_p_value,
     group_p_value,
     step_p_values,
@@ -18,8 +18,8 @@ from tinysaver_edge.certificate.trinomial import lower_tail, p_value
 
 __all__ = [
     "Certificate",
-    "Evidence",
-    "Step",
+    "EvidenceKind",
+    "WalkStep",
     "consistency_p_value",
     "group_p_value",
     "least_certifiable_points",

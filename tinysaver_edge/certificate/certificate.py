@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values, walk
+from tinysaver_edge.certificate.steps import EvidenceKind, WalkStep, step_p_values, walk
 from tinysaver_edge.certificate.trinomial import p_value
 from tinysaver_edge.errors import InputError, VerificationError
 
@@ -49,7 +49,9 @@ def samples_needed(
     return high
 
 
-def least_certifiable_points(step: Step, *, evidence: Evidence, samples: int, risk: float) -> float:
+def least_certifiable_points(
+    step: WalkStep, *, evidence: EvidenceKind, samples: int, risk: float
+) -> float:
     """The least drop, in points, that the counts at one threshold sign.
 
     For a threshold that came from a budget: fixed in advance, no walk, one test, and the bound
@@ -103,14 +105,14 @@ class Certificate:
         failed: the first threshold that did not pass, or None where all did.
     """
 
-    evidence: Evidence
+    evidence: EvidenceKind
     max_drop_points: float
     risk: float
     candidates: int
     samples: int
     grid_size: int
-    steps: tuple[Step, ...]
-    failed: Step | None = None
+    steps: tuple[WalkStep, ...]
+    failed: WalkStep | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -229,10 +231,10 @@ class Certificate:
         """
         try:
             fields = dict(values)
-            fields["evidence"] = Evidence(fields["evidence"])
-            fields["steps"] = tuple(Step.from_json(step) for step in fields["steps"])
+            fields["evidence"] = EvidenceKind(fields["evidence"])
+            fields["steps"] = tuple(WalkStep.from_json(step) for step in fields["steps"])
             if fields.get("failed") is not None:
-                fields["failed"] = Step.from_json(fields["failed"])
+                fields["failed"] = WalkStep.from_json(fields["failed"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"the certificate cannot be read: {error!r}") from error

@@ -114,7 +114,7 @@ def walk(p_values: FloatArray | Sequence[float], *, risk: float) -> int | None:
     return len(p_values) - 1 if len(p_values) else None
 
 
-class Evidence(str, Enum):
+class EvidenceKind(str, Enum):
     """What the samples of a certificate are."""
 
     LABELS = "labels"
@@ -132,16 +132,16 @@ class Evidence(str, Enum):
     @property
     def grouped(self) -> bool:
         """Whether the unit is a group of samples."""
-        return self in (Evidence.GROUPS, Evidence.CONSISTENCY_GROUPS)
+        return self in (EvidenceKind.GROUPS, EvidenceKind.CONSISTENCY_GROUPS)
 
     @property
     def from_consistency(self) -> bool:
         """Whether the large model, not a label, says what is right."""
-        return self in (Evidence.CONSISTENCY, Evidence.CONSISTENCY_GROUPS)
+        return self in (EvidenceKind.CONSISTENCY, EvidenceKind.CONSISTENCY_GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WalkStep:
     """One threshold of the walk and what was counted there.
 
     Attributes:
@@ -161,7 +161,7 @@ class Step:
     group_losses: tuple[tuple[float, int], ...] = ()
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Step:
+    def from_json(cls, values: Mapping[str, Any]) -> WalkStep:
         """Read a step from JSON values.
 
         Raises:
@@ -172,7 +172,7 @@ class Step:
         threshold = float(values["threshold"])
         return cls(**{**values, **counts, "threshold": threshold, "group_losses": losses})
 
-    def check(self, *, evidence: Evidence, samples: int) -> None:
+    def check(self, *, evidence: EvidenceKind, samples: int) -> None:
         """Refuse counts that cannot be.
 
         Raises:
@@ -192,9 +192,9 @@ class Step:
 
 
 def step_p_values(
-    steps: Sequence[Step],
+    steps: Sequence[WalkStep],
     *,
-    evidence: Evidence,
+    evidence: EvidenceKind,
     samples: int,
     max_drop_points: float,
     risk: float,
@@ -210,7 +210,7 @@ def step_p_values(
     """
     epsilon = max_drop_points / 100
     lost = [step.lost for step in steps]
-    if evidence is Evidence.CONSISTENCY:
+    if evidence is EvidenceKind.CONSISTENCY:
         return [float(p) for p in consistency_p_value(lost, samples, epsilon=epsilon)]
     if evidence.grouped:
         histograms = [tuple(zip(*step.group_losses, strict=True)) for step in steps]

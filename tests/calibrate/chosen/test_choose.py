@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.methods.proposers import propose_all
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.outputs import Outputs
@@ -37,11 +37,11 @@ def problems(draw):
     labels = rng.integers(0, CLASSES, n)
     macs = draw(st.lists(st.sampled_from([10.0, 100.0, 300.0, 700.0]), min_size=1, max_size=3))
     savers = tuple(
-        Answers(f"saver {i}", outputs_of(rng, labels, accuracy=0.7), cost)
+        ModelAnswers(f"saver {i}", outputs_of(rng, labels, accuracy=0.7), cost)
         for i, cost in enumerate(macs)
     )
     return Problem(
-        Answers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS), savers, labels
+        ModelAnswers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS), savers, labels
     )
 
 
@@ -202,7 +202,9 @@ def simple(*, saver_right, margins, large_right, macs=100.0):
 
     large = answers(np.asarray(large_right), np.tile([0.9, 0.1], (n, 1)))
     saver = answers(np.asarray(saver_right), probabilities)
-    return Problem(Answers("big", large, LARGE_MACS), (Answers("tiny", saver, macs),), labels)
+    return Problem(
+        ModelAnswers("big", large, LARGE_MACS), (ModelAnswers("tiny", saver, macs),), labels
+    )
 
 
 def test_a_bound_met_exactly_is_met():

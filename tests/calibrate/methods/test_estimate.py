@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
 from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
+from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts
 from tinysaver_edge.outputs import Outputs
 
 KAPPA = 0.2
@@ -34,7 +34,7 @@ def cases(draw):
     n = draw(st.integers(2, 80))
     score = rng.integers(0, draw(st.sampled_from([2, 7, 1000])), n) / 7
     saver, large, final = (rng.random(n) < chance for chance in (0.7, 0.8, 0.82))
-    return score, Answers(saver, large, final)
+    return score, Verdicts(saver, large, final)
 
 
 def exactly(score, answers):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from tinysaver_edge.calibrate.methods.others import crc, hoeffding_bentkus, ltt_hoeffding_bentkus
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts
+from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts, WalkCounts
 
 
 def cascade(n, seed=0):
@@ -14,7 +14,7 @@ def cascade(n, seed=0):
     score = rng.random(n)
     saver = rng.random(n) < 0.5 + 0.5 * np.minimum(1, 2 * score)
     large = rng.random(n) < 0.97
-    return score, Answers(saver, large, large)
+    return score, Verdicts(saver, large, large)
 
 
 def sweep_of(score, answers):

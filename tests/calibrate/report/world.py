@@ -14,7 +14,7 @@ from tinysaver_edge.calibrate.chosen.comparison import compare_methods
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.report import ReportFacts, build_facts
 from tinysaver_edge.calibrate.targets import Method, Targets
 from tinysaver_edge.deciding.figures import figures
@@ -26,14 +26,14 @@ EMPIRICAL = Targets(method=Method.EMPIRICAL, max_drop_points=1.0)
 NOISE = {"large": 0.8, "tiny": 1.9, "small": 1.3, "poor": 9.0}
 
 
-def answers(name: str, labels: np.ndarray, *, classes: int, seed: int) -> Answers:
+def answers(name: str, labels: np.ndarray, *, classes: int, seed: int) -> ModelAnswers:
     """A model that sees the classes through noise; the same frames are hard for all."""
     rng = np.random.default_rng([seed, len(name), ord(name[0])])
     hard = np.random.default_rng(seed).exponential(size=(len(labels), 1))
     logits = 3.0 * np.eye(classes)[labels] + NOISE[name] * hard * rng.normal(
         size=(len(labels), classes)
     )
-    return Answers(name, Outputs.from_logits(logits), MACS[name])
+    return ModelAnswers(name, Outputs.from_logits(logits), MACS[name])
 
 
 def problem(samples: int = 600, *, classes: int = 5, seed: int = 0) -> Problem:

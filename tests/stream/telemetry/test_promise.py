@@ -15,7 +15,7 @@ from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate, Evidence, Step
+from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
@@ -41,7 +41,7 @@ def manifest(tmp_path_factory):
     with Bundle.load(small_bundle(tmp_path_factory.mktemp("b") / "b", golden=False)) as one:
         made = one.manifest
     certificate = Certificate(
-        Evidence.LABELS, EPSILON, 0.1, 1, 2000, 1, (Step(THRESHOLD, 1600, 4, 2),)
+        EvidenceKind.LABELS, EPSILON, 0.1, 1, 2000, 1, (WalkStep(THRESHOLD, 1600, 4, 2),)
     )
     entry = CertificateEntry(
         statement=certificate.statement,

@@ -22,7 +22,7 @@ from tinysaver_edge.errors import InfeasibleError
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class BestSoFar:
     """The best cascade measured so far.
 
     Attributes:
@@ -60,7 +60,7 @@ class Shortlist:
         """
         return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
 
-    def cost(self, problem: Problem) -> Measured | None:
+    def cost(self, problem: Problem) -> BestSoFar | None:
         """Return what the best cascade of a problem costs, None where none keeps the limits.
 
         None as well where a limit is one of time or memory, which are measured last.
@@ -75,14 +75,14 @@ class Shortlist:
         if self.targets.searches:
             # What is certified later must not depend on the samples that it will rest on.
             one = search(problem, self.targets, seed=self.seed).best
-            return Measured(one.saver, one.estimate)
+            return BestSoFar(one.saver, one.estimate)
         drawn = {"seed": self.seed, "candidates": self.candidates}
         try:
             choice = choose(problem, propose_all(problem, self.targets, **drawn), self.targets)
         except InfeasibleError:
             return None
         row = next(row for row in choice.candidates if row.chosen)
-        return None if row.cost_macs_ratio is None else Measured(row.saver, row.cost_macs_ratio)
+        return None if row.cost_macs_ratio is None else BestSoFar(row.saver, row.cost_macs_ratio)
 
     def why_not(
         self,
@@ -90,7 +90,7 @@ class Shortlist:
         large: Artefact,
         *,
         large_accuracy: float | None,
-        best: Measured | None,
+        best: BestSoFar | None,
     ) -> str | None:
         """Say why measuring a saver is in vain, or None where it is not.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge.calibrate.problem import Problem
-from tinysaver_edge.certificate import Evidence, Step, least_certifiable_points
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.outputs import IntArray
 
@@ -69,8 +69,8 @@ def codec_cost(
     bound = None
     if problem.groups is None:
         bound = least_certifiable_points(
-            Step(0.0, 0, int((pixels & ~sent).sum()), int((sent & ~pixels).sum())),
-            evidence=Evidence.LABELS,
+            WalkStep(0.0, 0, int((pixels & ~sent).sum()), int((sent & ~pixels).sum())),
+            evidence=EvidenceKind.LABELS,
             samples=len(sent),
             risk=1 - confidence,
         )

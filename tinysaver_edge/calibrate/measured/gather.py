@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
 from tinysaver_edge.calibrate.plan import RecordInput
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.records.records import (
     Record,
@@ -91,7 +91,7 @@ def join_records(
     groups: NDArray[np.str_] | None,
 ) -> tuple[Problem, NDArray[np.int64]]:
     """Put the records together, without the samples that any of them skipped."""
-    answers = [Answers(record.name, record.outputs, costs[record.name]) for record in records]
+    answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups)
     problem.check()
     skipped = sorted({index for record in records for index in record.skipped})

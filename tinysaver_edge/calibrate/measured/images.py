@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.engine_choice import Answered, ChoiceCache, TryStep, choose_engine, in_way
+from tinysaver_edge.bench.engine_choice import (
+    CandidateAnswer,
+    ChoiceCache,
+    TryStep,
+    choose_engine,
+    in_way,
+)
 from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.codec_cost import CodecCost, codec_cost
 from tinysaver_edge.calibrate.measured.gather import Gathered, join_records
@@ -25,7 +31,7 @@ from tinysaver_edge.calibrate.measured.measuring import Gathering, measure_all, 
 from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
-from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem, check_models
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.codec import check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
@@ -46,7 +52,7 @@ def fastest(run: Gathering, model: ModelFile, prepared: Artefact) -> Artefact:
         DataError: no image can be read.
     """
 
-    def apart(step: TryStep, what: str) -> Answered:
+    def apart(step: TryStep, what: str) -> CandidateAnswer:
         isolate = run.given.isolate
         return run_step(step, progress=run.progress, what=what, isolate=isolate)
 
@@ -207,7 +213,7 @@ def _timed(
     latency = alone.known() or run_step(
         alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
     )
-    savers: list[Answers] = []
+    savers: list[ModelAnswers] = []
     for saver in problem.savers:
         step = PairTimingStep(artefacts[saver.name], large, fusion, place)
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
-from tinysaver_edge.calibrate.chosen.shortlist import Measured, Shortlist
+from tinysaver_edge.calibrate.chosen.shortlist import BestSoFar, Shortlist
 from tinysaver_edge.calibrate.measured.gather import join_records
 from tinysaver_edge.calibrate.measured.worker import (
     MeasureStep,
@@ -121,7 +121,7 @@ def measure_all(
     accuracy = _accuracy(base, labels) if run.given.labelled else None
     costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
     found: dict[str, Record] = {}
-    best: Measured | None = None
+    best: BestSoFar | None = None
     for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
         why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
         if why is not None and found:  # without any, nobody could say how far off the limits are

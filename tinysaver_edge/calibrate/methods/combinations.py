@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.methods.sweep import Answers
+from tinysaver_edge.calibrate.methods.sweep import Verdicts
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, LinearFusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.score import Score, get_score, score_names
@@ -100,9 +100,9 @@ class Bench:
         """Where the large model is right, (n,)."""
         return np.equal(self.large.predictions, self.truth)
 
-    def answers(self, final: BoolArray) -> Answers:
+    def answers(self, final: BoolArray) -> Verdicts:
         """Return who is right, given where the fused answers are."""
-        return Answers(self.saver_right, self.large_right, final)
+        return Verdicts(self.saver_right, self.large_right, final)
 
     def scored(self, option: ScoreOption) -> FloatArray:
         """Return each sample's score, (n,); of one that learns, fitted without the sample.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from tinysaver_edge.calibrate.problem import Answers
+from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.calibrate.targets import Budgets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.latency import CascadeLatency
@@ -23,13 +23,13 @@ class PairCosts:
         memory_mb: what both add to the process, None where that is not known.
     """
 
-    saver: Answers
-    large: Answers
+    saver: ModelAnswers
+    large: ModelAnswers
     latency: CascadeLatency | None
     memory_mb: float | None = None
 
     @classmethod
-    def of(cls, saver: Answers, large: Answers) -> PairCosts:
+    def of(cls, saver: ModelAnswers, large: ModelAnswers) -> PairCosts:
         """Combine two models' costs: as timed together, else from what is known of each alone."""
         if (together := saver.with_large) is not None:
             return cls(saver, large, together.latency, together.memory_mb)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.costs import PairCosts, limits_of
-from tinysaver_edge.calibrate.problem import Answers
+from tinysaver_edge.calibrate.problem import ModelAnswers
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.search import Searched
@@ -66,7 +66,7 @@ class Proposal:
         return self.searched is not None and bool(self.searched.left_out)
 
     @property
-    def saver(self) -> Answers:
+    def saver(self) -> ModelAnswers:
         """The saver."""
         return self.costs.saver
 

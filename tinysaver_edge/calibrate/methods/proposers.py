@@ -14,15 +14,15 @@ from tinysaver_edge.calibrate.methods.costs import PairCosts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
-from tinysaver_edge.calibrate.methods.sweep import Answers as Verdicts
 from tinysaver_edge.calibrate.methods.sweep import (
     OperatingPoint,
     SortedScores,
     Sweep,
+    Verdicts,
     WalkCounts,
     lost_allowed,
 )
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.fusion import Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray
@@ -45,7 +45,7 @@ class Bid:
     """
 
     problem: Problem
-    saver: Answers
+    saver: ModelAnswers
     targets: Targets
     candidates: int
     seed: int

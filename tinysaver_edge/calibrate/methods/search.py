@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinysaver_edge.calibrate.calibration import Tried
+from tinysaver_edge.calibrate.calibration import TriedCombination
 from tinysaver_edge.calibrate.methods.certify import default_rule, split
 from tinysaver_edge.calibrate.methods.combinations import (
     FOLDS,
@@ -30,7 +30,7 @@ from tinysaver_edge.calibrate.methods.combinations import (
 )
 from tinysaver_edge.calibrate.methods.costs import PairCosts
 from tinysaver_edge.calibrate.methods.estimate import Aim, Ranking, Weights, resample
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names
@@ -80,7 +80,7 @@ class Searched:
     score: Score
     fusion: Fusion
     estimates: FloatArray
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedCombination, ...]
     left_out: str = ""
 
     @property
@@ -180,7 +180,7 @@ class Tryout:
         assert not isinstance(rule.fusion, str)
         return FusionOption(rule.fusion.name, rule.fusion)
 
-    def best_of(self, saver: Answers) -> Searched:
+    def best_of(self, saver: ModelAnswers) -> Searched:
         """Try everything on one saver.
 
         Raises:
@@ -195,7 +195,7 @@ class Tryout:
         )
         finals = [(option, bench.fused_right(option)) for option in self.fusions]
         estimates: dict[tuple[ScoreOption, FusionOption], FloatArray] = {}
-        missing: list[Tried] = []
+        missing: list[TriedCombination] = []
         for place, option in enumerate(self.scores):
             try:
                 ranking = Ranking.of(bench.scored(option), self.weights)
@@ -235,10 +235,10 @@ def _tried(
     *,
     first: tuple[ScoreOption, FusionOption],
     scale: float,
-) -> list[Tried]:
+) -> list[TriedCombination]:
     order = sorted(estimates, key=lambda key: (key != first, float(estimates[key].mean())))
     return [
-        Tried(
+        TriedCombination(
             score=score.name,
             fusion=fusion.name,
             fitted=tuple(
@@ -250,8 +250,8 @@ def _tried(
     ]
 
 
-def _missing(score: ScoreOption, why: str) -> Tried:
-    return Tried(score.name, ALL, ("score",) if score.learns else (), None, why)
+def _missing(score: ScoreOption, why: str) -> TriedCombination:
+    return TriedCombination(score.name, ALL, ("score",) if score.learns else (), None, why)
 
 
 def _units(problem: Problem, index: IntArray) -> int | IntArray:

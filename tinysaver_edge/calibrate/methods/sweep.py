@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.certificate import Step
+from tinysaver_edge.certificate import WalkStep
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
@@ -222,7 +222,7 @@ def lost_allowed(max_drop_points: float, *, samples: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class Verdicts:
     """Which answers on n samples are right; the loss of each sample follows.
 
     Attributes:
@@ -235,9 +235,9 @@ class Answers:
     large: BoolArray
     final: BoolArray
 
-    def subset(self, index: IntArray) -> Answers:
+    def subset(self, index: IntArray) -> Verdicts:
         """The answers on some of the samples."""
-        return Answers(self.saver[index], self.large[index], self.final[index])
+        return Verdicts(self.saver[index], self.large[index], self.final[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +259,7 @@ class WalkCounts:
     samples: int
 
     @classmethod
-    def of(cls, scores: SortedScores, answers: Answers, thresholds: FloatArray) -> WalkCounts:
+    def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
         """Count at any thresholds, two passes over the samples for all of them together."""
         accepted = scores.accepted_at(thresholds)
         saver, large, final = answers.saver, answers.large, answers.final
@@ -271,9 +271,9 @@ class WalkCounts:
             samples=scores.samples,
         )
 
-    def step(self, index: int, *, group_losses: tuple[tuple[float, int], ...] = ()) -> Step:
+    def step(self, index: int, *, group_losses: tuple[tuple[float, int], ...] = ()) -> WalkStep:
         """The counts at one threshold, with the groups' losses where there are groups."""
-        return Step(
+        return WalkStep(
             threshold=float(self.thresholds[index]),
             accepted=int(self.accepted[index]),
             lost=int(self.lost[index]),
@@ -283,7 +283,7 @@ class WalkCounts:
 
 
 def group_losses(
-    score: FloatArray, answers: Answers, groups: IntArray, thresholds: FloatArray
+    score: FloatArray, answers: Verdicts, groups: IntArray, thresholds: FloatArray
 ) -> Iterator[tuple[tuple[float, int], ...]]:
     """Each threshold's mean losses of the groups, as distinct losses and how often each occurs.
 

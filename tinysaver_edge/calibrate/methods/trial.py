@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts, group_losses
+from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts, WalkCounts, group_losses
 from tinysaver_edge.certificate import (
     Certificate,
-    Evidence,
-    Step,
+    EvidenceKind,
+    WalkStep,
     consistency_p_value,
     least_certifiable_points,
     p_value,
@@ -22,7 +22,7 @@ from tinysaver_edge.outputs import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trial:
+class CertifiedTest:
     """What a certificate is computed from.
 
     Attributes:
@@ -36,9 +36,9 @@ class Trial:
     """
 
     score: FloatArray
-    answers: Answers
+    answers: Verdicts
     thresholds: FloatArray
-    evidence: Evidence
+    evidence: EvidenceKind
     groups: IntArray | None
     risk: float
     candidates: int
@@ -100,8 +100,8 @@ class Trial:
     def _certificate(
         self,
         max_drop_points: float,
-        steps: tuple[Step, ...],
-        failed: Step | None,
+        steps: tuple[WalkStep, ...],
+        failed: WalkStep | None,
         *,
         grid_size: int | None = None,
     ) -> Certificate:
@@ -118,7 +118,7 @@ class Trial:
 
     def _walked(
         self, thresholds: FloatArray, max_drop_points: float
-    ) -> tuple[list[Step], list[float]]:
+    ) -> tuple[list[WalkStep], list[float]]:
         """Steps and p-values up to the first failure, that one included."""
         counts = WalkCounts.of(SortedScores.of(self.score), self.answers, thresholds)
         if self.groups is None:
@@ -138,8 +138,8 @@ class Trial:
 
     def _walked_groups(
         self, counts: WalkCounts, groups: IntArray, max_drop_points: float
-    ) -> tuple[list[Step], list[float]]:
-        steps: list[Step] = []
+    ) -> tuple[list[WalkStep], list[float]]:
+        steps: list[WalkStep] = []
         p_values: list[float] = []
         losses = group_losses(self.score, self.answers, groups, counts.thresholds)
         for index, histogram in enumerate(losses):
@@ -155,7 +155,7 @@ class Trial:
                 break
         return steps, p_values
 
-    def _missing(self, first: Step, max_drop_points: float) -> str:
+    def _missing(self, first: WalkStep, max_drop_points: float) -> str:
         """Why not even the strictest threshold passes, and what would help."""
         n = len(self.score)
         wish = f"a drop of {max_drop_points:g} points at confidence {1 - self.risk:g}"

@@ -22,7 +22,7 @@ from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
-from tinysaver_edge.calibrate.report.pictures import Answered, pictures
+from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
 from tinysaver_edge.data import DataSource
@@ -210,11 +210,11 @@ def _margin_points(policy: Policy, problem: Problem) -> float:
     return float(196.0 * lost.std() / np.sqrt(len(lost)))
 
 
-def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> Answered:
+def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> AnsweredSamples:
     replayed = replay(policy, outputs)
     score = policy.stages[0].score
     unasked = policy.asked[0] != 0
-    return Answered(
+    return AnsweredSamples(
         labels=problem.labels,
         saver=outputs[0].predictions,
         large=outputs[-1].predictions,

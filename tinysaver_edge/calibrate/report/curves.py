@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.sweep import SortedScores
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.deciding.policy import Policy, Replay, StagePolicy, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
@@ -156,7 +156,7 @@ def _macs_after_escalation(policy: Policy, stage: NDArray[np.int64]) -> FloatArr
     return spent
 
 
-def two_stage_policy(proposal: Proposal, large: Answers, threshold: float | None) -> Policy:
+def two_stage_policy(proposal: Proposal, large: ModelAnswers, threshold: float | None) -> Policy:
     """Return the cascade that a proposal stands for, at one of its thresholds."""
     saver = StagePolicy(proposal.saver.name, proposal.saver.macs, proposal.score, threshold)
     return Policy((saver, StagePolicy(large.name, large.macs)), proposal.fusion)

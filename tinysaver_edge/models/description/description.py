@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
-from tinysaver_edge.models.description.facts import ModelFacts, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, read_facts
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import (
@@ -196,7 +196,7 @@ def _needs_facts(table: DescriptionTable) -> bool:
     return table.input.scale.kind == "quantized" or (integers and not table.output.quantization)
 
 
-def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
+def _preprocess(table: InputTable, facts: FileFacts | None) -> Preprocess:
     quantization = facts.input_quantization if facts is not None else None
     multiply, add = to_affine(table.scale, table.color, quantization)
     height, width = table.size
@@ -214,7 +214,7 @@ def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
     )
 
 
-def _output(table: OutputTable, facts: ModelFacts | None) -> OutputFormat:
+def _output(table: OutputTable, facts: FileFacts | None) -> OutputFormat:
     given = table.quantization or (facts.output_quantization if facts is not None else None)
     return OutputFormat(
         kind=table.kind,

@@ -29,7 +29,7 @@ from imagenet import DATA, FOUR_PAIRS, Records, read_records, save, table
 
 from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import audit, disagreement
 from tinysaver_edge.calibrate.methods.certify import certify_pair
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.settings import load_recipe

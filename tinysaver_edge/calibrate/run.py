@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
-from tinysaver_edge.calibrate.chosen.assemble import assemble
+from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import Choice, choose, figures_on, policy_of
 from tinysaver_edge.calibrate.chosen.comparison import compare_methods
-from tinysaver_edge.calibrate.chosen.disagreement import disagreement
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.gather import Gathered, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.proposers import propose_all

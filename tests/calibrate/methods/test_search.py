@@ -9,7 +9,7 @@ import pytest
 
 from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import split
 from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.methods.search import DEFAULT_RULE, search

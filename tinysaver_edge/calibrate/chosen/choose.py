@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.calibration import Candidate
-from tinysaver_edge.calibrate.methods.costs import limits_of
+from tinysaver_edge._support import numbers
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.problem import Problem, limits_of
 from tinysaver_edge.calibrate.targets import (
     Budgets,
     Objective,
@@ -22,6 +22,9 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.errors import InfeasibleError
+
+if TYPE_CHECKING:
+    pass
 
 
 def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
@@ -300,3 +303,40 @@ def figures_on(policy: Policy, problem: Problem) -> Figures:
     """Measure a two-stage policy on a problem's samples."""
     saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
     return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
+
+
+def single_model_better(problem: Problem, result: Calibration) -> str | None:
+    """Say so where one of the savers alone would serve better than the chosen cascade.
+
+    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
+    is named. The large model alone is left to the run's own warnings.
+
+    Args:
+        problem: the samples that the decision rests on, those of ``result.calibration``.
+        result: the finished calibration.
+
+    Returns:
+        One sentence for people, or None where the cascade is the better choice.
+    """
+    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
+    if cost is None:
+        return None
+    right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
+    better = [
+        one
+        for one in problem.savers
+        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
+    ]
+    if not better:
+        return None
+    best = min(better, key=lambda one: one.macs)
+    alone = numbers.ratio(best.macs / problem.large.macs)
+    return (
+        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
+        f"right on {numbers.percent(right[best.name])} at {alone} × the large model's MACs, the "
+        f"cascade on {numbers.percent(cascade)} at {numbers.ratio(cost)} ×"
+    )
+
+
+def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
+    return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)

@@ -23,11 +23,15 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
 from tinysaver_edge.calibrate.measured.codec_cost import CodecCost, codec_cost
 from tinysaver_edge.calibrate.measured.gather import Gathered, join_records
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
-from tinysaver_edge.calibrate.measured.measuring import Gathering, measure_all, measure_on_pixels
+from tinysaver_edge.calibrate.measured.measuring import (
+    Gathering,
+    Shortlist,
+    measure_all,
+    measure_on_pixels,
+)
 from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.costs import PairCosts, limits_of
-from tinysaver_edge.calibrate.problem import ModelAnswers
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, limits_of
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.search import Searched

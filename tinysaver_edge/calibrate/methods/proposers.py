@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
-from tinysaver_edge.calibrate.methods.costs import PairCosts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
@@ -22,7 +21,7 @@ from tinysaver_edge.calibrate.methods.sweep import (
     WalkCounts,
     lost_allowed,
 )
-from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.fusion import Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray

@@ -28,9 +28,8 @@ from tinysaver_edge.calibrate.methods.combinations import (
     all_scores,
     folds,
 )
-from tinysaver_edge.calibrate.methods.costs import PairCosts
 from tinysaver_edge.calibrate.methods.estimate import Aim, Ranking, Weights, resample
-from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names

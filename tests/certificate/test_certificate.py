@@ -58,7 +58,7 @@ def test_survives_json_and_recomputes(made):
 
 def test_figures_are_those_of_the_last_step():
     c = certificate(candidates=4)
-    assert (c.threshold, c.grid_index, c.lost, c.gained, c.same) == (0.8, 1, 130, 120, 9750)
+    assert (c.threshold, c.lost, c.gained, c.same) == (0.8, 130, 120, 9750)
     assert (c.confidence, c.risk_share, c.groups) == (0.9, 0.025, 0)
     assert c.p_value == p_value(130, 120, 9750, epsilon=0.005, risk=0.025)[0]
     assert GROUPED.groups == 900

@@ -133,11 +133,6 @@ class Certificate:
         return self.steps[-1].threshold
 
     @property
-    def grid_index(self) -> int:
-        """Place of the certified threshold in the grid, from 0."""
-        return len(self.steps) - 1
-
-    @property
     def groups(self) -> int:
         """Number of independent groups; 0 where the samples themselves are independent."""
         return sum(count for _, count in self.steps[-1].group_losses)

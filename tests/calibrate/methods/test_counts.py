@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts, WalkCounts, group_losses
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts, group_losses
 
 
 @st.composite

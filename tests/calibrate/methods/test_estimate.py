@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
 from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.outputs import Outputs
 
 KAPPA = 0.2
@@ -39,8 +40,11 @@ def cases(draw):
 
 def exactly(score, answers):
     """The exact sweep of the same samples."""
-    return SortedScores.of(score).sweep(
-        saver_correct=answers.saver, large_correct=answers.large, final_correct=answers.final
+    return Sweep.of(
+        SortedScores.of(score),
+        saver_correct=answers.saver,
+        large_correct=answers.large,
+        final_correct=answers.final,
     )
 
 

@@ -236,10 +236,6 @@ def _timed(
     return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
 
 
-def _lost(run: Gathering) -> list[str]:
-    return [f"{name}: {why}" for name, why in run.lost.items()]
-
-
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:
     skipped = np.setdiff1d(np.arange(len(data)), kept)
     if not len(skipped):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.methods.sweep import Verdicts
-from tinysaver_edge.calibrate.methods.trial import CertifiedTest
 from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.methods.sweep import Verdicts
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, LinearFusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.score import Score, get_score, score_names

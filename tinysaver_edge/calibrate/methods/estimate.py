@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
 from tinysaver_edge.calibrate.problem import PairCosts
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, WalkCounts
+from tinysaver_edge.calibrate.methods.counts import WalkCounts
+from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep
 from tinysaver_edge.certificate import walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray

@@ -10,17 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
-from tinysaver_edge.calibrate.methods.sweep import (
-    OperatingPoint,
-    SortedScores,
-    Sweep,
-    Verdicts,
-    WalkCounts,
-    lost_allowed,
-)
+from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, lost_allowed
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.fusion import Fusion, NoFusion
@@ -313,8 +307,11 @@ def _sweep(bid: Bid, score: Score, fusion: Fusion | None = None) -> Sweep:
     if fusion is not None and fusion.changes_answers:
         answers, _ = fusion.fuse(bid.saver.outputs, bid.problem.large.outputs)
         final = answers == bid.problem.labels
-    return SortedScores.of(score(bid.saver.outputs)).sweep(
-        saver_correct=saver_right, large_correct=large_right, final_correct=final
+    return Sweep.of(
+        SortedScores.of(score(bid.saver.outputs)),
+        saver_correct=saver_right,
+        large_correct=large_right,
+        final_correct=final,
     )
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import SortedScores
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.deciding.policy import Policy, Replay, StagePolicy, replay
 from tinysaver_edge.errors import InputError
@@ -115,7 +116,8 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
     rest = _all_escalated(escalating, outputs)
     large_right = outputs[-1].predictions == labels
     ranked = SortedScores.of(first.score(outputs[0]))
-    swept = ranked.sweep(
+    swept = Sweep.of(
+        ranked,
         saver_correct=outputs[0].predictions == labels,
         large_correct=large_right,
         final_correct=rest.predictions == labels,

@@ -1,12 +1,14 @@
-"""One certified test: scores, answers and thresholds of the certify samples, all fixed."""
+"""Counts: which samples each threshold accepts and loses, and the test of a bound on them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, Verdicts, WalkCounts, group_losses
 from tinysaver_edge.certificate import (
     Certificate,
     EvidenceKind,
@@ -18,7 +20,153 @@ from tinysaver_edge.certificate import (
     step_p_values,
     walk,
 )
-from tinysaver_edge.outputs import FloatArray, IntArray
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SortedScores:
+    """One saver's scores, sorted once and swept against any number of large models.
+
+    Attributes:
+        order: int64 (n,), sample indices by falling score.
+        thresholds: float64 (m,), the distinct scores, falling.
+        accepted: int64 (m,), samples whose score is at least the threshold.
+    """
+
+    order: IntArray
+    thresholds: FloatArray
+    accepted: IntArray
+
+    @classmethod
+    def of(cls, score: NDArray[Any]) -> SortedScores:
+        """Sort a saver's scores.
+
+        Args:
+            score: (n,), n >= 1, no NaN.
+
+        Raises:
+            InputError: there is no sample, or a score is NaN.
+        """
+        values = np.asarray(score, dtype=np.float64)
+        if values.ndim != 1 or len(values) == 0:
+            raise InputError(f"scores have shape {values.shape}: give one number a sample")
+        if np.isnan(values).any():
+            bad = int(np.isnan(values).argmax())
+            raise InputError(f"score of sample {bad} is NaN: check the saver's outputs")
+        # Which of two equal scores comes first changes nothing, so the quicker unstable sort does.
+        order = np.argsort(values)[::-1].copy()
+        falling = values[order]
+        # The last sample of each run of equal scores: they are accepted together.
+        ends = np.flatnonzero(falling[1:] != falling[:-1])
+        ends = np.append(ends, len(values) - 1)
+        return cls(order=order, thresholds=falling[ends], accepted=ends + 1)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.order)
+
+    def accepted_at(self, thresholds: FloatArray) -> IntArray:
+        """How many samples each of any thresholds accepts, (k,) -> (k,)."""
+        index = np.searchsorted(-self.thresholds, -np.asarray(thresholds), side="right")
+        return np.concatenate(([0], self.accepted))[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdicts:
+    """Which answers on n samples are right; the loss of each sample follows.
+
+    Attributes:
+        saver: bool (n,), the saver's answer is right.
+        large: bool (n,), the large model's is.
+        final: bool (n,), the answer given after an escalation is.
+    """
+
+    saver: BoolArray
+    large: BoolArray
+    final: BoolArray
+
+    def subset(self, index: IntArray) -> Verdicts:
+        """The answers on some of the samples."""
+        return Verdicts(self.saver[index], self.large[index], self.final[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WalkCounts:
+    """Counts at each of k thresholds.
+
+    Attributes:
+        thresholds: float64 (k,), strict to loose.
+        accepted: int64 (k,), samples accepted.
+        lost: int64 (k,), samples where only the large model is right (D = 1).
+        gained: int64 (k,), samples where only the cascade is right (D = -1).
+        samples: number of samples.
+    """
+
+    thresholds: FloatArray
+    accepted: IntArray
+    lost: IntArray
+    gained: IntArray
+    samples: int
+
+    @classmethod
+    def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
+        """Count at any thresholds, two passes over the samples for all of them together."""
+        accepted = scores.accepted_at(thresholds)
+        saver, large, final = answers.saver, answers.large, answers.final
+        return cls(
+            thresholds=thresholds,
+            accepted=accepted,
+            lost=_count(scores, large & ~saver, large & ~final, accepted),
+            gained=_count(scores, ~large & saver, ~large & final, accepted),
+            samples=scores.samples,
+        )
+
+    def step(self, index: int, *, group_losses: tuple[tuple[float, int], ...] = ()) -> WalkStep:
+        """The counts at one threshold, with the groups' losses where there are groups."""
+        return WalkStep(
+            threshold=float(self.thresholds[index]),
+            accepted=int(self.accepted[index]),
+            lost=int(self.lost[index]),
+            gained=int(self.gained[index]),
+            group_losses=group_losses,
+        )
+
+
+def group_losses(
+    score: FloatArray, answers: Verdicts, groups: IntArray, thresholds: FloatArray
+) -> Iterator[tuple[tuple[float, int], ...]]:
+    """Each threshold's mean losses of the groups, as distinct losses and how often each occurs.
+
+    Args:
+        score: float64 (n,).
+        answers: who is right on the n samples.
+        groups: int64 (n,), each sample's group, numbered from 0 without a gap.
+        thresholds: float64 (k,), strict to loose.
+    """
+    sizes = np.bincount(groups)
+    escalated = answers.large.astype(np.int64) - answers.final
+    change = answers.final.astype(np.int64) - answers.saver
+    total = np.bincount(groups, weights=escalated)
+    # Sample i is first accepted at threshold number `entering[i]`.
+    entering = np.searchsorted(-thresholds, -score, side="left")
+    order = np.argsort(entering, kind="stable")
+    bounds = np.searchsorted(entering[order], np.arange(len(thresholds) + 1))
+    for index in range(len(thresholds)):
+        new = order[bounds[index] : bounds[index + 1]]
+        total += np.bincount(groups[new], weights=change[new], minlength=len(sizes))
+        losses, counts = np.unique(total / sizes, return_counts=True)
+        yield tuple(zip(losses.tolist(), counts.tolist(), strict=True))
+
+
+def _count(
+    scores: SortedScores, if_accepted: BoolArray, if_escalated: BoolArray, accepted: IntArray
+) -> IntArray:
+    """Samples with the event, when the first `accepted` by score are accepted."""
+    change = np.subtract(if_accepted, if_escalated, dtype=np.int8)
+    summed = np.concatenate(([0], np.cumsum(change[scores.order], dtype=np.int64)))
+    return summed[accepted] + int(np.count_nonzero(if_escalated))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -314,7 +314,7 @@ def test_certified_choices_hold_the_rates_upper_bound_against_budgets(problem, a
     row = row_of(choice)
     (mine,) = [one for one in kept if (one.saver, one.threshold) == (row.saver, row.threshold)]
     assert mine.key(asked.aim) == pytest.approx(min(one.key(asked.aim) for one in kept))
-    assert choice.certificate.threshold == row.threshold
+    assert choice.certify().threshold == row.threshold
     certified, budget = choice.interval
     own = [one.threshold for one in every if one.saver == row.saver]
     assert certified == min(own)
@@ -350,7 +350,7 @@ def test_without_a_drop_the_budget_alone_gives_the_threshold(problem, asked):
     best = min(strictest, key=lambda one: one.key(Objective.ACCURACY))
     assert (choice.proposal.saver.name, choice.threshold) == (best.saver, best.threshold)
     assert choice.interval == (None, best.threshold)
-    certificate = choice.certificate
+    certificate = choice.certify()
     assert certificate.threshold == best.threshold
     # Not a point more can be signed, and the counts are those at that threshold.
     assert certificate.steps[-1].lost - certificate.steps[-1].gained == best.lost

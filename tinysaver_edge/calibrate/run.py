@@ -35,6 +35,7 @@ from tinysaver_edge.calibrate.report import (
     write_report,
 )
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
@@ -123,12 +124,13 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
     choice = choose(problem, proposals, plan.targets)
     policy = policy_of(problem, choice)
     evidence = problem.subset(choice.proposal.evidence)
+    certificate = choice.certify()
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
         calibration=figures_on(policy, evidence),
         holdout=None if holdout is None else figures_on(policy, holdout),
-        certificate=choice.certificate,
+        certificate=certificate,
         interval=choice.interval,
         candidates=(*choice.candidates, *_unmeasured(gathered)),
         methods=(
@@ -145,7 +147,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
             policy,
             evidence,
             holdout,
-            choices=_choices(proposals, choice),
+            choices=_choices(proposals, certificate),
             seed=plan.seed,
         ),
         large_codec=plan.large_codec,
@@ -158,10 +160,10 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
     return _Decided(evidence, index, holdout, proposals, choice, result)
 
 
-def _choices(proposals: list[Proposal], choice: Choice) -> int:
+def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
     """Return among how many thresholds there was to choose, whatever the samples showed."""
-    if choice.certificate is not None:
-        return choice.certificate.grid_size * len(proposals)
+    if certificate is not None:
+        return certificate.grid_size * len(proposals)
     return max(1, sum(len(one.thresholds) for one in proposals))
 
 

@@ -92,7 +92,7 @@ def finished(
         method=targets.method,
         calibration=measured(policy, evidence),
         holdout=None if holdout is None else measured(policy, holdout),
-        certificate=choice.certificate,
+        certificate=choice.certify(),
         interval=choice.interval,
         candidates=choice.candidates,
         methods=(

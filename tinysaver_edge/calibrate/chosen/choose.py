@@ -132,9 +132,11 @@ class Choice:
         threshold = float(self.proposal.thresholds[self.index])
         return None if np.isinf(threshold) else threshold
 
-    @property
-    def certificate(self) -> Certificate | None:
-        """The certificate of the chosen threshold, None where the method proves nothing."""
+    def certify(self) -> Certificate | None:
+        """Make the certificate of the chosen threshold, None where the method proves nothing.
+
+        That proves every step again, so whoever needs it keeps it.
+        """
         certify = self.proposal.certify
         return None if certify is None else certify(self.index)
 

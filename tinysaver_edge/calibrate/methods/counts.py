@@ -13,9 +13,8 @@ from tinysaver_edge.certificate import (
     Certificate,
     EvidenceKind,
     WalkStep,
-    consistency_p_value,
+    count_p_values,
     least_certifiable_points,
-    p_value,
     samples_needed,
     step_p_values,
     walk,
@@ -270,19 +269,18 @@ class CertifiedTest:
         """Steps and p-values up to the first failure, that one included."""
         counts = WalkCounts.of(SortedScores.of(self.score), self.answers, thresholds)
         if self.groups is None:
-            p_values = self._p_values(counts, max_drop_points)
+            p_values: list[float] = count_p_values(
+                counts.lost,
+                counts.gained,
+                evidence=self.evidence,
+                samples=counts.samples,
+                max_drop_points=max_drop_points,
+                risk=self.share,
+            ).tolist()
             last = walk(p_values, risk=self.share)
             reached = min(len(thresholds), 1 + (0 if last is None else last + 1))
             return [counts.step(index) for index in range(reached)], p_values[:reached]
         return self._walked_groups(counts, self.groups, max_drop_points)
-
-    def _p_values(self, counts: WalkCounts, max_drop_points: float) -> list[float]:
-        epsilon, n = max_drop_points / 100, counts.samples
-        if self.evidence.from_consistency:
-            return list(map(float, consistency_p_value(counts.lost, n, epsilon=epsilon)))
-        same = n - counts.lost - counts.gained
-        p = p_value(counts.lost, counts.gained, same, epsilon=epsilon, risk=self.share)
-        return list(map(float, p))
 
     def _walked_groups(
         self, counts: WalkCounts, groups: IntArray, max_drop_points: float

@@ -132,7 +132,7 @@ class Aim:
             units: samples or groups that the decision will rest on.
             certified: whether the bound is to be proved on them.
         """
-        from scipy.special import ndtri  # see certificate/trinomial.py
+        from scipy.special import ndtri  # see certificate/p_values.py
 
         name = "mean_latency_ms" if targets.aim is Objective.LATENCY else "mean_macs"
         alone = costs.alone(name)

@@ -142,7 +142,7 @@ def hoeffding_bentkus(mean_loss: ArrayLike, samples: int, *, bound: float) -> Fl
     Returns:
         (k,), the smaller of Hoeffding's bound in its relative-entropy form and Bentkus's.
     """
-    from scipy.special import bdtr, xlogy  # see certificate/trinomial.py
+    from scipy.special import bdtr, xlogy  # see certificate/p_values.py
 
     observed = np.atleast_1d(np.asarray(mean_loss, dtype=np.float64))
     low = np.minimum(observed, bound)

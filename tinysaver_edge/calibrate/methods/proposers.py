@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
-from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
+from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
 from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, lost_allowed
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
+from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
@@ -174,7 +175,7 @@ def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
     if rate is None:
         return None
     scores = SortedScores.of(choice.trial.score)
-    rates = upper_rates(scores.accepted, scores.samples, risk=choice.trial.share)
+    rates = upper_rates(scores.samples - scores.accepted, scores.samples, risk=choice.trial.share)
     fits = within_rate(rates, rate)
     return float(scores.thresholds[fits.argmax()]) if fits.any() else None
 
@@ -198,7 +199,8 @@ def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
     if rate is None:
         return None
     accepted = WalkCounts.of(SortedScores.of(trial.score), trial.answers, trial.thresholds).accepted
-    fits = within_rate(upper_rates(accepted, len(trial.score), risk=trial.share), rate)
+    samples = len(trial.score)
+    fits = within_rate(upper_rates(samples - accepted, samples, risk=trial.share), rate)
     return trial.least_reaching(int(fits.argmax())) if fits.any() else None
 
 

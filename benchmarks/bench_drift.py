@@ -32,7 +32,7 @@ from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.chosen.assemble import audit, disagreement
 from tinysaver_edge.calibrate.methods.certify import certify_pair
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.decision import Decision, FrameId, Source, StageRef

@@ -30,7 +30,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import ModelFile, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.problem import split_holdout
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, class_indices, open_data

@@ -21,7 +21,7 @@ from tinysaver_edge.models.description.describe import KnownAlready, describe
 from tinysaver_edge.models.description.description import (
     description_from,
     find_description,
-    parse_toml,
+    parse_description,
 )
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.embed.embed import embed
@@ -31,7 +31,7 @@ ALL = KnownAlready(color=ColorOrder.RGB, scale="imagenet")
 
 
 def told(model: Path, answers: KnownAlready | None = None) -> dict:
-    return parse_toml(describe(model, answers), "test")
+    return parse_description(describe(model, answers), "test")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_the_command_writes_toml_to_stdout_and_the_rest_to_stderr(tmp_path: Path
     model = tiny_classifier(tmp_path / "tiny.onnx")
     run("describe", str(model), "--color", "rgb")
     shown = capsys.readouterr()
-    assert unfilled(parse_toml(shown.out, "stdout")) == ["input.scale"]
+    assert unfilled(parse_description(shown.out, "stdout")) == ["input.scale"]
     assert "input.scale" in shown.err
 
 

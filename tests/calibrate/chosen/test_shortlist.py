@@ -15,7 +15,7 @@ from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured.measuring import BestSoFar, Shortlist
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.output_format import OutputFormat

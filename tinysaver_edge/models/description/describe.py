@@ -13,7 +13,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import (
     ModelDescription,
     description_from,
-    parse_toml,
+    parse_description,
 )
 from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
@@ -216,7 +216,7 @@ def describe(model: Path, answers: KnownAlready | None = None) -> str:
 
 def _head(body: str, model: Path) -> str:
     """Say what is left to fill in; where nothing is, the description must hold."""
-    table = parse_toml(body, f"description of {model}")
+    table = parse_description(body, f"description of {model}")
     still_open = unfilled(table)
     if not still_open:
         description_from(

@@ -23,7 +23,7 @@ from imagenet import Records, read_records, save, table
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SearchRule, search
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Targets

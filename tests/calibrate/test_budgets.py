@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.calibrate.chosen.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.bundle.manifest import DisagreementEntry
-from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
+from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.targets import (
     Method,
 )

@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.targets import Budgets
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.records.records import (
+    Record,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCost:
+    """The large model on the same samples, with and without its codec.
+
+    A cascade's drop counts from the large model as it is asked, so this comes on top of it.
+
+    Attributes:
+        codec: what frames pass on their way to it.
+        accuracy_pixels: share it gets right on pixels, 0..1.
+        accuracy_sent: share it gets right on what is sent.
+        at_most_points: upper bound on the drop between the two, in points, by the certificate's
+            own test; None for samples in groups.
+        confidence: of the bound.
+    """
+
+    codec: Jpeg
+    accuracy_pixels: float
+    accuracy_sent: float
+    at_most_points: float | None
+    confidence: float
+
+    @property
+    def drop_points(self) -> float:
+        """How much accuracy it costs, in points."""
+        return 100 * (self.accuracy_pixels - self.accuracy_sent)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return {
+            "accuracy_pixels": self.accuracy_pixels,
+            "accuracy_jpeg": self.accuracy_sent,
+            "drop_points": self.drop_points,
+            "at_most_points": self.at_most_points,
+        }
+
+    def __str__(self) -> str:
+        bound = f", at most {self.at_most_points:.2f}" if self.at_most_points is not None else ""
+        return f"{self.drop_points:.2f} points{bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,3 +343,43 @@ def limits_of(budgets: Budgets) -> dict[str, float]:
     """Return the limits that are set, by name."""
     values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredProblem:
+    """A problem and its origin.
+
+    Attributes:
+        problem: answers and labels.
+        sample_index: for each of the problem's samples, its position in the data.
+        artefacts: the models by name; empty when only records are there.
+        label_names: class names, or None.
+        lost: savers that were not measured, and why.
+        codec_cost: what its codec costs the large model; None where it has none or it is unknown.
+        warnings: what the user should know.
+    """
+
+    problem: Problem
+    sample_index: NDArray[np.int64]
+    artefacts: Mapping[str, Artefact] = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+    codec_cost: CodecCost | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def join_records(
+    records: Sequence[Record],
+    costs: dict[str, float],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_] | None,
+) -> tuple[Problem, NDArray[np.int64]]:
+    """Put the records together, without the samples that any of them skipped."""
+    answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
+    problem = Problem(answers[0], tuple(answers[1:]), labels, groups)
+    problem.check()
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    if not len(kept):
+        raise DataError("no readable images are left to calibrate on")
+    return (problem.subset(kept) if skipped else problem), kept

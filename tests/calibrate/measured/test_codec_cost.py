@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinysaver_edge.calibrate.measured.codec_cost import codec_cost
+from tinysaver_edge.calibrate.measured.images import codec_cost
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.outputs import Outputs

@@ -11,7 +11,7 @@ from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import split
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import DEFAULT_RULE, search
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Budgets, Method, Objective, Reference, Targets

@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.choose import Choice, choose
 from tinysaver_edge.calibrate.chosen.comparison import compare_methods
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.report import ReportFacts, build_facts

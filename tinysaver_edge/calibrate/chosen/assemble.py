@@ -26,9 +26,8 @@ from tinysaver_edge.bundle.manifest import (
 )
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.golden import make_golden
-from tinysaver_edge.calibrate.measured.gather import Gathered
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
@@ -137,7 +136,7 @@ def _counted(policy: Policy, problem: Problem, *, seed: int) -> Audit:
 
 def assemble(
     result: Calibration,
-    gathered: Gathered,
+    gathered: MeasuredProblem,
     plan: Plan,
     *,
     data: DataSource | None,
@@ -194,7 +193,7 @@ def assemble(
         write_bundle(target, manifest, files)
 
 
-def _certificate_entry(result: Calibration, gathered: Gathered) -> CertificateEntry | None:
+def _certificate_entry(result: Calibration, gathered: MeasuredProblem) -> CertificateEntry | None:
     """Bind a certificate to the models it speaks of."""
     certificate = result.certificate
     if certificate is None:

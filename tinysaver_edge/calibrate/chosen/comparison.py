@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tinysaver_edge.calibrate.calibration import MethodRow
 from tinysaver_edge.calibrate.chosen.choose import choose, figures_on, policy_of
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.targets import DEFAULT_MAX_DROP_POINTS, Budgets, Method, Targets

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.report import MeasuredReport, read_report, runs_as
-from tinysaver_edge.calibrate.measured.measuring import Gathering
+from tinysaver_edge.calibrate.measured.measuring import MeasuringRun
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.cpu import read_cpu
@@ -77,7 +77,7 @@ def check_reports(paths: Sequence[Path]) -> None:
 
 
 def timed_by_reports(
-    run: Gathering, problem: Problem, large: Artefact, artefacts: Mapping[str, Artefact]
+    run: MeasuringRun, problem: Problem, large: Artefact, artefacts: Mapping[str, Artefact]
 ) -> tuple[Problem, str]:
     """Return the problem with what the reports say of its models, and whose word that is.
 

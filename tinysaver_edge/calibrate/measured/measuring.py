@@ -13,17 +13,16 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.measured.gather import join_records
 from tinysaver_edge.calibrate.measured.worker import (
     MeasureStep,
     OutOfTimeError,
     WorkerLostError,
     run_step,
 )
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.plan import ImageInput
-from tinysaver_edge.calibrate.problem import Problem, split_holdout
+from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
@@ -152,7 +151,7 @@ def _kappa(saver: Artefact, large: Artefact) -> float:
 
 
 @dataclass(slots=True)
-class Gathering:
+class MeasuringRun:
     """Models being run over images.
 
     Attributes:
@@ -224,7 +223,7 @@ class Gathering:
 
 
 def measure_all(
-    run: Gathering,
+    run: MeasuringRun,
     large: Artefact,
     savers: Sequence[Artefact],
     labels: NDArray[np.int64],
@@ -262,7 +261,7 @@ def measure_all(
     return [base, *(found[one.name] for one in savers if one.name in found)]
 
 
-def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
+def measure_on_pixels(run: MeasuringRun, large: Artefact) -> Record | None:
     """Measure the large model without its codec; None where no time is left.
 
     Raises:
@@ -279,7 +278,7 @@ def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
     return None
 
 
-def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
+def _measure_saver(run: MeasuringRun, saver: Artefact) -> Record | None:
     """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
     left = run.seconds_left
     step = _step(run, saver)
@@ -297,7 +296,7 @@ def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
     return None
 
 
-def _step(run: Gathering, artefact: Artefact) -> MeasureStep:
+def _step(run: MeasuringRun, artefact: Artefact) -> MeasureStep:
     return MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
 
 
@@ -307,7 +306,7 @@ def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     return float((record.outputs.predictions[kept] == labels[kept]).mean())
 
 
-def _measure_one(run: Gathering, artefact: Artefact, *, seconds: float | None) -> Record:
+def _measure_one(run: MeasuringRun, artefact: Artefact, *, seconds: float | None) -> Record:
     step = _step(run, artefact)
     if not step.is_done():
         run_step(

@@ -128,20 +128,22 @@ def upper_rate(accepted, n, risk):
     return float(stats.beta.ppf(1 - risk, n - accepted + 1, accepted)) if accepted else 1.0
 
 
-def cascade_at(problem, saver, threshold, *, risk=None, final_right=None):
+def cascade_at(problem, saver, threshold, *, risk=None, final_correct=None):
     """What one saver does at one threshold, limits held against the rate's upper bound."""
     n = len(problem.labels)
-    large_right = problem.large.outputs.predictions == problem.labels
+    large_correct = problem.large.outputs.predictions == problem.labels
     accept = Margin()(saver.outputs) >= threshold
-    saver_right = saver.outputs.predictions == problem.labels
-    right = np.where(accept, saver_right, large_right if final_right is None else final_right)
+    saver_correct = saver.outputs.predictions == problem.labels
+    right = np.where(
+        accept, saver_correct, large_correct if final_correct is None else final_correct
+    )
     rate = 1 - accept.mean()
     upper = upper_rate(int(accept.sum()), n, risk)
     mean, quantile = pooled_by_hand(saver.with_large.latency, upper)
     return Cascade(
         saver=saver.name,
         threshold=float(threshold),
-        lost=int(large_right.sum()) - int(right.sum()),
+        lost=int(large_correct.sum()) - int(right.sum()),
         macs=saver.macs + rate * LARGE_MACS,
         latency_ms=pooled_by_hand(saver.with_large.latency, rate)[0],
         limited={
@@ -271,7 +273,7 @@ def certifiable(draw):
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     problem = draw(problems(least=700, most=900))
     labels = problem.labels
-    large_right = rng.random(len(labels)) < 0.97
+    large_correct = rng.random(len(labels)) < 0.97
 
     def answers(right, best):
         first = np.where(right, labels, (labels + 1) % CLASSES)
@@ -282,9 +284,9 @@ def certifiable(draw):
     for saver in problem.savers:
         best = 0.5 + rng.integers(1, 12, len(labels)) / 24
         hard = best < 0.5 + draw(st.sampled_from([3, 6])) / 24
-        right = np.where(hard, rng.random(len(labels)) < 0.6, large_right)
+        right = np.where(hard, rng.random(len(labels)) < 0.6, large_correct)
         savers.append(replace(saver, outputs=answers(right, best)))
-    large = replace(problem.large, outputs=answers(large_right, np.full(len(labels), 0.9)))
+    large = replace(problem.large, outputs=answers(large_correct, np.full(len(labels), 0.9)))
     return replace(problem, large=large, savers=tuple(savers))
 
 

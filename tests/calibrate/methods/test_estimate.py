@@ -141,7 +141,7 @@ def test_a_fitted_fusion_is_judged_on_samples_it_did_not_see(name):
     rng = np.random.default_rng(5)
     truth = rng.integers(0, 4, 200)
     one, option = bench(rng, truth), FusionOption(name, None)
-    right = one.fused_right(option)
+    right = one.fused_correct(option)
     for fold in range(5):
         inside = one.fold == fold
         outside = one._part(np.flatnonzero(~inside))

@@ -241,9 +241,9 @@ def _least_counted(bid: Bid, swept: Sweep) -> float | None:
 
 
 def _tinysaver(bid: Bid) -> Proposal:
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     found = tinysaver_threshold(
-        bid.saver.outputs.confidences, saver_correct=saver_right, large_correct=large_right
+        bid.saver.outputs.confidences, saver_correct=saver_correct, large_correct=large_correct
     )
     score = MaxSoftmax()
     point = _sweep(bid, score).at(found.threshold)
@@ -257,12 +257,12 @@ def _crc(bid: Bid) -> Proposal:
 
 def _ltt(bid: Bid) -> Proposal:
     score = Margin()
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     grid = score.fixed_thresholds()
     assert grid is not None
     counts = WalkCounts.of(
         SortedScores.of(score(bid.saver.outputs)),
-        Verdicts(saver_right, large_right, large_right),
+        Verdicts(saver_correct, large_correct, large_correct),
         grid,
     )
     risk = bid.targets.risk / bid.candidates
@@ -304,15 +304,15 @@ def _right(bid: Bid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _sweep(bid: Bid, score: Score, fusion: Fusion | None = None) -> Sweep:
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     final = None
     if fusion is not None and fusion.changes_answers:
         answers, _ = fusion.fuse(bid.saver.outputs, bid.problem.large.outputs)
         final = answers == bid.problem.labels
     return Sweep.of(
         SortedScores.of(score(bid.saver.outputs)),
-        saver_correct=saver_right,
-        large_correct=large_right,
+        saver_correct=saver_correct,
+        large_correct=large_correct,
         final_correct=final,
     )
 

@@ -192,7 +192,7 @@ class Tryout:
             units=self.units,
             certified=self.targets.method is Method.CERTIFIED,
         )
-        finals = [(option, bench.fused_right(option)) for option in self.fusions]
+        finals = [(option, bench.fused_correct(option)) for option in self.fusions]
         estimates: dict[tuple[ScoreOption, FusionOption], FloatArray] = {}
         missing: list[TriedCombination] = []
         for place, option in enumerate(self.scores):

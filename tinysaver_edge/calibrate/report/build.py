@@ -133,8 +133,8 @@ def build_facts(
         ),
         classes=class_rows(
             problem.labels,
-            large_right=answered.large == problem.labels,
-            cascade_right=answered.cascade == problem.labels,
+            large_correct=answered.large == problem.labels,
+            cascade_correct=answered.cascade == problem.labels,
             escalated=answered.escalated,
             names=label_names,
         ),

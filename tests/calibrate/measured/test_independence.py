@@ -16,7 +16,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.calibrate.measured.independence import least_units, too_few
 from tinysaver_edge.calibrate.targets import Method, Reference
-from tinysaver_edge.certificate import Evidence
+from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.errors import DataError, InfeasibleError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.records.evaluation import evaluate_images
@@ -162,12 +162,12 @@ def test_frames_of_one_clip_count_once_it_is_named(work: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("evidence", "units"),
     [
-        (Evidence.LABELS, 644),
-        (Evidence.CONSISTENCY, 460),
-        (Evidence.GROUPS, 657),
+        (EvidenceKind.LABELS, 644),
+        (EvidenceKind.CONSISTENCY, 460),
+        (EvidenceKind.GROUPS, 657),
     ],
 )
-def test_how_many_are_needed_where_no_answer_differs(evidence: Evidence, units: int) -> None:
+def test_how_many_are_needed_where_no_answer_differs(evidence: EvidenceKind, units: int) -> None:
     assert least_units(0.5, evidence=evidence, risk=0.1) == units
     assert least_units(0.0, evidence=evidence, risk=0.1) is None
 

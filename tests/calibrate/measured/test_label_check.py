@@ -13,7 +13,7 @@ from tinysaver_edge.calibrate.measured.label_check import (
     check_model,
     doubtful_classes,
 )
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 
@@ -23,7 +23,7 @@ LABELS = RNG.integers(0, CLASSES, 1000)
 
 
 def answers(right: float, labels=LABELS, classes=CLASSES):
-    """Answers of a model that is right that often and guesses elsewhere."""
+    """ModelAnswers of a model that is right that often and guesses elsewhere."""
     rng = np.random.default_rng(1)
     return np.where(rng.random(len(labels)) < right, labels, rng.integers(0, classes, len(labels)))
 
@@ -76,8 +76,8 @@ def test_two_swapped_classes_are_named() -> None:
 
 
 def test_a_saver_that_does_not_fit_is_a_doubt_and_the_large_model_an_error() -> None:
-    def model(name: str, given: np.ndarray, macs: float) -> Answers:
-        return Answers(name, Outputs.from_logits(10.0 * np.eye(CLASSES)[given]), macs)
+    def model(name: str, given: np.ndarray, macs: float) -> ModelAnswers:
+        return ModelAnswers(name, Outputs.from_logits(10.0 * np.eye(CLASSES)[given]), macs)
 
     fits, turned = answers(0.95), (answers(0.95) + 4) % CLASSES
     good = Problem(model("large", fits, 9), (model("a", turned, 1), model("b", fits, 2)), LABELS)
@@ -89,8 +89,8 @@ def test_a_saver_that_does_not_fit_is_a_doubt_and_the_large_model_an_error() -> 
 
 
 def problem_of(large: np.ndarray, *savers: np.ndarray, labels=LABELS, classes: int = CLASSES):
-    def model(name: str, given: np.ndarray, macs: float) -> Answers:
-        return Answers(name, Outputs.from_logits(10.0 * np.eye(classes)[given]), macs)
+    def model(name: str, given: np.ndarray, macs: float) -> ModelAnswers:
+        return ModelAnswers(name, Outputs.from_logits(10.0 * np.eye(classes)[given]), macs)
 
     cheaper = tuple(model(f"s{place}", one, place + 1) for place, one in enumerate(savers))
     return Problem(model("large", large, 99), cheaper, labels)
@@ -176,8 +176,8 @@ def test_thirteen_real_models_are_not_refused() -> None:
     index = np.random.default_rng(0).permutation(50_000)[:10_000]
     for place, name in enumerate(names[1:], start=1):
         savers = tuple(
-            Answers(one, records.outputs[one].subset(index), records.macs[one])
+            ModelAnswers(one, records.outputs[one].subset(index), records.macs[one])
             for one in names[:place]
         )
-        large = Answers(name, records.outputs[name].subset(index), records.macs[name])
+        large = ModelAnswers(name, records.outputs[name].subset(index), records.macs[name])
         assert check_agreement(Problem(large, savers, records.labels[index]), None).stated == ()

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import Evidence, Step
-from tinysaver_edge.certificate.steps import step_p_values
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.looks import Looks
@@ -94,9 +93,9 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
         return None
     labelled = targets.reference is Reference.LABELS
     if labelled:
-        evidence = Evidence.GROUPS if grouped else Evidence.LABELS
+        evidence = EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
     else:
-        evidence = Evidence.CONSISTENCY_GROUPS if grouped else Evidence.CONSISTENCY
+        evidence = EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
     share = targets.risk / max(1, candidates)
     needed = least_units(drop, evidence=evidence, risk=share)
     if needed is not None and units >= needed:
@@ -118,7 +117,7 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
     )
 
 
-def least_units(max_drop_points: float, *, evidence: Evidence, risk: float) -> int | None:
+def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
     """Return the fewest samples, or groups, that can certify a drop where no answer differs.
 
     Args:
@@ -129,7 +128,7 @@ def least_units(max_drop_points: float, *, evidence: Evidence, risk: float) -> i
 
     def enough(units: int) -> bool:
         losses = ((0.0, units),) if evidence.grouped else ()
-        step = Step(threshold=0.0, accepted=units, lost=0, gained=0, group_losses=losses)
+        step = WalkStep(threshold=0.0, accepted=units, lost=0, gained=0, group_losses=losses)
         p = step_p_values(
             [step], evidence=evidence, samples=units, max_drop_points=max_drop_points, risk=risk
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 
 FEWEST = 30
@@ -144,7 +144,7 @@ def _far_below_a_saver(problem: Problem) -> Iterator[str]:
 
 
 def _half_missing(
-    labels: NDArray[np.int64], large: Answers, names: Sequence[str] | None
+    labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
 ) -> Iterator[str]:
     """Yield a line where the labels leave out half of the classes, and chance does not explain it.
 
@@ -161,7 +161,7 @@ def _half_missing(
 
 
 def _without_samples(
-    labels: NDArray[np.int64], large: Answers, names: Sequence[str] | None
+    labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
 ) -> list[str]:
     missing = _missing_classes(labels, large)
     if not missing or 2 * len(missing) >= large.outputs.width:
@@ -172,7 +172,7 @@ def _without_samples(
     ]
 
 
-def _missing_classes(labels: NDArray[np.int64], large: Answers) -> list[int]:
+def _missing_classes(labels: NDArray[np.int64], large: ModelAnswers) -> list[int]:
     classes = 0 if large.outputs.truncated else large.outputs.width
     if not classes or len(labels) < FEWEST_OF_A_CLASS * classes:
         return []

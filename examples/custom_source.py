@@ -28,13 +28,13 @@ class Program:
     def __init__(self, command, *, width, height):
         self._command, self._width, self._height = command, width, height
 
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         """Start the program."""
         try:
             process = subprocess.Popen(self._command, stdout=subprocess.PIPE, bufsize=0)
         except OSError as error:
             raise DeviceError(f"{self._command[0]}: {error.strerror}") from error
-        return _Output(process, self._width, self._height, patience.read_s)
+        return _Output(process, self._width, self._height, options.read_s)
 
 
 class _Output:

@@ -17,7 +17,7 @@ from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_mode
 from tests.small_bundle import small_bundle
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge import Cascade, FrameId
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.testing import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -170,10 +170,10 @@ def test_custom_source(bundle, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
     before = threading.active_count()
     device = custom.Program([sys.executable, "-c", program], width=8, height=8)
-    source = custom.LiveSource(device, source_id="x", patience=Patience(attempts=3))
+    source = custom.LiveSource(device, source_id="x", options=LiveOptions(attempts=3))
     with Cascade.load(bundle) as cascade:
         decisions = list(itertools.islice(cascade.stream(source), 12))
     assert len(decisions) == 12  # the program was started again and again
     with pytest.raises(custom.DeviceError, match="nowhere: No such file"):
-        custom.Program(["nowhere"], width=8, height=8).connect(Patience(), threading.Event())
+        custom.Program(["nowhere"], width=8, height=8).connect(LiveOptions(), threading.Event())
     assert threading.active_count() <= before

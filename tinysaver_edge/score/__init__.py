@@ -3,7 +3,7 @@
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score.base import Score
 from tinysaver_edge.score.head import Head
-from tinysaver_edge.score.registry import ENTRY_POINT_GROUP, get_score, score_names
+from tinysaver_edge.score.registry import get_score, score_names
 from tinysaver_edge.score.simple import (
     Doctor,
     Entropy,
@@ -14,7 +14,6 @@ from tinysaver_edge.score.simple import (
 )
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
     "Doctor",
     "Entropy",
     "Head",

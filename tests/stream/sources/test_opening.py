@@ -13,7 +13,7 @@ import pytest
 from tests.pictures import encoded
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.metrics import Counter
@@ -245,7 +245,7 @@ def test_a_server_that_never_answers(scheme, capfd):
         port = silent.getsockname()[1]
         address = f"{scheme}://user:{SECRET}@127.0.0.1:{port}/x"
         before = descriptors(), threading.active_count()
-        source = open_source(address, patience=Patience(open_s=1.5))
+        source = open_source(address, options=LiveOptions(open_s=1.5))
         started = time.monotonic()
         with pytest.raises(
             SourceError, match=r"answers, but gives no video within 1\.5 s"
@@ -255,7 +255,7 @@ def test_a_server_that_never_answers(scheme, capfd):
         assert SECRET not in str(caught.value)
         assert SECRET not in "".join(capfd.readouterr())
         # Closed while OpenCV opens: prompt, and nothing is left when its time-out has passed.
-        source = open_source(address, patience=Patience(open_s=1.5))
+        source = open_source(address, options=LiveOptions(open_s=1.5))
         heard, _ = listening(source)
         consumer = threading.Thread(target=lambda: list(source))
         consumer.start()

@@ -1,4 +1,9 @@
-"""What can be promised about a cascade's drop, and the arithmetic that proves it."""
+"""What can be promised about a cascade's drop, and the arithmetic that proves it.
+
+certificate  the statement, with every count that proves it
+steps        thresholds from strict to loose, each with counts and a p-value
+trinomial    the p-value of one step
+"""
 
 from tinysaver_edge.certificate.certificate import (
     Certificate,

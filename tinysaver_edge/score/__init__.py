@@ -1,4 +1,9 @@
-"""Deferral scores over a saver's outputs, shared by calibration and the device."""
+"""Deferral scores over a saver's outputs, shared by calibration and the device.
+
+base      the contract: how far may an answer be trusted?
+simple    scores that need no fitting; head, the learned one
+registry  scores by name, those of other packages too
+"""
 
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score.base import Score

@@ -1,8 +1,7 @@
 """What can be promised about a cascade's drop, and the arithmetic that proves it.
 
-certificate  the statement, with every count that proves it
-steps        thresholds from strict to loose, each with counts and a p-value
-trinomial    the p-value of one step
+certificate  the statement, thresholds from strict to loose, every count that proves it
+p_values     what counts are worth, and the walk along the thresholds
 """
 
 from tinysaver_edge.certificate.certificate import (

@@ -4,4 +4,5 @@ loading  a bundle's stages
 stage    one model with its engine, preprocessing and threshold
 decider  asks the stages, cheapest first
 policy   when an answer is accepted, and what becomes of the answers: `Judge`
+figures  what a policy does on labelled samples
 """

@@ -1,12 +1,14 @@
 """Engines: one file for each way to run one model, behind one contract.
 
-base               the contract: `Engine`, its options, a model's signature
-registry           engines by name, those of other packages too
-onnxruntime, openvino (with openvino_compile), torch (with timm_file)
-remote/            a model on another host
-worker             any engine in a process of its own
-batching           which batch size is the quickest
-model_file         a model's file while it is being opened
+base                        the contract: `Engine`, its options, a model's signature
+registry                    engines by name, those of other packages too
+onnxruntime                 ONNX Runtime
+openvino, openvino_compile  OpenVINO
+torch, timm_file            weights of timm's models, in torch
+remote/                     a model on another host
+worker                      any engine in a process of its own
+batching                    which batch size is the quickest
+model_file                  what can be said of a file before an engine opens it
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 
 from tests.test_import import run
 from tinysaver_edge import errors
+from tinysaver_edge.stream.telemetry import events
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +68,12 @@ def test_every_error_is_public() -> None:
         if isinstance(value, type) and issubclass(value, errors.TinySaverError)
     }
     assert raised == set(ERRORS.split())
+
+
+def test_every_event_is_public() -> None:
+    told = {one.__name__ for one in events.Event.__subclasses__()}
+    assert {"Lost", "SinkFailed"} < told
+    assert told <= set(PUBLIC["tinysaver_edge.stream"].split())
 
 
 def test_calibrate_is_the_package_whichever_way_it_is_imported() -> None:

@@ -91,7 +91,7 @@ _BUILT_IN = {"demo": "tinysaver_edge.demo.source:open_demo"}
 AnySource: TypeAlias = (
     "Source | str | Path | int | Iterable[Picture | Frame] | Callable[[], Picture | None]"
 )
-"""An address or path (see `stream.uri`), a camera's number, pictures, a function, or a source."""
+"""An address or path (see `sources.uri`), a camera's number, pictures, a function, or a source."""
 
 
 def open_source(

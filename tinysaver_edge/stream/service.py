@@ -119,7 +119,8 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
-        hosts: asks the hosts of the large model (`telemetry.hosts.hosts_of`); None where it runs here.
+        hosts: asks the hosts of the large model (`telemetry.hosts.hosts_of`); None where it runs
+            here.
 
     Attributes:
         sinks: for the stream.

@@ -109,7 +109,8 @@ GPU_VERSION ?= 3.12
 GPU_SERVE := 'kserve>=0.21,<0.22' tritonclient python-rapidjson fastapi starlette uvicorn 'cloudevents<2' \
 	kubernetes grpc-interceptor orjson timing-asgi cryptography python-multipart pyjwt pyasn1 \
 	websocket-client requests-oauthlib oauthlib durationpy deprecation cffi pycparser httptools \
-	websockets watchfiles python-dotenv grpcio protobuf
+	websockets watchfiles python-dotenv grpcio protobuf \
+	opentelemetry-api
 GPU_DOWNLOAD = $(PYTHON) -m pip download --quiet --only-binary=:all: --implementation cp \
 	--python-version $(GPU_VERSION) $(foreach glibc,5 12 17 24 27 28,--platform manylinux_2_$(glibc)_x86_64) \
 	--platform manylinux2014_x86_64 --platform manylinux1_x86_64

@@ -422,7 +422,7 @@ def main() -> int:
     parser.add_argument("--precision", default="float16", choices=[one.value for one in Precision],
                         help="of the cascades")  # fmt: skip
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), metavar="N")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "bench-gpu",
                         help="folder for models, kept")  # fmt: skip

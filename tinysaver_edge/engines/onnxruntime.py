@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -10,7 +13,13 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import check_model_file, one_line
-from tinysaver_edge.engines.onnxruntime_providers import CPU, full_name, providers_for
+from tinysaver_edge.engines.onnxruntime_providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    full_name,
+    providers_for,
+)
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
@@ -87,6 +96,8 @@ class OnnxRuntimeEngine(Engine):
                 f"engine onnxruntime has no {device} here, only {', '.join(available)}: install "
                 "the build of onnxruntime that has it, or ask for one of these"
             )
+        if provider in (CUDA, TENSORRT):
+            _preload(ort)
         session = _open(ort, self.model, settings, providers_for(device, self.options))
         if session.get_providers()[0] != provider:
             raise EngineError(
@@ -117,6 +128,18 @@ def _import() -> OnnxRuntime:
             "onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"
         ) from error
     return onnxruntime
+
+
+def _preload(ort: OnnxRuntime) -> None:
+    """Load CUDA and cuDNN from the packages that the extra [cuda] brings, where they are there.
+
+    Left to itself the provider finds only what the system has. Of a library that is missing ONNX
+    Runtime prints a line, which is no business of stdout.
+    """
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None and find_spec("nvidia") is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
 
 
 def _session_options(ort: OnnxRuntime, options: EngineOptions) -> Settings:

@@ -54,13 +54,13 @@ from scipy.special import softmax
 
 from tinysaver_edge import Cascade
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.hardware.energy import open_meters
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 
 MODELS = ("convnextv2_huge", "swin_large_patch4_window7_224")
 BATCHES = (1, 8, 32)

@@ -21,7 +21,7 @@ import numpy as np
 from gpu_worker import bundle_for
 
 from tinysaver_edge import Cascade
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.kserve_model import Answerer

@@ -14,23 +14,23 @@ import numpy as np
 from networks import mobilenet_v3_small_050
 
 from tinysaver_edge import Cascade
+from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bundle import file_entry, write_bundle
+from tinysaver_edge.bundle.bundle import file_entry, write_bundle
+from tinysaver_edge.bundle.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
+from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.calibrate.prepare import prepare
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.timm_file import Architecture, read_architecture, write_timm_file
-from tinysaver_edge.files import sha256_of
 from tinysaver_edge.hardware.energy import Energy, Meter, Metering
-from tinysaver_edge.manifest import FiguresEntry, Manifest, ModelEntry, Named, StageEntry
-from tinysaver_edge.models.description import description_from
-from tinysaver_edge.models.pictures import draw_pictures
-from tinysaver_edge.models.timm_model import TimmSource, load_timm
+from tinysaver_edge.models.compare.pictures import draw_pictures
+from tinysaver_edge.models.description.description import description_from
+from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 from tinysaver_edge.output_format import OutputFormat
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import DEVICE_FORMAT, Frame, Preprocess, Resize
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 
 SAVER = "mobilenetv3_small_050"
 SAVER_THREADS = 2

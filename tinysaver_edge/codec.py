@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Batch, Preprocess
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import Breaker, State
 from tinysaver_edge.engines.remote.facts import Contract, Wanted, agree, check_sha256, check_values
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
@@ -17,7 +18,6 @@ from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Samples
 from tinysaver_edge.engines.remote.traffic import HostState, Meter
 from tinysaver_edge.engines.remote.transport import Transport
-from tinysaver_edge.identity import ModelIdentity
 
 SMOOTHING = 0.2
 """Weight of the newest answer in an endpoint's mean latency."""

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.stream.address import Address, url_of
 from tinysaver_edge.stream.dashboard.access import Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
+from tinysaver_edge.stream.telemetry.address import Address, url_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench_gpu import Run
 
 ESCALATED = 0.5
-BACK_WITHIN_S = 60.0
+BACK_WITHIN_S = 40.0
 
 
 def bundle_for(run: Run) -> Any:  # noqa: ANN401 - a Path

@@ -49,7 +49,8 @@ class EngineOptions:
         cache_dir: folder for compiled models, so that a second start is quicker; None for none.
         allow_fallback: run on the CPU where the device cannot be had, instead of an error.
         graphs: let an engine record what it does for the first few sizes of batches and replay it
-            (CUDA graphs). Answers are the same; a size's first call takes longer.
+            (CUDA graphs). Answers are the same; a size's first call takes longer, and no other
+            thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
     """
 
     device: str | None = None

@@ -6,6 +6,7 @@ start them than the GPU to run them: a graph starts them all at once.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,6 +22,9 @@ Tensor: TypeAlias = Any  # torch.Tensor
 
 MOST_GRAPHS = 4
 """Sizes of batches that are recorded; later ones run kernel by kernel. Each takes memory."""
+
+_RECORDING = threading.Lock()
+"""Nobody may wait for the whole GPU while one records, and beginning to record does."""
 
 _WARM_UPS = 3
 """Runs before a recording: what libraries choose and allocate at first must not be in it."""
@@ -64,6 +68,7 @@ class CudaRunner:
         self._stream = torch.cuda.Stream(device)
         # Who waits sleeps: a thread that spins takes a core from the saver.
         self._done = torch.cuda.Event(blocking=True)
+        self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[int, _Recorded] = {}
         self.refused: dict[int, str] = {}
         self._make_room(1)
@@ -85,7 +90,8 @@ class CudaRunner:
         np.copyto(self._frames.numpy()[:count], batch)
         with torch.cuda.device(self._device), torch.inference_mode():
             if self._graphs and self._may_record(count):
-                self._record(count)
+                with _RECORDING:
+                    self._record(count)
             with torch.cuda.stream(self._stream):
                 answer = self._started(count)
                 self._logits[:count].copy_(answer, non_blocking=True)
@@ -124,7 +130,12 @@ class CudaRunner:
                     expected = self._answer(frames)
             graph = torch.cuda.CUDAGraph()
             # Other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            ):
                 answer = self._answer(frames)
             with torch.cuda.stream(self._stream):
                 graph.replay()

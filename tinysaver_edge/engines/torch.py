@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,7 @@ class TorchEngine(Engine):
         if device.type == "cuda":
             from tinysaver_edge.engines.torch_cuda import CudaRunner
 
+            _deprecated_once(torch, device)
             self._cuda = CudaRunner(
                 torch,
                 device,
@@ -189,6 +191,17 @@ def _answerer(
 
 def _channels(torch: Torch, values: tuple[float, ...], device: Device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+
+def _deprecated_once(torch: Torch, device: Device) -> None:
+    """Let torch say now, unheard, that of the two forms of `_float32_as` it likes the newer one.
+
+    It says so once a process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _float32_as(torch, device, tf32=False):
+            pass
 
 
 @contextmanager

@@ -190,11 +190,10 @@ def test_real_photos_are_independent() -> None:
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="no cifar10 in ../shared/data")
 def test_cifar10_is_independent_though_it_has_near_copies() -> None:
     with open_data(DATA / "cifar10" / "test.zip") as data:
-        names = [one.file for one in data.samples][::3]
-        labels = [one.label for one in data.samples][::3]
-        seen = read_looks(data)
-    third = Looks(seen.content[::3], seen.small[::3], seen.dark_bits[::3])
-    result = find_alike(third, names, labels)
+        some = data.samples[::4]
+        frames = [data.frame(place) for place in range(0, len(data), 4)]
+    seen = looks([one for one in frames if one is not None])
+    result = find_alike(seen, [one.file for one in some], [one.label for one in some])
     assert result is not None
     assert result.independent
     assert 0 < result.repeats < 0.02 * result.units
@@ -202,7 +201,7 @@ def test_cifar10_is_independent_though_it_has_near_copies() -> None:
 
 @pytest.mark.skipif(not (DATA / "video").is_dir(), reason="no video in ../shared/data")
 @pytest.mark.parametrize("name", ["objects-1080p.mp4", "bottles-360p.mp4"])
-@pytest.mark.parametrize("every", [5, 25])
+@pytest.mark.parametrize("every", [5, 15])
 def test_frames_of_real_clips_are_not(name: str, every: int) -> None:
     frames = video(name)[::every]
     for names in ("{}.jpg".format, hashed):
@@ -219,7 +218,7 @@ def video(name: str) -> list[Frame]:
     if name not in _FRAMES:
         capture = cv2.VideoCapture(str(DATA / "video" / name))
         frames: list[Frame] = []
-        while capture.grab():
+        while len(frames) < 600 and capture.grab():
             if len(frames) % 5 == 0:
                 whole = capture.retrieve()[1]
                 frames.append(cv2.resize(whole, (64, 64), interpolation=cv2.INTER_AREA))

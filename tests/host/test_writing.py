@@ -100,7 +100,8 @@ def test_a_bundles_own_name_is_a_text_in_the_readme(tmp_path) -> None:
         deploy(opened, Target.TRITON, tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     assert "tinysaver-edge run 'b; rm -rf _id_ _script_' --source 0" in text
-    assert "`id`" not in text and "<script>" not in text
+    assert "`id`" not in text
+    assert "<script>" not in text
 
 
 def test_every_kind_of_file_has_its_own_literals() -> None:

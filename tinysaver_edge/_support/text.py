@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-from tinysaver_edge._support.limits import MOST_NAME, MOST_TEXT
+from tinysaver_edge._support.limits import MOST_LINE, MOST_NAME, MOST_TEXT
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Kinds of characters that steer a terminal, turn the reading around or show nothing."""
+
+_JOINERS = "\u200c\u200d"
+"""Of no such power, and letters of some languages need them."""
+
+_LOGIN = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)(?!\[USER)[^\s'\"]*@")
 
 
 def printable(text: str) -> str:
@@ -43,10 +49,25 @@ def name_of(text: str) -> str:
     return brief(text, MOST_NAME)
 
 
+def for_people(message: str, most: int | None = MOST_LINE) -> str:
+    """Return what is about to be told on a terminal or in a log.
+
+    The last door: whatever a library, a file or a host has put into a message goes through it.
+    Every line is printable, and addresses have no logins.
+
+    Args:
+        message: of any number of lines.
+        most: characters that are left of a line; None for all.
+    """
+    lines = (printable(line[:most]) for line in message.split("\n"))
+    told = "\n".join(lines)
+    return _LOGIN.sub(r"\1…@", told) if "@" in told else told
+
+
 def _shown(sign: str) -> str:
     if sign in "\n\r\t":
         return " "
-    if unicodedata.category(sign) not in _HIDDEN:
+    if sign in _JOINERS or unicodedata.category(sign) not in _HIDDEN:
         return sign
     code = ord(sign)
     return (

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinysaver_edge import numbers
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.lazy import Later, LazyGroup
 from tinysaver_edge.cli.options import Number, json_option
@@ -85,7 +86,7 @@ def describe(
     if as_json:
         terminal.show_json({"description": said, "to_fill_in": list(still_open)})
     elif out is None:
-        click.echo(text, nl=False)
+        click.echo(for_people(text, None), nl=False)
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
 

@@ -18,7 +18,7 @@ from tinysaver_edge.stream.opencv import CameraDevice, GStreamerDevice, NetworkD
 from tinysaver_edge.stream.patience import Patience, Random
 from tinysaver_edge.stream.programs import CallbackDevice, IterableSource
 from tinysaver_edge.stream.source import Source
-from tinysaver_edge.stream.uri import PORTS, SourceUri, parse_uri, split_url
+from tinysaver_edge.stream.uri import PORTS, SourceUri, is_there, parse_uri, split_url
 
 ENTRY_POINTS = "tinysaver_edge.sources"
 """Group of entry points in which other packages offer sources, by the scheme of their addresses.
@@ -70,7 +70,7 @@ def open_source(
 def _is_plain_path(text: str) -> bool:
     """Whether there is such a file, whatever else its name may look like: ``a=b.mp4``."""
     special = text.startswith("/dev/") or (text.isascii() and text.isdigit())
-    return bool(text.strip()) and not special and Path(text).exists()
+    return bool(text.strip()) and not special and is_there(text)
 
 
 def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) -> Source:
@@ -108,11 +108,11 @@ def _common(files: list[Path]) -> Path:
 
 
 def _network(uri: SourceUri) -> NetworkDevice:
-    parts = split_url(uri.target)
+    url = split_url(uri.target)
     _need_known(uri, "threads")
     threads = int_option(uri, "threads") or 1
-    port = parts.port or PORTS[uri.scheme]
-    return NetworkDevice(uri.target, str(parts.hostname), port, threads)
+    port = url.port or PORTS[uri.scheme]
+    return NetworkDevice(uri.target, url.host, port, threads)
 
 
 def _need_known(uri: SourceUri, *names: str) -> None:
@@ -127,6 +127,8 @@ def _camera(uri: SourceUri) -> CameraDevice:
     if not uri.target:
         raise InputError("source camera: names no camera; expected camera:0 or camera:/dev/video0")
     digits = uri.target.isascii() and uri.target.isdigit()
+    if not digits and not uri.target.startswith("/"):
+        raise InputError("source camera: expected a number or a device file, as camera:/dev/video0")
     return CameraDevice(
         int(uri.target) if digits else uri.target,
         width=int_option(uri, "width"),

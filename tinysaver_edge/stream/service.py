@@ -178,7 +178,13 @@ class Service:
         if options.preview:
             made.append(PreviewSink(on_quit=self._quit))
         if options.mqtt is not None:
-            made.append(MqttSink(MqttAddress.parse(options.mqtt)))
+            broker = MqttAddress.parse(options.mqtt)
+            made.append(MqttSink(broker))
+            if broker.exposed:
+                what = "decisions" if broker.user is None else "user, password and decisions"
+                self.warnings.append(
+                    f"{made[-1].name}: {what} cross the network in plain text; use mqtts://"
+                )
         if options.hard_frames is not None:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         return [self._queued(one) for one in made]

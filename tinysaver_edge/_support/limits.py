@@ -13,6 +13,9 @@ MOST_ANSWER_BYTES = 64 << 20
 MOST_TOLD_BYTES = 1 << 20
 """What a host says of itself: metadata, configuration, errors."""
 
+MOST_JSON_BYTES = 16 << 20
+"""JSON, which takes several times its length when it is read."""
+
 # Pictures
 
 MOST_SNAPSHOT_BYTES = 32 << 20

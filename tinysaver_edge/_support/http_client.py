@@ -154,7 +154,7 @@ class HttpConnection:
         assert self._socket is not None
         self._socket.settimeout(_left(due_s))
         self._socket.sendall(sent)
-        reader = _Bounded(self._socket, due_s, most_bytes + 4 * HEADER_BYTES)
+        reader = BoundedReader(self._socket, due_s, most_bytes + 4 * HEADER_BYTES)
         response = http.client.HTTPResponse(reader, method=method)  # type: ignore[arg-type]
         response.begin()
         headers = {name.lower(): value for name, value in reversed(response.getheaders())}
@@ -182,13 +182,20 @@ def _read(response: http.client.HTTPResponse, headers: Mapping[str, str], most_b
     return b"".join(pieces)
 
 
-class _Bounded(io.RawIOBase):
-    """Reads a socket until a moment, and so many bytes; what `http.client` takes for a socket."""
+class BoundedReader(io.RawIOBase):
+    """Reads a socket until a moment, and so many bytes; what `http.client` takes for a socket.
+
+    Args:
+        held: the socket.
+        due_s: the moment, on `time.monotonic`.
+        most_bytes: in all.
+    """
 
     def __init__(self, held: socket.socket, due_s: float, most_bytes: int) -> None:
         self._held, self._due_s, self._left_bytes = held, due_s, most_bytes
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, mode: str = "rb", /) -> io.BufferedReader:
+        """Return what reads it, as a file."""
         return io.BufferedReader(self, _PIECE)
 
     def readable(self) -> bool:

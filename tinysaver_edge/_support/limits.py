@@ -40,10 +40,13 @@ ROWS_AT_ONCE = 8
 MOST_CONNECTIONS = 32
 """Of a stream's own servers, each: the page, and metrics and health."""
 
+ACCEPTED_AT_ONCE = 16
+"""Connections that a server takes in one go, before it looks at those it has."""
+
 MOST_SERVE_CONNECTIONS = 256
 """Of HTTP clients of `serve`."""
 
-MOST_HALF_SENT = 64
+MOST_HALF_SENT = 32
 """gRPC requests whose message is still under way; beyond it the oldest is given up."""
 
 REQUEST_S = 10.0

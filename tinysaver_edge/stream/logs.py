@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.stream.events import (
     Corrupt,
+    Denied,
     Drift,
     Dropped,
     Ended,
@@ -66,7 +67,7 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
-    if isinstance(event, Lost | Retrying | Corrupt | Undecided | Drift | SinkFailed):
+    if isinstance(event, Lost | Retrying | Corrupt | Undecided | Drift | SinkFailed | Denied):
         return logging.WARNING
     return logging.INFO
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.decision import Decision, Source
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
 from tinysaver_edge.stream.drift import DriftWatch, calibrated_disagreement
-from tinysaver_edge.stream.events import Listener, Listeners
+from tinysaver_edge.stream.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.health import Health
 from tinysaver_edge.stream.hosts import host_readings
@@ -21,6 +22,7 @@ from tinysaver_edge.stream.metrics import AllMetrics, Counter, Tally
 from tinysaver_edge.stream.monitor import Monitor
 from tinysaver_edge.stream.prometheus import PrometheusMetrics
 from tinysaver_edge.stream.promise import Kept, Promise, promise_readings
+from tinysaver_edge.stream.readings import reading
 from tinysaver_edge.stream.service_options import ServiceOptions
 from tinysaver_edge.stream.sink import Sink
 from tinysaver_edge.stream.sinks import (
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""
+
+WRONG_TOKENS = "Wrong tokens that the page or the metrics were asked with"
 
 
 class Service:
@@ -117,6 +121,7 @@ class Service:
         self.warnings: list[str] = []
         self.sinks: list[Sink] = self._make_sinks()
         self.watch = self._make_watch(manifest, sources)
+        self._tries = WrongTokens(self._tell_denied)
         self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
 
     @property
@@ -227,6 +232,9 @@ class Service:
             self.warnings.append(f"drift is not watched: {error}")
             return NO_WATCH
 
+    def _tell_denied(self, tries: int, address: str) -> None:
+        self.listener(Denied("", self._clock(), tries, address))
+
     def _monitor(self) -> tuple[str, Monitor] | None:
         if self._options.metrics is None:
             return None
@@ -236,7 +244,13 @@ class Service:
         if hosts is not None:
             published.add(lambda: host_readings(hosts))
         self.metrics.add(published)
-        made = Monitor(address, self.health, published, token=self._options.token)
+        published.add(
+            lambda: [reading("wrong_tokens", WRONG_TOKENS, self._tries.count, counts=True)]
+        )
+        made = Monitor(
+            address, self.health, published, token=self._options.token, tries=self._tries
+        )
+        self.warnings += made.warnings
         return "metrics and health", made
 
     def _dashboard(self) -> tuple[str, Dashboard] | None:
@@ -252,7 +266,7 @@ class Service:
             promise=self.promise,
             hosts=self._hosts,
         )
-        made = Dashboard(state, address, token=self._options.token)
+        made = Dashboard(state, address, token=self._options.token, tries=self._tries)
         self.metrics.add(state)
         self.listener.add(state)
         self.sinks.append(state)

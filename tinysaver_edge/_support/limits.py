@@ -43,6 +43,9 @@ MOST_CONNECTIONS = 32
 ACCEPTED_AT_ONCE = 16
 """Connections that a server takes in one go, before it looks at those it has."""
 
+QUEUED = 512
+"""Connections that the system keeps for a server until they are taken."""
+
 MOST_SERVE_CONNECTIONS = 256
 """Of HTTP clients of `serve`."""
 

@@ -19,6 +19,7 @@ from tinysaver_edge._support.limits import (
     HEADER_BYTES,
     MOST_HALF_SENT,
     MOST_SERVE_CONNECTIONS,
+    QUEUED,
     REQUEST_S,
 )
 from tinysaver_edge._support.text import brief
@@ -204,6 +205,11 @@ def _http_server(
     class Server(uvicorn.Server):  # type: ignore[misc]
         def install_signal_handlers(self) -> None:
             """Nothing: signals are ours."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            for one in sockets or ():  # more than are taken in one go
+                one.listen(QUEUED)
 
         def capture_signals(self) -> Any:  # noqa: ANN401
             from contextlib import nullcontext

@@ -6,6 +6,7 @@ import errno
 import socket
 from dataclasses import dataclass
 
+from tinysaver_edge._support.limits import QUEUED
 from tinysaver_edge._support.urls import is_loopback, redacted
 from tinysaver_edge.errors import InputError
 
@@ -58,7 +59,7 @@ class Address:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))
-            listening.listen(64)
+            listening.listen(QUEUED)
         except OSError as error:
             listening.close()
             raise InputError(f"{self}: {_reason(error)}") from error

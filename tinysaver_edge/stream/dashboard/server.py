@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.doors import Doorkeeper
-from tinysaver_edge._support.limits import ACCEPTED_AT_ONCE, MOST_CONNECTIONS
+from tinysaver_edge._support.limits import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, QUEUED
 from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.address import Address, url_of
@@ -94,6 +94,9 @@ class Dashboard:
         if not self._server.started:
             listening.close()
             raise InputError(f"{self._access.address}: the dashboard's server does not start")
+        listening.listen(
+            QUEUED
+        )  # more than are taken in one go, or clients would wait for a second
         return self
 
     def __exit__(self, *exception: object) -> None:

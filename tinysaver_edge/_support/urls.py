@@ -48,7 +48,7 @@ class Url:
     scheme: str
     host: str
     port: int | None
-    path: str
+    path: str = field(repr=False)
     query: str = field(repr=False)
     fragment: str = field(repr=False)
     user: str | None = field(repr=False)

@@ -17,6 +17,7 @@ from tinysaver_edge.stream.live import LiveSource
 from tinysaver_edge.stream.opencv import CameraDevice, GStreamerDevice, NetworkDevice
 from tinysaver_edge.stream.patience import Patience, Random
 from tinysaver_edge.stream.programs import CallbackDevice, IterableSource
+from tinysaver_edge.stream.snapshot import EVERY_S, HttpDevice
 from tinysaver_edge.stream.source import Source
 from tinysaver_edge.stream.uri import PORTS, SourceUri, is_there, parse_uri, split_url
 
@@ -77,11 +78,11 @@ def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) 
     if uri.scheme == "file":
         return _open_path(uri)
     if uri.scheme == "camera":
-        device: CameraDevice | NetworkDevice | GStreamerDevice = _camera(uri)
+        device: CameraDevice | NetworkDevice | HttpDevice | GStreamerDevice = _camera(uri)
     elif uri.scheme == "gst":
         device = GStreamerDevice(uri.target)
     elif uri.scheme in PORTS:
-        device = _network(uri)
+        device = _network(uri, patience)
     else:
         return _registered(uri)
     return LiveSource(device, source_id=uri.source_id, patience=patience, random=random)
@@ -107,12 +108,22 @@ def _common(files: list[Path]) -> Path:
     return max(parents, key=lambda parent: len(parent.parts))
 
 
-def _network(uri: SourceUri) -> NetworkDevice:
+def _network(uri: SourceUri, patience: Patience | None) -> NetworkDevice | HttpDevice:
     url = split_url(uri.target)
-    _need_known(uri, "threads")
+    over_http = uri.scheme in ("http", "https")
+    _need_known(uri, "threads", *(("every",) if over_http else ()))
     threads = int_option(uri, "threads") or 1
     port = url.port or PORTS[uri.scheme]
-    return NetworkDevice(uri.target, url.host, port, threads)
+    stream = NetworkDevice(uri.target, url.host, port, threads)
+    if not over_http:
+        return stream
+    every_s, longest_s = float_option(uri, "every") or EVERY_S, (patience or Patience()).read_s
+    if "every" in uri.options and every_s >= longest_s:
+        raise InputError(
+            f"source {uri.scheme}: every {every_s:g} is not below {longest_s:g} s, after which a "
+            "camera counts as lost"
+        )
+    return HttpDevice(url, stream, min(every_s, longest_s / 2))
 
 
 def _need_known(uri: SourceUri, *names: str) -> None:

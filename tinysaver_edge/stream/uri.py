@@ -6,7 +6,8 @@
     /dev/video0                      a camera by its device file
     camera:0?width=1280&height=720&fps=30
     rtsp://, rtsps://                a network camera
-    http://, https://                an MJPEG stream
+    http://, https://                an MJPEG stream, or a picture that is asked for every second
+    http://camera/snapshot.jpg#every=0.5   … or as often as this says, in seconds
     rtsp://camera/path#threads=4     its decoder's threads: each beyond one adds a frame of delay
     gst:PIPELINE                     a GStreamer pipeline that ends in appsink
     demo://?fps=30&seed=1&frames=300 the simulated camera

@@ -104,7 +104,7 @@ def test_any_failure_reaches_who_waits_and_the_next_are_answered():
 
 def test_a_request_of_many_frames_lets_others_in_between():
     model = Model()
-    many = np.arange(30).reshape(30, 1)
+    many = 100 + np.arange(30).reshape(30, 1)
     found = answered(model, [many, *rows(50, 51)], limit=2)
     assert found[0].tolist() == (2 * many).tolist()
     assert [one.tolist() for one in found[1:]] == [[[100]], [[102]]]

@@ -158,7 +158,7 @@ class Liar:
 
     def __init__(self, bundle: Path) -> None:
         from tinysaver_edge.artefact import bundled_artefacts
-        from tinysaver_edge.bundle import Bundle
+        from tinysaver_edge.bundle.bundle import Bundle
         from tinysaver_edge.engines.remote.facts import DATATYPES
         from tinysaver_edge.output_format import OutputFormat
 
@@ -480,7 +480,7 @@ def pictures(bundle: Path) -> tuple[bytes, bytes]:
     import cv2
 
     from tinysaver_edge.artefact import bundled_artefacts
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
 
     with Bundle.load(bundle) as opened:
         form = bundled_artefacts(opened)[-1].preprocess.shape(1)[1:]

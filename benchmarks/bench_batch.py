@@ -21,10 +21,10 @@ from bench_soak import demo_cascade
 from imagenet import save, table
 from pair import SAVER, artefacts, need_data, stage_of
 
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.batching import SIZES as TRIED
 from tinysaver_edge.engines.batching import quickest_size
-from tinysaver_edge.policy import StagePolicy
-from tinysaver_edge.stage import Stage
 
 SIZES = (1, *TRIED)
 

@@ -24,8 +24,8 @@ from imagenet import save, table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from tests.stream.test_rtsp import Server, missing, shown_ms  # noqa: E402
-from tinysaver_edge.stream.opening import open_source  # noqa: E402
+from tests.stream.sources.test_rtsp import Server, missing, shown_ms  # noqa: E402
+from tinysaver_edge.stream.sources.opening import open_source  # noqa: E402
 
 WARM_UP = 20
 """Frames in which a decoder fills."""

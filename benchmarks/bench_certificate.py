@@ -12,8 +12,7 @@ import time
 import numpy as np
 from imagenet import read_records, save, table
 
-from tinysaver_edge.calibrate.counts import Answers, WalkCounts
-from tinysaver_edge.calibrate.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts
 from tinysaver_edge.certificate import p_value, walk
 from tinysaver_edge.fusion import ConditionalLogit
 from tinysaver_edge.score import Margin

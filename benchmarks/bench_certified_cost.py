@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from imagenet import FOUR_PAIRS, Records, read_records, save, table
 
-from tinysaver_edge.calibrate.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.certify_rule import split
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair, split
 from tinysaver_edge.fusion import LinearFusion
 from tinysaver_edge.outputs import IntArray
 

@@ -26,8 +26,8 @@ from imagenet import save, table
 from pair import LARGE, SAVER, artefacts, need_data, stage_of, threshold_for
 
 from tinysaver_edge import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
 

@@ -35,17 +35,17 @@ from networks import mobilenet_v3_small_050
 
 from tinysaver_edge import Cascade
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.calibrate.prepare import prepare
-from tinysaver_edge.models.description import (
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.models.description.description import (
     ModelDescription,
     description_from,
     find_description,
 )
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame, Preprocessor
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 
 ENGINES = ("onnxruntime", "openvino")
 BLOCK = 50
@@ -103,8 +103,8 @@ def own_models(folder: Path) -> list[ModelDescription]:
         print("timm is not installed: repghostnet_050 is left out", file=sys.stderr)
         model = mobilenet_v3_small_050(folder / "mobilenetv3_small_050.onnx")
         return [description_from(DESCRIPTION, model, folder=folder, source="benchmark")]
-    from tinysaver_edge.models.export import export
-    from tinysaver_edge.models.timm_model import TimmSource
+    from tinysaver_edge.models.export.export import export
+    from tinysaver_edge.models.export.timm_model import TimmSource
 
     for name in TIMM:
         export(TimmSource(name, random_seed=0), [folder / f"{name}.onnx"])

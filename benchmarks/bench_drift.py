@@ -27,19 +27,18 @@ import cv2
 import numpy as np
 from imagenet import DATA, FOUR_PAIRS, Records, read_records, save, table
 
+from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.certify import certify_pair
-from tinysaver_edge.calibrate.disagreement import audit, disagreement
+from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
+from tinysaver_edge.calibrate.methods.certify import certify_pair
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
-from tinysaver_edge.manifest import DisagreementEntry
+from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
+from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy, replay
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.stream.drift import DriftWatch
-from tinysaver_edge.stream.drift_options import Action, DriftOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions, DriftWatch
 
 LEVELS = (0.05, 0.2)
 SHARE = 0.01
@@ -347,7 +346,7 @@ def frames_until(
     return None
 
 
-def answer(index: int, source: Source) -> Decision:
+def answer(index: int, source: AnswerSource) -> Decision:
     return Decision(
         label=str(index),
         index=index,
@@ -355,7 +354,7 @@ def answer(index: int, source: Source) -> Decision:
         score=1.0,
         stage=StageRef(0, "model"),
         source=source,
-        escalated=source is not Source.SAVER,
+        escalated=source is not AnswerSource.SAVER,
         degraded=None,
         certified=True,
         revision=0,
@@ -364,7 +363,11 @@ def answer(index: int, source: Source) -> Decision:
     )
 
 
-SAVER, SAME, OTHER = answer(0, Source.SAVER), answer(0, Source.FUSED), answer(1, Source.FUSED)
+SAVER, SAME, OTHER = (
+    answer(0, AnswerSource.SAVER),
+    answer(0, AnswerSource.FUSED),
+    answer(1, AnswerSource.FUSED),
+)
 
 
 if __name__ == "__main__":

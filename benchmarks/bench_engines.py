@@ -27,8 +27,8 @@ from networks import mobilenet_v3_small_050
 
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
-from tinysaver_edge.models.description import ModelDescription
-from tinysaver_edge.models.embed import embed
+from tinysaver_edge.models.description.description import ModelDescription
+from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import (
     ColorOrder,

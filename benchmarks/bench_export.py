@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from tinysaver_edge.models.catalogue import published
+from tinysaver_edge.models.export.catalogue import published
 
 RESULTS = Path(__file__).parent / "results"
 LARGE_MACS = 8e9
@@ -84,11 +84,10 @@ def _export(name: str, data: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.lively import enliven
-    from tinysaver_edge.models.export import export_model
-    from tinysaver_edge.models.macs import count_macs
-    from tinysaver_edge.models.pictures import read_pictures
-    from tinysaver_edge.models.timm_model import TimmSource, load_timm
-    from tinysaver_edge.models.torch_macs import count_module_macs
+    from tinysaver_edge.models.compare.pictures import read_pictures
+    from tinysaver_edge.models.export.export import export_model
+    from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
+    from tinysaver_edge.models.graph.macs import count_macs, count_module_macs
 
     torch.set_num_threads(1)
     model = load_timm(TimmSource(name, random_seed=0))

@@ -26,14 +26,13 @@ from bench_decide import BLOCK, times_us
 from imagenet import DATA, save, table
 
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
-from tinysaver_edge.calibrate.prepare import prepare
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.measured.prepare import prepare
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.data import DataSource, open_data
-from tinysaver_edge.demo.data import CameraData
-from tinysaver_edge.demo.models import demo_model_paths
+from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.errors import InfeasibleError
-from tinysaver_edge.models.description import ModelDescription, find_description
-from tinysaver_edge.models.quantize import quantize
+from tinysaver_edge.models.description.description import ModelDescription, find_description
+from tinysaver_edge.models.quantize.quantize import quantize
 
 TARGET = 1.2
 ENGINES = {"openvino": ".xml", "onnxruntime": ".onnx"}
@@ -131,9 +130,9 @@ def random_timm(folder: Path) -> list[Saver]:
         return []
     from lively import enliven
 
-    from tinysaver_edge.models.export import export_model
-    from tinysaver_edge.models.pictures import draw_pictures
-    from tinysaver_edge.models.timm_model import TimmSource, load_timm
+    from tinysaver_edge.models.compare.pictures import draw_pictures
+    from tinysaver_edge.models.export.export import export_model
+    from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 
     pictures = draw_pictures()
     model = load_timm(TimmSource("mobilenetv3_small_050", random_seed=0, num_classes=16))

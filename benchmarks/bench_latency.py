@@ -26,17 +26,16 @@ import numpy as np
 from imagenet import DATA, save, table
 
 from tinysaver_edge import Cascade
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.images import open_input_data
+from tinysaver_edge.calibrate.measured.images import open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import split_holdout
-from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.demo.data import CameraData
-from tinysaver_edge.demo.models import demo_model_paths
+from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.latency import LatencySamples, PooledLatency
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.stage import Stage
 
 COMMON = {"holdout": 0.5, "no_report": True, "no_golden_frames": True}
 WARM_UP = 50

@@ -17,8 +17,8 @@ from typing import Any
 
 from imagenet import save, table
 
-from tinysaver_edge.models.catalogue import PublishedModel, read_catalogue
-from tinysaver_edge.models.torch_macs import count_module_macs
+from tinysaver_edge.models.export.catalogue import PublishedModel, read_catalogue
+from tinysaver_edge.models.graph.macs import count_module_macs
 
 LEAST_GMACS = 0.5
 WITHIN_PERCENT = 2.0

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from imagenet import Records, read_records, save, table
 
-from tinysaver_edge.calibrate.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.choose import Candidate, choose
+from tinysaver_edge.calibrate.chosen.choose import Candidate, choose
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
+from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.search import SearchRule, search
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.proposers import propose_all
-from tinysaver_edge.calibrate.search import search
 from tinysaver_edge.calibrate.targets import ALL, Targets
-from tinysaver_edge.calibrate.tryout import SearchRule
 
 LIMIT_S = 60.0
 LARGE = ("nasnetlarge", "xception", "inceptionresnetv2")

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT)]
 
 from tests.remote.hosts import remote  # noqa: E402
 from tests.remote.kserve import Served, why_not  # noqa: E402
-from tinysaver_edge.bundle import Bundle  # noqa: E402
+from tinysaver_edge.bundle.bundle import Bundle  # noqa: E402
 from tinysaver_edge.cascade import Cascade  # noqa: E402
 from tinysaver_edge.host.served import served_by  # noqa: E402
 

@@ -24,7 +24,7 @@ import numpy as np
 from imagenet import save, table
 from pair import LARGE, SAVER, artefacts, need_data, stage_of
 
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.deciding.policy import StagePolicy
 
 NAMES = (SAVER, LARGE)
 

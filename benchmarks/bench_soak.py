@@ -23,17 +23,16 @@ from cameras import PacedCamera, descriptors, rss_bytes
 from imagenet import save, table
 
 from tinysaver_edge import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.camera import SimulatedCamera
-from tinysaver_edge.demo.models import demo_model_paths
+from tinysaver_edge.demo.show import demo_model_paths
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
-from tinysaver_edge.models.description import find_description
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.live import LiveSource
-from tinysaver_edge.stream.metrics import Counter, Tally
-from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.sources.live import LiveSource, Patience
+from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 SLOPE_MB = 1.0
 STREAM = 20_000

@@ -45,7 +45,7 @@ from pair import (
 )
 
 from tinysaver_edge import Cascade
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.preprocess import Batch, Frame, Preprocessor
 
 ESCALATED = 0.55

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from imagenet import Records, read_records, save, table
 
-from tinysaver_edge.calibrate.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import SortedScores
 from tinysaver_edge.outputs import BoolArray, FloatArray
 from tinysaver_edge.score import Margin
 

@@ -28,17 +28,17 @@ from imagenet import DATA, save, table
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import ModelFile, calibrate
-from tinysaver_edge.calibrate.prepare import prepare
+from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.problem import split_holdout
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.certificate import Evidence, Step, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, class_indices, open_data
-from tinysaver_edge.measure import measure, record_name
-from tinysaver_edge.models.description import description_from
-from tinysaver_edge.policy import replay
+from tinysaver_edge.deciding.policy import replay
+from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor
-from tinysaver_edge.records import load_record
+from tinysaver_edge.records.measure import measure, record_name
+from tinysaver_edge.records.records import load_record
 
 RISK, HOLDOUT, SEED = 0.1, 0.5, 0
 PIXELS = "uint8"

@@ -20,11 +20,9 @@ import numpy as np
 from imagenet import FOUR_PAIRS, Records, read_records, save, table
 from scipy import stats
 
-from tinysaver_edge.calibrate.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.counts import WalkCounts
-from tinysaver_edge.calibrate.methods import crc, ltt_hoeffding_bentkus
-from tinysaver_edge.calibrate.sweep import SortedScores, Sweep
-from tinysaver_edge.calibrate.tinysaver import tinysaver_threshold
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
+from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
+from tinysaver_edge.calibrate.methods.sweep import SortedScores, Sweep, WalkCounts
 from tinysaver_edge.fusion import Fusion
 from tinysaver_edge.outputs import IntArray
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import cv2
 from pair import VIDEO
 
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.preprocess import Batch, Frame
-from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.live import DeviceError
-from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.sources.live import DeviceError, Patience
 
 
 class PacedCamera:

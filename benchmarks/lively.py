@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinysaver_edge.models.timm_model import TimmModel
+from tinysaver_edge.models.export.timm_model import TimmModel
 from tinysaver_edge.preprocess import Frame, Preprocessor
 
 Module: TypeAlias = Any  # torch.nn.Module

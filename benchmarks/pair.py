@@ -13,13 +13,13 @@ from imagenet import DATA
 
 from tinysaver_edge import Cascade
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.calibrate.prepare import prepare
-from tinysaver_edge.models.description import description_from
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 
 VIDEO = DATA / "video" / "objects-1080p.mp4"
 SAVER, LARGE = "mobilenet_v1_0.25_224", "mobilenet_v2_1.0_224_int8"

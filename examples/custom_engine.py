@@ -13,13 +13,13 @@ from typing import ClassVar
 import cv2
 
 from tinysaver_edge import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Engine, ModelSignature
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import EngineError, ModelError
-from tinysaver_edge.models.description import find_description
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 
 
 class OpenCvEngine(Engine):

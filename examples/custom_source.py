@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from tinysaver_edge import Cascade
-from tinysaver_edge.stream.live import DeviceError, LiveSource
+from tinysaver_edge.stream.sources.live import DeviceError, LiveSource
 
 
 class Program:

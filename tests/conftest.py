@@ -9,7 +9,12 @@ from hypothesis import settings
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-PATIENT = ("tests/remote/", "tests/host/", "tests/stream/test_rtsp", "tests/stream/dashboard/")
+PATIENT = (
+    "tests/remote/",
+    "tests/host/",
+    "tests/stream/sources/test_rtsp",
+    "tests/stream/dashboard/",
+)
 """Where tests mostly wait, for servers and browsers."""
 
 

@@ -20,11 +20,8 @@ from tests.colours import (
     macs,
 )
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.bundle import file_entry, write_bundle
-from tinysaver_edge.calibrate.golden import make_golden
-from tinysaver_edge.data import open_data
-from tinysaver_edge.engines.base import EngineOptions, Precision
-from tinysaver_edge.manifest import (
+from tinysaver_edge.bundle.bundle import file_entry, write_bundle
+from tinysaver_edge.bundle.manifest import (
     DisagreementEntry,
     FiguresEntry,
     Manifest,
@@ -32,7 +29,10 @@ from tinysaver_edge.manifest import (
     Named,
     StageEntry,
 )
-from tinysaver_edge.policy import Policy, StagePolicy
+from tinysaver_edge.calibrate.chosen.golden import make_golden
+from tinysaver_edge.data import open_data
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
+from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.score import Margin
 
 KINDS = {"only": LARGE, "saver": SAVER, "middle": MIDDLE, "large": LARGE}

@@ -17,7 +17,7 @@ from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_mode
 from tests.small_bundle import small_bundle
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge import Cascade, FrameId
-from tinysaver_edge.stream.patience import Patience
+from tinysaver_edge.stream.sources.live import Patience
 from tinysaver_edge.testing import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -54,7 +54,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_no_module_loads_anything_heavy() -> None:
     report = json.loads(run(REPORT_MODULES))
-    assert "tinysaver_edge.resources" in report
+    assert "tinysaver_edge._support.resources" in report
     assert "tinysaver_edge.cli" in report
     allowed = {"tinysaver_edge.cli": {"rich"}}  # printing is what the command line is for
     found = {

@@ -40,9 +40,9 @@ def test_the_example_in_the_docstring_runs():
     program = (
         "from tinysaver_edge.testing import *\n"
         "from tinysaver_edge.cascade import Cascade\n"
-        "from tinysaver_edge.policy import StagePolicy\n"
+        "from tinysaver_edge.deciding.policy import StagePolicy\n"
         "from tinysaver_edge.score import Margin\n"
-        "from tinysaver_edge.stage import Stage\n"
+        "from tinysaver_edge.deciding.stage import Stage\n"
     )
     exec(program + example, {})
 

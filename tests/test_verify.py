@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import MANIFEST, Bundle, file_entry
+from tinysaver_edge.bench import Effort
+from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, file_entry
+from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError
-from tinysaver_edge.hardware.benchmark import Effort
 from tinysaver_edge.latency import LatencySamples, pooled
-from tinysaver_edge.manifest import LatencyEntry
 from tinysaver_edge.verify import verify
-from tinysaver_edge.verify.latency import judge
+from tinysaver_edge.verify.run import judge
 
 QUICK = Effort(warm_up=1, min_runs=10, min_seconds=0, max_seconds=5)
 

@@ -9,28 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding import Clock, Decider
+from tinysaver_edge.deciding.decider import Clock, Decider
+from tinysaver_edge.deciding.policy import Case, Judge, Policy, is_certified
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.policy import Policy, is_certified
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.verdict import Case, Judge
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
-    from tinysaver_edge.bundle import Bundle
-    from tinysaver_edge.engines.remote import RemoteModel
+    from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.deciding.loading import LoadOptions
+    from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.fusion import Fusion
-    from tinysaver_edge.stage import Stage
-    from tinysaver_edge.stream.events import Listener
-    from tinysaver_edge.stream.metrics import Metrics
-    from tinysaver_edge.stream.opening import AnySource
+    from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
     from tinysaver_edge.stream.pipeline import Stream
-    from tinysaver_edge.stream.sink import Sink
+    from tinysaver_edge.stream.sinks.base import Sink
+    from tinysaver_edge.stream.sources.opening import AnySource
     from tinysaver_edge.stream.submissions import DecisionFuture, Submissions
-    from tinysaver_edge.stream.watch import Watch
+    from tinysaver_edge.stream.telemetry.events import Listener
+    from tinysaver_edge.stream.telemetry.metrics import Metrics
 
 __all__ = ["BATCH", "Cascade", "Clock"]
 
@@ -67,7 +66,7 @@ class Cascade:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self.judge = Judge(
+        judge = Judge(
             self.policy,
             labels=self.labels,
             certified=certified,
@@ -78,7 +77,7 @@ class Cascade:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
-        self._decider = Decider(self.stages, self.judge, clock=clock)
+        self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 
@@ -87,31 +86,16 @@ class Cascade:
         cls,
         path: str | Path,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
 
         Args:
             path: the bundle's folder or .zip.
-            threads: processor threads for one inference; None leaves it to the engines.
-            cache_dir: folder for compiled models; None takes the user's cache folder.
-            allow_fallback: where a device is missing, run on the CPU. Decisions then say so in
-                ``degraded`` and are not certified.
-            large: hosts that serve the large model, as ``"grpc://host:port/model"``, several of
-                them, or a `RemoteModel` with all else; None runs it here. The certificate covers
-                its answers where the hosts tell the hash of the calibrated model, or the user
-                vouches for them; else `doubt` says why not.
-            large_worker: run the large model in a process of its own. When that dies or hangs its
-                frames are ``degraded``, and it is started again.
-            allow_absent: load a bundle without the large model's file although no host is named,
-                for streams of escalation ``"local"``; asked, the large model is an error then.
             clock: as for the constructor.
+            options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
+                and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
             BundleError: the bundle is damaged, or holds no models, or not the large one's file.
@@ -120,47 +104,24 @@ class Cascade:
             InputError: a URL cannot be understood, or would send frames out in plain text.
             MissingDependencyError: an engine's package is not installed.
         """
-        from tinysaver_edge.bundle import Bundle
+        from tinysaver_edge.bundle.bundle import Bundle
 
         with Bundle.load(path) as bundle:
-            return cls.from_bundle(
-                bundle,
-                threads=threads,
-                cache_dir=cache_dir,
-                allow_fallback=allow_fallback,
-                large=large,
-                large_worker=large_worker,
-                allow_absent=allow_absent,
-                clock=clock,
-            )
+            return cls.from_bundle(bundle, clock=clock, **options)
 
     @classmethod
     def from_bundle(
         cls,
         bundle: Bundle,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Build a cascade from a bundle that is already open; see `load`."""
-        from tinysaver_edge.loading import load_stages
+        from tinysaver_edge.deciding.loading import load_stages
 
-        stages = load_stages(
-            bundle,
-            threads=threads,
-            cache_dir=cache_dir,
-            allow_fallback=allow_fallback,
-            large=large,
-            large_worker=large_worker,
-            allow_absent=allow_absent,
-        )
         return cls(
-            stages,
+            load_stages(bundle, **options),
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
             certified=is_certified(bundle.manifest),
@@ -200,7 +161,7 @@ class Cascade:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
-            return self._decider.decide(frame, case, started_s=started_s)
+            return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -228,7 +189,7 @@ class Cascade:
             for start in range(0, len(frames), BATCH):
                 part = slice(start, start + BATCH)
                 cases = [self._new(frame_id, now_s) for frame_id in ids[part]]
-                decided.extend(self._decider.decide_batch(frames[part], cases))
+                decided.extend(self.decider.decide_batch(frames[part], cases))
             return decided
 
     def stream(
@@ -251,8 +212,9 @@ class Cascade:
         bounded numbers of frames are on their way, and the first stage never waits for the others.
 
         Args:
-            sources: addresses or paths (`tinysaver_edge.stream.uri`), camera numbers, iterables of
-                pictures, functions that wait for the next picture, or sources of one's own.
+            sources: addresses or paths (`tinysaver_edge.stream.sources.uri`), camera numbers,
+                iterables of pictures, functions that wait for the next picture, or sources of
+                one's own.
             escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
                 first stage's answer at once and a second decision, ``revision`` 1, when the large
                 model has answered; ``"local"`` never asks it.
@@ -269,14 +231,14 @@ class Cascade:
         Raises:
             InputError: a source, or an option, cannot be understood.
         """
-        from tinysaver_edge.stream.events import ignore
-        from tinysaver_edge.stream.metrics import NO_METRICS
+        from tinysaver_edge.stream.drift.watch import NO_WATCH
         from tinysaver_edge.stream.options import StreamOptions, escalation_from
         from tinysaver_edge.stream.pipeline import Stream
-        from tinysaver_edge.stream.watch import NO_WATCH
+        from tinysaver_edge.stream.telemetry.events import ignore
+        from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
         return Stream(
-            self,
+            self.decider,
             sources,
             options=StreamOptions(
                 escalation=escalation_from(escalation),
@@ -322,7 +284,7 @@ class Cascade:
         with self._lock:
             self._check_open()
             if self._submissions is None:
-                self._submissions = Submissions(self, clock=self._clock)
+                self._submissions = Submissions(self.decider, clock=self._clock)
             submissions = self._submissions
         return submissions.submit(
             frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms

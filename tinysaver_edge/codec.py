@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.jpeg_header import jpeg_size
 from tinysaver_edge._support.limits import JPEG_ROOM_BYTES
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Batch, Preprocess
 
 

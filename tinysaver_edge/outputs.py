@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.identity import ModelIdentity
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.opencv import opencv
 
 Frame = NDArray[np.uint8]
 """A picture as OpenCV gives it: ``(height, width, 3)`` BGR uint8."""

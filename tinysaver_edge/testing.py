@@ -34,7 +34,7 @@ from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, 
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Resize
-from tinysaver_edge.stream.frame import Frame as StreamFrame
+from tinysaver_edge.stream.sources.source import Frame as StreamFrame
 
 FAKE_PREPROCESS = Preprocess(Resize(8, 8))
 """What a `FakeEngine` takes unless it is told otherwise: uint8 NHWC BGR of 8 x 8 pixels."""

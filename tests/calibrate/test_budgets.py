@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.calibrate.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
+from tests.calibrate.chosen.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
+from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.problem import Answers, PairTiming, Problem
-from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, LatencySource

@@ -12,12 +12,12 @@ import pytest
 
 from tests.calibrate.test_run import model, plan
 from tests.colours import LARGE, NAMES, SAVER, colour_folders, colour_picture
-from tinysaver_edge.bundle import MANIFEST, Bundle
+from tinysaver_edge.bundle.bundle import MANIFEST, Bundle
 from tinysaver_edge.calibrate import Method, Targets, calibrate
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import BundleError, InputError
-from tinysaver_edge.evaluation import evaluate_images
+from tinysaver_edge.records.evaluation import evaluate_images
 from tinysaver_edge.verify import verify
 
 CODEC = Jpeg(3)

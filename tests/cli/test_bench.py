@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.test_bench import described
 from tests.cli.test_devices import run
-from tests.hardware.test_bench import described
 from tests.small_bundle import small_bundle
 
 QUICKLY = ("--runs", "5", "--seconds", "0.05")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.cli.test_records import SAMPLES, on, records  # noqa: F401 - a fixture
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from tests.cli.test_records import FIGURES, KEYS
 from tests.command import spawned
 from tests.real_data import data_folder
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.data import open_data
 from tinysaver_edge.score import Margin
 
@@ -127,7 +127,7 @@ def test_the_whole_set_gives_the_published_accuracies(folder, bundle):
 def test_the_bundle_decides_as_calibration_did(command, bundle):
     """One image at a time, on the engines: the records were made in batches."""
     from tinysaver_edge.cascade import Cascade
-    from tinysaver_edge.records import load_record
+    from tinysaver_edge.records.records import load_record
 
     with Bundle.load(bundle) as opened:
         names = [stage.model.name for stage in opened.manifest.stages]

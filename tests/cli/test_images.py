@@ -22,7 +22,7 @@ from tests.colours import (
 )
 from tests.command import spawned
 from tests.real_data import data_folder
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 
 EACH = 60

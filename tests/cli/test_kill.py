@@ -11,9 +11,9 @@ from tests.cli.test_images import asked
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
 from tests.command import start
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
-from tinysaver_edge.measure import CHUNK_SAMPLES
-from tinysaver_edge.records import load_record
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.records.measure import CHUNK_SAMPLES
+from tinysaver_edge.records.records import load_record
 
 TIMES = 24
 EACH = 10

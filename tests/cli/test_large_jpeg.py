@@ -6,7 +6,7 @@ import pytest
 
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_folders, colour_model
 from tests.command import spawned
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.codec import Jpeg
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.command import ROOT, spawned
 from tests.real_data import data_folder, needs_records
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 
 FIGURES = {
     "samples",

@@ -12,7 +12,7 @@ import pytest
 
 from tinysaver_edge.demo import TRAINING_SEEDS_FROM
 from tinysaver_edge.demo.camera import CLASS_NAMES, SimulatedCamera
-from tinysaver_edge.demo.models import MODEL_NAMES, demo_model_paths
+from tinysaver_edge.demo.show import MODEL_NAMES, demo_model_paths
 
 if sys.version_info >= (3, 11):
     import tomllib

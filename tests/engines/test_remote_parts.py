@@ -10,8 +10,8 @@ import pytest
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token, remote_model
 from tinysaver_edge.engines.remote.address import Address, Scheme
-from tinysaver_edge.engines.remote.breaker import Breaker, State
-from tinysaver_edge.engines.remote.budget import SAVED, RetryBudget
+from tinysaver_edge.engines.remote.breaker import SAVED, Breaker, RetryBudget, State
+from tinysaver_edge.engines.remote.engine import to_tensor
 from tinysaver_edge.engines.remote.facts import (
     ModelFacts,
     TensorFacts,
@@ -20,7 +20,6 @@ from tinysaver_edge.engines.remote.facts import (
     check_values,
 )
 from tinysaver_edge.engines.remote.failure import RequestError
-from tinysaver_edge.engines.remote.payload import to_tensor
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess, Resize

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardware.test_bench import described
+from tests.bench.test_bench import described
 from tests.small_bundle import small_bundle
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware import systems
+from tinysaver_edge._support.resources import devices_dir
 from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.hardware.cpu import read_cpu
@@ -19,7 +20,6 @@ from tinysaver_edge.hardware.profile import (
     read_profile,
 )
 from tinysaver_edge.latency import LatencySource
-from tinysaver_edge.resources import devices_dir
 
 SHIPPED = sorted(path.stem for path in devices_dir().glob("*.toml"))
 

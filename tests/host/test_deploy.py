@@ -16,7 +16,7 @@ from tests.remote.kserve import VENV as KSERVE_VENV
 from tests.remote.kserve import needs_kserve
 from tests.remote.triton import Triton, needs_triton
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.deploy import Target, deploy

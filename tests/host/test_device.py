@@ -12,7 +12,7 @@ from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import remote
 from tests.remote.kserve import Served, needs_kserve
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import MANIFEST, Bundle
+from tinysaver_edge.bundle.bundle import MANIFEST, Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import BundleError, InputError

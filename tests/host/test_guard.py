@@ -20,7 +20,7 @@ from tests.remote.kserve import Served, needs_kserve
 from tests.small_bundle import small_bundle
 from tinysaver_edge._support.limits import MOST_HALF_SENT, MOST_ROWS
 from tinysaver_edge.artefact import bundled_artefacts
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Token
 

@@ -15,7 +15,7 @@ from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import remote
 from tests.remote.triton import ROOT, free_ports, site_packages
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import EngineError

@@ -13,7 +13,7 @@ import pytest
 
 from tests.remote.device_bundle import device_bundle
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host import writing
 from tinysaver_edge.host.deploy import Target, deploy

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.catalogue import nearest, published, read_catalogue, select
+from tinysaver_edge.models.export.catalogue import nearest, published, read_catalogue, select
 
 HEADER = "model,image_size,top1_percent,gmacs,params_millions\n"
 

@@ -17,10 +17,14 @@ from tests.real_data import data_folder
 from tinysaver_edge.cli.models import models
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models.describe import Answers, describe
-from tinysaver_edge.models.description import description_from, find_description, parse_toml
-from tinysaver_edge.models.description_schema import unfilled
-from tinysaver_edge.models.embed import embed
+from tinysaver_edge.models.description.describe import Answers, describe
+from tinysaver_edge.models.description.description import (
+    description_from,
+    find_description,
+    parse_toml,
+)
+from tinysaver_edge.models.description.schema import unfilled
+from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.preprocess import ColorOrder, Layout, Preprocessor, ResizePolicy
 
 ALL = Answers(color=ColorOrder.RGB, scale="imagenet")
@@ -101,7 +105,7 @@ def test_a_quantised_input_tells_its_scale(
     shape = ["n", 3, SIZE, SIZE]
     save(model, nodes, ("image", dtype, shape), [("answer", "float32", ["n", CLASSES])], weights)
     if through == "openvino":
-        from tinysaver_edge.models import graph_reader
+        from tinysaver_edge.models.graph import reader as graph_reader
 
         monkeypatch.setattr(graph_reader, "find_spec", lambda name: name == "openvino" or None)
     assert told(model)["input"]["scale"] == expected

@@ -12,7 +12,7 @@ from tests.model_zoo import CLASSES, Form, tiny_classifier
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DescriptionError, ModelError
-from tinysaver_edge.models.description import (
+from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     find_description,
     read_description,

@@ -25,10 +25,10 @@ from tests.model_zoo import (
 from tests.real_data import data_folder
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models import embed as embed_module
-from tinysaver_edge.models.description import METADATA_KEY, ModelDescription
-from tinysaver_edge.models.embed import EmbeddedModel, embed
-from tinysaver_edge.models.model_files import model_files
+from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
+from tinysaver_edge.models.embed import embed as embed_module
+from tinysaver_edge.models.embed.embed import EmbeddedModel, embed
+from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import (
     DEVICE_FORMAT,
@@ -237,8 +237,8 @@ import sys
 from pathlib import Path
 from tests.model_zoo import Form, tiny_classifier
 from tests.models.test_embed import description
-from tinysaver_edge.models.embed import embed
-from tinysaver_edge.models.embed_openvino import embed_openvino
+from tinysaver_edge.models.embed.embed import embed
+from tinysaver_edge.models.embed.openvino import embed_openvino
 model, out = Path(sys.argv[1]), Path(sys.argv[2])
 embed(model, description(model, Form()), out)
 if sys.argv[3] == "late":

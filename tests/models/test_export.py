@@ -24,22 +24,21 @@ from benchmarks.lively import enliven  # noqa: E402
 from tests.cli.test_devices import PROGRAM, run  # noqa: E402
 from tinysaver_edge.engines.registry import create_engine, engine_class  # noqa: E402
 from tinysaver_edge.errors import InputError, ModelError  # noqa: E402
-from tinysaver_edge.models.check import check_model  # noqa: E402
-from tinysaver_edge.models.compare import answers  # noqa: E402
-from tinysaver_edge.models.description import METADATA_KEY, find_description  # noqa: E402
-from tinysaver_edge.models.export import SUFFIXES, Export, export_model  # noqa: E402
-from tinysaver_edge.models.macs import count_macs  # noqa: E402
-from tinysaver_edge.models.metadata import read_metadata  # noqa: E402
-from tinysaver_edge.models.pictures import draw_pictures  # noqa: E402
-from tinysaver_edge.models.profile import profile  # noqa: E402
-from tinysaver_edge.models.timm_model import (  # noqa: E402
+from tinysaver_edge.models.compare.check import check_model  # noqa: E402
+from tinysaver_edge.models.compare.compare import answers  # noqa: E402
+from tinysaver_edge.models.compare.pictures import draw_pictures  # noqa: E402
+from tinysaver_edge.models.description.description import METADATA_KEY, find_description  # noqa: E402
+from tinysaver_edge.models.description.metadata import read_metadata  # noqa: E402
+from tinysaver_edge.models.export.export import SUFFIXES, Export, export_model  # noqa: E402
+from tinysaver_edge.models.export.timm_model import (  # noqa: E402
     TimmModel,
     TimmSource,
     exportable,
     load_timm,
 )
-from tinysaver_edge.models.torch_layers import first_layer_apart  # noqa: E402
-from tinysaver_edge.models.torch_onnx import export_onnx  # noqa: E402
+from tinysaver_edge.models.export.torch_layers import first_layer_apart  # noqa: E402
+from tinysaver_edge.models.export.torch_onnx import export_onnx  # noqa: E402
+from tinysaver_edge.models.graph.macs import count_macs, profile  # noqa: E402
 from tinysaver_edge.preprocess import DEVICE_FORMAT, Preprocessor, ResizePolicy  # noqa: E402
 
 LABELS = ("cat", 'a "b"', "grün", "d\\e", "f", "g", "h", "i", "j", "k")

@@ -15,9 +15,9 @@ from tests.model_zoo import CLASSES, SIZE, Form, save, tiny_classifier
 from tests.models.architectures import alexnet, resnet50, vgg16, vit_b_16
 from tests.real_data import data_folder
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.graph_onnx import read_onnx
-from tinysaver_edge.models.graph_openvino import read_openvino
-from tinysaver_edge.models.macs import count_graph, count_macs
+from tinysaver_edge.models.graph.macs import count_graph, count_macs
+from tinysaver_edge.models.graph.onnx import read_onnx
+from tinysaver_edge.models.graph.openvino import read_openvino
 from tinysaver_edge.preprocess import Layout
 
 needs_openvino = pytest.mark.skipif(

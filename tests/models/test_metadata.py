@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.description import (
+from tinysaver_edge.models.description.describe import to_toml
+from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
     description_from,
     find_description,
     parse_toml,
 )
-from tinysaver_edge.models.description_toml import to_toml
-from tinysaver_edge.models.metadata import read_metadata, write_metadata
+from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import (
     ColorOrder,
@@ -129,5 +129,5 @@ def test_other_files_carry_none(tmp_path: Path) -> None:
 
 def test_without_openvino_an_xml_has_none(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_metadata(network, {"tinysaver_edge.one": "text"})
-    monkeypatch.setattr("tinysaver_edge.models.metadata.find_spec", lambda _name: None)
+    monkeypatch.setattr("tinysaver_edge.models.description.metadata.find_spec", lambda _name: None)
     assert read_metadata(network) == {}

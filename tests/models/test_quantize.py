@@ -16,19 +16,19 @@ from tinysaver_edge.data import DataSource, open_data
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DataError, InputError
-from tinysaver_edge.models.compare import answers
-from tinysaver_edge.models.description import (
+from tinysaver_edge.models.compare.compare import answers
+from tinysaver_edge.models.description.describe import to_toml
+from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
     find_description,
     read_description,
 )
-from tinysaver_edge.models.description_toml import to_toml
-from tinysaver_edge.models.embed import embed
-from tinysaver_edge.models.graph_reader import read_graph
-from tinysaver_edge.models.metadata import read_metadata, write_metadata
-from tinysaver_edge.models.quantize import Form as Numbers
-from tinysaver_edge.models.quantize import Quantized, quantize
+from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
+from tinysaver_edge.models.embed.embed import embed
+from tinysaver_edge.models.graph.reader import read_graph
+from tinysaver_edge.models.quantize.quantize import Form as Numbers
+from tinysaver_edge.models.quantize.quantize import Quantized, quantize
 from tinysaver_edge.preprocess import DEVICE_FORMAT
 
 cv2 = pytest.importorskip("cv2")

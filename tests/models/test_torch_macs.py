@@ -8,8 +8,8 @@ REASON = "needs pip install 'tinysaver-edge[timm]'"
 torch = pytest.importorskip("torch", reason=REASON)
 timm = pytest.importorskip("timm", reason=REASON)
 
-from tinysaver_edge.models.catalogue import published  # noqa: E402
-from tinysaver_edge.models.torch_macs import count_module_macs  # noqa: E402
+from tinysaver_edge.models.export.catalogue import published  # noqa: E402
+from tinysaver_edge.models.graph.macs import count_module_macs  # noqa: E402
 
 # Of at least 0.5 GMACs, since two decimals are published; `benchmarks/bench_macs.py` has them all.
 NAMES = """

@@ -10,8 +10,8 @@ from tests.small_bundle import small_bundle
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.models.description import find_description
-from tinysaver_edge.models.embed import embed
+from tinysaver_edge.models.description.description import find_description
+from tinysaver_edge.models.embed.embed import embed
 
 
 def _embedded(made: Artefact) -> Artefact:

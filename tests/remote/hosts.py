@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.host.served import served_by

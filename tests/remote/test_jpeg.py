@@ -12,7 +12,7 @@ from tests.remote.device_bundle import jpeg_bundle
 from tests.remote.hosts import remote
 from tests.remote.kserve import Served, needs_kserve
 from tests.remote.triton import Triton, needs_triton
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import EngineError

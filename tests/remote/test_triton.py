@@ -13,9 +13,9 @@ from tests.remote.hosts import Repository, remote, repository
 from tests.remote.triton import Triton, needs_triton
 from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.identity import ModelIdentity
 
 pytestmark = [pytest.mark.slow, needs_triton]
 

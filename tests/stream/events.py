@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from tinysaver_edge.stream.metrics import Tally
-from tinysaver_edge.stream.source import Context
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.metrics import Tally
 
 
 class Heard:

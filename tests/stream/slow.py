@@ -8,11 +8,11 @@ import time
 import numpy as np
 
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.preprocess import Preprocess, Resize
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeEngine, frame_numbers
 
 CLASSES = 10

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.policy import StagePolicy
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
-from tinysaver_edge.stream.drift_options import Action, DriftOptions
-from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.service import Service
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
 FRAMES = 400

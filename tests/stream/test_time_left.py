@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.policy import StagePolicy
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.calibrate.choose import Candidate
-from tinysaver_edge.calibrate.codec_cost import CodecCost
-from tinysaver_edge.calibrate.comparison import MethodRow
+from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.calibrate.chosen.choose import Candidate
+from tinysaver_edge.calibrate.chosen.comparison import MethodRow
+from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.evaluation import Figures
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.latency import PooledLatency
-from tinysaver_edge.manifest import DisagreementEntry
-from tinysaver_edge.policy import Policy
+from tinysaver_edge.records.evaluation import Figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
+from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
     from tinysaver_edge.hardware.profile import DeviceProfile
-    from tinysaver_edge.models.description import ModelDescription
+    from tinysaver_edge.models.description.description import ModelDescription
 
 
 @dataclass(frozen=True, slots=True)

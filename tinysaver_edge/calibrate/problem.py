@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.evaluation import check_labels
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.records.evaluation import check_labels
 
 
 @dataclass(frozen=True, slots=True)

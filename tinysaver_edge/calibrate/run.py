@@ -12,35 +12,34 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bundle import check_target
-from tinysaver_edge.calibrate.agreement import check_agreement
-from tinysaver_edge.calibrate.assemble import assemble
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
-from tinysaver_edge.calibrate.certify_rule import default_fusion
-from tinysaver_edge.calibrate.choose import Candidate, Choice, choose
-from tinysaver_edge.calibrate.comparison import compare_methods, figures_on, policy_of
-from tinysaver_edge.calibrate.device_latency import for_device, is_this_machine
-from tinysaver_edge.calibrate.disagreement import disagreement
-from tinysaver_edge.calibrate.gather import from_records
-from tinysaver_edge.calibrate.gathered import Gathered
-from tinysaver_edge.calibrate.images import from_images, open_input_data
+from tinysaver_edge.calibrate.chosen.assemble import assemble
+from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice, choose
+from tinysaver_edge.calibrate.chosen.comparison import compare_methods, figures_on, policy_of
+from tinysaver_edge.calibrate.chosen.disagreement import disagreement
+from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
+from tinysaver_edge.calibrate.measured.gather import Gathered, from_records
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.label_check import check_agreement
+from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import Problem, split_holdout
-from tinysaver_edge.calibrate.proposal import Proposal
-from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
     single_model_better,
     write_report,
 )
-from tinysaver_edge.calibrate.shortlist import Shortlist
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
-from tinysaver_edge.progress import SILENT, Progress
 
 
 def calibrate(

@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.plan import ModelFile
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import engine_class, engine_name
 from tinysaver_edge.errors import DescriptionError, InputError
-from tinysaver_edge.models.graph import Size
+from tinysaver_edge.models.graph.graph import Size
 from tinysaver_edge.preprocess import Layout
 
 _SIZE = re.compile(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?")

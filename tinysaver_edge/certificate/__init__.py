@@ -1,11 +1,20 @@
 """What can be promised about a cascade's drop, and the arithmetic that proves it."""
 
-from tinysaver_edge.certificate.bounds import consistency_p_value, group_p_value, upper_rate
-from tinysaver_edge.certificate.certificate import Certificate
-from tinysaver_edge.certificate.planning import least_certifiable_points, samples_needed
-from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values
+from tinysaver_edge.certificate.certificate import (
+    Certificate,
+    least_certifiable_points,
+    samples_needed,
+)
+from tinysaver_edge.certificate.steps import (
+    Evidence,
+    Step,
+    consistency_p_value,
+    group_p_value,
+    step_p_values,
+    upper_rate,
+    walk,
+)
 from tinysaver_edge.certificate.trinomial import lower_tail, p_value
-from tinysaver_edge.certificate.walk import walk
 
 __all__ = [
     "Certificate",

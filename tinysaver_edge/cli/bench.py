@@ -9,22 +9,21 @@ from typing import Any
 
 import click
 
-from tinysaver_edge import numbers
-from tinysaver_edge.calibrate.worker import run_isolated
+from tinysaver_edge._support import numbers
+from tinysaver_edge._support.progress import SILENT
+from tinysaver_edge.bench.engine_choice import Answered, TryStep
+from tinysaver_edge.bench.model import ModelBench, artefact_of
+from tinysaver_edge.bench.report import BenchReport, report_path
+from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file, fastest_artefact
+from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Effort
+from tinysaver_edge.calibrate.measured.worker import run_isolated
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, Threads, json_option
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.hardware.benchmark.engine_choice import Answered, TryStep
-from tinysaver_edge.hardware.benchmark.fastest import fastest_artefact
-from tinysaver_edge.hardware.benchmark.model import ModelBench, artefact_of
-from tinysaver_edge.hardware.benchmark.report import BenchReport, report_path
-from tinysaver_edge.hardware.benchmark.run import Wanted, bench_bundle_file, bench_model_file
-from tinysaver_edge.hardware.benchmark.timing import DEFAULT_EFFORT, Effort
 from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.latency import LatencySamples
-from tinysaver_edge.progress import SILENT
 
 
 @click.command()

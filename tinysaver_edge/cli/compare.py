@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge import numbers
-from tinysaver_edge.bundle import Bundle
-from tinysaver_edge.calibrate.published import CascadeFigures, read_published, set_beside
+from tinysaver_edge._support import numbers
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.calibrate.chosen.published import CascadeFigures, read_published, set_beside
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 

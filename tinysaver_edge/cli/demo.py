@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.cli.show import show_calibration

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.deploy import Target

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_figures
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.evaluation import evaluate_images, evaluate_records
+from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
 
 
 @click.command()

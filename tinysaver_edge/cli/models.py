@@ -1,25 +1,78 @@
-"""`tinysaver-edge models`: describe and profile model files; more of the group lies beside it."""
+"""`tinysaver-edge models`: describe and profile model files; the group's rest lies beside it."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
+from tinysaver_edge._support.files import write_text
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.lazy import Later, LazyGroup
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.files import write_text
-from tinysaver_edge.models.describe import Answers
-from tinysaver_edge.models.describe import describe as describe_model
-from tinysaver_edge.models.description import parse_toml
-from tinysaver_edge.models.description_schema import unfilled
-from tinysaver_edge.models.profile import ModelProfile
-from tinysaver_edge.models.profile import profile as profile_model
+from tinysaver_edge.models.description.describe import Answers
+from tinysaver_edge.models.description.describe import describe as describe_model
+from tinysaver_edge.models.description.description import parse_toml
+from tinysaver_edge.models.description.schema import unfilled
+from tinysaver_edge.models.graph.macs import ModelProfile
+from tinysaver_edge.models.graph.macs import profile as profile_model
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
+
+
+class Later(NamedTuple):
+    """A command that is not imported yet.
+
+    Attributes:
+        module: where it is.
+        attribute: what it is called there.
+        help: its first sentence.
+    """
+
+    module: str
+    attribute: str
+    help: str
+
+
+class LazyGroup(click.Group):
+    """A group with commands of its own and others in files that ``--help`` does not read."""
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        later: Mapping[str, Later],
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self._later = later
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands, in alphabetical order."""
+        return sorted({*super().list_commands(ctx), *self._later})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command, imported where need be."""
+        if cmd_name not in self._later:
+            return super().get_command(ctx, cmd_name)
+        place = self._later[cmd_name]
+        command: click.Command = getattr(importlib.import_module(place.module), place.attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in self._later:
+                rows.append((name, self._later[name].help))
+            elif (command := super().get_command(ctx, name)) is not None:
+                rows.append((name, command.get_short_help_str(limit=80)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 _PLACE = "tinysaver_edge.cli.models_"
 _LATER = {

@@ -9,9 +9,9 @@ import click
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Threads, json_option
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.check import check_model
-from tinysaver_edge.models.description import find_description
-from tinysaver_edge.models.pictures import read_pictures
+from tinysaver_edge.models.compare.check import check_model
+from tinysaver_edge.models.compare.pictures import read_pictures
+from tinysaver_edge.models.description.description import find_description
 
 
 @click.command("check")

@@ -6,7 +6,7 @@ import click
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
-from tinysaver_edge.models.catalogue import read_catalogue, select
+from tinysaver_edge.models.export.catalogue import read_catalogue, select
 
 
 @click.command("list")

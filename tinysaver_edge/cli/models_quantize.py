@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.data import open_data
-from tinysaver_edge.models.description import find_description
-from tinysaver_edge.models.quantize import (
+from tinysaver_edge.models.description.description import find_description
+from tinysaver_edge.models.quantize.quantize import (
     CALIBRATION_SAMPLES,
     EVALUATION_SAMPLES,
     Form,

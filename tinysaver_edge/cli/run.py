@@ -2,37 +2,101 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 from tinysaver_edge._support.text import for_people
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.doubts import Doubts
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
-from tinysaver_edge.cli.run_summary import Tally, losses, show_kept, show_traffic
+from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
-from tinysaver_edge.cli.signals import Stop, stopping_on_signals
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.hosts import hosts_of
-from tinysaver_edge.stream.limit import limited
-from tinysaver_edge.stream.opening import open_source
 from tinysaver_edge.stream.options import Escalation
-from tinysaver_edge.stream.patience import Patience
-from tinysaver_edge.stream.service import Service
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.telemetry.hosts import hosts_of
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+AGAIN_S = 1.0
+"""A signal that follows sooner is the same one, passed on by a shell, `timeout` or a runner."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether a signal came, and which.
+
+    Attributes:
+        signal: the first that came, or None.
+    """
+
+    signal: signal.Signals | None = None
+
+
+@contextmanager
+def stopping_on_signals(
+    close: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Stop]:
+    """Call a function when a signal to stop comes, instead of being interrupted anywhere.
+
+    It is called in a thread of its own: a handler runs in the middle of whatever the main thread
+    does, which may hold the very lock that is needed.
+
+    Args:
+        close: makes the work inside end.
+        clock: seconds.
+    """
+    stop, first_s = Stop(), 0.0
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def stopped(number: int, _: FrameType | None) -> None:
+        nonlocal first_s
+        if stop.signal is None:
+            stop.signal, first_s = signal.Signals(number), clock()
+            threading.Thread(target=close, name="stopping", daemon=True).start()
+        elif clock() - first_s >= AGAIN_S:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
+
+    def deaf() -> None:
+        if stop.signal is not None:  # Python takes its handlers down: the last moment is not safe
+            for each in STOPPING:
+                signal.signal(each, signal.SIG_IGN)
+
+    try:
+        for number in STOPPING:
+            signal.signal(number, stopped)
+        atexit.register(deaf)
+    except ValueError:  # not the main thread: whoever is will be told of signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        if stop.signal is None:  # else the same signal may still come once more, before the end
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @click.command()
@@ -136,7 +200,7 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = Tally(asks=escalation != Escalation.LOCAL.value)
+    tally = Rates(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
@@ -165,7 +229,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
-            hosts=hosts_of(cascade),
+            hosts=hosts_of(cascade.stages),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -196,7 +260,7 @@ def run(
             stream.close()
             _show_end(tally, around, stream.source_ids)
             raise
-        show_traffic(hosts_of(cascade))
+        show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
     return _exit_code(stop)
 
@@ -210,7 +274,7 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
     return options
 
 
-def _show_end(tally: Tally, around: Service, source_ids: Sequence[str]) -> None:
+def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     """Write the sums of a stream that has ended to stderr."""
     tally.show()
     show_kept(around)

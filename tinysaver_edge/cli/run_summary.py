@@ -6,18 +6,43 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
+from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.metrics import Counter
-from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.stream.service import Service
+from tinysaver_edge.stream.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from tinysaver_edge.engines.remote.engine import RemoteEngine
 
 
-class Tally:
+class Doubts:
+    """Tells at the start why decisions are not certified, and later whenever that changes.
+
+    Args:
+        cascade: makes the decisions.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        self._cascade = cascade
+        self._told: str | None = None
+
+    def tell(self) -> None:
+        """Write what has changed to stderr, if anything has."""
+        doubt = self._cascade.doubt
+        if doubt == self._told:
+            return
+        if doubt is None:
+            terminal.say(
+                "decisions are certified from here on: its hosts tell the calibrated model"
+            )
+        else:
+            terminal.warn([f"decisions are not certified: {doubt}"])
+        self._told = doubt
+
+
+class Rates:
     """Counts frames while their decisions pass."""
 
     def __init__(self, *, asks: bool) -> None:
@@ -34,7 +59,7 @@ class Tally:
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
-            self.degraded += decision.degraded is not None and not is_provisional(decision)
+            self.degraded += decision.reason not in (None, Reason.PROVISIONAL)
             yield decision
 
     def show(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from tinysaver_edge.cli.options import Number
-from tinysaver_edge.stream.drift_options import Action, DriftOptions
-from tinysaver_edge.stream.service_options import ServiceOptions
+from tinysaver_edge.stream.drift.drift import Action, DriftOptions
+from tinysaver_edge.stream.service import ServiceOptions
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -41,7 +41,7 @@ _LOGGER = "tinysaver_edge.cli"
 
 def log_json() -> None:
     """Have all that the command says from here on written to stderr as lines of JSON, as events."""
-    from tinysaver_edge.stream.logs import LogWriter
+    from tinysaver_edge.stream.telemetry.logs import LogWriter
 
     context = click.get_current_context()
     context.with_resource(LogWriter(sys.stderr, as_json=True))

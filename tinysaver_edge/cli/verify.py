@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
 from tinysaver_edge.cli.options import json_option

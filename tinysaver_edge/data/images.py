@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinysaver_edge.opencv import opencv
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})

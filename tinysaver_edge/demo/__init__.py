@@ -1,7 +1,7 @@
 """The embedded demo: a simulated camera over a conveyor belt, and small models trained on it.
 
 Nothing here comes from somebody else: the frames are drawn (:mod:`tinysaver_edge.demo.camera`) and
-the models (:mod:`tinysaver_edge.demo.models`) were trained on such frames by
+the models (:mod:`tinysaver_edge.demo.show`) were trained on such frames by
 ``examples/train_demo_models.py``, which only uses seeds from ``TRAINING_SEEDS_FROM`` on.
 """
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.demo.parts import part_patches
-from tinysaver_edge.opencv import opencv
 
 _MARGIN_PX: Final = 8
 _SUBPIXEL_BITS: Final = 4

@@ -7,19 +7,68 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.cascade import Cascade, Clock
-from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
-from tinysaver_edge.demo.data import CameraData
-from tinysaver_edge.demo.models import demo_model_paths
-from tinysaver_edge.policy import StagePolicy
-from tinysaver_edge.progress import SILENT, Progress
-from tinysaver_edge.stage import Stage
+from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.demo.camera import CLASS_NAMES, LabelledFrame, SimulatedCamera
+from tinysaver_edge.errors import DataError
+from tinysaver_edge.preprocess import Frame
+
+
+class CameraData(DataSource):
+    """Independent frames of the simulated camera.
+
+    They are drawn anew at every reading, which takes little more than decoding a file would, so
+    that no memory or disk holds them.
+
+    Args:
+        count: how many frames.
+        seed: which camera.
+    """
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self._camera = SimulatedCamera(seed=seed)
+        self._seed = seed
+        labels = [self._camera.scene(index)[0].label for index in range(count)]
+        samples = [
+            Sample(file=f"frame {index}", label=CLASS_NAMES[label])
+            for index, label in enumerate(labels)
+        ]
+        super().__init__(Path("simulated camera"), samples)
+
+    def frame(self, index: int) -> Frame:
+        """Draw one frame."""
+        return next(iter(self._camera.frames(1, start=index)))[0]
+
+    def read(self, index: int) -> bytes:
+        """Refuse: frames are drawn, not read.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
+
+    def _state(self, index: int) -> str:
+        return str(self._seed)
+
+
+#: Names of the models, cheapest first; the last is the large one.
+MODEL_NAMES: Final = ("parts_nano", "parts_small", "parts_large")
+
+
+def demo_model_paths() -> tuple[Path, ...]:
+    """Return the files of the demo's models, cheapest first; the last is the large one."""
+    folder = Path(__file__).parent / "weights"
+    return tuple(folder / f"{name}.onnx" for name in MODEL_NAMES)
+
 
 FRAMES = 3000
 """Frames that are drawn for calibration and hold-out together."""

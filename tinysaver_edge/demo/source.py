@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.live import Connection, LiveSource
-from tinysaver_edge.stream.opening import float_option, int_option
-from tinysaver_edge.stream.patience import Patience
-from tinysaver_edge.stream.source import Clock
-from tinysaver_edge.stream.uri import SourceUri
+from tinysaver_edge.stream.sources.live import Connection, LiveSource, Patience
+from tinysaver_edge.stream.sources.opening import float_option, int_option
+from tinysaver_edge.stream.sources.source import Clock
+from tinysaver_edge.stream.sources.uri import SourceUri
 
 
 class DemoDevice:

@@ -7,11 +7,187 @@ pointer, a download that brought a web page.
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from tinysaver_edge.engines import onnx_file, tflite_file
 from tinysaver_edge.errors import ModelError
+
+# Places of the fields in their tables, by the schema of TensorFlow Lite.
+_MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 1, 2, 4
+_GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS = 0, 1, 2, 3
+_TENSOR_SHAPE, _TENSOR_NAME, _TENSOR_QUANTIZATION = 0, 3, 4
+_OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 1, 2
+_INT = 4
+
+
+def _check_tflite(model: Path) -> None:
+    """Refuse a .tflite file that ends early or whose parts lie outside it.
+
+    Raises:
+        ModelError: it does.
+    """
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            _Reader(data).visit()
+        except (struct.error, IndexError) as error:
+            raise ModelError(
+                f"model {model}: the file ends early or is damaged: fetch or export it again"
+            ) from error
+
+
+class _Reader:
+    """Follows the offsets of one file; anything out of range raises."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+
+    def visit(self) -> None:
+        """Visit the model's operators, tensors and buffers."""
+        root = self._number("I", 0)
+        self._vector(root, _MODEL_CODES, _INT)
+        for buffer in self._tables(root, _MODEL_BUFFERS):
+            self._vector(buffer, 0, 1)
+        for graph in self._tables(root, _MODEL_SUBGRAPHS):
+            self._vector(graph, _GRAPH_INPUTS, _INT)
+            self._vector(graph, _GRAPH_OUTPUTS, _INT)
+            for tensor in self._tables(graph, _GRAPH_TENSORS):
+                self._visit_tensor(tensor)
+            for operator in self._tables(graph, _GRAPH_OPERATORS):
+                self._vector(operator, _OPERATOR_INPUTS, _INT)
+                self._vector(operator, _OPERATOR_OUTPUTS, _INT)
+
+    def _visit_tensor(self, tensor: int) -> None:
+        self._vector(tensor, _TENSOR_SHAPE, _INT)
+        self._vector(tensor, _TENSOR_NAME, 1)
+        place = self._field(tensor, _TENSOR_QUANTIZATION)
+        if place is not None:
+            quantization = self._target(place)
+            for field, size in ((0, 4), (1, 4), (2, 4), (3, 8)):  # min, max, scale, zero point
+                self._vector(quantization, field, size)
+
+    def _tables(self, table: int, field: int) -> Iterator[int]:
+        """Yield the places of the tables that a vector points at."""
+        start, count = self._vector(table, field, _INT)
+        for number in range(count):
+            yield self._target(start + _INT * number)
+
+    def _vector(self, table: int, field: int, size: int) -> tuple[int, int]:
+        """Return where a vector's elements begin and how many there are; 0 where it is absent."""
+        place = self._field(table, field)
+        if place is None:
+            return 0, 0
+        vector = self._target(place)
+        start, count = vector + _INT, self._number("I", vector)
+        if start + count * size > len(self._data):
+            raise IndexError(start)
+        return start, count
+
+    def _field(self, table: int, field: int) -> int | None:
+        """Return where a table keeps a field, or None where it leaves it out."""
+        layout = table - self._number("i", table)
+        if layout < 0:
+            raise IndexError(layout)
+        slot = _INT + 2 * field
+        if slot >= self._number("H", layout):
+            return None
+        offset = self._number("H", layout + slot)
+        return table + offset if offset else None
+
+    def _target(self, place: int) -> int:
+        return place + self._number("I", place)
+
+    def _number(self, kind: str, place: int) -> int:
+        value: int = struct.unpack_from(f"<{kind}", self._data, place)[0]
+        return value
+
+
+_GRAPH, _METADATA = 7, 14
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_LONGEST_METADATA = 16 << 20
+
+
+def read_metadata(model: Path) -> dict[str, str]:
+    """Return the metadata of an .onnx file.
+
+    Raises:
+        ModelError: the file ends early or is no ONNX model.
+    """
+    with model.open("rb") as file:
+        return dict(_entry(content) for number, content in _fields(file, model) if content)
+
+
+def _check_onnx(model: Path) -> None:
+    """Refuse an .onnx file that ends early or holds no graph.
+
+    Raises:
+        ModelError: it does.
+    """
+    with model.open("rb") as file:
+        if _GRAPH not in [number for number, _ in _fields(file, model)]:
+            raise ModelError(f"model {model}: holds no graph: fetch or export it again")
+
+
+def _fields(file: BinaryIO, model: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of each field, and the content of the metadata among them."""
+    end = os.fstat(file.fileno()).st_size
+    while file.tell() < end:
+        tag = _varint(file, model)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            _varint(file, model)
+            continue
+        if kind not in (_FIXED64, _LENGTH, _FIXED32):
+            raise ModelError(f"model {model}: is no ONNX model: fetch or export it again")
+        length = _varint(file, model) if kind == _LENGTH else {_FIXED64: 8, _FIXED32: 4}[kind]
+        if file.tell() + length > end:
+            raise ModelError(f"model {model}: the file ends early: fetch or export it again")
+        if number == _METADATA and length <= _LONGEST_METADATA:
+            yield number, file.read(length)
+        else:
+            file.seek(length, os.SEEK_CUR)
+            yield number, b""
+
+
+def _varint(file: BinaryIO, model: Path) -> int:
+    """Read an integer of seven bits a byte, the lowest first."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << shift
+        if not byte[0] & 0x80:
+            return value
+    raise ModelError(f"model {model}: the file ends early or is no ONNX model: fetch it again")
+
+
+def _entry(content: bytes) -> tuple[str, str]:
+    """Read a StringStringEntryProto: field 1 is the key, field 2 the value."""
+    parts = {1: "", 2: ""}
+    position = 0
+    while position < len(content):
+        number = content[position] >> 3
+        length, position = _length(content, position + 1)
+        parts[number] = content[position : position + length].decode("utf-8", "replace")
+        position += length
+    return parts[1], parts[2]
+
+
+def _length(content: bytes, position: int) -> tuple[int, int]:
+    length = shift = 0
+    while position < len(content):
+        byte = content[position]
+        length |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if not byte & 0x80:
+            break
+    return length, position
+
 
 _HEAD_BYTES = 64
 # ModelProto's fields in protobuf's encoding: a file that begins with another byte is no ONNX model.
@@ -44,9 +220,9 @@ def check_model_file(path: Path) -> None:
             "fetch or export it again"
         )
     if path.suffix == ".onnx":
-        onnx_file.check_whole(path)
+        _check_onnx(path)
     elif path.suffix == ".tflite":
-        tflite_file.check_whole(path)
+        _check_tflite(path)
 
 
 def _looks_like(suffix: str, head: bytes) -> bool:

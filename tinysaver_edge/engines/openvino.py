@@ -10,12 +10,17 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
+from tinysaver_edge.engines.base import (
+    Engine,
+    EngineOptions,
+    ModelSignature,
+    Precision,
+    TensorInfo,
+    signature_of,
+)
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.model_file import check_model_file, one_line
-from tinysaver_edge.engines.openvino_batch import reshaped, same_answers
-from tinysaver_edge.engines.openvino_compile import compile_for
-from tinysaver_edge.engines.signature import TensorInfo, signature_of
+from tinysaver_edge.engines.openvino_compile import compile_for, reshaped, same_answers
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
 

@@ -21,7 +21,7 @@ from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 AUTO = "auto"
-"""Stands for the fastest engine, where one is measured (`hardware.benchmark.engine_choice`), and
+"""Stands for the fastest engine, where one is measured (`bench.engine_choice`), and
 for the one that `engine_for` picks elsewhere."""
 
 ENTRY_POINTS = "tinysaver_edge.engines"

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.files import atomic_write
 
 Module: TypeAlias = Any  # torch.nn.Module
 

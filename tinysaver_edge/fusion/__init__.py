@@ -7,8 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.fusion.base import Candidates, Fusion
-from tinysaver_edge.fusion.kinds import ConditionalLogit, LinearFusion, NoFusion, logit_features
+from tinysaver_edge.fusion.kinds import (
+    Candidates,
+    ConditionalLogit,
+    Fusion,
+    LinearFusion,
+    NoFusion,
+    logit_features,
+)
 
 __all__ = [
     "FUSIONS",

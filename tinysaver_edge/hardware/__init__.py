@@ -1,1 +1,1 @@
-"""What a device is and how fast it is: probe, profiles, doctor and benchmark."""
+"""What a device is: probe, profiles, doctor."""

@@ -16,7 +16,7 @@ from tinysaver_edge.host.triton import uses_python_backend, write_triton
 from tinysaver_edge.host.writing import Raw, check_name, copy_file, render
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
 
 
 _KUBERNETES = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")

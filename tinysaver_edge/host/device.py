@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.bundle import files_of, write_bundle
+from tinysaver_edge.bundle.bundle import files_of, write_bundle
 from tinysaver_edge.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from tinysaver_edge.bundle import Bundle
+    from tinysaver_edge.bundle.bundle import Bundle
 
 
 def write_device_bundle(bundle: Bundle, out: Path) -> int:

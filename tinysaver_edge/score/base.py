@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from tinysaver_edge._support.parameters import Parametrised
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.parameters import Parametrised
 
 if TYPE_CHECKING:
     from typing import Self

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.score.base import Score
-from tinysaver_edge.score.from_logits import MaxLogitPNorm, TemperatureScaled
 from tinysaver_edge.score.head import Head
-from tinysaver_edge.score.simple import Doctor, Entropy, Margin, MaxSoftmax
+from tinysaver_edge.score.simple import (
+    Doctor,
+    Entropy,
+    Margin,
+    MaxLogitPNorm,
+    MaxSoftmax,
+    TemperatureScaled,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

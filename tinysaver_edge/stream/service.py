@@ -5,26 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.wrong_tokens import WrongTokens
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
-from tinysaver_edge.stream.drift import DriftWatch, calibrated_disagreement
-from tinysaver_edge.stream.events import Denied, Listener, Listeners
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.hosts import host_readings
-from tinysaver_edge.stream.logs import EventLog
-from tinysaver_edge.stream.metrics import AllMetrics, Counter, Tally
-from tinysaver_edge.stream.monitor import Monitor
-from tinysaver_edge.stream.prometheus import PrometheusMetrics
-from tinysaver_edge.stream.promise import Kept, Promise, promise_readings
-from tinysaver_edge.stream.readings import reading
-from tinysaver_edge.stream.service_options import ServiceOptions
-from tinysaver_edge.stream.sink import Sink
+from tinysaver_edge.stream.drift.drift import (
+    DEFAULT_DRIFT,
+    DriftOptions,
+    DriftWatch,
+    calibrated_disagreement,
+)
+from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
     EscalationSample,
@@ -35,14 +30,63 @@ from tinysaver_edge.stream.sinks import (
     Queued,
     VideoSink,
 )
+from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress
-from tinysaver_edge.stream.watch import NO_WATCH, Watch
+from tinysaver_edge.stream.sources.source import Frame
+from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.hosts import host_readings
+from tinysaver_edge.stream.telemetry.logs import EventLog
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally, reading
+from tinysaver_edge.stream.telemetry.monitor import Monitor
+from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+from tinysaver_edge.stream.telemetry.promise import Kept, Promise, promise_readings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
-    from tinysaver_edge.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What there shall be around a stream.
+
+    Attributes:
+        jsonl: file for one line a decision.
+        jsonl_max_bytes: size at which it is rotated.
+        video: file for the annotated video.
+        video_fps: frames a second at which it will be played.
+        preview: whether to open a window.
+        mqtt: broker to publish to; see `MqttAddress.parse`.
+        hard_frames: folder for escalated frames.
+        field_frames: folder for the next calibration set: audited frames, and as large a share of
+            the escalated ones.
+        metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
+        dashboard: ``HOST:PORT`` of the page.
+        token: what the page must be asked with, and /metrics.
+        drift: how to watch for drift; None watches not.
+        must_watch: whether a bundle that cannot be watched is an error.
+        seed: decides which escalated frames are saved.
+    """
+
+    jsonl: Path | None = None
+    jsonl_max_bytes: int = 64 << 20
+    video: Path | None = None
+    video_fps: float = 30.0
+    preview: bool = False
+    mqtt: str | None = field(default=None, repr=False)
+    hard_frames: Path | None = None
+    field_frames: Path | None = None
+    metrics: str | None = None
+    dashboard: str | None = None
+    token: str | None = field(default=None, repr=False)
+    drift: DriftOptions | None = DEFAULT_DRIFT
+    must_watch: bool = False
+    seed: int = 0
+
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""
@@ -53,7 +97,7 @@ WRONG_TOKENS = "Wrong tokens that the page or the metrics were asked with"
 class Service:
     """Sinks, listener, metrics and watch for one stream, and the servers that tell of it.
 
-        hosts = hosts_of(cascade)
+        hosts = hosts_of(cascade.stages)
         with Service(options, cascade_manifest, clock=…, wall=…, hosts=hosts) as service:
             stream = cascade.stream(
                 source,
@@ -130,7 +174,7 @@ class Service:
         return self.promise.kept(
             answers=self.tally.total(Counter.DECISIONS),
             certified=self.tally.total(Counter.CERTIFIED),
-            fallbacks=self.tally.total(Counter.DECISIONS, detail=Source.FALLBACK.value),
+            fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
         )
 
     def runs(self, stop: Callable[[], object]) -> None:

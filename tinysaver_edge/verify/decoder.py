@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import GoldenEntry
 from tinysaver_edge.data import decode_image
-from tinysaver_edge.manifest import GoldenEntry
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import Check
 

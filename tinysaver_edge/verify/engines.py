@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.artefact import bundled_artefacts
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import GoldenEntry, RanEntry
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.registry import engine_version
 from tinysaver_edge.errors import EngineError, MissingDependencyError
-from tinysaver_edge.manifest import GoldenEntry, RanEntry
-from tinysaver_edge.stage import Stage
 from tinysaver_edge.verify.check import Check
 
 if TYPE_CHECKING:

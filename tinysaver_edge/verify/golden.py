@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bundle import Bundle
+from tinysaver_edge._support.files import read_arrays
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import GoldenEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import decode_image
+from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import BundleError
-from tinysaver_edge.files import read_arrays
-from tinysaver_edge.manifest import GoldenEntry
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, replay
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import Check
 

@@ -6,10 +6,10 @@ import pytest
 
 from tests.calibrate.report.world import MACS, finished, measured, problem
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of, trace
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy
 from tinysaver_edge.score import Margin, MaxSoftmax
 
 

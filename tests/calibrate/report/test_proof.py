@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import finished, problem
-from tinysaver_edge.calibrate.certify import certify_pair
+from tinysaver_edge.calibrate.methods.certify import certify_pair
 from tinysaver_edge.calibrate.report.facts import MarkKind
 from tinysaver_edge.calibrate.report.proof import proof_facts
 from tinysaver_edge.calibrate.targets import Budgets, Targets

@@ -8,17 +8,16 @@ import pytest
 
 from tests.calibrate.report.world import EMPIRICAL, finished, problem
 from tests.pictures import class_folders
-from tinysaver_edge.calibrate.choose import Candidate
+from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.calibrate.chosen.choose import Candidate
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
-from tinysaver_edge.calibrate.report.drift import USUAL_LEVEL
+from tinysaver_edge.calibrate.report.proof import USUAL_LEVEL
 from tinysaver_edge.calibrate.report.write import render
 from tinysaver_edge.calibrate.targets import Budgets, Method, Targets
 from tinysaver_edge.data import open_data
 from tinysaver_edge.latency import LatencySamples
-from tinysaver_edge.manifest import DisagreementEntry
-from tinysaver_edge.stream.drift import DriftWatch
-from tinysaver_edge.stream.drift_options import DEFAULT_DRIFT
+from tinysaver_edge.stream.drift.drift import DEFAULT_DRIFT, DriftWatch
 
 EVIL = '<script>alert("x")</script>&amp;'
 VOID = {"meta", "link", "br", "img"}

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.choose import Choice, choose
-from tinysaver_edge.calibrate.comparison import compare_methods
+from tinysaver_edge.calibrate.chosen.choose import Choice, choose
+from tinysaver_edge.calibrate.chosen.comparison import compare_methods
+from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.proposers import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.proposal import Proposal
-from tinysaver_edge.calibrate.proposers import propose_all
 from tinysaver_edge.calibrate.report import ReportFacts, build_facts
 from tinysaver_edge.calibrate.targets import Method, Targets
-from tinysaver_edge.evaluation import figures
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.policy import Policy, StagePolicy
+from tinysaver_edge.records.evaluation import figures
 
 MACS = {"large": 1000e6, "tiny": 50e6, "small": 200e6, "poor": 300e6}
 EMPIRICAL = Targets(method=Method.EMPIRICAL, max_drop_points=1.0)

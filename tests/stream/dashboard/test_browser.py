@@ -9,9 +9,9 @@ import pytest
 
 from tests.chromium import Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
-from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard
-from tinysaver_edge.stream.events import Lost, Reconnected
+from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.events import Lost, Reconnected
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 

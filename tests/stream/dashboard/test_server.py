@@ -10,9 +10,9 @@ import pytest
 
 from tests.stream.dashboard.world import World, five_minutes
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.stream.address import Address
 from tinysaver_edge.stream.dashboard import Dashboard, server
-from tinysaver_edge.stream.metrics import Counter
+from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.metrics import Counter
 
 TOKEN = "correct horse"
 

@@ -6,17 +6,16 @@ import cv2
 import numpy as np
 
 from tests.stream.decisions import decision, escalated
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource, ModelIdentity
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.traffic import HostState, Traffic
-from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.stream.dashboard import DashboardState
-from tinysaver_edge.stream.drift_options import DriftState
-from tinysaver_edge.stream.events import Connected, Drift, Lost, Reconnected
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.metrics import AllMetrics, Counter, Gauge, Measure
-from tinysaver_edge.stream.promise import Promise
+from tinysaver_edge.stream.drift.drift import DriftState
+from tinysaver_edge.stream.sources.source import Frame
+from tinysaver_edge.stream.telemetry.events import Connected, Drift, Lost, Reconnected
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Gauge, Measure
+from tinysaver_edge.stream.telemetry.promise import Promise
 from tinysaver_edge.testing import FakeClock
 
 CALM = DriftState(214, 5, 0.031, 0.021, 0, None, True)
@@ -87,12 +86,12 @@ class World:
         if drawn < 0.72:
             one, age = decision(number, source_id=name, label="nine-volt battery"), 4.0
         elif drawn < 0.95:
-            one = escalated(number, source_id=name, label="pomegranate", source=Source.FUSED)
+            one = escalated(number, source_id=name, label="pomegranate", source=AnswerSource.FUSED)
             age = 60.0
         else:
             late = "big had not answered within 200 ms"
             one = escalated(
-                number, source_id=name, source=Source.FALLBACK, degraded=late, certified=False
+                number, source_id=name, source=AnswerSource.FALLBACK, degraded=late, certified=False
             )
             age = 200.0
         age *= float(self._rng.lognormal(0, 0.25))

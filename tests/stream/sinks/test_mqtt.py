@@ -11,9 +11,9 @@ import pytest
 
 from tests.stream.decisions import Events, decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.metrics import Counter, Tally
 from tinysaver_edge.stream.sinks import MqttSink, Queued
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress
+from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 

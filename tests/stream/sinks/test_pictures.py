@@ -9,10 +9,9 @@ import pytest
 from tests.stream.decisions import decision, escalated, frame
 from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift import DriftWatch
-from tinysaver_edge.stream.drift_options import DriftOptions
+from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks import (
     CalibrationSetSink,
     EscalationSample,
@@ -40,11 +39,16 @@ def test_hard_frames_are_those_that_were_escalated(tmp_path):
     given = [
         decision(0),
         escalated(1),
-        escalated(2, source=Source.FUSED, label="dog"),
-        escalated(3, source=Source.FALLBACK, degraded="large failed"),
-        escalated(4, source=Source.SAVER),
+        escalated(2, source=AnswerSource.FUSED, label="dog"),
+        escalated(3, source=AnswerSource.FALLBACK, degraded="large failed"),
+        escalated(4, source=AnswerSource.SAVER),
         decision(5, degraded="a device fell back"),
-        escalated(6, source=Source.FALLBACK, degraded="provisional: big has been asked"),
+        escalated(
+            6,
+            source=AnswerSource.FALLBACK,
+            degraded="provisional: big has been asked",
+            reason=Reason.PROVISIONAL,
+        ),
     ]
     with hard(tmp_path, pause_s=0.0) as sink:
         for one in given:
@@ -112,7 +116,7 @@ def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
 
 def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
     folder = tmp_path / "field"
-    from tests.stream.test_drift import PROMISED
+    from tests.stream.drift.test_drift import PROMISED
 
     field = Queued(
         CalibrationSetSink(folder, wall=lambda: NOON), clock=time.monotonic, pictures=1000

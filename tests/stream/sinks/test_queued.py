@@ -5,8 +5,8 @@ import pytest
 
 from tests.stream.decisions import Events, decision, frame
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.metrics import Counter, Tally
 from tinysaver_edge.stream.sinks import CallbackSink, Queued
+from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 
 class Recorder:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.policy import StagePolicy
 
 SCORE_BINS = 32
 RELIABILITY_BINS = 15

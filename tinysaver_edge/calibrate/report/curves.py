@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.sweep import SortedScores
 from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.proposal import Proposal
-from tinysaver_edge.calibrate.sweep import SortedScores
+from tinysaver_edge.deciding.policy import Policy, Replay, StagePolicy, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
-from tinysaver_edge.policy import Policy, Replay, StagePolicy, replay
 
 
 @dataclass(frozen=True, slots=True)

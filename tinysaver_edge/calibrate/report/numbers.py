@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tinysaver_edge import numbers
+from tinysaver_edge._support import numbers
 
 _SPACE = "\u00a0"
 _MINUS = "\u2212"

@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge._version import __version__
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.files import sha256_of
-from tinysaver_edge.records import record_path
+from tinysaver_edge.records.records import record_path
 
 if TYPE_CHECKING:
     from tinysaver_edge.artefact import Artefact

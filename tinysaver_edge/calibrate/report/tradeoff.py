@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.choose import Candidate, Choice
+from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice
+from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import Problem
-from tinysaver_edge.calibrate.proposal import Proposal
 from tinysaver_edge.calibrate.report.curves import (
     Curve,
     Point,

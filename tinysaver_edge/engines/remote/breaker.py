@@ -1,10 +1,39 @@
-"""A circuit breaker: a host that keeps failing is left alone, but for a probe now and then."""
+"""A circuit breaker for a host that keeps failing, and the budget of retries beside it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from enum import Enum
+
+SAVED = 10.0
+"""So many retries may be saved up."""
+
+
+class RetryBudget:
+    """Earns a share of a retry with every request, and spends one on each. Thread-safe.
+
+    Args:
+        share: of a retry, earned with a request.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._left = SAVED if share else 0.0
+        self._lock = threading.Lock()
+
+    def earn(self) -> None:
+        """Take note of a request."""
+        with self._lock:
+            self._left = min(SAVED, self._left + self._share)
+
+    def spend(self) -> bool:
+        """Return whether a retry may be made, and take it off."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
 
 
 class State(str, Enum):

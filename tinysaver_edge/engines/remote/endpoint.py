@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.text import name_of
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import Breaker, State
 from tinysaver_edge.engines.remote.facts import (
     Contract,
@@ -25,7 +26,6 @@ from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Samples
 from tinysaver_edge.engines.remote.traffic import HostState, Meter
 from tinysaver_edge.engines.remote.transport import Transport
-from tinysaver_edge.identity import ModelIdentity
 
 SMOOTHING = 0.2
 """Weight of the newest answer in an endpoint's mean latency."""

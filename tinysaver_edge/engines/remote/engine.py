@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.base import (
     DEFAULT_OPTIONS,
     Engine,
@@ -22,20 +23,34 @@ from tinysaver_edge.engines.base import (
     signature_for,
 )
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.breaker import State
-from tinysaver_edge.engines.remote.budget import RetryBudget
+from tinysaver_edge.engines.remote.breaker import RetryBudget, State
 from tinysaver_edge.engines.remote.endpoint import Endpoint
 from tinysaver_edge.engines.remote.facts import Wanted
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.engines.remote.payload import to_tensor
 from tinysaver_edge.engines.remote.samples import Golden, Samples
 from tinysaver_edge.engines.remote.traffic import HostState, Meter, Traffic
 from tinysaver_edge.engines.remote.transport import Transport, open_transport
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.identity import ModelIdentity
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
+
+
+def to_tensor(batch: Batch, codec: Jpeg | None) -> NDArray[Any]:
+    """Return what is sent of a batch.
+
+    Args:
+        batch: model input ``(n, …)``.
+        codec: what it is encoded with, or None for the batch as it is.
+
+    Returns:
+        The batch, contiguous, or ``(n,)`` objects that hold files.
+
+    Raises:
+        EngineError: the codec does not carry such batches.
+    """
+    return np.ascontiguousarray(batch) if codec is None else codec.encode(batch)
+
 
 Opener = Callable[[Address, RemoteModel], Transport]
 

@@ -6,9 +6,9 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
+from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.failure import Kind
-from tinysaver_edge.identity import ModelIdentity
 
 
 @dataclass(frozen=True, slots=True)

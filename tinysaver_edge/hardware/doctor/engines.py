@@ -1,17 +1,79 @@
-"""Engines and OpenCV: can they be imported, and does what they list really run?"""
+"""Engines and OpenCV: do they import, does what they list really run, and what mends it?"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
-from tinysaver_edge.hardware.doctor.remedies import NO_GPU, TENSORRT, remedy
+from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import TIMEOUT_S
 from tinysaver_edge.hardware.jetson import Jetson
 from tinysaver_edge.hardware.trial import Apart, run_apart
+
+_CUDA_WHEELS = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+TENSORRT = "pip install tensorrt-cu13 (-cu12 where onnxruntime-gpu was made for CUDA 12)"
+"""What brings TensorRT to a computer that is no Jetson."""
+
+NO_GPU = "pip uninstall -y onnxruntime-gpu && pip install onnxruntime, or install NVIDIA's driver"
+"""What to do with a GPU build where there is no NVIDIA GPU."""
+
+_REMEDIES = (
+    (r"libGL\.so", "sudo apt install libgl1"),
+    (r"lib(gthread|glib)-2\.0\.so", "sudo apt install libglib2.0-0"),
+    (r"lib(SM|Xext|Xrender|ICE)\.so", "sudo apt install libsm6 libxext6 libxrender1"),
+    (r"libxcb[\w-]*\.so", "sudo apt install libxcb1"),
+    (r"libgomp\.so", "sudo apt install libgomp1"),
+    (r"libatomic\.so", "sudo apt install libatomic1"),
+    (r"libtbb\.so", "sudo apt install libtbb12"),
+    (r"libOpenCL\.so", "sudo apt install ocl-icd-libopencl1"),
+    (r"libze_loader\.so", "sudo apt install libze1"),
+    (r"libcudnn\w*\.so", _CUDA_WHEELS),
+    (r"lib(cudart|cublas\w*|cufft|curand|nvrtc|nvJitLink)\.so", _CUDA_WHEELS),
+    (r"libnvinfer\w*\.so|libnvonnxparser\.so", TENSORRT),
+    (r"libcuda\.so", NO_GPU),
+    (
+        r"GLIBC(XX)?_[\d.]+' not found|version `GLIBC",
+        "its wheel needs a newer system: update the system, or install an older version of it",
+    ),
+    (
+        r"compiled using NumPy 1|_ARRAY_API not found|numpy\.core\.multiarray failed",
+        "pip install 'numpy<2'",
+    ),
+    (
+        r"SIGILL",
+        "this processor lacks an instruction that its wheel uses: install an older version of it",
+    ),
+    (
+        r"[Dd]river/library version mismatch",
+        "start the machine anew: the driver was updated under it",
+    ),
+    (
+        r"driver version is insufficient|CUDA_ERROR_SYSTEM_DRIVER_MISMATCH|CUDA_ERROR_COMPAT",
+        "update NVIDIA's driver, or install a build for an older CUDA",
+    ),
+    (
+        r"no kernel image|NoKernelImageForDevice",
+        "install a build of onnxruntime-gpu that was made for this very GPU",
+    ),
+    (r"no CUDA-capable device|CUDA_ERROR_NO_DEVICE|CUDA failure 100", NO_GPU),
+)
+"""What messages contain, and what mends it; the first that fits counts."""
+
+
+def remedy(message: str) -> str | None:
+    """Return what mends the cause of a message, or None where none is known."""
+    for pattern, command in _REMEDIES:
+        if re.search(pattern, message):
+            return command
+    missing = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object", message)
+    if missing:
+        return f"install the system package that has {missing[1]} (apt-file search {missing[1]})"
+    return None
+
 
 _TENSORRT = "TensorrtExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -27,7 +89,7 @@ def opencv_check(
     *,
     installed: bool | None = None,
     importing: Callable[[str], Apart] = import_module,
-) -> Check:
+) -> Checkup:
     """Check that OpenCV is there and loads: every frame is resized with it.
 
     Args:
@@ -46,9 +108,9 @@ def opencv_check(
     return broken(name, f"cannot be imported: {result.why}", mend)
 
 
-def engine_checks(engines: Engines) -> list[Check]:
+def engine_checks(engines: Engines) -> list[Checkup]:
     """Check every engine's package, and that there is one that runs at all."""
-    checks: list[Check] = []
+    checks: list[Checkup] = []
     for inventory in engines.inventories:
         if inventory.version is not None:
             checks.append(ok(inventory.engine, inventory.version))
@@ -67,7 +129,7 @@ def engine_checks(engines: Engines) -> list[Check]:
 
 def device_checks(
     engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
-) -> list[Check]:
+) -> list[Checkup]:
     """Check that every device that an engine lists runs a model.
 
     Args:
@@ -89,7 +151,7 @@ def device_checks(
     return checks
 
 
-def _device(one: EngineDevice, working: Sequence[EngineDevice], *, has_nvidia: bool) -> Check:
+def _device(one: EngineDevice, working: Sequence[EngineDevice], *, has_nvidia: bool) -> Checkup:
     name = f"{one.engine}, {one.listed.device}"
     if one.trial.works:
         return ok(name, "runs a model")

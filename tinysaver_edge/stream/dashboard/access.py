@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.address import Address
+from tinysaver_edge.stream.telemetry.address import Address
 
 COOKIE = "tinysaver_edge"
 SHORTEST_TOKEN = 8

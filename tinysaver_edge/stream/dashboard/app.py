@@ -6,22 +6,41 @@ import asyncio
 import json
 from functools import partial
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
 from tinysaver_edge._support.limits import WRONG_TOKEN_S
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge._support.wrong_tokens import Shown, WrongTokens
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
-from tinysaver_edge.stream.dashboard.login import CHALLENGE, WRONG, login_page
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.health import Verdict
+from tinysaver_edge.stream.telemetry.health import Verdict
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+
+PAGE = Path(__file__).with_name("login.html")
+HINT = '<p class="soft">It is the one that the stream was started with (TINYSAVER_TOKEN).</p>'
+WRONG = '<p class="bad" role="alert">That is not the token.</p>'
+CHALLENGE = {"www-authenticate": "Bearer"}
+
+
+def login_page(*, status: int = 200, note: str = HINT) -> Response:
+    """Return the page.
+
+    Args:
+        status: of the answer; 401 where it stands for what was refused.
+        note: what stands below the form, in HTML.
+    """
+    from starlette.responses import HTMLResponse
+
+    page = Template(PAGE.read_text(encoding="utf-8")).substitute(note=note)
+    return HTMLResponse(page, status, CHALLENGE if status == 401 else None)
+
 
 HERE = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.shown import (
     Shown,
@@ -19,16 +19,22 @@ from tinysaver_edge.stream.dashboard.shown import (
     thumbnail_told,
 )
 from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
-from tinysaver_edge.stream.drift_options import DriftState
-from tinysaver_edge.stream.events import Connected, Dropped, Ended, Event, Lost, Reconnected
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.health import Health
-from tinysaver_edge.stream.hosts import hosts_told
-from tinysaver_edge.stream.logs import in_words, level_of
-from tinysaver_edge.stream.metrics import Counter, Gauge, Measure
-from tinysaver_edge.stream.options import is_provisional
-from tinysaver_edge.stream.promise import Promise
+from tinysaver_edge.stream.drift.drift import DriftState
 from tinysaver_edge.stream.sinks.hard import is_hard
+from tinysaver_edge.stream.sources.source import Frame
+from tinysaver_edge.stream.telemetry.events import (
+    Connected,
+    Dropped,
+    Ended,
+    Event,
+    Lost,
+    Reconnected,
+)
+from tinysaver_edge.stream.telemetry.health import Health
+from tinysaver_edge.stream.telemetry.hosts import hosts_told
+from tinysaver_edge.stream.telemetry.logs import in_words, level_of
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.telemetry.promise import Promise
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,7 +132,7 @@ class DashboardState:
                 source.decision, source.written_s = decision, now
                 if frame is not None:
                     self._keep(source, decision, frame, now)
-            if is_provisional(decision):
+            if decision.reason is Reason.PROVISIONAL:
                 return
             self._timeline.add(decision, now)
             self._totals.add(decision)

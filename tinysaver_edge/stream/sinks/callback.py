@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote
 from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.stream.frame import Frame
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.files import atomic_write
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
 
 TABLE = "frames.jsonl"

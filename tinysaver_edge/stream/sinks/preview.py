@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.opencv import opencv
-from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.sinks.annotate import annotated
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.events import Listener, SinkFailed, SinkRecovered, ignore
-from tinysaver_edge.stream.frame import Frame
-from tinysaver_edge.stream.metrics import NO_METRICS, Counter, Metrics
-from tinysaver_edge.stream.sink import Sink
+from tinysaver_edge.stream.sinks.base import Sink
+from tinysaver_edge.stream.sources.source import Frame
+from tinysaver_edge.stream.telemetry.events import Listener, SinkFailed, SinkRecovered, ignore
+from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Metrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self

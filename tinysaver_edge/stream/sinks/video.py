@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.opencv import opencv
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.frame import Frame
 from tinysaver_edge.stream.sinks.annotate import annotated
+from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
+    LEFT,
     Panel,
     Place,
+    Size,
     document,
     element,
     number,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
+    LEFT,
     Panel,
+    Size,
     document,
     dot,
     element,

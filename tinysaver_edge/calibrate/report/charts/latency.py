@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
-from tinysaver_edge.calibrate.report.charts.svg import Panel, Place, document, polyline, ticks
+from tinysaver_edge.calibrate.report.charts.svg import (
+    LEFT,
+    Panel,
+    Place,
+    Size,
+    document,
+    polyline,
+    ticks,
+)
 from tinysaver_edge.calibrate.report.latency import Distribution, LatencyFacts
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.size import LEFT, Size
 from tinysaver_edge.calibrate.report.charts.svg import (
     CHARACTER,
+    LEFT,
     Panel,
+    Size,
     document,
     dot,
     polyline,

@@ -1,0 +1,125 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.pictures import encoded, picture
+from tests.real_data import data_folder
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.sources.files import open_frames
+
+
+def test_one_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(1))
+    (frame,) = open_frames(tmp_path / "a.png")
+    assert (frame.image == picture(1)).all()
+    assert (frame.frame_id.source_id, frame.frame_id.sequence) == ("a.png", 0)
+    assert frame.timestamp_s == 0.0
+
+
+def test_a_folder_of_images_in_the_order_of_their_names(tmp_path):
+    for number, name in enumerate(["b/2.png", "b/1.JPG", "a/9.bmp", "c.png"]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(number, path.suffix.lower()))
+    (tmp_path / "notes.txt").write_text("no image")
+    frames = list(open_frames(tmp_path))
+    names = [frame.frame_id.source_id for frame in frames]
+    assert names == ["a/9.bmp", "b/1.JPG", "b/2.png", "c.png"]
+    assert [frame.frame_id.sequence for frame in frames] == [0, 1, 2, 3]
+
+
+def test_an_image_that_cannot_be_read_leaves_a_gap(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encoded(number))
+    (tmp_path / "1.png").write_bytes(encoded(1)[:60])
+    (tmp_path / "3.png").symlink_to("nowhere")
+    (tmp_path / "4.png").mkdir()
+    (tmp_path / "5.png").write_bytes(encoded(5))
+    assert [frame.frame_id.sequence for frame in open_frames(tmp_path)] == [0, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.png", None, "no such file or folder"),
+        ("missing", None, "no such file or folder"),
+        ("a.png", b"no image", r"a\.png: not a readable image"),
+        ("a.png", b"", r"a\.png: not a readable image"),
+        ("a.mp4", b"no video", r"a\.mp4: not a readable image or video"),
+        ("a.mp4", b"", r"a\.mp4: not a readable image or video"),
+        ("notes.txt", b"text", r"notes\.txt: not a readable image or video"),
+    ],
+)
+def test_sources_that_cannot_be_read(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(open_frames(tmp_path / name))
+
+
+def test_a_folder_without_one_readable_image(tmp_path):
+    with pytest.raises(InputError, match="no images in this folder"):
+        open_frames(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+        list(open_frames(tmp_path))
+
+
+def test_what_is_missing_is_told_before_the_first_frame(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        open_frames(tmp_path / "missing.mp4")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Ten frames at ten a second, ever brighter."""
+    path = tmp_path_factory.mktemp("video") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for number in range(10):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video_gives_every_frame_its_number_and_time(video):
+    frames = list(open_frames(video))
+    assert [frame.frame_id.sequence for frame in frames] == list(range(10))
+    assert {frame.frame_id.source_id for frame in frames} == {"clip.avi"}
+    assert [frame.timestamp_s for frame in frames] == pytest.approx([n / 10 for n in range(10)])
+    for number, frame in enumerate(frames):
+        assert abs(int(frame.image.mean()) - 20 * number) <= 3
+
+
+def test_frames_are_read_when_they_are_asked_for(video):
+    frames = open_frames(video)
+    first, second = next(frames), next(frames)
+    assert (second.frame_id.sequence, first.image.shape) == (1, (48, 64, 3))
+    assert not np.shares_memory(first.image, second.image)
+    frames.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(InputError, match="no such file"):
+        open_frames(tmp_path / "pipe.mp4")
+
+
+REAL = data_folder() / "video" / "bottles-360p.mp4"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="no video in ../shared/data")
+def test_a_real_video():
+    frames = []
+    for frame in open_frames(REAL):
+        frames.append((frame.frame_id.sequence, frame.timestamp_s, frame.image.shape))
+        if len(frames) == 30:
+            break
+    assert [number for number, _, _ in frames] == list(range(30))
+    assert (np.diff([time for _, time, _ in frames]) > 0.03).all()
+    assert {shape for _, _, shape in frames} == {(360, 640, 3)}

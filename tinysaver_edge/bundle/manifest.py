@@ -1,0 +1,255 @@
+"""What `bundle.json` holds: the schema of a bundle, checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tinysaver_edge._support.files import combined
+from tinysaver_edge.certificate import upper_rate
+from tinysaver_edge.codec import Jpeg, check_carries
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCHEMA_VERSION = 1
+"""Version of the schema that this release writes; it reads this one and all before it."""
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leaves the bundle's folder."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in parts[0]:
+        raise ValueError(f"path {path!r} leaves the bundle")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """One file of the bundle and what it must contain."""
+
+    path: InsidePath
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class Named(_Strict):
+    """A score or a fusion: its name in the registry and its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelEntry(_Strict):
+    """One model of the cascade and how it is run.
+
+    ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
+    is what frames pass on their way to it, null where it was calibrated on their pixels. Where
+    ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
+    """
+
+    name: str
+    files: list[FileEntry] = Field(default_factory=list)
+    source_sha256: str | None = None
+    engine: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    preprocess: Preprocess | None = None
+    output: OutputFormat | None = None
+    codec: Jpeg | None = None
+    macs: float | None = None
+    parameters: int | None = None
+    elsewhere: bool = False
+
+    @property
+    def sha256(self) -> str | None:
+        """One hash of its files; None where it is known by name only."""
+        return combined([file.sha256 for file in self.files]) if self.files else None
+
+    @model_validator(mode="after")
+    def _codec_carries_its_input(self) -> Self:
+        if self.codec is not None and self.preprocess is not None:
+            check_carries(self.preprocess, model=self.name)
+        return self
+
+
+class StageEntry(_Strict):
+    """One stage: a model and, for all but the last, when its answer is accepted.
+
+    A ``threshold`` of null accepts nothing.
+    """
+
+    model: ModelEntry
+    score: Named | None = None
+    threshold: float | None = None
+
+
+class FiguresEntry(_Strict):
+    """What a cascade did on a set of labelled samples; see `evaluation.Figures`."""
+
+    samples: int
+    accuracy_saver: Fraction
+    accuracy_large: Fraction
+    accuracy_cascade: Fraction
+    drop_points: float
+    accept_rate: Fraction
+    cost_macs_ratio: float | None
+
+
+class RanEntry(_Strict):
+    """What a model ran with while the golden samples were made, as the engine itself said.
+
+    ``release`` is the engine's distribution and version, null where that is not known.
+    """
+
+    engine: str
+    release: str | None
+    device: str
+    precision: str
+
+
+class LatencyEntry(_Strict):
+    """Limits of time that a cascade was calibrated for, null where there is none.
+
+    ``escalation_rate`` is the highest share of escalated frames that they were held against.
+    """
+
+    escalation_rate: Fraction
+    mean_latency_ms: Positive | None = None
+    p95_latency_ms: Positive | None = None
+    p99_latency_ms: Positive | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that there are, by name."""
+        found = self.model_dump(exclude={"escalation_rate"}, exclude_none=True)
+        return {name: float(limit) for name, limit in found.items()}
+
+
+class DisagreementEntry(_Strict):
+    """How often an escalation would have changed an accepted answer, when it was calibrated.
+
+    A device goes on measuring the same on the frames it audits; more than this is drift.
+
+    Attributes:
+        accepted: samples whose first answer is accepted; one of each group where there are groups.
+        disagreed: those of them that would have been answered otherwise after an escalation.
+        held_out: whether they were set aside when the cascade was chosen.
+        choices: among how many thresholds it was chosen on these samples; a bound has to hold for
+            all of them together. 1 where they were held out.
+        confidence: of `upper`.
+        upper: Clopper-Pearson upper bound on the rate, 0..1.
+        stricter: scores that fewer and fewer of the accepted samples reach, rising: thresholds to
+            change to when the field has changed.
+    """
+
+    accepted: int = Field(ge=1)
+    disagreed: int = Field(ge=0)
+    held_out: bool
+    choices: int = Field(ge=1)
+    confidence: Fraction
+    upper: Fraction
+    stricter: list[float] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if self.disagreed > self.accepted:
+            raise ValueError(f"{self.disagreed} of {self.accepted} samples disagree")
+        if self.stricter != sorted(self.stricter):
+            raise ValueError("the stricter thresholds do not rise")
+        return self
+
+    def tested(self, level: float) -> float:
+        """Return the rate, 0..1, beyond which a drift watch of a level sees drift.
+
+        Half of the level pays for not knowing the true rate: what is tested is the upper bound on
+        it at that risk, over all thresholds there were to choose from.
+        """
+        return upper_rate(self.disagreed, self.accepted, risk=level / 2 / self.choices)
+
+
+class GoldenEntry(_Strict):
+    """Samples whose answers are kept, so that another machine can show that it agrees.
+
+    Attributes:
+        frames: lossless pictures, in order.
+        answers: ``.npz`` with, for stage i, ``input_i`` (resized frames, uint8) and ``logits_i``,
+            and the final ``index`` and ``source``; the class names as ``labels``; of the image
+            decoder, ``decoded`` (pixels of ``decoder``) and ``frame_sha256`` (of each frame's).
+        tolerances: for each stage, the largest difference of a probability that counts as
+            agreement.
+        decoder: a JPEG that image decoders differ on.
+        ran: what each stage's model ran with.
+    """
+
+    frames: list[FileEntry] = Field(min_length=1)
+    answers: FileEntry
+    tolerances: list[float]
+    decoder: FileEntry | None = None
+    ran: list[RanEntry] = Field(default_factory=list)
+
+
+class CertificateEntry(_Strict):
+    """A certificate and the exact models that it speaks of.
+
+    Attributes:
+        statement: what is promised, in one line.
+        counts: the certificate with all its counts; see `certificate.Certificate`.
+        models: combined hash of each stage's model files, by model name; null in a bundle made
+            from records.
+        codec: what frames passed on their way to the large model, null where it saw their pixels.
+    """
+
+    statement: str
+    counts: dict[str, Any]
+    models: dict[str, str | None]
+    codec: Jpeg | None = None
+
+
+class Manifest(_Strict):
+    """All of `bundle.json`."""
+
+    schema_version: Literal[1] = 1
+    created_by: str
+    labels: list[str] | None
+    stages: list[StageEntry] = Field(min_length=1)
+    fusion: Named | None = None
+    method: str
+    max_drop_points: float | None = None
+    seed: int
+    calibration: FiguresEntry
+    holdout: FiguresEntry | None = None
+    certificate: CertificateEntry | None = None
+    disagreement: DisagreementEntry | None = None
+    golden: GoldenEntry | None = None
+    latency: LatencyEntry | None = None
+
+    @model_validator(mode="after")
+    def _the_last_may_be_elsewhere(self) -> Self:
+        early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
+        if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
+            raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
+
+    @model_validator(mode="after")
+    def _one_tolerance_a_stage(self) -> Self:
+        if self.golden is not None and len(self.golden.tolerances) != len(self.stages):
+            raise ValueError(
+                f"golden.tolerances has {len(self.golden.tolerances)} values for "
+                f"{len(self.stages)} stages"
+            )
+        if self.golden is not None and len(self.golden.ran) not in (0, len(self.stages)):
+            raise ValueError(f"golden.ran has {len(self.golden.ran)} values")
+        return self

@@ -1,0 +1,1 @@
+"""From proposals to one choice, and from the choice to a bundle."""

@@ -1,0 +1,321 @@
+"""The choice: the best that keeps every limit, why others lost, and what gives where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.calibrate.methods.costs import limits_of
+from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.search import Tried
+from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.targets import Budgets, Objective, Targets
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.errors import InfeasibleError
+
+
+def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
+    """Say what each limit would have to be, the others kept, for some saver to keep them all.
+
+    Args:
+        proposals: none of which keeps every limit.
+        targets: the limits.
+    """
+    hints: list[str] = []
+    drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
+    if drop is not None:
+        hints.extend(_drop_hints(proposals, drop))
+    hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
+    why = "; or ".join(hints) or "; and ".join(_joint_hints(proposals, limits))
+    return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
+
+
+def _budget_hints(
+    proposals: Sequence[Proposal], limits: Mapping[str, float], *, others: Budgets
+) -> Iterator[str]:
+    """Yield what each budget would have to be, the others kept."""
+    for name, limit in limits.items():
+        kept = replace(others, **{name: None})
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
+        if reach and min(reach) > limit:
+            yield _budget_hint(name, limit, min(reach))
+
+
+def _joint_hints(proposals: Sequence[Proposal], limits: Mapping[str, float]) -> Iterator[str]:
+    """Yield what several budgets would have to be together, where raising one is not enough.
+
+    One after the other is raised as far as it must be with those before it kept as they then are.
+    """
+    kept = Budgets()
+    for name, limit in limits.items():
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
+        if reach and min(reach) > limit:
+            yield _budget_hint(name, limit, min(reach))
+            limit = float(_up(min(reach)))
+        kept = replace(kept, **{name: limit})
+
+
+def _budget_hint(name: str, limit: float, needed: float) -> str:
+    return f"{name} {limit:.4g} would have to be {_up(needed)}{_over(needed, limit)}"
+
+
+def _drop_hints(proposals: Sequence[Proposal], drop: float) -> Iterator[str]:
+    """Yield what the drop would have to be for some affordable threshold, and what else helps."""
+    reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
+    if reach and (needed := min(reach)) > drop:
+        yield f"max drop {drop:g} would have to be {_up(needed)} points{_over(needed, drop)}"
+    if not any(one.allowed.any() for one in proposals):
+        # Each saver lacks something of its own: what the first lacks is an example.
+        yield from [one.why for one in proposals if one.why][:1]
+
+
+def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
+    """Return the least of a quantity over the thresholds that method and other budgets allow."""
+    allowed = proposal.allowed
+    if not allowed.any() and len(allowed):
+        allowed = np.arange(len(allowed)) == len(allowed) - 1
+    places = np.flatnonzero(allowed & proposal.within(kept))
+    if not len(places):
+        return None
+    # The last is the loosest: it escalates least. The first may ask the saver nothing.
+    return min(proposal.quantity(name, int(i), budgeted=True) for i in (places[0], places[-1]))
+
+
+def _up(value: float) -> str:
+    """Write a number with four digits, rounded up, so that asking for it is enough."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 3)
+    return f"{np.ceil(value / step - 1e-9) * step:.4g}"
+
+
+def _over(needed: float, limit: float) -> str:
+    """Say by how much a limit would have to give; nothing of a limit of 0."""
+    if limit == 0:
+        return ""
+    percent = 100 * (float(_up(needed)) / limit - 1)
+    return f" (over by {percent:.0f} %)" if percent >= 1 else f" (over by {percent:.1g} %)"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One saver's best cascade, as a row of the table.
+
+    Attributes:
+        saver: the model's name. Of one that was not measured, only κ and the reason are known.
+        kappa: its MACs relative to the large model's; None where it could not even be prepared.
+        accuracy_saver: share it gets right alone.
+        score: name of its score.
+        fusion: name of the fusion, or None.
+        threshold: the threshold it would use, None where it would accept nothing.
+        accept_rate: share it would accept.
+        drop_points: points it would lose, on the samples the decision rests on.
+        cost_macs_ratio: what it would cost, relative to the large model alone.
+        mean_latency_ms: how long a frame would take on average, None where it was not measured.
+        feasible: whether it keeps every limit.
+        chosen: whether it is the one.
+        why: in a few words, why it was chosen or not.
+        estimate: what a search expected of it, on the samples set aside for that: its cost
+            relative to the large model alone, or points lost where accuracy is the objective.
+        tried: every score and fusion that the search tried, the chosen one first.
+    """
+
+    saver: str
+    kappa: float | None
+    accuracy_saver: float | None = None
+    score: str | None = None
+    fusion: str | None = None
+    threshold: float | None = None
+    accept_rate: float | None = None
+    drop_points: float | None = None
+    cost_macs_ratio: float | None = None
+    mean_latency_ms: float | None = None
+    feasible: bool = False
+    chosen: bool = False
+    why: str = ""
+    estimate: float | None = None
+    tried: tuple[Tried, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The proposal and threshold that were chosen, among all candidates.
+
+    Attributes:
+        proposal: of the chosen saver.
+        index: position of its threshold.
+        candidates: one row a saver, in the order they were named.
+        interval: from the loosest threshold that the drop allows to the strictest that the budgets
+            allow: what the method allows between the two keeps every limit. None at an end that
+            nothing limits.
+    """
+
+    proposal: Proposal
+    index: int
+    candidates: tuple[Candidate, ...]
+    interval: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def threshold(self) -> float | None:
+        """The chosen threshold, None where nothing is accepted."""
+        threshold = float(self.proposal.thresholds[self.index])
+        return None if np.isinf(threshold) else threshold
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of the chosen threshold, None where the method proves nothing."""
+        certify = self.proposal.certify
+        return None if certify is None else certify(self.index)
+
+
+def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) -> Choice:
+    """Pick the best cascade that keeps every limit.
+
+    Args:
+        problem: what the proposals were made for.
+        proposals: one a saver.
+        targets: limits and objective.
+
+    Raises:
+        InfeasibleError: none keeps every limit; says by how much each would have to give.
+        InputError: a limit is one of time or memory, and that was not measured.
+    """
+    picks = [_pick(proposal, targets) for proposal in proposals]
+    feasible = [pick for pick in picks if pick.feasible]
+    if not feasible:
+        raise InfeasibleError(how_far_off([one for one in proposals if not one.left_out], targets))
+    best = min(feasible, key=lambda pick: pick.rank(targets.aim))
+    return Choice(
+        best.proposal,
+        best.index,
+        tuple(_row(problem, pick, best=best, targets=targets) for pick in picks),
+        best.interval(targets),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pick:
+    """The best threshold of one proposal, or the nearest to the limits where none keeps them.
+
+    Attributes:
+        index: position of the threshold, -1 where the method allows none at all.
+        affordable: ``(k,)`` which thresholds keep the budgets.
+    """
+
+    proposal: Proposal
+    index: int
+    feasible: bool
+    affordable: NDArray[np.bool_]
+
+    @property
+    def mean_macs(self) -> float:
+        """Expected MACs a frame."""
+        return float(self.proposal.mean_macs()[self.index])
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the samples lost."""
+        return float(self.proposal.lost[self.index]) / self.proposal.samples
+
+    def rank(self, aim: Objective) -> tuple[float, float]:
+        """What is least for the best."""
+        if aim is Objective.ACCURACY:
+            return (self.lost_share, self.mean_macs)
+        if aim is Objective.LATENCY:
+            return (self.proposal.quantity("mean_latency_ms", self.index), self.lost_share)
+        return (self.mean_macs, self.lost_share)
+
+    def interval(self, targets: Targets) -> tuple[float | None, float | None]:
+        """See `Choice.interval`."""
+        loosest = strictest = None
+        if targets.allowed_drop_points is not None:
+            loosest = self._finite(np.flatnonzero(self.proposal.allowed)[-1])
+        if targets.budgets.any:
+            strictest = self._finite(np.flatnonzero(self.affordable)[0])
+        return loosest, strictest
+
+    def _finite(self, place: np.intp) -> float | None:
+        threshold = float(self.proposal.thresholds[place])
+        return None if np.isinf(threshold) else threshold
+
+
+def _pick(proposal: Proposal, targets: Targets) -> _Pick:
+    affordable = proposal.within(targets.budgets)
+    if not len(proposal.thresholds):
+        return _Pick(proposal, -1, False, affordable)
+    usable = proposal.allowed & affordable
+    feasible = bool(usable.any())
+    pool = usable if feasible else proposal.allowed
+    places = np.flatnonzero(pool) if pool.any() else np.arange(len(pool))
+    timed = targets.aim is Objective.LATENCY and proposal.costs.latency is not None
+    spent = proposal.mean_latency_ms() if timed else proposal.mean_macs()
+    # Of equals the last is the loosest.
+    keys: list[NDArray[Any]] = [proposal.lost[places], spent[places]]
+    if targets.aim is not Objective.ACCURACY or not feasible:
+        keys.reverse()
+    place = int(places[np.lexsort((-places, keys[1], keys[0]))[0]])
+    return _Pick(proposal, place, feasible, affordable)
+
+
+def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Candidate:
+    proposal, index = pick.proposal, pick.index
+    evidence = proposal.evidence
+    right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
+    row = Candidate(
+        saver=proposal.saver.name,
+        kappa=proposal.saver.macs / problem.large.macs,
+        accuracy_saver=float(right.mean()),
+        score=proposal.score.name,
+        fusion=None if proposal.fusion is None else proposal.fusion.name,
+        why=proposal.why,
+    )
+    if proposal.searched is not None:
+        found = proposal.searched
+        row = replace(row, estimate=found.estimate, tried=found.tried)
+    if index < 0:
+        return row
+    threshold = float(proposal.thresholds[index])
+    timed = proposal.costs.latency is not None
+    return replace(
+        row,
+        threshold=None if np.isinf(threshold) else threshold,
+        accept_rate=float(proposal.accepted[index]) / proposal.samples,
+        drop_points=float(proposal.drop_points[index]),
+        cost_macs_ratio=pick.mean_macs / problem.large.macs,
+        mean_latency_ms=proposal.quantity("mean_latency_ms", index) if timed else None,
+        feasible=pick.feasible,
+        chosen=pick is best,
+        why=_why(problem, pick, best=best, targets=targets),
+    )
+
+
+def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str:
+    cost = pick.mean_macs / problem.large.macs
+    aim = targets.aim
+    if not pick.feasible:
+        return "over budget" if targets.budgets.any else "no threshold keeps the limit"
+    if np.isinf(pick.proposal.thresholds[pick.index]):
+        return "not worth it: may accept nothing"
+    if cost > 1:
+        return f"not worth it: costs {cost:.2f} × the large model alone"
+    if pick is best:
+        return {
+            Objective.MACS: "chosen: the cheapest",
+            Objective.LATENCY: "chosen: the quickest",
+            Objective.ACCURACY: "chosen: the most accurate",
+        }[aim]
+    other = best.proposal.saver.name
+    if aim is Objective.ACCURACY and pick.lost_share > best.lost_share:
+        points = 100 * (pick.lost_share - best.lost_share)
+        return f"loses {points:.2f} points more than {other}"
+    mine, least = pick.rank(aim)[0], best.rank(aim)[0]
+    if aim is Objective.ACCURACY:
+        mine, least = pick.mean_macs, best.mean_macs
+    verb = "takes" if aim is Objective.LATENCY else "costs"
+    return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"

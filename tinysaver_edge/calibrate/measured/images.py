@@ -1,0 +1,268 @@
+"""Images: measure a plan's models on its images, one after the other, and put them together.
+
+Everything that can be found wrong without running a model over the images is found first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench.engine_choice import Answered, ChoiceCache, TryStep, choose_engine, in_way
+from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
+from tinysaver_edge.calibrate.measured.codec_cost import CodecCost, codec_cost
+from tinysaver_edge.calibrate.measured.gather import Gathered, join_records
+from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
+from tinysaver_edge.calibrate.measured.measuring import Gathering, measure_all, measure_on_pixels
+from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
+from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
+from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
+from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
+from tinysaver_edge.cascade import Clock
+from tinysaver_edge.codec import check_carries
+from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.engines.registry import AUTO
+from tinysaver_edge.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
+
+
+def fastest(run: Gathering, model: ModelFile, prepared: Artefact) -> Artefact:
+    """Return a prepared model to be run in the fastest way that agrees with the others.
+
+    What its description says of device and precision holds; see `choose_engine`.
+
+    Raises:
+        EngineError: it cannot be run in any.
+        DataError: no image can be read.
+    """
+
+    def apart(step: TryStep, what: str) -> Answered:
+        isolate = run.given.isolate
+        return run_step(step, progress=run.progress, what=what, isolate=isolate)
+
+    said = model.description
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    chosen = choose_engine(
+        prepared,
+        run.ways(),
+        place.frames(),
+        device=said.device,
+        precision=said.precision,
+        run=apart,
+        cache=ChoiceCache.default(),
+    )
+    for line in chosen.lines():
+        run.progress.note(line)
+    return in_way(prepared, chosen.choice)
+
+
+def from_images(
+    given: ImageInput,
+    data: DataSource,
+    *,
+    folder: Path,
+    shortlist: Shortlist,
+    progress: Progress,
+    fusion: Fusion | None = None,
+    clock: Clock = time.monotonic,
+) -> Gathered:
+    """Measure every model on the images, or take what is on record.
+
+    Args:
+        given: models and options.
+        data: the images, open.
+        folder: where records and prepared models lie.
+        shortlist: tells which savers need no measuring.
+        progress: hears of the work.
+        fusion: what is likely to combine two models' answers, for timing them.
+        clock: seconds, for the time budget.
+
+    Raises:
+        InputError: models, descriptions, images or labels do not fit each other.
+        EngineError: a model cannot be run.
+    """
+    check_reports(given.bench)
+    run = Gathering(given, data, folder, progress, clock, clock(), data.fingerprint())
+    large, savers = _prepare(run)
+    labels, names = _labels(large, savers, data, labelled=given.labelled)
+    records = measure_all(run, large, savers, labels, shortlist)
+    costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
+    if not given.labelled:
+        labels = records[0].outputs.predictions
+    problem, kept = join_records(records, costs, labels, data.groups)
+    cost = _codec_cost(run, problem, large, kept, confidence=shortlist.targets.confidence)
+    timed_by: tuple[str, ...] = ()
+    if given.bench:
+        prepared = {one.name: one for one in savers}
+        problem, said = timed_by_reports(run, problem, large, prepared)
+        timed_by = (said,)
+    elif given.timing:
+        problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
+    return Gathered(
+        problem=problem,
+        sample_index=kept,
+        artefacts={one.name: one for one in (large, *savers)},
+        label_names=names,
+        lost=run.lost,
+        codec_cost=cost,
+        warnings=(
+            *_skipped(data, kept),
+            *timed_by,
+            *(f"{name}: {why}" for name, why in run.lost.items()),
+        ),
+    )
+
+
+def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
+    """Prepare every model and check that they can make a cascade."""
+    large = replace(_prepare_one(run, run.given.large), codec=run.given.large_codec)
+    if large.codec is not None:
+        check_carries(large.preprocess, model=large.name)
+    savers = []
+    for model in run.given.savers:
+        try:
+            saver = _prepare_one(run, model).aligned_with(large)
+        except EngineError as error:
+            run.lose(model.description.name, error)
+            continue
+        if run.is_variant(saver.name) and (saver.macs or 0.0) >= (large.macs or 0.0):
+            why = f"takes {saver.macs:.4g} MACs, no less than the large model's {large.macs:.4g}"
+            run.leave_out(saver.name, why)
+        else:
+            savers.append(saver)
+    if not savers:
+        raise WorkerLostError("no saver could be prepared: " + run.reasons)
+    check_models(
+        (large.name, large.macs or 0.0, large.classes),
+        [(one.name, one.macs or 0.0, one.classes) for one in savers],
+    )
+    return large, savers
+
+
+def _prepare_one(run: Gathering, model: ModelFile) -> Artefact:
+    step = PrepareStep(model, run.folder / "models", run.given.embed)
+    prepared = step.known() or run_step(
+        step,
+        progress=run.progress,
+        what=f"preparing {model.path.name}",
+        isolate=run.given.isolate,
+    )
+    asked = model.engine or model.description.engine
+    return fastest(run, model, prepared) if asked == AUTO else prepared
+
+
+def _labels(
+    large: Artefact, savers: Sequence[Artefact], data: DataSource, *, labelled: bool
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Return the true class of every sample and the classes' names, None where not known.
+
+    Without labels the classes are the large model's answers, known only once it is measured.
+    """
+    names = next((one.labels for one in (large, *savers) if one.labels is not None), None)
+    classes = large.classes or 0
+    if not labelled:
+        return np.zeros(len(data), np.int64), names
+    labels = class_indices(data.samples, labels=names, classes=classes, path=data.path)
+    return labels, names or _folder_names(data, labels, classes)
+
+
+def _codec_cost(
+    run: Gathering,
+    problem: Problem,
+    large: Artefact,
+    kept: NDArray[np.int64],
+    *,
+    confidence: float,
+) -> CodecCost | None:
+    """Return what its codec costs the large model, where it has one and there are labels."""
+    if large.codec is None or not run.given.labelled:
+        return None
+    record = measure_on_pixels(run, large)
+    if record is None:
+        return None
+    on_pixels = record.outputs.predictions[kept]
+    return codec_cost(problem, on_pixels, large.codec, confidence=confidence)
+
+
+def _timed(
+    run: Gathering,
+    problem: Problem,
+    large: Artefact,
+    artefacts: Mapping[str, Artefact],
+    fusion: Fusion | None,
+) -> Problem:
+    """Return the problem with what the large model and every saver with it take here."""
+    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    alone = LargeTiming(large, place)
+    latency = alone.known() or run_step(
+        alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
+    )
+    savers: list[Answers] = []
+    for saver in problem.savers:
+        step = PairTimingStep(artefacts[saver.name], large, fusion, place)
+        try:
+            pair = step.known() or run_step(
+                step,
+                progress=run.progress,
+                what=f"timing {saver.name} with {large.name}",
+                isolate=run.given.isolate,
+            )
+        except EngineError as error:
+            run.lose(saver.name, error)
+        else:
+            savers.append(replace(saver, with_large=pair))
+    if not savers:
+        raise WorkerLostError("no saver could be timed: " + run.reasons)
+    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
+
+
+def _lost(run: Gathering) -> list[str]:
+    return [f"{name}: {why}" for name, why in run.lost.items()]
+
+
+def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:
+    skipped = np.setdiff1d(np.arange(len(data)), kept)
+    if not len(skipped):
+        return []
+    names = ", ".join(data.samples[index].file for index in skipped[:5])
+    more = ", …" if len(skipped) > 5 else ""
+    return [
+        f"{len(skipped)} of {len(data)} images could not be read and were left out: {names}{more}"
+    ]
+
+
+def _folder_names(
+    data: DataSource, labels: NDArray[np.int64], classes: int
+) -> tuple[str, ...] | None:
+    """Name classes by the data's own labels where they are names and all there."""
+    names = {int(index): sample.label for index, sample in zip(labels, data.samples, strict=True)}
+    if len(names) != classes or all(name.isdecimal() for name in names.values()):
+        return None
+    return tuple(names[index] for index in range(classes))
+
+
+def open_input_data(given: ImageInput) -> DataSource:
+    """Open the images of a plan.
+
+    Raises:
+        InputError: they cannot be read, or a model is named twice.
+    """
+    names = [model.description.name for model in (given.large, *given.savers)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"two models are called {name}: give each its own name in its description"
+            )
+    if isinstance(given.data, DataSource):
+        return given.data
+    return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

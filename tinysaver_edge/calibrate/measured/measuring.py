@@ -1,0 +1,205 @@
+"""Measuring: run the models over the images, most promising savers first, within a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench.engine_choice import candidates
+from tinysaver_edge.calibrate.chosen.shortlist import Measured, Shortlist
+from tinysaver_edge.calibrate.measured.gather import join_records
+from tinysaver_edge.calibrate.measured.worker import (
+    MeasureStep,
+    OutOfTimeError,
+    WorkerLostError,
+    run_step,
+)
+from tinysaver_edge.calibrate.plan import ImageInput
+from tinysaver_edge.cascade import Clock
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.hardware.profile import EngineChoice
+from tinysaver_edge.records.measure import measure
+from tinysaver_edge.records.records import Record
+
+
+@dataclass(slots=True)
+class Gathering:
+    """Models being run over images.
+
+    Attributes:
+        given: models and options.
+        data: the images, open.
+        folder: where records and prepared models lie.
+        progress: hears of the work.
+        clock: seconds, for the time budget.
+        started: what the clock said at the start.
+        fingerprint: of the data.
+        lost: savers that were lost or left out, and why.
+    """
+
+    given: ImageInput
+    data: DataSource
+    folder: Path
+    progress: Progress
+    clock: Clock
+    started: float
+    fingerprint: str
+    lost: dict[str, str] = field(default_factory=dict)
+    _ways: tuple[EngineChoice, ...] | None = None
+
+    def ways(self) -> tuple[EngineChoice, ...]:
+        """Return the ways to run a model that the device offers; this machine is asked once."""
+        if self._ways is None:
+            self._ways = candidates(self.given.profile)
+        return self._ways
+
+    def is_variant(self, name: str) -> bool:
+        """Whether a saver is one of several forms of a file."""
+        return any(one.variant and one.description.name == name for one in self.given.savers)
+
+    def lose(self, name: str, error: EngineError) -> None:
+        """Go on without a saver whose process died, or a variant that cannot be run.
+
+        Raises:
+            EngineError: the error, where the saver was asked for as it is.
+        """
+        if not isinstance(error, WorkerLostError) and not self.is_variant(name):
+            raise error
+        self.leave_out(name, str(error))
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Go on without a saver."""
+        self.lost[name] = why
+        self.progress.note(f"{name}: {why}")
+
+    @property
+    def reasons(self) -> str:
+        """Say why each saver was lost, each reason once."""
+        named = {
+            why: [name for name in self.lost if self.lost[name] == why]
+            for why in self.lost.values()
+        }
+        return "; ".join(f"{', '.join(names)}: {why}" for why, names in named.items())
+
+    @property
+    def spent(self) -> str:
+        """Say that there is no time left."""
+        return f"the time budget of {self.given.time_budget_s:g} s is spent"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left of the time budget, None where there is none."""
+        if self.given.time_budget_s is None:
+            return None
+        return self.given.time_budget_s - (self.clock() - self.started)
+
+
+def measure_all(
+    run: Gathering,
+    large: Artefact,
+    savers: Sequence[Artefact],
+    labels: NDArray[np.int64],
+    shortlist: Shortlist,
+) -> list[Record]:
+    """Measure the large model, then the savers from the most promising on.
+
+    Returns:
+        The large model's record, then those of the savers that were measured, as they were named.
+
+    Raises:
+        EngineError: the large model cannot be run, or no saver is left.
+        DataError: too many images cannot be read.
+    """
+    base = _measure_one(run, large, seconds=None)
+    accuracy = _accuracy(base, labels) if run.given.labelled else None
+    costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
+    found: dict[str, Record] = {}
+    best: Measured | None = None
+    for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
+        why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
+        if why is not None and found:  # without any, nobody could say how far off the limits are
+            run.leave_out(saver.name, why)
+            continue
+        record = _measure_saver(run, saver)
+        if record is None:
+            continue
+        found[saver.name] = record
+        if run.given.labelled:
+            problem, _ = join_records([base, record], costs, labels, run.data.groups)
+            reached = [one for one in (best, shortlist.cost(problem)) if one is not None]
+            best = min(reached, key=lambda one: one.cost, default=None)
+    if not found:
+        raise WorkerLostError("no saver could be measured: " + run.reasons)
+    return [base, *(found[one.name] for one in savers if one.name in found)]
+
+
+def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
+    """Measure the large model without its codec; None where no time is left.
+
+    Raises:
+        EngineError: it cannot be run.
+        DataError: too many images cannot be read.
+    """
+    left, on_pixels = run.seconds_left, replace(large, codec=None)
+    try:
+        if left is None or left > 0 or _step(run, on_pixels).is_done():
+            return _measure_one(run, on_pixels, seconds=left)
+    except OutOfTimeError:
+        pass  # another run goes on from here
+    run.progress.note(f"{large.name} was not measured on pixels: {run.spent}")
+    return None
+
+
+def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
+    """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
+    left = run.seconds_left
+    step = _step(run, saver)
+    if left is not None and left <= 0 and not step.is_done():
+        run.leave_out(saver.name, f"not measured: {run.spent}")
+        return None
+    try:
+        return _measure_one(run, saver, seconds=left)
+    except OutOfTimeError:
+        run.leave_out(
+            saver.name, f"not measured to the end: {run.spent}; another run goes on from here"
+        )
+    except EngineError as error:
+        run.lose(saver.name, error)
+    return None
+
+
+def _step(run: Gathering, artefact: Artefact) -> MeasureStep:
+    return MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+
+
+def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
+    """Return the share of the readable images that a model gets right."""
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
+    return float((record.outputs.predictions[kept] == labels[kept]).mean())
+
+
+def _measure_one(run: Gathering, artefact: Artefact, *, seconds: float | None) -> Record:
+    step = _step(run, artefact)
+    if not step.is_done():
+        run_step(
+            step,
+            progress=run.progress,
+            what=f"measuring {artefact.name}",
+            isolate=run.given.isolate,
+            seconds=seconds,
+        )
+    # Now there is a record of this very key: it is read, not made.
+    return measure(
+        artefact,
+        run.data,
+        run.folder,
+        fingerprint=run.fingerprint,
+        skip_limit=run.given.skip_limit,
+    )

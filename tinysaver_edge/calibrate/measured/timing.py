@@ -1,0 +1,191 @@
+"""Timing: how long savers and the large model take on this machine, and what memory they need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge._version import __version__
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bench.timing import resident_mb
+from tinysaver_edge.calibrate.problem import PairTiming
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.policy import StagePolicy
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.errors import DataError, InputError
+from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.score import Margin
+
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
+
+EFFORT = Effort(warm_up=20, min_runs=400, min_seconds=2.0, max_seconds=20.0)
+FRAMES = 8
+"""Images that take turns, spread over the data."""
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class TimingPlace:
+    """Where timings are taken and kept.
+
+    Attributes:
+        data: the images.
+        fingerprint: of the images.
+        folder: where records lie.
+        alone: whether nothing else runs in the process, so that its memory can be told.
+    """
+
+    data: DataSource
+    fingerprint: str
+    folder: Path
+    alone: bool
+
+    def frames(self) -> list[Frame]:
+        """Return some images of the data.
+
+        Raises:
+            DataError: no image can be read.
+        """
+        spread = np.linspace(0, len(self.data) - 1, min(FRAMES, len(self.data))).astype(int)
+        found = [self.data.frame(int(index)) for index in spread]
+        frames = [frame for frame in found if frame is not None]
+        if frames:
+            return frames
+        for index in range(len(self.data)):
+            frame = self.data.frame(index)
+            if frame is not None:
+                return [frame]
+        raise DataError(f"data {self.data.path}: no image can be read")
+
+    def memory_since(self, before: float | None) -> float | None:
+        """Return by how much the process has grown, in MiB; None where that cannot be told."""
+        after = resident_mb()
+        return None if before is None or after is None or not self.alone else after - before
+
+
+@dataclass(frozen=True, slots=True)
+class LargeTiming:
+    """Time the large model alone; the figures are kept on disk."""
+
+    large: Artefact
+    place: TimingPlace
+
+    def known(self) -> LatencySamples | None:
+        """Return what was timed before on this machine, None where it has to be timed."""
+        return _read(self._path, self._key, lambda kept: LatencySamples.from_dict(kept["latency"]))
+
+    def __call__(self, progress: Progress) -> LatencySamples:
+        """Time it.
+
+        Raises:
+            EngineError: the model fails.
+            DataError: no image can be read.
+        """
+        frames = self.place.frames()
+        with ExitStack() as stack:
+            latency = measure_alone(_stage(self.large, stack), frames, effort=EFFORT)
+        _write(self._path, self._key, {"latency": latency.to_dict()})
+        return latency
+
+    @property
+    def _path(self) -> Path:
+        return self.place.folder / f"{self.large.name}.timing.json"
+
+    @property
+    def _key(self) -> str:
+        return _key(self.place, self.large)
+
+
+@dataclass(frozen=True, slots=True)
+class PairTimingStep:
+    """Time a saver with the large model in one process; the figures are kept on disk.
+
+    Attributes:
+        saver: the saver.
+        large: the large model.
+        fusion: what combines their answers, or None.
+        place: where it is done.
+    """
+
+    saver: Artefact
+    large: Artefact
+    fusion: Fusion | None
+    place: TimingPlace
+
+    def known(self) -> PairTiming | None:
+        """Return what was timed before on this machine, None where it has to be timed."""
+        return _read(
+            self._path,
+            self._key,
+            lambda kept: PairTiming(CascadeLatency.from_dict(kept["latency"]), kept["memory_mb"]),
+        )
+
+    def __call__(self, progress: Progress) -> PairTiming:
+        """Time them.
+
+        Raises:
+            EngineError: a model fails.
+            DataError: no image can be read.
+        """
+        frames = self.place.frames()
+        before = resident_mb()
+        with ExitStack() as stack:
+            saver, large = _stage(self.saver, stack), _stage(self.large, stack)
+            latency = measure_pair(saver, large, frames, fusion=self.fusion, effort=EFFORT)
+            memory_mb = self.place.memory_since(before)
+        _write(self._path, self._key, {"memory_mb": memory_mb, "latency": latency.to_dict()})
+        return PairTiming(latency, memory_mb)
+
+    @property
+    def _path(self) -> Path:
+        return self.place.folder / f"{self.saver.name}+{self.large.name}.timing.json"
+
+    @property
+    def _key(self) -> str:
+        fusion = None if self.fusion is None else (self.fusion.name, self.fusion.parameters)
+        return _key(self.place, self.saver, self.large, fusion)
+
+
+def _stage(artefact: Artefact, stack: ExitStack) -> Stage:
+    stage = Stage.opened(artefact, StagePolicy(artefact.name, score=Margin()))
+    stack.callback(stage.close)
+    return stage
+
+
+def _key(place: TimingPlace, *parts: object) -> str:
+    """Return a hash of all that a timing depends on: models, images, machine and release."""
+    said = [
+        (part.sha256, part.engine, part.options, part.codec) if isinstance(part, Artefact) else part
+        for part in parts
+    ]
+    machine = (platform.node(), platform.machine(), os.cpu_count())
+    return hashlib.sha256(
+        repr((said, place.fingerprint, machine, __version__)).encode()
+    ).hexdigest()
+
+
+def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
+    try:
+        content = json.loads(path.read_text())
+        return parse(content) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def _write(path: Path, key: str, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps({"key": key, **content}) + "\n")

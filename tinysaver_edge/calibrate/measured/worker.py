@@ -1,0 +1,249 @@
+"""Worker: one step of a calibration in a process of its own, so that a crash loses only that step.
+
+The parent writes a pickled task to the worker's standard input and reads pickled messages from its
+standard output: progress, then the result or the error. Both ends are this package, on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import IO, Any, Protocol, TypeVar
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.measured.prepare import find_prepared, prepare
+from tinysaver_edge.calibrate.plan import ModelFile
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.errors import EngineError, TinySaverError
+from tinysaver_edge.records.measure import measure, record_key, record_name
+from tinysaver_edge.records.records import is_finished
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Task(Protocol[Result]):
+    """Something to do that can be pickled."""
+
+    def __call__(self, progress: Progress) -> Result:
+        """Do it."""
+
+
+class WorkerLostError(EngineError):
+    """A worker died or was stopped before its step was done; what it had measured is kept."""
+
+
+class OutOfTimeError(WorkerLostError):
+    """A worker was stopped because its time was up."""
+
+
+def run_isolated(
+    task: Task[Result], *, progress: Progress, what: str, seconds: float | None = None
+) -> Result:
+    """Do a task in a process of its own.
+
+    Args:
+        task: what to do; it and its result can be pickled.
+        progress: hears of the work.
+        what: names the step, for messages.
+        seconds: stop it after so long; None for no limit.
+
+    Raises:
+        WorkerLostError: the process died.
+        OutOfTimeError: its time was up.
+        TinySaverError: whatever the task raised of that kind.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        messages: Queue[Any] = Queue()
+        reader = threading.Thread(target=_receive, args=(process.stdout, messages), daemon=True)
+        try:
+            _hand_over(task, process.stdin)
+            reader.start()
+            return _follow(messages, progress, seconds=seconds)  # type: ignore[no-any-return]
+        except Empty:
+            raise OutOfTimeError(f"{what}: its time was up") from None
+        except _SilenceError:
+            raise WorkerLostError(f"{what}: {_last_words(process, complaints)}") from None
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+class _SilenceError(Exception):
+    """No more messages will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A call of `Progress`, on its way to the parent."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+def _hand_over(task: object, stream: IO[bytes]) -> None:
+    try:
+        pickle.dump(task, stream)
+        stream.close()
+    except BrokenPipeError:
+        raise _SilenceError from None
+
+
+def _receive(stream: IO[bytes], messages: Queue[Any]) -> None:
+    """Put every message into a queue, then None."""
+    try:
+        while True:
+            messages.put(pickle.load(stream))  # from our own worker
+    except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+        messages.put(None)
+
+
+def _follow(messages: Queue[Any], progress: Progress, *, seconds: float | None) -> Any:  # noqa: ANN401
+    """Pass progress on until the result comes.
+
+    Raises:
+        Empty: the time is up.
+        _SilenceError: the worker is gone.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        message = messages.get(timeout=left)
+        if message is None:
+            raise _SilenceError
+        if isinstance(message, _Heard):
+            getattr(progress, message.method)(*message.arguments, **message.options)
+        elif isinstance(message, BaseException):
+            raise message
+        else:
+            return message[0]
+
+
+def _last_words(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
+    """Say how a worker died, once it has: its output ended."""
+    code = process.wait()
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    how = f"exit code {code}"
+    if code < 0:
+        how = signal.Signals(-code).name
+        if how == "SIGKILL":
+            how += ", perhaps out of memory"
+    return f"its process died ({how}){': ' + last if last else ''}"
+
+
+class _Telling:
+    """A `Progress` that tells the parent."""
+
+    def __init__(self, send: Callable[[object], None]) -> None:
+        self._send = send
+
+    def start(self, what: str, *, total: int, done: int = 0) -> None:
+        self._send(_Heard("start", (what,), {"total": total, "done": done}))
+
+    def advance(self, steps: int) -> None:
+        self._send(_Heard("advance", (steps,), {}))
+
+    def finish(self) -> None:
+        self._send(_Heard("finish", (), {}))
+
+    def note(self, message: str) -> None:
+        self._send(_Heard("note", (message,), {}))
+
+
+def serve() -> None:
+    """Be the worker: read a task, do it, send what comes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends this process
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no message
+
+    def send(message: object) -> None:
+        pickle.dump(message, channel)
+        channel.flush()
+
+    task = pickle.load(sys.stdin.buffer)  # from our own parent
+    try:
+        send((task(_Telling(send)),))
+    except TinySaverError as error:
+        send(error)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareStep:
+    """Bring one model into the form it will ship in."""
+
+    model: ModelFile
+    folder: Path
+    embed: bool
+
+    def known(self) -> Artefact | None:
+        """Return what was prepared before, so that no process is needed."""
+        return find_prepared(self.model, self.folder, embed=self.embed)
+
+    def __call__(self, progress: Progress) -> Artefact:
+        """Do it."""
+        return prepare(self.model, self.folder, embed=self.embed)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureStep:
+    """Run one model over all images; its record is kept on disk."""
+
+    artefact: Artefact
+    data: DataSource
+    folder: Path
+    fingerprint: str
+    skip_limit: float
+
+    def is_done(self) -> bool:
+        """Whether there is a record already, so that no process is needed."""
+        key = record_key(self.artefact, self.fingerprint)
+        name = record_name(self.artefact.name, self.artefact.codec)
+        return is_finished(self.folder, name, key)
+
+    def __call__(self, progress: Progress) -> None:
+        """Do it."""
+        measure(
+            self.artefact,
+            self.data,
+            self.folder,
+            fingerprint=self.fingerprint,
+            skip_limit=self.skip_limit,
+            progress=progress,
+        )
+
+
+def run_step(
+    step: Task[Result],
+    *,
+    progress: Progress,
+    what: str,
+    isolate: bool,
+    seconds: float | None = None,
+) -> Result:
+    """Do a step, in a process of its own where that is asked for."""
+    if isolate:
+        return run_isolated(step, progress=progress, what=what, seconds=seconds)
+    return step(progress)

@@ -1,0 +1,1 @@
+"""How a threshold is proposed and certified; numpy and scipy only."""

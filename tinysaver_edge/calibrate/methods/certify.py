@@ -1,0 +1,349 @@
+"""`--method certified`: the loosest threshold whose drop stays within ε with confidence 1 - δ.
+
+Score, fusion and split come from rules that look at no label of the certify samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
+from tinysaver_edge.calibrate.methods.sweep import Answers
+from tinysaver_edge.calibrate.methods.trial import Trial
+from tinysaver_edge.certificate import Certificate, Evidence
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
+from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.score import Head, Margin, Score, get_score
+
+FUSE_FROM_LOST = 15
+"""Fuse where the bound allows this many samples to be lost. Below, the answers that a fusion
+changes add more noise to the test than they win: with 10, a pair of ImageNet records costs up to
+18 % more; with 15, up to 8 % more and 3 % less on average."""
+
+TUNE_SHARE = 0.05
+HEAD_TUNE_SHARE = 0.2
+LEAST_TUNE = 200
+TUNED_THRESHOLDS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class CertifyRule:
+    """What to certify for one pair, before any sample is looked at.
+
+    A name means "fit it on the tune split where it learns anything"; a value is taken as it is.
+
+    Attributes:
+        score: a score, or the name of one.
+        fusion: a fusion, or the name of one.
+    """
+
+    score: Score | str
+    fusion: Fusion | str
+
+    @property
+    def tune_share(self) -> float:
+        """The share of the samples to tune on; 0 where there is nothing to fit or to choose."""
+        if self.score == Head.name:
+            return HEAD_TUNE_SHARE
+        if self._learns_score or self._learns_fusion or self._score.fixed_thresholds() is None:
+            return TUNE_SHARE
+        return 0.0
+
+    def fitted(self, saver: Outputs, large: Outputs, truth: IntArray) -> tuple[Score, Fusion]:
+        """Fit on the tune samples what learns.
+
+        Args:
+            saver: the saver's outputs on the tune samples.
+            large: the large model's.
+            truth: (n,), their classes.
+        """
+        score = (
+            fit_score(
+                str(self.score),
+                saver,
+                saver_correct=saver.predictions == truth,
+                large_correct=large.predictions == truth,
+            )
+            if self._learns_score
+            else self._score
+        )
+        if self._learns_fusion:
+            return score, fit_fusion(str(self.fusion), saver, large, truth)
+        return score, self._fusion
+
+    @property
+    def _learns_score(self) -> bool:
+        return isinstance(self.score, str) and self.score in FITTED_SCORES
+
+    @property
+    def _learns_fusion(self) -> bool:
+        return isinstance(self.fusion, str) and self.fusion != NoFusion.name
+
+    @property
+    def _score(self) -> Score:
+        return get_score(self.score) if isinstance(self.score, str) else self.score
+
+    @property
+    def _fusion(self) -> Fusion:
+        return NoFusion() if isinstance(self.fusion, str) else self.fusion
+
+
+def default_rule(
+    *,
+    units: int,
+    max_drop_points: float,
+    labelled: bool,
+    score: Score | str | None = None,
+    fusion: Fusion | str | None = None,
+) -> CertifyRule:
+    """The rule: the margin, fused by constant weights where there are enough labelled samples.
+
+    Nothing is fitted and no sample is spent on tuning. On the ImageNet records a head with 5 % or
+    20 % of the samples to learn from, or a fusion with 5 % or 10 %, wins less at n = 50,000 than
+    rounding shows, and loses at 10,000 (`benchmarks/bench_certified_cost.py`). Without labels a
+    fused answer that differs from the large model's only counts against the cascade, so there is
+    no fusion.
+
+    Args:
+        units: how many independent samples (or groups) there are, a tune split included.
+        max_drop_points: ε, in points.
+        labelled: whether the true classes are known.
+        score: what the user asked for instead, or None.
+        fusion: likewise.
+
+    Raises:
+        InputError: a fusion is asked for by a name that there is not.
+    """
+    if isinstance(fusion, str) and fusion not in fusion_names():
+        raise InputError(f"no fusion is called {fusion!r}: there are {', '.join(fusion_names())}")
+    if fusion is None:
+        fusion = default_fusion(units=units, max_drop_points=max_drop_points, labelled=labelled)
+    return CertifyRule(score=Margin() if score is None else score, fusion=fusion)
+
+
+def default_fusion(*, units: int, max_drop_points: float, labelled: bool) -> Fusion:
+    """The fusion of `default_rule` where none is asked for; see there."""
+    enough = labelled and units * max_drop_points / 100 >= FUSE_FROM_LOST
+    return ConditionalLogit() if enough else NoFusion()
+
+
+def split(units: int | IntArray, *, share: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Tune and certify samples by a seeded permutation; groups stay whole.
+
+    Args:
+        units: number of samples, or each sample's group (n,), numbered from 0.
+        share: share of the samples (or groups) to tune on, 0..1.
+        seed: of the permutation.
+
+    Returns:
+        Indices of the tune samples and of the certify samples, each rising.
+    """
+    groups = np.arange(units) if isinstance(units, int) else units
+    count = int(groups.max()) + 1 if len(groups) else 0
+    wanted = 0 if share == 0 else min(count // 2, max(math.ceil(share * count), LEAST_TUNE))
+    tuned = np.zeros(count, dtype=bool)
+    tuned[np.random.default_rng(seed).permutation(count)[:wanted]] = True
+    return np.flatnonzero(tuned[groups]), np.flatnonzero(~tuned[groups])
+
+
+def tuned_thresholds(scores: FloatArray) -> FloatArray:
+    """Thresholds from strict to loose at even accept rates of the tune samples.
+
+    Args:
+        scores: float64 (n,) of the tune samples.
+    """
+    rates = np.linspace(1 / TUNED_THRESHOLDS, 1.0, TUNED_THRESHOLDS)
+    values = np.quantile(scores, 1.0 - rates, method="lower")
+    return np.unique(values)[::-1].copy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CertifiedChoice:
+    """What was certified for one pair, or why nothing was.
+
+    Attributes:
+        score: the score, fitted where it learns.
+        fusion: the fusion, fitted where it learns.
+        threshold: the loosest certified one; None where nothing may be accepted.
+        certificate: with all counts; None where there is no threshold.
+        tune_index: int64, samples that score, fusion or thresholds were chosen on; often none.
+        certify_index: int64, samples that the certificate rests on.
+        why: in one line, what is promised, or what is missing.
+        trial: what the certificate was computed from, for a certificate at another threshold.
+    """
+
+    score: Score
+    fusion: Fusion
+    threshold: float | None
+    certificate: Certificate | None
+    tune_index: IntArray
+    certify_index: IntArray
+    why: str
+    trial: Trial
+
+
+def certify_pair(
+    saver: Outputs,
+    large: Outputs,
+    labels: IntArray | None,
+    *,
+    max_drop_points: float,
+    confidence: float = 0.9,
+    candidates: int = 1,
+    seed: int = 0,
+    score: Score | str | None = None,
+    fusion: Fusion | str | None = None,
+    tune: IntArray | None = None,
+    groups: NDArray[np.generic] | None = None,
+) -> CertifiedChoice:
+    """Certify the loosest threshold for one saver and one large model.
+
+    Args:
+        saver: the saver's outputs on n samples.
+        large: the large model's on the same.
+        labels: int64 (n,), the true classes; None to take the large model's answers for them,
+            which promises consistency and with it the drop.
+        max_drop_points: ε, in points.
+        confidence: 1 - δ, within 0..1.
+        candidates: J, how many pairs are certified on these samples; each gets δ / J.
+        seed: of the tune split, where there is one.
+        score: a value is used as it is; a name is fitted on the tune split where it learns;
+            None for the margin.
+        fusion: likewise; None for the rule in `certify_rule.default_rule`.
+        tune: int64 indices to tune on, instead of a split of the rule's size.
+        groups: (n,) group of each sample, of any type, where samples of a group are not
+            independent (frames of one clip).
+
+    Raises:
+        InputError: lengths differ, or a number, score or fusion makes no sense.
+    """
+    truth = _checked_truth(saver, large, labels)
+    if not (0 < confidence < 1 and candidates >= 1 and np.isfinite(max_drop_points)):
+        raise InputError(
+            f"cannot certify a drop of {max_drop_points} points at confidence {confidence} for "
+            f"{candidates} candidates: confidence lies within 0..1, candidates are 1 or more"
+        )
+    group_of = None if groups is None else _numbered(groups, samples=len(truth))
+    rule = default_rule(
+        units=len(truth) if group_of is None else int(group_of.max()) + 1,
+        max_drop_points=max_drop_points,
+        labelled=labels is not None,
+        score=score,
+        fusion=fusion,
+    )
+    tune_index, certify_index = _split(rule, truth, group_of, tune=tune, seed=seed)
+    chosen_score, chosen_fusion = rule.fitted(
+        saver.subset(tune_index), large.subset(tune_index), truth[tune_index]
+    )
+    chosen_score = chosen_score.suited_to(saver)
+    trial = _trial(
+        chosen_score,
+        chosen_fusion,
+        tune_saver=saver.subset(tune_index),
+        saver=saver.subset(certify_index) if len(tune_index) else saver,
+        large=large.subset(certify_index) if len(tune_index) else large,
+        truth=truth[certify_index],
+        groups=None if group_of is None else _numbered(group_of[certify_index]),
+        evidence=_evidence(labelled=labels is not None, grouped=groups is not None),
+        risk=round(1 - confidence, 12),
+        candidates=candidates,
+    )
+    certificate, why = trial.certify(max_drop_points)
+    return CertifiedChoice(
+        score=chosen_score,
+        fusion=chosen_fusion,
+        threshold=None if certificate is None else certificate.threshold,
+        certificate=certificate,
+        tune_index=tune_index,
+        certify_index=certify_index,
+        why=why,
+        trial=trial,
+    )
+
+
+def _trial(
+    score: Score,
+    fusion: Fusion,
+    *,
+    tune_saver: Outputs,
+    saver: Outputs,
+    large: Outputs,
+    truth: IntArray,
+    groups: IntArray | None,
+    evidence: Evidence,
+    risk: float,
+    candidates: int,
+) -> Trial:
+    """Score and answer the certify samples."""
+    thresholds = score.fixed_thresholds()
+    if thresholds is None:
+        thresholds = tuned_thresholds(score(tune_saver))
+    large_correct = large.predictions == truth
+    final_correct = large_correct
+    if fusion.changes_answers:
+        final_correct = fusion.fuse(saver, large)[0] == truth
+    return Trial(
+        score=score(saver),
+        answers=Answers(saver.predictions == truth, large_correct, final_correct),
+        thresholds=thresholds,
+        evidence=evidence,
+        groups=groups,
+        risk=risk,
+        candidates=candidates,
+    )
+
+
+def _split(
+    rule: CertifyRule,
+    truth: IntArray,
+    groups: IntArray | None,
+    *,
+    tune: IntArray | None,
+    seed: int,
+) -> tuple[IntArray, IntArray]:
+    """Indices to tune and to certify on: the given ones, or a seeded split of the rule's size."""
+    n = len(truth)
+    if tune is None:
+        units = n if groups is None else groups
+        chosen = split(units, share=rule.tune_share, seed=seed)
+    else:
+        chosen = np.unique(tune), np.setdiff1d(np.arange(n), tune)
+        if len(chosen[0]) + len(chosen[1]) != n:
+            raise InputError(f"tune indices go beyond the {n} samples")
+    if rule.tune_share > 0 and not len(chosen[0]):
+        raise InputError(
+            "this score or fusion learns from tune samples, and there are none: "
+            "add samples, or use margin"
+        )
+    if not len(chosen[1]):
+        raise InputError(f"none of the {n} samples are left to certify on: tune on fewer")
+    return chosen
+
+
+def _checked_truth(saver: Outputs, large: Outputs, labels: IntArray | None) -> IntArray:
+    truth = large.predictions if labels is None else np.asarray(labels, dtype=np.int64)
+    if not saver.samples == large.samples == len(truth) > 0:
+        raise InputError(
+            f"{saver.samples} saver outputs, {large.samples} large outputs and {len(truth)} "
+            "labels: give as many of each, of the same samples, at least one"
+        )
+    return truth
+
+
+def _numbered(groups: NDArray[np.generic], *, samples: int | None = None) -> IntArray:
+    """Groups numbered from 0 without a gap."""
+    if samples is not None and groups.shape != (samples,):
+        raise InputError(f"{len(groups)} groups for {samples} samples: name one for each sample")
+    numbers: IntArray = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
+def _evidence(*, labelled: bool, grouped: bool) -> Evidence:
+    if labelled:
+        return Evidence.GROUPS if grouped else Evidence.LABELS
+    return Evidence.CONSISTENCY_GROUPS if grouped else Evidence.CONSISTENCY

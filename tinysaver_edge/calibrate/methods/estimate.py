@@ -1,0 +1,180 @@
+"""Estimate: what a score and a fusion would bring on samples that are not looked at yet.
+
+A tune split of some hundred or thousand samples tells only roughly which threshold will be
+certified, and the best of many estimates is mostly luck. So each is made on the same resamples of
+the tune split: their spread tells how much of a difference is luck, and as a difference between two
+is taken on each resample apart, what they share drops out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.calibrate.methods.costs import PairCosts
+from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
+from tinysaver_edge.calibrate.targets import Objective, Targets
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
+
+MOST_THRESHOLDS = 300
+"""Thresholds that are looked at: every so many samples one."""
+
+INFEASIBLE = 2.0
+"""Stands for the cost of what keeps the limits nowhere: more than any cascade's."""
+
+Weights = NDArray[np.float32]
+
+
+def resample(units: int | IntArray, *, times: int, seed: int) -> Weights:
+    """Draw samples with replacement, as often as there are; groups come or go as a whole.
+
+    Args:
+        units: number of samples, or each sample's group (n,), numbered from 0.
+        times: how many draws; 0 for the samples as they are, once.
+        seed: of the draws.
+
+    Returns:
+        (times, n), how much each sample counts; every group counts the same.
+    """
+    groups = np.arange(units) if isinstance(units, int) else units
+    sizes = np.bincount(groups)
+    count = len(sizes)
+    drawn = np.ones((1, count))
+    if times:
+        chance = np.full(count, 1 / count)
+        drawn = np.random.default_rng(seed).multinomial(count, chance, size=times).astype(float)
+    weights: Weights = (drawn / sizes)[:, groups].astype(np.float32)
+    return weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The tune samples in the order of one score, with a few hundred thresholds between them.
+
+    Attributes:
+        order: int64 (n,), sample indices by falling score.
+        starts: int64 (k,), where in that order what a threshold adds begins.
+        weights: float32 (times, n), in that order.
+        total: float32 (times, 1), their sums.
+        accepted: (times, k), share that each threshold accepts.
+    """
+
+    order: IntArray
+    starts: IntArray
+    weights: Weights
+    total: Weights
+    accepted: Weights
+
+    @classmethod
+    def of(cls, score: FloatArray, weights: Weights) -> Ranking:
+        """Sort a score.
+
+        Args:
+            score: (n,).
+            weights: (times, n), from `resample`.
+        """
+        scores = SortedScores.of(score)
+        ends = scores.accepted
+        if len(ends) > MOST_THRESHOLDS:
+            ends = ends[np.linspace(0, len(ends) - 1, MOST_THRESHOLDS).round().astype(int)]
+        starts = np.concatenate(([0], ends[:-1]))
+        ordered = weights[:, scores.order]
+        total = ordered.sum(axis=1, keepdims=True)
+        shares = np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1) / total
+        return cls(scores.order, starts, ordered, total, shares)
+
+    def losses(self, answers: Answers) -> tuple[Weights, Weights]:
+        """Return the mean loss at each threshold and the mean square, both (times, k)."""
+        accepted = np.subtract(answers.large, answers.saver, dtype=np.int8)
+        escalated = np.subtract(answers.large, answers.final, dtype=np.int8)
+        mean = self._mean(accepted, escalated)
+        return mean, self._mean(np.abs(accepted), np.abs(escalated))
+
+    def _mean(self, if_accepted: NDArray[np.int8], if_escalated: NDArray[np.int8]) -> Weights:
+        change = (if_accepted - if_escalated)[self.order]
+        base = self.weights @ if_escalated[self.order].astype(np.float32)
+        added = np.add.reduceat(self.weights * change, self.starts, axis=1)
+        mean: Weights = (base[:, None] + np.cumsum(added, axis=1)) / self.total
+        return mean
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is asked of one saver's threshold, for samples of which the tune split knows nothing.
+
+    Attributes:
+        max_drop: ε as a fraction, None where only budgets limit.
+        deviations: how many standard deviations a drop must stay below ε to be certified.
+        units: samples (or groups) that will be certified on.
+        rate: the largest escalation rate that keeps the budgets; None where none does.
+        saver_alone: cost where nothing is escalated, relative to the large model alone.
+        all_escalated: cost where everything is.
+        accuracy: whether the least drop is wanted, not the least cost.
+    """
+
+    max_drop: float | None
+    deviations: float
+    units: int
+    rate: float | None
+    saver_alone: float
+    all_escalated: float
+    accuracy: bool
+
+    @classmethod
+    def of(cls, costs: PairCosts, targets: Targets, *, units: int, certified: bool) -> Aim:
+        """Say what the targets ask of a pair.
+
+        Args:
+            costs: of the pair.
+            targets: limits and objective.
+            units: samples or groups that the decision will rest on.
+            certified: whether the bound is to be proved on them.
+        """
+        from scipy.special import ndtri  # see certificate/trinomial.py
+
+        name = "mean_latency_ms" if targets.aim is Objective.LATENCY else "mean_macs"
+        alone = costs.alone(name)
+        drop = targets.allowed_drop_points
+        return cls(
+            max_drop=None if drop is None else drop / 100,
+            deviations=-float(ndtri(targets.risk)) if certified else 0.0,
+            units=units,
+            rate=costs.rate_within(targets.budgets),
+            saver_alone=costs.at(name, 0.0) / alone,
+            all_escalated=costs.at(name, 1.0) / alone,
+            accuracy=targets.aim is Objective.ACCURACY,
+        )
+
+    def estimate(self, ranking: Ranking, answers: Answers) -> FloatArray:
+        """Return what can be had, on each resample: a cost, or a drop; the less, the better.
+
+        Args:
+            ranking: the saver's score on the tune samples.
+            answers: who is right on them.
+
+        Returns:
+            (times,), relative to the large model alone, or a fraction of the samples lost.
+        """
+        mean, square = ranking.losses(answers)
+        rates: Weights = 1 - ranking.accepted
+        value: Weights = mean
+        usable = self._affordable(rates)
+        if self.max_drop is not None:
+            variance = np.maximum(square - mean**2, 0)
+            usable &= mean + self.deviations * np.sqrt(variance / self.units) <= self.max_drop
+        if not self.accuracy:
+            value = self.saver_alone + rates * np.float32(self.all_escalated - self.saver_alone)
+        elif self.max_drop is None:  # the threshold comes from the budget alone: the strictest
+            usable &= np.cumsum(usable, axis=1) == 1
+        least: FloatArray = np.where(usable, value, INFEASIBLE).min(axis=1).astype(np.float64)
+        return least
+
+    def _affordable(self, rates: Weights) -> BoolArray:
+        if self.rate is None:
+            return np.zeros(rates.shape, bool)
+        if self.rate >= 1:
+            return np.ones(rates.shape, bool)
+        bound = rates + self.deviations * np.sqrt(rates * (1 - rates) / self.units)
+        return np.less_equal(bound, self.rate + 1e-6)

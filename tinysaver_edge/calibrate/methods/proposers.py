@@ -1,0 +1,335 @@
+"""The methods: each turns one saver's answers into a proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
+from tinysaver_edge.calibrate.methods.costs import PairCosts
+from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
+from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
+from tinysaver_edge.calibrate.methods.search import Searched, search
+from tinysaver_edge.calibrate.methods.sweep import Answers as Verdicts
+from tinysaver_edge.calibrate.methods.sweep import (
+    OperatingPoint,
+    SortedScores,
+    Sweep,
+    WalkCounts,
+    lost_allowed,
+)
+from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.targets import Method, Reference, Targets
+from tinysaver_edge.fusion import Fusion, NoFusion
+from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """One saver up for a proposal.
+
+    Attributes:
+        problem: answers and labels.
+        saver: the saver.
+        targets: what is asked.
+        candidates: how many savers share the risk.
+        seed: of whatever is drawn.
+        score: the score, or the name of one; None leaves it to the method.
+        fusion: likewise.
+        tune: samples that are not to be certified on, since score and fusion come from them.
+    """
+
+    problem: Problem
+    saver: Answers
+    targets: Targets
+    candidates: int
+    seed: int
+    score: Score | str | None
+    fusion: Fusion | str | None
+    tune: IntArray | None = None
+
+    @property
+    def costs(self) -> PairCosts:
+        """The saver's costs with the large model."""
+        return PairCosts.of(self.saver, self.problem.large)
+
+
+def propose_all(
+    problem: Problem, targets: Targets, *, seed: int, candidates: int
+) -> list[Proposal]:
+    """Find the thresholds that the method asked for allows, for each saver.
+
+    Args:
+        problem: answers and labels.
+        targets: method, bound and confidence.
+        seed: of whatever is drawn.
+        candidates: how many savers share the risk, those that were not measured included.
+    """
+    propose = _PROPOSERS[targets.method]
+    if targets.searches:
+        found = search(problem, targets, seed=seed)
+        return [
+            _found(
+                Bid(problem, saver, targets, found.kept, seed, one.score, one.fusion, found.tune),
+                one,
+            )
+            for saver, one in zip(problem.savers, found.savers, strict=True)
+        ]
+    common = (targets, candidates, seed, targets.score, targets.fusion)
+    return [propose(Bid(problem, saver, *common)) for saver in problem.savers]
+
+
+def _found(bid: Bid, found: Searched) -> Proposal:
+    """Propose what the search found for a saver, or nothing where it left the saver out."""
+    if not found.left_out:
+        return replace(_PROPOSERS[bid.targets.method](bid), searched=found)
+    assert bid.tune is not None
+    nothing = np.array([], np.int64)
+    return Proposal(
+        costs=bid.costs,
+        score=found.score,
+        fusion=_changing(found.fusion),
+        thresholds=nothing.astype(np.float64),
+        accepted=nothing,
+        lost=nothing,
+        allowed=nothing.astype(bool),
+        evidence=np.setdiff1d(np.arange(len(bid.problem.labels)), bid.tune),
+        relaxed_drop=lambda: None,
+        why=found.left_out,
+        searched=found,
+    )
+
+
+def _certified(bid: Bid) -> Proposal:
+    drop = bid.targets.allowed_drop_points
+    choice = _certify(bid, 100.0 if drop is None else drop)
+    if drop is None:
+        return _from_budget(bid, choice)
+    certificate = choice.certificate
+    steps = () if certificate is None else certificate.steps
+    return Proposal(
+        costs=bid.costs,
+        score=choice.score,
+        fusion=_changing(choice.fusion),
+        thresholds=np.array([step.threshold for step in steps], np.float64),
+        accepted=np.array([step.accepted for step in steps], np.int64),
+        lost=np.array([step.lost - step.gained for step in steps], np.int64),
+        allowed=np.ones(len(steps), bool),
+        evidence=choice.certify_index,
+        relaxed_drop=lambda: _least_certified(bid, choice),
+        risk=choice.trial.share,
+        certify=(
+            None
+            if certificate is None
+            else lambda index: certificate.stopping_at(certificate.steps[index].threshold)
+        ),
+        why=choice.why,
+    )
+
+
+def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
+    targets, problem = bid.targets, bid.problem
+    labelled = targets.reference is Reference.LABELS
+    return certify_pair(
+        bid.saver.outputs,
+        problem.large.outputs,
+        problem.labels if labelled else None,
+        max_drop_points=drop_points,
+        confidence=targets.confidence,
+        candidates=bid.candidates,
+        seed=bid.seed,
+        score=bid.score,
+        fusion=bid.fusion,
+        tune=bid.tune,
+        groups=problem.groups,
+    )
+
+
+def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
+    """Take the strictest threshold that the budget lets be used, without a look at any label.
+
+    The certificate then states the least drop that can be signed there.
+    """
+    trial = choice.trial
+    scores = SortedScores.of(trial.score)
+    threshold = _budget_threshold(bid, choice)
+    grid = np.array([scores.thresholds[-1] if threshold is None else threshold])
+    counts = WalkCounts.of(scores, trial.answers, grid)
+    return Proposal(
+        costs=bid.costs,
+        score=choice.score,
+        fusion=_changing(choice.fusion),
+        thresholds=grid,
+        accepted=counts.accepted,
+        lost=counts.lost - counts.gained,
+        allowed=np.array([threshold is not None]),
+        evidence=choice.certify_index,
+        relaxed_drop=lambda: None,
+        risk=trial.share,
+        certify=lambda index: trial.certify_at(float(grid[index])),
+    )
+
+
+def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
+    """Return the strictest threshold within the budgets, None where there is none."""
+    rate = bid.costs.rate_within(bid.targets.budgets)
+    if rate is None:
+        return None
+    scores = SortedScores.of(choice.trial.score)
+    rates = upper_rates(scores.accepted, scores.samples, risk=choice.trial.share)
+    fits = within_rate(rates, rate)
+    return float(scores.thresholds[fits.argmax()]) if fits.any() else None
+
+
+def _least_certified(bid: Bid, choice: CertifiedChoice) -> float | None:
+    """Return the least drop that could be signed within the budgets, by the walk."""
+    points = _least_reaching(bid, choice)
+    if points is None:
+        return None
+    # A larger drop may bring a fusion with it, and with that other answers.
+    again = _certify(bid, points)
+    if again.fusion == choice.fusion:
+        return points
+    other = _least_reaching(bid, again)
+    return None if other is None else max(points, other)
+
+
+def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
+    """Return the least drop at which the walk reaches a threshold within the budgets."""
+    rate, trial = bid.costs.rate_within(bid.targets.budgets), choice.trial
+    if rate is None:
+        return None
+    accepted = WalkCounts.of(SortedScores.of(trial.score), trial.answers, trial.thresholds).accepted
+    fits = within_rate(upper_rates(accepted, len(trial.score), risk=trial.share), rate)
+    return trial.least_reaching(int(fits.argmax())) if fits.any() else None
+
+
+def _empirical(bid: Bid) -> Proposal:
+    score, fusion = _fitted(bid)
+    swept = _sweep(bid, score, fusion)
+    drop = bid.targets.allowed_drop_points
+    samples = swept.samples
+    lost = np.concatenate(([swept.lost_without_accepting], swept.lost))
+    allowed = np.ones(len(lost), bool)
+    if drop is not None:
+        allowed = lost <= lost_allowed(drop, samples=samples)
+    return Proposal(
+        costs=bid.costs,
+        score=score,
+        fusion=_changing(fusion),
+        thresholds=np.concatenate(([NOTHING], swept.thresholds)),
+        accepted=np.concatenate(([0], swept.accepted)),
+        lost=lost,
+        allowed=allowed,
+        evidence=np.arange(samples),
+        relaxed_drop=lambda: _least_counted(bid, swept),
+    )
+
+
+def _fitted(bid: Bid) -> tuple[Score, Fusion]:
+    """Return score and fusion, fitted on the samples themselves where they learn."""
+    rule = CertifyRule(bid.score or Margin(), bid.fusion or NoFusion())
+    score, fusion = rule.fitted(bid.saver.outputs, bid.problem.large.outputs, bid.problem.labels)
+    return score.suited_to(bid.saver.outputs), fusion
+
+
+def _least_counted(bid: Bid, swept: Sweep) -> float | None:
+    """Return the least drop on the samples within the budgets."""
+    rate = bid.costs.rate_within(bid.targets.budgets)
+    fits = swept.accept_rates >= 1 - rate - 1e-12 if rate is not None else np.array([False])
+    return float(swept.drop_points[fits].min()) if fits.any() else None
+
+
+def _tinysaver(bid: Bid) -> Proposal:
+    saver_right, large_right = _right(bid)
+    found = tinysaver_threshold(
+        bid.saver.outputs.confidences, saver_correct=saver_right, large_correct=large_right
+    )
+    score = MaxSoftmax()
+    point = _sweep(bid, score).at(found.threshold)
+    return _single(bid, score, point)
+
+
+def _crc(bid: Bid) -> Proposal:
+    score = get_score(bid.targets.score or Margin.name).suited_to(bid.saver.outputs)
+    return _single(bid, score, crc(_sweep(bid, score), _bound(bid)))
+
+
+def _ltt(bid: Bid) -> Proposal:
+    score = Margin()
+    saver_right, large_right = _right(bid)
+    grid = score.fixed_thresholds()
+    assert grid is not None
+    counts = WalkCounts.of(
+        SortedScores.of(score(bid.saver.outputs)),
+        Verdicts(saver_right, large_right, large_right),
+        grid,
+    )
+    risk = bid.targets.risk / bid.candidates
+    point = ltt_hoeffding_bentkus(counts, _bound(bid), risk=risk)
+    return _single(bid, score, point, risk=risk)
+
+
+def _single(
+    bid: Bid, score: Score, point: OperatingPoint | None, *, risk: float | None = None
+) -> Proposal:
+    """Propose one threshold, or none where a method finds none."""
+    points = [] if point is None else [point]
+    nothing = not points
+    return Proposal(
+        costs=bid.costs,
+        score=score,
+        fusion=None,
+        thresholds=np.array([NOTHING, *(one.threshold for one in points)]),
+        accepted=np.array([0, *(one.accepted for one in points)], np.int64),
+        lost=np.array([0, *(one.lost for one in points)], np.int64),
+        allowed=np.array([nothing, *(True for _ in points)]),
+        evidence=np.arange(len(bid.problem.labels)),
+        relaxed_drop=lambda: None,
+        risk=risk,
+    )
+
+
+def _bound(bid: Bid) -> float:
+    drop = bid.targets.allowed_drop_points
+    return 100.0 if drop is None else drop
+
+
+def _right(bid: Bid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    labels = bid.problem.labels
+    return (
+        bid.saver.outputs.predictions == labels,
+        bid.problem.large.outputs.predictions == labels,
+    )
+
+
+def _sweep(bid: Bid, score: Score, fusion: Fusion | None = None) -> Sweep:
+    saver_right, large_right = _right(bid)
+    final = None
+    if fusion is not None and fusion.changes_answers:
+        answers, _ = fusion.fuse(bid.saver.outputs, bid.problem.large.outputs)
+        final = answers == bid.problem.labels
+    return SortedScores.of(score(bid.saver.outputs)).sweep(
+        saver_correct=saver_right, large_correct=large_right, final_correct=final
+    )
+
+
+def _changing(fusion: Fusion) -> Fusion | None:
+    """Return a fusion, or None where it changes no answer."""
+    return fusion if fusion.changes_answers else None
+
+
+_PROPOSERS: MappingProxyType[Method, Callable[[Bid], Proposal]] = MappingProxyType(
+    {
+        Method.CERTIFIED: _certified,
+        Method.EMPIRICAL: _empirical,
+        Method.TINYSAVER: _tinysaver,
+        Method.CRC: _crc,
+        Method.LTT_HB: _ltt,
+    }
+)

@@ -1,0 +1,1 @@
+"""From the stages' answers to a decision: ask, judge, answer."""

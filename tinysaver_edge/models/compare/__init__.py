@@ -1,0 +1,1 @@
+"""Two model files held against each other on the same pictures."""

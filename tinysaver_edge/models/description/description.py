@@ -1,0 +1,224 @@
+"""What the runtime must know of a model beside its file: read from TOML, metadata or a recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.engines.model_file import check_model_file
+from tinysaver_edge.errors import DescriptionError, InputError
+from tinysaver_edge.models.description.facts import ModelFacts, read_facts
+from tinysaver_edge.models.description.labels import read_labels
+from tinysaver_edge.models.description.metadata import read_metadata
+from tinysaver_edge.models.description.schema import (
+    DescriptionTable,
+    InputTable,
+    OutputTable,
+    complaint,
+    to_affine,
+    unfilled,
+)
+from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
+
+METADATA_KEY = "tinysaver_edge.description"
+"""Key of a file's metadata that holds a description, as the text of its TOML."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model file and what the runtime must know of it.
+
+    Attributes:
+        file: the model's file.
+        name: what it is called in tables and bundles; the file's stem where nothing is said.
+        preprocess: how a frame becomes its input.
+        output: how it states its answer.
+        labels: class names as they were given, background included where the source has it; see
+            `class_labels`. None where there are none.
+        macs: multiply-accumulates a sample, or None where they are to be counted.
+        published_top1: accuracy in percent as its makers state it, or None; it only decides which
+            savers are worth measuring.
+        engine: the engine to run it with, or None for the one that fits.
+        device: that engine's device, or None for its CPU.
+        precision: the arithmetic to run it in, or None for float32.
+        source: where the description was read, for messages.
+    """
+
+    file: Path
+    name: str
+    preprocess: Preprocess
+    output: OutputFormat
+    labels: tuple[str, ...] | None = None
+    macs: float | None = None
+    published_top1: float | None = None
+    engine: str | None = None
+    device: str | None = None
+    precision: Precision | None = None
+    source: str = ""
+
+    def class_labels(self, classes: int) -> tuple[str, ...] | None:
+        """Return one name a class, the names of what `output` leaves out dropped.
+
+        Args:
+            classes: how many classes the engine answers with.
+
+        Raises:
+            DescriptionError: there are more or fewer names than that.
+        """
+        if self.labels is None or len(self.labels) == classes:
+            return self.labels
+        if len(self.labels) == classes + self.output.class_offset:
+            return self.labels[self.output.class_offset :]
+        raise DescriptionError(
+            f"{self.source}: has {len(self.labels)} labels where {self.file.name} has {classes} "
+            f"classes (class_offset = {self.output.class_offset}): correct labels or class_offset"
+        )
+
+
+def find_description(model: Path, *, descriptions_dir: Path | None = None) -> ModelDescription:
+    """Find a model's description: beside it, in a folder of descriptions, or in its metadata.
+
+    Args:
+        model: the model's file, say ``resnet56.onnx``.
+        descriptions_dir: a folder that may hold ``resnet56.toml`` (or ``resnet56.onnx.toml``, where
+            two files share a stem).
+
+    Raises:
+        DescriptionError: there is none, or it is incomplete or wrong.
+        ModelError: the model's file is missing or damaged.
+    """
+    check_model_file(model)
+    folders = [model.parent] if descriptions_dir is None else [model.parent, descriptions_dir]
+    for folder in folders:
+        for name in (f"{model.name}.toml", f"{model.stem}.toml"):
+            if (folder / name).is_file():
+                return read_description(folder / name, model)
+    if (text := read_metadata(model).get(METADATA_KEY)) is not None:
+        source = f"{model} (metadata)"
+        return description_from(
+            parse_toml(text, source), model, folder=model.parent, source=source, confined=True
+        )
+    raise DescriptionError(
+        f"model {model} has no description: there is no {model.stem}.toml in "
+        f"{' or '.join(map(str, folders))}; write one with "
+        f"'tinysaver-edge models describe {model} --out {model.with_suffix('.toml')}'"
+    )
+
+
+def read_description(path: Path, model: Path) -> ModelDescription:
+    """Read a description from a TOML file.
+
+    Raises:
+        DescriptionError: the file cannot be read, or a field is missing, unknown or wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DescriptionError(f"description {path} cannot be read: {error}") from error
+    return description_from(
+        parse_toml(text, str(path)), model, folder=path.parent, source=str(path)
+    )
+
+
+def description_from(
+    table: Mapping[str, Any], model: Path, *, folder: Path, source: str, confined: bool = False
+) -> ModelDescription:
+    """Make a description of a table, as a TOML file or a recipe holds it.
+
+    Args:
+        table: the fields.
+        model: the model's file.
+        folder: where a file of labels is looked for, before the model's own folder.
+        source: where the table stands, for messages.
+        confined: refuse a file of labels outside these folders: the table came with the model.
+
+    Raises:
+        DescriptionError: a field is missing, unknown or wrong.
+    """
+    if open_fields := unfilled(dict(table)):
+        raise DescriptionError(
+            f'{source}: still to be filled in: {", ".join(open_fields)} (marked "?")'
+        )
+    try:
+        checked = DescriptionTable.model_validate(dict(table))
+    except ValidationError as error:
+        raise DescriptionError(f"{source}: {complaint(error)}") from error
+    looked_into = _needs_facts(checked) and model.suffix != ".safetensors"
+    facts = read_facts(model) if looked_into else None
+    try:
+        preprocess = _preprocess(checked.input, facts)
+    except InputError as error:
+        raise DescriptionError(f"{source}: {error}") from error
+    labels = checked.labels
+    if isinstance(labels, str):
+        labels = read_labels(labels, (folder, model.parent), source=source, confined=confined)
+    return ModelDescription(
+        file=model,
+        name=checked.name or model.stem,
+        preprocess=preprocess,
+        output=_output(checked.output, facts),
+        labels=labels,
+        macs=checked.macs,
+        published_top1=checked.published_top1,
+        engine=checked.engine,
+        device=checked.device,
+        precision=checked.precision,
+        source=source,
+    )
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return what a TOML text holds.
+
+    Raises:
+        DescriptionError: it is no valid TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DescriptionError(f"{source}: no valid TOML: {error}") from error
+
+
+def _needs_facts(table: DescriptionTable) -> bool:
+    """Whether something is left to the file: quantisation of its input or its answer."""
+    integers = table.input.dtype.startswith(("int", "uint"))
+    return table.input.scale.kind == "quantized" or (integers and not table.output.quantization)
+
+
+def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
+    quantization = facts.input_quantization if facts is not None else None
+    multiply, add = to_affine(table.scale, table.color, quantization)
+    height, width = table.size
+    resize = table.resize
+    return Preprocess(
+        Resize(
+            height,
+            width,
+            policy=resize.policy,
+            crop_ratio=resize.crop_ratio,
+            antialias=resize.antialias,
+            fill=resize.fill,
+        ),
+        InputFormat(table.layout, table.dtype, table.color, multiply, add),
+    )
+
+
+def _output(table: OutputTable, facts: ModelFacts | None) -> OutputFormat:
+    given = table.quantization or (facts.output_quantization if facts is not None else None)
+    return OutputFormat(
+        kind=table.kind,
+        class_offset=table.class_offset,
+        quantization_scale=given.scale if given is not None else None,
+        quantization_zero_point=given.zero_point if given is not None else None,
+    )

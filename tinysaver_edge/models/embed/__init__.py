@@ -1,0 +1,1 @@
+"""Preprocessing and postprocessing folded into a model's graph."""

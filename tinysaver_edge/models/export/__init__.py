@@ -1,0 +1,1 @@
+"""From timm's architectures to a model file."""

@@ -1,0 +1,36 @@
+"""Read the graph of any model file with whatever is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.models.graph.graph import Graph, Size
+from tinysaver_edge.models.graph.onnx import read_onnx
+from tinysaver_edge.models.graph.openvino import read_openvino
+
+READABLE = (".onnx", ".xml", ".tflite")
+"""Suffixes of the files whose graphs are understood here."""
+
+
+def read_graph(model: Path, *, size: Size | None = None) -> Graph:
+    """Read a model file's graph: .onnx with onnx where that is installed, else with OpenVINO.
+
+    Args:
+        model: the file.
+        size: height and width to take for an input that leaves them open.
+
+    Raises:
+        MissingDependencyError: nothing that reads such a file is installed.
+        ModelError: the file is missing, truncated or of no known format.
+    """
+    if model.suffix not in READABLE:
+        raise ModelError(f"model {model}: not an .onnx, .xml or .tflite file")
+    if model.suffix == ".onnx" and find_spec("onnx") is not None:
+        return read_onnx(model, size=size)
+    if find_spec("openvino") is None:
+        package = "onnx" if model.suffix == ".onnx" else "openvino"
+        extra = "onnxruntime" if model.suffix == ".onnx" else "openvino"
+        raise MissingDependencyError(package, extra=extra, purpose=f"Looking into {model.name}")
+    return read_openvino(model, size=size)

@@ -1,0 +1,1 @@
+"""INT8 models, held against what they lose."""

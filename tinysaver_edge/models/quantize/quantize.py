@@ -1,0 +1,236 @@
+"""Smaller and quicker forms of a model, and what they cost in accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.errors import DataError, InputError
+from tinysaver_edge.models.description.describe import to_toml
+from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
+from tinysaver_edge.models.description.metadata import write_metadata
+from tinysaver_edge.models.graph.model_files import model_files
+from tinysaver_edge.models.quantize.accuracy import Measured, measure_accuracy, readable_frames
+from tinysaver_edge.models.quantize.onnx import halve_onnx, quantize_onnx
+from tinysaver_edge.models.quantize.openvino import copy_openvino, halve_openvino, quantize_openvino
+from tinysaver_edge.preprocess import Batch, Preprocessor
+
+CALIBRATION_SAMPLES = 300
+"""Images that activations' ranges are found on, unless told otherwise."""
+
+EVALUATION_SAMPLES = 2000
+"""Images that accuracy is measured on, unless told otherwise."""
+
+
+class Form(str, Enum):
+    """What a model's numbers become.
+
+    Attributes:
+        INT8: weights and activations of 8 bits.
+        FP16: .onnx: arithmetic in float16; .xml: weights stored in float16.
+        BF16: .xml: the same weights, arithmetic in bfloat16.
+    """
+
+    INT8 = "int8"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A model's new form beside its old one.
+
+    Attributes:
+        name: what the new form is called.
+        files: the file to open, then those of its weights where they lie apart.
+        form: what its numbers became.
+        calibration_samples: images that ranges were found on; 0 where none are needed.
+        evaluation_samples: other images, that accuracy was measured on.
+        engine_before: what ran the old form.
+        engine_after: what ran the new one.
+        accuracy_before: share that the old form gets right, 0..1.
+        accuracy_after: share that the new one gets right, 0..1.
+        top1_agreement: share on which both name the same class, 0..1.
+        bytes_before: size of the old form's files.
+        bytes_after: size of the new one's.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    form: Form
+    calibration_samples: int
+    evaluation_samples: int
+    engine_before: str
+    engine_after: str
+    accuracy_before: float
+    accuracy_after: float
+    top1_agreement: float
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def drop_points(self) -> float:
+        """Accuracy lost, in points (1 point = 0.01)."""
+        return 100 * (self.accuracy_before - self.accuracy_after)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values for JSON."""
+        plain = {**asdict(self), "form": self.form.value, "drop_points": self.drop_points}
+        return {**plain, "files": [str(path) for path in self.files]}
+
+
+def quantize(
+    description: ModelDescription,
+    out: Path,
+    data: DataSource,
+    *,
+    form: Form = Form.INT8,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    evaluation_samples: int = EVALUATION_SAMPLES,
+    reduce_range: bool = False,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Quantized:
+    """Write another form of a model, and measure both on images that neither was fitted to.
+
+    The description goes into the new file's metadata. Calibrate the cascade on the new file: a
+    threshold that was found on the old one is not valid for it.
+
+    Args:
+        description: the model.
+        out: .onnx (made with onnxruntime's tools) or .xml (made with NNCF and OpenVINO).
+        data: labelled images.
+        form: what the numbers become.
+        calibration_samples: images that activations' ranges are found on.
+        evaluation_samples: other images, that accuracy is measured on.
+        reduce_range: .onnx: 7 bits for weights, for processors without VNNI.
+        seed: decides which images are taken for what.
+        progress: hears of each image.
+
+    Raises:
+        InputError: such a file cannot become that.
+        DataError: there are too few images, or labels that are none of the model's.
+        ModelError: the model cannot be converted.
+        MissingDependencyError: what converts it is not installed.
+    """
+    _check(description.file, out, form)
+    fitted, others = _split(data, calibration_samples if form is Form.INT8 else 0, seed=seed)
+    others = others[:evaluation_samples]
+    before = measure_accuracy(description, data, others, progress=progress)
+    made = _described(description, out, form)
+    with tempfile.TemporaryDirectory(dir=_folder(out), prefix=".quantize.") as folder:
+        target = Path(folder) / out.name
+        _convert(description, target, form, _batches(description, data, fitted), reduce_range)
+        write_metadata(target, {METADATA_KEY: to_toml(made)})
+        files = model_files(target)
+        after = measure_accuracy(replace(made, file=target), data, others, progress=progress)
+        for file in reversed(files):
+            file.replace(out.parent / file.name)
+    return _result(made, out, form, len(fitted), before, after, description)
+
+
+def _check(model: Path, out: Path, form: Form) -> None:
+    if out.suffix not in (".onnx", ".xml"):
+        raise InputError(f"cannot write {out}: it must end in .onnx or .xml")
+    if out.suffix == ".onnx" and model.suffix != ".onnx":
+        raise InputError(f"model {model}: a {model.suffix} cannot become an .onnx: name an .xml")
+    if model.suffix == ".safetensors":
+        raise InputError(f"model {model}: export it as .onnx or .xml first")
+    if form is Form.BF16 and out.suffix != ".xml":
+        raise InputError("bfloat16 is OpenVINO's: name an .xml to write")
+    if out.resolve() == model.resolve():
+        raise InputError(f"quantising {model} would replace it: choose another name")
+
+
+def _folder(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def _split(data: DataSource, calibration: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """Draw the images for calibration; all others are for measuring."""
+    if len(data) < 2 or calibration > len(data) // 2:
+        raise DataError(
+            f"data {data.path}: {len(data)} images are too few for {calibration} to calibrate on "
+            "and as many others to measure with: give more, or lower --calibration-samples"
+        )
+    order = np.random.default_rng(seed).permutation(len(data))
+    return [int(one) for one in order[:calibration]], [int(one) for one in order[calibration:]]
+
+
+def _batches(description: ModelDescription, data: DataSource, places: Sequence[int]) -> list[Batch]:
+    """Return model input for some images, one at a time."""
+    preprocessor = Preprocessor(description.preprocess)
+    frames, _ = readable_frames(data, places)
+    if places and not frames:
+        raise DataError(f"data {data.path}: none of {len(places)} images can be read")
+    return [preprocessor(frame) for frame in frames]
+
+
+def _convert(
+    description: ModelDescription,
+    out: Path,
+    form: Form,
+    batches: Sequence[Batch],
+    reduce_range: bool,
+) -> None:
+    model = description.file
+    if out.suffix == ".onnx":
+        if form is Form.INT8:
+            quantize_onnx(model, out, batches, reduce_range=reduce_range)
+        else:
+            halve_onnx(model, out)
+    elif form is Form.INT8:
+        quantize_openvino(model, out, batches)
+    elif form is Form.FP16:
+        halve_openvino(model, out)
+    else:
+        copy_openvino(model, out)
+
+
+def _described(description: ModelDescription, out: Path, form: Form) -> ModelDescription:
+    """Return the new form's description: the old one's, with what the form changes."""
+    reads = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}[out.suffix]
+    return replace(
+        description,
+        file=out,
+        name=out.stem,
+        engine=description.engine if description.engine in reads else None,
+        precision=Precision.BFLOAT16 if form is Form.BF16 else description.precision,
+        source=f"{out} (metadata)",
+    )
+
+
+def _result(
+    made: ModelDescription,
+    out: Path,
+    form: Form,
+    fitted: int,
+    before: Measured,
+    after: Measured,
+    old: ModelDescription,
+) -> Quantized:
+    files = model_files(out)
+    return Quantized(
+        name=made.name,
+        files=files,
+        form=form,
+        calibration_samples=fitted,
+        evaluation_samples=len(before.labels),
+        engine_before=before.engine,
+        engine_after=after.engine,
+        accuracy_before=before.accuracy,
+        accuracy_after=after.accuracy,
+        top1_agreement=before.agreement(after),
+        bytes_before=sum(file.stat().st_size for file in model_files(old.file)),
+        bytes_after=sum(file.stat().st_size for file in files),
+    )

@@ -1,0 +1,1 @@
+"""A model's outputs on labelled data: measured, kept on disk, evaluated."""

@@ -1,0 +1,220 @@
+"""Measure: run a model over labelled images and keep what it answers as a record."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.engines.base import Engine
+from tinysaver_edge.errors import DataError, InputError, ModelError
+from tinysaver_edge.preprocess import Batch, Preprocessor
+from tinysaver_edge.records.records import Record, RecordKey, RecordWriter, finished_record
+
+BATCH = 32
+"""Samples that a model of any batch size is given at a time."""
+
+CHUNK_SAMPLES = 128
+"""At most this many samples are lost when a run is killed."""
+
+CHUNK_BYTES = 64 << 20
+"""About how much model input is held in memory at a time; twice that while decoding ahead."""
+
+DEFAULT_SKIP_LIMIT = 0.01
+"""Share of images that may be unreadable before a run fails."""
+
+
+def check_skip_limit(limit: float) -> None:
+    """Refuse a limit that is no share.
+
+    Raises:
+        InputError: it is below 0, above 1 or NaN.
+    """
+    if not 0 <= limit <= 1:
+        raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
+
+
+def measure(
+    artefact: Artefact,
+    data: DataSource,
+    folder: Path,
+    *,
+    fingerprint: str,
+    skip_limit: float = DEFAULT_SKIP_LIMIT,
+    progress: Progress = SILENT,
+) -> Record:
+    """Return what a model answers on every image, from the record where nothing has changed.
+
+    A run that is killed goes on where it stopped, to the nearest chunk.
+
+    Args:
+        artefact: the model as it will ship.
+        data: the images.
+        folder: where records lie.
+        fingerprint: of the data.
+        skip_limit: share of unreadable images above which the run fails.
+        progress: hears of each image.
+
+    Raises:
+        DataError: too many images cannot be read; names the first.
+        ModelError: an answer is NaN; names the image.
+        EngineError: the engine or device cannot be had.
+    """
+    key, name = record_key(artefact, fingerprint), record_name(artefact.name, artefact.codec)
+    known = finished_record(folder, name, key)
+    if known is not None:
+        progress.note(f"{artefact.name}: record reused")
+        _check_skipped(known.skipped, data, skip_limit)
+        return replace(known, name=artefact.name)
+    sample_bytes = int(np.prod(artefact.preprocess.shape(1))) * 4
+    chunk = min(CHUNK_SAMPLES, max(BATCH, CHUNK_BYTES // sample_bytes // BATCH * BATCH))
+    writer = RecordWriter(folder, name, key, samples=len(data), chunk=chunk)
+    with artefact.open() as engine:
+        _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
+    record = writer.finish()
+    _check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
+    return replace(record, name=artefact.name)
+
+
+def record_name(model: str, codec: Jpeg | None) -> str:
+    """Return the name of a model's record; those of its codecs lie beside that on pixels."""
+    return model if codec is None else f"{model}.jpeg{codec.quality}"
+
+
+def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
+    """Return all that a record of this model on these images depends on."""
+    return RecordKey(
+        model_sha256=artefact.sha256,
+        preprocess={
+            "preprocess": _plain(asdict(artefact.preprocess)),
+            "output": _plain(asdict(artefact.output)),
+            # Records that were made before there was a codec keep their keys.
+            **({} if artefact.codec is None else {"codec": asdict(artefact.codec)}),
+        },
+        engine=artefact.engine,
+        device=artefact.options.device or "",
+        precision=artefact.options.precision.value,
+        data=fingerprint,
+    )
+
+
+def _plain(values: object) -> object:
+    """Return nested values as JSON would give them back, so that keys compare equal."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        return [_plain(value) for value in values]
+    return getattr(values, "value", values)
+
+
+def _fill(
+    writer: RecordWriter,
+    engine: Engine,
+    artefact: Artefact,
+    data: DataSource,
+    *,
+    skip_limit: float,
+    progress: Progress,
+) -> None:
+    missing = [start for start in writer.starts if not writer.has(start)]
+    done = len(data) - sum(min(writer.chunk, len(data) - start) for start in missing)
+    progress.start(f"{artefact.name} ({engine.name}, {engine.device})", total=len(data), done=done)
+    skipped: list[int] = []
+    try:
+        for start, batch, unreadable in _decoded(missing, writer.chunk, artefact, data):
+            skipped.extend(unreadable)
+            _check_skipped(skipped, data, skip_limit)
+            logits = _answer(engine, batch, progress)
+            _check_finite(logits, start, unreadable, artefact, data)
+            writer.put(start, logits, unreadable)
+    finally:
+        progress.finish()
+
+
+def _answer(engine: Engine, batch: Batch, progress: Progress) -> NDArray[np.float32]:
+    step = engine.signature.batch_size or BATCH
+    parts = []
+    for place in range(0, len(batch), step):
+        parts.append(engine.infer(batch[place : place + step]).copy())
+        progress.advance(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def _decoded(
+    starts: Sequence[int], chunk: int, artefact: Artefact, data: DataSource
+) -> Iterator[tuple[int, Batch, list[int]]]:
+    """Yield each chunk's model input, the next one being decoded meanwhile."""
+    local = threading.local()
+
+    def prepare(index: int, place: Batch) -> bool:
+        if not hasattr(local, "preprocessor"):
+            local.preprocessor = Preprocessor(artefact.preprocess)
+        frame = data.frame(index)
+        if frame is None:
+            place[...] = 0
+            return False
+        local.preprocessor.into(frame, place)
+        if artefact.codec is not None:
+            place[...] = artefact.codec.through(place[None])[0]
+        return True
+
+    def submit(start: int) -> tuple[int, Batch, list[Future[bool]]]:
+        samples = range(start, min(start + chunk, len(data)))
+        batch = np.empty(
+            artefact.preprocess.shape(len(samples)), np.dtype(artefact.preprocess.format.dtype)
+        )
+        return (
+            start,
+            batch,
+            [pool.submit(prepare, i, place) for i, place in zip(samples, batch, strict=True)],
+        )
+
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+    try:
+        ahead = submit(starts[0]) if starts else None
+        for following in [*starts[1:], None]:
+            assert ahead is not None
+            start, batch, futures = ahead
+            ahead = None if following is None else submit(following)
+            readable = [future.result() for future in futures]
+            yield start, batch, [start + i for i, good in enumerate(readable) if not good]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
+    if len(skipped) > limit * len(data):
+        names = ", ".join(data.samples[index].file for index in skipped[:3])
+        more = ", …" if len(skipped) > 3 else ""
+        raise DataError(
+            f"data {data.path}: {len(skipped)} of {len(data)} images cannot be read "
+            f"({names}{more}), more than the {100 * limit:g} % allowed; mend or remove them, "
+            f"or raise --skip-limit"
+        )
+
+
+def _check_finite(
+    logits: NDArray[np.float32],
+    start: int,
+    unreadable: Sequence[int],
+    artefact: Artefact,
+    data: DataSource,
+) -> None:
+    bad = ~np.asarray(np.isfinite(logits).all(axis=1))
+    bad[[index - start for index in unreadable]] = False
+    if bad.any():
+        file = data.samples[start + int(bad.argmax())].file
+        raise ModelError(
+            f"model {artefact.name} answers NaN or infinity on {file}: "
+            f"check its export, its description's scale and its precision"
+        )

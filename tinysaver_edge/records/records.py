@@ -1,0 +1,302 @@
+"""Records: what one model answered on one data set, on disk, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge.errors import InputError, RecordError
+from tinysaver_edge.outputs import Outputs
+
+_TOP_CLASS = "_class"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    """All that a record's numbers depend on: equal keys, equal numbers.
+
+    Attributes:
+        model_sha256: hash of the model file that was run.
+        preprocess: the preprocessing, output format and codec, as plain values.
+        engine: name of the engine.
+        device: device string.
+        precision: arithmetic.
+        data: fingerprint of the images.
+    """
+
+    model_sha256: str
+    preprocess: Mapping[str, Any]
+    engine: str
+    device: str
+    precision: str
+    data: str
+
+    @property
+    def digest(self) -> str:
+        """A hash of all of it."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one model answered on every sample of a data set.
+
+    Attributes:
+        name: the model's name.
+        outputs: its answers, ``(n, …)``.
+        skipped: samples that could not be read; their rows mean nothing.
+        key: what the numbers depend on; None for records that users bring.
+    """
+
+    name: str
+    outputs: Outputs
+    skipped: tuple[int, ...] = ()
+    key: RecordKey | None = None
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Return where the record of a model lies."""
+    return folder / f"{name}.npz"
+
+
+def load_record(folder: Path, name: str) -> Record:
+    """Read a record, the user's own or one that this package wrote.
+
+    Args:
+        folder: holds ``NAME.npz`` with ``logits`` ``(n, classes)``, or with ``top<K>_class`` and
+            ``top<K>_prob`` ``(n, K)``.
+        name: the model's name.
+
+    Raises:
+        RecordError: it is missing, damaged or of another form.
+    """
+    path = record_path(folder, name)
+    if not path.is_file():
+        known = ", ".join(record_names(folder)) or "none"
+        raise RecordError(f"record {path}: no such file; records there: {known}")
+    try:
+        tables = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"record {path}: damaged or not an .npz file ({error})") from error
+    if "" in tables:
+        raise RecordError(f"record {path}: damaged or not an .npz file (a single array)")
+    skipped, key = _read_sidecar(path)
+    samples = min((len(table) for table in tables.values() if table.ndim), default=0)
+    if not all(0 <= index < samples for index in skipped):
+        sidecar = path.with_suffix(".json")
+        raise RecordError(f"record {sidecar}: skips samples that are not there; delete it")
+    return Record(name=name, outputs=_outputs(tables, path, skipped), skipped=skipped, key=key)
+
+
+def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ...]) -> Outputs:
+    try:
+        if "logits" in tables:
+            logits = tables["logits"]
+            if skipped:
+                logits = logits.copy()
+                logits[list(skipped)] = 0
+            return Outputs.from_logits(logits)
+        names = [key for key in tables if key.startswith("top") and key.endswith(_TOP_CLASS)]
+        if len(names) == 1:
+            stem = names[0].removesuffix(_TOP_CLASS)
+            if f"{stem}_prob" in tables:
+                return Outputs.from_topk(tables[names[0]], tables[f"{stem}_prob"])
+    except (InputError, ValueError, TypeError) as error:  # the latter two: no numbers
+        raise RecordError(f"record {path}: {error}") from error
+    raise RecordError(
+        f"record {path}: holds {', '.join(tables) or 'nothing'}; expected logits (n, classes), "
+        f"or top5_class and top5_prob (n, 5)"
+    )
+
+
+def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
+    """Return which samples a record skipped and its key, where it has a sidecar."""
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file():
+        return (), None
+    try:
+        content = json.loads(sidecar.read_text())
+        skipped = tuple(int(index) for index in content.get("skipped", ()))
+        key = RecordKey(**content["key"]) if "key" in content else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RecordError(f"record {sidecar}: damaged ({error}); delete it") from error
+    return skipped, key
+
+
+def record_names(folder: Path) -> list[str]:
+    """Return the names of the records in a folder, sorted.
+
+    Raises:
+        RecordError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RecordError(f"records {folder}: no such folder")
+    return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
+
+
+@dataclass(slots=True)
+class RecordWriter:
+    """Takes a model's answers in chunks and keeps each, so that a killed run resumes.
+
+    Chunks lie in ``NAME.partial/`` beside the record, with the key they were made for; a chunk of
+    another key is thrown away. Every file appears whole or not at all.
+
+    Attributes:
+        folder: where the record goes.
+        name: the model's name.
+        key: what the numbers depend on.
+        samples: how many there will be.
+        chunk: samples in a chunk.
+    """
+
+    folder: Path
+    name: str
+    key: RecordKey
+    samples: int
+    chunk: int = 512
+    _partial: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._partial = self.folder / f"{self.name}.partial"
+        marker = self._partial / "key"
+        # Without a key, as a kill while chunks were being dropped leaves them, nobody vouches.
+        if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):
+            self._discard()
+        write_text(marker, self._stamp)
+
+    @property
+    def _stamp(self) -> str:
+        return f"{self.key.digest} {self.samples} {self.chunk}"
+
+    @property
+    def starts(self) -> range:
+        """First sample of every chunk."""
+        return range(0, self.samples, self.chunk)
+
+    def has(self, start: int) -> bool:
+        """Whether the chunk that begins there is kept already."""
+        return self._chunk_path(start).is_file()
+
+    def put(self, start: int, logits: NDArray[np.float32], skipped: list[int]) -> None:
+        """Keep one chunk.
+
+        Args:
+            start: its first sample.
+            logits: ``(chunk, classes)`` float32; rows of skipped samples mean nothing.
+            skipped: samples, counted from 0 over the whole data set, that could not be read.
+        """
+        with atomic_write(self._chunk_path(start)) as file:
+            np.savez(file, logits=logits, skipped=np.array(skipped, np.int64))
+
+    def finish(self) -> Record:
+        """Join the chunks into the record, write it and drop them.
+
+        Raises:
+            RecordError: a chunk is damaged; it is dropped, so that the next run makes it anew.
+        """
+        parts, skipped = [], []
+        for start in self.starts:
+            logits, missing = self._read(start)
+            parts.append(logits)
+            skipped.extend(missing)
+        classes = {part.shape[1] for part in parts}
+        if len(classes) != 1:
+            raise RecordError(f"record {self.name}: chunks of {sorted(classes)} classes")
+        table = np.concatenate(parts)
+        path = record_path(self.folder, self.name)
+        path.with_suffix(".json").unlink(missing_ok=True)  # an old key must not vouch for this
+        with atomic_write(path) as file:
+            np.savez(file, logits=table)
+        content = {
+            "schema_version": 1,
+            "model": self.name,
+            "samples": self.samples,
+            "skipped": skipped,
+            "key": asdict(self.key),
+        }
+        write_text(path.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
+        self._discard()
+        return Record(self.name, Outputs(logits=table), tuple(skipped), self.key)
+
+    def _read(self, start: int) -> tuple[NDArray[np.float32], list[int]]:
+        path = self._chunk_path(start)
+        try:
+            arrays = read_arrays(path)
+            return arrays["logits"], arrays["skipped"].tolist()
+        except (OSError, ValueError, KeyError) as error:
+            path.unlink(missing_ok=True)
+            raise RecordError(f"chunk {path}: damaged ({error}); run again to remake it") from error
+
+    def _chunk_path(self, start: int) -> Path:
+        return self._partial / f"{start:09d}.npz"
+
+    def _discard(self) -> None:
+        for path in self._partial.glob("*"):
+            path.unlink()
+        self._partial.rmdir()
+
+
+def is_finished(folder: Path, name: str, key: RecordKey) -> bool:
+    """Whether there is a record of exactly this key; its numbers are not read."""
+    path = record_path(folder, name)
+    try:
+        return path.is_file() and _read_sidecar(path)[1] == key
+    except RecordError:
+        return False
+
+
+def finished_record(folder: Path, name: str, key: RecordKey) -> Record | None:
+    """Return the record of exactly this key, or None when it has to be made."""
+    if not is_finished(folder, name, key):
+        return None
+    try:
+        return load_record(folder, name)
+    except RecordError:
+        return None
+
+
+def read_groups(path: Path) -> NDArray[np.str_]:
+    """Read which clip or scene each sample of records is of: numbers or names, ``(n,)``.
+
+    Raises:
+        RecordError: the file is missing, damaged or not one name a sample.
+    """
+    groups = _read_column(path, what="groups")
+    if groups.dtype.kind not in "iuU":
+        raise RecordError(f"groups {path}: {groups.dtype}; expected whole numbers or names")
+    return groups.astype(np.str_)
+
+
+def read_labels(path: Path) -> NDArray[np.int64]:
+    """Read the true classes of records.
+
+    Raises:
+        RecordError: the file is missing, damaged or not one whole number a sample.
+    """
+    labels = _read_column(path, what="labels")
+    if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
+        raise RecordError(
+            f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
+        )
+    return labels.astype(np.int64)
+
+
+def _read_column(path: Path, *, what: str) -> NDArray[Any]:
+    try:
+        values = read_arrays(path).get("")
+    except OSError as error:
+        raise RecordError(f"{what} {path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise RecordError(f"{what} {path}: not an .npy file of numbers or names") from error
+    if values is None or values.ndim != 1:
+        raise RecordError(f"{what} {path}: expected one value a sample, (n,)")
+    return values

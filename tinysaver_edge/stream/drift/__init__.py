@@ -1,0 +1,1 @@
+"""Whether the field still looks like the calibration set."""

@@ -1,0 +1,58 @@
+"""The contract of a sink: where a stream's decisions go besides the program that asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tinysaver_edge.decision import Decision
+from tinysaver_edge.stream.sources.source import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Sink(Protocol):
+    """Takes decisions, in the order in which they are given out.
+
+    A context manager: the stream enters it before the first frame and leaves it after the last
+    decision, also when it is interrupted, so that nothing is lost that was taken.
+
+    `write` is called by one thread at a time, and the stream goes on only when it returns: a sink
+    that may take long (a disk, a network, a window) puts what it gets into a bounded queue and
+    works it off in a thread of its own, dropping and counting what does not fit. What `write`
+    raises is counted and told as `SinkFailed`; the stream goes on.
+    """
+
+    name: str
+    """What it is called in events and metrics, without credentials."""
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether it needs the picture of the next frame; asked before each.
+
+        A stream that need not keep pictures is quicker: it reads them all into one buffer.
+        """
+
+    def write(self, decision: Decision, frame: Frame | None) -> bool | None:
+        """Take one decision.
+
+        Args:
+            decision: ``decision.revision`` is 1 where it replaces the one given before for the
+                same ``decision.frame_id``.
+            frame: the frame at its full size, for the sink to keep but not to change; None where
+                `wants_frames` was false when it was read.
+
+        Returns:
+            False where this decision is none that it writes, which tells nothing of whether it
+            works; anything else where it has written it.
+        """
+
+    def __enter__(self) -> Self:
+        """Open whatever is written to.
+
+        Raises:
+            TinySaverError: it cannot be; the stream does not start.
+        """
+
+    def __exit__(self, *exception: object) -> None:
+        """Write out what is left and close. It takes no longer than its own time-out."""

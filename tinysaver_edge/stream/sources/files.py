@@ -1,0 +1,128 @@
+"""Frames from files: an image, a folder of images or a video, every frame in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.sources.opencv import read_video
+from tinysaver_edge.stream.sources.source import Frame, Source
+from tinysaver_edge.stream.telemetry.events import Corrupt
+from tinysaver_edge.stream.telemetry.metrics import Counter
+
+
+def open_file(path: Path, *, source_id: str | None = None) -> Source:
+    """Open an image, every image below a folder, or a video.
+
+    Args:
+        path: a file or folder.
+        source_id: what decisions call it. By default a video is called by its file name, and each
+            image by its path in the folder.
+
+    Raises:
+        InputError: there is nothing there, or no image in the folder.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise InputError(f"source {path}: no images in this folder")
+        return ImageSource(files, root=path, source_id=source_id)
+    if not path.is_file():
+        raise InputError(f"source {path}: no such file or folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSource([path], root=path.parent, source_id=source_id)
+    return VideoSource(path, source_id=source_id)
+
+
+def open_frames(source: Path) -> Iterator[Frame]:
+    """Yield the frames of an image, of every image below a folder, or of a video.
+
+    Args:
+        source: a file or folder.
+
+    Raises:
+        InputError: there is nothing there, or nothing in it can be read.
+    """
+    return open_file(source).frames()
+
+
+class _FileSource(Source):
+    """Tells of frames that cannot be read."""
+
+    def _skip(self, sequence: int, reason: str, source_id: str) -> None:
+        self.context.metrics.count(Counter.CORRUPT, self.source_id)
+        self.tell(Corrupt(source_id, self.context.clock(), sequence, reason))
+
+
+class ImageSource(_FileSource):
+    """Images, one after the other; what cannot be read leaves a gap in the sequence.
+
+    Args:
+        files: at least one.
+        root: folder that their names are relative to.
+        source_id: what all frames are called; None calls each by its own file's name.
+    """
+
+    def __init__(self, files: Sequence[Path], *, root: Path, source_id: str | None = None) -> None:
+        alone = files[0].name if len(files) == 1 else root.name
+        super().__init__(source_id or alone or str(root))
+        self._files, self._root = files, root
+        self._name = source_id
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        readable = 0
+        for number, path in enumerate(self._files):
+            if self.closed:
+                return
+            name = self._name or path.relative_to(self._root).as_posix()
+            image = _read(path)
+            if image is None:
+                self._skip(number, f"{path.name}: not a readable image", name)
+                continue
+            readable += 1
+            yield Frame(image, 0.0, number, name)
+        if not readable:
+            raise InputError(f"source {self._files[0]}: not a readable image")
+
+
+def _read(path: Path) -> Picture | None:
+    try:
+        return decode_image(path.read_bytes())
+    except OSError:
+        return None
+
+
+class VideoSource(_FileSource):
+    """A video file; frames that cannot be decoded leave a gap in the sequence.
+
+    Args:
+        path: the file.
+        source_id: what its frames are called; None takes the file's name.
+    """
+
+    def __init__(self, path: Path, *, source_id: str | None = None) -> None:
+        super().__init__(source_id or path.name)
+        self._path = path
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        cv2 = opencv("Reading video")
+        capture = cv2.VideoCapture(str(self._path))
+        readable = 0
+        try:
+            for number, image in enumerate(read_video(capture, reuse=reuse)):
+                if self.closed:
+                    return
+                if image is None:
+                    self._skip(number, "the frame cannot be decoded", self.source_id)
+                    continue
+                readable += 1
+                time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame that was just read
+                yield Frame(image, float(time_ms) / 1e3, number, self.source_id)
+        finally:
+            capture.release()
+        if not readable:
+            raise InputError(f"source {self._path}: not a readable image or video")

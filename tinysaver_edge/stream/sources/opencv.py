@@ -1,0 +1,246 @@
+"""Cameras, network streams and GStreamer pipelines, as OpenCV opens them."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge.errors import SourceError
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.sources.live import Connection, DeviceError, Patience
+
+STEP_S = 0.05
+"""How often a connection that is being made looks whether it is still wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraDevice:
+    """A camera of this machine.
+
+    Attributes:
+        camera: its number, or the path of its device file.
+        width: pixels a row to ask for; None for what the camera likes. A camera that does not do
+            as asked gives what it can.
+        height: rows to ask for.
+        fps: frames a second to ask for.
+    """
+
+    camera: int | str
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+
+    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+        """Open the camera."""
+        cv2 = opencv("Reading a camera")
+        linux = sys.platform == "linux"
+        place = self.camera if isinstance(self.camera, str) else f"/dev/video{self.camera}"
+        if linux and not Path(place).exists():  # OpenCV would try all its backends, loudly
+            raise DeviceError(f"there is no {place}: is the camera plugged in?")
+        backend = cv2.CAP_V4L2 if linux else cv2.CAP_ANY
+        # Not all backends know a time-out; those that do not know it would refuse to open.
+        capture = cv2.VideoCapture(self.camera, backend)
+        if not capture.isOpened():
+            capture.release()
+            raise DeviceError(f"there is no camera {self.camera} here, or another program holds it")
+        for name, value in (
+            ("CAP_PROP_FRAME_WIDTH", self.width),
+            ("CAP_PROP_FRAME_HEIGHT", self.height),
+            ("CAP_PROP_FPS", self.fps),
+            ("CAP_PROP_BUFFERSIZE", 1),  # the driver's queue would only make frames older
+        ):
+            if value is not None:
+                capture.set(getattr(cv2, name), value)
+        return CaptureConnection(capture)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDevice:
+    """An RTSP or HTTP stream, read with OpenCV's FFmpeg.
+
+    Attributes:
+        url: with credentials where the camera wants them; no message repeats it.
+        host: where it is.
+        port: where it listens.
+        threads: of the decoder. FFmpeg has each work on a frame of its own, so that every one
+            beyond the first makes all frames a frame older; OpenCV's own choice is one a core.
+    """
+
+    url: str = field(repr=False)
+    host: str
+    port: int
+    threads: int = 1
+
+    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+        """Open the stream.
+
+        A host that does not answer is found out here: this can be interrupted, OpenCV cannot.
+        """
+        cv2 = opencv("Reading a network stream")
+        knock(self.host, self.port, timeout_s=patience.open_s, stopping=stopping)
+        if stopping.is_set():
+            raise DeviceError("closed")
+        settings = [*_time_outs(patience), cv2.CAP_PROP_N_THREADS, self.threads]
+        capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, settings)
+        if not capture.isOpened():
+            capture.release()
+            raise DeviceError(
+                f"{self.host}:{self.port} answers, but gives no video within "
+                f"{patience.open_s:g} s: check path, user and password"
+            )
+        return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
+
+
+def _time_outs(patience: Patience) -> list[int]:
+    """Return OpenCV's settings for them; left alone, it would wait for half a minute."""
+    import cv2
+
+    return [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        round(1e3 * patience.open_s),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        round(1e3 * patience.read_s),
+    ]
+
+
+def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
+    """Connect to a host and hang up again.
+
+    Raises:
+        DeviceError: nobody listens there.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DeviceError(f"host {host} is not known here ({error.strerror})") from error
+    reason = f"no answer within {timeout_s:g} s"
+    for family, kind, protocol, _, address in places:
+        with closing(socket.socket(family, kind, protocol)) as knocking:
+            knocking.setblocking(False)
+            with suppress(BlockingIOError):
+                knocking.connect_ex(address)
+            while time.monotonic() < deadline_s and not stopping.is_set():
+                if not select.select([], [knocking], [], STEP_S)[1]:
+                    continue
+                code = knocking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    return
+                reason = os.strerror(code).lower()
+                break
+    if not stopping.is_set():
+        raise DeviceError(f"{host}:{port}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class GStreamerDevice:
+    """A GStreamer pipeline that ends in ``appsink``.
+
+    Attributes:
+        pipeline: as for ``gst-launch-1.0``; it may hold credentials: no message repeats it.
+    """
+
+    pipeline: str = field(repr=False)
+
+    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+        """Start the pipeline."""
+        cv2 = opencv("Reading a GStreamer pipeline")
+        if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+            raise SourceError(
+                f"source gst: this OpenCV ({cv2.__version__}) is built without GStreamer, as the "
+                f"wheels of PyPI are: use the system's (Debian: apt install python3-opencv, and an "
+                f"environment made with --system-site-packages; JetPack brings one)"
+            )
+        capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER, _time_outs(patience))
+        if not capture.isOpened():  # OpenCV 4.6 refuses time-outs here; the source has its own
+            capture.release()
+            capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER)
+        if not capture.isOpened():
+            capture.release()
+            raise DeviceError("the pipeline does not start: try it with gst-launch-1.0")
+        return CaptureConnection(capture)
+
+
+def _frame_rate(capture: Any) -> float:  # noqa: ANN401 - OpenCV has no types
+    """Return a stream's frames a second, as far as it tells, within reason."""
+    import cv2
+
+    told = float(capture.get(cv2.CAP_PROP_FPS))
+    return told if 1 <= told <= 120 else 25.0
+
+
+class CaptureConnection:
+    """An open ``cv2.VideoCapture``.
+
+    Args:
+        capture: it.
+        live_wait_s: as `Connection` has it.
+    """
+
+    def __init__(
+        self,
+        capture: Any,  # noqa: ANN401 - OpenCV has no types
+        *,
+        live_wait_s: float | None = None,
+    ) -> None:
+        self._capture = capture
+        self.live_wait_s = live_wait_s
+
+    def read(self, into: Picture | None) -> Picture | None:
+        """Wait for the next picture."""
+        good, image = self._capture.read() if into is None else self._capture.read(into)
+        if not good:
+            raise DeviceError("the device gives no more frames")
+        return image  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._capture.release()
+
+
+def read_video(capture: Any, *, reuse: bool) -> Iterator[Picture | None]:  # noqa: ANN401
+    """Yield the pictures of an open video file; None for each that cannot be decoded.
+
+    OpenCV says of the end what it says of a damaged frame. The container knows how many frames
+    there should be: as long as some are missing, there may be more.
+
+    Args:
+        capture: an open ``cv2.VideoCapture``.
+        reuse: write them all into the same memory.
+    """
+    import cv2
+
+    expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    image: Picture | None = None
+    seen, failures = 0, 0
+    while True:
+        good, image = capture.read(image) if reuse and image is not None else capture.read()
+        if good:
+            yield from (None for _ in range(failures))
+            seen, failures = seen + failures + 1, 0
+            yield image
+            continue
+        image = None
+        failures += 1
+        if failures >= max(END_TRIES, expected - seen):
+            break
+    missing = expected - seen
+    if missing > MISCOUNTED and seen:
+        yield from (None for _ in range(missing))
+
+
+END_TRIES = 3
+"""Reads that must fail in a row before a video is taken to be at its end."""
+
+MISCOUNTED = 2
+"""Frames by which a container may be wrong about their number without having lost any."""

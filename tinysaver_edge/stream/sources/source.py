@@ -1,0 +1,238 @@
+"""The contract of a source, its frames, and the limit that ends one after so many."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from tinysaver_edge.decision import FrameId
+from tinysaver_edge.errors import InputError, SourceError
+from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.telemetry.events import Connected, Ended, Event, Listener, ignore
+from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Gauge, Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A picture and where it comes from.
+
+    Attributes:
+        image: ``(height, width, 3)`` BGR uint8.
+        timestamp_s: when it was taken, in seconds: on the stream's clock for live sources, from
+            the start of a video file, 0 for images.
+        sequence: position in its source, from 0. It only grows; a gap is a frame that was dropped
+            or could not be read.
+        source_id: name of the camera or file, without any credentials.
+    """
+
+    image: Picture
+    timestamp_s: float
+    sequence: int
+    source_id: str
+
+    @property
+    def frame_id(self) -> FrameId:
+        """Source and sequence, as decisions name the frame."""
+        return FrameId(self.source_id, self.sequence)
+
+
+Clock = Callable[[], float]
+"""Seconds from any fixed point, never going back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a source is told of the stream around it.
+
+    Attributes:
+        listener: hears of events.
+        metrics: takes the figures.
+        clock: seconds; live frames are stamped with it.
+    """
+
+    listener: Listener = ignore
+    metrics: Metrics = NO_METRICS
+    clock: Clock = time.monotonic
+
+
+class Source(ABC):
+    """Gives frames to one consumer. Subclasses fill in `_frames` and, where needed, `_close`.
+
+    A context manager. `close` is legal in every state, from any thread, any number of times; it
+    returns promptly and ends `frames`.
+
+    Args:
+        source_id: what decisions, events and metrics call it; without credentials.
+    """
+
+    live: ClassVar[bool] = False
+    """Whether frames come at a pace of their own, so that a slow consumer misses some."""
+
+    def __init__(self, source_id: str) -> None:
+        self.source_id = source_id
+        self.context = Context()
+        self._closed = threading.Event()
+
+    def attach(self, context: Context) -> None:
+        """Tell the source where its events and figures go; before `frames` is called."""
+        self.context = context
+
+    def frames(self, *, reuse: bool = False) -> Iterator[Frame]:
+        """Yield the frames, in order, until the source ends or is closed.
+
+        Args:
+            reuse: the picture of a frame is looked at only until the next one is asked for, so
+                that the source may write them all into the same memory.
+
+        Raises:
+            SourceError: the source is closed, cannot be opened, or has failed for good.
+            InputError: there is nothing to read in a file.
+        """
+        if self._closed.is_set():
+            raise SourceError(f"source {self.source_id} is closed")
+        return self._told(reuse)
+
+    def _told(self, reuse: bool) -> Iterator[Frame]:
+        """Yield the frames, counted, and tell of the first and the last."""
+        given, reason = 0, None
+        try:
+            for frame in self._frames(reuse):
+                if not given:
+                    self.tell(Connected(self.source_id, self.context.clock()))
+                    self.context.metrics.gauge(Gauge.CONNECTED, self.source_id, 1)
+                given += 1
+                self.context.metrics.count(Counter.FRAMES, self.source_id)
+                yield frame
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            reason = str(error)
+            raise
+        finally:
+            self.context.metrics.gauge(Gauge.CONNECTED, self.source_id, 0)
+            self.tell(Ended(self.source_id, self.context.clock(), given, reason))
+
+    def tell(self, event: Event) -> None:
+        """Tell the listener."""
+        self.context.listener(event)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    @abstractmethod
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        """Yield the frames, until there are no more or `closed`."""
+
+    def _close(self) -> None:  # noqa: B027 - optional to fill in
+        """Let go of what is held, and wake whoever waits for a frame."""
+
+    def close(self) -> None:
+        """Give no more frames and let go of the camera or file."""
+        self._closed.set()
+        self._close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def limited(sources: Sequence[Source], frames: int) -> list[Source]:
+    """Return sources that together give so many frames, and end then as files do.
+
+    A stream of them asks the large model about each, and its sinks have each: closing the stream
+    after so many decisions would cut off those that are on their way.
+
+    Args:
+        sources: each gives its frames through one of those that are returned.
+        frames: how many, at least one.
+
+    Raises:
+        InputError: it is none.
+    """
+    if frames < 1:
+        raise InputError(f"a limit of {frames} frames: at least 1")
+    budget = _Budget(sources, frames)
+    return [(_LimitedLive if one.live else _Limited)(one, budget) for one in sources]
+
+
+class _Budget:
+    def __init__(self, sources: Sequence[Source], frames: int) -> None:
+        self._sources = sources
+        self._left = frames
+        self._lock = threading.Lock()
+
+    def is_spent(self) -> bool:
+        """Whether no more frames may be given."""
+        with self._lock:
+            return self._left <= 0
+
+    def take(self) -> bool:
+        """Whether one more frame may be given; with the last, nobody waits for another."""
+        with self._lock:
+            self._left -= 1
+            left = self._left
+        if left == 0:
+            for source in self._sources:
+                source.close()
+        return left >= 0
+
+
+class _Limited(Source):
+    def __init__(self, source: Source, budget: _Budget) -> None:
+        self._source, self._budget = source, budget
+        super().__init__(source.source_id)
+
+    @property  # a stream renames sources of one name
+    def source_id(self) -> str:
+        return self._source.source_id
+
+    @source_id.setter
+    def source_id(self, name: str) -> None:
+        self._source.source_id = name
+
+    def attach(self, context: Context) -> None:
+        super().attach(context)
+        self._source.attach(context)
+
+    def frames(self, *, reuse: bool = False) -> Iterator[Frame]:
+        return self._counted(reuse)
+
+    def _counted(self, reuse: bool) -> Iterator[Frame]:
+        try:
+            frames = self._source.frames(reuse=reuse)
+        except SourceError:
+            if self._budget.is_spent():  # the others were quicker
+                return
+            raise
+        with closing(cast("Generator[Frame, None, None]", frames)):
+            for frame in frames:
+                if not self._budget.take():
+                    return
+                yield frame
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        return self._source.frames(reuse=reuse)
+
+    def _close(self) -> None:
+        self._source.close()
+
+
+class _LimitedLive(_Limited):
+    live: ClassVar[bool] = True

@@ -1,0 +1,1 @@
+"""What others learn of a stream: events, logs, metrics, health, promises kept."""

@@ -1,0 +1,126 @@
+"""What a bundle promises, and what is left of it when answers are not what its policy asks for.
+
+The certificate bounds the *drop*, the accuracy of the large model alone minus the cascade's, by ε.
+It speaks of the policy: the saver's answer where its score is high enough, else the one after an
+escalation. When the large model cannot be had, the saver's answer goes out all the same. Let D be
+1 where only the large model is right, -1 where only the answer is, else 0, so that the drop is the
+mean of D. An answer that is not the policy's changes D by (is the policy's right) - (is this one
+right), which is at most 1. Hence, over n answers of which u are not covered by the certificate,
+
+    effective drop  ≤  ε + u/n,           in points: ε + 100 · (1 - certified share).
+
+Nothing is assumed of when answers are missing: an outage may fall on the hardest frames of all. ε
+rests on what the certificate rests on, no more: that the field looks as the calibration did. For
+the same reason an answer after an alarm of the drift watch counts as if it were wrong for sure.
+
+What is to be expected is less. Of the samples that calibration escalated, g is by how much more the
+cascade got right than the saver would have: (accuracy of the cascade - of the saver) / (1 - accept
+rate), since on accepted samples the two are one. With a share f of fallbacks that fell on escalated
+frames as chance would have it,
+
+    expected drop  =  drop that calibration measured + f · g.
+
+With every escalation a fallback that is the drop of the saver alone. Where calibration had no
+labels, "right" means here what the large model answers.
+
+Final answers are counted, not provisional ones. Frames without an answer (dropped by a camera
+before anyone asked, or undecided) are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.deciding.policy import is_certified
+from tinysaver_edge.stream.telemetry.metrics import Reading, reading
+
+if TYPE_CHECKING:
+    from tinysaver_edge.bundle.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left of a promise over some answers.
+
+    Attributes:
+        answers: final answers.
+        certified_share: of them that the certificate covers, 0..1.
+        fallback_share: of them that were the saver's because the large model could not be had.
+        effective_drop_points: what the drop is at most; None where there is no certificate.
+        expected_drop_points: what it is when fallbacks fall on escalated frames at random.
+    """
+
+    answers: int
+    certified_share: float
+    fallback_share: float
+    effective_drop_points: float | None
+    expected_drop_points: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return it as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a bundle promises.
+
+    Attributes:
+        certified_points: the certificate's bound on the drop, ε; None where there is no
+            certificate, or it is not about the bundle's policy.
+        measured_points: drop that calibration measured, on samples set aside where there were any.
+        gain_points: of the samples escalated there, by how much more the cascade got right than
+            the saver alone.
+    """
+
+    certified_points: float | None
+    measured_points: float
+    gain_points: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Promise:
+        """Read it off a bundle's manifest."""
+        certified: float | None = None
+        if manifest.certificate is not None and is_certified(manifest):
+            certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
+        figures = manifest.holdout or manifest.calibration
+        escalated = 1 - figures.accept_rate
+        gain = figures.accuracy_cascade - figures.accuracy_saver
+        return cls(
+            certified_points=certified,
+            measured_points=figures.drop_points,
+            gain_points=100 * gain / escalated if escalated > 0 else 0.0,
+        )
+
+    def kept(self, *, answers: int, certified: int, fallbacks: int) -> Kept | None:
+        """Return what is left of it; None where there are no answers yet.
+
+        Args:
+            answers: final answers.
+            certified: of them that the certificate covers.
+            fallbacks: of them that were the saver's because the large model could not be had.
+        """
+        if not answers:
+            return None
+        covered, share = min(1.0, certified / answers), fallbacks / answers
+        bound = None
+        if self.certified_points is not None:
+            bound = min(100.0, self.certified_points + 100 * (1 - covered))
+        return Kept(answers, covered, share, bound, self.measured_points + share * self.gain_points)
+
+
+def promise_readings(promise: Promise, kept: Kept | None) -> list[Reading]:
+    """Return what is promised and what is left of it, for the metrics."""
+
+    def left(name: str, text: str) -> Reading:
+        return reading(name, text, None if kept is None else getattr(kept, name))
+
+    return [
+        reading("certified_drop_points", "The certificate's bound", promise.certified_points),
+        left("certified_share", "Share of the final answers that the certificate covers"),
+        left("fallback_share", "Share of them that are the saver's for want of the large model"),
+        left("effective_drop_points", "Bound on the drop, over all final answers"),
+        left("expected_drop_points", "Drop if fallbacks fell on escalated frames at random"),
+    ]

@@ -163,7 +163,7 @@ class Liar:
         from tinysaver_edge.output_format import OutputFormat
 
         self._opened = Bundle.load(bundle)
-        made = bundled_artefacts(self._opened, threads=1)[-1]
+        made = bundled_artefacts(self._opened)[-1]
         self._engine = replace(made, output=OutputFormat()).open()
         self._sha256 = made.sha256
         signature = self._engine.signature

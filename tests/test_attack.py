@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bench_attack import attack_host, attack_stream, missed
+from benchmarks.bench_attack import (
+    DESCRIPTORS,
+    MEMORY_MB,
+    ROOT,
+    attack_host,
+    attack_stream,
+    missed,
+)
 from tests.remote.kserve import VENV, needs_kserve
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support import limits
 
 SECONDS = 1.0
 
@@ -33,3 +41,10 @@ def jpeg_bundle(tmp_path):
     from tests.remote.device_bundle import device_bundle
 
     return device_bundle(tmp_path / "bundle")
+
+
+def test_the_readme_tells_the_bounds() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert f"{MEMORY_MB} MB and {DESCRIPTORS} descriptors" in text
+    for bound in (limits.MOST_ROWS, limits.MOST_CONNECTIONS, limits.MOST_HALF_SENT):
+        assert f"{bound:,}" in text

@@ -18,7 +18,7 @@ from tests.remote.device_bundle import device_bundle
 from tests.remote.hosts import remote
 from tests.remote.kserve import Served, needs_kserve
 from tests.small_bundle import small_bundle
-from tinysaver_edge._support.limits import MOST_HALF_SENT, MOST_ROWS
+from tinysaver_edge._support.limits import MOST_HALF_SENT, MOST_ROWS, MOST_SPELT_BYTES
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
@@ -147,6 +147,17 @@ def test_pages_of_other_sites_ask_nothing(tmp_path) -> None:
             connection.close()
 
 
+def post(host: Served, length: int) -> int:
+    """Announce so many bytes of JSON; what is refused at once is never sent."""
+    connection = http.client.HTTPConnection("127.0.0.1", host.http_port, timeout=5)
+    connection.putrequest("POST", "/v2/models/large/infer")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def memory_mb(host: Served) -> float:
     assert host.process is not None
     status = Path(f"/proc/{host.process.pid}/status").read_text()
@@ -186,5 +197,12 @@ def test_one_request_takes_no_more_than_its_share(tmp_path) -> None:
         assert infer(good, bytes(bomb), good) == "INVALID_ARGUMENT"
         assert infer(*[good] * 100)[0] == 100
         assert infer(*[good] * (MOST_ROWS + 1)) == "INVALID_ARGUMENT"
+        assert infer(*[b""] * (1 << 22)) == "INVALID_ARGUMENT"
+        spelt = service_pb2.ModelInferRequest(model_name="large")
+        given = spelt.inputs.add(name=inputs[0].name, datatype="BYTES", shape=[1])
+        given.contents.bytes_contents.append(bytes(MOST_SPELT_BYTES + 1))
+        with pytest.raises(grpc.RpcError, match="send raw bytes"):
+            ask.ModelInfer(spelt, timeout=20)
+        assert post(host, MOST_SPELT_BYTES + 1) == 413
         assert memory_mb(host) - before_mb < 200
         channel.close()

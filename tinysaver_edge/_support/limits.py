@@ -32,6 +32,10 @@ JPEG_ROOM_BYTES = 64 << 10
 MOST_ROWS = 1024
 """Frames of one request to `serve`."""
 
+MOST_SPELT_BYTES = 4 << 20
+"""Numbers of a request to `serve` that are spelt out, as JSON or one by one, and no raw bytes:
+they take a hundred times their length when they are read."""
+
 ROWS_AT_ONCE = 8
 """Frames of one request that are run together, at least; others take their turn in between."""
 

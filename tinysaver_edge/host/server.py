@@ -19,6 +19,7 @@ from tinysaver_edge._support.limits import (
     HEADER_BYTES,
     MOST_HALF_SENT,
     MOST_SERVE_CONNECTIONS,
+    MOST_SPELT_BYTES,
     QUEUED,
     REQUEST_S,
 )
@@ -36,6 +37,8 @@ App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 
 OPEN_PATHS = frozenset({"/", "/v2", "/v2/health/live", "/v2/health/ready"})
 """What HTTP clients may ask without a token."""
+
+TOO_LONG = f"at most {MOST_SPELT_BYTES} bytes of numbers that are spelt out: send raw bytes"
 
 
 def serve(
@@ -137,6 +140,12 @@ def _grpc_server(
 
     class Servicer(InferenceServicer):  # type: ignore[misc]
         """The protocol without its extension: nobody loads or unloads models from afar."""
+
+        async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
+            spelt = request.ByteSize() - sum(map(len, request.raw_input_contents))
+            if spelt > MOST_SPELT_BYTES:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, TOO_LONG)
+            return await super().ModelInfer(request, context)
 
         async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not loaded from afar")
@@ -302,6 +311,8 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             await _refuse(send, 411, "send the length of the request")
         elif int(length) > listening.max_request_bytes:
             await _refuse(send, 413, f"at most {listening.max_request_bytes} bytes")
+        elif infers and _spelt_bytes(headers, int(length)) > MOST_SPELT_BYTES:
+            await _refuse(send, 413, TOO_LONG)
         elif infers and busy >= listening.max_requests:
             await _refuse(send, 503, f"at most {listening.max_requests} requests at once")
         else:
@@ -312,6 +323,12 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
                 busy -= infers
 
     return door
+
+
+def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:
+    """Return how much of a request is JSON."""
+    told = headers.get(b"inference-header-content-length", b"")
+    return min(int(told), length) if told.isdigit() else length
 
 
 def _named_rightly(headers: dict[bytes, bytes], listening: Listening) -> bool:

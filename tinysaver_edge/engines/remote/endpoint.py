@@ -187,8 +187,6 @@ class Endpoint:
                 raise RequestError(Kind.TIMEOUT, f"had not answered within {timeout_s:.3g} s")
             self._meter.count("sent_bytes", _size(part))
             reply = self._reply(part, contract, left_s)
-            self._meter.count("received_bytes", reply.values.nbytes)
-            check_values(reply.values, len(part), self._wanted)
             check_sha256(reply.sha256, self._wanted)
             sha256 = reply.sha256 or contract.sha256
             shown = Proof(
@@ -204,9 +202,12 @@ class Endpoint:
     def _reply(self, part: NDArray[Any], contract: Contract, timeout_s: float) -> Reply:
         """Ask the host; whatever it has sent, there is an answer or a `RequestError`."""
         try:
-            return self._transport.infer(
+            reply = self._transport.infer(
                 part, contract, datatype=self._wanted.datatype, timeout_s=timeout_s
             )
+            self._meter.count("received_bytes", reply.values.nbytes)
+            check_values(reply.values, len(part), self._wanted)
+            return reply
         except RequestError:
             raise
         except Exception as error:

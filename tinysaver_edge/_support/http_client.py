@@ -154,9 +154,10 @@ class HttpConnection:
         assert self._socket is not None
         self._socket.settimeout(_left(due_s))
         self._socket.sendall(sent)
-        reader = BoundedReader(self._socket, due_s, most_bytes + 4 * HEADER_BYTES)
+        reader = BoundedReader(self._socket, due_s, 4 * HEADER_BYTES + _PIECE)
         response = http.client.HTTPResponse(reader, method=method)  # type: ignore[arg-type]
         response.begin()
+        reader.allow(most_bytes + HEADER_BYTES)  # chunks have lines of their own
         headers = {name.lower(): value for name, value in reversed(response.getheaders())}
         body = b""
         if wanted(response.status, headers):
@@ -197,6 +198,10 @@ class BoundedReader(io.RawIOBase):
     def makefile(self, mode: str = "rb", /) -> io.BufferedReader:
         """Return what reads it, as a file."""
         return io.BufferedReader(self, _PIECE)
+
+    def allow(self, more_bytes: int) -> None:
+        """Let so many more come."""
+        self._left_bytes += more_bytes
 
     def readable(self) -> bool:
         return True

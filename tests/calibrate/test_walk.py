@@ -21,7 +21,7 @@ PACKAGE = Path(tinysaver_edge.__file__).parent
 EACH = 40
 
 MOST_FILES_OF_AN_IMAGE = 30
-MOST_FILES_OF_A_RUN = 44
+MOST_FILES_OF_A_RUN = 45
 
 FORMS = {
     "Sample": "a file and its label",

@@ -22,7 +22,7 @@ def calibrate_options(command: Command) -> Command:
             flag,
             name,
             type=_type(option),
-            is_flag=option.kind is bool,
+            is_flag=option.kind is bool or None,  # False lets a value be left out
             multiple=option.many,
             metavar=option.metavar,
             help=option.help,

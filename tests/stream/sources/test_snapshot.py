@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Context
 
@@ -59,8 +59,8 @@ def giving(body, kind="image/jpeg"):
     return lambda handler: (200, {"Content-Type": kind}, body)
 
 
-def frames(address, number, **patience):
-    source = open_source(address, patience=Patience(**{"open_s": 2, "read_s": 2, **patience}))
+def frames(address, number, **limits):
+    source = open_source(address, options=LiveOptions(**{"open_s": 2, "read_s": 2, **limits}))
     found = []
     try:
         for frame in source.frames():
@@ -151,7 +151,7 @@ def test_what_is_no_picture_any_more_is_a_loss_and_comes_back(later, why) -> Non
     with camera(answer) as (host, asked):
         source = open_source(
             f"http://{host}/s.jpg#every=0.1",
-            patience=Patience(open_s=2, read_s=2, shortest_s=0.1, longest_s=0.2, attempts=5),
+            options=LiveOptions(open_s=2, read_s=2, shortest_s=0.1, longest_s=0.2, attempts=5),
         )
         source.attach(Context(listener=events.append))
         found = []

@@ -19,7 +19,7 @@ from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
 from tinysaver_edge.data import decode_image
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.live import Connection, DeviceError, Patience
+from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
 from tinysaver_edge.stream.sources.opencv import NetworkDevice, knock
 
 EVERY_S = 1.0
@@ -43,22 +43,22 @@ class HttpDevice:
     stream: NetworkDevice
     every_s: float = EVERY_S
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Ask once; go on as the answer says."""
         host, port = self.stream.host, self.stream.port
-        knock(host, port, timeout_s=patience.open_s, stopping=stopping)
+        knock(host, port, timeout_s=options.open_s, stopping=stopping)
         if stopping.is_set():
             raise DeviceError("closed")
         tls = ssl.create_default_context if self.url.scheme == "https" else None
         asking = _Asking(self.url, HttpConnection(host, port, tls=tls))
         try:
-            answer = asking.ask(patience.open_s)
+            answer = asking.ask(options.open_s)
         except (OSError, http.client.HTTPException, TooMuchError):
             answer = None  # OpenCV may know better what it is, and says so where it does not
         if answer is None or not _is_picture(answer.status, answer.headers):
             asking.close()
-            return self.stream.connect(patience, stopping)
-        return SnapshotConnection(asking, answer, self.every_s, patience.read_s, stopping)
+            return self.stream.connect(options, stopping)
+        return SnapshotConnection(asking, answer, self.every_s, options.read_s, stopping)
 
 
 class SnapshotConnection:

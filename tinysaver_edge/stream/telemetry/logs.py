@@ -15,6 +15,7 @@ from tinysaver_edge._support.text import for_people
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
     Denied,
+    Doubtful,
     Drift,
     Dropped,
     Ended,
@@ -67,7 +68,9 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
-    if isinstance(event, Lost | Retrying | Corrupt | Undecided | Drift | SinkFailed | Denied):
+    if isinstance(
+        event, Lost | Retrying | Corrupt | Denied | Doubtful | Undecided | Drift | SinkFailed
+    ):
         return logging.WARNING
     return logging.INFO
 

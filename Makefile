@@ -56,7 +56,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(BIN)/pip
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote-http,dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote,dev]'
 	@touch $@ $(VENV)/.runtime
 
 # One environment a version, made by this same file; what is missing is said at the end.

@@ -44,6 +44,7 @@ lint: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/house.py
 
 # pip is the last thing that venv puts there: without it the environment is half made, or none.
 $(BIN)/pip:

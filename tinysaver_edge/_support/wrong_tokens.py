@@ -17,7 +17,7 @@ _TRUSTED = 1024
 """Connections that have shown the token, as far as they are remembered."""
 
 
-class Shown(Enum):
+class TokenSeen(Enum):
     """What became of a token.
 
     Attributes:
@@ -61,7 +61,9 @@ class WrongTokens:
         self._untold = 0
         self._told_s = float("-inf")
 
-    def show(self, address: str, connection: Hashable, *, is_right: Callable[[], bool]) -> Shown:
+    def show(
+        self, address: str, connection: Hashable, *, is_right: Callable[[], bool]
+    ) -> TokenSeen:
         """Judge a token.
 
         Args:
@@ -75,15 +77,15 @@ class WrongTokens:
                 or self._waiting.total() >= WRONG_TOKENS_OF_ALL
             )
             if crowded and connection not in self._trusted:
-                shown = Shown.UNSEEN
+                shown = TokenSeen.UNSEEN
             elif is_right():
                 self._trusted[connection] = None
                 self._trusted.move_to_end(connection)
                 if len(self._trusted) > _TRUSTED:
                     self._trusted.popitem(last=False)
-                return Shown.RIGHT
+                return TokenSeen.RIGHT
             else:
-                shown = Shown.WRONG
+                shown = TokenSeen.WRONG
                 self._trusted.pop(connection, None)
                 self._waiting[address] += 1
             self.count += 1

@@ -8,15 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge._support.limits import MOST_HALF_SENT, REQUEST_S, WRONG_TOKEN_S
-from tinysaver_edge._support.wrong_tokens import Shown, WrongTokens
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
 from tinysaver_edge.engines.remote.security import TRITON_PREFIX
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.limits import Listening, same_token
 
 WHY = MappingProxyType(
     {
-        Shown.WRONG: "the token is not accepted",
-        Shown.UNSEEN: "too many wrong tokens: try again later",
+        TokenSeen.WRONG: "the token is not accepted",
+        TokenSeen.UNSEEN: "too many wrong tokens: try again later",
     }
 )
 """What is said to who is not let in."""
@@ -28,19 +28,19 @@ async def refusal(
     connection: Hashable,
     listening: Listening,
     tries: WrongTokens,
-) -> Shown | None:
+) -> TokenSeen | None:
     """Return why a token is refused, after a while where it is wrong; None where it is right."""
     if listening.token is None:
         return None
     if not given:  # nobody guesses so
-        return Shown.WRONG
+        return TokenSeen.WRONG
     shown = tries.show(address, connection, is_right=lambda: _allowed(given, listening))
-    if shown is Shown.WRONG:
+    if shown is TokenSeen.WRONG:
         try:
             await asyncio.sleep(WRONG_TOKEN_S)
         finally:
             tries.waited(address)
-    return None if shown is Shown.RIGHT else shown
+    return None if shown is TokenSeen.RIGHT else shown
 
 
 def _allowed(given: str, listening: Listening) -> bool:
@@ -81,7 +81,7 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
                 shown = await refusal(given, peer.rpartition(":")[0], peer, listening, tries)
                 if shown is not None:
                     code = grpc.StatusCode.UNAUTHENTICATED
-                    if shown is Shown.UNSEEN:
+                    if shown is TokenSeen.UNSEEN:
                         code = grpc.StatusCode.RESOURCE_EXHAUSTED
                     await context.abort(code, WHY[shown])
                 message = await self._message(messages, context)

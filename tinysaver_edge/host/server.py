@@ -24,7 +24,7 @@ from tinysaver_edge._support.limits import (
     REQUEST_S,
 )
 from tinysaver_edge._support.text import brief
-from tinysaver_edge._support.wrong_tokens import Shown, WrongTokens
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.guard import WHY, grpc_guard, refusal
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
@@ -306,7 +306,7 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
                 tries,
             )
         ):
-            await _refuse(send, 401 if refused is Shown.WRONG else 429, WHY[refused])
+            await _refuse(send, 401 if refused is TokenSeen.WRONG else 429, WHY[refused])
         elif b"transfer-encoding" in headers or not length.isdigit():
             await _refuse(send, 411, "send the length of the request")
         elif int(length) > listening.max_request_bytes:

@@ -40,7 +40,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         autoescape=False,
         finalize=_LITERALS[Path(template).suffix],
     )
-    environment.globals["jpeg_size"] = Raw(inspect.getsource(jpeg_header.jpeg_size))
+    environment.globals["jpeg_size"] = Verbatim(inspect.getsource(jpeg_header.jpeg_size))
     return environment.get_template(f"{template}.j2").render(values)
 
 
@@ -63,21 +63,21 @@ def copy_file(source: Path, target: Path) -> None:
     target.chmod(0o644)
 
 
-class Raw(str):
+class Verbatim(str):
     """Text of this package, never of a bundle, that goes into a file as it is."""
 
     __slots__ = ()
 
 
 def _python(value: object) -> str:
-    if isinstance(value, Raw):
+    if isinstance(value, Verbatim):
         return value
     return ascii(value)
 
 
 def _quoted(value: object) -> str:
     """Return a literal as YAML and protobuf's text format have it."""
-    if isinstance(value, Raw):
+    if isinstance(value, Verbatim):
         return value
     if isinstance(value, str):
         # JSON's escapes are YAML's; protobuf knows them too, but \/, which is not written.
@@ -87,7 +87,7 @@ def _quoted(value: object) -> str:
 
 def _words(value: object) -> str:
     """Return a value for a text that people read and paste into a shell."""
-    if isinstance(value, Raw):
+    if isinstance(value, Verbatim):
         return value
     text = printable(str(value))
     if re.fullmatch(r"[\w.,:+@%=/-]*", text):

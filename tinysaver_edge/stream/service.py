@@ -32,7 +32,7 @@ from tinysaver_edge.stream.sinks.saved_frames import (
 )
 from tinysaver_edge.stream.sinks.video import VideoSink
 from tinysaver_edge.stream.sources.source import Frame
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -285,7 +285,7 @@ class Service:
     def _monitor(self) -> tuple[str, Monitor] | None:
         if self._options.metrics is None:
             return None
-        address = Address.parse(self._options.metrics, option="--metrics")
+        address = ListenAddress.parse(self._options.metrics, option="--metrics")
         published, hosts = PrometheusMetrics(), self._hosts
         published.add(lambda: promise_readings(self.promise, self.kept))
         if hosts is not None:
@@ -303,7 +303,7 @@ class Service:
     def _dashboard(self) -> tuple[str, Dashboard] | None:
         if self._options.dashboard is None:
             return None
-        address = Address.parse(self._options.dashboard, option="--dashboard")
+        address = ListenAddress.parse(self._options.dashboard, option="--dashboard")
         watch = self.watch
         drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
         state = DashboardState(

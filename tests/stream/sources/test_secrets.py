@@ -17,7 +17,7 @@ from tinysaver_edge.errors import TinySaverError
 from tinysaver_edge.host.limits import parse_bind
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.telemetry.address import Address as Listening
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 
 USER, PASSWORD = "hildegard", "Kr4nich"
 AT = f"{USER}:{PASSWORD}@127.0.0.1:9"
@@ -149,7 +149,7 @@ def test_of_brokers(address, caplog):
 def test_of_hosts(address, scheme):
     address = address.replace("{scheme}", scheme).replace("SCHEME", scheme.upper())
     told = said(lambda: Address.parse(address)) + said(lambda: parse_bind(address))
-    told += said(lambda: Listening.parse(address, option="--metrics"))
+    told += said(lambda: ListenAddress.parse(address, option="--metrics"))
     if "@" in address:
         assert PASSWORD not in told
         assert USER not in told

@@ -19,9 +19,9 @@ from tinysaver_edge._support.limits import (
     WRONG_TOKENS_AT_ONCE,
     WRONG_TOKENS_OF_ALL,
 )
-from tinysaver_edge._support.wrong_tokens import TELL_EVERY_S, Shown, WrongTokens
+from tinysaver_edge._support.wrong_tokens import TELL_EVERY_S, TokenSeen, WrongTokens
 from tinysaver_edge.stream.dashboard import Dashboard
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.monitor import Monitor
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
@@ -36,10 +36,10 @@ GUARDED = {"dashboard": "/state.json", "metrics": "/metrics"}
 def door(kind, *, token=None, tries=None):
     """A server of a stream; yields its port."""
     if kind == "dashboard":
-        address = Address.parse("127.0.0.1:0", option="--dashboard")
+        address = ListenAddress.parse("127.0.0.1:0", option="--dashboard")
         made = Dashboard(five_minutes().state, address, token=token, tries=tries)
     else:
-        address = Address.parse("127.0.0.1:0", option="--metrics")
+        address = ListenAddress.parse("127.0.0.1:0", option="--metrics")
         health = Health(clock=FakeClock())
         made = Monitor(address, health, PrometheusMetrics(), token=token, tries=tries)
     with made:
@@ -193,19 +193,19 @@ def test_wrong_tokens_are_judged_by_where_they_come_from() -> None:
     def show(address, connection, right):
         return tries.show(address, connection, is_right=lambda: right)
 
-    assert show("a", "known", True) is Shown.RIGHT
+    assert show("a", "known", True) is TokenSeen.RIGHT
     shown = [show("a", number, False) for number in range(WRONG_TOKENS_AT_ONCE + 2)]
-    assert shown == [Shown.WRONG] * WRONG_TOKENS_AT_ONCE + [Shown.UNSEEN] * 2
-    assert show("a", "new", True) is Shown.UNSEEN  # the answer must not tell
-    assert show("a", "known", True) is Shown.RIGHT
-    assert show("b", "new", True) is Shown.RIGHT
-    assert show("a", "known", False) is Shown.WRONG
-    assert show("a", "known", True) is Shown.UNSEEN  # it has lost its credit
+    assert shown == [TokenSeen.WRONG] * WRONG_TOKENS_AT_ONCE + [TokenSeen.UNSEEN] * 2
+    assert show("a", "new", True) is TokenSeen.UNSEEN  # the answer must not tell
+    assert show("a", "known", True) is TokenSeen.RIGHT
+    assert show("b", "new", True) is TokenSeen.RIGHT
+    assert show("a", "known", False) is TokenSeen.WRONG
+    assert show("a", "known", True) is TokenSeen.UNSEEN  # it has lost its credit
     others = [show(f"c{number}", number, False) for number in range(WRONG_TOKENS_OF_ALL)]
-    assert Shown.UNSEEN in others
+    assert TokenSeen.UNSEEN in others
     for _ in range(WRONG_TOKENS_AT_ONCE + 1):
         tries.waited("a")
-    assert show("a", "new", True) is Shown.RIGHT
+    assert show("a", "new", True) is TokenSeen.RIGHT
     assert told == [(1, "a")]
     clock.advance(TELL_EVERY_S)
     show("d", 1, False)
@@ -237,7 +237,7 @@ def test_figures_are_not_for_pages_of_other_sites(kind) -> None:
     [("0.0.0.0:0", None, True), ("0.0.0.0:0", TOKEN, False), ("127.0.0.1:0", None, False)],
 )
 def test_who_else_can_read_the_figures_is_told(text, token, warned) -> None:
-    address = Address.parse(text, option="--metrics")
+    address = ListenAddress.parse(text, option="--metrics")
     one = Monitor(address, Health(clock=FakeClock()), PrometheusMetrics(), token=token)
     assert ("TINYSAVER_TOKEN" in " ".join(one.warnings)) is warned
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 
 COOKIE = "tinysaver_edge"
 SHORTEST_TOKEN = 8
@@ -28,7 +28,7 @@ class Access:
         InputError: others can reach it and there is no token, or it is too short.
     """
 
-    address: Address
+    address: ListenAddress
     token: str | None = field(default=None, repr=False)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 

@@ -12,7 +12,7 @@ from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.dashboard.access import Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.telemetry.address import Address, url_of
+from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,7 +41,7 @@ class Dashboard:
     def __init__(
         self,
         state: DashboardState,
-        address: Address,
+        address: ListenAddress,
         *,
         token: str | None = None,
         tries: WrongTokens | None = None,

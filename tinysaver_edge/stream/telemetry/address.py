@@ -12,7 +12,7 @@ from tinysaver_edge.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """A host and a port to listen on.
 
     Attributes:
@@ -26,7 +26,7 @@ class Address:
     option: str
 
     @classmethod
-    def parse(cls, text: str, *, option: str) -> Address:
+    def parse(cls, text: str, *, option: str) -> ListenAddress:
         """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
 
         Raises:

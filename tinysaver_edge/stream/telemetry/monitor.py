@@ -19,8 +19,8 @@ from tinysaver_edge._support.limits import (
     REQUEST_S,
     WRONG_TOKEN_S,
 )
-from tinysaver_edge._support.wrong_tokens import Shown, WrongTokens
-from tinysaver_edge.stream.telemetry.address import Address, url_of
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
+from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 from tinysaver_edge.stream.telemetry.health import Health, Verdict
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 
@@ -47,7 +47,7 @@ class Monitor:
 
     def __init__(
         self,
-        address: Address,
+        address: ListenAddress,
         health: Health,
         metrics: PrometheusMetrics,
         *,
@@ -105,9 +105,9 @@ class Monitor:
         shown = self._tries.show(
             client[0], client, is_right=lambda: _same(authorization, f"Bearer {self._token}")
         )
-        if shown is Shown.RIGHT:
+        if shown is TokenSeen.RIGHT:
             return None
-        if shown is Shown.UNSEEN:
+        if shown is TokenSeen.UNSEEN:
             return 429, "text/plain", b"too many wrong tokens: try again later\n"
         try:
             time.sleep(WRONG_TOKEN_S)

@@ -14,6 +14,7 @@ from tinysaver_edge.engines.base import (
     ModelSignature,
     Precision,
     TensorInfo,
+    as_rows,
     signature_of,
 )
 from tinysaver_edge.engines.model_file import check_model_file, one_line
@@ -118,13 +119,13 @@ class OnnxRuntimeEngine(Engine):
         return full_name(device)
 
     @classmethod
-    def inspect(cls, model: Path) -> ModelSignature:
+    def inspect(cls, model: Path, *, output: str | None = None) -> ModelSignature:
         """Read a file's signature, without optimising the graph."""
         ort = _import()
         settings = _session_options(ort, EngineOptions(threads=1))
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         check_model_file(model)
-        return _signature(model, _open(ort, model, settings, [CPU]))
+        return _signature(model, _open(ort, model, settings, [CPU]), output)
 
     def _load(self) -> tuple[str, ModelSignature]:
         ort = _import()
@@ -140,7 +141,7 @@ class OnnxRuntimeEngine(Engine):
                 raise
             device, self.precision, self.fell_back = CPU, Precision.FLOAT32, True
             self._session = _open(ort, self.model, settings, [CPU])
-        signature = _signature(self.model, self._session)
+        signature = _signature(self.model, self._session, self.output.name)
         self._input, self._outputs = signature.input_name, [signature.output_name]
         return device, signature
 
@@ -173,7 +174,7 @@ class OnnxRuntimeEngine(Engine):
                 f"{self.model.name} failed on {self.device} with a batch of {batch.shape}: "
                 f"{one_line(error)}"
             ) from error
-        return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
+        return as_rows(raw, len(batch), model=self.model.name)
 
     def _release(self) -> None:
         self._session = None
@@ -221,13 +222,19 @@ def _name_of(provider: str | tuple[str, Any]) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def _signature(model: Path, session: Session) -> ModelSignature:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    return signature_of(model, [_info(one) for one in inputs], [_info(one) for one in outputs])
+def _signature(model: Path, session: Session, answer: str | None) -> ModelSignature:
+    inputs, outputs = ([_info(one) for one in ends] for ends in _ends(session))
+    return signature_of(model, inputs, outputs, answer=answer)
+
+
+def _ends(session: Session) -> tuple[list[Node], list[Node]]:
+    return session.get_inputs(), session.get_outputs()
 
 
 def _info(node: Node) -> TensorInfo:
     """Read ``tensor(float16)`` and its shape, where names stand for dynamic axes."""
+    if not node.type.startswith("tensor("):  # a sequence or a map, which has no shape to ask for
+        return TensorInfo(node.name, None, node.type)
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(axis if isinstance(axis, int) and axis >= 0 else None for axis in node.shape)
     dtype = np.dtype(_DTYPES.get(kind, kind)).name if _is_numpy(kind) else kind
@@ -237,6 +244,6 @@ def _info(node: Node) -> TensorInfo:
 def _is_numpy(kind: str) -> bool:
     try:
         np.dtype(_DTYPES.get(kind, kind))
-    except TypeError:
+    except (TypeError, ValueError):
         return False
     return True

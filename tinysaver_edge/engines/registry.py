@@ -169,14 +169,18 @@ def engine_version(name: str) -> str | None:
     return ", ".join(f"{owner} {version(owner)}" for owner in owners) or None
 
 
-def inspect(model: Path) -> ModelSignature:
+def inspect(model: Path, *, output: str | None = None) -> ModelSignature:
     """Read what a model file says of its input and output, without a description.
+
+    Args:
+        model: the file.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: no engine that reads such files is installed.
         ModelError: the file is missing, truncated, of no known format, or has several inputs.
     """
-    return engine_class(engine_for(model)).inspect(model)
+    return engine_class(engine_for(model)).inspect(model, output=output)
 
 
 def is_installed(name: str) -> bool:

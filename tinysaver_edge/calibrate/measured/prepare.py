@@ -81,7 +81,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
         if why_not_embedded(model.path, said) is None:  # the engine sees the new file only
-            check_signature(inspect(model.path), said.preprocess, model=model.path)
+            signature = inspect(model.path, output=said.output.name)
+            check_signature(signature, said.preprocess, model=model.path)
         embedded = embed_into(model.path, said, folder / said.name)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     asked = model.engine or said.engine
@@ -113,7 +114,9 @@ def _cost(model: ModelFile) -> tuple[float, int | None]:
 
     resize, said = model.description.preprocess.resize, model.description.macs
     try:
-        counted = count_macs(model.path, (resize.height, resize.width))
+        counted = count_macs(
+            model.path, (resize.height, resize.width), output=model.description.output.name
+        )
     except ModelError:
         if said is None:
             raise

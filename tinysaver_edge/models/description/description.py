@@ -151,7 +151,7 @@ def description_from(
     except ValidationError as error:
         raise DescriptionError(f"{source}: {complaint(error)}") from error
     looked_into = _needs_facts(checked) and model.suffix != ".safetensors"
-    facts = read_facts(model) if looked_into else None
+    facts = read_facts(model, output=checked.output.name) if looked_into else None
     try:
         preprocess = _preprocess(checked.input, facts)
     except InputError as error:
@@ -221,4 +221,5 @@ def _output(table: OutputTable, facts: ModelFacts | None) -> OutputFormat:
         class_offset=table.class_offset,
         quantization_scale=given.scale if given is not None else None,
         quantization_zero_point=given.zero_point if given is not None else None,
+        name=table.name,
     )

@@ -14,12 +14,13 @@ READABLE = (".onnx", ".xml", ".tflite")
 """Suffixes of the files whose graphs are understood here."""
 
 
-def read_graph(model: Path, *, size: Size | None = None) -> Graph:
+def read_graph(model: Path, *, size: Size | None = None, output: str | None = None) -> Graph:
     """Read a model file's graph: .onnx with onnx where that is installed, else with OpenVINO.
 
     Args:
         model: the file.
         size: height and width to take for an input that leaves them open.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
@@ -28,9 +29,9 @@ def read_graph(model: Path, *, size: Size | None = None) -> Graph:
     if model.suffix not in READABLE:
         raise ModelError(f"model {model}: not an .onnx, .xml or .tflite file")
     if model.suffix == ".onnx" and find_spec("onnx") is not None:
-        return read_onnx(model, size=size)
+        return read_onnx(model, size=size, output=output)
     if find_spec("openvino") is None:
         package = "onnx" if model.suffix == ".onnx" else "openvino"
         extra = "onnxruntime" if model.suffix == ".onnx" else "openvino"
         raise MissingDependencyError(package, extra=extra, purpose=f"Looking into {model.name}")
-    return read_openvino(model, size=size)
+    return read_openvino(model, size=size, output=output)

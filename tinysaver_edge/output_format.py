@@ -14,6 +14,17 @@ SMALLEST_PROBABILITY = 1e-12
 """Stands in for a probability of zero, whose logarithm has no float."""
 
 
+NO_PROBABILITY = 0.02
+"""A probability so much above 1, or a sum so far from it, is none however it was rounded."""
+
+MAY_BE_OFF = 0.05
+"""Share of answers whose sum may be off all the same."""
+
+MULTI_LABEL = (
+    "every class is answered for itself (a multi-label model, independent sigmoids), so no class "
+    "is the answer: train or export it with a softmax over the classes"
+)
+
 BINARY = 2
 """Classes of a model with a single output."""
 
@@ -107,6 +118,29 @@ class OutputFormat:
         if zero is None:
             zero = int(np.iinfo(raw.dtype).min) if probabilities else 0  # type: ignore[type-var]
         return (raw.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+    def why_no_probabilities(self, logits: NDArray[np.float32]) -> str | None:
+        """Return why answers that are described as probabilities are none; None where they are.
+
+        Args:
+            logits: what `to_logits` made of some answers, ``(n, classes)``, finite.
+        """
+        values = np.exp(logits.astype(np.float64))
+        totals = values.sum(axis=1)
+        step = self.quantization_scale or 0.0
+        slack = NO_PROBABILITY + values.shape[1] * step / 2  # each may be rounded by half a step
+        partly = self.class_offset > 0 or self.class_order is not None  # others had the rest
+        off = (totals > 1 + slack) | ((totals < 1 - slack) & (not partly))
+        if values.max() > 1 + NO_PROBABILITY + step:
+            return f"numbers up to {values.max():.3g}"
+        if off.mean() <= MAY_BE_OFF:
+            return None
+        sums = f"numbers that sum to {totals.min():.3g}"
+        if totals.max() - totals.min() > slack:
+            sums += f" to {totals.max():.3g}"
+        if not step and values.min() <= SMALLEST_PROBABILITY * 1.01:
+            return f"{sums}, some of them 0 or less"
+        return f"{sums}, each from 0 to 1: {MULTI_LABEL}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,9 @@ def _model(settings: Settings, name: str) -> ModelFile:
         )
     else:
         path = _file(settings, name)
-        described = find_description(path, descriptions_dir=settings.descriptions)
+        described = find_description(
+            path, descriptions_dir=settings.descriptions, output=settings.output
+        )
     return ModelFile(path, described, engine=settings.engine)
 
 
@@ -186,6 +188,7 @@ class Settings:
     savers: tuple[str, ...] = ()
     descriptions: Path | None = None
     engine: str | None = None
+    output: str | None = None
     sizes: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     max_drop: float | None = None

@@ -51,6 +51,12 @@ _OPTIONS = (
         "the --device lists, or this machine has, and takes the fastest that agrees.",
     ),
     click.option(
+        "--output",
+        metavar="NAME",
+        help="Output that holds the classes, in each of the models; where they call it "
+        "differently, output.name in their descriptions tells.",
+    ),
+    click.option(
         "--size",
         "sizes",
         multiple=True,

@@ -18,7 +18,7 @@ from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
-from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.records.records import Record, RecordKey, RecordWriter, finished_record
 
@@ -143,6 +143,7 @@ def _fill(
             _check_skipped(skipped, data, skip_limit)
             logits = _answer(engine, batch, progress)
             _check_finite(logits, start, unreadable, artefact, data)
+            _check_kind(logits, start, unreadable, artefact)
             writer.put(start, logits, unreadable)
     finally:
         progress.finish()
@@ -224,4 +225,19 @@ def _check_finite(
         raise ModelError(
             f"model {artefact.name} answers NaN or infinity on {file}: "
             f"check its export, its description's scale and its precision"
+        )
+
+
+def _check_kind(
+    logits: NDArray[np.float32], start: int, unreadable: Sequence[int], artefact: Artefact
+) -> None:
+    """Refuse answers that are described as probabilities and are none."""
+    read = np.ones(len(logits), bool)
+    read[[index - start for index in unreadable]] = False
+    if artefact.output.kind is not OutputKind.PROBABILITIES or not read.any():
+        return
+    why = artefact.output.why_no_probabilities(logits[read])
+    if why is not None:
+        raise ModelError(
+            f"model {artefact.name}: described as answering probabilities, but it answers {why}"
         )

@@ -92,6 +92,8 @@ class Readings:
         tried: the readings, the description's own among them.
         another_order: accuracy of the best reading if its classes stood in another order than
             labels say, where that explains the answers; else None.
+        suggested: of those that are clearly better, and about as good as the best, the one that
+            differs in the least; None where none is better.
     """
 
     images: int
@@ -99,6 +101,7 @@ class Readings:
     guessing: float
     tried: tuple[Reading, ...]
     another_order: float | None = None
+    suggested: Reading | None = None
 
     @property
     def described(self) -> Reading:
@@ -108,11 +111,7 @@ class Readings:
     @property
     def fits(self) -> bool:
         """Whether no other reading is clearly better, and the description's beats guessing."""
-        return not self._better and not self._guesses
-
-    @property
-    def _better(self) -> bool:
-        return any(one.verdict is Verdict.BETTER for one in self.tried)
+        return self.suggested is None and not self._guesses
 
     @property
     def _guesses(self) -> bool:
@@ -122,10 +121,12 @@ class Readings:
 
     def sentence(self) -> str:
         """Say which reading fits."""
-        own, best = self.described.accuracy, self.tried[0]
+        own, better = self.described.accuracy, self.suggested
         said = f"{_percent(own)} right on {self.images} images"
-        if self._better:
-            return f"{said} as described, {_percent(best.accuracy)} with {best.what}: correct it"
+        if better is not None:
+            return (
+                f"{said} as described, {_percent(better.accuracy)} with {better.what}: correct it"
+            )
         if self.another_order is not None:
             return (
                 f"{said}, {_percent(self.another_order)} if its classes stood in another order: "
@@ -195,6 +196,7 @@ class _Trial:
         self._places = [int(place) for place in drawn]
         self._runs: dict[str, _Run] = {}
         self._truth: dict[int, NDArray[np.int64]] = {}
+        self._answers: dict[str, BoolArray] = {}
 
     def way_of(self, what: str) -> Way:
         """Return the way of a reading, whatever its class offset."""
@@ -334,6 +336,22 @@ class _Trial:
             guessing=float(counts.max() / len(truth)),
             tried=tuple(found),
             another_order=_another_order(np.array(described.answered), truth),
+            suggested=self._suggested(found),
+        )
+
+    def _suggested(self, found: Sequence[Reading]) -> Reading | None:
+        """Return the simplest of the better readings that the best is not clearly better than."""
+        better = [one for one in found if one.verdict is Verdict.BETTER]
+        if not better:
+            return None
+        best = self._answers[better[0].what]
+        close = [
+            one
+            for one in better
+            if _verdict(*_both(self._answers[one.what], best)) is not Verdict.WORSE
+        ]
+        return min(
+            close, key=lambda one: (one.what.count(",") + one.what.count(" and "), -one.difference)
         )
 
     def _reading(self, run: _Run, offset: int) -> Reading | None:
@@ -347,15 +365,15 @@ class _Trial:
         there = np.array(run.right[offset])
         if not parts:
             return Reading("as described", len(there), float(there.mean()), 0.0, Verdict.DESCRIBED)
-        both = min(len(there), len(right))
-        there, right = there[:both], right[:both]
+        there, right = _both(there, right)
+        self._answers[what] = there
         verdict = _verdict(there, right)
         if run.given_up and verdict is Verdict.NO_DIFFERENT:
             verdict = Verdict.BEHIND
         if offset != own and run.way.what and verdict is not Verdict.BETTER:
             return None
         difference = float(there.mean() - right.mean())
-        return Reading(what, both, float(there.mean()), difference, verdict)
+        return Reading(what, len(there), float(there.mean()), difference, verdict)
 
 
 class _Run:
@@ -391,6 +409,18 @@ class _Run:
     def best(self) -> BoolArray:
         """Return what was right, with the class offset that got most right."""
         return np.array(max(self.right.values(), key=sum))
+
+
+def _differing(reading: Reading) -> tuple[int, bool, float]:
+    """Order readings by in how much they differ from the described one, presets first."""
+    what = reading.what
+    return what.count(" and ") + ("resize" in what), "(" in what, -reading.difference
+
+
+def _both(one: BoolArray, other: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Return two readings' answers on the images that both were tried on."""
+    common = min(len(one), len(other))
+    return one[:common], other[:common]
 
 
 def _is_clear(run: _Run, own: _Run) -> bool:

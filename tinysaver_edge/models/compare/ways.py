@@ -28,13 +28,13 @@ from tinysaver_edge.preprocess import (
 )
 
 _FURTHER_SCALES: dict[str, MeanStd | Affine | Raw] = {
-    "ImageNet's mean taken from 0..255 (Caffe)": Affine(
+    "affine 1, [-123.68, -116.779, -103.939] (Caffe)": Affine(
         kind="affine", multiply=(1.0,), add=(-123.68, -116.779, -103.939)
     ),
-    "CIFAR-10's mean and deviation": MeanStd(
+    "mean_std [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616] (CIFAR-10)": MeanStd(
         kind="mean_std", mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
     ),
-    "CLIP's mean and deviation": MeanStd(
+    "mean_std [0.4815, 0.4578, 0.4082], [0.2686, 0.2613, 0.2758] (CLIP)": MeanStd(
         kind="mean_std",
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),

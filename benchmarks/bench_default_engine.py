@@ -2,9 +2,9 @@
 
     python benchmarks/bench_default_engine.py [MODEL ...] [--turns 100]
 
-Needs the extra `cpu`. Without MODEL: the demo's models, resnet20 and resnet56 of the shared data
-where there are any, and mobilenetv3_small_050 of random weights. A MODEL is a file with its
-description, as `models export NAME --random 0` writes it.
+Needs the extra `cpu`. Timed are the demo's models, resnet20 and resnet56 of the shared data where
+there are any, mobilenetv3_small_050 of random weights, and every MODEL: a file with its description,
+as `models export NAME --random 0` writes it.
 
 Both engines run the artefact that would ship (preprocessing in its graph), on one frame and on as
 many threads as they like, as a bundle does by default. They take turns in one process, in an order
@@ -42,9 +42,7 @@ BLOCK = 10
 
 def models(folder: Path, named: list[Path]) -> Iterator[Path]:
     """Yield the models to time, with their descriptions beside them or within."""
-    yield from named or demo_model_paths()
-    if named:
-        return
+    yield from (*demo_model_paths(), *named)
     known = [DATA / "cifar10" / f"{name}.onnx" for name in ("resnet20", "resnet56")]
     for path in [mobilenet_v3_small_050(folder / "mobilenetv3_small_050.onnx"), *known]:
         if path.is_file():

@@ -438,10 +438,15 @@ def _class_axes(info: TensorInfo) -> tuple[int | None, int | None] | None:
 
 def _names(infos: Sequence[TensorInfo]) -> str:
     return ", ".join(
-        f"{info.name} {info.dtype} "
+        f"{printable(info.name)} {info.dtype} "
         + ("(?)" if info.shape is None else "(" + ", ".join(map(_axis, info.shape)) + ")")
         for info in infos
     )
+
+
+def printable(name: str) -> str:
+    """Return a name from a file without what would break a line or a terminal."""
+    return "".join(one if one.isprintable() else "?" for one in name)
 
 
 def _axis(length: int | None) -> str:

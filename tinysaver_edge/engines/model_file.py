@@ -199,4 +199,5 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not _NOISE.match(line)]
     text = telling[-1] if telling else " ".join(filter(None, lines)) or type(error).__name__
-    return _ORT_PREFIX.sub("", text)[:400]
+    plain = "".join(one if one.isprintable() else "?" for one in _ORT_PREFIX.sub("", text))
+    return plain[:400]

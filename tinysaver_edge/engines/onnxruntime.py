@@ -91,7 +91,7 @@ Session: TypeAlias = Any  # its InferenceSession
 Settings: TypeAlias = Any  # its SessionOptions
 Node: TypeAlias = Any  # its NodeArg
 
-_LOG_ERRORS_ONLY = 3
+_LOG_NOTHING = 4  # but what is fatal: errors are raised as well
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -193,7 +193,7 @@ def _import() -> OnnxRuntime:
 def _session_options(ort: OnnxRuntime, options: EngineOptions) -> Settings:
     """Settings for latency: one graph at a time, its nodes in order, threads within a node."""
     settings = ort.SessionOptions()
-    settings.log_severity_level = _LOG_ERRORS_ONLY
+    settings.log_severity_level = _LOG_NOTHING
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.inter_op_num_threads = 1
     settings.intra_op_num_threads = options.threads or 0
@@ -223,7 +223,10 @@ def _name_of(provider: str | tuple[str, Any]) -> str:
 
 
 def _signature(model: Path, session: Session, answer: str | None) -> ModelSignature:
-    inputs, outputs = ([_info(one) for one in ends] for ends in _ends(session))
+    try:
+        inputs, outputs = ([_info(one) for one in ends] for ends in _ends(session))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"model {model}: onnxruntime cannot read it: {one_line(error)}") from error
     return signature_of(model, inputs, outputs, answer=answer)
 
 

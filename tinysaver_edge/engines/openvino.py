@@ -169,7 +169,7 @@ def read_model(core: Core, model: Path) -> Graph:
         _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 
@@ -191,10 +191,10 @@ def model_signature(model: Path, graph: Graph, answer: str | None = None) -> Mod
         graph: what was read.
         answer: name of the output that holds the classes, where there are several.
     """
-    inputs, outputs = (
-        [_info(port) for port in graph.inputs],
-        [_info(port) for port in graph.outputs],
-    )
+    try:
+        inputs, outputs = ([_info(one) for one in ends] for ends in (graph.inputs, graph.outputs))
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
     return signature_of(model, inputs, outputs, answer=answer)
 
 

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
 from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.openvino import read_openvino
-from tinysaver_edge.models.graph.reader import READABLE, read_graph
+from tinysaver_edge.models.graph.reader import READABLE, read_graph, read_whole
 
 Module: TypeAlias = Any  # torch.nn.Module
 
@@ -113,7 +114,9 @@ def count_macs(
         reason = unknown
     if model.suffix == ".onnx" and find_spec("openvino") is not None:
         try:
-            return count_graph(read_openvino(model, size=input_size, output=output))
+            return count_graph(
+                read_whole(model, partial(read_openvino, model, size=input_size, output=output))
+            )
         except _UnknownShapeError:
             pass
     raise ModelError(

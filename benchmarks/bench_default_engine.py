@@ -3,7 +3,7 @@
     python benchmarks/bench_default_engine.py [MODEL ...] [--turns 100]
 
 Needs the extra `cpu`. Timed are the demo's models, resnet20 and resnet56 of the shared data where
-there are any, mobilenetv3_small_050 of random weights, and every MODEL: a file with its description,
+there are any, mobilenetv3_small_050 of random weights, and every MODEL: a file with a description,
 as `models export NAME --random 0` writes it.
 
 Both engines run the artefact that would ship (preprocessing in its graph), on one frame and on as

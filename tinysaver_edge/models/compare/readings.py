@@ -36,6 +36,7 @@ _LEAST_BEFORE_GIVING_UP = 32
 _SECONDS = 10.0
 _MOST_IMAGES = 2000  # where a few readings lie close together
 _CONTENDERS = 3
+_FAR = 0.1  # of accuracy, by which another order of the classes explains more than a reading
 _BATCH = 16
 _CLEARLY = 3.5  # standard deviations of the paired difference: some 30 readings are compared
 _WORTH = 0.02  # of accuracy, below which a difference is none to speak of
@@ -123,14 +124,16 @@ class Readings:
         """Say which reading fits."""
         own, better = self.described.accuracy, self.suggested
         said = f"{_percent(own)} right on {self.images} images"
-        if better is not None:
-            return (
-                f"{said} as described, {_percent(better.accuracy)} with {better.what}: correct it"
-            )
-        if self.another_order is not None:
+        if self.another_order is not None and (
+            better is None or better.accuracy < self.another_order - _FAR
+        ):
             return (
                 f"{said}, {_percent(self.another_order)} if its classes stood in another order: "
                 "correct the labels in its description"
+            )
+        if better is not None:
+            return (
+                f"{said} as described, {_percent(better.accuracy)} with {better.what}: correct it"
             )
         if self._guesses:
             return (

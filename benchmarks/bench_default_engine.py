@@ -32,7 +32,7 @@ from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.plan import ModelFile
 from tinysaver_edge.demo.show import demo_model_paths
 from tinysaver_edge.engines.registry import engine_for
-from tinysaver_edge.models.description.describe import Answers, describe
+from tinysaver_edge.models.description.describe import KnownAlready, describe
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.preprocess import ColorOrder
 
@@ -49,7 +49,7 @@ def models(folder: Path, named: list[Path]) -> Iterator[Path]:
             link = folder / path.name
             if link != path:
                 link.symlink_to(path.resolve())
-            text = describe(link, Answers(color=ColorOrder.RGB, scale="imagenet"))
+            text = describe(link, KnownAlready(color=ColorOrder.RGB, scale="imagenet"))
             link.with_suffix(".toml").write_text(text)
             yield link
 

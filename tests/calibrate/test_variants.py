@@ -11,7 +11,7 @@ from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, SIZE, colour_folders, macs
 from tests.command import spawned
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
@@ -101,7 +101,7 @@ def test_a_form_as_dear_as_the_large_model_is_left_out(pictures, tmp_path):
         ("sizes = [0]", "size 0: expected pixels"),
         ("sizes = [[1, 2, 3]]", "size [1, 2, 3]: expected pixels"),
         ('sizes = "big"', "size 'big': expected pixels"),
-        ('precisions = ["int3"]', "precision 'int3': there are float32, float16, bfloat16"),
+        ('precisions = ["int3"]', "precision 'int3': there are float32, tf32, float16, bfloat16"),
         ("sizes = [[8]]\nsises = [8]", "unknown field sises"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.model_zoo import CLASSES, SIZE, Form, save, tiny_classifier
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DescriptionError, ModelError, TinySaverError
-from tinysaver_edge.models.description.describe import Answers, describe
+from tinysaver_edge.models.description.describe import KnownAlready, describe
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.output_format import MULTI_LABEL, OutputFormat, OutputKind, RawOutput
@@ -24,7 +24,7 @@ from tinysaver_edge.preprocess import ColorOrder
 every_engine = pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 FORM = Form()
 BATCH = np.random.default_rng(0).normal(0, 1, (3, 3, SIZE, SIZE)).astype(np.float32)
-TELL = Answers(color=ColorOrder.RGB, scale="imagenet")
+TELL = KnownAlready(color=ColorOrder.RGB, scale="imagenet")
 
 
 def opened(engine: str, model: Path, output: OutputFormat | None = None) -> Engine:
@@ -80,7 +80,7 @@ def test_a_named_output_goes_from_the_description_into_what_ships(tmp_path: Path
     onnx.save(proto, model)
     with pytest.raises(ModelError, match="say which"):
         describe(model, TELL)
-    told = Answers(color=ColorOrder.RGB, scale="imagenet", output="answer")
+    told = KnownAlready(color=ColorOrder.RGB, scale="imagenet", output="answer")
     model.with_suffix(".toml").write_text(describe(model, told))
     described = find_description(model)
     assert described.output.name == "answer"

@@ -12,7 +12,7 @@ from tests.model_zoo import CLASSES, Form, tiny_classifier
 from tests.real_data import data_folder
 from tinysaver_edge.models.description.carried import _told, read_carried
 from tinysaver_edge.models.description.describe import describe
-from tinysaver_edge.models.description.description import parse_toml
+from tinysaver_edge.models.description.description import parse_description
 from tinysaver_edge.models.description.metadata import write_metadata
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
@@ -130,7 +130,7 @@ def test_labels_within_a_tflite_are_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(model, "a") as archive:
         archive.writestr("about.txt", "a model")
         archive.writestr("labels.txt", "\n".join(NAMES))
-    assert parse_toml(describe(model), "test")["labels"] == list(NAMES)
+    assert parse_description(describe(model), "test")["labels"] == list(NAMES)
 
 
 def test_model_api_and_ultralytics_are_read(tmp_path: Path) -> None:
@@ -145,15 +145,15 @@ def test_model_api_and_ultralytics_are_read(tmp_path: Path) -> None:
             "model_info resize_type": "crop",
         },
     )
-    said = parse_toml(describe(model), "test")
+    said = parse_description(describe(model), "test")
     assert said["labels"] == ["a", "b c", "d", "e", "f"]
     assert (said["input"]["color"], said["input"]["scale"]) == ("RGB", "imagenet")
     assert said["input"]["resize"]["policy"] == ResizePolicy.CENTER_CROP.value
     other = tiny_classifier(tmp_path / "b.onnx", Form(softmax=True))
     names = {place: f"n{place}" for place in range(CLASSES)}
     write_metadata(other, {"task": "classify", "names": str(names)})
-    said = parse_toml(describe(other), "test")
+    said = parse_description(describe(other), "test")
     assert said["labels"] == list(names.values())
     assert (said["input"]["color"], said["input"]["scale"]) == ("RGB", "unit")
     write_metadata(other, {"names": "__import__('os').getcwd()"})
-    assert "labels" not in parse_toml(describe(other), "test")
+    assert "labels" not in parse_description(describe(other), "test")

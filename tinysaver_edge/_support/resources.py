@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from tinysaver_edge._support.files import read_toml
 from tinysaver_edge.errors import TinySaverError
 
 PROJECT = "tinysaver-edge"
@@ -53,12 +53,8 @@ def _data_dir(name: str, package: Path) -> Path:
 
 def _is_checkout(root: Path) -> bool:
     """Tell a source checkout from a site-packages that happens to hold such folders."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text("utf-8")).get("project", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        project = read_toml(root / "pyproject.toml").get("project", {})
+    except (OSError, ValueError):
         return False
     return isinstance(project, dict) and project.get("name") == PROJECT

@@ -97,7 +97,12 @@ class ChoiceCache:
 
 
 TOLERANCES = MappingProxyType(
-    {Precision.FLOAT32: 1e-3, Precision.FLOAT16: 1e-2, Precision.BFLOAT16: 5e-2}
+    {
+        Precision.FLOAT32: 1e-3,
+        Precision.TF32: 1e-2,
+        Precision.FLOAT16: 1e-2,
+        Precision.BFLOAT16: 5e-2,
+    }
 )
 """Difference of a probability from the reference's that counts as agreement, by precision.
 
@@ -112,7 +117,7 @@ _CPU = frozenset({"cpu", "cpuexecutionprovider"})
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedWay:
     """What came of one candidate.
 
     Attributes:
@@ -139,7 +144,7 @@ class Tried:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Tried:
+    def from_dict(cls, values: dict[str, Any]) -> TriedWay:
         """Read what `to_dict` returned."""
         choice = EngineChoice(values["engine"], values["device"], values["precision"])
         return cls(choice, values["median_ms"], values["difference"], str(values["why"]))
@@ -162,7 +167,7 @@ class Chosen:
 
     model: str
     reference: EngineChoice
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedWay, ...]
     kept_in: Path | None = None
 
     @property
@@ -187,7 +192,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CandidateAnswer:
     """What a candidate answered.
 
     Attributes:
@@ -211,7 +216,7 @@ class TryStep:
     artefact: Artefact
     frames: Sequence[Frame]
 
-    def __call__(self, progress: Progress) -> Answered:
+    def __call__(self, progress: Progress) -> CandidateAnswer:
         """Do it.
 
         Raises:
@@ -228,14 +233,14 @@ class TryStep:
             took = measure_with(EFFORT, lambda: stage.ask(stage.prepare(first)))
         finally:
             stage.close()
-        return Answered(_softmax(logits), took.median_ms)
+        return CandidateAnswer(_softmax(logits), took.median_ms)
 
 
-Runner = Callable[[TryStep, str], Answered]
+Runner = Callable[[TryStep, str], CandidateAnswer]
 """Does a step, perhaps in a process of its own; the text names it for messages."""
 
 
-def run_here(step: TryStep, what: str) -> Answered:
+def run_here(step: TryStep, what: str) -> CandidateAnswer:
     """Do a step in this process."""
     return step(SILENT)
 
@@ -324,7 +329,7 @@ def _remembered(
         return None
     path, values = kept
     try:
-        tried = tuple(Tried.from_dict(one) for one in values["tried"])
+        tried = tuple(TriedWay.from_dict(one) for one in values["tried"])
         found = Chosen(reference.name, _way_of(reference), tried, kept_in=path)
         return found if [one.why for one in tried].count("") == 1 else None
     except (KeyError, TypeError):
@@ -365,25 +370,25 @@ def _full(engine: str, device: str | None) -> str:
 
 def _try(
     reference: Artefact,
-    told: Answered,
+    told: CandidateAnswer,
     way: EngineChoice,
     frames: Sequence[Frame],
     run: Runner,
-) -> Tried:
+) -> TriedWay:
     """Run one candidate and hold its answers against the reference's."""
     try:
         suffix = reference.files[0].suffix
         if suffix not in engine_class(way.engine).suffixes:
-            return Tried(way, None, None, f"does not read {suffix} files")
+            return TriedWay(way, None, None, f"does not read {suffix} files")
         if way == _way_of(reference):
             found = told
         else:
             found = run(TryStep(in_way(reference, way), frames), f"running {name_of(way)}")
     except TinySaverError as error:
-        return Tried(way, None, None, f"does not run: {error}")
+        return TriedWay(way, None, None, f"does not run: {error}")
     if found.probabilities.shape != told.probabilities.shape:
         classes = found.probabilities.shape[1]
-        return Tried(way, found.median_ms, None, f"answers with {classes} classes")
+        return TriedWay(way, found.median_ms, None, f"answers with {classes} classes")
     worst = float(np.abs(found.probabilities - told.probabilities).max())
     allowed = TOLERANCES[Precision(way.precision)]
     why = ""
@@ -392,10 +397,10 @@ def _try(
             f"answers otherwise than {name_of(_way_of(reference))}: probabilities differ by up to "
             f"{worst:.2g} (allowed: {allowed:g})"
         )
-    return Tried(way, found.median_ms, worst, why)
+    return TriedWay(way, found.median_ms, worst, why)
 
 
-def _again(reference: Artefact, one: Tried, frames: Sequence[Frame], run: Runner) -> Tried:
+def _again(reference: Artefact, one: TriedWay, frames: Sequence[Frame], run: Runner) -> TriedWay:
     """Time a candidate once more and keep the lesser figure."""
     step = TryStep(in_way(reference, one.choice), frames)
     try:
@@ -405,7 +410,7 @@ def _again(reference: Artefact, one: Tried, frames: Sequence[Frame], run: Runner
     return replace(one, median_ms=min(one.median_ms or found.median_ms, found.median_ms))
 
 
-def _decided(tried: Sequence[Tried]) -> list[Tried]:
+def _decided(tried: Sequence[TriedWay]) -> list[TriedWay]:
     """Say of all but the fastest that agrees that they are slower."""
     agreeing = [one for one in tried if not one.why]
     if not agreeing:

@@ -15,11 +15,11 @@ from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate, Evidence, Step
+from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import figures
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
@@ -41,7 +41,7 @@ def manifest(tmp_path_factory):
     with Bundle.load(small_bundle(tmp_path_factory.mktemp("b") / "b", golden=False)) as one:
         made = one.manifest
     certificate = Certificate(
-        Evidence.LABELS, EPSILON, 0.1, 1, 2000, 1, (Step(THRESHOLD, 1600, 4, 2),)
+        EvidenceKind.LABELS, EPSILON, 0.1, 1, 2000, 1, (WalkStep(THRESHOLD, 1600, 4, 2),)
     )
     entry = CertificateEntry(
         statement=certificate.statement,

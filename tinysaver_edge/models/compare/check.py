@@ -21,7 +21,7 @@ from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
     description_from,
-    parse_toml,
+    parse_description,
 )
 from tinysaver_edge.models.description.facts import read_facts
 from tinysaver_edge.models.description.metadata import read_metadata
@@ -37,7 +37,7 @@ _COMPARED = ("preprocess", "output", "labels")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckedPoint:
     """One thing that was looked at.
 
     Attributes:
@@ -63,7 +63,7 @@ class ModelCheck:
     """
 
     model: Path
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckedPoint, ...]
     macs: int | None
     readings: Readings | None = None
 
@@ -117,13 +117,13 @@ def check_model(
     if data is not None and logits:
         try:
             readings = try_readings(description, data, threads=threads)
-            findings.append(Finding("readings", readings.fits, readings.sentence()))
+            findings.append(CheckedPoint("readings", readings.fits, readings.sentence()))
         except DataError as error:
-            findings.append(Finding("readings", None, str(error)))
+            findings.append(CheckedPoint("readings", None, str(error)))
     return ModelCheck(description.file, tuple(findings), macs, readings)
 
 
-def _said(description: ModelDescription) -> Iterator[Finding]:
+def _said(description: ModelDescription) -> Iterator[CheckedPoint]:
     """Hold what the file tells of itself against the description."""
     yield from _contradicted(description)
     if description.file.suffix not in (".onnx", ".xml", ".tflite"):
@@ -131,21 +131,21 @@ def _said(description: ModelDescription) -> Iterator[Finding]:
     try:
         facts = read_facts(description.file, output=description.output.name)
     except MissingDependencyError as error:
-        yield Finding("file", None, str(error))
+        yield CheckedPoint("file", None, str(error))
         return
     except TinySaverError as error:
-        yield Finding("file", False, str(error))
+        yield CheckedPoint("file", False, str(error))
         return
     probabilities = description.output.kind is OutputKind.PROBABILITIES
     if facts.signature.output_shape[1] == 1:
         probabilities = probabilities and facts.last_operation != "Sigmoid"
     said = f"described as {description.output.kind.value}, ends in {facts.last_operation or '?'}"
-    yield Finding("answer", facts.ends_in_softmax == probabilities or None, said)
+    yield CheckedPoint("answer", facts.ends_in_softmax == probabilities or None, said)
     if facts.scales_input and not description.preprocess.format.is_raw:
-        yield Finding("scale", None, "the graph scales its input: is it scaled twice?")
+        yield CheckedPoint("scale", None, "the graph scales its input: is it scaled twice?")
 
 
-def _contradicted(description: ModelDescription) -> Iterator[Finding]:
+def _contradicted(description: ModelDescription) -> Iterator[CheckedPoint]:
     """Point out where a description beside a file differs from the one that the file carries."""
     own = read_metadata(description.file).get(METADATA_KEY)
     if own is None:
@@ -153,16 +153,16 @@ def _contradicted(description: ModelDescription) -> Iterator[Finding]:
     source = f"{description.file} (metadata)"
     folder = description.file.parent
     try:
-        table = parse_toml(own, source)
+        table = parse_description(own, source)
         carried = description_from(
             table, description.file, folder=folder, source=source, confined=True
         )
     except TinySaverError as error:
-        yield Finding("description", None, str(error))
+        yield CheckedPoint("description", None, str(error))
         return
     different = [name for name in _COMPARED if getattr(carried, name) != getattr(description, name)]
     if different:
-        yield Finding(
+        yield CheckedPoint(
             "description",
             None,
             f"{description.source} differs from the description that the file carries in "
@@ -170,16 +170,18 @@ def _contradicted(description: ModelDescription) -> Iterator[Finding]:
         )
 
 
-def _macs(description: ModelDescription) -> tuple[int | None, Finding]:
+def _macs(description: ModelDescription) -> tuple[int | None, CheckedPoint]:
     try:
         found = count_macs(description.file, output=description.output.name)
     except TinySaverError as error:
-        return None, Finding("MACs", None, str(error))
+        return None, CheckedPoint("MACs", None, str(error))
     detail = f"{found.macs:,}, {found.parameters:,} parameters"
     if description.macs is None:
-        return found.macs, Finding("MACs", None, detail)
+        return found.macs, CheckedPoint("MACs", None, detail)
     close = abs(found.macs - description.macs) <= _MACS_TOLERANCE * description.macs
-    return found.macs, Finding("MACs", close, f"{detail}; described as {description.macs:,.0f}")
+    return found.macs, CheckedPoint(
+        "MACs", close, f"{detail}; described as {description.macs:,.0f}"
+    )
 
 
 def _ran(
@@ -209,21 +211,21 @@ def _answered(
     found: NDArray[np.float32] | str,
     description: ModelDescription,
     ran: Mapping[str, NDArray[np.float32] | str],
-) -> Finding:
+) -> CheckedPoint:
     if isinstance(found, str):
         # What one engine cannot read is no fault of the model's where another runs it.
         alone = description.engine == name or all(isinstance(one, str) for one in ran.values())
-        return Finding(name, False if alone else None, found)
+        return CheckedPoint(name, False if alone else None, found)
     if not np.isfinite(found).all():
-        return Finding(name, False, "answers NaN or infinity: check the scale and the export")
+        return CheckedPoint(name, False, "answers NaN or infinity: check the scale and the export")
     try:
         labels = description.class_labels(found.shape[1])
     except TinySaverError as error:
-        return Finding(name, False, str(error))
+        return CheckedPoint(name, False, str(error))
     if (why := _no_such_kind(found, description)) is not None:
-        return Finding(name, False, why)
+        return CheckedPoint(name, False, why)
     named = "no labels" if labels is None else f"{len(labels)} labels"
-    return Finding(name, True, f"{found.shape[1]} classes, {named}")
+    return CheckedPoint(name, True, f"{found.shape[1]} classes, {named}")
 
 
 def _no_such_kind(found: NDArray[np.float32], description: ModelDescription) -> str | None:
@@ -237,17 +239,17 @@ def _no_such_kind(found: NDArray[np.float32], description: ModelDescription) -> 
     return None
 
 
-def _apart(logits: dict[str, NDArray[np.float32]], pictures: Pictures) -> Iterator[Finding]:
+def _apart(logits: dict[str, NDArray[np.float32]], pictures: Pictures) -> Iterator[CheckedPoint]:
     """Hold every engine against the first."""
     if len(logits) < 2:
         only = next(iter(logits), "no engine")
-        yield Finding("engines", None, f"{only} alone ran it: nothing to compare with")
+        yield CheckedPoint("engines", None, f"{only} alone ran it: nothing to compare with")
         return
     (first, expected), *others = logits.items()
     for name, found in others:
         comparison = compare(expected, found)
         allowed = TOLERANCE * max(1.0, comparison.largest_logit)
-        yield Finding(
+        yield CheckedPoint(
             f"{name} against {first}",
             comparison.within(allowed) and comparison.top1_agreement == 1.0,
             f"logits at most {comparison.max_difference:.2g} apart, "

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinysaver_edge.models.description.description import ModelDescription
-from tinysaver_edge.models.description.facts import ModelFacts, Quantization, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
 from tinysaver_edge.models.description.schema import (
     PRESETS,
     Affine,
     MeanStd,
-    Quantized,
+    QuantizedScale,
     Raw,
     to_affine,
 )
@@ -72,13 +72,13 @@ def all_ways(description: ModelDescription) -> Iterator[Way]:
         yield Way(f"layout {other.value}", turned)
 
 
-def _facts(description: ModelDescription) -> ModelFacts | None:
+def _facts(description: ModelDescription) -> FileFacts | None:
     if description.file.suffix not in READABLE:
         return None
     return read_facts(description.file, output=description.output.name)
 
 
-def _is_open(facts: ModelFacts) -> bool:
+def _is_open(facts: FileFacts) -> bool:
     """Whether the file takes any number of channels wherever they stand."""
     shape = facts.signature.input_shape
     return len(shape) == 4 and all(axis is None for axis in shape[1:])
@@ -125,7 +125,7 @@ def _scales(
     yield f"{{ add = {lowest:g} }}" if lowest else '"raw"', ((1.0,), (lowest,))
     if quantization is not None:
         for name, scale in PRESETS.items():
-            made = Quantized(kind="quantized", of=scale)
+            made = QuantizedScale(kind="quantized", of=scale)
             yield f"quantized of {name}", to_affine(made, ColorOrder.RGB, quantization)
 
 

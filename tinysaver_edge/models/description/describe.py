@@ -17,9 +17,9 @@ from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
     description_from,
-    parse_toml,
+    parse_description,
 )
-from tinysaver_edge.models.description.facts import ModelFacts, Quantization, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
 from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
@@ -38,7 +38,7 @@ _WHOLE_STEP = 0.03  # by which a factor may miss 1, where the integers are pixel
 
 
 def describe_scale(
-    facts: ModelFacts, known: str | None, carried: Carried | None = None
+    facts: FileFacts, known: str | None, carried: Carried | None = None
 ) -> list[str]:
     """Return the lines of a description that give the scale."""
     if known is not None:
@@ -174,7 +174,7 @@ IMAGENET_WITH_BACKGROUND = 1001
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class KnownAlready:
     """What the user knows already; None leaves the field as the file or the default has it.
 
     Attributes:
@@ -195,7 +195,7 @@ class Answers:
     output: str | None = None
 
 
-def describe(model: Path, answers: Answers | None = None) -> str:
+def describe(model: Path, answers: KnownAlready | None = None) -> str:
     """Return the description of a model as TOML, with comments on what is to be filled in.
 
     A description that the file carries itself is taken over as it is, but for the answers.
@@ -209,11 +209,11 @@ def describe(model: Path, answers: Answers | None = None) -> str:
         ModelError: the file is missing or damaged, or takes no picture.
         InputError: an answer does not fit.
     """
-    answers = answers or Answers()
+    answers = answers or KnownAlready()
     check_model_file(model)
     own = read_metadata(model).get(METADATA_KEY)
     if own is not None:
-        return _taken_over(parse_toml(own, f"{model} (metadata)"), model, answers)
+        return _taken_over(parse_description(own, f"{model} (metadata)"), model, answers)
     facts = read_facts(model, output=answers.output)
     if len(facts.signature.input_shape) != 4:
         raise InputError(
@@ -236,7 +236,7 @@ def describe(model: Path, answers: Answers | None = None) -> str:
     return f"{_head(body, model)}\n{body}\n"
 
 
-def _taken_over(said: dict[str, Any], model: Path, answers: Answers) -> str:
+def _taken_over(said: dict[str, Any], model: Path, answers: KnownAlready) -> str:
     """Return the description that a file carries, with the answers put over it."""
     source = f"{model} (metadata)"
     own = description_from(said, model, folder=model.parent, source=source, confined=True)
@@ -251,7 +251,7 @@ def _taken_over(said: dict[str, Any], model: Path, answers: Answers) -> str:
         source_table["color"] = answers.color.value
     if answers.scale is not None:
         scale = f"scale = {_checked(answers.scale)}"
-        source_table.update(parse_toml(scale, f"--scale {answers.scale}"))
+        source_table.update(parse_description(scale, f"--scale {answers.scale}"))
     if resize:
         source_table["resize"] = {**source_table.get("resize", {}), **resize}
     if answers.output is not None:
@@ -267,7 +267,7 @@ def _taken_over(said: dict[str, Any], model: Path, answers: Answers) -> str:
 
 def _head(body: str, model: Path) -> str:
     """Say what is left to fill in; where nothing is, the description must hold."""
-    table = parse_toml(body, f"description of {model}")
+    table = parse_description(body, f"description of {model}")
     still_open = unfilled(table)
     if not still_open:
         description_from(
@@ -283,7 +283,7 @@ def _head(body: str, model: Path) -> str:
     )
 
 
-def _labels(facts: ModelFacts, answers: Answers, model: Path, carried: Carried | None) -> str:
+def _labels(facts: FileFacts, answers: KnownAlready, model: Path, carried: Carried | None) -> str:
     outputs = facts.signature.output_shape[1]
     outputs = BINARY if outputs == 1 else outputs
     count = "one class a line" if outputs is None else f"one class a line, {outputs} of them"
@@ -310,7 +310,7 @@ def _files_of_names(model: Path, outputs: int) -> list[str]:
     ]
 
 
-def _input(facts: ModelFacts, answers: Answers, carried: Carried | None) -> list[str]:
+def _input(facts: FileFacts, answers: KnownAlready, carried: Carried | None) -> list[str]:
     shape = facts.signature.input_shape
     first = channels_first(shape)
     if (shape[1 if first else 3] or 3) not in (1, 3):
@@ -337,7 +337,7 @@ def _layout(shape: tuple[int | None, ...]) -> str:
     return f"{line}  # assumed: the file leaves it open" if first and last else line
 
 
-def _known_color(facts: ModelFacts) -> ColorOrder | None:
+def _known_color(facts: FileFacts) -> ColorOrder | None:
     """Models that `embed` made take frames as OpenCV gives them."""
     return ColorOrder.BGR if facts.signature.input_name == FRAME else None
 
@@ -359,7 +359,7 @@ def _color(known: ColorOrder | None, channels: int | None, carried: Carried | No
     return f'color = "{color.value}"'
 
 
-def _resize(answers: Answers, carried: Carried | None) -> list[str]:
+def _resize(answers: KnownAlready, carried: Carried | None) -> list[str]:
     told = None if carried is None else carried.resize
     policy = answers.resize or told or ResizePolicy.SQUASH
     ratio = "" if answers.crop_ratio is None else f", crop_ratio = {answers.crop_ratio}"
@@ -376,7 +376,7 @@ def _resize(answers: Answers, carried: Carried | None) -> list[str]:
     ]
 
 
-def _output(facts: ModelFacts, answers: Answers) -> list[str]:
+def _output(facts: FileFacts, answers: KnownAlready) -> list[str]:
     lines = []
     if answers.output is not None:
         lines.append(f"name = {_toml_text(answers.output)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tinysaver_edge._support.files import parse_toml
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
-from tinysaver_edge.models.description.facts import ModelFacts, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, read_facts
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import (
@@ -105,7 +105,7 @@ def find_description(
                 return read_description(folder / name, model, output=output)
     if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
-        table = _with_output(parse_toml(text, source), output)
+        table = _with_output(parse_description(text, source), output)
         return description_from(table, model, folder=model.parent, source=source, confined=True)
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
@@ -136,7 +136,7 @@ def read_description(path: Path, model: Path, *, output: str | None = None) -> M
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
-    table = _with_output(parse_toml(text, str(path)), output)
+    table = _with_output(parse_description(text, str(path)), output)
     return description_from(table, model, folder=path.parent, source=str(path))
 
 
@@ -187,19 +187,15 @@ def description_from(
     )
 
 
-def parse_toml(text: str, source: str) -> dict[str, Any]:
+def parse_description(text: str, source: str) -> dict[str, Any]:
     """Return what a TOML text holds.
 
     Raises:
         DescriptionError: it is no valid TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise DescriptionError(f"{source}: no valid TOML: {error}") from error
 
 
@@ -209,7 +205,7 @@ def _needs_facts(table: DescriptionTable) -> bool:
     return table.input.scale.kind == "quantized" or (integers and not table.output.quantization)
 
 
-def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
+def _preprocess(table: InputTable, facts: FileFacts | None) -> Preprocess:
     quantization = facts.input_quantization if facts is not None else None
     multiply, add = to_affine(table.scale, table.color, quantization)
     height, width = table.size
@@ -227,7 +223,7 @@ def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
     )
 
 
-def _output(table: OutputTable, facts: ModelFacts | None) -> OutputFormat:
+def _output(table: OutputTable, facts: FileFacts | None) -> OutputFormat:
     given = table.quantization or (facts.output_quantization if facts is not None else None)
     return OutputFormat(
         kind=table.kind,

@@ -104,9 +104,9 @@ def engine_for(model: Path, *, device: str | None = None) -> str:
     """Return the name of the engine to open a file with.
 
     That is the first, of ONNX Runtime, OpenVINO and the plug-ins, that is installed, reads such
-    files and knows the device by its name. ONNX Runtime comes first since it runs on every machine
-    there is, and OpenVINO's lead is small where it has one (`benchmarks/bench_default_engine.py`: at
-    the median 8 %); `bench.engine_choice` measures.
+    files and knows the device by its name. ONNX Runtime stays first since OpenVINO's lead is small
+    where it has one (at the median 8 %, see `benchmarks/bench_default_engine.py`) and differs by
+    model and processor: `bench.engine_choice` measures.
 
     Raises:
         MissingDependencyError: engines read such files, but none is installed.

@@ -87,6 +87,7 @@ def quantize_command(
     """
     description = find_description(model, descriptions_dir=descriptions, output=output)
     with open_data(data) as images, terminal.progress() as progress:
+        terminal.warn(images.left_out.lines)
         result = quantize(
             description,
             out,

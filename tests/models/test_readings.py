@@ -14,7 +14,7 @@ from tests.colours import LARGE, NAMES, OUTPUT, PREPROCESS, colour_folders, colo
 from tests.model_zoo import save
 from tinysaver_edge.data import DataSource, open_data
 from tinysaver_edge.models.compare.check import check_model
-from tinysaver_edge.models.compare.readings import Readings, Verdict, try_readings
+from tinysaver_edge.models.compare.readings import Fit, Readings, try_readings
 from tinysaver_edge.models.description.description import ModelDescription
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout
 
@@ -72,7 +72,7 @@ def test_classes_in_another_order_are_told(model, images) -> None:
 
 
 def test_equal_pictures_are_run_once(model, images) -> None:
-    same = [one for one in read(model, images).tried if one.verdict is Verdict.SAME]
+    same = [one for one in read(model, images).tried if one.verdict is Fit.SAME]
     assert {one.what for one in same} >= {"resize center_crop", "resize letterbox"}
 
 

@@ -42,7 +42,7 @@ _CLEARLY = 3.5  # standard deviations of the paired difference: some 30 readings
 _WORTH = 0.02  # of accuracy, below which a difference is none to speak of
 
 
-class Verdict(str, Enum):
+class Fit(str, Enum):
     """How a reading compares with the described one, clearly, by the images that they differ on."""
 
     DESCRIBED = "described"
@@ -54,17 +54,17 @@ class Verdict(str, Enum):
 
 
 _ORDER = {
-    Verdict.BETTER: 0,
-    Verdict.DESCRIBED: 1,
-    Verdict.NO_DIFFERENT: 2,
-    Verdict.SAME: 3,
-    Verdict.BEHIND: 4,
-    Verdict.WORSE: 5,
+    Fit.BETTER: 0,
+    Fit.DESCRIBED: 1,
+    Fit.NO_DIFFERENT: 2,
+    Fit.SAME: 3,
+    Fit.BEHIND: 4,
+    Fit.WORSE: 5,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class InputReading:
     """What one reading of the file got right.
 
     Attributes:
@@ -79,7 +79,7 @@ class Reading:
     images: int
     accuracy: float
     difference: float
-    verdict: Verdict
+    verdict: Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,14 @@ class Readings:
     images: int
     classes: int
     guessing: float
-    tried: tuple[Reading, ...]
+    tried: tuple[InputReading, ...]
     another_order: float | None = None
-    suggested: Reading | None = None
+    suggested: InputReading | None = None
 
     @property
-    def described(self) -> Reading:
+    def described(self) -> InputReading:
         """The description's own."""
-        return next(one for one in self.tried if one.verdict is Verdict.DESCRIBED)
+        return next(one for one in self.tried if one.verdict is Fit.DESCRIBED)
 
     @property
     def fits(self) -> bool:
@@ -140,7 +140,7 @@ class Readings:
                 f"{said}, which guessing gets as well, and so does every other reading: are these "
                 "the model's classes, in the model's order?"
             )
-        others = [one for one in self.tried if one.verdict is Verdict.NO_DIFFERENT]
+        others = [one for one in self.tried if one.verdict is Fit.NO_DIFFERENT]
         if not others:
             return f"{said} as described; every other reading is worse"
         return f"{said} as described; these images do not tell it from {len(others)} others"
@@ -174,7 +174,7 @@ def try_readings(
     trial.run([Way("", description.preprocess), *all_ways(description)])
     trial.run_off()
     found = trial.readings()
-    if found.tried[0].verdict is Verdict.BETTER:  # the resize may be wrong besides
+    if found.tried[0].verdict is Fit.BETTER:  # the resize may be wrong besides
         best = trial.way_of(found.tried[0].what)
         trial.run(list(resized(best, f"{best.what}, ")))
         found = trial.readings()
@@ -261,7 +261,7 @@ class _Trial:
         best = max((run.best()[:done] for run in rivals), key=lambda right: right.sum())
         for run in runs:
             run.given_up = (
-                run.way.what != "" and not run.same and _verdict(run.best(), best) is Verdict.WORSE
+                run.way.what != "" and not run.same and _verdict(run.best(), best) is Fit.WORSE
             )
         return [run for run in runs if not run.same and not run.given_up]
 
@@ -342,41 +342,41 @@ class _Trial:
             suggested=self._suggested(found),
         )
 
-    def _suggested(self, found: Sequence[Reading]) -> Reading | None:
+    def _suggested(self, found: Sequence[InputReading]) -> InputReading | None:
         """Return the simplest of the better readings that the best is not clearly better than."""
-        better = [one for one in found if one.verdict is Verdict.BETTER]
+        better = [one for one in found if one.verdict is Fit.BETTER]
         if not better:
             return None
         best = self._answers[better[0].what]
         close = [
             one
             for one in better
-            if _verdict(*_both(self._answers[one.what], best)) is not Verdict.WORSE
+            if _verdict(*_both(self._answers[one.what], best)) is not Fit.WORSE
         ]
         return min(
             close, key=lambda one: (one.what.count(",") + one.what.count(" and "), -one.difference)
         )
 
-    def _reading(self, run: _Run, offset: int) -> Reading | None:
+    def _reading(self, run: _Run, offset: int) -> InputReading | None:
         """Return what one run found with one class offset; None where it is of no interest."""
         own, described = self._description.output.class_offset, self._runs[""]
         parts = [run.way.what] if run.way.what else []
         parts += [f"class_offset {offset}"] if offset != own else []
         what, right = " and ".join(parts), np.array(described.right[own])
         if run.same:
-            return Reading(what, len(right), float(right.mean()), 0.0, Verdict.SAME)
+            return InputReading(what, len(right), float(right.mean()), 0.0, Fit.SAME)
         there = np.array(run.right[offset])
         if not parts:
-            return Reading("as described", len(there), float(there.mean()), 0.0, Verdict.DESCRIBED)
+            return InputReading("as described", len(there), float(there.mean()), 0.0, Fit.DESCRIBED)
         there, right = _both(there, right)
         self._answers[what] = there
         verdict = _verdict(there, right)
-        if run.given_up and verdict is Verdict.NO_DIFFERENT:
-            verdict = Verdict.BEHIND
-        if offset != own and run.way.what and verdict is not Verdict.BETTER:
+        if run.given_up and verdict is Fit.NO_DIFFERENT:
+            verdict = Fit.BEHIND
+        if offset != own and run.way.what and verdict is not Fit.BETTER:
             return None
         difference = float(there.mean() - right.mean())
-        return Reading(what, len(there), float(there.mean()), difference, verdict)
+        return InputReading(what, len(there), float(there.mean()), difference, verdict)
 
 
 class _Run:
@@ -414,7 +414,7 @@ class _Run:
         return np.array(max(self.right.values(), key=sum))
 
 
-def _differing(reading: Reading) -> tuple[int, bool, float]:
+def _differing(reading: InputReading) -> tuple[int, bool, float]:
     """Order readings by in how much they differ from the described one, presets first."""
     what = reading.what
     return what.count(" and ") + ("resize" in what), "(" in what, -reading.difference
@@ -427,15 +427,15 @@ def _both(one: BoolArray, other: BoolArray) -> tuple[BoolArray, BoolArray]:
 
 
 def _is_clear(run: _Run, own: _Run) -> bool:
-    return _verdict(run.best(), own.best()) is Verdict.BETTER
+    return _verdict(run.best(), own.best()) is Fit.BETTER
 
 
-def _verdict(right: BoolArray, described: BoolArray) -> Verdict:
+def _verdict(right: BoolArray, described: BoolArray) -> Fit:
     """Tell two readings apart by the images that only one of them gets right (McNemar)."""
     won, lost = int((right & ~described).sum()), int((described & ~right).sum())
     if abs(won - lost) < max(_WORTH * len(right), _CLEARLY * math.sqrt(won + lost)):
-        return Verdict.NO_DIFFERENT
-    return Verdict.BETTER if won > lost else Verdict.WORSE
+        return Fit.NO_DIFFERENT
+    return Fit.BETTER if won > lost else Fit.WORSE
 
 
 def _another_order(best: NDArray[np.int64], truth: NDArray[np.int64]) -> float | None:

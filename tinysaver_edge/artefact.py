@@ -149,6 +149,7 @@ def bundled_artefacts(
                 threads=threads,
                 cache_dir=cache_dir,
                 allow_fallback=allow_fallback,
+                sealed=() if stage.model.elsewhere else tuple(map(bundle.seal, stage.model.files)),
             ),
             labels=None if labels is None else tuple(labels),
         )

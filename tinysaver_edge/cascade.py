@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.deciding.decider import Clock, Decider
-from tinysaver_edge.deciding.policy import Case, Judge, Policy, is_certified
+from tinysaver_edge.deciding.policy import Case, Judge, Policy
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
@@ -48,6 +49,7 @@ class Cascade:
         labels: class names, or None to name classes by their index.
         fusion: combines the answers after an escalation; None takes the large model's.
         certified: whether a certificate covers what these stages decide.
+        uncovered: why a certificate that is there does not, for `doubt`.
         clock: seconds, for timings and for frames that come without a time.
 
     Raises:
@@ -61,6 +63,7 @@ class Cascade:
         labels: Sequence[str] | None = None,
         fusion: Fusion | None = None,
         certified: bool = False,
+        uncovered: str | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
@@ -74,6 +77,8 @@ class Cascade:
             doubt_about=self.stages[-1].engine.doubt_about,
         )
         self._certified = certified
+        self._uncovered = uncovered
+        self._bundle: Bundle | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
@@ -121,8 +126,9 @@ class Cascade:
         """
         from tinysaver_edge.bundle.bundle import Bundle
 
-        with Bundle.load(path) as bundle:
-            return cls.from_bundle(
+        bundle = Bundle.load(path)
+        try:
+            cascade = cls.from_bundle(
                 bundle,
                 threads=threads,
                 cache_dir=cache_dir,
@@ -132,6 +138,11 @@ class Cascade:
                 allow_absent=allow_absent,
                 clock=clock,
             )
+        except BaseException:
+            bundle.close()
+            raise
+        cascade._bundle = bundle  # a worker that starts again opens its file anew
+        return cascade
 
     @classmethod
     def from_bundle(
@@ -146,7 +157,7 @@ class Cascade:
         allow_absent: bool = False,
         clock: Clock = time.monotonic,
     ) -> Self:
-        """Build a cascade from a bundle that is already open; see `load`."""
+        """Build a cascade from a bundle that is open, and stays so; see `load`."""
         from tinysaver_edge.deciding.loading import load_stages
 
         stages = load_stages(
@@ -158,11 +169,13 @@ class Cascade:
             large_worker=large_worker,
             allow_absent=allow_absent,
         )
+        uncovered = why_not_covered(bundle.manifest)
         return cls(
             stages,
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
-            certified=is_certified(bundle.manifest),
+            certified=uncovered is None,
+            uncovered=None if bundle.manifest.certificate is None else uncovered,
             clock=clock,
         )
 
@@ -173,7 +186,7 @@ class Cascade:
         None if it does. It follows what the large model's hosts have proven by now; of a single
         answer `Decision.certified` tells.
         """
-        return self.stages[-1].engine.doubt if self._certified else None
+        return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
         self,
@@ -348,6 +361,8 @@ class Cascade:
         with self._lock:
             for stage in self.stages:
                 stage.close()
+            if self._bundle is not None:
+                self._bundle.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -145,7 +146,7 @@ class TestDamage:
     ):
         unpacked = tmp_path / "unpacked"
         unpacked.mkdir()
-        monkeypatch.setattr(bundle_module.tempfile, "tempdir", str(unpacked))
+        monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
         path = packed(folder, tmp_path / "b.zip")
         whole = path.read_bytes()
         for length in range(0, len(whole), len(whole) // 25):
@@ -313,7 +314,7 @@ class TestPaths:
                 name = file.relative_to(folder).as_posix()
                 if file.is_file() and name != link.filename:
                     archive.write(file, name)
-        with pytest.raises(BundleError, match=r"saver\.onnx is not what was calibrated"):
+        with pytest.raises(BundleError, match=r"saver\.onnx has \d+ bytes, not the"):
             Bundle.load(path)
 
 

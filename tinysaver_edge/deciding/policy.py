@@ -77,27 +77,6 @@ class Policy:
         )
 
 
-def is_certified(manifest: Manifest) -> bool:
-    """Whether a bundle's certificate speaks of the policy beside it.
-
-    A threshold that was edited by hand is none of those that passed, and another codec shows the
-    large model other pixels. The counts are not checked here: `verify` recomputes them.
-    """
-    from tinysaver_edge.certificate import Certificate
-
-    entry, threshold = manifest.certificate, manifest.stages[0].threshold
-    if entry is None or threshold is None:
-        return False
-    if {stage.model.name for stage in manifest.stages} != set(entry.models):
-        return False
-    if manifest.stages[-1].model.codec != entry.codec:
-        return False
-    try:
-        return Certificate.from_json(entry.counts).covers(threshold)
-    except InputError:
-        return False
-
-
 def _stage_policy(stage: StageEntry) -> StagePolicy:
     from tinysaver_edge.score import get_score
 

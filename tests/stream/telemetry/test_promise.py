@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.covered import measured_with
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate, Evidence, Step
@@ -46,7 +47,8 @@ def manifest(tmp_path_factory):
     entry = CertificateEntry(
         statement=certificate.statement,
         counts=certificate.to_json(),
-        models={stage.model.name: None for stage in made.stages},
+        models={stage.model.name: stage.model.sha256 for stage in made.stages},
+        measured=measured_with(made.stages, fusion=made.fusion, labels=made.labels),
     )
     return made.model_copy(update={"certificate": entry, "calibration": MEASURED})
 

@@ -20,9 +20,9 @@ from tinysaver_edge.engines.base import (
     check_signature,
     finite_or_raise,
 )
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
 from tinysaver_edge.errors import DescriptionError, ModelError
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.output_format import OutputKind
 
 if TYPE_CHECKING:

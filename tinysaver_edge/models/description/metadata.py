@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
+from tinysaver_edge.engines.onnx_file import read_metadata as read_onnx_metadata
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.engines.timm_file import read_header
 from tinysaver_edge.errors import InputError

@@ -17,11 +17,11 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.openvino import read_openvino
 from tinysaver_edge.models.graph.reader import READABLE, read_graph
 

@@ -14,11 +14,11 @@ import numpy as np
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.description.metadata import write_metadata
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.quantize.accuracy import Measured, measure_accuracy, readable_frames
 from tinysaver_edge.models.quantize.onnx import halve_onnx, quantize_onnx
 from tinysaver_edge.models.quantize.openvino import copy_openvino, halve_openvino, quantize_openvino

@@ -19,6 +19,7 @@ from tinysaver_edge._support.files import (
     new_beside,
     sha256_of,
 )
+from tinysaver_edge._support.install import install_command
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
 from tinysaver_edge.errors import BundleError, InputError
 
@@ -251,7 +252,7 @@ def _parse_manifest(text: bytes, *, shown: Path) -> Manifest:
         writer = content.get("created_by", "a newer tinysaver-edge")
         raise BundleError(
             f"bundle {shown}: schema version {version} was written by {writer}; this release reads "
-            f"up to {SCHEMA_VERSION}: upgrade with pip install -U tinysaver-edge"
+            f"up to {SCHEMA_VERSION}: upgrade with {install_command()} --upgrade"
         )
     try:
         return Manifest.model_validate(content)

@@ -77,7 +77,9 @@ def _differences(made: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
         return
     for before, now in zip(made["stages"], here["stages"], strict=True):
         for field, value in before.items():
-            if value != now[field]:
+            if value != now[field] and field == "sha256":
+                yield f"it was not made for this {before['model']}: its hash differs"
+            elif value != now[field]:
                 yield _told(f"{field} of {before['model']}", value, now[field])
     if made["fusion"] != here["fusion"]:
         yield _told("fusion", made["fusion"], here["fusion"])

@@ -73,6 +73,8 @@ class PackedBundle:
             raise BundleError(f"bundle {path}: cannot be read ({error.strerror})") from error
         try:
             self._archive = zipfile.ZipFile(self._file)
+            if self._begins_later():
+                raise zipfile.BadZipFile("its list of members is missing")
             self._members = self._checked(self._archive.infolist())
             self._top = self._found()
         except OSError as error:
@@ -211,11 +213,19 @@ class PackedBundle:
             f"bundle {self._path}: holds no bundle.json; make one with tinysaver-edge calibrate"
         )
 
+    def _begins_later(self) -> bool:
+        """Whether only a .zip within this one was found: of a cut one, an .npz may be whole."""
+        offsets = [member.header_offset for member in self._archive.infolist()]
+        return min(offsets, default=0) > 0 and self._head() == b"PK"
+
+    def _head(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read(2)
+
     def _no_zip(self, error: Exception) -> str:
         """Say why a file could not be opened as a .zip."""
-        self._file.seek(0)
-        head = self._file.read(4)
-        if head[:2] == b"PK":
+        head = self._head()
+        if head == b"PK":
             return f"the .zip ends early or is damaged ({_told(error)}): fetch it again"
         if not head:
             return "the file is empty: fetch it again"

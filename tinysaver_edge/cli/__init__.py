@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge._support.packages import silence_onnxruntime
 from tinysaver_edge._version import __version__
 from tinysaver_edge.errors import TinySaverError
 
@@ -84,6 +85,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
+    silence_onnxruntime()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

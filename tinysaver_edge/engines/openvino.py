@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.engines.base import (
     Engine,
     EngineOptions,
@@ -190,12 +191,11 @@ def model_signature(model: Path, graph: Graph) -> ModelSignature:
 
 def _import() -> OpenVino:
     try:
-        import openvino
+        return import_engine("openvino")
     except ImportError as error:
         raise MissingDependencyError(
             "openvino", extra="openvino", purpose="Running models with engine openvino"
         ) from error
-    return openvino
 
 
 def open_core() -> Core:
@@ -204,7 +204,10 @@ def open_core() -> Core:
     Raises:
         MissingDependencyError: openvino is not installed.
     """
-    return _import().Core()
+    core = _import().Core()
+    # Weights that stay in their file can be changed in it while the model runs.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def _info(port: Port) -> TensorInfo:

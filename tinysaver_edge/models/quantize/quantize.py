@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Precision
@@ -147,6 +148,7 @@ def _check(model: Path, out: Path, form: Form) -> None:
         raise InputError(f"model {model}: export it as .onnx or .xml first")
     if form is Form.BF16 and out.suffix != ".xml":
         raise InputError("bfloat16 is OpenVINO's: name an .xml to write")
+    check_file_target(out)
     if out.resolve() == model.resolve():
         raise InputError(f"quantising {model} would replace it: choose another name")
 

@@ -87,7 +87,7 @@ def show_json(values: dict[str, Any]) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table that was asked for, as `tell` does; all but the first column and a last one of words lean right."""
+    """Write a table as `tell` does; all but the first column and a last one of words lean right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         words = place == 0 or column in ("why", "detail", "result")

@@ -35,7 +35,7 @@ from tinysaver_edge.calibrate.problem import Answers, Problem
 from tinysaver_edge.calibrate.settings import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
-from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
+from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions, DriftWatch
@@ -346,7 +346,7 @@ def frames_until(
     return None
 
 
-def answer(index: int, source: Source) -> Decision:
+def answer(index: int, source: AnswerSource) -> Decision:
     return Decision(
         label=str(index),
         index=index,
@@ -354,7 +354,7 @@ def answer(index: int, source: Source) -> Decision:
         score=1.0,
         stage=StageRef(0, "model"),
         source=source,
-        escalated=source is not Source.SAVER,
+        escalated=source is not AnswerSource.SAVER,
         degraded=None,
         certified=True,
         revision=0,
@@ -363,7 +363,11 @@ def answer(index: int, source: Source) -> Decision:
     )
 
 
-SAVER, SAME, OTHER = answer(0, Source.SAVER), answer(0, Source.FUSED), answer(1, Source.FUSED)
+SAVER, SAME, OTHER = (
+    answer(0, AnswerSource.SAVER),
+    answer(0, AnswerSource.FUSED),
+    answer(1, AnswerSource.FUSED),
+)
 
 
 if __name__ == "__main__":

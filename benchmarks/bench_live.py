@@ -27,7 +27,7 @@ from cameras import PacedCamera, made_slow, pictures, rss_bytes
 from imagenet import save, table
 from pair import LARGE, SAVER, artefacts, need_data, stage_of, threshold_for
 
-from tinysaver_edge import Cascade, Decision, Source
+from tinysaver_edge import AnswerSource, Cascade, Decision
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.preprocess import Frame
@@ -114,9 +114,9 @@ def one_camera(
 def ages_of(came: list[tuple[Decision, float]], *, taken: int, rss_growth: int) -> Ages:
     """Sum up."""
     first = [(one, age) for one, age in came if not one.revision]
-    accepted = [age for one, age in first if one.source is Source.SAVER]
+    accepted = [age for one, age in first if one.source is AnswerSource.SAVER]
     final = {one.frame_id: (one, age) for one, age in came}  # the last word on each frame
-    other = [age for one, age in final.values() if one.source is not Source.SAVER]
+    other = [age for one, age in final.values() if one.source is not AnswerSource.SAVER]
     order: dict[str, int] = {}
     errors = 0
     for one, _ in first:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tinysaver_edge.cascade import BATCH, Cascade
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
+from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
 from tinysaver_edge.errors import EngineError, InputError, ModelError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
 from tinysaver_edge.outputs import Outputs
@@ -49,7 +49,7 @@ class TestDecision:
             confidence=pytest.approx(p),
             score=pytest.approx(p - (1 - p) / 2),
             stage=StageRef(0, "saver"),
-            source=Source.SAVER,
+            source=AnswerSource.SAVER,
             escalated=False,
             degraded=None,
             certified=False,
@@ -65,7 +65,7 @@ class TestDecision:
             decision = cascade.decide(frame(1))
         assert decision.label == "1"
         assert decision.stage == StageRef(1, "large")
-        assert decision.source is Source.LARGE
+        assert decision.source is AnswerSource.LARGE
         assert decision.escalated
         assert decision.degraded is None
         assert decision.score < 0.5
@@ -75,14 +75,14 @@ class TestDecision:
     def test_of_a_single_model(self):
         with Cascade([stage([SURE], "only")]) as cascade:
             decision = cascade.decide(frame())
-        assert (decision.source, decision.escalated) == (Source.LARGE, False)
+        assert (decision.source, decision.escalated) == (AnswerSource.LARGE, False)
         assert decision.stage == StageRef(0, "only")
         assert math.isnan(decision.score)
 
     def test_where_the_saver_may_accept_nothing(self):
         with pair(threshold=None) as cascade:
             decision = cascade.decide(frame())
-        assert (decision.source, decision.escalated) == (Source.LARGE, True)
+        assert (decision.source, decision.escalated) == (AnswerSource.LARGE, True)
         assert cascade.stages[0].engine.runs == 0
         assert math.isnan(decision.score)
 
@@ -97,7 +97,11 @@ class TestDecision:
             decisions = [cascade.decide(frame(number)) for number in range(3)]
         assert [decision.stage.index for decision in decisions] == [0, 1, 2]
         assert [decision.index for decision in decisions] == [0, 1, 2]
-        assert [d.source for d in decisions] == [Source.SAVER, Source.SAVER, Source.LARGE]
+        assert [d.source for d in decisions] == [
+            AnswerSource.SAVER,
+            AnswerSource.SAVER,
+            AnswerSource.LARGE,
+        ]
         assert [decision.escalated for decision in decisions] == [False, True, True]
         margin = Margin()(Outputs.from_logits([UNSURE]))[0]  # the first stage's, always
         assert decisions[2].score == pytest.approx(margin)
@@ -108,11 +112,11 @@ class TestDecision:
         with pair(saver, large, fusion=fusion) as cascade:
             decision = cascade.decide(frame())
         classes, confidences = fusion.fuse(Outputs.from_logits(saver), Outputs.from_logits(large))
-        assert decision.source is Source.FUSED
+        assert decision.source is AnswerSource.FUSED
         assert decision.index == classes[0] == 1
         assert decision.confidence == pytest.approx(confidences[0])
         with pair([SURE], large, fusion=fusion) as cascade:
-            assert cascade.decide(frame()).source is Source.SAVER
+            assert cascade.decide(frame()).source is AnswerSource.SAVER
 
     def test_certified_is_what_the_bundle_says_while_nothing_is_amiss(self):
         with pair(certified=True) as cascade:
@@ -307,7 +311,7 @@ class TestFailures:
         with pair(certified=True) as cascade:
             cascade.stages[1].engine.fail("cable cut")
             for decision in (cascade.decide(frame(1)), cascade.decide_many([frame(1)])[0]):
-                assert decision.source is Source.FALLBACK
+                assert decision.source is AnswerSource.FALLBACK
                 assert decision.index == 0
                 assert decision.stage == StageRef(0, "saver")
                 assert decision.escalated
@@ -315,13 +319,13 @@ class TestFailures:
                 assert not decision.certified
             assert cascade.decide(frame(0)).degraded is None
             cascade.stages[1].engine.recover()
-            assert cascade.decide(frame(1)).source is Source.LARGE
+            assert cascade.decide(frame(1)).source is AnswerSource.LARGE
 
     def test_without_the_saver_the_large_model_answers(self):
         with pair(fusion=LinearFusion()) as cascade:
             cascade.stages[0].engine.fail("cable cut")
             for decision in (cascade.decide(frame(0)), cascade.decide_many([frame(0)])[0]):
-                assert (decision.source, decision.index) == (Source.LARGE, 1)
+                assert (decision.source, decision.index) == (AnswerSource.LARGE, 1)
                 assert decision.degraded == "saver failed: cable cut"
                 assert decision.escalated
                 assert math.isnan(decision.score)
@@ -338,7 +342,7 @@ class TestFailures:
             assert (decision.stage.index, decision.degraded) == (2, "small failed: gone")
             stages[2].engine.fail("gone too")
             decision = cascade.decide(frame(1))
-        assert (decision.stage.index, decision.source) == (0, Source.FALLBACK)
+        assert (decision.stage.index, decision.source) == (0, AnswerSource.FALLBACK)
         assert decision.degraded == "large failed: gone too"
 
     def test_without_any_model_there_is_no_answer(self):
@@ -358,12 +362,12 @@ class TestFailures:
         broken = [[bad, 0.0, 0.0]] * 4
         with pair(broken) as cascade:
             decision = cascade.decide(frame())
-            assert decision.source is Source.LARGE
+            assert decision.source is AnswerSource.LARGE
             assert decision.degraded is not None
             assert decision.degraded.startswith("saver failed: model saver answered NaN")
         with pair(large=broken) as cascade:
             decision = cascade.decide(frame(1))
-            assert decision.source is Source.FALLBACK
+            assert decision.source is AnswerSource.FALLBACK
             assert not math.isnan(decision.confidence)
         with Cascade([stage(broken)]) as cascade, pytest.raises(ModelError, match="answered NaN"):
             cascade.decide(frame())

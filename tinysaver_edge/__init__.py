@@ -16,15 +16,15 @@ from tinysaver_edge._version import __version__
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
     from tinysaver_edge.cascade import Cascade
-    from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
+    from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
     from tinysaver_edge.errors import TinySaverError
 
 __all__ = [
+    "AnswerSource",
     "Bundle",
     "Cascade",
     "Decision",
     "FrameId",
-    "Source",
     "StageRef",
     "TinySaverError",
     "__version__",
@@ -36,7 +36,7 @@ _PLACES = {
     "Cascade": "cascade",
     "Decision": "decision",
     "FrameId": "decision",
-    "Source": "decision",
+    "AnswerSource": "decision",
     "StageRef": "decision",
     "TinySaverError": "errors",
 }

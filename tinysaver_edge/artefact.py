@@ -107,19 +107,15 @@ def combined_sha256(files: tuple[Path, ...]) -> str:
 
 def bundled_artefacts(
     bundle: Bundle,
+    options: EngineOptions | None = None,
     *,
-    threads: int | None = None,
-    cache_dir: Path | None = None,
-    allow_fallback: bool = False,
     elsewhere: bool = False,
 ) -> list[Artefact]:
     """Return the models of a bundle, one a stage.
 
     Args:
         bundle: an open bundle.
-        threads: processor threads for one inference; None leaves it to the engines.
-        cache_dir: folder for compiled models, or None.
-        allow_fallback: where a device is missing, run on the CPU.
+        options: for the engines, or None; device and precision are the bundle's.
         elsewhere: whether a model whose files the bundle leaves to other hosts will do as well.
 
     Raises:
@@ -143,12 +139,10 @@ def bundled_artefacts(
         _bundled(
             bundle,
             stage.model,
-            EngineOptions(
+            replace(
+                options or EngineOptions(),
                 device=stage.model.device,
                 precision=_precision(bundle, stage.model),
-                threads=threads,
-                cache_dir=cache_dir,
-                allow_fallback=allow_fallback,
                 sealed=() if stage.model.elsewhere else tuple(map(bundle.seal, stage.model.files)),
             ),
             labels=None if labels is None else tuple(labels),

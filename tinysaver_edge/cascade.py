@@ -17,11 +17,11 @@ from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.stage import Stage
-    from tinysaver_edge.engines.remote import RemoteModel
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
@@ -69,7 +69,7 @@ class Cascade:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self.judge = Judge(
+        judge = Judge(
             self.policy,
             labels=self.labels,
             certified=certified,
@@ -82,7 +82,7 @@ class Cascade:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = itertools.count()
-        self._decider = Decider(self.stages, self.judge, clock=clock)
+        self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
         self._submissions: Submissions | None = None
 
@@ -91,31 +91,16 @@ class Cascade:
         cls,
         path: str | Path,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
 
         Args:
             path: the bundle's folder or .zip.
-            threads: processor threads for one inference; None leaves it to the engines.
-            cache_dir: folder for compiled models; None takes the user's cache folder.
-            allow_fallback: where a device is missing, run on the CPU. Decisions then say so in
-                ``degraded`` and are not certified.
-            large: hosts that serve the large model, as ``"grpc://host:port/model"``, several of
-                them, or a `RemoteModel` with all else; None runs it here. The certificate covers
-                its answers where the hosts tell the hash of the calibrated model, or the user
-                vouches for them; else `doubt` says why not.
-            large_worker: run the large model in a process of its own. When that dies or hangs its
-                frames are ``degraded``, and it is started again.
-            allow_absent: load a bundle without the large model's file although no host is named,
-                for streams of escalation ``"local"``; asked, the large model is an error then.
             clock: as for the constructor.
+            options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
+                and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
             BundleError: the bundle is damaged, or holds no models, or not the large one's file.
@@ -128,16 +113,7 @@ class Cascade:
 
         bundle = Bundle.load(path)
         try:
-            cascade = cls.from_bundle(
-                bundle,
-                threads=threads,
-                cache_dir=cache_dir,
-                allow_fallback=allow_fallback,
-                large=large,
-                large_worker=large_worker,
-                allow_absent=allow_absent,
-                clock=clock,
-            )
+            cascade = cls.from_bundle(bundle, clock=clock, **options)
         except BaseException:
             bundle.close()
             raise
@@ -149,29 +125,15 @@ class Cascade:
         cls,
         bundle: Bundle,
         *,
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-        allow_fallback: bool = False,
-        large: RemoteModel | str | Sequence[str] | None = None,
-        large_worker: bool = False,
-        allow_absent: bool = False,
         clock: Clock = time.monotonic,
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Build a cascade from a bundle that is open, and stays so; see `load`."""
         from tinysaver_edge.deciding.loading import load_stages
 
-        stages = load_stages(
-            bundle,
-            threads=threads,
-            cache_dir=cache_dir,
-            allow_fallback=allow_fallback,
-            large=large,
-            large_worker=large_worker,
-            allow_absent=allow_absent,
-        )
         uncovered = why_not_covered(bundle.manifest)
         return cls(
-            stages,
+            load_stages(bundle, **options),
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
             certified=uncovered is None,
@@ -212,7 +174,7 @@ class Cascade:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
-            return self._decider.decide(frame, case, started_s=started_s)
+            return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -240,7 +202,7 @@ class Cascade:
             for start in range(0, len(frames), BATCH):
                 part = slice(start, start + BATCH)
                 cases = [self._new(frame_id, now_s) for frame_id in ids[part]]
-                decided.extend(self._decider.decide_batch(frames[part], cases))
+                decided.extend(self.decider.decide_batch(frames[part], cases))
             return decided
 
     def stream(
@@ -289,7 +251,7 @@ class Cascade:
         from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
         return Stream(
-            self,
+            self.decider,
             sources,
             options=StreamOptions(
                 escalation=escalation_from(escalation),
@@ -335,7 +297,7 @@ class Cascade:
         with self._lock:
             self._check_open()
             if self._submissions is None:
-                self._submissions = Submissions(self, clock=self._clock)
+                self._submissions = Submissions(self.decider, clock=self._clock)
             submissions = self._submissions
         return submissions.submit(
             frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms

@@ -26,7 +26,7 @@ class ModelIdentity:
         return f"version {self.version or '?'}, hash {(self.sha256 or 'not told')[:12]}"
 
 
-class Source(str, Enum):
+class AnswerSource(str, Enum):
     """Where an answer comes from.
 
     Attributes:
@@ -40,6 +40,28 @@ class Source(str, Enum):
     LARGE = "large"
     FUSED = "fused"
     FALLBACK = "fallback"
+
+
+class Reason(str, Enum):
+    """Why an answer is not the one that the policy asks for.
+
+    Attributes:
+        PROVISIONAL: the large model has been asked; a revision follows.
+        DEADLINE: the large model had not answered in time.
+        IN_FLIGHT: as many frames as allowed were waiting for the large model.
+        FAILED: a model failed.
+        LOCAL: the stream never escalates.
+        STOPPED: the stream was closed before the large model answered.
+        FALLBACK_DEVICE: a model runs on another device than asked for.
+    """
+
+    PROVISIONAL = "provisional"
+    DEADLINE = "deadline"
+    IN_FLIGHT = "in_flight"
+    FAILED = "failed"
+    LOCAL = "local"
+    STOPPED = "stopped"
+    FALLBACK_DEVICE = "fallback_device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +97,8 @@ class Decision:
         stage: the stage whose answer it is, the later one of a fused answer.
         source: saver, large, fused or fallback.
         escalated: whether the first stage's answer was not accepted.
-        degraded: why this is not the answer the policy asks for, or None.
+        degraded: why this is not the answer the policy asks for, in a sentence for people, or None.
+        reason: the same for programs; None exactly where `degraded` is.
         certified: whether the bundle's certificate covers this answer.
         revision: 0 for the first answer to a frame, 1 for its revision.
         frame_id: source and sequence of the frame.
@@ -90,7 +113,7 @@ class Decision:
     confidence: float
     score: float
     stage: StageRef
-    source: Source
+    source: AnswerSource
     escalated: bool
     degraded: str | None
     certified: bool
@@ -99,6 +122,7 @@ class Decision:
     timestamp_s: float
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     identity: ModelIdentity | None = None
+    reason: Reason | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as plain values for JSON; a NaN score becomes None."""
@@ -111,6 +135,7 @@ class Decision:
             "source": self.source.value,
             "escalated": self.escalated,
             "degraded": self.degraded,
+            "reason": None if self.reason is None else self.reason.value,
             "certified": self.certified,
             "revision": self.revision,
             "frame_id": {

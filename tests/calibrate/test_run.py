@@ -12,7 +12,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import ImageInput, Method, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import open_data
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import BundleError, DescriptionError, InputError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.records.evaluation import evaluate_images
@@ -166,7 +166,7 @@ def test_a_saver_that_may_accept_nothing_is_kept_unasked(work, tmp_path):
     assert "every frame goes to the large model" in warning
     with Cascade.load(tmp_path / "bundle") as cascade, open_data(work / "images") as data:
         decision = cascade.decide(data.frame(0))
-    assert (decision.source, decision.label) == (Source.LARGE, "amber")
+    assert (decision.source, decision.label) == (AnswerSource.LARGE, "amber")
 
 
 def test_classes_in_another_order_are_brought_together(work, tmp_path):

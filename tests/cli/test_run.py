@@ -100,7 +100,7 @@ def test_a_limit_gives_every_frame_its_last_word(command, bundle, tmp_path):
         return [(name["source_id"], name["sequence"]) for name in names]
 
     firsts = frames(lambda one: not one["revision"])
-    provisional = frames(lambda one: (one["degraded"] or "").startswith("provisional"))
+    provisional = frames(lambda one: one["reason"] == "provisional")
     revised = frames(lambda one: one["revision"])
     assert len(firsts) == 9
     assert provisional

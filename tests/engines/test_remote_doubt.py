@@ -12,7 +12,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli.run_summary import Doubts
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import State
@@ -97,7 +97,7 @@ def test_a_host_that_comes_late_is_covered_from_then_on():
         assert cascade.doubt is None
         assert cascade.decide(EASY).certified
         decision = cascade.decide(HARD)
-        assert (decision.source, decision.certified) == (Source.LARGE, True)
+        assert (decision.source, decision.certified) == (AnswerSource.LARGE, True)
 
 
 @pytest.mark.parametrize("vouched", [False, True])
@@ -115,7 +115,7 @@ def test_of_several_hosts_the_one_that_answered_counts():
     with cascade_of(telling, silent) as cascade:
         assert cascade.doubt == "a host does not tell the hash of the model it serves"
         decisions = [cascade.decide(HARD) for _ in range(20)]
-        assert {one.source for one in decisions} == {Source.LARGE}
+        assert {one.source for one in decisions} == {AnswerSource.LARGE}
         for one in decisions:
             assert one.certified == (one.identity.sha256 == SHA256), one.identity
         silent.up = False
@@ -132,11 +132,11 @@ def test_one_that_told_its_hash_and_comes_back_without_is_not_asked():
         wait_for(cascade, closed=1)
         host.up = False
         while cascade.stages[-1].engine.states != {"grpc://127.0.0.1:1/m": State.OPEN}:
-            assert cascade.decide(HARD).source is Source.FALLBACK
+            assert cascade.decide(HARD).source is AnswerSource.FALLBACK
         host.up, host.tells = True, False
         for _ in range(200):
             decision = cascade.decide(HARD)
-            assert decision.source is Source.FALLBACK
+            assert decision.source is AnswerSource.FALLBACK
             if "does not tell the hash of its model" in decision.degraded:
                 break
             threading.Event().wait(0.01)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware import systems
-from tinysaver_edge.hardware.doctor import State, examine
+from tinysaver_edge.hardware.doctor import Standing, examine
 from tinysaver_edge.hardware.doctor.engines import (
     NO_GPU,
     device_checks,
@@ -68,7 +68,7 @@ def distribution(folder: Path, name: str, *files: str, version: str = "1.0") -> 
     (info / "RECORD").write_text("\n".join(record) + "\n")
 
 
-def owners(folder: Path, *, has_nvidia: bool = True) -> dict[str, tuple[State, str, str]]:
+def owners(folder: Path, *, has_nvidia: bool = True) -> dict[str, tuple[Standing, str, str]]:
     checks = owner_checks([str(folder)], has_nvidia=has_nvidia)
     return {one.name: (one.state, one.detail, one.mend) for one in checks}
 
@@ -80,7 +80,7 @@ def test_two_distributions_of_one_module_are_broken(tmp_path: Path) -> None:
     distribution(tmp_path, "opencv-python-headless", "cv2/__init__.py")
     found = owners(tmp_path)
     state, detail, mend = found["module onnxruntime"]
-    assert state is State.BROKEN
+    assert state is Standing.BROKEN
     assert detail == "written by onnxruntime and onnxruntime-gpu, one over the other"
     assert mend == ("pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu")
     assert found["module cv2"][2].endswith("pip install opencv-python")
@@ -93,35 +93,38 @@ def test_one_distribution_a_module_is_well(tmp_path: Path) -> None:
     distribution(tmp_path, "onnxruntime", "onnxruntime/__init__.py", "onnxruntime/capi/x.so")
     distribution(tmp_path, "onnxruntime-extensions", "onnxruntime_extensions/__init__.py")
     found = owners(tmp_path)
-    assert found["module onnxruntime"] == (State.OK, "brought by onnxruntime", "")
-    assert found["module cv2"][0] is State.NOTE
+    assert found["module onnxruntime"] == (Standing.OK, "brought by onnxruntime", "")
+    assert found["module cv2"][0] is Standing.NOTE
 
 
 def test_a_module_that_hides_the_systems_is_noted(tmp_path: Path) -> None:
     distribution(tmp_path / "venv", "opencv-python", "cv2/__init__.py")
     systems.write(tmp_path, {"system/cv2.cpython-310-aarch64-linux-gnu.so": ""})
     check = owner_checks([str(tmp_path / "venv"), str(tmp_path / "system")])[1]
-    assert (check.name, check.state) == ("module cv2", State.NOTE)
+    assert (check.name, check.state) == ("module cv2", Standing.NOTE)
     assert "hides" in check.detail
     alone = owner_checks([str(tmp_path / "system")])[1]
-    assert (alone.state, alone.detail) == (State.OK, f"is in {tmp_path / 'system'}, not from pip")
+    assert (alone.state, alone.detail) == (
+        Standing.OK,
+        f"is in {tmp_path / 'system'}, not from pip",
+    )
 
 
 @pytest.mark.parametrize(
     ("version", "bits", "state"),
     [
-        ((3, 9, 18), 64, State.BROKEN),
-        ((3, 10, 0), 64, State.OK),
-        ((3, 13, 1), 64, State.OK),
-        ((3, 11, 2), 32, State.BROKEN),
+        ((3, 9, 18), 64, Standing.BROKEN),
+        ((3, 10, 0), 64, Standing.OK),
+        ((3, 13, 1), 64, Standing.OK),
+        ((3, 11, 2), 32, Standing.BROKEN),
     ],
 )
-def test_python(version: tuple[int, int, int], bits: int, state: State) -> None:
+def test_python(version: tuple[int, int, int], bits: int, state: Standing) -> None:
     assert python_check(version, bits=bits).state is state
 
 
 def test_this_python_is_well() -> None:
-    assert python_check().state is State.OK
+    assert python_check().state is Standing.OK
     assert "64 bits" in python_check().detail
 
 
@@ -139,9 +142,9 @@ def test_a_package_that_is_too_old_is_broken(
     distribution(tmp_path, "new-engine", version="2024.10.0rc1")
     monkeypatch.syspath_prepend(tmp_path)
     (check,) = version_checks("some-project")
-    assert (check.name, check.state) == ("version of old-engine", State.BROKEN)
+    assert (check.name, check.state) == ("version of old-engine", Standing.BROKEN)
     assert check.mend == "pip install --upgrade 'old-engine>=1.19'"
-    assert version_checks("no-such-project")[0].state is State.NOTE
+    assert version_checks("no-such-project")[0].state is Standing.NOTE
 
 
 @pytest.mark.parametrize(
@@ -175,17 +178,17 @@ def test_what_is_not_known_has_no_remedy() -> None:
 def test_opencv_without_its_library() -> None:
     said = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
     check = opencv_check(installed=True, importing=lambda _: Apart(None, said, said))
-    assert check.state is State.BROKEN
+    assert check.state is Standing.BROKEN
     assert "sudo apt install libgl1" in check.mend
     assert "opencv-python-headless" in check.mend
     assert opencv_check(installed=False).mend == "pip install opencv-python"
-    assert opencv_check().state is State.OK
+    assert opencv_check().state is Standing.OK
 
 
 def test_a_provider_that_cannot_load_is_broken() -> None:
     engines = engines_of(**{CUDA: "libcudnn.so.9: cannot open shared object file", CPU: ""})
     cuda, cpu = device_checks(engines)
-    assert (cuda.state, cpu.state) == (State.BROKEN, State.OK)
+    assert (cuda.state, cpu.state) == (Standing.BROKEN, Standing.OK)
     assert cuda.mend == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
     assert "libcudnn.so.9" in cuda.detail
 
@@ -199,76 +202,80 @@ def test_a_gpu_build_without_a_gpu_is_better_replaced() -> None:
 def test_tensorrt_is_missed_only_where_cuda_fails_too() -> None:
     missing = "libnvinfer.so.10: cannot open shared object file"
     beside = device_checks(engines_of(**{TENSORRT: missing, CUDA: "", CPU: ""}))
-    assert [one.state for one in beside] == [State.NOTE, State.OK, State.OK]
+    assert [one.state for one in beside] == [Standing.NOTE, Standing.OK, Standing.OK]
     alone = device_checks(engines_of(**{TENSORRT: missing, CUDA: missing, CPU: ""}))
-    assert [one.state for one in alone] == [State.BROKEN, State.BROKEN, State.OK]
+    assert [one.state for one in alone] == [Standing.BROKEN, Standing.BROKEN, Standing.OK]
 
 
 def test_a_processor_build_on_a_jetson_is_noted(tmp_path: Path) -> None:
     jetson = read_jetson(systems.jetson_orin_nano(tmp_path))
     (_cpu, noted) = device_checks(engines_of(**{CPU: ""}), jetson=jetson)
-    assert noted.state is State.NOTE
+    assert noted.state is Standing.NOTE
     assert "pypi.jetson-ai-lab.io" in noted.mend
     assert len(device_checks(engines_of(**{CUDA: "", CPU: ""}), jetson=jetson)) == 2
 
 
 def test_engines() -> None:
-    assert [one.state for one in engine_checks(engines_of(**{CPU: ""}))] == [State.OK, State.NOTE]
+    assert [one.state for one in engine_checks(engines_of(**{CPU: ""}))] == [
+        Standing.OK,
+        Standing.NOTE,
+    ]
     crashed = engine_checks(engines_of(version=None, why="its process was ended by SIGILL"))
-    assert [one.state for one in crashed] == [State.BROKEN, State.NOTE, State.BROKEN]
+    assert [one.state for one in crashed] == [Standing.BROKEN, Standing.NOTE, Standing.BROKEN]
     assert "older version" in crashed[0].mend
     assert crashed[2].mend == "pip install 'tinysaver-edge[cpu]'"
 
 
 def test_a_driver_that_was_updated_under_the_kernel(tmp_path: Path) -> None:
     check = driver_check(systems.gpu_server(tmp_path / "a"))
-    assert (check.state, check.mend) == (State.BROKEN, "sudo reboot")
+    assert (check.state, check.mend) == (Standing.BROKEN, "sudo reboot")
     assert "570.124.06" in check.detail
     assert "570.133.20" in check.detail
     assert (
-        driver_check(systems.gpu_server(tmp_path / "b", libraries="570.124.06")).state is State.OK
+        driver_check(systems.gpu_server(tmp_path / "b", libraries="570.124.06")).state
+        is Standing.OK
     )
-    assert driver_check(systems.intel_n100(tmp_path / "c")).state is State.OK
+    assert driver_check(systems.intel_n100(tmp_path / "c")).state is Standing.OK
 
 
 def test_devices_that_may_not_be_opened(tmp_path: Path) -> None:
     root = systems.intel_n100(tmp_path)
     systems.write(root, {"dev/video0": "", "dev/video1": "", "dev/accel/accel0": ""})
     shut = camera_check(root, access=lambda path: path.name != "video1")
-    assert shut.state is State.BROKEN
+    assert shut.state is Standing.BROKEN
     assert shut.detail == "this user may not open /dev/video1"
     assert "sudo usermod -aG " in shut.mend
-    assert camera_check(root, access=lambda _: True).state is State.OK
+    assert camera_check(root, access=lambda _: True).state is Standing.OK
     states = [one.state for one in accelerator_checks(root, access=lambda _: False)]
-    assert states == [State.BROKEN, State.BROKEN]
+    assert states == [Standing.BROKEN, Standing.BROKEN]
     (root / "dev/video0").unlink()
     (root / "dev/video1").unlink()
-    assert camera_check(root, access=lambda _: False).state is State.OK
+    assert camera_check(root, access=lambda _: False).state is Standing.OK
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may open everything")
 def test_a_camera_whose_mode_shuts_this_user_out(tmp_path: Path) -> None:
     systems.write(tmp_path, {"dev/video0": ""})
     (tmp_path / "dev/video0").chmod(0)
-    assert camera_check(tmp_path).state is State.BROKEN
+    assert camera_check(tmp_path).state is Standing.BROKEN
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     check = cache_check()
-    assert check.state is State.BROKEN
+    assert check.state is Standing.BROKEN
     assert "XDG_CACHE_HOME" in check.mend
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "folder"))
-    assert cache_check().state is State.OK
+    assert cache_check().state is Standing.OK
 
 
 def test_throttling(tmp_path: Path) -> None:
     weak = throttling_check(systems.raspberry_pi_5(tmp_path / "pi"))
-    assert (weak.state, weak.mend) == (State.NOTE, "a better supply or cable")
+    assert (weak.state, weak.mend) == (Standing.NOTE, "a better supply or cable")
     hot = throttling_check(systems.intel_n100(tmp_path / "n100"))
-    assert (hot.state, hot.mend) == (State.NOTE, "a heat sink or a fan")
-    assert throttling_check(tmp_path).state is State.OK
+    assert (hot.state, hot.mend) == (Standing.NOTE, "a heat sink or a fan")
+    assert throttling_check(tmp_path).state is Standing.OK
 
 
 def test_this_installation_is_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +369,7 @@ def test_a_camera_that_another_user_may_not_open() -> None:
         systems.write(root, {"dev/video0": ""})
         (root / "dev").chmod(0o755)
         (root / "dev/video0").chmod(0o660)
-        assert camera_check(root).state is State.OK
+        assert camera_check(root).state is Standing.OK
         camera_check(root, access=lambda _: False)  # imports what the other user may not read
         reading, writing = os.pipe()
         child = os.fork()

@@ -12,7 +12,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import open_data
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import BundleError, DataError, InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records, figures
@@ -121,7 +121,7 @@ class TestOnImages:
             right = [d.label == s.label for d, s in zip(decisions, data.samples, strict=True)]
         assert found.warnings == ()
         assert found.figures.samples == 120
-        accepted = [decision.source is Source.SAVER for decision in decisions]
+        accepted = [decision.source is AnswerSource.SAVER for decision in decisions]
         assert 0.1 < found.figures.accept_rate < 0.9
         assert found.figures.accept_rate == pytest.approx(np.mean(accepted))
         assert found.figures.accuracy_cascade == pytest.approx(np.mean(right))

@@ -22,10 +22,9 @@ from pathlib import Path
 from tests.colours import NAMES, colour_picture
 from tests.remote.hosts import remote
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.traffic import Traffic
-from tinysaver_edge.stream.options import is_provisional
 
 RATE_HZ = 40.0
 DEADLINE_S = 0.4
@@ -96,7 +95,9 @@ class Run:
     @property
     def final(self) -> list[tuple[float, Decision]]:
         """The decisions that no revision follows."""
-        return [(came_s, one) for came_s, one in self.decisions if not is_provisional(one)]
+        return [
+            (came_s, one) for came_s, one in self.decisions if one.reason is not Reason.PROVISIONAL
+        ]
 
 
 def limits(url: str | list[str], **more) -> RemoteModel:

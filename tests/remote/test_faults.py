@@ -16,8 +16,7 @@ from tests.remote.faulty import Step, check, in_time, limits, recovered, run_thr
 from tests.remote.hosts import Repository, repository
 from tests.remote.triton import Triton, needs_triton
 from tests.small_bundle import small_bundle
-from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.decision import Decision, Reason
 
 pytestmark = [pytest.mark.slow, needs_triton]
 
@@ -200,4 +199,4 @@ def test_revisions_are_final_and_single(served, host) -> None:
     assert sorted(by_frame) == list(range(len(run.taken_s)))
     for decisions in by_frame.values():
         assert [one.revision for one in decisions] in ([0], [0, 1])
-        assert len(decisions) == (2 if is_provisional(decisions[0]) else 1)
+        assert len(decisions) == (2 if decisions[0].reason is Reason.PROVISIONAL else 1)

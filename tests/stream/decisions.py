@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, FrameId, Source, StageRef
+from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
 from tinysaver_edge.stream.sources.source import Frame
 
 
@@ -14,7 +14,7 @@ def decision(number=0, **changes):
         "confidence": 0.75,
         "score": 0.5,
         "stage": StageRef(0, "tiny"),
-        "source": Source.SAVER,
+        "source": AnswerSource.SAVER,
         "escalated": False,
         "degraded": None,
         "certified": True,
@@ -28,7 +28,7 @@ def decision(number=0, **changes):
 
 def escalated(number=0, **changes):
     """A decision of the large model."""
-    values = {"source": Source.LARGE, "escalated": True, "stage": StageRef(1, "big")}
+    values = {"source": AnswerSource.LARGE, "escalated": True, "stage": StageRef(1, "big")}
     return decision(number, **{**values, **changes})
 
 

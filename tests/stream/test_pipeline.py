@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 import weakref
@@ -12,7 +13,7 @@ import pytest
 
 from tests.stream.events import Heard
 from tests.stream.slow import Answers, cascade_of
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import EngineError, InputError, SourceError
 from tinysaver_edge.stream.drift.watch import NoWatch
 from tinysaver_edge.stream.sources.live import DeviceError, LiveSource
@@ -88,7 +89,7 @@ def test_a_file_gets_the_answers_of_decide_in_order(large_size, max_in_flight):
         stream = cascade.stream(FakeSource(100, lost={7}), max_in_flight=max_in_flight)
         decisions = list(stream)
     assert [without_times(one) for one in decisions] == [without_times(one) for one in alone]
-    assert {one.source for one in decisions} == {Source.SAVER, Source.LARGE}
+    assert {one.source for one in decisions} == {AnswerSource.SAVER, AnswerSource.LARGE}
     assert all(one.timings_ms["total"] > 0 for one in decisions)
 
 
@@ -115,9 +116,9 @@ def test_wait_gives_one_final_decision_a_frame_in_order_within_the_deadline():
     for one, moment in came:
         assert moment - one.timestamp_s < 0.4
         if one.frame_id.sequence % 3:
-            assert (one.source, one.degraded) == (Source.SAVER, None)
+            assert (one.source, one.degraded) == (AnswerSource.SAVER, None)
         else:
-            assert one.source is Source.FALLBACK
+            assert one.source is AnswerSource.FALLBACK
             assert not one.certified
     reasons = {one.degraded for one in decisions} - {None}
     assert reasons == {
@@ -137,7 +138,7 @@ def test_the_saver_never_waits_for_the_large_model():
         stream = cascade.stream(camera(100), escalation="revise", deadline_ms=500)
         ages = []
         for one in stream:
-            if one.source is Source.SAVER:
+            if one.source is AnswerSource.SAVER:
                 ages.append(time.monotonic() - one.timestamp_s)
         answers.gate.set()
     assert len(ages) > 40
@@ -154,9 +155,10 @@ def test_revise_gives_a_provisional_answer_at_once_and_one_revision():
     for one in first:
         if one.frame_id.sequence % 2:
             assert one.degraded == "provisional: large has been asked"
-            assert (one.source, one.certified) == (Source.FALLBACK, False)
+            assert one.reason is Reason.PROVISIONAL
+            assert (one.source, one.certified) == (AnswerSource.FALLBACK, False)
     for one in revised:
-        assert (one.source, one.degraded) == (Source.LARGE, None)
+        assert (one.source, one.degraded) == (AnswerSource.LARGE, None)
         assert one.index == (one.frame_id.sequence + 1) % 10
         place = decisions.index(one)
         assert any(other.frame_id == one.frame_id for other in decisions[:place])
@@ -203,8 +205,8 @@ def test_a_large_model_that_fails_and_recovers(escalation):
     final = {one.frame_id.sequence: one for one in decisions}
     assert len(final) == 20
     assert final[5].degraded == "large failed: the large model is broken"
-    assert final[5].source is Source.FALLBACK
-    assert (final[15].degraded, final[15].source) == (None, Source.LARGE)
+    assert final[5].source is AnswerSource.FALLBACK
+    assert (final[15].degraded, final[15].source) == (None, AnswerSource.LARGE)
     assert 8 <= tally.total(Counter.DEGRADED, detail="failed") <= 11
 
 
@@ -261,11 +263,11 @@ def test_a_source_that_is_always_unsure_leaves_room_to_the_others():
     unsure = [
         one
         for one in decisions
-        if one.frame_id.source_id == "modest" and one.source is not Source.SAVER
+        if one.frame_id.source_id == "modest" and one.source is not AnswerSource.SAVER
     ]
     assert len(unsure) > 8
-    assert np.mean([one.source is Source.LARGE for one in unsure]) > 0.7
-    assert any(one.source is Source.LARGE for one in decisions if one not in unsure)
+    assert np.mean([one.source is AnswerSource.LARGE for one in unsure]) > 0.7
+    assert any(one.source is AnswerSource.LARGE for one in decisions if one not in unsure)
     for name in ("greedy", "modest"):
         mine = [one for one in decisions if one.frame_id.source_id == name]
         assert numbers(mine) == sorted(set(numbers(mine)))
@@ -508,23 +510,23 @@ def test_audits_see_accepted_frames_and_delay_nothing():
     watch, tally = Watching(), Tally()
     with cascade_of(Answers(unsure=lambda n: False, large_s=0.001)) as cascade:
         decisions = list(cascade.stream(FakeSource(40), watch=watch, metrics=tally))
-    assert {one.source for one in decisions} == {Source.SAVER}
+    assert {one.source for one in decisions} == {AnswerSource.SAVER}
     assert len(watch.pairs) >= 5
     for accepted, large, frame in watch.pairs:
         assert accepted.frame_id == large.frame_id == frame.frame_id
         assert large.index == (accepted.index + 1) % 10
-        assert large.source is Source.LARGE
+        assert large.source is AnswerSource.LARGE
     assert tally.level(Gauge.IN_FLIGHT) == 0
 
 
 def test_a_watch_may_be_stricter():
     class Strict(NoWatch):
-        def accepts(self, score, threshold):
-            return False
+        def in_force(self, threshold):
+            return math.inf
 
     with cascade_of(Answers()) as cascade:
         decisions = list(cascade.stream(FakeSource(10), watch=Strict()))
-    assert {one.source for one in decisions} == {Source.LARGE}
+    assert {one.source for one in decisions} == {AnswerSource.LARGE}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.stream.test_pipeline import numbers
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout, Preprocess, Resize
@@ -112,7 +112,7 @@ def test_a_camera_while_the_large_model_is_slow(cascade, escalation):
     assert numbers(first) == sorted(set(numbers(first)))
     assert len(first) > 0.9 * FRAMES
     assert tally.most <= 3
-    accepted = sorted(age for one, age in came if one.source is Source.SAVER)
+    accepted = sorted(age for one, age in came if one.source is AnswerSource.SAVER)
     assert len(accepted) > 0.4 * FRAMES
     if escalation == "revise":
         assert accepted[int(0.9 * len(accepted))] < 0.5 * slow_s

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.stream.slow import Answers, cascade_of
-from tinysaver_edge.decision import FrameId, Source
+from tinysaver_edge.decision import AnswerSource, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.stream.submissions import SUBMITTED
 from tinysaver_edge.testing import numbered_frame
@@ -37,10 +37,10 @@ def test_a_deadline_holds_while_the_large_model_is_stuck():
         decision = cascade.submit(numbered_frame(3), deadline_ms=60).result(5)
         assert 0.05 < time.monotonic() - started < 0.5
         assert decision.degraded == "large had not answered within 60 ms"
-        assert (decision.index, decision.source) == (3, Source.FALLBACK)
+        assert (decision.index, decision.source) == (3, AnswerSource.FALLBACK)
         quick = cascade.submit(numbered_frame(4), deadline_ms=60)
         answers.gate.set()
-        assert quick.result(5).source is Source.LARGE
+        assert quick.result(5).source is AnswerSource.LARGE
 
 
 def test_a_sure_frame_overtakes_one_that_waits():
@@ -48,10 +48,10 @@ def test_a_sure_frame_overtakes_one_that_waits():
     answers.gate.clear()
     with cascade_of(answers) as cascade:
         slow, quick = cascade.submit(numbered_frame(1)), cascade.submit(numbered_frame(2))
-        assert quick.result(5).source is Source.SAVER
+        assert quick.result(5).source is AnswerSource.SAVER
         assert not slow.done()
         answers.gate.set()
-        assert slow.result(5).source is Source.LARGE
+        assert slow.result(5).source is AnswerSource.LARGE
 
 
 def test_await():
@@ -93,7 +93,7 @@ def test_what_no_model_can_answer_is_the_futures_error():
         with pytest.raises(EngineError, match="broken"):
             cascade.submit(numbered_frame(0), deadline_ms=50).result(5)
         answers.broken = answers.saver_broken = False
-        assert cascade.submit(numbered_frame(0)).result(5).source is Source.SAVER
+        assert cascade.submit(numbered_frame(0)).result(5).source is AnswerSource.SAVER
 
 
 def test_too_many_at_once_are_refused_at_once():

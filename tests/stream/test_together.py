@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.stream.slow import Answers, cascade_of
+from tinysaver_edge.deciding.policy import Case
+from tinysaver_edge.decision import FrameId
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.stream.dispatcher import Together
 from tinysaver_edge.stream.options import StreamOptions
 from tinysaver_edge.stream.pipeline import Stream
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
@@ -29,27 +30,36 @@ class Counted(Answers):
         return super().saver(batch)
 
 
-def inputs_of(cascade, numbers):
-    stage = cascade.stages[0]
-    return [stage.prepare(numbered_frame(number)).copy() for number in numbers]
+def asked_together(cascade, numbers):
+    batch = cascade.stages[0].prepare_many([numbered_frame(number) for number in numbers])
+    cases = [Case(FrameId("frame", number), 0.0) for number in numbers]
+    cascade.decider.ask(0, batch, cases, since_s=0.0)
+    return cases
 
 
 def test_a_batch_answers_what_its_frames_would_have_got_alone():
     with cascade_of(Counted()) as cascade:
-        together = Together(cascade.stages[0], limit=4)
-        inputs = inputs_of(cascade, [3, 7, 4, 12])
-        alone = [cascade.stages[0].ask(one).logits for one in inputs]
-        for found, expected in zip(together.ask(inputs), alone, strict=True):
-            np.testing.assert_array_equal(found.logits, expected)
+        for case in asked_together(cascade, [3, 7, 4, 12]):
+            (alone,) = asked_together(cascade, [case.frame_id.sequence])
+            np.testing.assert_array_equal(case.outputs.logits, alone.outputs.logits)
 
 
 def test_a_frame_that_fails_does_the_others_no_harm():
     answers = Counted()
     answers.refuses = 7
     with cascade_of(answers) as cascade:
-        found = Together(cascade.stages[0], limit=4).ask(inputs_of(cascade, [3, 7, 4, 12]))
-    assert [isinstance(one, EngineError) for one in found] == [False, True, False, False]
-    assert found[3].logits.argmax() == 2
+        found = asked_together(cascade, [3, 7, 4, 12])
+    assert [case.failure is not None for case in found] == [False, True, False, False]
+    assert found[3].outputs.logits.argmax() == 2
+
+
+def test_an_engine_that_fails_on_frame_after_frame_is_not_asked_about_the_rest():
+    answers = Counted()
+    answers.saver_broken = True
+    with cascade_of(answers) as cascade:
+        found = asked_together(cascade, range(8))
+    assert all("broken" in str(case.failure) for case in found)
+    assert answers.sizes == [8, 1, 1]
 
 
 @pytest.mark.parametrize("together", [1, 2, 4])
@@ -57,7 +67,7 @@ def test_several_sources_get_the_same_answers_at_any_size(together):
     answers = Counted(saver_s=0.002)
     with cascade_of(answers) as cascade:
         sources = [FakeSource(60, source_id=name) for name in "abc"]
-        stream = Stream(cascade, sources, options=StreamOptions(together=together))
+        stream = Stream(cascade.decider, sources, options=StreamOptions(together=together))
         got = {name: [] for name in "abc"}
         for decision in stream:
             assert decision.degraded is None  # room at the large model was kept for each of them
@@ -93,7 +103,7 @@ def test_the_first_of_a_batch_tells_the_time_it_waited():
     with cascade_of(Counted(saver_s=0.01, unsure=lambda n: False)) as cascade:
         sources = [FakeSource(20, source_id=name) for name in "ab"]
         begun = time.monotonic()
-        decisions = list(Stream(cascade, sources, options=StreamOptions(together=4)))
+        decisions = list(Stream(cascade.decider, sources, options=StreamOptions(together=4)))
         spent_ms = (time.monotonic() - begun) * 1e3
     assert all(9 < one.timings_ms["saver"] < spent_ms for one in decisions)
 

@@ -18,6 +18,7 @@ from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort, measure_w
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy
+from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.latency import LatencySamples
 
 
@@ -118,7 +119,7 @@ def bench_bundle(
             clock=clock,
         )
         for artefact, stage in zip(
-            bundled_artefacts(bundle, threads=threads), policy.stages, strict=True
+            bundled_artefacts(bundle, EngineOptions(threads=threads)), policy.stages, strict=True
         )
     )
     started = clock()

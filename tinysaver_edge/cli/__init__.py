@@ -38,6 +38,10 @@ _KEPT = MappingProxyType(
 """What an interruption leaves, by command."""
 
 
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""How click from 8.2 on says that a group was called alone; its message is the help."""
+
+
 class _ReaderGone(Exception):  # noqa: N818 - no error
     """Whoever read stdout has enough, as ``head`` has."""
 
@@ -88,6 +92,9 @@ def main() -> None:
     silence_onnxruntime()
     try:
         code = cli.main(standalone_mode=False)
+    except _NO_ARGUMENTS as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(error.exit_code)

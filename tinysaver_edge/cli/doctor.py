@@ -8,9 +8,9 @@ import click
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.hardware.doctor import State, examine
+from tinysaver_edge.hardware.doctor import Standing, examine
 
-_MARKS = {State.OK: "ok", State.NOTE: "-", State.BROKEN: "BROKEN"}
+_MARKS = {Standing.OK: "ok", Standing.NOTE: "-", Standing.BROKEN: "BROKEN"}
 
 
 @click.command()
@@ -30,8 +30,8 @@ def doctor(as_json: bool) -> None:
     to_mend = [check for check in diagnosis.checks if check.mend]
     if to_mend:
         terminal.tell("")
-    for check in sorted(to_mend, key=lambda one: one.state is not State.BROKEN):
-        what = "mend" if check.state is State.BROKEN else "could be had"
+    for check in sorted(to_mend, key=lambda one: one.state is not Standing.BROKEN):
+        what = "mend" if check.state is Standing.BROKEN else "could be had"
         terminal.tell(f"{what}: {check.name}\n    {check.mend}")
     count = len(diagnosis.broken)
     terminal.tell(f"\n{count} broken" if count else "\nnothing is broken")

@@ -23,7 +23,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
-from tinysaver_edge.cli.run_summary import Doubts, Tally, losses, show_kept, show_traffic
+from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
 from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
@@ -199,7 +199,7 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = Tally(asks=escalation != Escalation.LOCAL.value)
+    tally = Rates(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
@@ -228,7 +228,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
-            hosts=hosts_of(cascade),
+            hosts=hosts_of(cascade.stages),
         )
         stack.enter_context(around)
         for note in around.notes:
@@ -257,7 +257,7 @@ def run(
             stream.close()
             _show_end(tally, around, stream.source_ids)
             raise
-        show_traffic(hosts_of(cascade))
+        show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
     return _exit_code(stop, complete=not losses(around))
 
@@ -271,7 +271,7 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
     return options
 
 
-def _show_end(tally: Tally, around: Service, source_ids: Sequence[str]) -> None:
+def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     """Write the sums of a stream that has ended to stderr."""
     tally.show()
     show_kept(around)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.decision import Decision
-from tinysaver_edge.stream.options import is_provisional
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
@@ -43,7 +42,7 @@ class Doubts:
         self._told = doubt
 
 
-class Tally:
+class Rates:
     """Counts frames while their decisions pass."""
 
     def __init__(self, *, asks: bool) -> None:
@@ -60,7 +59,7 @@ class Tally:
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
-            self.degraded += decision.degraded is not None and not is_provisional(decision)
+            self.degraded += decision.reason not in (None, Reason.PROVISIONAL)
             yield decision
 
     def show(self) -> None:

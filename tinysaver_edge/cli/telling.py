@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.decision import Reason
 from tinysaver_edge.stream.telemetry.events import (
     Connected,
     Corrupt,
@@ -20,7 +21,7 @@ from tinysaver_edge.stream.telemetry.events import (
     Undecided,
     frames,
 )
-from tinysaver_edge.stream.telemetry.metrics import Counter, Reason, Tally
+from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 EVERY_S = 30.0
 """How often one kind of event is told again, where it comes in floods."""
@@ -122,7 +123,7 @@ def degraded(tally: Tally) -> list[str]:
     Args:
         tally: what was counted.
     """
-    counts = {why: tally.total(Counter.DEGRADED, detail=why.value) for why in Reason}
+    counts = {why: tally.total(Counter.DEGRADED, detail=why.value) for why in WHY}
     parts = [f"{count} {WHY[why]}" for why, count in counts.items() if count]
     return [f"degraded: {', '.join(parts)}"] if parts else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding.policy import Case, Judge
+from tinysaver_edge.deciding.policy import Case, Judge, as_it_is
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.outputs import Outputs
@@ -19,7 +19,10 @@ Clock = Callable[[], float]
 
 
 class Decider:
-    """Decides frames while the caller waits. For one thread at a time.
+    """The stages of a cascade, and the judge of their answers.
+
+    `decide` and `decide_batch` answer while the caller waits, for one thread at a time. A stream
+    asks the same stages one by one with `ask`, from several threads.
 
     Args:
         stages: cheapest first.
@@ -28,9 +31,14 @@ class Decider:
     """
 
     def __init__(self, stages: Sequence[Stage], judge: Judge, *, clock: Clock) -> None:
-        self._stages = stages
-        self._judge = judge
-        self._clock = clock
+        self.stages = tuple(stages)
+        self.judge = judge
+        self.clock = clock
+
+    @property
+    def first(self) -> Stage:
+        """The first stage that is worth asking."""
+        return self.stages[self.judge.asked[0]]
 
     def decide(self, frame: Frame, case: Case, *, started_s: float) -> Decision:
         """Answer one frame, at whose total time `started_s` is where it begins.
@@ -42,20 +50,16 @@ class Decider:
         batch: Batch | None = None
         made_for: Preprocess | None = None
         now_s = started_s
-        for position in self._judge.asked:
-            stage = self._stages[position]
+        for position in self.judge.asked:
+            stage = self.stages[position]
             if batch is None or stage.preprocess != made_for:
                 batch, made_for = stage.prepare(frame), stage.preprocess
-                now_s = self._shared([case], "preprocess", since_s=now_s)
-            try:
-                self._judge.hear(case, position, stage.ask(batch))
-            except EngineError as error:
-                self._judge.fail(case, position, error)
-            now_s = self._shared([case], stage.policy.model, since_s=now_s)
+                now_s = self._spent((case,), "preprocess", since_s=now_s)
+            now_s = self.ask(position, batch, (case,), since_s=now_s)
             if case.accepted:
                 break
         case.timings_ms["total"] = (now_s - started_s) * 1e3
-        return self._judge.decision(case)
+        return self.judge.decision(case)
 
     def decide_batch(self, frames: Sequence[Frame], cases: Sequence[Case]) -> list[Decision]:
         """Answer several frames, each stage taking the undecided ones at once.
@@ -65,47 +69,87 @@ class Decider:
             EngineError: no stage could answer one of them.
         """
         open_ = list(range(len(frames)))
-        for position in self._judge.asked:
+        for position in self.judge.asked:
             if not open_:
                 break
-            stage = self._stages[position]
-            asking = [cases[index] for index in open_]
-            started_s = self._clock()
-            batch = stage.prepare_many([frames[index] for index in open_])
-            started_s = self._shared(asking, "preprocess", since_s=started_s)
-            answers = _ask_each(stage, batch)
-            for case, answer in zip(asking, answers, strict=True):
-                if isinstance(answer, Outputs):
-                    self._judge.hear(case, position, answer)
-                else:
-                    self._judge.fail(case, position, answer)
-            self._shared(asking, stage.policy.model, since_s=started_s)
+            asking, among = [cases[index] for index in open_], len(open_)
+            started_s = self.clock()
+            batch = self.stages[position].prepare_many([frames[index] for index in open_])
+            started_s = self._spent(asking, "preprocess", since_s=started_s, among=among)
+            self.ask(position, batch, asking, since_s=started_s, among=among)
             open_ = [index for index in open_ if not cases[index].accepted]
         for case in cases:
             case.timings_ms["total"] = sum(case.timings_ms.values())
-        return [self._judge.decision(case) for case in cases]
+        return [self.judge.decision(case) for case in cases]
 
-    def _shared(self, cases: Sequence[Case], step: str, *, since_s: float) -> float:
-        """Add to each frame its equal share of the time since then; return the time now."""
-        now_s = self._clock()
-        share_ms = (now_s - since_s) * 1e3 / len(cases)
+    def ask(
+        self,
+        position: int,
+        batch: Batch,
+        cases: Sequence[Case],
+        *,
+        since_s: float,
+        among: int = 1,
+        timeout_s: float | None = None,
+        in_force: Callable[[float], float] = as_it_is,
+    ) -> float:
+        """Ask one stage about prepared frames: each case hears its answer, or that there is none.
+
+        Args:
+            position: which stage.
+            batch: the frames, as many as cases.
+            cases: what is known of each of them.
+            since_s: when the time began that the stage has spent.
+            among: how many frames share that time; 1 where each of them waited for all of it.
+            timeout_s: after so long nobody waits for the answer any more.
+            in_force: the threshold to hold a score against, by the bundle's.
+
+        Returns:
+            The time now.
+        """
+        stage = self.stages[position]
+        for case, answer in zip(cases, _answers(stage, batch, timeout_s), strict=True):
+            if isinstance(answer, Outputs):
+                self.judge.hear(case, position, answer, in_force=in_force)
+            else:
+                self.judge.fail(case, position, answer)
+        return self._spent(cases, stage.policy.model, since_s=since_s, among=among)
+
+    def _spent(self, cases: Sequence[Case], step: str, *, since_s: float, among: int = 1) -> float:
+        """Add the time since then to what each frame has spent; return the time now."""
+        now_s = self.clock()
+        spent_ms = (now_s - since_s) * 1e3 / among
         for case in cases:
-            case.spent(step, share_ms)
+            case.spent(step, spent_ms)
         return now_s
 
 
-def _ask_each(stage: Stage, batch: Batch) -> list[Outputs | EngineError]:
-    """Return what a stage answers to each frame of a batch, or why it does not.
-
-    A model that fails on a frame, by answering NaN, is asked again frame by frame: the others are
-    none the worse. An engine that fails is not: that may take its whole timeout each time.
-    """
+def _answers(
+    stage: Stage, batch: Batch, timeout_s: float | None
+) -> Sequence[Outputs | EngineError]:
+    """Return what a stage answers to each frame of a batch, or why it does not."""
     try:
-        answered = stage.ask(batch)
-    except ModelError as error:
-        if len(batch) == 1:
-            return [error]
-        return [_ask_each(stage, batch[row : row + 1])[0] for row in range(len(batch))]
+        answered = stage.ask(batch, timeout_s=timeout_s)
     except EngineError as error:
-        return [error] * len(batch)
+        return (error,) if len(batch) == 1 else _one_by_one(stage, batch, timeout_s)
+    if len(batch) == 1:
+        return (answered,)
     return [answered.subset(slice(row, row + 1)) for row in range(len(batch))]
+
+
+def _one_by_one(stage: Stage, batch: Batch, timeout_s: float | None) -> list[Outputs | EngineError]:
+    """Ask about each frame of a batch that failed: one that a model cannot take harms no other.
+
+    An engine that fails on two frames running is taken to fail on the rest: each of them might
+    take its whole timeout.
+    """
+    answers: list[Outputs | EngineError] = []
+    failures = 0
+    for row in range(len(batch)):
+        if failures == 2:
+            answers.append(answers[-1])
+            continue
+        answers.extend(_answers(stage, batch[row : row + 1], timeout_s))
+        well = isinstance(answers[-1], Outputs | ModelError)  # a model error is the frame's
+        failures = 0 if well else failures + 1
+    return answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from numpy.typing import NDArray
 
@@ -12,13 +12,15 @@ from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.engines.base import Engine, ModelSignature, signature_for
+from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, signature_for
 from tinysaver_edge.engines.remote import RemoteModel, remote_model
 from tinysaver_edge.errors import BundleError, EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from tinysaver_edge.bundle.bundle import Bundle
 
 
@@ -47,26 +49,38 @@ class AbsentEngine(Engine):
         raise EngineError(f"{self.model}: this bundle does not hold its file, and no host is named")
 
 
-def load_stages(
-    bundle: Bundle,
-    *,
-    threads: int | None = None,
-    cache_dir: Path | None = None,
-    allow_fallback: bool = False,
-    large: RemoteModel | str | Sequence[str] | None = None,
-    large_worker: bool = False,
-    allow_absent: bool = False,
-) -> list[Stage]:
+class LoadOptions(TypedDict, total=False):
+    """How the models of a bundle are opened; each may be left out.
+
+    Attributes:
+        threads: processor threads for one inference; None leaves it to the engines.
+        cache_dir: folder for compiled models; None takes the user's cache folder.
+        allow_fallback: where a device is missing, run on the CPU. Decisions then say so in
+            ``degraded`` and are not certified.
+        large: hosts that serve the large model, as ``"grpc://host:port/model"``, several of them,
+            or a `RemoteModel` with all else; None runs it here. The certificate covers their
+            answers where they tell the hash of the calibrated model, or the user vouches for them;
+            else `Cascade.doubt` says why not.
+        large_worker: run the large model in a process of its own. When that dies or hangs its
+            frames are ``degraded``, and it is started again.
+        allow_absent: load a bundle without the large model's file although no host is named, for
+            streams of escalation ``"local"``; asked, the large model is an error then.
+    """
+
+    threads: int | None
+    cache_dir: Path | None
+    allow_fallback: bool
+    large: RemoteModel | str | Sequence[str] | None
+    large_worker: bool
+    allow_absent: bool
+
+
+def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
     Args:
         bundle: an open bundle.
-        threads: processor threads for one inference; None leaves it to the engines.
-        cache_dir: folder for compiled models; None takes the user's cache folder.
-        allow_fallback: where a device is missing, run on the CPU.
-        large: hosts that serve the last stage's model, or their URLs; None runs it here.
-        large_worker: run the last stage's model in a process of its own.
-        allow_absent: do without the last stage's model where its file is not in the bundle.
+        options: see `LoadOptions`.
 
     Raises:
         BundleError: it holds no models, or not all that are needed; or models and labels differ.
@@ -74,15 +88,18 @@ def load_stages(
         InputError: a URL cannot be understood, or hosts and a worker are to run one model.
         MissingDependencyError: an engine's package is not installed.
     """
+    large, large_worker = options.get("large"), options.get("large_worker", False)
     if large is not None and large_worker:
         raise InputError("the large model is answered by other hosts or by a worker: name one")
     hosts = None if large is None else remote_model(large)
     artefacts = bundled_artefacts(
         bundle,
-        threads=threads,
-        cache_dir=cache_dir or default_cache_dir(),
-        allow_fallback=allow_fallback,
-        elsewhere=hosts is not None or allow_absent,
+        EngineOptions(
+            threads=options.get("threads"),
+            cache_dir=options.get("cache_dir") or default_cache_dir(),
+            allow_fallback=options.get("allow_fallback", False),
+        ),
+        elsewhere=hosts is not None or options.get("allow_absent", False),
     )
     stages: list[Stage] = []
     try:

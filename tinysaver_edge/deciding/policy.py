@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.decision import Decision, FrameId, ModelIdentity, Source, StageRef
+from tinysaver_edge.decision import AnswerSource, Decision, FrameId, ModelIdentity, Reason, StageRef
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.outputs import Outputs
 
@@ -97,6 +97,20 @@ def _fusion(named: Named | None) -> Fusion | None:
     return get_fusion(named.name, named.parameters)
 
 
+@overload
+def reaches(score: float, threshold: float) -> bool: ...
+@overload
+def reaches(score: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]: ...
+def reaches(score: float | NDArray[np.float64], threshold: float) -> bool | NDArray[np.bool_]:
+    """The policy's rule, of one score or of many: accept when ``score >= threshold``."""
+    return score >= threshold
+
+
+def as_it_is(threshold: float) -> float:
+    """Return a bundle's threshold: nothing asks for a stricter one."""
+    return threshold
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What a policy does with recorded answers.
@@ -139,7 +153,7 @@ def replay(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
         score = stage.score(here)
         if previous is None:
             first_score[:] = score
-        accepted = score >= stage.threshold
+        accepted = reaches(score, stage.threshold)
         predictions[pending[accepted]] = here.predictions[accepted]
         stage_of[pending[accepted]] = position
         pending, previous = pending[~accepted], outputs[position]
@@ -164,6 +178,7 @@ class Case:
         early: what the stage before it answered, where both are known.
         accepted: whether the answer settles the matter.
         degraded: which stage failed, and how.
+        failure: the last one, or None.
     """
 
     frame_id: FrameId
@@ -174,16 +189,12 @@ class Case:
     early: Outputs | None = None
     accepted: bool = False
     degraded: str | None = None
+    failure: EngineError | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def spent(self, step: str, milliseconds: float) -> None:
         """Add to the time spent on a step."""
         self.timings_ms[step] = self.timings_ms.get(step, 0.0) + milliseconds
-
-
-def reaches(score: float, threshold: float) -> bool:
-    """The policy's rule: accept when ``score >= threshold``."""
-    return score >= threshold
 
 
 def no_doubt(answered_by: ModelIdentity | None) -> str | None:
@@ -217,7 +228,7 @@ class Judge:
         self._labels = labels
         self._certified = certified and not fell_back
         self._doubt_about = doubt_about
-        self.elsewhere = (
+        self._elsewhere = (
             f"{', '.join(fell_back)} runs on another device than asked for" if fell_back else None
         )
 
@@ -227,7 +238,7 @@ class Judge:
         position: int,
         outputs: Outputs,
         *,
-        accepts: Callable[[float, float], bool] = reaches,
+        in_force: Callable[[float], float] = as_it_is,
     ) -> None:
         """Take in a stage's answer.
 
@@ -235,7 +246,7 @@ class Judge:
             case: the frame.
             position: which stage.
             outputs: its answer to this frame alone.
-            accepts: whether a score and a threshold settle the matter.
+            in_force: returns the threshold to hold its score against, by the bundle's.
         """
         case.early, case.outputs, case.position = case.outputs, outputs, position
         policy = self.policy.stages[position]
@@ -247,24 +258,27 @@ class Judge:
         score = float(policy.score(outputs)[0])
         if position == self.asked[0]:
             case.score = score
-        case.accepted = accepts(score, policy.threshold)
+        case.accepted = reaches(score, in_force(policy.threshold))
 
     def fail(self, case: Case, position: int, error: EngineError) -> None:
-        """Go on without a stage's answer.
-
-        Raises:
-            EngineError: the one given: it was the last stage, and none has answered.
-        """
-        if position == self.asked[-1] and case.outputs is None:
-            raise error
+        """Go on without a stage's answer."""
+        case.failure = error
         case.degraded = f"{self.policy.stages[position].model} failed: {error}"
 
     def decision(self, case: Case, *, revision: int = 0) -> Decision:
-        """Return the decision on what is known."""
+        """Return the decision on what is known.
+
+        Raises:
+            EngineError: no stage has answered; how the last one failed.
+        """
+        if case.outputs is None:
+            assert case.failure is not None
+            raise case.failure
         index, confidence, source = self._answer(case)
         position = case.position
-        degraded = case.degraded or self.elsewhere
-        identity = None if case.outputs is None else case.outputs.identity
+        degraded = case.degraded or self._elsewhere
+        reason = Reason.FAILED if case.degraded else Reason.FALLBACK_DEVICE if degraded else None
+        identity = case.outputs.identity
         certified = self._certified and degraded is None and self._doubt_about(identity) is None
         return Decision(
             label=str(index) if self._labels is None else self._labels[index],
@@ -273,7 +287,7 @@ class Judge:
             score=case.score,
             stage=StageRef(position, self.policy.stages[position].model),
             source=source,
-            escalated=position > 0 or source is Source.FALLBACK,
+            escalated=position > 0 or source is AnswerSource.FALLBACK,
             degraded=degraded,
             certified=certified,
             revision=revision,
@@ -281,16 +295,23 @@ class Judge:
             timestamp_s=case.timestamp_s,
             timings_ms=case.timings_ms,
             identity=identity,
+            reason=reason,
         )
 
-    def _answer(self, case: Case) -> tuple[int, float, Source]:
+    def _answer(self, case: Case) -> tuple[int, float, AnswerSource]:
         """Return the class, its probability and where it comes from."""
         outputs, fusion = case.outputs, self.policy.fusion
         assert outputs is not None
         last = case.position == self.asked[-1]
         if last and fusion is not None and case.early is not None:
             classes, confidences = fusion.fuse(case.early, outputs)
-            return int(classes[0]), float(confidences[0]), Source.FUSED
-        source = Source.LARGE if last else Source.SAVER if case.accepted else Source.FALLBACK
+            return int(classes[0]), float(confidences[0]), AnswerSource.FUSED
+        source = (
+            AnswerSource.LARGE
+            if last
+            else AnswerSource.SAVER
+            if case.accepted
+            else AnswerSource.FALLBACK
+        )
         top_classes, probabilities = outputs.top(1)
         return int(top_classes[0, 0]), float(probabilities[0, 0]), source

@@ -166,7 +166,7 @@ def external_files(model: Path) -> tuple[Path, ...]:
         ModelError: one of them lies outside the model's folder, by its name or as a link.
     """
     if model.suffix == ".xml":
-        files = (model.with_suffix(".bin"),)
+        files: tuple[Path, ...] = (model.with_suffix(".bin"),)
     elif model.suffix == ".onnx":
         files = tuple(model.parent / name for name in external_names(model))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.codec import check_carries
-from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.base import EngineOptions, ModelSignature
 from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import InputError
 
@@ -73,7 +73,7 @@ def served_by(
             f"--name {name!r}: a model's name on a host is one of letters, digits, '.', '_' and "
             "'-', and begins with a letter or digit"
         )
-    artefact = bundled_artefacts(bundle, threads=threads)[-1]
+    artefact = bundled_artefacts(bundle, EngineOptions(threads=threads))[-1]
     if jpeg is None:
         jpeg = artefact.codec is not None
     if jpeg:

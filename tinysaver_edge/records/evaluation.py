@@ -17,6 +17,7 @@ from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.data import class_indices, open_data
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
+from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
@@ -150,7 +151,7 @@ def evaluate_images(
         EngineError: a model cannot be run here.
     """
     check_skip_limit(skip_limit)
-    artefacts = bundled_artefacts(bundle, cache_dir=default_cache_dir())
+    artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
     with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
         records = [
             measure(

@@ -7,22 +7,20 @@ import itertools
 import threading
 from collections import Counter as Multiset
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.deciding.policy import Judge
-from tinysaver_edge.decision import Decision
-from tinysaver_edge.errors import EngineError
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.lane import Giver, Item, Lane
-from tinysaver_edge.stream.options import PROVISIONAL, Escalation
+from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context
-from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reason
+from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
 
 if TYPE_CHECKING:
-    from tinysaver_edge.deciding.stage import Stage
+    from tinysaver_edge.deciding.decider import Decider
 
 FEW = 64
 """So many deadlines are kept without a look at whether anybody still waits for them."""
@@ -61,8 +59,7 @@ class Escalations:
     """Has the later stages asked about frames, and stands in for them when they do not answer.
 
     Args:
-        stages: the cascade's.
-        judge: makes decisions of their answers.
+        decider: whose later stages are asked.
         max_in_flight: frames that wait for them at once.
         context: metrics and clock.
         watch: hears of audits.
@@ -73,8 +70,7 @@ class Escalations:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
-        judge: Judge,
+        decider: Decider,
         *,
         max_in_flight: int,
         context: Context,
@@ -83,13 +79,13 @@ class Escalations:
         lock: threading.Lock,
         freed: Callable[[], None],
     ) -> None:
-        self._stages, self._judge, self._max_in_flight = stages, judge, max_in_flight
+        self._decider, self._judge, self._max_in_flight = decider, decider.judge, max_in_flight
         self._context, self._watch, self._giver = context, watch, giver
         self._clock = context.clock
         self._lock, self._freed = lock, freed
         self._asks = threading.Condition(lock)
         self._dues = threading.Condition(lock)
-        self._large = stages[-1].policy.model
+        self._large = decider.stages[-1].policy.model
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
         self._deadlines = Deadlines()
@@ -102,7 +98,7 @@ class Escalations:
         """What threads are to run until `stop`."""
         if len(self._judge.asked) == 1:
             return []
-        engines = min(self._max_in_flight, self._stages[-1].engine.concurrency)
+        engines = min(self._max_in_flight, self._decider.stages[-1].engine.concurrency)
         return [*[self.ask_later_stages] * engines, self.keep_deadlines]
 
     @property
@@ -121,8 +117,12 @@ class Escalations:
             self._enter_flight()
             if provisional:
                 assert item.stand_in is not None
-                waiting = f"{PROVISIONAL}{self._large} has been asked"
-                item.decision = replace(item.stand_in, degraded=waiting, certified=False)
+                item.decision = replace(
+                    item.stand_in,
+                    degraded=f"provisional: {self._large} has been asked",
+                    reason=Reason.PROVISIONAL,
+                    certified=False,
+                )
         if provisional:  # it goes out before the large model can have answered
             self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
             self._giver.flush(item.lane)
@@ -149,7 +149,7 @@ class Escalations:
             other = self._surplus(item.lane)
         if other is None:
             return Reason.IN_FLIGHT
-        self._conclude(other, self.degraded(other, Reason.IN_FLIGHT), Reason.IN_FLIGHT, None)
+        self._conclude(other, self.degraded(other, Reason.IN_FLIGHT))
         return None
 
     def _surplus(self, lane: Lane) -> Item | None:
@@ -176,7 +176,9 @@ class Escalations:
         assert item.stand_in is not None
         total_ms = (self._clock() - item.arrived_s) * 1e3
         timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
-        return replace(item.stand_in, degraded=why, certified=False, timings_ms=timings_ms)
+        return replace(
+            item.stand_in, degraded=why, reason=reason, certified=False, timings_ms=timings_ms
+        )
 
     def may_audit(self, item: Item, decision: Decision) -> bool:
         """Whether an accepted frame is to be audited, and there is room for it."""
@@ -230,48 +232,35 @@ class Escalations:
     def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
         """Ask the later stages, one after the other, until one settles the matter."""
         case = item.case
-        failure: EngineError | None = None
-        begun_s = self._clock()
-        case.spent("waiting", (begun_s - item.saved_s) * 1e3)
+        now_s = self._clock()
+        case.spent("waiting", (now_s - item.saved_s) * 1e3)
         for position in self._judge.asked[1:]:
-            stage = self._stages[position]
             batch = self._input(item, position, preprocessors)
             if batch is None:
                 return
-            started_s = self._clock()
-            try:
-                self._judge.hear(case, position, stage.ask(batch, timeout_s=item.left_s(started_s)))
-            except EngineError as error:
-                failure = error
-                if case.outputs is not None or position != self._judge.asked[-1]:
-                    self._judge.fail(case, position, error)
-            case.spent(stage.policy.model, (self._clock() - started_s) * 1e3)
+            now_s = self._clock()
+            now_s = self._decider.ask(
+                position, batch, (case,), since_s=now_s, timeout_s=item.left_s(now_s)
+            )
             if case.accepted:
                 break
-        now = self._clock()
-        case.spent("total", (now - item.arrived_s) * 1e3)
-        if item.audited is not None and failure is not None:
-            self._giver.forget(item)  # nothing to compare with
-            self._giver.close_item(item)
-            return
-        if case.outputs is None:
-            assert failure is not None
-            self._conclude(item, None, None, failure)
-            return
-        decision = self._judge.decision(case)
-        source_id = item.lane.rules.source_id
+        case.spent("total", (now_s - item.arrived_s) * 1e3)
         if item.audited is not None:
-            self._watch.audited(item.audited, decision, item.frame)
-            self._giver.forget(item)
-            self._giver.close_item(item)
-            return
-        self._context.metrics.measure(
-            Measure.ESCALATION_MS,
-            source_id,
-            (now - item.saved_s) * 1e3,
-            detail=decision.source.value,
-        )
-        self._conclude(item, decision, None, None)
+            self._end_audit(item, item.audited)
+        elif case.outputs is None:
+            self._conclude(item, None)
+        else:
+            decision = self._judge.decision(case)
+            name, source = item.lane.rules.source_id, decision.source.value
+            answered_ms = (now_s - item.saved_s) * 1e3
+            self._context.metrics.measure(Measure.ESCALATION_MS, name, answered_ms, detail=source)
+            self._conclude(item, decision)
+
+    def _end_audit(self, item: Item, accepted: Decision) -> None:
+        if item.case.failure is None:  # else there is nothing to compare with
+            self._watch.audited(accepted, self._judge.decision(item.case), item.frame)
+        item.lane.forget(item)
+        item.lane.close(item)
 
     def _input(
         self, item: Item, position: int, preprocessors: dict[int, Preprocessor]
@@ -281,14 +270,14 @@ class Escalations:
         if batch is not None or frame is None:
             return batch
         if position not in preprocessors:
-            preprocessors[position] = Preprocessor(self._stages[position].preprocess)
+            preprocessors[position] = Preprocessor(self._decider.stages[position].preprocess)
         return preprocessors[position](frame.image)
 
     def keep_deadlines(self) -> None:
         """Give out the saver's answer where a deadline has passed."""
         while (item := self._next_due()) is not None:
             if item.stand_in is not None:
-                self._conclude(item, self.degraded(item, Reason.DEADLINE), Reason.DEADLINE, None)
+                self._conclude(item, self.degraded(item, Reason.DEADLINE))
 
     def _next_due(self) -> Item | None:
         """Wait until a frame's deadline passes; None when closed."""
@@ -301,14 +290,8 @@ class Escalations:
                 self._dues.wait(wait_s)
             return None
 
-    def _conclude(
-        self,
-        item: Item,
-        decision: Decision | None,
-        reason: Reason | None,
-        failure: EngineError | None,
-    ) -> None:
-        """End an escalation, unless it has ended already."""
+    def _conclude(self, item: Item, decision: Decision | None) -> None:
+        """End an escalation, unless it has ended already; None where no stage has answered."""
         with self._lock:
             late = not item.awaiting
             item.awaiting = False
@@ -319,12 +302,11 @@ class Escalations:
         if late:
             self._context.metrics.count(Counter.LATE, item.lane.rules.source_id)
         elif decision is None:
-            assert failure is not None
-            self._giver.leave_undecided(item, failure)
+            self._giver.leave_undecided(item)
         elif item.decision is None:
-            self._giver.settle(item, decision, reason)
+            self._giver.settle(item, decision)
         else:
-            self._giver.revise(item, decision, reason)
+            self._giver.revise(item, decision)
 
     def stop(self) -> list[Item]:
         """Take no more; return the frames that wait. With the lock held."""
@@ -337,5 +319,5 @@ class Escalations:
         """Give out the saver's answer at the end; False where there is none."""
         if item.stand_in is None:
             return False
-        self._conclude(item, self.degraded(item, Reason.STOPPED), Reason.STOPPED, None)
+        self._conclude(item, self.degraded(item, Reason.STOPPED))
         return True

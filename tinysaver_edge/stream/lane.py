@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from tinysaver_edge.deciding.policy import Case, Judge
+from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
@@ -16,7 +16,7 @@ from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context, Frame
 from tinysaver_edge.stream.telemetry.events import Undecided
-from tinysaver_edge.stream.telemetry.metrics import Counter, Measure, Reason
+from tinysaver_edge.stream.telemetry.metrics import Counter, Measure
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +94,8 @@ class LaneRules:
         window: frames that may be taken in and not given out yet.
         patient: frames wait for room at the large model, rather than be degraded.
         ordered: decisions are given out in the order of the frames.
-        fresh: frames are taken in only when whoever asks for decisions has taken the last one, so
-            that none grows old waiting for him.
+        live: frames of a camera: taken in only when whoever asks for decisions has taken the last
+            one, so that none grows old waiting for him, and one without an answer ends nothing.
     """
 
     source_id: str
@@ -103,21 +103,17 @@ class LaneRules:
     window: int
     patient: bool = False
     ordered: bool = True
-    fresh: bool = False
+    live: bool = False
 
 
 class Lane:
-    """One source's frames on their way. Guarded by the dispatcher's lock throughout.
+    """One source's frames on their way. Its counters are its own: others tell it what happens.
+
+    Methods take the dispatcher's lock, unless they say that the caller holds it.
 
     Attributes:
         rules: what holds for all its frames.
-        free: buffers for the first stage's input that nobody uses.
-        ready: frames that wait for the first stage.
-        order: frames taken in and not given out, oldest first.
-        open: frames without their final decision.
-        pictures: frames that are kept at their full size.
-        untaken: decisions that nobody has taken yet.
-        ended: whether no more frames come.
+        taker: takes what becomes of them.
         room: told whenever a frame may be taken in again.
     """
 
@@ -126,27 +122,113 @@ class Lane:
     ) -> None:
         self.rules = rules
         self.taker = taker
-        self.free = deque(buffers)
-        self.ready: deque[Item] = deque()
-        self.order: deque[Item] = deque()
-        self.open = self.pictures = 0
-        self.untaken = 0
-        self.ended = False
         self.room = threading.Condition(lock)
+        self._free = deque(buffers)
+        self._ready: deque[Item] = deque()  # they wait for the first stage
+        self._order: deque[Item] = deque()  # taken in and not given out, oldest first
+        self._open = 0  # without their final decision, or under audit
+        self._pictures = 0  # kept at their full size
+        self._untaken = 0  # decisions that nobody has taken yet
+        self._ended = False
+
+    # With the lock held
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more frame may be taken in."""
-        if not self.free or len(self.order) + self.untaken >= self.rules.window:
-            return False
-        if self.pictures >= PICTURES:
-            return False
-        return not (self.rules.fresh and self.untaken)
+    def waiting(self) -> int:
+        """How many frames wait for the first stage."""
+        return len(self._ready)
 
-    @property
-    def finished(self) -> bool:
-        """Whether every frame that came has its final decision."""
-        return self.ended and not self.open
+    def lend(self) -> Batch | None:
+        """Return a buffer for one more frame; None where none may be taken in."""
+        full = len(self._order) + self._untaken >= self.rules.window
+        held = self._pictures >= PICTURES or (self.rules.live and self._untaken)
+        return None if full or held or not self._free else self._free.popleft()
+
+    def take_in(self, item: Item) -> None:
+        """Take in a prepared frame."""
+        self._ready.append(item)
+        self._order.append(item)
+        self._open += 1
+        self._pictures += item.frame is not None
+
+    def next_ready(self) -> Item:
+        """Return the frame that has waited for the first stage the longest."""
+        return self._ready.popleft()
+
+    def clear_ready(self) -> list[Item]:
+        """Return the frames that wait for the first stage, which will not be asked any more."""
+        unread = list(self._ready)
+        self._ready.clear()
+        self.room.notify_all()
+        return unread
+
+    # Without the lock
+
+    def give_back(self, batch: Batch) -> None:
+        """Return a buffer that nobody needs any more."""
+        with self.room:
+            self._free.append(batch)
+            self.room.notify()
+
+    def settle(self, item: Item, decision: Decision) -> None:
+        """Note a frame's decision, to be given out when its turn comes."""
+        with self.room:
+            item.decision = decision
+
+    def next_settled(self) -> Item | None:
+        """Take out the oldest frame, if it is decided."""
+        with self.room:
+            if not self._order or self._order[0].decision is None:
+                return None
+            return self._order.popleft()
+
+    def leave(self, item: Item) -> None:
+        """Take out a frame that waits for no other's turn."""
+        with self.room:
+            if item in self._order:
+                self._order.remove(item)
+
+    def handed_out(self) -> None:
+        """A decision is given to the taker."""
+        with self.room:
+            self._untaken += 1
+
+    def taken(self) -> None:
+        """A decision was taken by whoever asked for it."""
+        with self.room:
+            self._untaken -= 1
+            self.room.notify()
+
+    def forget(self, item: Item) -> None:
+        """Let go of what a frame holds that nobody needs any more."""
+        with self.room:
+            if item.frame is not None:
+                item.frame = None
+                self._pictures -= 1
+                self.room.notify()
+        item.prepared.clear()
+
+    def audit(self) -> None:
+        """One of its frames, though decided, is under audit: it has not ended before."""
+        with self.room:
+            self._open += 1
+
+    def close(self, item: Item) -> None:
+        """A frame has its final decision or gets none, or its audit is over."""
+        with self.room:
+            self._open -= 1
+            self.room.notify()
+            drained = self._ended and not self._open
+        if drained:
+            self.taker.drained()
+
+    def end(self) -> None:
+        """No more frames come."""
+        with self.room:
+            self._ended = True
+            drained = not self._open
+        if drained:
+            self.taker.drained()
 
 
 class Giver:
@@ -155,70 +237,55 @@ class Giver:
     Any thread may call it, without the dispatcher's lock.
 
     Args:
-        judge: knows why an answer is degraded.
+        first_model: whose time is told of every decision.
         context: events, metrics, clock.
-        lock: the dispatcher's, which guards the lanes.
         watch: knows whether the certificate may still be claimed.
     """
 
-    def __init__(
-        self, judge: Judge, *, context: Context, lock: threading.Lock, watch: Watch = NO_WATCH
-    ) -> None:
-        self._judge, self._context, self._lock, self._watch = judge, context, lock, watch
-        self._first_model = judge.policy.stages[judge.asked[0]].model
+    def __init__(self, first_model: str, *, context: Context, watch: Watch = NO_WATCH) -> None:
+        self._first_model, self._context, self._watch = first_model, context, watch
         self._turn = threading.Lock()
         self._muted = False
 
-    def settle(self, item: Item, decision: Decision, reason: Reason | None) -> None:
-        """Give a frame its final decision.
-
-        Args:
-            item: the frame, which has none yet.
-            decision: it.
-            reason: why it is degraded, where the decision itself does not tell.
-        """
-        self._count(item, decision, reason)
-        item.decision = decision
+    def settle(self, item: Item, decision: Decision) -> None:
+        """Give a frame, which has none yet, its final decision."""
+        self._count(item, decision)
+        item.lane.settle(item, decision)
         if item.lane.rules.ordered:
             self.flush(item.lane, closing=item)
             return
-        with self._lock:
-            item.lane.order.remove(item)
+        item.lane.leave(item)
         self._hand_out(item, decision)
-        self.close_item(item)
+        item.lane.close(item)
 
-    def revise(self, item: Item, decision: Decision, reason: Reason | None) -> None:
+    def revise(self, item: Item, decision: Decision) -> None:
         """Give a frame that has a provisional decision its final one."""
         revision = replace(decision, revision=1)
-        self._count(item, revision, reason)
+        self._count(item, revision)
         with self._turn:
             self._hand_out(item, revision)
-            self.close_item(item)
+            item.lane.close(item)
 
     def flush(self, lane: Lane, *, closing: Item | None = None) -> None:
         """Give out what is decided and has nothing undecided ahead of it."""
         with self._turn:
-            while True:
-                with self._lock:
-                    if not lane.order or lane.order[0].decision is None:
-                        break
-                    item = lane.order.popleft()
+            while (item := lane.next_settled()) is not None:
                 assert item.decision is not None
                 self._hand_out(item, item.decision)
             if closing is not None:
-                self.close_item(closing)
+                lane.close(closing)
 
-    def leave_undecided(self, item: Item, failure: EngineError) -> None:
+    def leave_undecided(self, item: Item) -> None:
         """No model has answered a frame: a live stream goes on, anything else ends."""
+        failure = item.case.failure
+        assert failure is not None
         source_id, sequence = item.lane.rules.source_id, item.case.frame_id.sequence
         self._context.metrics.count(Counter.UNDECIDED, source_id)
         with self._turn_of(item.lane):
-            with self._lock:
-                if item in item.lane.order:
-                    item.lane.order.remove(item)
+            item.lane.leave(item)
             item.lane.taker.give_up(item, failure)
-            self.forget(item)
-            self.close_item(item)
+            item.lane.forget(item)
+            item.lane.close(item)
         now = self._context.clock()
         self._context.listener(Undecided(source_id, now, sequence, str(failure)))
         self.flush(item.lane)
@@ -227,24 +294,6 @@ class Giver:
         """Say at the end that a frame gets no decision."""
         with self._turn_of(item.lane):
             item.lane.taker.give_up(item, failure)
-
-    def forget(self, item: Item) -> None:
-        """Let go of what a frame holds that nobody needs any more."""
-        with self._lock:
-            if item.frame is not None:
-                item.frame = None
-                item.lane.pictures -= 1
-                item.lane.room.notify()
-        item.prepared.clear()
-
-    def close_item(self, item: Item) -> None:
-        """A frame has its final decision, or its audit is over."""
-        with self._lock:
-            item.lane.open -= 1
-            item.lane.room.notify()
-            finished = item.lane.finished
-        if finished:
-            item.lane.taker.drained()
 
     def mute(self) -> None:
         """Give out nothing from now on, whatever threads that are inside a model come back with."""
@@ -265,21 +314,17 @@ class Giver:
             self._context.metrics.count(Counter.CERTIFIED, name)
         age_ms = (self._context.clock() - item.arrived_s) * 1e3
         self._context.metrics.measure(Measure.AGE_MS, name, age_ms, detail=source)
-        with self._lock:
-            item.lane.untaken += 1
+        item.lane.handed_out()
         item.lane.taker.deliver(item, decision)
         if not item.awaiting and item.audited is None:
-            self.forget(item)
+            item.lane.forget(item)
 
-    def _count(self, item: Item, decision: Decision, reason: Reason | None) -> None:
+    def _count(self, item: Item, decision: Decision) -> None:
         """Publish the figures of a final decision."""
         metrics, name = self._context.metrics, item.lane.rules.source_id
         source = decision.source.value
         metrics.count(Counter.DECISIONS, name, detail=source)
-        if reason is None and decision.degraded is not None:
-            elsewhere = decision.degraded == self._judge.elsewhere
-            reason = Reason.FALLBACK_DEVICE if elsewhere else Reason.FAILED
-        if reason is not None:
-            metrics.count(Counter.DEGRADED, name, detail=reason.value)
+        if decision.reason is not None:
+            metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
         saver_ms = decision.timings_ms.get(self._first_model, 0.0)
         metrics.measure(Measure.SAVER_MS, name, saver_ms, detail=source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 
 LIVE_DEADLINE_MS = 1000.0
@@ -68,15 +67,6 @@ class StreamOptions:
         """Return the deadline of a source, in seconds after a frame was taken; None for none."""
         milliseconds = LIVE_DEADLINE_MS if self.deadline_ms is None and live else self.deadline_ms
         return None if milliseconds is None else milliseconds / 1e3
-
-
-PROVISIONAL = "provisional: "
-"""How `Decision.degraded` begins where a revision follows."""
-
-
-def is_provisional(decision: Decision) -> bool:
-    """Whether a revision of this decision follows."""
-    return decision.degraded is not None and decision.degraded.startswith(PROVISIONAL)
 
 
 def escalation_from(value: Escalation | str) -> Escalation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
 from tinysaver_edge.stream.drift.drift import (
@@ -94,7 +94,7 @@ FILE_PATIENCE_S = 10.0
 class Service:
     """Sinks, listener, metrics and watch for one stream, and the servers that tell of it.
 
-        hosts = hosts_of(cascade)
+        hosts = hosts_of(cascade.stages)
         with Service(options, cascade_manifest, clock=…, wall=…, hosts=hosts) as service:
             stream = cascade.stream(
                 source,
@@ -171,7 +171,7 @@ class Service:
         return self.promise.kept(
             answers=self.tally.total(Counter.DECISIONS),
             certified=self.tally.total(Counter.CERTIFIED),
-            fallbacks=self.tally.total(Counter.DECISIONS, detail=Source.FALLBACK.value),
+            fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
         )
 
     def runs(self, stop: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Clock, Context
 
 if TYPE_CHECKING:
-    from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.deciding.decider import Decider
 
 SUBMITTED = 16
 """Frames that may wait for the saver at once."""
@@ -49,14 +49,14 @@ class Submissions:
     """Takes single frames from any thread. It has threads of its own, until it is closed.
 
     Args:
-        cascade: decides.
+        decider: decides.
         clock: seconds.
     """
 
-    def __init__(self, cascade: Cascade, *, clock: Clock) -> None:
-        self._cascade, self._clock = cascade, clock
+    def __init__(self, decider: Decider, *, clock: Clock) -> None:
+        self._clock = clock
         self._dispatcher = Dispatcher(
-            cascade,
+            decider,
             max_in_flight=MAX_IN_FLIGHT,
             context=Context(clock=clock),
             failed=self._fail,
@@ -72,9 +72,8 @@ class Submissions:
             )
             for patient in (True, False)
         )
-        asked = cascade.judge.asked
-        self._first = Preprocessor(cascade.stages[asked[0]].preprocess)
-        self._later = _later_preprocessors(cascade)
+        self._first = Preprocessor(decider.first.preprocess)
+        self._later = _later_preprocessors(decider)
         self._preparing = threading.Lock()
         self._lock = threading.Lock()
         self._futures: dict[Item, DecisionFuture] = {}
@@ -111,7 +110,7 @@ class Submissions:
                     made = preprocessor(frame)
                     item.prepared.update(dict.fromkeys(positions, made))
         except BaseException:
-            self._dispatcher.give_back(lane, batch)
+            lane.give_back(batch)
             raise
         case.spent("preprocess", (self._clock() - started_s) * 1e3)
         future = DecisionFuture()
@@ -124,7 +123,7 @@ class Submissions:
 
     def deliver(self, item: Item, decision: Decision) -> None:
         """Keep a promise."""
-        self._dispatcher.taken(item.lane)
+        item.lane.taken()
         with self._lock:
             future = self._futures.pop(item, None)
         if future is not None:
@@ -155,13 +154,11 @@ class Submissions:
         self._fail(EngineError("the cascade is closed"))
 
 
-def _later_preprocessors(cascade: Cascade) -> list[tuple[list[int], Preprocessor]]:
+def _later_preprocessors(decider: Decider) -> list[tuple[list[int], Preprocessor]]:
     """Return what prepares the input of stages that do not take the first one's."""
-    asked = cascade.judge.asked
-    first = cascade.stages[asked[0]].preprocess
     groups: dict[Preprocess, list[int]] = {}
-    for position in asked[1:]:
-        preprocess = cascade.stages[position].preprocess
-        if preprocess != first:
+    for position in decider.judge.asked[1:]:
+        preprocess = decider.stages[position].preprocess
+        if preprocess != decider.first.preprocess:
             groups.setdefault(preprocess, []).append(position)
     return [(positions, Preprocessor(preprocess)) for preprocess, positions in groups.items()]

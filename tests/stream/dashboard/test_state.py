@@ -5,7 +5,7 @@ import pytest
 
 from tests.stream.dashboard.world import CALM, Hosts, World, five_minutes, picture
 from tests.stream.decisions import decision, escalated
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.stream.dashboard import state as module
 from tinysaver_edge.stream.dashboard.shown import THUMBNAIL_WIDTH
 from tinysaver_edge.stream.dashboard.timeline import STEPS
@@ -104,7 +104,11 @@ def test_a_picture_comes_with_its_own_decision_and_once():
 def test_provisional_answers_are_shown_but_not_counted():
     world = World()
     first = escalated(
-        1, label="cat", source=Source.FALLBACK, degraded="provisional: big has been asked"
+        1,
+        label="cat",
+        source=AnswerSource.FALLBACK,
+        degraded="provisional: big has been asked",
+        reason=Reason.PROVISIONAL,
     )
     given = Frame(picture(1), 0.0, 1, "cam")
     world.state.write(first, given)

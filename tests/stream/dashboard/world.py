@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from tests.stream.decisions import decision, escalated
-from tinysaver_edge.decision import ModelIdentity, Source
+from tinysaver_edge.decision import AnswerSource, ModelIdentity
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.traffic import HostState, Traffic
 from tinysaver_edge.stream.dashboard import DashboardState
@@ -86,12 +86,12 @@ class World:
         if drawn < 0.72:
             one, age = decision(number, source_id=name, label="nine-volt battery"), 4.0
         elif drawn < 0.95:
-            one = escalated(number, source_id=name, label="pomegranate", source=Source.FUSED)
+            one = escalated(number, source_id=name, label="pomegranate", source=AnswerSource.FUSED)
             age = 60.0
         else:
             late = "big had not answered within 200 ms"
             one = escalated(
-                number, source_id=name, source=Source.FALLBACK, degraded=late, certified=False
+                number, source_id=name, source=AnswerSource.FALLBACK, degraded=late, certified=False
             )
             age = 200.0
         age *= float(self._rng.lognormal(0, 0.25))

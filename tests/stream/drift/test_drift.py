@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_half_the_level_pays_for_not_knowing_the_rate():
 def test_an_alarm_is_told_counted_and_acted_upon():
     events, tally = Events(), Tally()
     one = watch(listener=events, metrics=tally)
-    assert one.accepts(0.5, 0.5)
+    assert one.in_force(0.5) == 0.5
     assert one.vouches
     needed = until_alarm(one)
     assert needed < 10
@@ -79,12 +81,12 @@ def test_an_alarm_is_told_counted_and_acted_upon():
 def test_each_alarm_raises_the_threshold_until_nothing_is_accepted():
     one = watch(action=Action.RAISE)
     until_alarm(one)
-    assert (one.accepts(0.69, 0.5), one.accepts(0.7, 0.5)) == (False, True)
-    assert not one.accepts(0.75, 0.8)
+    assert one.in_force(0.5) == 0.7
+    assert one.in_force(0.8) == 0.8
     until_alarm(one)
-    assert (one.accepts(0.89, 0.5), one.accepts(0.9, 0.5)) == (False, True)
+    assert one.in_force(0.5) == 0.9
     until_alarm(one)
-    assert not one.accepts(1.0, 0.5)
+    assert one.in_force(0.5) == math.inf
     assert (one.state.alarms, one.state.threshold, one.state.accepting) == (3, 0.9, False)
 
 
@@ -99,7 +101,7 @@ def test_what_was_accepted_before_the_threshold_rose_is_no_evidence_against_the_
 def test_escalating_all_accepts_nothing_at_once():
     one = watch(action=Action.ESCALATE)
     until_alarm(one)
-    assert not one.accepts(1.0, 0.5)
+    assert one.in_force(0.5) == math.inf
 
 
 def test_only_warning_accepts_as_before_and_warns_once():
@@ -108,7 +110,7 @@ def test_only_warning_accepts_as_before_and_warns_once():
     until_alarm(one)
     audit(one, differing=False, times=3000)
     audit(one, differing=True, times=300)
-    assert one.accepts(0.5, 0.5)
+    assert one.in_force(0.5) == 0.5
     assert [event.action for event in events.all] == ["only warns"]
     assert not one.vouches
 

@@ -9,7 +9,7 @@ import pytest
 from tests.stream.decisions import decision, escalated, frame
 from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
-from tinysaver_edge.decision import Source
+from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks import (
@@ -39,11 +39,16 @@ def test_hard_frames_are_those_that_were_escalated(tmp_path):
     given = [
         decision(0),
         escalated(1),
-        escalated(2, source=Source.FUSED, label="dog"),
-        escalated(3, source=Source.FALLBACK, degraded="large failed"),
-        escalated(4, source=Source.SAVER),
+        escalated(2, source=AnswerSource.FUSED, label="dog"),
+        escalated(3, source=AnswerSource.FALLBACK, degraded="large failed"),
+        escalated(4, source=AnswerSource.SAVER),
         decision(5, degraded="a device fell back"),
-        escalated(6, source=Source.FALLBACK, degraded="provisional: big has been asked"),
+        escalated(
+            6,
+            source=AnswerSource.FALLBACK,
+            degraded="provisional: big has been asked",
+            reason=Reason.PROVISIONAL,
+        ),
     ]
     with hard(tmp_path, pause_s=0.0) as sink:
         for one in given:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.hardware.doctor.check import Check, State
+from tinysaver_edge.hardware.doctor.check import Checkup, Standing
 from tinysaver_edge.hardware.doctor.engines import device_checks, engine_checks, opencv_check
 from tinysaver_edge.hardware.doctor.packages import owner_checks, python_check, version_checks
 from tinysaver_edge.hardware.doctor.system import (
@@ -23,19 +23,19 @@ from tinysaver_edge.hardware.jetson import read_jetson
 from tinysaver_edge.hardware.nvidia import read_nvidia
 from tinysaver_edge.hardware.system_files import ROOT
 
-__all__ = ["Check", "Diagnosis", "State", "examine"]
+__all__ = ["Checkup", "Diagnosis", "Standing", "examine"]
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that was looked at, in order."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Checkup, ...]
 
     @property
-    def broken(self) -> tuple[Check, ...]:
+    def broken(self) -> tuple[Checkup, ...]:
         """What is broken."""
-        return tuple(check for check in self.checks if check.state is State.BROKEN)
+        return tuple(check for check in self.checks if check.state is Standing.BROKEN)
 
     @property
     def healthy(self) -> bool:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 
-class State(str, Enum):
+class Standing(str, Enum):
     """How one thing stands.
 
     Attributes:
@@ -22,7 +22,7 @@ class State(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Checkup:
     """One thing that was looked at.
 
     Attributes:
@@ -33,7 +33,7 @@ class Check:
     """
 
     name: str
-    state: State
+    state: Standing
     detail: str
     mend: str = ""
 
@@ -42,16 +42,16 @@ class Check:
         return {**asdict(self), "state": self.state.value}
 
 
-def ok(name: str, detail: str) -> Check:
+def ok(name: str, detail: str) -> Checkup:
     """Return a check of something that is as it should be."""
-    return Check(name, State.OK, detail)
+    return Checkup(name, Standing.OK, detail)
 
 
-def note(name: str, detail: str, mend: str = "") -> Check:
+def note(name: str, detail: str, mend: str = "") -> Checkup:
     """Return a check of something that could be had and is not there."""
-    return Check(name, State.NOTE, detail, mend)
+    return Checkup(name, Standing.NOTE, detail, mend)
 
 
-def broken(name: str, detail: str, mend: str) -> Check:
+def broken(name: str, detail: str, mend: str) -> Checkup:
     """Return a check of something that fails, or will."""
-    return Check(name, State.BROKEN, detail, mend)
+    return Checkup(name, Standing.BROKEN, detail, mend)

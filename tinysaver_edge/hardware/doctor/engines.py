@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from tinysaver_edge._support.install import install_command
-from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
+from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import TIMEOUT_S
 from tinysaver_edge.hardware.jetson import Jetson
@@ -90,7 +90,7 @@ def opencv_check(
     *,
     installed: bool | None = None,
     importing: Callable[[str], Apart] = import_module,
-) -> Check:
+) -> Checkup:
     """Check that OpenCV is there and loads: every frame is resized with it.
 
     Args:
@@ -109,9 +109,9 @@ def opencv_check(
     return broken(name, f"cannot be imported: {result.why}", mend)
 
 
-def engine_checks(engines: Engines) -> list[Check]:
+def engine_checks(engines: Engines) -> list[Checkup]:
     """Check every engine's package, and that there is one that runs at all."""
-    checks: list[Check] = []
+    checks: list[Checkup] = []
     for inventory in engines.inventories:
         if inventory.version is not None:
             checks.append(ok(inventory.engine, inventory.version))
@@ -130,7 +130,7 @@ def engine_checks(engines: Engines) -> list[Check]:
 
 def device_checks(
     engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
-) -> list[Check]:
+) -> list[Checkup]:
     """Check that every device that an engine lists runs a model.
 
     Args:
@@ -152,7 +152,7 @@ def device_checks(
     return checks
 
 
-def _device(one: EngineDevice, working: Sequence[EngineDevice], *, has_nvidia: bool) -> Check:
+def _device(one: EngineDevice, working: Sequence[EngineDevice], *, has_nvidia: bool) -> Checkup:
     name = f"{one.engine}, {one.listed.device}"
     if one.trial.works:
         return ok(name, "runs a model")

@@ -10,7 +10,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from pathlib import Path
 from types import MappingProxyType
 
-from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
+from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 
 OLDEST_PYTHON = (3, 10)
 """What this package runs on."""
@@ -39,7 +39,7 @@ _PREFERRED = MappingProxyType(
 
 def python_check(
     found: tuple[int, int, int] = sys.version_info[:3], *, bits: int = sys.maxsize.bit_length() + 1
-) -> Check:
+) -> Checkup:
     """Check the interpreter: new enough, and 64 bits wide."""
     text = f"{'.'.join(map(str, found))}, {bits} bits, {platform.machine()}"
     if found[:2] < OLDEST_PYTHON:
@@ -54,7 +54,7 @@ def python_check(
     return ok("Python", text)
 
 
-def owner_checks(path: Sequence[str] = sys.path, *, has_nvidia: bool = True) -> list[Check]:
+def owner_checks(path: Sequence[str] = sys.path, *, has_nvidia: bool = True) -> list[Checkup]:
     """Check that no module is brought by two distributions, one written over the other.
 
     Args:
@@ -67,7 +67,7 @@ def owner_checks(path: Sequence[str] = sys.path, *, has_nvidia: bool = True) -> 
 
 def _owners(
     module: str, installed: Sequence[Distribution], path: Sequence[str], *, has_nvidia: bool
-) -> Check:
+) -> Checkup:
     owners = sorted({one.metadata["Name"] for one in installed if _brings(one, module)})
     name = f"module {module}"
     if len(owners) > 1:
@@ -98,7 +98,7 @@ def _holds(place: Path, module: str) -> bool:
     return (place / module / "__init__.py").is_file() or any(place.glob(f"{module}*.so"))
 
 
-def version_checks(project: str = PROJECT) -> list[Check]:
+def version_checks(project: str = PROJECT) -> list[Checkup]:
     """Check what is installed of the optional packages against the oldest versions that will do."""
     try:
         wanted = requires(project) or []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinysaver_edge._support.files import default_cache_dir
-from tinysaver_edge.hardware.doctor.check import Check, broken, note, ok
+from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import read_nvidia
 from tinysaver_edge.hardware.system_files import ROOT
 from tinysaver_edge.hardware.thermal import throttling
@@ -21,7 +21,7 @@ def may_open(path: Path) -> bool:
     return os.access(path, os.R_OK | os.W_OK)
 
 
-def driver_check(root: Path = ROOT) -> Check:
+def driver_check(root: Path = ROOT) -> Checkup:
     """Check that the NVIDIA driver in the kernel is the one whose libraries are on disk."""
     name = "NVIDIA driver"
     driver = read_nvidia(root)
@@ -37,12 +37,12 @@ def driver_check(root: Path = ROOT) -> Check:
     return ok(name, f"{driver.version}, {', '.join(driver.gpus) or 'no GPU listed'}")
 
 
-def camera_check(root: Path = ROOT, *, access: Access = may_open) -> Check:
+def camera_check(root: Path = ROOT, *, access: Access = may_open) -> Checkup:
     """Check that cameras may be opened."""
     return _nodes("camera", root, "dev/video*", "video", access)
 
 
-def accelerator_checks(root: Path = ROOT, *, access: Access = may_open) -> list[Check]:
+def accelerator_checks(root: Path = ROOT, *, access: Access = may_open) -> list[Checkup]:
     """Check that GPU and NPU nodes may be opened."""
     return [
         _nodes("GPU node", root, "dev/dri/renderD*", "render", access),
@@ -50,7 +50,7 @@ def accelerator_checks(root: Path = ROOT, *, access: Access = may_open) -> list[
     ]
 
 
-def _nodes(name: str, root: Path, pattern: str, group: str, access: Access) -> Check:
+def _nodes(name: str, root: Path, pattern: str, group: str, access: Access) -> Checkup:
     nodes = sorted(root.glob(pattern))
     if not nodes:
         return ok(name, f"there is none (/{pattern})")
@@ -76,7 +76,7 @@ def _group(node: Path) -> str | None:
     return None if name in ("root", "wheel") else name
 
 
-def cache_check(cache: Callable[[], Path | None] = default_cache_dir) -> Check:
+def cache_check(cache: Callable[[], Path | None] = default_cache_dir) -> Checkup:
     """Check that compiled models can be kept."""
     folder = cache()
     if folder is not None:
@@ -89,7 +89,7 @@ def cache_check(cache: Callable[[], Path | None] = default_cache_dir) -> Check:
     )
 
 
-def throttling_check(root: Path = ROOT) -> Check:
+def throttling_check(root: Path = ROOT) -> Checkup:
     """Note heat or a weak supply that slows the processor down."""
     found = throttling(root)
     if found is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.shown import (
     Shown,
@@ -20,7 +20,6 @@ from tinysaver_edge.stream.dashboard.shown import (
 )
 from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
 from tinysaver_edge.stream.drift.drift import DriftState
-from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.sinks.hard import is_hard
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import (
@@ -133,7 +132,7 @@ class DashboardState:
                 source.decision, source.written_s = decision, now
                 if frame is not None:
                     self._keep(source, decision, frame, now)
-            if is_provisional(decision):
+            if decision.reason is Reason.PROVISIONAL:
                 return
             self._timeline.add(decision, now)
             self._totals.add(decision)

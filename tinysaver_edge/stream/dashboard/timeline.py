@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 
 STEP_S = 2.0
 STEPS = 150
@@ -48,16 +48,16 @@ class Totals:
         """Count one."""
         if decision.degraded is not None:
             self.degraded += 1
-        elif decision.source is Source.SAVER:
+        elif decision.source is AnswerSource.SAVER:
             self.accepted += 1
         else:
             self.escalated += 1
         self.certified += decision.certified
-        self.fallbacks += decision.source is Source.FALLBACK
+        self.fallbacks += decision.source is AnswerSource.FALLBACK
 
 
 @dataclass(slots=True)
-class Step:
+class Moment:
     """Counts and ages of one step.
 
     Attributes:
@@ -75,7 +75,7 @@ class Timeline:
     """Steps, of which the oldest go. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._steps: deque[Step] = deque(maxlen=STEPS)
+        self._steps: deque[Moment] = deque(maxlen=STEPS)
 
     def add(self, decision: Decision, now_s: float) -> None:
         """Count a final decision."""
@@ -87,10 +87,10 @@ class Timeline:
         if len(ages) < MOST_AGES:
             ages.append(age_ms)
 
-    def _at(self, now_s: float) -> Step:
+    def _at(self, now_s: float) -> Moment:
         number = int(now_s // STEP_S)
         if not self._steps or self._steps[-1].number < number:
-            self._steps.append(Step(number))
+            self._steps.append(Moment(number))
         return self._steps[-1]
 
     def totals(self, now_s: float) -> Totals:
@@ -124,7 +124,7 @@ class Timeline:
         return {"step_s": STEP_S, **rates, **_percentiles(steps)}
 
 
-def _percentiles(steps: list[Step | None]) -> dict[str, list[float | None]]:
+def _percentiles(steps: list[Moment | None]) -> dict[str, list[float | None]]:
     found = [
         None if step is None or not step.ages else np.percentile(step.ages, (50, 95))
         for step in steps

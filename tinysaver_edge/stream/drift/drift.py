@@ -238,10 +238,11 @@ class DriftWatch:
                 self._last_alarm,
             )
 
-    def accepts(self, score: float, threshold: float) -> bool:
-        """Whether the score reaches the bundle's threshold and the stricter one, if any."""
-        stricter = self._threshold
-        return self._accepting and score >= threshold and (stricter is None or score >= stricter)
+    def in_force(self, threshold: float) -> float:
+        """Return the bundle's threshold or the stricter one; infinity where nothing is accepted."""
+        if not self._accepting:
+            return math.inf
+        return threshold if self._threshold is None else max(threshold, self._threshold)
 
     def audits(self, decision: Decision) -> bool:
         """Draw whether this accepted frame is audited."""

@@ -12,7 +12,7 @@ class Watch(Protocol):
     """Has a share of accepted frames answered by the large model too, and may become stricter.
 
     An audit never delays a decision: the accepted answer has gone out, and the large model is asked
-    only while there is room among the escalations in flight. `accepts` and `audits` are called by
+    only while there is room among the escalations in flight. `in_force` and `audits` are called by
     one thread, `audited` by another; every call returns at once.
     """
 
@@ -27,8 +27,8 @@ class Watch(Protocol):
         Asked for every decision: where it is false, `Decision.certified` is false too.
         """
 
-    def accepts(self, score: float, threshold: float) -> bool:
-        """Whether the first stage's answer is accepted: ``score >= threshold``, or stricter."""
+    def in_force(self, threshold: float) -> float:
+        """Return what the first stage's score must reach: the bundle's threshold, or more."""
 
     def audits(self, decision: Decision) -> bool:
         """Whether the large model shall be asked about this accepted frame as well."""
@@ -49,9 +49,9 @@ class NoWatch:
     wants_frames = False
     vouches = True
 
-    def accepts(self, score: float, threshold: float) -> bool:
-        """Whether the score reaches the threshold."""
-        return score >= threshold
+    def in_force(self, threshold: float) -> float:
+        """Return the bundle's threshold."""
+        return threshold
 
     def audits(self, decision: Decision) -> bool:
         """Ask for no audit."""

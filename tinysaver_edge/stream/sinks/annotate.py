@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tinysaver_edge._support.opencv import opencv
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.preprocess import Frame as Picture
 
 COLOURS = {
-    Source.SAVER: (96, 174, 39),
-    Source.LARGE: (219, 152, 52),
-    Source.FUSED: (219, 152, 52),
-    Source.FALLBACK: (15, 150, 241),
+    AnswerSource.SAVER: (96, 174, 39),
+    AnswerSource.LARGE: (219, 152, 52),
+    AnswerSource.FUSED: (219, 152, 52),
+    AnswerSource.FALLBACK: (15, 150, 241),
 }
 """BGR colour of the bar, by where the answer comes from."""
 

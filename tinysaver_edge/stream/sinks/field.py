@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
@@ -86,7 +86,10 @@ class EscalationSample:
 
     def write(self, decision: Decision, frame: Frame | None) -> None:
         """Draw whether it is handed on."""
-        if decision.source in (Source.LARGE, Source.FUSED) and self._random.random() < self._share:
+        if (
+            decision.source in (AnswerSource.LARGE, AnswerSource.FUSED)
+            and self._random.random() < self._share
+        ):
             self._sink.write(decision, frame)
 
     def __enter__(self) -> Self:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.decision import Decision, Source
+from tinysaver_edge.decision import AnswerSource, Decision, Reason
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.options import is_provisional
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
 from tinysaver_edge.stream.sources.source import Frame
 
@@ -82,7 +81,7 @@ class HardFramesSink:
 
 def is_hard(decision: Decision) -> bool:
     """Whether a frame was escalated and its last word is spoken, the saver's own or another's."""
-    if is_provisional(decision):
+    if decision.reason is Reason.PROVISIONAL:
         return False
-    answered = decision.source in (Source.LARGE, Source.FUSED)
+    answered = decision.source in (AnswerSource.LARGE, AnswerSource.FUSED)
     return decision.escalated and (answered or decision.degraded is not None)

@@ -57,11 +57,8 @@ class JsonlSink:
             OSError: it cannot be written.
         """
         line = json.dumps(decision.to_dict(), separators=(",", ":")).encode() + b"\n"
-        if (
-            self._max_bytes is not None
-            and 0 < self._size > self._max_bytes - len(line)
-            and self._is_file
-        ):
+        full = self._max_bytes is not None and 0 < self._size > self._max_bytes - len(line)
+        if full and self._is_file:
             self._rotate()
         if self._file is not None and not os.fstat(self._file).st_nlink:
             self._close()  # removed: nobody would ever read what is written there

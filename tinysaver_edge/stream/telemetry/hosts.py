@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,16 @@ from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:
-    from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.engines.remote.engine import RemoteEngine
     from tinysaver_edge.engines.remote.traffic import HostState, Traffic
 
 
-def hosts_of(cascade: Cascade) -> RemoteEngine | None:
-    """Return what asks the hosts of a cascade's large model; None where it runs here."""
+def hosts_of(stages: Sequence[Stage]) -> RemoteEngine | None:
+    """Return what asks the hosts of the large model, the last stage; None where it runs here."""
     from tinysaver_edge.engines.remote.engine import RemoteEngine
 
-    engine = cascade.stages[-1].engine
+    engine = stages[-1].engine
     return engine if isinstance(engine, RemoteEngine) else None
 
 

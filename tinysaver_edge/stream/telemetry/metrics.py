@@ -75,26 +75,6 @@ class Counter(str, Enum):
     DRIFT = "drift"
 
 
-class Reason(str, Enum):
-    """Why an answer is degraded.
-
-    Attributes:
-        DEADLINE: the large model had not answered in time.
-        IN_FLIGHT: as many frames as allowed were waiting for the large model.
-        FAILED: a model failed.
-        LOCAL: the stream never escalates.
-        STOPPED: the stream was closed before the large model answered.
-        FALLBACK_DEVICE: a model runs on another device than asked for.
-    """
-
-    DEADLINE = "deadline"
-    IN_FLIGHT = "in_flight"
-    FAILED = "failed"
-    LOCAL = "local"
-    STOPPED = "stopped"
-    FALLBACK_DEVICE = "fallback_device"
-
-
 class Measure(str, Enum):
     """What is measured of single frames, in milliseconds.
 

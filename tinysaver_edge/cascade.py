@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.deciding.decider import Clock, Decider
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
@@ -42,7 +44,7 @@ class Cascade:
     """Decides frames with a list of stages, cheapest first.
 
     Thread-safe: calls from several threads are served one after the other. A context manager;
-    `close` may be called any number of times.
+    `close` may be called any number of times, from signal handlers too. It does not survive a fork.
 
     Args:
         stages: at least one; all but the last have a score and a threshold.
@@ -81,6 +83,8 @@ class Cascade:
         self._bundle: Bundle | None = None
         self._clock = clock
         self._lock = threading.Lock()
+        self._calls = Calls("a cascade")
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._sequence = itertools.count()
         self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
@@ -167,10 +171,12 @@ class Cascade:
 
         Raises:
             InputError: the frame is of another shape or type.
-            EngineError: no stage could answer, or the cascade is closed. When only some stage
+            EngineError: no stage could answer, the cascade is closed, or another process has
+                loaded it. When only some stage
                 fails, the others' answer comes back with ``degraded`` saying so.
         """
-        with self._lock:
+        self._calls.check()
+        with self._calls, self._lock:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
@@ -194,7 +200,8 @@ class Cascade:
         """
         if frame_ids is not None and len(frame_ids) != len(frames):
             raise InputError(f"{len(frame_ids)} frame ids for {len(frames)} frames")
-        with self._lock:
+        self._calls.check()
+        with self._calls, self._lock:
             self._check_open()
             now_s = self._clock()
             ids: Sequence[FrameId | None] = frame_ids or [None] * len(frames)
@@ -243,6 +250,7 @@ class Cascade:
 
         Raises:
             InputError: a source, or an option, cannot be understood.
+            EngineError: the cascade is closed.
         """
         from tinysaver_edge.stream.drift.watch import NO_WATCH
         from tinysaver_edge.stream.options import StreamOptions, escalation_from
@@ -250,7 +258,8 @@ class Cascade:
         from tinysaver_edge.stream.telemetry.events import ignore
         from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
-        return Stream(
+        self._calls.check()
+        made = Stream(
             self.decider,
             sources,
             options=StreamOptions(
@@ -264,6 +273,10 @@ class Cascade:
             watch=watch or NO_WATCH,
             clock=self._clock,
         )
+        with self._calls, self._lock:
+            self._check_open()
+            self._streams.add(made)
+        return made
 
     def submit(
         self,
@@ -294,14 +307,16 @@ class Cascade:
         """
         from tinysaver_edge.stream.submissions import Submissions
 
-        with self._lock:
-            self._check_open()
-            if self._submissions is None:
-                self._submissions = Submissions(self.decider, clock=self._clock)
-            submissions = self._submissions
-        return submissions.submit(
-            frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
-        )
+        self._calls.check()
+        with self._calls:
+            with self._lock:
+                self._check_open()
+                if self._submissions is None:
+                    self._submissions = Submissions(self.decider, clock=self._clock)
+                submissions = self._submissions
+            return submissions.submit(
+                frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
+            )
 
     def _new(self, frame_id: FrameId | None, timestamp_s: float) -> Case:
         return Case(frame_id or FrameId("frame", next(self._sequence)), timestamp_s)
@@ -313,11 +328,19 @@ class Cascade:
     def close(self) -> None:
         """Let go of the models. Legal in every state, any number of times.
 
-        Submitted frames that wait for the large model get the first stage's answer.
+        Submitted frames that wait for the large model get the first stage's answer; streams end.
+        From a signal handler that interrupts a call it returns at once: nothing new begins, and
+        the models go once the call has ended. In a forked process it does nothing.
         """
+        self._closed = True
+        self._calls.end(self._close)
+
+    def _close(self) -> None:
         with self._lock:
-            self._closed = True
             submissions, self._submissions = self._submissions, None
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
         if submissions is not None:
             submissions.close()
         with self._lock:

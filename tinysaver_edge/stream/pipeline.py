@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.batching import quickest_size
@@ -139,8 +140,9 @@ class Stream:
             for decision in stream:
                 ...
 
-    A context manager. Leaving the loop, or `close` from any thread, ends it: frames that wait for
-    the large model get the saver's answer, sinks write out what they have, sources are closed.
+    A context manager. Leaving the loop, or `close` from any thread or signal handler, ends it:
+    frames that wait for the large model get the saver's answer, sinks write out what they have,
+    sources are closed.
 
     Args:
         decider: decides. Its stages must stay open for as long.
@@ -175,6 +177,7 @@ class Stream:
         self._context = Context(listener, metrics, clock)
         self._watch = watch
         self._output = Output(sinks, lanes=len(sources), context=self._context, watch=watch)
+        self._calls = Calls("a stream")
         self._state = threading.Lock()
         self._setup = threading.RLock()  # held while it is set up, and while it is torn down
         self._started = self._closed = False
@@ -200,10 +203,14 @@ class Stream:
         """
         self._start(iterated=True)
         try:
-            while (decision := self._output.get()) is not None:
+            while (decision := self._get()) is not None:
                 yield decision
         finally:
             self.close()
+
+    def _get(self) -> Decision | None:
+        with self._calls:
+            return self._output.get()
 
     async def __aiter__(self) -> AsyncIterator[Decision]:
         """Yield every decision, without holding up the event loop."""
@@ -222,13 +229,18 @@ class Stream:
         """
         self._start(iterated=False)
         try:
-            self._output.get()
+            self._get()
         finally:
             self.close()
 
     # Starting and stopping
 
     def _start(self, *, iterated: bool) -> None:
+        self._calls.check()
+        with self._calls:
+            self._start_once(iterated=iterated)
+
+    def _start_once(self, *, iterated: bool) -> None:
         with self._state:
             if self._started or self._closed:
                 raise InputError("a stream runs once: make another")
@@ -239,7 +251,7 @@ class Stream:
             try:
                 self._set_up(iterated=iterated)
             except BaseException:
-                self.close()
+                self._close()
                 raise
 
     def _is_closed(self) -> bool:
@@ -289,7 +301,11 @@ class Stream:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.
 
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
+        From a signal handler that interrupts the loop's wait it returns at once, and the loop ends.
         """
+        self._calls.end(self._close)
+
+    def _close(self) -> None:
         with self._state:
             first, self._closed = not self._closed, True
         self._output.stop()

@@ -53,6 +53,7 @@ class Cascade:
         certified: whether a certificate covers what these stages decide.
         uncovered: why a certificate that is there does not, for `doubt`.
         clock: seconds, for timings and for frames that come without a time.
+        wall: seconds since 1970, for the time of day of such frames.
 
     Raises:
         InputError: there are no stages.
@@ -67,6 +68,7 @@ class Cascade:
         certified: bool = False,
         uncovered: str | None = None,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
     ) -> None:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
@@ -81,7 +83,7 @@ class Cascade:
         self._certified = certified
         self._uncovered = uncovered
         self._bundle: Bundle | None = None
-        self._clock = clock
+        self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._calls = Calls("a cascade")
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
@@ -96,6 +98,7 @@ class Cascade:
         path: str | Path,
         *,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
@@ -103,6 +106,7 @@ class Cascade:
         Args:
             path: the bundle's folder or .zip.
             clock: as for the constructor.
+            wall: as for the constructor.
             options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
                 and ``allow_absent``, each told of in `LoadOptions`.
 
@@ -117,7 +121,7 @@ class Cascade:
 
         bundle = Bundle.load(path)
         try:
-            cascade = cls.from_bundle(bundle, clock=clock, **options)
+            cascade = cls.from_bundle(bundle, clock=clock, wall=wall, **options)
         except BaseException:
             bundle.close()
             raise
@@ -130,6 +134,7 @@ class Cascade:
         bundle: Bundle,
         *,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Build a cascade from a bundle that is open, and stays so; see `load`."""
@@ -143,6 +148,7 @@ class Cascade:
             certified=uncovered is None,
             uncovered=None if bundle.manifest.certificate is None else uncovered,
             clock=clock,
+            wall=wall,
         )
 
     @property
@@ -167,7 +173,7 @@ class Cascade:
             frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
                 grey uint8.
             frame_id: which frame it is; by default numbered in the order of calls.
-            timestamp_s: when it was taken; by default now.
+            timestamp_s: when it was taken; by default now, with the time of day.
 
         Raises:
             InputError: the frame is of another shape or type.
@@ -180,6 +186,7 @@ class Cascade:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
+            case.taken_at_s = self._wall() if timestamp_s is None else None
             return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
@@ -272,6 +279,7 @@ class Cascade:
             metrics=metrics or NO_METRICS,
             watch=watch or NO_WATCH,
             clock=self._clock,
+            wall=self._wall,
         )
         with self._calls, self._lock:
             self._check_open()
@@ -312,7 +320,9 @@ class Cascade:
             with self._lock:
                 self._check_open()
                 if self._submissions is None:
-                    self._submissions = Submissions(self.decider, clock=self._clock)
+                    self._submissions = Submissions(
+                        self.decider, clock=self._clock, wall=self._wall
+                    )
                 submissions = self._submissions
             return submissions.submit(
                 frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms

@@ -112,6 +112,7 @@ class PictureFolder:
             "answered_by": decision.source.value,
             "source_id": decision.frame_id.source_id,
             "sequence": decision.frame_id.sequence,
+            "taken_at": decision.taken_at,
             **more,
         }
         with atomic_write(file, private=True) as target:

@@ -64,7 +64,8 @@ class ImageSource(_FileSource):
     Args:
         files: at least one.
         root: folder that their names are relative to.
-        source_id: what all frames are called; None calls each by its own file's name.
+        source_id: what all frames are called; None calls each by its own file's name, behind that
+            of the source where a stream has several.
     """
 
     def __init__(self, files: Sequence[Path], *, root: Path, source_id: str | None = None) -> None:
@@ -78,7 +79,7 @@ class ImageSource(_FileSource):
         for number, path in enumerate(self._files):
             if self.closed:
                 return
-            name = self._name or path.relative_to(self._root).as_posix()
+            name = self._name or self._name_of(path)
             image = _read(path)
             if image is None:
                 self._skip(number, f"{path.name}: not a readable image", name)
@@ -87,6 +88,12 @@ class ImageSource(_FileSource):
             yield Frame(image, 0.0, number, name)
         if not readable:
             raise InputError(f"source {self._files[0]}: not a readable image")
+
+    def _name_of(self, path: Path) -> str:
+        inside = path.relative_to(self._root).as_posix()
+        if self.context.sources == 1:
+            return inside
+        return self.source_id if len(self._files) == 1 else f"{self.source_id}/{inside}"
 
 
 def _read(path: Path) -> Picture | None:

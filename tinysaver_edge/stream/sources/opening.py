@@ -42,7 +42,10 @@ class IterableSource(Source):
                 yield item
             else:
                 checked = _picture(item, self.source_id, number)
-                yield Frame(checked, self.context.clock(), number, self.source_id)
+                context = self.context
+                yield Frame(
+                    checked, context.clock(), number, self.source_id, taken_at_s=context.wall()
+                )
 
 
 class CallbackDevice:
@@ -117,7 +120,10 @@ def open_source(
     if isinstance(source, str) and _is_plain_path(source):
         return open_file(Path(source))
     if isinstance(source, str | int):
-        return _open_uri(parse_uri(str(source)), patience, random)
+        uri = parse_uri(str(source))
+        opened = _open_uri(uri, patience, random)
+        opened.named = uri.named
+        return opened
     if isinstance(source, Path):
         return open_file(source)
     if isinstance(source, Iterable):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import threading
 from contextlib import suppress
-from datetime import datetime, timezone
 from logging.handlers import QueueHandler, QueueListener
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
@@ -137,23 +135,3 @@ class _PatientListener(QueueListener):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(PATIENCE_S)
-
-
-def _moment(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class _TextLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{_moment(record)} {record.levelname.lower():<7} {record.getMessage()}"
-
-
-class _JsonLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, Any] = {
-            "time": _moment(record),
-            "severity": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        return json.dumps(values | getattr(record, "event", {}))

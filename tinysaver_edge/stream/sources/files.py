@@ -9,6 +9,7 @@ from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
+from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
 from tinysaver_edge.stream.sources.opencv import read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.telemetry.events import Corrupt
@@ -120,7 +121,8 @@ class VideoSource(_FileSource):
         capture = cv2.VideoCapture(str(self._path))
         readable = 0
         try:
-            for number, image in enumerate(read_video(capture, reuse=reuse)):
+            shown = shown_frames(self._path)
+            for number, image in enumerate(read_video(capture, reuse=reuse, shown=shown)):
                 if self.closed:
                     return
                 if image is None:
@@ -132,4 +134,4 @@ class VideoSource(_FileSource):
         finally:
             capture.release()
         if not readable:
-            raise InputError(f"source {self._path}: not a readable image or video")
+            raise InputError(f"source {self._path}: {why_no_video(self._path)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
 from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
     Drift,
@@ -135,3 +137,18 @@ class _PatientListener(QueueListener):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(PATIENCE_S)
+
+
+class _TextLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{time_of_day(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
+
+
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, Any] = {
+            "time": time_of_day(record.created),
+            "severity": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        return json.dumps(values | getattr(record, "event", {}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tinysaver_edge._support.documents import read_toml
 
 PROJECT = "tinysaver-edge"
 """What a checkout's ``pyproject.toml`` names."""
@@ -35,13 +36,9 @@ def from_here(text: str, *, package: Path = PACKAGE) -> str:
 
 def is_checkout(root: Path) -> bool:
     """Tell a source checkout from a site-packages that happens to hold such folders."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text("utf-8")).get("project", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        project = read_toml((root / "pyproject.toml").read_text("utf-8")).get("project", {})
+    except (OSError, ValueError):
         return False
     return isinstance(project, dict) and project.get("name") == PROJECT
 

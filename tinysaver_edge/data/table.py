@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tinysaver_edge._support.documents import read_json
 from tinysaver_edge.data.source import Sample
 from tinysaver_edge.errors import DataError
 
@@ -58,9 +58,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"data {path}, line {number}: not JSON ({error.msg})") from error
+            row = read_json(line)
+        except ValueError as error:
+            raise DataError(f"data {path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise DataError(f"data {path}, line {number}: expected an object, got {line[:40]!r}")
         yield number, {key: "" if value is None else str(value) for key, value in row.items()}

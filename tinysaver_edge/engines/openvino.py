@@ -168,7 +168,7 @@ def read_model(core: Core, model: Path) -> Graph:
         _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # names that are no UTF-8 among them
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 

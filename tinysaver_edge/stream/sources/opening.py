@@ -115,6 +115,13 @@ def open_source(
     """
     if isinstance(source, Source):
         return source
+    try:
+        return _opened(source, patience, random)
+    except (OSError, ValueError) as error:  # a name that no file can have: too long, with a NUL
+        raise InputError(f"source: cannot be opened ({error.__class__.__name__})") from error
+
+
+def _opened(source: AnySource, patience: Patience | None, random: Random | None) -> Source:
     if isinstance(source, bool):
         raise InputError(f"source {source}: not an address, a path, a camera or pictures")
     if isinstance(source, str) and _is_plain_path(source):

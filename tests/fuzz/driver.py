@@ -105,16 +105,19 @@ def _too_slow(number: int, frame: FrameType | None) -> None:
 def main() -> int:
     """Run one target, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", default=list(TARGETS), choices=[*TARGETS, []])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
     asked = parser.parse_args()
     signal.signal(signal.SIGALRM, _too_slow)
+    names = asked.targets or list(TARGETS)
+    if unknown := [name for name in names if name not in TARGETS]:
+        parser.error(f"no target {unknown[0]}: there are {', '.join(TARGETS)}")
     failed = False
-    for name in asked.targets:
+    for name in names:
         started_s = time.monotonic()
-        pid = os.fork() if len(asked.targets) > 1 else 0
+        pid = os.fork() if len(names) > 1 else 0
         if pid:  # each in a process of its own, so that memory is counted from nothing
             failed |= os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
             continue
@@ -127,7 +130,7 @@ def main() -> int:
             flush=True,
         )
         sys.stdout.flush()
-        if len(asked.targets) > 1:
+        if len(names) > 1:
             os._exit(bool(findings.told))
         failed = bool(findings.told)
     return int(failed)

@@ -33,7 +33,7 @@ class FolderData(DataSource):
         # Not the size alone: all .bmp files of one shape have the same.
         try:
             status = (self._root / self.samples[index].file).stat()
-        except OSError:
+        except (OSError, ValueError):  # no name that a file can have
             return "missing"
         return f"{status.st_size} {status.st_mtime_ns}"
 

@@ -164,6 +164,7 @@ def addresses(folder: Path) -> Target:
     from tinysaver_edge.engines.remote.address import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source
+    from tinysaver_edge.stream.sources.uri import parse_uri
     from tinysaver_edge.stream.telemetry.address import Address
 
     seeds = [
@@ -179,10 +180,18 @@ def addresses(folder: Path) -> Target:
         b"127.0.0.1:8080",
     ]
 
+    def opened(text: str) -> None:
+        uri = parse_uri(text)
+        with suppress(OSError, ValueError):
+            if Path(uri.target).is_dir() or Path(text).is_dir():
+                return  # all images below / are a source like any other, but take their time
+        if not any(sign in uri.target for sign in "*?["):
+            open_source(text).close()
+
     def feed(data: bytes) -> None:
         text = data.decode("utf-8", "surrogateescape")
         readers: tuple[Callable[[str], object], ...] = (
-            lambda one: open_source(one).close(),
+            opened,
             Host.parse,
             MqttAddress.parse,
             lambda one: Address.parse(one, option="--metrics"),

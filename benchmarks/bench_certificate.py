@@ -12,7 +12,7 @@ import time
 import numpy as np
 from imagenet import read_records, save, table
 
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.certificate import p_value, walk
 from tinysaver_edge.fusion import ConditionalLogit
 from tinysaver_edge.score import Margin
@@ -26,7 +26,7 @@ def main() -> int:
     records = read_records()
     saver, large = records.outputs["mobilenetV2"], records.outputs["nasnetlarge"]
     final = ConditionalLogit().fuse(saver, large)[0] == records.labels
-    answers = Answers(records.correct("mobilenetV2"), records.correct("nasnetlarge"), final)
+    answers = Verdicts(records.correct("mobilenetV2"), records.correct("nasnetlarge"), final)
     scores = SortedScores.of(Margin()(saver))
     thresholds = {
         "100 thresholds": np.linspace(0.999, 0.0, 100),

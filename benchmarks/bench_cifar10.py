@@ -16,7 +16,7 @@ from pathlib import Path
 from bench_resize import DATA
 
 from tinysaver_edge.calibrate import Method, calibrate
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 
 
 def main() -> int:

@@ -29,10 +29,10 @@ from imagenet import DATA, FOUR_PAIRS, Records, read_records, save, table
 
 from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import audit, disagreement
 from tinysaver_edge.calibrate.methods.certify import certify_pair
-from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
@@ -188,8 +188,8 @@ def drawn(
     first = StagePolicy(saver, score=choice.score, threshold=choice.threshold)
     policy = Policy((first, StagePolicy(large)), choice.fusion)
     evidence = Problem(
-        Answers(large, part[1], records.macs[large]),
-        (Answers(saver, part[0], records.macs[saver]),),
+        ModelAnswers(large, part[1], records.macs[large]),
+        (ModelAnswers(saver, part[0], records.macs[saver]),),
         labels,
     )
     choices = choice.certificate.grid_size

@@ -27,7 +27,7 @@ from imagenet import DATA, save, table
 
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.data import DataSource, open_data
 from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.errors import InfeasibleError

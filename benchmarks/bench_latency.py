@@ -31,7 +31,7 @@ from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured.images import open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import split_holdout
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.latency import LatencySamples, PooledLatency

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from imagenet import Records, read_records, save, table
 
-from tinysaver_edge.calibrate.chosen.choose import Candidate, choose
+from tinysaver_edge.calibrate.calibration import Candidate
+from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SearchRule, search
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Targets
 
 LIMIT_S = 60.0
@@ -102,7 +103,7 @@ def problem_of(records: Records, large: str) -> Problem:
     """A large model and every saver that takes fewer MACs, the cheapest first."""
     cheaper = [m for m in records.macs if records.macs[m] < records.macs[large]]
     savers = sorted(cheaper, key=lambda model: records.macs[model])
-    models = [Answers(m, records.outputs[m], records.macs[m]) for m in (large, *savers)]
+    models = [ModelAnswers(m, records.outputs[m], records.macs[m]) for m in (large, *savers)]
     return Problem(models[0], tuple(models[1:]), records.labels)
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from imagenet import Records, read_records, save, table
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.counts import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.outputs import BoolArray, FloatArray
 from tinysaver_edge.score import Margin
 
@@ -33,8 +34,10 @@ def main() -> int:
     score = Margin()(records.outputs["mobilenetV2"])
     ordered = SortedScores.of(score)
     everything = seconds(lambda: sweep_all(records, correct))
-    one = seconds(lambda: SortedScores.of(score).sweep(saver_correct=saver, large_correct=large))
-    again = seconds(lambda: ordered.sweep(saver_correct=saver, large_correct=large))
+    one = seconds(
+        lambda: Sweep.of(SortedScores.of(score), saver_correct=saver, large_correct=large)
+    )
+    again = seconds(lambda: Sweep.of(ordered, saver_correct=saver, large_correct=large))
     masks = seconds(lambda: scan(score, saver, large), rounds=3)
     rows = [
         ("78 pairs × 50,000: score, sort, sweep, pick", f"{everything:.3f} s", "≤ 0.5 s"),
@@ -72,7 +75,7 @@ def sweep_all(records: Records, correct: dict[str, BoolArray]) -> list[float]:
     ordered = {m: SortedScores.of(margin(outputs)) for m, outputs in records.outputs.items()}
     found = []
     for saver, large in records.pairs:
-        sweep = ordered[saver].sweep(saver_correct=correct[saver], large_correct=correct[large])
+        sweep = Sweep.of(ordered[saver], saver_correct=correct[saver], large_correct=correct[large])
         point = sweep.loosest_within(0.5)
         found.append(0.0 if point is None else point.accept_rate)
     return found

@@ -30,8 +30,8 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import ModelFile, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.problem import split_holdout
-from tinysaver_edge.calibrate.settings import load_recipe
-from tinysaver_edge.certificate import Evidence, Step, least_certifiable_points
+from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.deciding.policy import replay
@@ -80,8 +80,10 @@ def sent_bytes(
 
 def drop_points(reference: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Return the drop from a reference, and what it is at most; images that served no choice."""
-    step = Step(0.0, 0, int((reference & ~right).sum()), int((~reference & right).sum()))
-    bound = least_certifiable_points(step, evidence=Evidence.LABELS, samples=len(right), risk=RISK)
+    step = WalkStep(0.0, 0, int((reference & ~right).sum()), int((~reference & right).sum()))
+    bound = least_certifiable_points(
+        step, evidence=EvidenceKind.LABELS, samples=len(right), risk=RISK
+    )
     return {"drop_points": 100 * float(reference.mean() - right.mean()), "at_most_points": bound}
 
 

@@ -21,8 +21,9 @@ from imagenet import FOUR_PAIRS, Records, read_records, save, table
 from scipy import stats
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
+from tinysaver_edge.calibrate.methods.counts import SortedScores, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, Sweep, WalkCounts
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.fusion import Fusion
 from tinysaver_edge.outputs import IntArray
 
@@ -75,7 +76,8 @@ class Population:
         if fusion is not None:
             outputs = records.outputs[self.saver], records.outputs[self.large]
             final = fusion.fuse(*outputs)[0] == records.labels
-        return SortedScores.of(score).sweep(
+        return Sweep.of(
+            SortedScores.of(score),
             saver_correct=records.correct(self.saver),
             large_correct=records.correct(self.large),
             final_correct=final,
@@ -156,8 +158,11 @@ def thresholds(
     choice = certify_pair(saver, large, labels, max_drop_points=points, confidence=1 - RISK)
     trial, truth = choice.trial, population.of(choice)
     ordered, answers = SortedScores.of(trial.score), trial.answers
-    drawn = ordered.sweep(
-        saver_correct=answers.saver, large_correct=answers.large, final_correct=answers.final
+    drawn = Sweep.of(
+        ordered,
+        saver_correct=answers.saver,
+        large_correct=answers.large,
+        final_correct=answers.final,
     )
     counts = WalkCounts.of(ordered, answers, trial.thresholds)
     found = {

@@ -278,3 +278,18 @@ def _fill_top(
             classes[:, rank] = left.argmax(axis=1)
     total = np.add.reduce(weights, axis=1, keepdims=True)
     np.divide(weights[rows[:, None], classes], total, out=probabilities)
+
+
+def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:
+    """Refuse labels that are no class of a model; top-k records do not tell how many there are.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    if outputs.truncated or not len(labels) or labels.max() < outputs.width:
+        return
+    sample = int((labels >= outputs.width).argmax())
+    raise InputError(
+        f"label {labels[sample]} of sample {sample}, but model {model} has {outputs.width} "
+        f"classes, counted from 0: the labels are of other classes"
+    )

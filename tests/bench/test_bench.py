@@ -19,7 +19,7 @@ from tinysaver_edge.bench.bundle import measure_end_to_end
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
 from tinysaver_edge.bench.report import read_report, report_path
-from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file
+from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file, bench_model_file
 from tinysaver_edge.bench.sustained import sustain
 from tinysaver_edge.bench.throughput import measure_throughput
 from tinysaver_edge.bench.timing import Effort, peak_mb, resident_mb
@@ -224,7 +224,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bundle_is_measured_on_its_golden_frames(bundle: Path, tmp_path: Path) -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     report = bench_bundle_file(
-        bundle, threads=1, wanted=Wanted(QUICK, throughput_s=0, sustained_s=0.1), now=lambda: at
+        bundle,
+        threads=1,
+        wanted=BenchRequest(QUICK, throughput_s=0, sustained_s=0.1),
+        now=lambda: at,
     )
     with Bundle.load(bundle) as opened:
         count = len(golden_frames(opened))
@@ -245,7 +248,7 @@ def test_a_bundle_is_measured_on_its_golden_frames(bundle: Path, tmp_path: Path)
 
 
 def test_what_calibration_reads_is_what_was_measured(bundle: Path, tmp_path: Path) -> None:
-    report = bench_bundle_file(bundle, wanted=Wanted(QUICK, throughput_s=0))
+    report = bench_bundle_file(bundle, wanted=BenchRequest(QUICK, throughput_s=0))
     report.write(tmp_path / "a.json")
     found = read_report(tmp_path / "a.json").stages
     for one in report.stages:
@@ -287,7 +290,7 @@ def test_a_model_file_is_measured_with_the_engine_asked_for(
     tmp_path: Path, engine: str | None
 ) -> None:
     model = artefact_of(described(tmp_path), engine=engine, threads=1)
-    report = bench_model_file(model, wanted=Wanted(QUICK, throughput_s=0, sustained_s=0.05))
+    report = bench_model_file(model, wanted=BenchRequest(QUICK, throughput_s=0, sustained_s=0.05))
     (one,) = report.stages
     assert one.engine == (engine if engine in ENGINES else "onnxruntime")
     assert report.bundle is None

@@ -19,7 +19,7 @@ from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench import engine_choice
 from tinysaver_edge.bench.engine_choice import (
-    Answered,
+    CandidateAnswer,
     ChoiceCache,
     TryStep,
     candidates,
@@ -59,14 +59,14 @@ class Told:
         self.ways = ways
         self.runs: list[str] = []
 
-    def __call__(self, step: TryStep, what: str) -> Answered:
+    def __call__(self, step: TryStep, what: str) -> CandidateAnswer:
         name = f"{step.artefact.engine}_{step.artefact.options.precision.value}"
         self.runs.append(name)
         found = self.ways[name]
         if isinstance(found, Exception):
             raise found
         took_ms, off = found
-        return Answered(np.array([[0.5 + off, 0.5 - off]]), took_ms)
+        return CandidateAnswer(np.array([[0.5 + off, 0.5 - off]]), took_ms)
 
 
 @pytest.mark.usefixtures("briefly")
@@ -129,9 +129,9 @@ def test_a_device_that_is_asked_for_leaves_the_others_out(model: Artefact) -> No
 def test_candidates_run_again_in_turns_and_the_better_figure_counts(model: Artefact) -> None:
     times = {"onnxruntime_float32": [9.0, 4.0], "openvino_float32": [5.0, 6.0]}
 
-    def busy_at_first(step: TryStep, what: str) -> Answered:
+    def busy_at_first(step: TryStep, what: str) -> CandidateAnswer:
         name = f"{step.artefact.engine}_{step.artefact.options.precision.value}"
-        return Answered(np.array([[1.0, 0.0]]), times[name].pop(0))
+        return CandidateAnswer(np.array([[1.0, 0.0]]), times[name].pop(0))
 
     found = choose_engine(model, (OV, ORT), FRAMES, run=busy_at_first)
     assert found.choice == ORT

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.calibrate.chosen.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
-from tinysaver_edge.calibrate.methods.proposers import propose_all
-from tinysaver_edge.calibrate.problem import Answers, PairTiming, Problem
+from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, LatencySource
@@ -31,7 +31,7 @@ def samples(*values_ms):
 
 def timed(name, outputs, macs, *, saver, after, escalated, memory_mb=10.0):
     latency = CascadeLatency(samples(*saver), samples(*escalated), samples(*after))
-    return Answers(name, outputs, macs, with_large=PairTiming(latency, memory_mb))
+    return ModelAnswers(name, outputs, macs, with_large=PairTiming(latency, memory_mb))
 
 
 @st.composite
@@ -53,7 +53,7 @@ def problems(draw, least=4, most=50):
                 memory_mb=float(rng.integers(20, 60)),
             )
         )
-    large = Answers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS)
+    large = ModelAnswers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS)
     return Problem(
         replace(large, latency=samples(*(8 + rng.gamma(2, 1, 5)))), tuple(savers), labels
     )
@@ -128,20 +128,22 @@ def upper_rate(accepted, n, risk):
     return float(stats.beta.ppf(1 - risk, n - accepted + 1, accepted)) if accepted else 1.0
 
 
-def cascade_at(problem, saver, threshold, *, risk=None, final_right=None):
+def cascade_at(problem, saver, threshold, *, risk=None, final_correct=None):
     """What one saver does at one threshold, limits held against the rate's upper bound."""
     n = len(problem.labels)
-    large_right = problem.large.outputs.predictions == problem.labels
+    large_correct = problem.large.outputs.predictions == problem.labels
     accept = Margin()(saver.outputs) >= threshold
-    saver_right = saver.outputs.predictions == problem.labels
-    right = np.where(accept, saver_right, large_right if final_right is None else final_right)
+    saver_correct = saver.outputs.predictions == problem.labels
+    right = np.where(
+        accept, saver_correct, large_correct if final_correct is None else final_correct
+    )
     rate = 1 - accept.mean()
     upper = upper_rate(int(accept.sum()), n, risk)
     mean, quantile = pooled_by_hand(saver.with_large.latency, upper)
     return Cascade(
         saver=saver.name,
         threshold=float(threshold),
-        lost=int(large_right.sum()) - int(right.sum()),
+        lost=int(large_correct.sum()) - int(right.sum()),
         macs=saver.macs + rate * LARGE_MACS,
         latency_ms=pooled_by_hand(saver.with_large.latency, rate)[0],
         limited={
@@ -271,7 +273,7 @@ def certifiable(draw):
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     problem = draw(problems(least=700, most=900))
     labels = problem.labels
-    large_right = rng.random(len(labels)) < 0.97
+    large_correct = rng.random(len(labels)) < 0.97
 
     def answers(right, best):
         first = np.where(right, labels, (labels + 1) % CLASSES)
@@ -282,9 +284,9 @@ def certifiable(draw):
     for saver in problem.savers:
         best = 0.5 + rng.integers(1, 12, len(labels)) / 24
         hard = best < 0.5 + draw(st.sampled_from([3, 6])) / 24
-        right = np.where(hard, rng.random(len(labels)) < 0.6, large_right)
+        right = np.where(hard, rng.random(len(labels)) < 0.6, large_correct)
         savers.append(replace(saver, outputs=answers(right, best)))
-    large = replace(problem.large, outputs=answers(large_right, np.full(len(labels), 0.9)))
+    large = replace(problem.large, outputs=answers(large_correct, np.full(len(labels), 0.9)))
     return replace(problem, large=large, savers=tuple(savers))
 
 
@@ -314,7 +316,7 @@ def test_certified_choices_hold_the_rates_upper_bound_against_budgets(problem, a
     row = row_of(choice)
     (mine,) = [one for one in kept if (one.saver, one.threshold) == (row.saver, row.threshold)]
     assert mine.key(asked.aim) == pytest.approx(min(one.key(asked.aim) for one in kept))
-    assert choice.certificate.threshold == row.threshold
+    assert choice.certify().threshold == row.threshold
     certified, budget = choice.interval
     own = [one.threshold for one in every if one.saver == row.saver]
     assert certified == min(own)
@@ -350,7 +352,7 @@ def test_without_a_drop_the_budget_alone_gives_the_threshold(problem, asked):
     best = min(strictest, key=lambda one: one.key(Objective.ACCURACY))
     assert (choice.proposal.saver.name, choice.threshold) == (best.saver, best.threshold)
     assert choice.interval == (None, best.threshold)
-    certificate = choice.certificate
+    certificate = choice.certify()
     assert certificate.threshold == best.threshold
     # Not a point more can be signed, and the counts are those at that threshold.
     assert certificate.steps[-1].lost - certificate.steps[-1].gained == best.lost
@@ -386,7 +388,8 @@ def test_a_larger_drop_that_brings_a_fusion_with_it_is_still_enough():
     saver = timed("saver", outputs_of(rng, labels, accuracy=0.93), 10.0,
                   saver=[1.0], after=[1.0], escalated=[10.0])  # fmt: skip
     large = replace(
-        Answers("large", outputs_of(rng, labels, accuracy=0.95), LARGE_MACS), latency=samples(9.0)
+        ModelAnswers("large", outputs_of(rng, labels, accuracy=0.95), LARGE_MACS),
+        latency=samples(9.0),
     )
     problem = Problem(large, (saver,), labels)
     asked = Targets(max_drop_points=1.2, budgets=Budgets(escalation_rate=0.3))
@@ -403,7 +406,7 @@ def test_limits_that_fail_together_are_named_together():
     rng = np.random.default_rng(0)
     outputs = outputs_of(rng, labels, accuracy=1.0)
     saver = timed("saver", outputs, 10.0, saver=[4.0], after=[4.0], escalated=[20.0], memory_mb=50)
-    large = replace(Answers("large", outputs, LARGE_MACS), latency=samples(16.0))
+    large = replace(ModelAnswers("large", outputs, LARGE_MACS), latency=samples(16.0))
     problem = Problem(large, (saver,), labels)
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_latency_ms=2, memory_mb=40))
     with pytest.raises(InfeasibleError) as caught:
@@ -423,7 +426,9 @@ def test_limits_that_fail_together_are_named_together():
 def test_a_budget_on_what_was_not_measured_is_refused(name):
     labels = np.zeros(10, np.int64)
     outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
-    problem = Problem(Answers("large", outputs, 100.0), (Answers("tiny", outputs, 1.0),), labels)
+    problem = Problem(
+        ModelAnswers("large", outputs, 100.0), (ModelAnswers("tiny", outputs, 1.0),), labels
+    )
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(**{name: 5.0}))
     with pytest.raises(InputError, match=f"{name}.*tiny.*large"):
         chosen(problem, asked)
@@ -432,8 +437,10 @@ def test_a_budget_on_what_was_not_measured_is_refused(name):
 def test_two_models_timed_apart_are_added_up():
     labels = np.zeros(10, np.int64)
     outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
-    tiny = Answers("tiny", outputs, 1.0, latency=LatencySamples.published(2.0), memory_mb=3)
-    large = Answers("large", outputs, 100.0, latency=LatencySamples.published(10.0), memory_mb=30)
+    tiny = ModelAnswers("tiny", outputs, 1.0, latency=LatencySamples.published(2.0), memory_mb=3)
+    large = ModelAnswers(
+        "large", outputs, 100.0, latency=LatencySamples.published(10.0), memory_mb=30
+    )
     (proposal,) = propose_all(
         Problem(large, (tiny,), labels), Targets(method=Method.EMPIRICAL), seed=0, candidates=1
     )

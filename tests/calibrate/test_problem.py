@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.problem import Answers, Problem, split_holdout
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem, split_holdout
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 
@@ -21,35 +21,43 @@ def topk(samples=4):
 
 
 def problem(*savers, large=None, labels=LABELS, groups=None):
-    return Problem(large or Answers("large", logits(), 100.0), savers, labels, groups)
+    return Problem(large or ModelAnswers("large", logits(), 100.0), savers, labels, groups)
 
 
 def test_what_can_be_a_cascade_passes():
-    problem(Answers("a", logits(), 10.0), Answers("b", topk(), 99.9)).check()
-    problem(Answers("a", logits(classes=9), 1.0), large=Answers("l", topk(), 2.0)).check()
+    problem(ModelAnswers("a", logits(), 10.0), ModelAnswers("b", topk(), 99.9)).check()
+    problem(ModelAnswers("a", logits(classes=9), 1.0), large=ModelAnswers("l", topk(), 2.0)).check()
 
 
 @pytest.mark.parametrize(
     ("savers", "options", "message"),
     [
         ((), {}, "no saver to choose from"),
-        ((Answers("large", logits(), 1.0),), {}, "model large is named twice"),
-        ((Answers("a", logits(), 1.0), Answers("a", logits(), 2.0)), {}, "a is named twice"),
-        ((Answers("a", logits(5), 1.0),), {}, "record a holds 5 samples, the labels 4"),
-        ((Answers("a", topk(3), 1.0),), {}, "record a holds 3 samples, the labels 4"),
-        ((Answers("a", logits(classes=5), 1.0),), {}, "a has 5 classes, the large model large 4"),
-        ((Answers("a", logits(), 100.0),), {}, "a takes 100 MACs.*must be the cheaper one"),
-        ((Answers("a", logits(), 1e9),), {}, r"a takes 1e\+09 MACs.*must be the cheaper one"),
-        ((Answers("a", logits(), 0.0),), {}, "its MACs are 0.0, must be a number above 0"),
-        ((Answers("a", logits(), -1.0),), {}, "must be a number above 0"),
-        ((Answers("a", logits(), math.nan),), {}, "its MACs are nan"),
+        ((ModelAnswers("large", logits(), 1.0),), {}, "model large is named twice"),
         (
-            (Answers("a", logits(), 1.0),),
-            {"large": Answers("large", logits(), math.inf)},
+            (ModelAnswers("a", logits(), 1.0), ModelAnswers("a", logits(), 2.0)),
+            {},
+            "a is named twice",
+        ),
+        ((ModelAnswers("a", logits(5), 1.0),), {}, "record a holds 5 samples, the labels 4"),
+        ((ModelAnswers("a", topk(3), 1.0),), {}, "record a holds 3 samples, the labels 4"),
+        (
+            (ModelAnswers("a", logits(classes=5), 1.0),),
+            {},
+            "a has 5 classes, the large model large 4",
+        ),
+        ((ModelAnswers("a", logits(), 100.0),), {}, "a takes 100 MACs.*must be the cheaper one"),
+        ((ModelAnswers("a", logits(), 1e9),), {}, r"a takes 1e\+09 MACs.*must be the cheaper one"),
+        ((ModelAnswers("a", logits(), 0.0),), {}, "its MACs are 0.0, must be a number above 0"),
+        ((ModelAnswers("a", logits(), -1.0),), {}, "must be a number above 0"),
+        ((ModelAnswers("a", logits(), math.nan),), {}, "its MACs are nan"),
+        (
+            (ModelAnswers("a", logits(), 1.0),),
+            {"large": ModelAnswers("large", logits(), math.inf)},
             "its MACs are inf",
         ),
         (
-            (Answers("a", logits(), 1.0),),
+            (ModelAnswers("a", logits(), 1.0),),
             {"labels": np.array([0, 1, 2, 4])},
             "label 4 of sample 3, but model large has 4 classes",
         ),
@@ -62,7 +70,7 @@ def test_what_cannot_is_refused(savers, options, message):
 
 def test_a_subset_keeps_everything_in_step():
     groups = np.array(["a", "a", "b", "c"])
-    whole = problem(Answers("s", logits(seed=1), 10.0), groups=groups)
+    whole = problem(ModelAnswers("s", logits(seed=1), 10.0), groups=groups)
     part = whole.subset(np.array([3, 1]))
     assert part.labels.tolist() == [3, 1]
     assert part.groups is not None

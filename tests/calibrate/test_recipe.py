@@ -4,7 +4,8 @@ import pytest
 
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
-from tinysaver_edge.calibrate.settings import Settings, load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.calibrate.targets import Method, Objective
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import DescriptionError, InputError, ModelError, RecipeError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
-from tinysaver_edge.calibrate.settings import load_recipe, recipe_names
+from tinysaver_edge.calibrate.recipe import load_recipe, recipe_names
 from tinysaver_edge.demo.show import demo_model_paths
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.output_format import OutputKind

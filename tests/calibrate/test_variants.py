@@ -11,7 +11,7 @@ from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, SIZE, colour_folders, macs
 from tests.command import spawned
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError

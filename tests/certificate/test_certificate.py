@@ -9,8 +9,8 @@ from scipy import stats
 
 from tinysaver_edge.certificate import (
     Certificate,
-    Evidence,
-    Step,
+    EvidenceKind,
+    WalkStep,
     least_certifiable_points,
     p_value,
     samples_needed,
@@ -22,28 +22,28 @@ from tinysaver_edge.errors import InputError, VerificationError
 
 def certificate(**changes):
     values = {
-        "evidence": Evidence.LABELS,
+        "evidence": EvidenceKind.LABELS,
         "max_drop_points": 0.5,
         "risk": 0.1,
         "candidates": 1,
         "samples": 10_000,
         "grid_size": 100,
-        "steps": (Step(0.9, 4000, 90, 100), Step(0.8, 5000, 130, 120)),
-        "failed": Step(0.7, 6000, 300, 150),
+        "steps": (WalkStep(0.9, 4000, 90, 100), WalkStep(0.8, 5000, 130, 120)),
+        "failed": WalkStep(0.7, 6000, 300, 150),
     }
     return Certificate(**(values | changes))
 
 
 GROUPED = Certificate(
-    evidence=Evidence.GROUPS,
+    evidence=EvidenceKind.GROUPS,
     max_drop_points=2.0,
     risk=0.1,
     candidates=2,
     samples=9000,
     grid_size=3,
-    steps=(Step(0.5, 4000, 30, 60, ((-0.1, 60), (0.0, 820), (0.1, 20))),),
+    steps=(WalkStep(0.5, 4000, 30, 60, ((-0.1, 60), (0.0, 820), (0.1, 20))),),
 )
-CONSISTENT = certificate(evidence=Evidence.CONSISTENCY, steps=(Step(0.9, 4000, 20, 0),))
+CONSISTENT = certificate(evidence=EvidenceKind.CONSISTENCY, steps=(WalkStep(0.9, 4000, 20, 0),))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_survives_json_and_recomputes(made):
 
 def test_figures_are_those_of_the_last_step():
     c = certificate(candidates=4)
-    assert (c.threshold, c.grid_index, c.lost, c.gained, c.same) == (0.8, 1, 130, 120, 9750)
+    assert (c.threshold, c.lost, c.gained, c.same) == (0.8, 130, 120, 9750)
     assert (c.confidence, c.risk_share, c.groups) == (0.9, 0.025, 0)
     assert c.p_value == p_value(130, 120, 9750, epsilon=0.005, risk=0.025)[0]
     assert GROUPED.groups == 900
@@ -85,8 +85,8 @@ def test_only_thresholds_that_passed_may_be_used():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"steps": (Step(0.9, 4000, 90, 100), Step(0.8, 5000, 200, 120))},
-        {"steps": (Step(0.9, 4000, 300, 100), Step(0.8, 5000, 130, 120))},
+        {"steps": (WalkStep(0.9, 4000, 90, 100), WalkStep(0.8, 5000, 200, 120))},
+        {"steps": (WalkStep(0.9, 4000, 300, 100), WalkStep(0.8, 5000, 130, 120))},
         {"risk": 1e-4},
         {"max_drop_points": 0.1},
         {"candidates": 5000},
@@ -106,11 +106,11 @@ def test_a_certificate_that_its_counts_do_not_prove_is_refused(changes):
         ({"steps": ()}, "states nothing"),
         ({"grid_size": 1}, "states nothing"),
         ({"max_drop_points": float("nan")}, "states nothing"),
-        ({"steps": (Step(0.8, 1, 0, 0), Step(0.9, 2, 0, 0))}, "strict to loose"),
-        ({"steps": (Step(0.8, 1, 6000, 6000),)}, "cannot have lost"),
-        ({"steps": (Step(0.8, 20_000, 0, 0),)}, "accepted 20000"),
-        ({"steps": (Step(0.8, 1, 0, 0, ((0.1, 3),)),)}, "no other"),
-        ({"evidence": Evidence.GROUPS}, "no other"),
+        ({"steps": (WalkStep(0.8, 1, 0, 0), WalkStep(0.9, 2, 0, 0))}, "strict to loose"),
+        ({"steps": (WalkStep(0.8, 1, 6000, 6000),)}, "cannot have lost"),
+        ({"steps": (WalkStep(0.8, 20_000, 0, 0),)}, "accepted 20000"),
+        ({"steps": (WalkStep(0.8, 1, 0, 0, ((0.1, 3),)),)}, "no other"),
+        ({"evidence": EvidenceKind.GROUPS}, "no other"),
     ],
     ids=str,
 )
@@ -172,8 +172,8 @@ def test_samples_needed_grow_with_what_differs():
 
 def least(lost, gained, same):
     n = lost + gained + same
-    step = Step(0.5, n, lost, gained)
-    return least_certifiable_points(step, evidence=Evidence.LABELS, samples=n, risk=0.1)
+    step = WalkStep(0.5, n, lost, gained)
+    return least_certifiable_points(step, evidence=EvidenceKind.LABELS, samples=n, risk=0.1)
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 644), (100, 80, 9820), (100, 200, 9700), (3, 0, 97)])
@@ -190,13 +190,15 @@ def test_a_cascade_that_gains_can_be_signed_as_such():
 
 
 def test_least_bound_from_consistency_is_clopper_and_pearson():
-    step = Step(0.5, 100, 7, 0)
-    points = least_certifiable_points(step, evidence=Evidence.CONSISTENCY, samples=1000, risk=0.1)
+    step = WalkStep(0.5, 100, 7, 0)
+    points = least_certifiable_points(
+        step, evidence=EvidenceKind.CONSISTENCY, samples=1000, risk=0.1
+    )
     assert points == pytest.approx(100 * stats.beta.ppf(0.9, 8, 993), abs=1e-3)
 
 
 def test_least_bound_over_groups_is_signed_and_the_next_lower_is_not():
-    found = {"evidence": Evidence.GROUPS, "samples": 9000, "risk": 0.1}
+    found = {"evidence": EvidenceKind.GROUPS, "samples": 9000, "risk": 0.1}
     points = least_certifiable_points(GROUPED.steps[0], **found)
     p = [step_p_values(GROUPED.steps, max_drop_points=points + d, **found)[0] for d in (0, -1e-3)]
     assert p[0] <= 0.1 < p[1]
@@ -205,7 +207,7 @@ def test_least_bound_over_groups_is_signed_and_the_next_lower_is_not():
 def test_step_p_values_of_labels_are_those_of_the_counts():
     steps = certificate().steps
     found = step_p_values(
-        steps, evidence=Evidence.LABELS, samples=10_000, max_drop_points=0.5, risk=0.1
+        steps, evidence=EvidenceKind.LABELS, samples=10_000, max_drop_points=0.5, risk=0.1
     )
     lost, gained = np.array([90, 130]), np.array([100, 120])
     expected = p_value(lost, gained, 10_000 - lost - gained, epsilon=0.005, risk=0.1)

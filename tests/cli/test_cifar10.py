@@ -11,7 +11,7 @@ from tests.command import spawned
 from tests.real_data import data_folder
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.data import open_data
 from tinysaver_edge.score import Margin
 

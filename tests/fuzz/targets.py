@@ -236,7 +236,7 @@ class_offset = 1
 
 def recipes(folder: Path) -> Target:
     """Recipes of calibrations."""
-    from tinysaver_edge.calibrate.settings import load_recipe
+    from tinysaver_edge.calibrate.recipe import load_recipe
 
     file = folder / "recipe.toml"
 

@@ -17,21 +17,21 @@ from tests.real_data import data_folder
 from tinysaver_edge.cli.models import models
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models.description.describe import Answers, describe
+from tinysaver_edge.models.description.describe import KnownAlready, describe
 from tinysaver_edge.models.description.description import (
     description_from,
     find_description,
-    parse_toml,
+    parse_description,
 )
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.preprocess import ColorOrder, Layout, Preprocessor, ResizePolicy
 
-ALL = Answers(color=ColorOrder.RGB, scale="imagenet")
+ALL = KnownAlready(color=ColorOrder.RGB, scale="imagenet")
 
 
-def told(model: Path, answers: Answers | None = None) -> dict:
-    return parse_toml(describe(model, answers), "test")
+def told(model: Path, answers: KnownAlready | None = None) -> dict:
+    return parse_description(describe(model, answers), "test")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_the_file_tells(tmp_path: Path, form: Form, expected) -> None:
 
 def test_answers_complete_it(tmp_path: Path) -> None:
     model = tiny_classifier(tmp_path / "tiny.onnx")
-    answers = Answers(
+    answers = KnownAlready(
         color=ColorOrder.BGR,
         scale='{ kind = "affine", multiply = [1, 2, 3] }',
         labels="names.txt",
@@ -164,7 +164,7 @@ def test_grey_models_and_contradicting_answers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="RGB has 3 channels, the model takes 1"):
         describe(model, ALL)
     with pytest.raises(InputError, match="there are imagenet, half, unit, raw, quantized"):
-        describe(model, Answers(scale="imagnet"))
+        describe(model, KnownAlready(scale="imagnet"))
 
 
 def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
@@ -205,9 +205,9 @@ def test_an_embedded_model_describes_itself(tmp_path: Path) -> None:
 
 
 REAL = [
-    ("resnet20.onnx", Answers(ColorOrder.RGB, "imagenet"), 0.88),
-    ("resnet8.tflite", Answers(ColorOrder.RGB, "raw"), 0.83),
-    ("resnet8-int8.tflite", Answers(ColorOrder.RGB), 0.83),
+    ("resnet20.onnx", KnownAlready(ColorOrder.RGB, "imagenet"), 0.88),
+    ("resnet8.tflite", KnownAlready(ColorOrder.RGB, "raw"), 0.83),
+    ("resnet8-int8.tflite", KnownAlready(ColorOrder.RGB), 0.83),
 ]
 
 
@@ -240,7 +240,7 @@ def test_the_command_writes_toml_to_stdout_and_the_rest_to_stderr(tmp_path: Path
     model = tiny_classifier(tmp_path / "tiny.onnx")
     run("describe", str(model), "--color", "rgb")
     shown = capsys.readouterr()
-    assert unfilled(parse_toml(shown.out, "stdout")) == ["input.scale"]
+    assert unfilled(parse_description(shown.out, "stdout")) == ["input.scale"]
     assert "input.scale" in shown.err
 
 

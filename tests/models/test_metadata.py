@@ -18,7 +18,7 @@ from tinysaver_edge.models.description.description import (
     ModelDescription,
     description_from,
     find_description,
-    parse_toml,
+    parse_description,
 )
 from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.output_format import OutputFormat, OutputKind
@@ -73,7 +73,7 @@ DESCRIPTIONS = st.builds(
 
 @given(DESCRIPTIONS)
 def test_a_description_survives_its_text(description: ModelDescription) -> None:
-    table = parse_toml(to_toml(description), "here")
+    table = parse_description(to_toml(description), "here")
     found = description_from(table, description.file, folder=Path(), source="")
     assert found == description
 

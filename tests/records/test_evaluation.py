@@ -11,11 +11,12 @@ from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import open_data
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import BundleError, DataError, InputError, RecordError
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records, figures
+from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
 from tinysaver_edge.score import Margin
 
 

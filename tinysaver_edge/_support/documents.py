@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -14,7 +15,7 @@ else:
 _DEEP = "nested too deeply"
 
 
-def read_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
     """Read a JSON document.
 
     Raises:
@@ -26,7 +27,7 @@ def read_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
         raise ValueError(_DEEP) from None
 
 
-def read_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
     """Read a TOML document.
 
     Raises:
@@ -36,3 +37,13 @@ def read_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError(_DEEP) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or no UTF-8.
+    """
+    return parse_toml(path.read_text(encoding="utf-8"))

@@ -37,7 +37,7 @@ def from_here(text: str, *, package: Path = PACKAGE) -> str:
 def is_checkout(root: Path) -> bool:
     """Tell a source checkout from a site-packages that happens to hold such folders."""
     try:
-        project = read_toml((root / "pyproject.toml").read_text("utf-8")).get("project", {})
+        project = read_toml(root / "pyproject.toml").get("project", {})
     except (OSError, ValueError):
         return False
     return isinstance(project, dict) and project.get("name") == PROJECT

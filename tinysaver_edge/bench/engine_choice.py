@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.documents import read_json
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import default_cache_dir, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
@@ -66,7 +66,7 @@ class ChoiceCache:
         """Return the file and what was kept, None where anything that it rests on has changed."""
         path = self._path(model)
         try:
-            content = read_json(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             same = content["key"] == self._key(model, ways)
             return (path, dict(content["chosen"])) if same else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -113,7 +113,7 @@ _CPU = frozenset({"cpu", "cpuexecutionprovider"})
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedWay:
     """What came of one candidate.
 
     Attributes:
@@ -140,7 +140,7 @@ class Tried:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Tried:
+    def from_dict(cls, values: dict[str, Any]) -> TriedWay:
         """Read what `to_dict` returned."""
         choice = EngineChoice(values["engine"], values["device"], values["precision"])
         return cls(choice, values["median_ms"], values["difference"], str(values["why"]))
@@ -163,7 +163,7 @@ class Chosen:
 
     model: str
     reference: EngineChoice
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedWay, ...]
     kept_in: Path | None = None
 
     @property
@@ -188,7 +188,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CandidateAnswer:
     """What a candidate answered.
 
     Attributes:
@@ -212,7 +212,7 @@ class TryStep:
     artefact: Artefact
     frames: Sequence[Frame]
 
-    def __call__(self, progress: Progress) -> Answered:
+    def __call__(self, progress: Progress) -> CandidateAnswer:
         """Do it.
 
         Raises:
@@ -229,14 +229,14 @@ class TryStep:
             took = measure_with(EFFORT, lambda: stage.ask(stage.prepare(first)))
         finally:
             stage.close()
-        return Answered(_softmax(logits), took.median_ms)
+        return CandidateAnswer(_softmax(logits), took.median_ms)
 
 
-Runner = Callable[[TryStep, str], Answered]
+Runner = Callable[[TryStep, str], CandidateAnswer]
 """Does a step, perhaps in a process of its own; the text names it for messages."""
 
 
-def run_here(step: TryStep, what: str) -> Answered:
+def run_here(step: TryStep, what: str) -> CandidateAnswer:
     """Do a step in this process."""
     return step(SILENT)
 
@@ -325,7 +325,7 @@ def _remembered(
         return None
     path, values = kept
     try:
-        tried = tuple(Tried.from_dict(one) for one in values["tried"])
+        tried = tuple(TriedWay.from_dict(one) for one in values["tried"])
         found = Chosen(reference.name, _way_of(reference), tried, kept_in=path)
         return found if [one.why for one in tried].count("") == 1 else None
     except (KeyError, TypeError):
@@ -366,25 +366,25 @@ def _full(engine: str, device: str | None) -> str:
 
 def _try(
     reference: Artefact,
-    told: Answered,
+    told: CandidateAnswer,
     way: EngineChoice,
     frames: Sequence[Frame],
     run: Runner,
-) -> Tried:
+) -> TriedWay:
     """Run one candidate and hold its answers against the reference's."""
     try:
         suffix = reference.files[0].suffix
         if suffix not in engine_class(way.engine).suffixes:
-            return Tried(way, None, None, f"does not read {suffix} files")
+            return TriedWay(way, None, None, f"does not read {suffix} files")
         if way == _way_of(reference):
             found = told
         else:
             found = run(TryStep(in_way(reference, way), frames), f"running {name_of(way)}")
     except TinySaverError as error:
-        return Tried(way, None, None, f"does not run: {error}")
+        return TriedWay(way, None, None, f"does not run: {error}")
     if found.probabilities.shape != told.probabilities.shape:
         classes = found.probabilities.shape[1]
-        return Tried(way, found.median_ms, None, f"answers with {classes} classes")
+        return TriedWay(way, found.median_ms, None, f"answers with {classes} classes")
     worst = float(np.abs(found.probabilities - told.probabilities).max())
     allowed = TOLERANCES[Precision(way.precision)]
     why = ""
@@ -393,10 +393,10 @@ def _try(
             f"answers otherwise than {name_of(_way_of(reference))}: probabilities differ by up to "
             f"{worst:.2g} (allowed: {allowed:g})"
         )
-    return Tried(way, found.median_ms, worst, why)
+    return TriedWay(way, found.median_ms, worst, why)
 
 
-def _again(reference: Artefact, one: Tried, frames: Sequence[Frame], run: Runner) -> Tried:
+def _again(reference: Artefact, one: TriedWay, frames: Sequence[Frame], run: Runner) -> TriedWay:
     """Time a candidate once more and keep the lesser figure."""
     step = TryStep(in_way(reference, one.choice), frames)
     try:
@@ -406,7 +406,7 @@ def _again(reference: Artefact, one: Tried, frames: Sequence[Frame], run: Runner
     return replace(one, median_ms=min(one.median_ms or found.median_ms, found.median_ms))
 
 
-def _decided(tried: Sequence[Tried]) -> list[Tried]:
+def _decided(tried: Sequence[TriedWay]) -> list[TriedWay]:
     """Say of all but the fastest that agrees that they are slower."""
     agreeing = [one for one in tried if not one.why]
     if not agreeing:

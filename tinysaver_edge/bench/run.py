@@ -84,7 +84,7 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchRequest:
     """What to measure, and for how long.
 
     Attributes:
@@ -103,7 +103,7 @@ def bench_bundle_file(
     *,
     image: Path | None = None,
     threads: int | None = None,
-    wanted: Wanted = Wanted(),
+    wanted: BenchRequest = BenchRequest(),
     clock: Clock = time.perf_counter,
     now: Callable[[], datetime] = _now,
 ) -> BenchReport:
@@ -150,7 +150,7 @@ def bench_model_file(
     artefact: Artefact,
     *,
     image: Path | None = None,
-    wanted: Wanted = Wanted(),
+    wanted: BenchRequest = BenchRequest(),
     clock: Clock = time.perf_counter,
     now: Callable[[], datetime] = _now,
 ) -> BenchReport:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.documents import read_json
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
@@ -245,7 +245,7 @@ def _parse_manifest(text: bytes, *, shown: Path) -> Manifest:
     from tinysaver_edge.bundle.manifest import SCHEMA_VERSION, Manifest
 
     try:
-        content = read_json(text)
+        content = parse_json(text)
     except ValueError as error:
         raise BundleError(f"bundle {shown}: bundle.json is damaged ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None

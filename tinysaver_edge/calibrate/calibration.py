@@ -2,20 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.bundle.manifest import DisagreementEntry
-from tinysaver_edge.calibrate.chosen.choose import Candidate
-from tinysaver_edge.calibrate.chosen.comparison import MethodRow
-from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
-from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.calibrate.problem import CodecCost
+from tinysaver_edge.calibrate.targets import (
+    Method,
+)
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.latency import PooledLatency
-from tinysaver_edge.records.evaluation import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """What one method chose.
+
+    Attributes:
+        method: its name.
+        promise: what it promises about other samples.
+        saver: the model it chose, None where it chose nothing.
+        threshold: the threshold it chose.
+        calibration: figures on the samples it rests on.
+        holdout: figures on the samples set aside.
+        why: why it chose nothing.
+    """
+
+    method: Method
+    promise: str
+    saver: str | None = None
+    threshold: float | None = None
+    calibration: Figures | None = None
+    holdout: Figures | None = None
+    why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values for JSON."""
+        return {**asdict(self), "method": self.method.value}
+
+
+@dataclass(frozen=True, slots=True)
+class TriedCombination:
+    """One combination and what was expected of it.
+
+    Attributes:
+        score: name of the score.
+        fusion: name of the fusion.
+        fitted: which of the two were fitted: score, fusion, both or neither.
+        estimate: cost relative to the large model alone, or points lost where accuracy is what
+            counts; None where the score could not be had.
+        why: why it could not.
+    """
+
+    score: str
+    fusion: str
+    fitted: tuple[str, ...]
+    estimate: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One saver's best cascade, as a row of the table.
+
+    Attributes:
+        saver: the model's name. Of one that was not measured, only κ and the reason are known.
+        kappa: its MACs relative to the large model's; None where it could not even be prepared.
+        accuracy_saver: share it gets right alone.
+        score: name of its score.
+        fusion: name of the fusion, or None.
+        threshold: the threshold it would use, None where it would accept nothing.
+        accept_rate: share it would accept.
+        drop_points: points it would lose, on the samples the decision rests on.
+        cost_macs_ratio: what it would cost, relative to the large model alone.
+        mean_latency_ms: how long a frame would take on average, None where it was not measured.
+        feasible: whether it keeps every limit.
+        chosen: whether it is the one.
+        why: in a few words, why it was chosen or not.
+        estimate: what a search expected of it, on the samples set aside for that: its cost
+            relative to the large model alone, or points lost where accuracy is the objective.
+        tried: every score and fusion that the search tried, the chosen one first.
+    """
+
+    saver: str
+    kappa: float | None
+    accuracy_saver: float | None = None
+    score: str | None = None
+    fusion: str | None = None
+    threshold: float | None = None
+    accept_rate: float | None = None
+    drop_points: float | None = None
+    cost_macs_ratio: float | None = None
+    mean_latency_ms: float | None = None
+    feasible: bool = False
+    chosen: bool = False
+    why: str = ""
+    estimate: float | None = None
+    tried: tuple[TriedCombination, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

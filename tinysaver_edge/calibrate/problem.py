@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.calibrate.targets import Budgets
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
-from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import check_labels
+from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.records.records import (
+    Record,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCost:
+    """The large model on the same samples, with and without its codec.
+
+    A cascade's drop counts from the large model as it is asked, so this comes on top of it.
+
+    Attributes:
+        codec: what frames pass on their way to it.
+        accuracy_pixels: share it gets right on pixels, 0..1.
+        accuracy_sent: share it gets right on what is sent.
+        at_most_points: upper bound on the drop between the two, in points, by the certificate's
+            own test; None for samples in groups.
+        confidence: of the bound.
+    """
+
+    codec: Jpeg
+    accuracy_pixels: float
+    accuracy_sent: float
+    at_most_points: float | None
+    confidence: float
+
+    @property
+    def drop_points(self) -> float:
+        """How much accuracy it costs, in points."""
+        return 100 * (self.accuracy_pixels - self.accuracy_sent)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return {
+            "accuracy_pixels": self.accuracy_pixels,
+            "accuracy_jpeg": self.accuracy_sent,
+            "drop_points": self.drop_points,
+            "at_most_points": self.at_most_points,
+        }
+
+    def __str__(self) -> str:
+        bound = f", at most {self.at_most_points:.2f}" if self.at_most_points is not None else ""
+        return f"{self.drop_points:.2f} points{bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +76,7 @@ class PairTiming:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ModelAnswers:
     """One model's answers and what they cost.
 
     Attributes:
@@ -61,8 +107,8 @@ class Problem:
         groups: ``(n,)`` clip or scene of each sample, or None.
     """
 
-    large: Answers
-    savers: tuple[Answers, ...]
+    large: ModelAnswers
+    savers: tuple[ModelAnswers, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
 
@@ -177,3 +223,163 @@ def split_holdout(
     if not len(kept) or (fraction > 0 and not len(held)):
         raise InputError(f"--holdout {fraction} of {samples} samples leaves one side empty")
     return kept, np.sort(held)
+
+
+_QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class PairCosts:
+    """The costs of one saver with the large model.
+
+    Attributes:
+        saver: the model that is asked on every frame.
+        large: the model that is asked on the escalated ones.
+        latency: of both, None where a model's is not known.
+        memory_mb: what both add to the process, None where that is not known.
+    """
+
+    saver: ModelAnswers
+    large: ModelAnswers
+    latency: CascadeLatency | None
+    memory_mb: float | None = None
+
+    @classmethod
+    def of(cls, saver: ModelAnswers, large: ModelAnswers) -> PairCosts:
+        """Combine two models' costs: as timed together, else from what is known of each alone."""
+        if (together := saver.with_large) is not None:
+            return cls(saver, large, together.latency, together.memory_mb)
+        latency = memory_mb = None
+        if saver.latency is not None and large.latency is not None:
+            latency = CascadeLatency.of(saver.latency, large.latency)
+        if saver.memory_mb is not None and large.memory_mb is not None:
+            memory_mb = saver.memory_mb + large.memory_mb
+        return cls(saver, large, latency, memory_mb)
+
+    def at(self, name: str, rate: float) -> float:
+        """Return one of the quantities that `Budgets` limits, at an escalation rate.
+
+        Raises:
+            InputError: the quantity was not measured.
+        """
+        if name == "escalation_rate":
+            return rate
+        if name == "mean_macs":
+            return self.saver.macs + rate * self.large.macs
+        if name == "memory_mb":
+            return self._known_memory_mb()
+        pooled = self._known_latency(name).at(rate)
+        return pooled.mean_ms if name == "mean_latency_ms" else pooled.quantile_ms(_QUANTILES[name])
+
+    def alone(self, name: str) -> float:
+        """Return the quantity for the large model alone on every frame.
+
+        Raises:
+            InputError: the quantity was not measured.
+        """
+        if name == "escalation_rate":
+            return 1.0
+        if name == "mean_macs":
+            return self.large.macs
+        if name == "memory_mb":
+            return self._known_memory_mb()
+        latency = self.large.latency
+        if latency is None:
+            raise self._unknown(name)
+        return (
+            latency.mean_ms if name == "mean_latency_ms" else latency.quantile_ms(_QUANTILES[name])
+        )
+
+    def largest_rate(self, name: str, limit: float) -> float | None:
+        """Return the largest escalation rate that keeps a limit; None where none does.
+
+        Raises:
+            InputError: the quantity was not measured.
+        """
+        rate: float | None
+        if name == "escalation_rate":
+            rate = limit
+        elif name == "mean_macs":
+            rate = (limit - self.saver.macs) / self.large.macs
+        elif name == "memory_mb":
+            rate = 1.0 if self._known_memory_mb() <= limit else None
+        elif name == "mean_latency_ms":
+            rate = self._known_latency(name).largest_rate_for_mean(limit)
+        else:
+            rate = self._known_latency(name).largest_rate_for_quantile(_QUANTILES[name], limit)
+        return None if rate is None or rate < 0 else min(rate, 1.0)
+
+    def rate_within(self, budgets: Budgets) -> float | None:
+        """Return the largest escalation rate that keeps every limit; None where none does."""
+        rate = 1.0
+        for name, limit in limits_of(budgets).items():
+            allowed = self.largest_rate(name, limit)
+            if allowed is None:
+                return None
+            rate = min(rate, allowed)
+        return rate
+
+    def _known_latency(self, name: str) -> CascadeLatency:
+        if self.latency is None:
+            raise self._unknown(name)
+        return self.latency
+
+    def _known_memory_mb(self) -> float:
+        if self.memory_mb is None:
+            raise InputError(
+                f"budget memory_mb: the memory of {self.saver.name} and {self.large.name} was not "
+                f"measured; calibrate with the model files, timed on a system that tells"
+            )
+        return self.memory_mb
+
+    def _unknown(self, name: str) -> InputError:
+        return InputError(
+            f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
+            f"with the model files, timed, or name a --device whose profile has them"
+        )
+
+
+def limits_of(budgets: Budgets) -> dict[str, float]:
+    """Return the limits that are set, by name."""
+    values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredProblem:
+    """A problem and its origin.
+
+    Attributes:
+        problem: answers and labels.
+        sample_index: for each of the problem's samples, its position in the data.
+        artefacts: the models by name; empty when only records are there.
+        label_names: class names, or None.
+        lost: savers that were not measured, and why.
+        codec_cost: what its codec costs the large model; None where it has none or it is unknown.
+        warnings: what the user should know.
+    """
+
+    problem: Problem
+    sample_index: NDArray[np.int64]
+    artefacts: Mapping[str, Artefact] = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+    codec_cost: CodecCost | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def join_records(
+    records: Sequence[Record],
+    costs: dict[str, float],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_] | None,
+) -> tuple[Problem, NDArray[np.int64]]:
+    """Put the records together, without the samples that any of them skipped."""
+    answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
+    problem = Problem(answers[0], tuple(answers[1:]), labels, groups)
+    problem.check()
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    if not len(kept):
+        raise DataError("no readable images are left to calibrate on")
+    return (problem.subset(kept) if skipped else problem), kept

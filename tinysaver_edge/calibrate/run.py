@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
-from tinysaver_edge.calibrate.calibration import Calibration, PredictedLatency
-from tinysaver_edge.calibrate.chosen.assemble import assemble
-from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice, choose
-from tinysaver_edge.calibrate.chosen.comparison import compare_methods, figures_on, policy_of
-from tinysaver_edge.calibrate.chosen.disagreement import disagreement
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
-from tinysaver_edge.calibrate.measured.gather import Gathered, from_records
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
+from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
+from tinysaver_edge.calibrate.chosen.choose import Choice, choose, figures_on, policy_of
+from tinysaver_edge.calibrate.chosen.comparison import compare_methods
+from tinysaver_edge.calibrate.measured.given_records import from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import Problem, split_holdout
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
@@ -36,6 +35,7 @@ from tinysaver_edge.calibrate.report import (
     write_report,
 )
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
@@ -106,7 +106,7 @@ class _Decided:
     result: Calibration
 
 
-def _decide(plan: Plan, gathered: Gathered) -> _Decided:
+def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     """Choose, and measure what was chosen."""
     calibrating, held_out = split_holdout(
         len(gathered.problem.labels),
@@ -124,12 +124,13 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
     choice = choose(problem, proposals, plan.targets)
     policy = policy_of(problem, choice)
     evidence = problem.subset(choice.proposal.evidence)
+    certificate = choice.certify()
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
         calibration=figures_on(policy, evidence),
         holdout=None if holdout is None else figures_on(policy, holdout),
-        certificate=choice.certificate,
+        certificate=certificate,
         interval=choice.interval,
         candidates=(*choice.candidates, *_unmeasured(gathered)),
         methods=(
@@ -146,7 +147,7 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
             policy,
             evidence,
             holdout,
-            choices=_choices(proposals, choice),
+            choices=_choices(proposals, certificate),
             seed=plan.seed,
         ),
         large_codec=plan.large_codec,
@@ -159,16 +160,16 @@ def _decide(plan: Plan, gathered: Gathered) -> _Decided:
     return _Decided(evidence, index, holdout, proposals, choice, result)
 
 
-def _choices(proposals: list[Proposal], choice: Choice) -> int:
+def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
     """Return among how many thresholds there was to choose, whatever the samples showed."""
-    if choice.certificate is not None:
-        return choice.certificate.grid_size * len(proposals)
+    if certificate is not None:
+        return certificate.grid_size * len(proposals)
     return max(1, sum(len(one.thresholds) for one in proposals))
 
 
 def _report_facts(
     plan: Plan,
-    gathered: Gathered,
+    gathered: MeasuredProblem,
     decided: _Decided,
     result: Calibration,
     data: DataSource | None,
@@ -194,7 +195,7 @@ def _report_facts(
 
 def _gather(
     plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
-) -> tuple[Gathered, DataSource | None]:
+) -> tuple[MeasuredProblem, DataSource | None]:
     if not isinstance(plan.input, ImageInput):
         return from_records(plan.input), None
     data = stack.enter_context(open_input_data(plan.input))
@@ -232,7 +233,7 @@ def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
     return fusion if fusion.changes_answers else None
 
 
-def _dear_codec(plan: Plan, gathered: Gathered) -> list[str]:
+def _dear_codec(plan: Plan, gathered: MeasuredProblem) -> list[str]:
     """Say that a codec costs more than the cascade may."""
     cost, allowed = gathered.codec_cost, plan.targets.allowed_drop_points
     if cost is None or allowed is None or cost.drop_points <= allowed:
@@ -256,7 +257,7 @@ def _loosened(plan: Plan) -> list[str]:
     ]
 
 
-def _on_device(gathered: Gathered, plan: Plan) -> Gathered:
+def _on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     """Take the published latencies of the device that is asked for, where it is another one."""
     benched = isinstance(plan.input, ImageInput) and plan.input.bench
     if plan.device is None or benched or is_this_machine(plan.device):
@@ -288,7 +289,7 @@ def default_report(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
 
 
-def _unmeasured(gathered: Gathered) -> list[Candidate]:
+def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:
     """Return a row for each saver that was lost or left out."""
     large = gathered.problem.large.macs
     prepared = {name: one.macs for name, one in gathered.artefacts.items() if one.macs is not None}

@@ -1,28 +1,308 @@
-"""Settings: what a recipe and the flags over it ask for, and the plan that comes of them."""
+"""Settings: every option of a calibration, named once; flags, recipe and plan come of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from tinysaver_edge._support.documents import read_toml
-from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.models.description.description import description_from, find_description
-from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT
 
 FORMS = ("sizes", "precisions")
 """Fields of a recipe's model that make several candidates of one saver."""
+
+_BUDGET_NAMES = ", ".join((*Budgets.__dataclass_fields__, "mean_flops (= 2 × MACs)"))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What flag, recipe and plan call one setting, and what a value of it is.
+
+    Attributes:
+        kind: type of a value: Path, str, int, float, bool, or an enum for its words.
+        help: for people.
+        flag: on the command line; ``--`` and the setting's name where None.
+        many: whether it may be said several times.
+        metavar: stands for the value in the help, or None.
+        span: least and greatest whole number, or None.
+        recipe: its place in a recipe, ``targets.score`` for one; None where recipes have none.
+        plan: its place in the plan, ``images.embed`` for one, where it is put as it is and where
+            nothing said leaves the plan's own default; None where `plan_of` makes more of it.
+        negative: whether saying it takes away what is there otherwise.
+    """
+
+    kind: type
+    help: str
+    flag: str | None = None
+    many: bool = False
+    metavar: str | None = None
+    span: tuple[int, int] | None = None
+    recipe: str | None = None
+    plan: str | None = None
+    negative: bool = False
+
+
+def _option(kind: type, text: str, *, default: object = None, **more: Any) -> Any:  # noqa: ANN401
+    option = Option(kind, text, **more)
+    nothing = () if option.many else False if kind is bool else default
+    return field(default=nothing, metadata={"option": option})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a recipe and flags ask for, before any file is looked at; None where nothing is said.
+
+    Attributes:
+        models: descriptions by model name, each with its ``file``.
+        source: the recipe, for messages.
+        at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
+    """
+
+    root: Path = _option(Path, "Folder that a recipe's paths start at.", default=Path())
+    data: Path | DataSource | None = _option(
+        Path,
+        "Labelled images: folder of class folders, .zip of it, .csv or .jsonl.",
+        recipe="data",
+        plan="images.data",
+    )
+    large: str | None = _option(
+        str, "The large model: a file, or a name with a recipe or records.", recipe="large"
+    )
+    large_jpeg: int | None = _option(
+        int,
+        "Show the large model frames as JPEG of this quality, as a device sends them to another "
+        "machine: threshold and certificate then hold for that. It is measured on pixels as well, "
+        "to say what JPEG costs it.",
+        span=(1, 100),
+        metavar="QUALITY",
+        recipe="large_jpeg",
+    )
+    savers: tuple[str, ...] = _option(
+        str,
+        "A candidate saver; repeat it. 'all' with records: every cheaper model.",
+        flag="--saver",
+        many=True,
+        recipe="savers",
+    )
+    descriptions: Path | None = _option(Path, "Folder of model descriptions (NAME.toml).")
+    engine: str | None = _option(
+        str,
+        "Engine for every model, before what its description says. 'auto' measures those that "
+        "the --device lists, or this machine has, and takes the fastest that agrees.",
+    )
+    sizes: tuple[str, ...] = _option(
+        str,
+        "Try the savers at this input size, as 160 or 120x160 (height, width); repeat it.",
+        flag="--size",
+        many=True,
+        metavar="PIXELS",
+    )
+    precisions: tuple[str, ...] = _option(
+        Precision, "Try the savers in this arithmetic; repeat it.", flag="--precision", many=True
+    )
+    records: Path | None = _option(
+        Path,
+        "Folder of records (NAME.npz) to calibrate on, without models.",
+        recipe="records",
+        plan="records.records",
+    )
+    labels: Path | None = _option(
+        Path, "True classes of the records, .npy.", recipe="labels", plan="records.labels"
+    )
+    groups: Path | None = _option(
+        Path,
+        "Clip or scene of each of the records' samples, .npy.",
+        recipe="groups",
+        plan="records.groups",
+    )
+    macs: Path | None = _option(
+        Path, "Table with columns name and macs, for records.", recipe="macs", plan="records.macs"
+    )
+    max_drop: float | None = _option(
+        float,
+        "Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
+        recipe="targets.max_drop",
+        plan="targets.max_drop_points",
+    )
+    no_max_drop: bool = _option(
+        bool,
+        "Take a recipe's --max-drop away: budgets alone decide, the certificate states what can "
+        "be signed there.",
+    )
+    confidence: float | None = _option(
+        float,
+        "How surely the drop keeps its bound; 0.9 by default.",
+        recipe="targets.confidence",
+        plan="targets.confidence",
+    )
+    budgets: tuple[str, ...] = _option(
+        str,
+        f"A limit; repeat it. Names: {_BUDGET_NAMES}.",
+        flag="--budget",
+        many=True,
+        metavar="NAME=NUMBER",
+    )
+    device: str | None = _option(
+        str, "Device profile, by name or path; its limits hold as well.", recipe="targets.device"
+    )
+    objective: str | None = _option(
+        Objective,
+        "What is best among those that keep the limits; accuracy where there are budgets, else "
+        "macs.",
+        recipe="targets.objective",
+        plan="targets.objective",
+    )
+    method: str | None = _option(
+        Method,
+        "How the threshold is found; certified by default.",
+        recipe="targets.method",
+        plan="targets.method",
+    )
+    reference: str | None = _option(
+        Reference,
+        "Whose answer is right: the labels', or the large model's where there are none.",
+        recipe="targets.reference",
+        plan="targets.reference",
+    )
+    score: str | None = _option(
+        str,
+        "Deferral score, by default the method's (margin); 'all' tries every one.",
+        recipe="targets.score",
+        plan="targets.score",
+    )
+    fusion: str | None = _option(
+        str,
+        "Fusion after an escalation; 'none' for the large model's answer alone, 'all' tries "
+        "every one.",
+        recipe="targets.fusion",
+        plan="targets.fusion",
+    )
+    compare_methods: bool = _option(
+        bool, "Show what every method would have chosen.", plan="plan.compare_methods"
+    )
+    holdout: float | None = _option(
+        float, "Share of the samples to set aside, 0..1.", recipe="holdout", plan="plan.holdout"
+    )
+    seed: int | None = _option(
+        int, "Decides everything that is drawn.", recipe="seed", plan="plan.seed"
+    )
+    group_column: str | None = _option(
+        str,
+        "Column of a table that names each file's clip or scene.",
+        recipe="group_column",
+        plan="images.group_column",
+    )
+    skip_limit: float | None = _option(
+        float,
+        "Share of images that may be unreadable; 0.01 by default.",
+        recipe="skip_limit",
+        plan="images.skip_limit",
+    )
+    time_budget: float | None = _option(
+        float,
+        "After so many seconds start no more savers, and stop the one under way. The large model "
+        "is measured first, whatever it takes.",
+        plan="images.time_budget_s",
+    )
+    work_dir: Path | None = _option(
+        Path, "Where measured records are kept; OUT.records by default.", plan="images.records"
+    )
+    bench: tuple[Path, ...] = _option(
+        Path,
+        "Report of bench, perhaps from the device: its latencies count; repeat it.",
+        many=True,
+        plan="images.bench",
+    )
+    no_timing: bool = _option(
+        bool, "Do not time the models on this machine.", plan="images.timing", negative=True
+    )
+    no_golden_frames: bool = _option(
+        bool, "Put none of the images into the bundle.", plan="images.golden_frames", negative=True
+    )
+    no_embed: bool = _option(
+        bool,
+        "Leave the models' graphs as they are; scale in numpy.",
+        plan="images.embed",
+        negative=True,
+    )
+    no_report: bool = _option(
+        bool, "Write no report.html beside the bundle.", plan="plan.report", negative=True
+    )
+    out: Path | None = _option(Path, "Folder or .zip for the bundle.")
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: str = "the command line"
+    at_home: bool = False
+
+    def overridden(self, flags: Mapping[str, Any]) -> Settings:
+        """Return the settings with every flag that was given put over them.
+
+        Naming records takes the recipe's images out, and the other way round. The root is the
+        recipe's.
+
+        Raises:
+            InputError: two that exclude each other are named.
+        """
+        given = {
+            name: value
+            for name, value in flags.items()
+            if name in OPTIONS and name != "root" and _is_said(value)
+        }
+        if "no_max_drop" in given:
+            if "max_drop" in given:
+                raise InputError("--max-drop and --no-max-drop exclude each other")
+            given["max_drop"] = None
+        if "data" in given and "records" in given:
+            raise InputError("--data and --records exclude each other: name one of them")
+        if "data" in given:
+            given["at_home"] = False
+            given["records"] = None
+        elif "records" in given:
+            given["data"] = None
+            given.setdefault("group_column", None)
+            given.setdefault("large_jpeg", None)
+        return replace(self, **given)
+
+    def check_place(self) -> None:
+        """Refuse a recipe whose data is looked for in its own folder and is not there.
+
+        Raises:
+            RecipeError: names the flag that is missing.
+        """
+        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
+            raise RecipeError(
+                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
+                "of data and models with --root"
+            )
+
+    def plan(self) -> Plan:
+        """Find the files and make a plan.
+
+        Raises:
+            InputError: something needed is not said, or a file cannot be used.
+        """
+        return plan_of(self)
+
+
+OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {one.name: one.metadata["option"] for one in fields(Settings) if "option" in one.metadata}
+)
+"""Every option by its setting's name, in the order that the help has."""
+
+
+def _is_said(value: object) -> bool:
+    """Whether a value says anything; 0 does."""
+    return value is not None and value is not False and value not in ("", ())
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -32,31 +312,26 @@ def plan_of(settings: Settings) -> Plan:
         InputError: something needed is not said, or a file cannot be used.
     """
     device = None if settings.device is None else load_profile(settings.device)
-    targets = Targets(
-        method=Method(settings.method) if settings.method else Targets().method,
-        max_drop_points=settings.max_drop,
-        budgets=_budgets(settings, device),
-        objective=Objective(settings.objective) if settings.objective else None,
-        confidence=Targets().confidence if settings.confidence is None else settings.confidence,
-        reference=Reference(settings.reference) if settings.reference else Reference.LABELS,
-        score=settings.score,
-        fusion=settings.fusion,
-    )
-    return Plan(
-        input=_images(settings, device) if settings.records is None else _records(settings),
-        targets=targets,
-        holdout=settings.holdout or 0.0,
-        seed=settings.seed or 0,
-        compare_methods=settings.compare_methods,
-        report=not settings.no_report,
-        device=device,
-    )
+    budgets = Budgets.parse(settings.budgets)
+    if device is not None:
+        budgets = budgets.over(device.budgets)
+    targets = Targets(**_placed(settings, "targets"), budgets=budgets)
+    given = _images(settings, device) if settings.records is None else _records(settings)
+    return Plan(input=given, targets=targets, device=device, **_placed(settings, "plan"))
 
 
-def _budgets(settings: Settings, device: DeviceProfile | None) -> Budgets:
-    """Return the limits asked for, and those of the device where none is."""
-    own = Budgets.parse(settings.budgets)
-    return own if device is None else own.over(device.budgets)
+def _placed(settings: Settings, part: str) -> dict[str, Any]:
+    """Return what is said of one part of the plan, by the plan's own names."""
+    placed: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        value = getattr(settings, name)
+        if option.plan is None or not _is_said(value):
+            continue
+        there, key = option.plan.split(".")
+        if there == part:
+            made = option.kind(value) if issubclass(option.kind, Enum) else value
+            placed[key] = not made if option.negative else made
+    return placed
 
 
 def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
@@ -65,20 +340,12 @@ def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
     if settings.large is None or not settings.savers:
         raise InputError("name the large model with --large and savers with --saver")
     return ImageInput(
-        data=settings.data,
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        group_column=settings.group_column,
-        skip_limit=DEFAULT_SKIP_LIMIT if settings.skip_limit is None else settings.skip_limit,
-        records=settings.work_dir,
-        embed=not settings.no_embed,
-        timing=not settings.no_timing,
-        time_budget_s=settings.time_budget,
         labelled=settings.reference != Reference.LARGE.value,
-        golden_frames=not settings.no_golden_frames,
         profile=device,
-        bench=settings.bench,
+        **_placed(settings, "images"),
     )
 
 
@@ -92,8 +359,6 @@ def _records(settings: Settings) -> RecordInput:
     }
     if missing := [flag for flag, value in given.items() if not value]:
         raise InputError(f"records need {' and '.join(missing)} as well")
-    assert settings.records is not None
-    assert settings.macs is not None
     assert settings.large is not None
     if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
         raise InputError(
@@ -105,12 +370,9 @@ def _records(settings: Settings) -> RecordInput:
     if unlabelled and settings.labels is not None:
         raise InputError("--reference large needs no labels: leave --labels out")
     return RecordInput(
-        settings.records,
-        settings.labels,
-        settings.macs,
-        settings.large,
-        settings.savers,
-        settings.groups,
+        large=settings.large,
+        savers=settings.savers,
+        **{"labels": None, **_placed(settings, "records")},
     )
 
 
@@ -162,232 +424,3 @@ def _file(settings: Settings, name: str) -> Path:
 def _listed(value: object) -> Sequence[Any]:
     """Return a list as it is, and a single value as a list of it."""
     return value if isinstance(value, list) else [value]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a recipe and flags ask for, before any file is looked at; None where nothing is said.
-
-    Attributes:
-        models: descriptions by model name, each with its ``file``.
-        root: folder that the recipe's paths start at.
-        source: the recipe, for messages.
-        at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
-    """
-
-    data: Path | DataSource | None = None
-    group_column: str | None = None
-    records: Path | None = None
-    labels: Path | None = None
-    groups: Path | None = None
-    macs: Path | None = None
-    large: str | None = None
-    large_jpeg: int | None = None
-    savers: tuple[str, ...] = ()
-    descriptions: Path | None = None
-    engine: str | None = None
-    sizes: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
-    max_drop: float | None = None
-    budgets: tuple[str, ...] = ()
-    method: str | None = None
-    objective: str | None = None
-    confidence: float | None = None
-    reference: str | None = None
-    score: str | None = None
-    fusion: str | None = None
-    device: str | None = None
-    compare_methods: bool = False
-    no_report: bool = False
-    holdout: float | None = None
-    seed: int | None = None
-    skip_limit: float | None = None
-    time_budget: float | None = None
-    work_dir: Path | None = None
-    no_timing: bool = False
-    bench: tuple[Path, ...] = ()
-    no_golden_frames: bool = False
-    no_embed: bool = False
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    root: Path = Path()
-    source: str = "the command line"
-    at_home: bool = False
-
-    def overridden(self, flags: Mapping[str, Any]) -> Settings:
-        """Return the settings with every flag that was given put over them.
-
-        Naming records takes the recipe's images out, and the other way round.
-
-        Raises:
-            InputError: both are named.
-        """
-        known = {one.name for one in fields(self)} - {"models", "root", "source", "at_home"}
-        given = {name: value for name, value in flags.items() if name in known and value}
-        for name in (
-            "max_drop",
-            "confidence",
-            "holdout",
-            "seed",
-            "skip_limit",
-            "time_budget",
-            "large_jpeg",
-        ):
-            if flags.get(name) is not None:
-                given[name] = flags[name]
-        if flags.get("no_max_drop"):
-            if "max_drop" in given:
-                raise InputError("--max-drop and --no-max-drop exclude each other")
-            given["max_drop"] = None
-        if "data" in given and "records" in given:
-            raise InputError("--data and --records exclude each other: name one of them")
-        if "data" in given:
-            given["at_home"] = False
-            given["records"] = None
-        elif "records" in given:
-            given["data"] = None
-            given.setdefault("group_column", None)
-            given.setdefault("large_jpeg", None)
-        return replace(self, **given)
-
-    def check_place(self) -> None:
-        """Refuse a recipe whose data is looked for in its own folder and is not there.
-
-        Raises:
-            RecipeError: names the flag that is missing.
-        """
-        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
-            raise RecipeError(
-                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
-                "of data and models with --root"
-            )
-
-    def plan(self) -> Plan:
-        """Find the files and make a plan.
-
-        Raises:
-            InputError: something needed is not said, or a file cannot be used.
-        """
-        return plan_of(self)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _TargetsTable(_Strict):
-    """What is asked."""
-
-    method: Method | None = None
-    max_drop: float | None = None
-    confidence: float | None = None
-    objective: Objective | None = None
-    reference: Reference | None = None
-    score: str | None = None
-    fusion: str | None = None
-    device: str | None = None
-    budgets: dict[str, float] = Field(default_factory=dict)
-
-
-class _RecipeTable(_Strict):
-    """A whole recipe.
-
-    `models` holds descriptions, each with the model's ``file``, and of savers perhaps ``sizes`` and
-    ``precisions``, each of which is a candidate of its own.
-    """
-
-    description: str = ""
-    data: str | None = None
-    group_column: str | None = None
-    records: str | None = None
-    labels: str | None = None
-    groups: str | None = None
-    macs: str | None = None
-    large: str | None = None
-    large_jpeg: int | None = None
-    savers: list[str] = Field(default_factory=list)
-    holdout: float | None = None
-    seed: int | None = None
-    skip_limit: float | None = None
-    targets: _TargetsTable = Field(default_factory=_TargetsTable)
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-
-def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
-    """Read a recipe.
-
-    Args:
-        recipe: path of a TOML file, or the name of one that this package ships.
-        root: folder that its paths start at; its own folder where None.
-
-    Raises:
-        RecipeError: there is none, or a field is unknown or wrong.
-    """
-    path = _find(recipe)
-    try:
-        table = _RecipeTable.model_validate(_parse(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        unknown = first["type"] == "extra_forbidden"
-        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
-        raise RecipeError(f"recipe {path}: {place}: {says}") from error
-    base = path.parent if root is None else root
-    if not base.is_dir():
-        raise RecipeError(f"--root {base}: no such folder")
-    targets = table.targets
-    return Settings(
-        data=_below(base, table.data),
-        group_column=table.group_column,
-        records=_below(base, table.records),
-        labels=_below(base, table.labels),
-        groups=_below(base, table.groups),
-        macs=_below(base, table.macs),
-        large=table.large,
-        large_jpeg=table.large_jpeg,
-        savers=tuple(table.savers),
-        max_drop=targets.max_drop,
-        budgets=tuple(f"{name}={value!r}" for name, value in targets.budgets.items()),
-        method=targets.method and targets.method.value,
-        objective=targets.objective and targets.objective.value,
-        confidence=targets.confidence,
-        reference=targets.reference and targets.reference.value,
-        score=targets.score,
-        fusion=targets.fusion,
-        device=targets.device,
-        holdout=table.holdout,
-        seed=table.seed,
-        skip_limit=table.skip_limit,
-        models=table.models,
-        root=base,
-        source=f"recipe {path.name}",
-        at_home=root is None,
-    )
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that this package ships."""
-    return sorted(path.stem for path in calibration_dir().glob("*.toml"))
-
-
-def _find(recipe: str) -> Path:
-    path = Path(recipe)
-    if path.suffix == ".toml":
-        if path.is_file():
-            return path
-        raise RecipeError(f"recipe {path}: no such file")
-    shipped = calibration_dir() / f"{recipe}.toml"
-    if "/" not in recipe and shipped.is_file():
-        return shipped
-    known = ", ".join(recipe_names()) or "none"
-    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}")
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return read_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
-
-
-def _below(base: Path, name: str | None) -> Path | None:
-    return None if name is None else base / name

@@ -35,11 +35,6 @@ class Method(str, Enum):
     CRC = "crc"
     LTT_HB = "ltt-hb"
 
-    @property
-    def has_risk(self) -> bool:
-        """Whether the method promises with a probability."""
-        return self in (Method.CERTIFIED, Method.LTT_HB)
-
 
 class Objective(str, Enum):
     """What is best among the cascades that keep every limit.

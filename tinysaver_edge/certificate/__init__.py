@@ -1,26 +1,34 @@
-"""What can be promised about a cascade's drop, and the arithmetic that proves it."""
+"""What can be promised about a cascade's drop, and the arithmetic that proves it.
+
+certificate  the statement, thresholds from strict to loose, every count that proves it
+p_values     what counts are worth, and the walk along the thresholds
+"""
 
 from tinysaver_edge.certificate.certificate import (
     Certificate,
+    WalkStep,
     least_certifiable_points,
     samples_needed,
-)
-from tinysaver_edge.certificate.steps import (
-    Evidence,
-    Step,
-    consistency_p_value,
-    group_p_value,
     step_p_values,
+)
+from tinysaver_edge.certificate.p_values import (
+    EvidenceKind,
+    consistency_p_value,
+    count_p_values,
+    group_p_value,
+    lower_tail,
+    p_value,
     upper_rate,
+    upper_rates,
     walk,
 )
-from tinysaver_edge.certificate.trinomial import lower_tail, p_value
 
 __all__ = [
     "Certificate",
-    "Evidence",
-    "Step",
+    "EvidenceKind",
+    "WalkStep",
     "consistency_p_value",
+    "count_p_values",
     "group_p_value",
     "least_certifiable_points",
     "lower_tail",
@@ -28,5 +36,6 @@ __all__ = [
     "samples_needed",
     "step_p_values",
     "upper_rate",
+    "upper_rates",
     "walk",
 ]

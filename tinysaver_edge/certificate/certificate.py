@@ -3,13 +3,104 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tinysaver_edge.certificate.steps import Evidence, Step, step_p_values, walk
-from tinysaver_edge.certificate.trinomial import p_value
+from tinysaver_edge.certificate.p_values import (
+    EvidenceKind,
+    count_p_values,
+    group_p_value,
+    p_value,
+    walk,
+)
 from tinysaver_edge.errors import InputError, VerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class WalkStep:
+    """One threshold of the walk and what was counted there.
+
+    Attributes:
+        threshold: accept where score >= threshold.
+        accepted: samples accepted.
+        lost: samples where only the large model is right (D = 1); with evidence from consistency,
+            samples whose answer is not the large model's.
+        gained: samples where only the cascade is right (D = -1); 0 with consistency.
+        group_losses: with evidence from groups, each distinct mean loss of a group and how many
+            groups had it; empty otherwise.
+    """
+
+    threshold: float
+    accepted: int
+    lost: int
+    gained: int
+    group_losses: tuple[tuple[float, int], ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> WalkStep:
+        """Read a step from JSON values.
+
+        Raises:
+            TypeError, ValueError: a field is unknown, missing or no number.
+        """
+        losses = tuple((float(x), operator.index(c)) for x, c in values.get("group_losses", ()))
+        counts = {key: operator.index(values[key]) for key in ("accepted", "lost", "gained")}
+        threshold = float(values["threshold"])
+        return cls(**{**values, **counts, "threshold": threshold, "group_losses": losses})
+
+    def check(self, *, evidence: EvidenceKind, samples: int) -> None:
+        """Refuse counts that cannot be.
+
+        Raises:
+            InputError: naming what is wrong.
+        """
+        n = samples
+        parts = (self.lost, self.gained, self.accepted, n - self.lost - self.gained)
+        if min(*parts, n - self.accepted) < 0:
+            raise InputError(
+                f"a certificate over {n} samples cannot have lost {self.lost}, gained "
+                f"{self.gained} and accepted {self.accepted} of them"
+            )
+        if evidence.grouped != bool(self.group_losses):
+            raise InputError("group losses belong to a certificate over groups, and to no other")
+        if any(not -1 <= loss <= 1 or count < 1 for loss, count in self.group_losses):
+            raise InputError("a group's mean loss lies within -1..1, and its count is at least 1")
+
+
+def step_p_values(
+    steps: Sequence[WalkStep],
+    *,
+    evidence: EvidenceKind,
+    samples: int,
+    max_drop_points: float,
+    risk: float,
+) -> list[float]:
+    """The p-value of each step's counts.
+
+    Args:
+        steps: counts at some thresholds.
+        evidence: what the samples are.
+        samples: how many there are.
+        max_drop_points: ε, in points.
+        risk: δ of this one certificate.
+    """
+    if evidence.grouped:
+        epsilon = max_drop_points / 100
+        histograms = [tuple(zip(*step.group_losses, strict=True)) for step in steps]
+        return [group_p_value(x, c, epsilon=epsilon, risk=risk) for x, c in histograms]
+    lost, gained = [step.lost for step in steps], [step.gained for step in steps]
+    p_values: list[float] = count_p_values(
+        lost,
+        gained,
+        evidence=evidence,
+        samples=samples,
+        max_drop_points=max_drop_points,
+        risk=risk,
+    ).tolist()
+    return p_values
+
 
 MOST_SAMPLES = 1 << 40
 
@@ -49,7 +140,9 @@ def samples_needed(
     return high
 
 
-def least_certifiable_points(step: Step, *, evidence: Evidence, samples: int, risk: float) -> float:
+def least_certifiable_points(
+    step: WalkStep, *, evidence: EvidenceKind, samples: int, risk: float
+) -> float:
     """The least drop, in points, that the counts at one threshold sign.
 
     For a threshold that came from a budget: fixed in advance, no walk, one test, and the bound
@@ -103,14 +196,14 @@ class Certificate:
         failed: the first threshold that did not pass, or None where all did.
     """
 
-    evidence: Evidence
+    evidence: EvidenceKind
     max_drop_points: float
     risk: float
     candidates: int
     samples: int
     grid_size: int
-    steps: tuple[Step, ...]
-    failed: Step | None = None
+    steps: tuple[WalkStep, ...]
+    failed: WalkStep | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -129,11 +222,6 @@ class Certificate:
     def threshold(self) -> float:
         """The loosest certified threshold."""
         return self.steps[-1].threshold
-
-    @property
-    def grid_index(self) -> int:
-        """Place of the certified threshold in the grid, from 0."""
-        return len(self.steps) - 1
 
     @property
     def groups(self) -> int:
@@ -229,10 +317,10 @@ class Certificate:
         """
         try:
             fields = dict(values)
-            fields["evidence"] = Evidence(fields["evidence"])
-            fields["steps"] = tuple(Step.from_json(step) for step in fields["steps"])
+            fields["evidence"] = EvidenceKind(fields["evidence"])
+            fields["steps"] = tuple(WalkStep.from_json(step) for step in fields["steps"])
             if fields.get("failed") is not None:
-                fields["failed"] = Step.from_json(fields["failed"])
+                fields["failed"] = WalkStep.from_json(fields["failed"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"the certificate cannot be read: {error!r}") from error

@@ -12,10 +12,15 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT
-from tinysaver_edge.bench.engine_choice import Answered, TryStep
+from tinysaver_edge.bench.engine_choice import CandidateAnswer, TryStep
 from tinysaver_edge.bench.model import ModelBench, artefact_of
 from tinysaver_edge.bench.report import BenchReport, report_path
-from tinysaver_edge.bench.run import Wanted, bench_bundle_file, bench_model_file, fastest_artefact
+from tinysaver_edge.bench.run import (
+    BenchRequest,
+    bench_bundle_file,
+    bench_model_file,
+    fastest_artefact,
+)
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Effort
 from tinysaver_edge.calibrate.measured.worker import run_isolated
 from tinysaver_edge.cli import terminal
@@ -87,7 +92,7 @@ def bench(
         raise InputError("--profile names the engines for --engine auto to try: add that")
     if out is not None:
         check_file_target(out)
-    wanted = Wanted(
+    wanted = BenchRequest(
         Effort(
             min_runs=runs,
             min_seconds=seconds,
@@ -130,7 +135,7 @@ def bench(
         terminal.show_json(report.to_dict())
 
 
-def _apart(step: TryStep, what: str) -> Answered:
+def _apart(step: TryStep, what: str) -> CandidateAnswer:
     return run_isolated(step, progress=SILENT, what=what)
 
 

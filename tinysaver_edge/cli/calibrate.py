@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from tinysaver_edge.calibrate import calibrate as run_calibration
-from tinysaver_edge.calibrate.settings import Settings, load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate_options import calibrate_options
 from tinysaver_edge.cli.options import json_option

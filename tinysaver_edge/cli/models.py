@@ -14,9 +14,9 @@ from tinysaver_edge._support.files import check_file_target, write_text
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.description.describe import Answers
+from tinysaver_edge.models.description.describe import KnownAlready
 from tinysaver_edge.models.description.describe import describe as describe_model
-from tinysaver_edge.models.description.description import parse_toml
+from tinysaver_edge.models.description.description import parse_description
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.graph.macs import ModelProfile
 from tinysaver_edge.models.graph.macs import profile as profile_model
@@ -124,7 +124,7 @@ def describe(
         check_file_target(out)
     if out is not None and out.is_file() and not force:
         raise InputError(f"{out} is there already: choose another name, or give --force")
-    answers = Answers(
+    answers = KnownAlready(
         color=ColorOrder(color) if color else None,
         scale=scale,
         labels=labels,
@@ -132,7 +132,7 @@ def describe(
         crop_ratio=crop_ratio,
     )
     text = describe_model(model, answers)
-    said = parse_toml(text, str(model))
+    said = parse_description(text, str(model))
     still_open = unfilled(said)
     if out is not None:
         write_text(out, text)

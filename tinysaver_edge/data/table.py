@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinysaver_edge._support.documents import read_json
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge.data.source import Sample
 from tinysaver_edge.errors import DataError
 
@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if not line.strip():
             continue
         try:
-            row = read_json(line)
+            row = parse_json(line)
         except ValueError as error:
             raise DataError(f"data {path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):

@@ -306,6 +306,6 @@ def read_profile(path: Path) -> DeviceProfile:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return read_toml(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except (OSError, ValueError) as error:
         raise RecipeError(f"device profile {path}: {error}") from error

@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.methods.proposers import propose_all
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.outputs import Outputs
@@ -37,11 +37,11 @@ def problems(draw):
     labels = rng.integers(0, CLASSES, n)
     macs = draw(st.lists(st.sampled_from([10.0, 100.0, 300.0, 700.0]), min_size=1, max_size=3))
     savers = tuple(
-        Answers(f"saver {i}", outputs_of(rng, labels, accuracy=0.7), cost)
+        ModelAnswers(f"saver {i}", outputs_of(rng, labels, accuracy=0.7), cost)
         for i, cost in enumerate(macs)
     )
     return Problem(
-        Answers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS), savers, labels
+        ModelAnswers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS), savers, labels
     )
 
 
@@ -61,20 +61,20 @@ def targets(draw):
 def everything(problem):
     """Every saver at every threshold, and at none: name, threshold, lost samples, cost, rate."""
     n = len(problem.labels)
-    large_right = problem.large.outputs.predictions == problem.labels
+    large_correct = problem.large.outputs.predictions == problem.labels
     for saver in problem.savers:
         yield saver.name, None, 0, LARGE_MACS, 1.0
         margins = Margin()(saver.outputs)
-        saver_right = saver.outputs.predictions == problem.labels
+        saver_correct = saver.outputs.predictions == problem.labels
         for threshold in sorted(set(margins.tolist()), reverse=True):
             accept = margins >= threshold
-            cascade = np.where(accept, saver_right, large_right)
+            cascade = np.where(accept, saver_correct, large_correct)
             escalated = n - int(accept.sum())
             cost = saver.macs + LARGE_MACS * escalated / n
             yield (
                 saver.name,
                 threshold,
-                int(large_right.sum()) - int(cascade.sum()),
+                int(large_correct.sum()) - int(cascade.sum()),
                 cost,
                 escalated / n,
             )
@@ -189,7 +189,7 @@ def has(asked, name):
     return getattr(asked.budgets, name) is not None
 
 
-def simple(*, saver_right, margins, large_right, macs=100.0):
+def simple(*, saver_correct, margins, large_correct, macs=100.0):
     """A problem where each sample is right or wrong as told."""
     n = len(margins)
     best = (1 + np.asarray(margins, np.float64)) / 2
@@ -200,14 +200,16 @@ def simple(*, saver_right, margins, large_right, macs=100.0):
         first = np.where(right, 0, 1)
         return Outputs.from_topk(np.stack([first, 1 - first], axis=1), table)
 
-    large = answers(np.asarray(large_right), np.tile([0.9, 0.1], (n, 1)))
-    saver = answers(np.asarray(saver_right), probabilities)
-    return Problem(Answers("big", large, LARGE_MACS), (Answers("tiny", saver, macs),), labels)
+    large = answers(np.asarray(large_correct), np.tile([0.9, 0.1], (n, 1)))
+    saver = answers(np.asarray(saver_correct), probabilities)
+    return Problem(
+        ModelAnswers("big", large, LARGE_MACS), (ModelAnswers("tiny", saver, macs),), labels
+    )
 
 
 def test_a_bound_met_exactly_is_met():
     right = [True] * 199 + [False]
-    problem = simple(saver_right=right, margins=[0.5] * 200, large_right=[True] * 200)
+    problem = simple(saver_correct=right, margins=[0.5] * 200, large_correct=[True] * 200)
     asked = Targets(method=Method.EMPIRICAL, max_drop_points=0.5)
     assert row_of(chosen(problem, asked)).accept_rate == 1.0
     tighter = replace(asked, max_drop_points=0.49)
@@ -215,7 +217,7 @@ def test_a_bound_met_exactly_is_met():
 
 
 def test_where_nothing_may_be_accepted_it_is_no_error():
-    problem = simple(saver_right=[False] * 10, margins=[0.5] * 10, large_right=[True] * 10)
+    problem = simple(saver_correct=[False] * 10, margins=[0.5] * 10, large_correct=[True] * 10)
     choice = chosen(problem, Targets(method=Method.EMPIRICAL, max_drop_points=0))
     row = row_of(choice)
     assert choice.threshold is None
@@ -228,7 +230,7 @@ def test_a_cascade_dearer_than_the_large_model_is_said_to_be_so():
     # The paper's rule stops at its first noise: one accepted sample in a hundred, κ = 0.5.
     margins = [0.99] + [0.98] + [0.2] * 98
     right = [True, False] + [True] * 98
-    problem = simple(saver_right=right, margins=margins, large_right=[True] * 100, macs=500.0)
+    problem = simple(saver_correct=right, margins=margins, large_correct=[True] * 100, macs=500.0)
     choice = chosen(problem, Targets(method=Method.TINYSAVER))
     row = row_of(choice)
     assert row.cost_macs_ratio is not None
@@ -237,13 +239,15 @@ def test_a_cascade_dearer_than_the_large_model_is_said_to_be_so():
 
 
 def test_among_equals_the_loosest_threshold_wins():
-    problem = simple(saver_right=[True] * 4, margins=[0.9, 0.7, 0.5, 0.3], large_right=[True] * 4)
+    problem = simple(
+        saver_correct=[True] * 4, margins=[0.9, 0.7, 0.5, 0.3], large_correct=[True] * 4
+    )
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_macs=LARGE_MACS))
     assert row_of(chosen(problem, asked)).accept_rate == 1.0
 
 
 def test_budgets_alone_ask_for_no_drop():
-    problem = simple(saver_right=[False] * 10, margins=[0.5] * 10, large_right=[True] * 10)
+    problem = simple(saver_correct=[False] * 10, margins=[0.5] * 10, large_correct=[True] * 10)
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_macs=150))
     row = row_of(chosen(problem, asked))
     assert (row.accept_rate, row.drop_points) == (1.0, 100.0)
@@ -252,7 +256,7 @@ def test_budgets_alone_ask_for_no_drop():
 def test_both_a_drop_and_a_budget_hold_or_both_are_named():
     margins = np.linspace(0.95, 0.05, 10)
     right = [True] * 6 + [False] * 4
-    problem = simple(saver_right=right, margins=margins, large_right=[True] * 10)
+    problem = simple(saver_correct=right, margins=margins, large_correct=[True] * 10)
     both = Targets(method=Method.EMPIRICAL, max_drop_points=10, budgets=Budgets(mean_macs=400))
     row = row_of(chosen(problem, both))
     assert (row.accept_rate, row.drop_points) == (pytest.approx(0.7), pytest.approx(10))

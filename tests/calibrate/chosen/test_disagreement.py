@@ -7,7 +7,7 @@ from scipy.stats import beta
 
 from tests.calibrate.report.world import finished, problem
 from tinysaver_edge.bundle.manifest import DisagreementEntry
-from tinysaver_edge.calibrate.chosen.disagreement import audit, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import audit, disagreement
 from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.outputs import Outputs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinysaver_edge.calibrate.measured.codec_cost import codec_cost
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.measured.images import codec_cost
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.outputs import Outputs
 
@@ -15,7 +15,10 @@ def problem(right: np.ndarray, groups=None) -> Problem:
     """A large model of two classes that is right where it is said; every true class is 1."""
     logits = np.stack([~right, right], axis=1).astype(np.float32)
     return Problem(
-        Answers("large", Outputs(logits=logits), 1.0), (), np.ones(len(right), np.int64), groups
+        ModelAnswers("large", Outputs(logits=logits), 1.0),
+        (),
+        np.ones(len(right), np.int64),
+        groups,
     )
 
 

@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.measured.label_check import (
     check_model,
     doubtful_classes,
 )
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 
@@ -75,8 +75,8 @@ def test_two_swapped_classes_are_named() -> None:
 
 
 def test_a_saver_that_does_not_fit_is_a_doubt_and_the_large_model_an_error() -> None:
-    def model(name: str, given: np.ndarray, macs: float) -> Answers:
-        return Answers(name, Outputs.from_logits(10.0 * np.eye(CLASSES)[given]), macs)
+    def model(name: str, given: np.ndarray, macs: float) -> ModelAnswers:
+        return ModelAnswers(name, Outputs.from_logits(10.0 * np.eye(CLASSES)[given]), macs)
 
     fits, turned = answers(0.95), (answers(0.95) + 4) % CLASSES
     good = Problem(model("large", fits, 9), (model("a", turned, 1), model("b", fits, 2)), LABELS)

@@ -8,7 +8,7 @@ from tinysaver_edge.calibrate.methods.certify import (
     split,
     tuned_thresholds,
 )
-from tinysaver_edge.certificate import Evidence
+from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion
 from tinysaver_edge.outputs import Outputs
@@ -44,7 +44,7 @@ def test_the_certificate_counts_what_the_cascade_does():
     assert (certificate.lost, certificate.gained) == ((d == 1).sum(), (d == -1).sum())
     assert certificate.steps[-1].accepted == accept.sum() > 3000
     assert (certificate.samples, certificate.threshold) == (12_000, choice.threshold)
-    assert certificate.evidence is Evidence.LABELS
+    assert certificate.evidence is EvidenceKind.LABELS
     assert choice.why == certificate.statement
     certificate.recompute()
     if certificate.failed is not None:
@@ -182,7 +182,7 @@ def test_without_labels_answers_are_compared_with_the_large_models():
     saver, large, labels = world()
     choice = certify_pair(saver, large, None, max_drop_points=2.0)
     assert choice.fusion == NoFusion()
-    assert choice.certificate.evidence is Evidence.CONSISTENCY
+    assert choice.certificate.evidence is EvidenceKind.CONSISTENCY
     accept = choice.score(saver) >= choice.threshold
     assert choice.certificate.lost == (accept & (saver.predictions != large.predictions)).sum()
     assert choice.certificate.gained == 0

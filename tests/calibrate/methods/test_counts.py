@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts, group_losses
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts, group_losses
 
 
 @st.composite
@@ -11,7 +11,7 @@ def trials(draw):
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     levels = draw(st.sampled_from([2, 7, 1000]))
     score = rng.integers(0, levels + 1, size=n) / levels
-    answers = Answers(*(rng.random((3, n)) < rng.random((3, 1))))
+    answers = Verdicts(*(rng.random((3, n)) < rng.random((3, 1))))
     groups = np.unique(rng.integers(0, draw(st.integers(1, 8)), size=n), return_inverse=True)[1]
     thresholds = np.sort(np.unique(rng.random(5)))[::-1]
     return score, answers, groups, thresholds

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
 from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.outputs import Outputs
 
 KAPPA = 0.2
@@ -34,13 +35,16 @@ def cases(draw):
     n = draw(st.integers(2, 80))
     score = rng.integers(0, draw(st.sampled_from([2, 7, 1000])), n) / 7
     saver, large, final = (rng.random(n) < chance for chance in (0.7, 0.8, 0.82))
-    return score, Answers(saver, large, final)
+    return score, Verdicts(saver, large, final)
 
 
 def exactly(score, answers):
     """The exact sweep of the same samples."""
-    return SortedScores.of(score).sweep(
-        saver_correct=answers.saver, large_correct=answers.large, final_correct=answers.final
+    return Sweep.of(
+        SortedScores.of(score),
+        saver_correct=answers.saver,
+        large_correct=answers.large,
+        final_correct=answers.final,
     )
 
 
@@ -137,7 +141,7 @@ def test_a_fitted_fusion_is_judged_on_samples_it_did_not_see(name):
     rng = np.random.default_rng(5)
     truth = rng.integers(0, 4, 200)
     one, option = bench(rng, truth), FusionOption(name, None)
-    right = one.fused_right(option)
+    right = one.fused_correct(option)
     for fold in range(5):
         inside = one.fold == fold
         outside = one._part(np.flatnonzero(~inside))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, hoeffding_bentkus, ltt_hoeffding_bentkus
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores, WalkCounts
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 
 
 def cascade(n, seed=0):
@@ -14,12 +15,15 @@ def cascade(n, seed=0):
     score = rng.random(n)
     saver = rng.random(n) < 0.5 + 0.5 * np.minimum(1, 2 * score)
     large = rng.random(n) < 0.97
-    return score, Answers(saver, large, large)
+    return score, Verdicts(saver, large, large)
 
 
 def sweep_of(score, answers):
-    return SortedScores.of(score).sweep(
-        saver_correct=answers.saver, large_correct=answers.large, final_correct=answers.final
+    return Sweep.of(
+        SortedScores.of(score),
+        saver_correct=answers.saver,
+        large_correct=answers.large,
+        final_correct=answers.final,
     )
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import split
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import DEFAULT_RULE, search
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import NoFusion
@@ -38,8 +38,10 @@ def problem_of(*, samples: int = 4000, seed: int = 0, groups: bool = False) -> P
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, CLASSES, samples)
 
-    def model(name: str, macs: float, easy: float) -> Answers:
-        return Answers(name, Outputs.from_logits(answers_of(rng, truth, easy=easy, sure=3.0)), macs)
+    def model(name: str, macs: float, easy: float) -> ModelAnswers:
+        return ModelAnswers(
+            name, Outputs.from_logits(answers_of(rng, truth, easy=easy, sure=3.0)), macs
+        )
 
     savers = (model("tiny", 50.0, 0.7), model("small", 200.0, 0.8), model("poor", 600.0, 0.3))
     named = None
@@ -64,7 +66,7 @@ def test_what_is_certified_took_no_part_in_the_search():
     problem = problem_of()
     found = search(problem, BOTH, seed=3)
     choice = choose(problem, proposals_of(problem, BOTH), BOTH)
-    evidence, certificate = choice.proposal.evidence, choice.certificate
+    evidence, certificate = choice.proposal.evidence, choice.certify()
     assert len(found.tune) == DEFAULT_RULE.share * len(problem.labels)
     assert sorted([*found.tune, *evidence]) == list(range(len(problem.labels)))
     assert certificate.samples == len(evidence)
@@ -141,7 +143,9 @@ def misleading_margin(samples: int = 6000) -> Problem:
     )
     good = np.where(rng.random(samples) < 0.97, truth, (truth + 1) % CLASSES)
     large = Outputs.from_topk(good[:, None], np.full((samples, 1), 0.9))
-    return Problem(Answers("large", large, 1000.0), (Answers("tiny", saver, 50.0),), truth)
+    return Problem(
+        ModelAnswers("large", large, 1000.0), (ModelAnswers("tiny", saver, 50.0),), truth
+    )
 
 
 @pytest.mark.parametrize("method", [Method.CERTIFIED, Method.EMPIRICAL])
@@ -220,7 +224,7 @@ def test_budgets_are_kept(asked):
     macs = 1000 * row.cost_macs_ratio
     assert macs <= (asked.budgets.mean_macs or 1e9)
     assert 1 - row.accept_rate <= (asked.budgets.escalation_rate or 1)
-    assert choice.certificate.max_drop_points >= row.drop_points
+    assert choice.certify().max_drop_points >= row.drop_points
 
 
 def test_an_impossible_limit_says_what_is_missing():
@@ -257,7 +261,7 @@ def test_the_split_is_decided_by_the_number_of_samples():
 def test_on_real_records_it_costs_about_what_the_default_does():
     records = read_records("mobilenetV2", "nasnetmobile", "densenet121", "xception")
     models = [
-        Answers(name, outputs, records.macs[name]) for name, outputs in records.outputs.items()
+        ModelAnswers(name, outputs, records.macs[name]) for name, outputs in records.outputs.items()
     ]
     whole = Problem(models[-1], tuple(models[:-1]), records.labels)
     problem = whole.subset(np.sort(np.random.default_rng(0).permutation(50_000)[:10_000]))

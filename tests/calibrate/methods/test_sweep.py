@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores, lost_allowed
+from tinysaver_edge.calibrate.methods.counts import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Sweep, lost_allowed
 from tinysaver_edge.errors import InputError
 
 
@@ -31,8 +32,8 @@ def by_masks(score, saver, large, final):
 
 def swept(case):
     score, saver, large, final = case
-    return SortedScores.of(score).sweep(
-        saver_correct=saver, large_correct=large, final_correct=final
+    return Sweep.of(
+        SortedScores.of(score), saver_correct=saver, large_correct=large, final_correct=final
     )
 
 
@@ -55,16 +56,6 @@ def test_loosest_within_is_the_loosest_that_keeps_the_bound(case, limit):
         assert (found.threshold, found.accepted, found.lost) == keeping[-1]
 
 
-@given(cascades(), st.floats(0, 1))
-def test_best_accepting_is_the_most_accurate_that_accepts_enough(case, rate):
-    found = swept(case).best_accepting(rate)
-    enough = [row for row in by_masks(*case) if row[1] >= rate * len(case[0]) - 1e-6]
-    assert found is not None
-    assert (found.lost, found.accepted) == min(
-        ((row[2], row[1]) for row in enough), key=lambda pair: (pair[0], -pair[1])
-    )
-
-
 @given(cascades(), st.floats(-0.5, 1.5))
 def test_any_threshold_can_be_looked_up(case, threshold):
     score, saver, large, final = case
@@ -81,7 +72,8 @@ def test_any_threshold_can_be_looked_up(case, threshold):
 
 
 def test_figures_of_a_point():
-    sweep = SortedScores.of(np.array([0.9, 0.8, 0.8, 0.1])).sweep(
+    sweep = Sweep.of(
+        SortedScores.of(np.array([0.9, 0.8, 0.8, 0.1])),
         saver_correct=np.array([True, True, False, False]),
         large_correct=np.array([True, False, True, True]),
     )
@@ -93,7 +85,8 @@ def test_figures_of_a_point():
 
 
 def test_a_fused_answer_can_gain_before_anything_is_accepted():
-    sweep = SortedScores.of(np.array([0.5, 0.4])).sweep(
+    sweep = Sweep.of(
+        SortedScores.of(np.array([0.5, 0.4])),
         saver_correct=np.array([False, False]),
         large_correct=np.array([False, True]),
         final_correct=np.array([True, True]),
@@ -119,6 +112,8 @@ def test_bad_scores_are_refused(scores, message):
 
 def test_answers_of_other_samples_are_refused():
     with pytest.raises(InputError, match="3 answers of the large"):
-        SortedScores.of(np.zeros(2)).sweep(
-            saver_correct=np.zeros(2, bool), large_correct=np.zeros(3, bool)
+        Sweep.of(
+            SortedScores.of(np.zeros(2)),
+            saver_correct=np.zeros(2, bool),
+            large_correct=np.zeros(3, bool),
         )

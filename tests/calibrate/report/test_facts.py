@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import EMPIRICAL, MACS, answers, finished, margins, problem
-from tinysaver_edge.calibrate.chosen.choose import Candidate
+from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import single_model_better
 from tinysaver_edge.calibrate.report.facts import MarkKind

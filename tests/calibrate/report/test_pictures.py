@@ -6,7 +6,7 @@ import pytest
 
 from tests.calibrate.report.world import finished, problem
 from tests.pictures import encoded
-from tinysaver_edge.calibrate.report.pictures import EACH, SIDE, Kind
+from tinysaver_edge.calibrate.report.pictures import EACH, SIDE, PictureKind
 from tinysaver_edge.data import open_data
 
 SAMPLES = 300
@@ -40,8 +40,8 @@ def reversed_order():
 def test_the_worst_of_each_kind_are_shown(images):
     done = finished(problem(SAMPLES))
     facts = done.facts(data=images, sample_index=reversed_order())
-    lost = [one for one in facts.pictures if one.kind is Kind.LOST]
-    needless = [one for one in facts.pictures if one.kind is Kind.NEEDLESS]
+    lost = [one for one in facts.pictures if one.kind is PictureKind.LOST]
+    needless = [one for one in facts.pictures if one.kind is PictureKind.NEEDLESS]
     assert len(lost) == min(EACH, facts.lost) > 0
     assert len(needless) == min(EACH, facts.needless) == EACH
     for shown in (lost, needless):

@@ -9,7 +9,7 @@ import pytest
 from tests.calibrate.report.world import EMPIRICAL, finished, problem
 from tests.pictures import class_folders
 from tinysaver_edge.bundle.manifest import DisagreementEntry
-from tinysaver_edge.calibrate.chosen.choose import Candidate
+from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
 from tinysaver_edge.calibrate.report.proof import USUAL_LEVEL

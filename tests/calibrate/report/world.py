@@ -12,28 +12,28 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.choose import Choice, choose
 from tinysaver_edge.calibrate.chosen.comparison import compare_methods
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.proposers import propose_all
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.report import ReportFacts, build_facts
 from tinysaver_edge.calibrate.targets import Method, Targets
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import figures
 
 MACS = {"large": 1000e6, "tiny": 50e6, "small": 200e6, "poor": 300e6}
 EMPIRICAL = Targets(method=Method.EMPIRICAL, max_drop_points=1.0)
 NOISE = {"large": 0.8, "tiny": 1.9, "small": 1.3, "poor": 9.0}
 
 
-def answers(name: str, labels: np.ndarray, *, classes: int, seed: int) -> Answers:
+def answers(name: str, labels: np.ndarray, *, classes: int, seed: int) -> ModelAnswers:
     """A model that sees the classes through noise; the same frames are hard for all."""
     rng = np.random.default_rng([seed, len(name), ord(name[0])])
     hard = np.random.default_rng(seed).exponential(size=(len(labels), 1))
     logits = 3.0 * np.eye(classes)[labels] + NOISE[name] * hard * rng.normal(
         size=(len(labels), classes)
     )
-    return Answers(name, Outputs.from_logits(logits), MACS[name])
+    return ModelAnswers(name, Outputs.from_logits(logits), MACS[name])
 
 
 def problem(samples: int = 600, *, classes: int = 5, seed: int = 0) -> Problem:
@@ -92,7 +92,7 @@ def finished(
         method=targets.method,
         calibration=measured(policy, evidence),
         holdout=None if holdout is None else measured(policy, holdout),
-        certificate=choice.certificate,
+        certificate=choice.certify(),
         interval=choice.interval,
         candidates=choice.candidates,
         methods=(

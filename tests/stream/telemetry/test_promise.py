@@ -16,11 +16,11 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import measured_with
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate, Evidence, Step
+from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import figures
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
@@ -46,7 +46,7 @@ def manifest(tmp_path_factory):
 def certified(made: Manifest) -> Manifest:
     """Return a bundle's manifest with a certificate that covers it."""
     certificate = Certificate(
-        Evidence.LABELS, EPSILON, 0.1, 1, 2000, 1, (Step(THRESHOLD, 1600, 4, 2),)
+        EvidenceKind.LABELS, EPSILON, 0.1, 1, 2000, 1, (WalkStep(THRESHOLD, 1600, 4, 2),)
     )
     entry = CertificateEntry(
         statement=certificate.statement,

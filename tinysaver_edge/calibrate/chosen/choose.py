@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.costs import limits_of
+from tinysaver_edge._support import numbers
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.search import Tried
-from tinysaver_edge.calibrate.problem import Problem
-from tinysaver_edge.calibrate.targets import Budgets, Objective, Targets
+from tinysaver_edge.calibrate.problem import Problem, limits_of
+from tinysaver_edge.calibrate.targets import (
+    Budgets,
+    Objective,
+    Targets,
+)
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.deciding.figures import Figures, figures
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.errors import InfeasibleError
+
+if TYPE_CHECKING:
+    pass
 
 
 def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
@@ -100,50 +109,6 @@ def _over(needed: float, limit: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One saver's best cascade, as a row of the table.
-
-    Attributes:
-        saver: the model's name. Of one that was not measured, only κ and the reason are known.
-        kappa: its MACs relative to the large model's; None where it could not even be prepared.
-        accuracy_saver: share it gets right alone.
-        score: name of its score.
-        fusion: name of the fusion, or None.
-        threshold: the threshold it would use, None where it would accept nothing.
-        accept_rate: share it would accept.
-        drop_points: points it would lose, on the samples the decision rests on.
-        cost_macs_ratio: what it would cost, relative to the large model alone.
-        mean_latency_ms: how long a frame would take on average, None where it was not measured.
-        feasible: whether it keeps every limit.
-        chosen: whether it is the one.
-        why: in a few words, why it was chosen or not.
-        estimate: what a search expected of it, on the samples set aside for that: its cost
-            relative to the large model alone, or points lost where accuracy is the objective.
-        tried: every score and fusion that the search tried, the chosen one first.
-    """
-
-    saver: str
-    kappa: float | None
-    accuracy_saver: float | None = None
-    score: str | None = None
-    fusion: str | None = None
-    threshold: float | None = None
-    accept_rate: float | None = None
-    drop_points: float | None = None
-    cost_macs_ratio: float | None = None
-    mean_latency_ms: float | None = None
-    feasible: bool = False
-    chosen: bool = False
-    why: str = ""
-    estimate: float | None = None
-    tried: tuple[Tried, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain values for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """The proposal and threshold that were chosen, among all candidates.
 
@@ -167,9 +132,11 @@ class Choice:
         threshold = float(self.proposal.thresholds[self.index])
         return None if np.isinf(threshold) else threshold
 
-    @property
-    def certificate(self) -> Certificate | None:
-        """The certificate of the chosen threshold, None where the method proves nothing."""
+    def certify(self) -> Certificate | None:
+        """Make the certificate of the chosen threshold, None where the method proves nothing.
+
+        That proves every step again, so whoever needs it keeps it.
+        """
         certify = self.proposal.certify
         return None if certify is None else certify(self.index)
 
@@ -319,3 +286,59 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str
         mine, least = pick.mean_macs, best.mean_macs
     verb = "takes" if aim is Objective.LATENCY else "costs"
     return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"
+
+
+def policy_of(problem: Problem, choice: Choice) -> Policy:
+    """Return the two-stage policy of a choice."""
+    proposal = choice.proposal
+    saver = StagePolicy(
+        model=proposal.saver.name,
+        macs=proposal.saver.macs,
+        score=proposal.score,
+        threshold=choice.threshold,
+    )
+    large = StagePolicy(model=problem.large.name, macs=problem.large.macs)
+    return Policy((saver, large), proposal.fusion)
+
+
+def figures_on(policy: Policy, problem: Problem) -> Figures:
+    """Measure a two-stage policy on a problem's samples."""
+    saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
+    return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
+
+
+def single_model_better(problem: Problem, result: Calibration) -> str | None:
+    """Say so where one of the savers alone would serve better than the chosen cascade.
+
+    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
+    is named. The large model alone is left to the run's own warnings.
+
+    Args:
+        problem: the samples that the decision rests on, those of ``result.calibration``.
+        result: the finished calibration.
+
+    Returns:
+        One sentence for people, or None where the cascade is the better choice.
+    """
+    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
+    if cost is None:
+        return None
+    right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
+    better = [
+        one
+        for one in problem.savers
+        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
+    ]
+    if not better:
+        return None
+    best = min(better, key=lambda one: one.macs)
+    alone = numbers.ratio(best.macs / problem.large.macs)
+    return (
+        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
+        f"right on {numbers.percent(right[best.name])} at {alone} × the large model's MACs, the "
+        f"cascade on {numbers.percent(cascade)} at {numbers.ratio(cost)} ×"
+    )
+
+
+def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
+    return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)

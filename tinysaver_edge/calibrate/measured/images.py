@@ -16,27 +16,68 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.engine_choice import Answered, ChoiceCache, TryStep, choose_engine, in_way
-from tinysaver_edge.calibrate.chosen.shortlist import Shortlist
-from tinysaver_edge.calibrate.measured.codec_cost import CodecCost, codec_cost
-from tinysaver_edge.calibrate.measured.gather import Gathered, join_records
+from tinysaver_edge.bench.engine_choice import (
+    CandidateAnswer,
+    ChoiceCache,
+    TryStep,
+    choose_engine,
+    in_way,
+)
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
-from tinysaver_edge.calibrate.measured.measuring import Gathering, measure_all, measure_on_pixels
+from tinysaver_edge.calibrate.measured.measuring import (
+    MeasuringRun,
+    Shortlist,
+    measure_all,
+    measure_on_pixels,
+)
 from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
 from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
-from tinysaver_edge.calibrate.problem import Answers, Problem, check_models
+from tinysaver_edge.calibrate.problem import (
+    CodecCost,
+    MeasuredProblem,
+    ModelAnswers,
+    Problem,
+    check_models,
+    join_records,
+)
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.codec import check_carries
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
+from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.outputs import IntArray
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
 
 
-def fastest(run: Gathering, model: ModelFile, prepared: Artefact) -> Artefact:
+def codec_cost(
+    problem: Problem, on_pixels: IntArray, codec: Jpeg, *, confidence: float
+) -> CodecCost:
+    """Compare the large model's answers with those that it gives on pixels.
+
+    Args:
+        problem: labelled samples with the large model's answers on what is sent.
+        on_pixels: ``(n,)`` its answers on the same samples' pixels.
+        codec: what lies between the two.
+        confidence: of the bound, 0..1.
+    """
+    sent = problem.large.outputs.predictions == problem.labels
+    pixels = np.equal(on_pixels, problem.labels)
+    bound = None
+    if problem.groups is None:
+        bound = least_certifiable_points(
+            WalkStep(0.0, 0, int((pixels & ~sent).sum()), int((sent & ~pixels).sum())),
+            evidence=EvidenceKind.LABELS,
+            samples=len(sent),
+            risk=1 - confidence,
+        )
+    return CodecCost(codec, float(pixels.mean()), float(sent.mean()), bound, confidence)
+
+
+def fastest(run: MeasuringRun, model: ModelFile, prepared: Artefact) -> Artefact:
     """Return a prepared model to be run in the fastest way that agrees with the others.
 
     What its description says of device and precision holds; see `choose_engine`.
@@ -46,7 +87,7 @@ def fastest(run: Gathering, model: ModelFile, prepared: Artefact) -> Artefact:
         DataError: no image can be read.
     """
 
-    def apart(step: TryStep, what: str) -> Answered:
+    def apart(step: TryStep, what: str) -> CandidateAnswer:
         isolate = run.given.isolate
         return run_step(step, progress=run.progress, what=what, isolate=isolate)
 
@@ -75,7 +116,7 @@ def from_images(
     progress: Progress,
     fusion: Fusion | None = None,
     clock: Clock = time.monotonic,
-) -> Gathered:
+) -> MeasuredProblem:
     """Measure every model on the images, or take what is on record.
 
     Args:
@@ -92,7 +133,7 @@ def from_images(
         EngineError: a model cannot be run.
     """
     check_reports(given.bench)
-    run = Gathering(given, data, folder, progress, clock, clock(), data.fingerprint())
+    run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     records = measure_all(run, large, savers, labels, shortlist)
@@ -108,7 +149,7 @@ def from_images(
         timed_by = (said,)
     elif given.timing:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
-    return Gathered(
+    return MeasuredProblem(
         problem=problem,
         sample_index=kept,
         artefacts={one.name: one for one in (large, *savers)},
@@ -123,7 +164,7 @@ def from_images(
     )
 
 
-def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
+def _prepare(run: MeasuringRun) -> tuple[Artefact, list[Artefact]]:
     """Prepare every model and check that they can make a cascade."""
     large = replace(_prepare_one(run, run.given.large), codec=run.given.large_codec)
     if large.codec is not None:
@@ -149,7 +190,7 @@ def _prepare(run: Gathering) -> tuple[Artefact, list[Artefact]]:
     return large, savers
 
 
-def _prepare_one(run: Gathering, model: ModelFile) -> Artefact:
+def _prepare_one(run: MeasuringRun, model: ModelFile) -> Artefact:
     step = PrepareStep(model, run.folder / "models", run.given.embed)
     prepared = step.known() or run_step(
         step,
@@ -177,7 +218,7 @@ def _labels(
 
 
 def _codec_cost(
-    run: Gathering,
+    run: MeasuringRun,
     problem: Problem,
     large: Artefact,
     kept: NDArray[np.int64],
@@ -195,7 +236,7 @@ def _codec_cost(
 
 
 def _timed(
-    run: Gathering,
+    run: MeasuringRun,
     problem: Problem,
     large: Artefact,
     artefacts: Mapping[str, Artefact],
@@ -207,7 +248,7 @@ def _timed(
     latency = alone.known() or run_step(
         alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
     )
-    savers: list[Answers] = []
+    savers: list[ModelAnswers] = []
     for saver in problem.savers:
         step = PairTimingStep(artefacts[saver.name], large, fusion, place)
         try:
@@ -224,10 +265,6 @@ def _timed(
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
     return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
-
-
-def _lost(run: Gathering) -> list[str]:
-    return [f"{name}: {why}" for name, why in run.lost.items()]
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:

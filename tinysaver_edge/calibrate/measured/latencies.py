@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.report import MeasuredReport, read_report, runs_as
-from tinysaver_edge.calibrate.measured.measuring import Gathering
-from tinysaver_edge.calibrate.problem import Answers, PairTiming, Problem
+from tinysaver_edge.calibrate.measured.measuring import MeasuringRun
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.hardware.jetson import read_board
@@ -48,7 +48,7 @@ def for_device(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple
     if len(missing) == len(models):
         return problem, ()
 
-    def published(model: Answers) -> Answers:
+    def published(model: ModelAnswers) -> ModelAnswers:
         return replace(model, latency=found[model.name] or model.latency)
 
     large = published(problem.large)
@@ -59,7 +59,7 @@ def for_device(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple
     )
 
 
-def _paired(saver: Answers, large: Answers) -> Answers:
+def _paired(saver: ModelAnswers, large: ModelAnswers) -> ModelAnswers:
     """Return a saver whose cascade takes what the two are published to take apart."""
     if saver.with_large is None or saver.latency is None or large.latency is None:
         return saver
@@ -77,7 +77,7 @@ def check_reports(paths: Sequence[Path]) -> None:
 
 
 def timed_by_reports(
-    run: Gathering, problem: Problem, large: Artefact, artefacts: Mapping[str, Artefact]
+    run: MeasuringRun, problem: Problem, large: Artefact, artefacts: Mapping[str, Artefact]
 ) -> tuple[Problem, str]:
     """Return the problem with what the reports say of its models, and whose word that is.
 

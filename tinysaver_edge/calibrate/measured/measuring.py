@@ -12,25 +12,146 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
-from tinysaver_edge.calibrate.chosen.shortlist import Measured, Shortlist
-from tinysaver_edge.calibrate.measured.gather import join_records
+from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.measured.worker import (
     MeasureStep,
     OutOfTimeError,
     WorkerLostError,
     run_step,
 )
+from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.plan import ImageInput
+from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
+from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.errors import EngineError
+from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
 from tinysaver_edge.records.measure import measure
 from tinysaver_edge.records.records import Record
 
 
+@dataclass(frozen=True, slots=True)
+class BestSoFar:
+    """The best cascade measured so far.
+
+    Attributes:
+        saver: its saver.
+        cost: its MACs relative to the large model's.
+    """
+
+    saver: str
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """Orders savers by what they promise, and says of which measuring is in vain.
+
+    Attributes:
+        targets: what is asked.
+        holdout: share of the samples that will be set aside; they are not looked at here either.
+        seed: decides which.
+        candidates: how many savers share the risk.
+    """
+
+    targets: Targets
+    holdout: float
+    seed: int
+    candidates: int
+
+    def least_cost(self, saver: Artefact, large: Artefact, large_accuracy: float | None) -> float:
+        """Return the least that a cascade with this saver could cost, relative to the large model.
+
+        Args:
+            saver: the candidate.
+            large: the large model.
+            large_accuracy: share of the images that it gets right, None where that is not known.
+        """
+        return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
+
+    def cost(self, problem: Problem) -> BestSoFar | None:
+        """Return what the best cascade of a problem costs, None where none keeps the limits.
+
+        None as well where a limit is one of time or memory, which are measured last.
+        """
+        budgets = self.targets.budgets
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
+            return None
+        kept, _ = split_holdout(
+            len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups
+        )
+        problem = problem.subset(kept)
+        if self.targets.searches:
+            # What is certified later must not depend on the samples that it will rest on.
+            one = search(problem, self.targets, seed=self.seed).best
+            return BestSoFar(one.saver, one.estimate)
+        drawn = {"seed": self.seed, "candidates": self.candidates}
+        try:
+            choice = choose(problem, propose_all(problem, self.targets, **drawn), self.targets)
+        except InfeasibleError:
+            return None
+        row = next(row for row in choice.candidates if row.chosen)
+        return None if row.cost_macs_ratio is None else BestSoFar(row.saver, row.cost_macs_ratio)
+
+    def why_not(
+        self,
+        saver: Artefact,
+        large: Artefact,
+        *,
+        large_accuracy: float | None,
+        best: BestSoFar | None,
+    ) -> str | None:
+        """Say why measuring a saver is in vain, or None where it is not.
+
+        Args:
+            saver: the candidate.
+            large: the large model.
+            large_accuracy: share of the images that it gets right, None where that is not known.
+            best: the best cascade so far, None where there is none.
+        """
+        limit = self.targets.budgets.mean_macs
+        if limit is not None and saver.macs is not None and saver.macs > limit:
+            return f"not measured: its own {saver.macs:.4g} MACs are over the budget of {limit:.4g}"
+        least = self.least_cost(saver, large, large_accuracy)
+        if best is None or least < best.cost:
+            return None
+        kappa, escalated = _kappa(saver, large), self._least_escalated(saver, large_accuracy)
+        its = f"its own cost {kappa:.3f}"
+        if escalated > 0:
+            assert large_accuracy is not None
+            its = (
+                f"its own cost {kappa:.3f} and the {escalated:.3f} it must escalate at least, with "
+                f"a published top-1 of {saver.published_top1:g} % where the large model has "
+                f"{100 * large_accuracy:.2f} %, make {least:.3f}, which"
+            )
+        return (
+            f"not measured: {its} is no less than the {best.cost:.3f} of a cascade with "
+            f"{best.saver}"
+        )
+
+    def _least_escalated(self, saver: Artefact, large_accuracy: float | None) -> float:
+        """Return what an oracle would escalate, taking the published accuracy at its word."""
+        drop = self.targets.allowed_drop_points
+        if (
+            saver.published_top1 is None
+            or large_accuracy is None
+            or drop is None
+            or self.targets.aim is not Objective.MACS
+        ):
+            return 0.0
+        return max(0.0, large_accuracy - (saver.published_top1 + drop) / 100)
+
+
+def _kappa(saver: Artefact, large: Artefact) -> float:
+    if saver.macs is None or large.macs is None:
+        return 0.0
+    return saver.macs / large.macs
+
+
 @dataclass(slots=True)
-class Gathering:
+class MeasuringRun:
     """Models being run over images.
 
     Attributes:
@@ -102,7 +223,7 @@ class Gathering:
 
 
 def measure_all(
-    run: Gathering,
+    run: MeasuringRun,
     large: Artefact,
     savers: Sequence[Artefact],
     labels: NDArray[np.int64],
@@ -121,7 +242,7 @@ def measure_all(
     accuracy = _accuracy(base, labels) if run.given.labelled else None
     costs = {one.name: one.macs or 0.0 for one in (large, *savers)}
     found: dict[str, Record] = {}
-    best: Measured | None = None
+    best: BestSoFar | None = None
     for saver in sorted(savers, key=lambda one: shortlist.least_cost(one, large, accuracy)):
         why = shortlist.why_not(saver, large, large_accuracy=accuracy, best=best)
         if why is not None and found:  # without any, nobody could say how far off the limits are
@@ -140,7 +261,7 @@ def measure_all(
     return [base, *(found[one.name] for one in savers if one.name in found)]
 
 
-def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
+def measure_on_pixels(run: MeasuringRun, large: Artefact) -> Record | None:
     """Measure the large model without its codec; None where no time is left.
 
     Raises:
@@ -157,7 +278,7 @@ def measure_on_pixels(run: Gathering, large: Artefact) -> Record | None:
     return None
 
 
-def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
+def _measure_saver(run: MeasuringRun, saver: Artefact) -> Record | None:
     """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
     left = run.seconds_left
     step = _step(run, saver)
@@ -175,7 +296,7 @@ def _measure_saver(run: Gathering, saver: Artefact) -> Record | None:
     return None
 
 
-def _step(run: Gathering, artefact: Artefact) -> MeasureStep:
+def _step(run: MeasuringRun, artefact: Artefact) -> MeasureStep:
     return MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
 
 
@@ -185,7 +306,7 @@ def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     return float((record.outputs.predictions[kept] == labels[kept]).mean())
 
 
-def _measure_one(run: Gathering, artefact: Artefact, *, seconds: float | None) -> Record:
+def _measure_one(run: MeasuringRun, artefact: Artefact, *, seconds: float | None) -> Record:
     step = _step(run, artefact)
     if not step.is_done():
         run_step(

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.methods.sweep import Answers
-from tinysaver_edge.calibrate.methods.trial import Trial
-from tinysaver_edge.certificate import Certificate, Evidence
+from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
@@ -184,7 +183,7 @@ class CertifiedChoice:
     tune_index: IntArray
     certify_index: IntArray
     why: str
-    trial: Trial
+    trial: CertifiedTest
 
 
 def certify_pair(
@@ -275,10 +274,10 @@ def _trial(
     large: Outputs,
     truth: IntArray,
     groups: IntArray | None,
-    evidence: Evidence,
+    evidence: EvidenceKind,
     risk: float,
     candidates: int,
-) -> Trial:
+) -> CertifiedTest:
     """Score and answer the certify samples."""
     thresholds = score.fixed_thresholds()
     if thresholds is None:
@@ -287,9 +286,9 @@ def _trial(
     final_correct = large_correct
     if fusion.changes_answers:
         final_correct = fusion.fuse(saver, large)[0] == truth
-    return Trial(
+    return CertifiedTest(
         score=score(saver),
-        answers=Answers(saver.predictions == truth, large_correct, final_correct),
+        answers=Verdicts(saver.predictions == truth, large_correct, final_correct),
         thresholds=thresholds,
         evidence=evidence,
         groups=groups,
@@ -343,7 +342,7 @@ def _numbered(groups: NDArray[np.generic], *, samples: int | None = None) -> Int
     return numbers
 
 
-def _evidence(*, labelled: bool, grouped: bool) -> Evidence:
+def _evidence(*, labelled: bool, grouped: bool) -> EvidenceKind:
     if labelled:
-        return Evidence.GROUPS if grouped else Evidence.LABELS
-    return Evidence.CONSISTENCY_GROUPS if grouped else Evidence.CONSISTENCY
+        return EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
+    return EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY

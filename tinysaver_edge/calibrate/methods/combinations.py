@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.methods.sweep import Answers
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, LinearFusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.score import Score, get_score, score_names
@@ -91,18 +91,18 @@ class Bench:
     fold: IntArray
 
     @property
-    def saver_right(self) -> BoolArray:
+    def saver_correct(self) -> BoolArray:
         """Where the saver is right, (n,)."""
         return np.equal(self.saver.predictions, self.truth)
 
     @property
-    def large_right(self) -> BoolArray:
+    def large_correct(self) -> BoolArray:
         """Where the large model is right, (n,)."""
         return np.equal(self.large.predictions, self.truth)
 
-    def answers(self, final: BoolArray) -> Answers:
+    def answers(self, final: BoolArray) -> Verdicts:
         """Return who is right, given where the fused answers are."""
-        return Answers(self.saver_right, self.large_right, final)
+        return Verdicts(self.saver_correct, self.large_correct, final)
 
     def scored(self, option: ScoreOption) -> FloatArray:
         """Return each sample's score, (n,); of one that learns, fitted without the sample.
@@ -117,7 +117,7 @@ class Bench:
             lambda score, index: score(self.saver.subset(index)),
         )
 
-    def fused_right(self, option: FusionOption) -> BoolArray:
+    def fused_correct(self, option: FusionOption) -> BoolArray:
         """Return where the answer after an escalation is right, (n,); fitted without the sample."""
         if option.fixed is not None:
             return self._right(option.fixed, np.arange(len(self.truth)))
@@ -136,8 +136,8 @@ class Bench:
         return fit_score(
             option.name,
             self.saver,
-            saver_correct=self.saver_right,
-            large_correct=self.large_right,
+            saver_correct=self.saver_correct,
+            large_correct=self.large_correct,
         ).suited_to(self.saver)
 
     def fit_fusion(self, option: FusionOption) -> Fusion:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.costs import PairCosts
-from tinysaver_edge.calibrate.methods.sweep import Answers, SortedScores
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
+from tinysaver_edge.calibrate.problem import PairCosts
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
@@ -85,7 +85,7 @@ class Ranking:
         shares = np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1) / total
         return cls(scores.order, starts, ordered, total, shares)
 
-    def losses(self, answers: Answers) -> tuple[Weights, Weights]:
+    def losses(self, answers: Verdicts) -> tuple[Weights, Weights]:
         """Return the mean loss at each threshold and the mean square, both (times, k)."""
         accepted = np.subtract(answers.large, answers.saver, dtype=np.int8)
         escalated = np.subtract(answers.large, answers.final, dtype=np.int8)
@@ -132,7 +132,7 @@ class Aim:
             units: samples or groups that the decision will rest on.
             certified: whether the bound is to be proved on them.
         """
-        from scipy.special import ndtri  # see certificate/trinomial.py
+        from scipy.special import ndtri  # see certificate/p_values.py
 
         name = "mean_latency_ms" if targets.aim is Objective.LATENCY else "mean_macs"
         alone = costs.alone(name)
@@ -147,7 +147,7 @@ class Aim:
             accuracy=targets.aim is Objective.ACCURACY,
         )
 
-    def estimate(self, ranking: Ranking, answers: Answers) -> FloatArray:
+    def estimate(self, ranking: Ranking, answers: Verdicts) -> FloatArray:
         """Return what can be had, on each resample: a cost, or a drop; the less, the better.
 
         Args:

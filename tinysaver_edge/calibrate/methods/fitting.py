@@ -12,7 +12,8 @@ from typing import cast
 
 import numpy as np
 
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
+from tinysaver_edge.calibrate.methods.counts import SortedScores
+from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import (
     Candidates,
@@ -288,7 +289,9 @@ def deferral_area(
     score: FloatArray, *, saver_correct: BoolArray, large_correct: BoolArray
 ) -> float:
     """Mean drop over all accept rates, a fraction; the less, the better the score ranks."""
-    sweep = SortedScores.of(score).sweep(saver_correct=saver_correct, large_correct=large_correct)
+    sweep = Sweep.of(
+        SortedScores.of(score), saver_correct=saver_correct, large_correct=large_correct
+    )
     steps = np.diff(sweep.accepted, prepend=0)
     return float((sweep.lost * steps).sum() / sweep.samples**2)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, WalkCounts
+from tinysaver_edge.calibrate.methods.counts import WalkCounts
+from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep
 from tinysaver_edge.certificate import walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray
@@ -141,7 +142,7 @@ def hoeffding_bentkus(mean_loss: ArrayLike, samples: int, *, bound: float) -> Fl
     Returns:
         (k,), the smaller of Hoeffding's bound in its relative-entropy form and Bentkus's.
     """
-    from scipy.special import bdtr, xlogy  # see certificate/trinomial.py
+    from scipy.special import bdtr, xlogy  # see certificate/p_values.py
 
     observed = np.atleast_1d(np.asarray(mean_loss, dtype=np.float64))
     low = np.minimum(observed, bound)

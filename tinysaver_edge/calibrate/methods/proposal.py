@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.costs import PairCosts, limits_of
-from tinysaver_edge.calibrate.problem import Answers
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, limits_of
+from tinysaver_edge.certificate import upper_rates
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.search import Searched
@@ -66,7 +66,7 @@ class Proposal:
         return self.searched is not None and bool(self.searched.left_out)
 
     @property
-    def saver(self) -> Answers:
+    def saver(self) -> ModelAnswers:
         """The saver."""
         return self.costs.saver
 
@@ -90,7 +90,7 @@ class Proposal:
         """
         if self.risk is None:
             return self.escalation_rates
-        return upper_rates(self.accepted, self.samples, risk=self.risk)
+        return upper_rates(self.samples - self.accepted, self.samples, risk=self.risk)
 
     @property
     def drop_points(self) -> NDArray[np.float64]:
@@ -138,14 +138,3 @@ def within_rate(rates: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
     """Return which rates keep a limit; rounding is nothing to fail by."""
     fits: NDArray[np.bool_] = rates <= limit + 1e-12
     return fits
-
-
-def upper_rates(accepted: NDArray[np.int64], samples: int, *, risk: float) -> NDArray[np.float64]:
-    """Clopper-Pearson's upper bound on the escalation rate at confidence 1 - risk, ``(k,)``."""
-    from scipy.special import betaincinv
-
-    escalated = samples - accepted
-    bound: NDArray[np.float64] = np.ones(len(accepted))
-    some = accepted > 0
-    bound[some] = betaincinv(escalated[some] + 1, accepted[some], 1 - risk)
-    return bound

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tinysaver_edge.calibrate.calibration import TriedCombination
 from tinysaver_edge.calibrate.methods.certify import default_rule, split
 from tinysaver_edge.calibrate.methods.combinations import (
     FOLDS,
@@ -27,9 +28,8 @@ from tinysaver_edge.calibrate.methods.combinations import (
     all_scores,
     folds,
 )
-from tinysaver_edge.calibrate.methods.costs import PairCosts
 from tinysaver_edge.calibrate.methods.estimate import Aim, Ranking, Weights, resample
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names
@@ -62,26 +62,6 @@ class SearchRule:
 DEFAULT_RULE = SearchRule()
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One combination and what was expected of it.
-
-    Attributes:
-        score: name of the score.
-        fusion: name of the fusion.
-        fitted: which of the two were fitted: score, fusion, both or neither.
-        estimate: cost relative to the large model alone, or points lost where accuracy is what
-            counts; None where the score could not be had.
-        why: why it could not.
-    """
-
-    score: str
-    fusion: str
-    fitted: tuple[str, ...]
-    estimate: float | None
-    why: str = ""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Searched:
     """What the search found for one saver.
@@ -99,7 +79,7 @@ class Searched:
     score: Score
     fusion: Fusion
     estimates: FloatArray
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedCombination, ...]
     left_out: str = ""
 
     @property
@@ -199,7 +179,7 @@ class Tryout:
         assert not isinstance(rule.fusion, str)
         return FusionOption(rule.fusion.name, rule.fusion)
 
-    def best_of(self, saver: Answers) -> Searched:
+    def best_of(self, saver: ModelAnswers) -> Searched:
         """Try everything on one saver.
 
         Raises:
@@ -212,9 +192,9 @@ class Tryout:
             units=self.units,
             certified=self.targets.method is Method.CERTIFIED,
         )
-        finals = [(option, bench.fused_right(option)) for option in self.fusions]
+        finals = [(option, bench.fused_correct(option)) for option in self.fusions]
         estimates: dict[tuple[ScoreOption, FusionOption], FloatArray] = {}
-        missing: list[Tried] = []
+        missing: list[TriedCombination] = []
         for place, option in enumerate(self.scores):
             try:
                 ranking = Ranking.of(bench.scored(option), self.weights)
@@ -254,10 +234,10 @@ def _tried(
     *,
     first: tuple[ScoreOption, FusionOption],
     scale: float,
-) -> list[Tried]:
+) -> list[TriedCombination]:
     order = sorted(estimates, key=lambda key: (key != first, float(estimates[key].mean())))
     return [
-        Tried(
+        TriedCombination(
             score=score.name,
             fusion=fusion.name,
             fitted=tuple(
@@ -269,8 +249,8 @@ def _tried(
     ]
 
 
-def _missing(score: ScoreOption, why: str) -> Tried:
-    return Tried(score.name, ALL, ("score",) if score.learns else (), None, why)
+def _missing(score: ScoreOption, why: str) -> TriedCombination:
+    return TriedCombination(score.name, ALL, ("score",) if score.learns else (), None, why)
 
 
 def _units(problem: Problem, index: IntArray) -> int | IntArray:

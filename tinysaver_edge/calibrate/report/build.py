@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Choice
+from tinysaver_edge.calibrate.chosen.choose import Choice, single_model_better
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.plan import Plan
 from tinysaver_edge.calibrate.problem import Problem
@@ -22,7 +22,7 @@ from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
-from tinysaver_edge.calibrate.report.pictures import Answered, pictures
+from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
 from tinysaver_edge.data import DataSource
@@ -71,43 +71,6 @@ def _drop_words(drop_points: float) -> str:
         return "no accuracy was lost or gained"
     what = "lost" if drop_points > 0 else "gained"
     return f"{numbers.points(abs(drop_points))} of accuracy were {what}"
-
-
-def single_model_better(problem: Problem, result: Calibration) -> str | None:
-    """Say so where one of the savers alone would serve better than the chosen cascade.
-
-    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
-    is named. The large model alone is left to the run's own warnings.
-
-    Args:
-        problem: the samples that the decision rests on, those of ``result.calibration``.
-        result: the finished calibration.
-
-    Returns:
-        One sentence for people, or None where the cascade is the better choice.
-    """
-    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
-    if cost is None:
-        return None
-    right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
-    better = [
-        one
-        for one in problem.savers
-        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
-    ]
-    if not better:
-        return None
-    best = min(better, key=lambda one: one.macs)
-    alone = numbers.ratio(best.macs / problem.large.macs)
-    return (
-        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
-        f"right on {numbers.percent(right[best.name])} at {alone} × the large model's MACs, the "
-        f"cascade on {numbers.percent(cascade)} at {numbers.ratio(cost)} ×"
-    ).replace("\u00a0", " ")
-
-
-def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
-    return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)
 
 
 _NO_ARTEFACTS: Mapping[str, Artefact] = MappingProxyType({})
@@ -170,8 +133,8 @@ def build_facts(
         ),
         classes=class_rows(
             problem.labels,
-            large_right=answered.large == problem.labels,
-            cascade_right=answered.cascade == problem.labels,
+            large_correct=answered.large == problem.labels,
+            cascade_correct=answered.cascade == problem.labels,
             escalated=answered.escalated,
             names=label_names,
         ),
@@ -210,11 +173,11 @@ def _margin_points(policy: Policy, problem: Problem) -> float:
     return float(196.0 * lost.std() / np.sqrt(len(lost)))
 
 
-def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> Answered:
+def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> AnsweredSamples:
     replayed = replay(policy, outputs)
     score = policy.stages[0].score
     unasked = policy.asked[0] != 0
-    return Answered(
+    return AnsweredSamples(
         labels=problem.labels,
         saver=outputs[0].predictions,
         large=outputs[-1].predictions,

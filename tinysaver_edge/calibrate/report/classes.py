@@ -47,8 +47,8 @@ def class_name(index: int, names: Sequence[str] | None) -> str:
 def class_rows(
     labels: NDArray[np.int64],
     *,
-    large_right: NDArray[np.bool_],
-    cascade_right: NDArray[np.bool_],
+    large_correct: NDArray[np.bool_],
+    cascade_correct: NDArray[np.bool_],
     escalated: NDArray[np.bool_],
     names: Sequence[str] | None,
 ) -> tuple[ClassRow, ...]:
@@ -56,8 +56,8 @@ def class_rows(
 
     Args:
         labels: ``(n,)`` true classes.
-        large_right: ``(n,)`` whether the large model alone is right.
-        cascade_right: ``(n,)`` whether the cascade is.
+        large_correct: ``(n,)`` whether the large model alone is right.
+        cascade_correct: ``(n,)`` whether the cascade is.
         escalated: ``(n,)`` whether the first model did not answer.
         names: class names, or None.
 
@@ -67,7 +67,7 @@ def class_rows(
     samples = np.bincount(labels)
     large, cascade, asked = (
         np.bincount(labels, weights=one, minlength=len(samples)).astype(np.int64)
-        for one in (large_right, cascade_right, escalated)
+        for one in (large_correct, cascade_correct, escalated)
     )
     rows = [
         ClassRow(

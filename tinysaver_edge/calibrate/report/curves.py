@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.counts import SortedScores
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.methods.sweep import SortedScores
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.methods.sweep import Sweep
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.deciding.policy import Policy, Replay, StagePolicy, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
@@ -113,11 +114,12 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
         raise InputError(f"stage {first.model} has no score or MACs: nothing to sweep")
     escalating = replace(policy, stages=(replace(first, threshold=math.inf), *policy.stages[1:]))
     rest = _all_escalated(escalating, outputs)
-    large_right = outputs[-1].predictions == labels
+    large_correct = outputs[-1].predictions == labels
     ranked = SortedScores.of(first.score(outputs[0]))
-    swept = ranked.sweep(
+    swept = Sweep.of(
+        ranked,
         saver_correct=outputs[0].predictions == labels,
-        large_correct=large_right,
+        large_correct=large_correct,
         final_correct=rest.predictions == labels,
     )
     spent = _macs_after_escalation(escalating, rest.stage)
@@ -128,7 +130,7 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
         accept_rates=np.concatenate(([0], swept.accepted)) / samples,
         drop_points=100.0 * np.concatenate(([swept.lost_without_accepting], swept.lost)) / samples,
         costs=macs / float(policy.stages[-1].macs or 1),
-        accuracy_large=float(large_right.mean()),
+        accuracy_large=float(large_correct.mean()),
     )
 
 
@@ -156,7 +158,7 @@ def _macs_after_escalation(policy: Policy, stage: NDArray[np.int64]) -> FloatArr
     return spent
 
 
-def two_stage_policy(proposal: Proposal, large: Answers, threshold: float | None) -> Policy:
+def two_stage_policy(proposal: Proposal, large: ModelAnswers, threshold: float | None) -> Policy:
     """Return the cascade that a proposal stands for, at one of its thresholds."""
     saver = StagePolicy(proposal.saver.name, proposal.saver.macs, proposal.score, threshold)
     return Policy((saver, StagePolicy(large.name, large.macs)), proposal.fusion)
@@ -180,10 +182,10 @@ def bounds_of(problem: Problem, name: str) -> Bounds:
     """Return the lines of one of the problem's savers."""
     large, labels = problem.large, problem.labels
     saver = next(one for one in problem.savers if one.name == name)
-    saver_right, large_right = (one.outputs.predictions == labels for one in (saver, large))
-    kappa, accuracy = saver.macs / large.macs, float(saver_right.mean())
-    helped = float((large_right & ~saver_right).mean())
+    saver_correct, large_correct = (one.outputs.predictions == labels for one in (saver, large))
+    kappa, accuracy = saver.macs / large.macs, float(saver_correct.mean())
+    helped = float((large_correct & ~saver_correct).mean())
     return Bounds(
         oracle=((kappa, accuracy), (kappa + helped, accuracy + helped)),
-        random=((kappa, accuracy), (kappa + 1, float(large_right.mean()))),
+        random=((kappa, accuracy), (kappa + 1, float(large_correct.mean()))),
     )

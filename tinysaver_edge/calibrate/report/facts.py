@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Candidate
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate
 from tinysaver_edge.calibrate.report.classes import ClassRow
 from tinysaver_edge.calibrate.report.confidence import Reliability, ScoreHistogram
 from tinysaver_edge.calibrate.report.curves import Bounds, Point

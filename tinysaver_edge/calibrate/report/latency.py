@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.methods.costs import PairCosts
+from tinysaver_edge.calibrate.problem import PairCosts
 from tinysaver_edge.latency import LatencySource, PooledLatency, pooled
 
 STEPS = 160

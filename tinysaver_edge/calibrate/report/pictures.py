@@ -25,7 +25,7 @@ _QUALITIES = (82, 60, 35)
 _LARGEST_BYTES = 12_000
 
 
-class Kind(str, Enum):
+class PictureKind(str, Enum):
     """Why a picture is shown."""
 
     LOST = "lost"
@@ -49,7 +49,7 @@ class Picture:
         source: the thumbnail as a ``data:`` URI of a JPEG.
     """
 
-    kind: Kind
+    kind: PictureKind
     file: str
     truth: str
     saver: str
@@ -62,7 +62,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class AnsweredSamples:
     """What was answered on the problem's samples, each ``(n,)``.
 
     Attributes:
@@ -95,7 +95,7 @@ class Answered:
 
 
 def pictures(
-    answered: Answered,
+    answered: AnsweredSamples,
     data: DataSource,
     sample_index: NDArray[np.int64],
     *,
@@ -110,7 +110,10 @@ def pictures(
         names: class names, or None.
     """
     found: list[Picture] = []
-    for kind, places in ((Kind.LOST, answered.lost()), (Kind.NEEDLESS, answered.needless())):
+    for kind, places in (
+        (PictureKind.LOST, answered.lost()),
+        (PictureKind.NEEDLESS, answered.needless()),
+    ):
         for place in places[:EACH].tolist():
             position = int(sample_index[place])
             frame = data.frame(position)

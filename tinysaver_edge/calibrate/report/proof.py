@@ -9,7 +9,7 @@ from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
+    from tinysaver_edge.calibrate.problem import CodecCost
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Candidate, Choice
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate
+from tinysaver_edge.calibrate.chosen.choose import Choice
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report.curves import (

@@ -27,7 +27,7 @@ _MACS_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckedPoint:
     """One thing that was looked at.
 
     Attributes:
@@ -52,7 +52,7 @@ class ModelCheck:
     """
 
     model: Path
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckedPoint, ...]
     macs: int | None
 
     @property
@@ -94,32 +94,34 @@ def check_model(
     return ModelCheck(description.file, tuple(findings), macs)
 
 
-def _said(description: ModelDescription) -> Iterator[Finding]:
+def _said(description: ModelDescription) -> Iterator[CheckedPoint]:
     """Hold what the file tells of itself against the description."""
     if description.file.suffix not in (".onnx", ".xml", ".tflite"):
         return
     try:
         facts = read_facts(description.file)
     except MissingDependencyError as error:
-        yield Finding("file", None, str(error))
+        yield CheckedPoint("file", None, str(error))
         return
     probabilities = description.output.kind is OutputKind.PROBABILITIES
     said = f"described as {description.output.kind.value}, ends in {facts.last_operation or '?'}"
-    yield Finding("answer", facts.ends_in_softmax == probabilities or None, said)
+    yield CheckedPoint("answer", facts.ends_in_softmax == probabilities or None, said)
     if facts.scales_input and not description.preprocess.format.is_raw:
-        yield Finding("scale", None, "the graph scales its input: is it scaled twice?")
+        yield CheckedPoint("scale", None, "the graph scales its input: is it scaled twice?")
 
 
-def _macs(description: ModelDescription) -> tuple[int | None, Finding]:
+def _macs(description: ModelDescription) -> tuple[int | None, CheckedPoint]:
     try:
         found = count_macs(description.file)
     except TinySaverError as error:
-        return None, Finding("MACs", None, str(error))
+        return None, CheckedPoint("MACs", None, str(error))
     detail = f"{found.macs:,}, {found.parameters:,} parameters"
     if description.macs is None:
-        return found.macs, Finding("MACs", None, detail)
+        return found.macs, CheckedPoint("MACs", None, detail)
     close = abs(found.macs - description.macs) <= _MACS_TOLERANCE * description.macs
-    return found.macs, Finding("MACs", close, f"{detail}; described as {description.macs:,.0f}")
+    return found.macs, CheckedPoint(
+        "MACs", close, f"{detail}; described as {description.macs:,.0f}"
+    )
 
 
 def _ran(
@@ -146,30 +148,30 @@ def _ran(
 
 def _answered(
     name: str, found: NDArray[np.float32] | str, description: ModelDescription
-) -> Finding:
+) -> CheckedPoint:
     if isinstance(found, str):
-        return Finding(name, False, found)
+        return CheckedPoint(name, False, found)
     if not np.isfinite(found).all():
-        return Finding(name, False, "answers NaN or infinity: check the scale and the export")
+        return CheckedPoint(name, False, "answers NaN or infinity: check the scale and the export")
     try:
         labels = description.class_labels(found.shape[1])
     except TinySaverError as error:
-        return Finding(name, False, str(error))
+        return CheckedPoint(name, False, str(error))
     named = "no labels" if labels is None else f"{len(labels)} labels"
-    return Finding(name, True, f"{found.shape[1]} classes, {named}")
+    return CheckedPoint(name, True, f"{found.shape[1]} classes, {named}")
 
 
-def _apart(logits: dict[str, NDArray[np.float32]], pictures: Pictures) -> Iterator[Finding]:
+def _apart(logits: dict[str, NDArray[np.float32]], pictures: Pictures) -> Iterator[CheckedPoint]:
     """Hold every engine against the first."""
     if len(logits) < 2:
         only = next(iter(logits), "no engine")
-        yield Finding("engines", None, f"{only} alone ran it: nothing to compare with")
+        yield CheckedPoint("engines", None, f"{only} alone ran it: nothing to compare with")
         return
     (first, expected), *others = logits.items()
     for name, found in others:
         comparison = compare(expected, found)
         allowed = TOLERANCE * max(1.0, comparison.largest_logit)
-        yield Finding(
+        yield CheckedPoint(
             f"{name} against {first}",
             comparison.within(allowed) and comparison.top1_agreement == 1.0,
             f"logits at most {comparison.max_difference:.2g} apart, "

@@ -13,9 +13,9 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import (
     ModelDescription,
     description_from,
-    parse_toml,
+    parse_description,
 )
-from tinysaver_edge.models.description.facts import ModelFacts, Quantization, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.models.graph.graph import channels_first
@@ -31,7 +31,7 @@ _LARGEST_GAP = 0.06  # of the range: a quantised range is widened a little to ho
 _WHOLE_STEP = 0.03  # by which a factor may miss 1, where the integers are pixels less a constant
 
 
-def describe_scale(facts: ModelFacts, known: str | None) -> list[str]:
+def describe_scale(facts: FileFacts, known: str | None) -> list[str]:
     """Return the lines of a description that give the scale."""
     if known is not None:
         return [f"scale = {_checked(known)}"]
@@ -162,7 +162,7 @@ IMAGENET_WITH_BACKGROUND = 1001
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class KnownAlready:
     """What the user knows already; None leaves the field as the file or the default has it.
 
     Attributes:
@@ -181,7 +181,7 @@ class Answers:
     crop_ratio: float | None = None
 
 
-def describe(model: Path, answers: Answers | None = None) -> str:
+def describe(model: Path, answers: KnownAlready | None = None) -> str:
     """Return the description of a model as TOML, with comments on what is to be filled in.
 
     Args:
@@ -193,7 +193,7 @@ def describe(model: Path, answers: Answers | None = None) -> str:
         ModelError: the file is missing or damaged, or takes no picture.
         InputError: an answer does not fit.
     """
-    facts, answers = read_facts(model), answers or Answers()
+    facts, answers = read_facts(model), answers or KnownAlready()
     if len(facts.signature.input_shape) != 4:
         raise InputError(
             f"model {model}: its input {facts.signature.input_name!r} is no picture: it has "
@@ -216,7 +216,7 @@ def describe(model: Path, answers: Answers | None = None) -> str:
 
 def _head(body: str, model: Path) -> str:
     """Say what is left to fill in; where nothing is, the description must hold."""
-    table = parse_toml(body, f"description of {model}")
+    table = parse_description(body, f"description of {model}")
     still_open = unfilled(table)
     if not still_open:
         description_from(
@@ -232,7 +232,7 @@ def _head(body: str, model: Path) -> str:
     )
 
 
-def _labels(facts: ModelFacts, answers: Answers, model: Path) -> str:
+def _labels(facts: FileFacts, answers: KnownAlready, model: Path) -> str:
     outputs = facts.signature.output_shape[1]
     count = "one class a line" if outputs is None else f"one class a line, {outputs} of them"
     if answers.labels is not None:
@@ -253,7 +253,7 @@ def _files_of_names(model: Path, outputs: int) -> list[str]:
     ]
 
 
-def _input(facts: ModelFacts, answers: Answers) -> list[str]:
+def _input(facts: FileFacts, answers: KnownAlready) -> list[str]:
     shape = facts.signature.input_shape
     first = channels_first(shape)
     channels, height, width = shape[1:] if first else (shape[3], shape[1], shape[2])
@@ -269,7 +269,7 @@ def _input(facts: ModelFacts, answers: Answers) -> list[str]:
     ]
 
 
-def _known_color(facts: ModelFacts) -> ColorOrder | None:
+def _known_color(facts: FileFacts) -> ColorOrder | None:
     """Models that `embed` made take frames as OpenCV gives them."""
     return ColorOrder.BGR if facts.signature.input_name == FRAME else None
 
@@ -288,7 +288,7 @@ def _color(known: ColorOrder | None, channels: int | None) -> str:
     return f'color = "{color.value}"'
 
 
-def _resize(answers: Answers) -> list[str]:
+def _resize(answers: KnownAlready) -> list[str]:
     policy = answers.resize or ResizePolicy.SQUASH
     ratio = "" if answers.crop_ratio is None else f", crop_ratio = {answers.crop_ratio}"
     line = f'resize = {{ policy = "{policy.value}"{ratio}, antialias = true }}'
@@ -302,7 +302,7 @@ def _resize(answers: Answers) -> list[str]:
     ]
 
 
-def _output(facts: ModelFacts) -> list[str]:
+def _output(facts: FileFacts) -> list[str]:
     lines = []
     if facts.ends_in_softmax:
         lines.append('kind = "probabilities"  # it ends in a softmax')

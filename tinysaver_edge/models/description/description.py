@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.documents import read_toml
+from tinysaver_edge._support.documents import parse_toml
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
-from tinysaver_edge.models.description.facts import ModelFacts, read_facts
+from tinysaver_edge.models.description.facts import FileFacts, read_facts
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import (
@@ -103,7 +103,11 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
     if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
         return description_from(
-            parse_toml(text, source), model, folder=model.parent, source=source, confined=True
+            parse_description(text, source),
+            model,
+            folder=model.parent,
+            source=source,
+            confined=True,
         )
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
@@ -123,7 +127,7 @@ def read_description(path: Path, model: Path) -> ModelDescription:
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
     return description_from(
-        parse_toml(text, str(path)), model, folder=path.parent, source=str(path)
+        parse_description(text, str(path)), model, folder=path.parent, source=str(path)
     )
 
 
@@ -174,14 +178,14 @@ def description_from(
     )
 
 
-def parse_toml(text: str, source: str) -> dict[str, Any]:
+def parse_description(text: str, source: str) -> dict[str, Any]:
     """Return what a TOML text holds.
 
     Raises:
         DescriptionError: it is no valid TOML.
     """
     try:
-        return read_toml(text)
+        return parse_toml(text)
     except ValueError as error:
         raise DescriptionError(f"{source}: no valid TOML: {error}") from error
 
@@ -192,7 +196,7 @@ def _needs_facts(table: DescriptionTable) -> bool:
     return table.input.scale.kind == "quantized" or (integers and not table.output.quantization)
 
 
-def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
+def _preprocess(table: InputTable, facts: FileFacts | None) -> Preprocess:
     quantization = facts.input_quantization if facts is not None else None
     multiply, add = to_affine(table.scale, table.color, quantization)
     height, width = table.size
@@ -210,7 +214,7 @@ def _preprocess(table: InputTable, facts: ModelFacts | None) -> Preprocess:
     )
 
 
-def _output(table: OutputTable, facts: ModelFacts | None) -> OutputFormat:
+def _output(table: OutputTable, facts: FileFacts | None) -> OutputFormat:
     given = table.quantization or (facts.output_quantization if facts is not None else None)
     return OutputFormat(
         kind=table.kind,

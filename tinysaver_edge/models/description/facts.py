@@ -25,7 +25,7 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class FileFacts:
     """What a file tells.
 
     Attributes:
@@ -45,7 +45,7 @@ class ModelFacts:
     output_quantization: Quantization | None
 
 
-def read_facts(model: Path) -> ModelFacts:
+def read_facts(model: Path) -> FileFacts:
     """Look into a model file.
 
     Raises:
@@ -54,7 +54,7 @@ def read_facts(model: Path) -> ModelFacts:
     """
     graph = read_graph(model)
     last = next((node for node in graph.backward() if not _is_form(node)), None)
-    return ModelFacts(
+    return FileFacts(
         signature=graph.signature,
         ends_in_softmax=last is not None and last.operation in _SOFTMAX,
         last_operation=last.operation if last is not None else "",

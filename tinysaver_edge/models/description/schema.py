@@ -114,7 +114,7 @@ RealScale = Annotated[
 ]
 
 
-class Quantized(_Strict):
+class QuantizedScale(_Strict):
     """The integers that the file's own quantisation gives for the numbers of another scale."""
 
     kind: Literal["quantized"]
@@ -126,7 +126,7 @@ def _any_by_name(value: object) -> object:
 
 
 AnyScale = Annotated[
-    Annotated[MeanStd | Affine | Raw | Preset | Quantized, Field(discriminator="kind")],
+    Annotated[MeanStd | Affine | Raw | Preset | QuantizedScale, Field(discriminator="kind")],
     BeforeValidator(_any_by_name),
 ]
 
@@ -212,7 +212,7 @@ _SCALES: dict[str, type[BaseModel]] = {
     "affine": Affine,
     "raw": Raw,
     "preset": Preset,
-    "quantized": Quantized,
+    "quantized": QuantizedScale,
 }
 _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): DescriptionTable,
@@ -244,7 +244,7 @@ Factors = tuple[float, ...]
 
 
 def to_affine(
-    scale: MeanStd | Affine | Raw | Preset | Quantized,
+    scale: MeanStd | Affine | Raw | Preset | QuantizedScale,
     color: ColorOrder,
     quantization: Quantization | None = None,
 ) -> tuple[Factors, Factors]:
@@ -258,7 +258,7 @@ def to_affine(
     Raises:
         InputError: the file's quantisation is asked for, and it has none.
     """
-    if isinstance(scale, Quantized):
+    if isinstance(scale, QuantizedScale):
         if quantization is None:
             raise InputError(
                 'input.scale is "quantized", but the file does not say how its input is: give '

@@ -20,7 +20,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class LabelledAnswers:
     """What a model answered on labelled images.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measured:
         """Share of images whose best class is the true one, 0..1."""
         return float((self.logits.argmax(axis=1) == self.labels).mean())
 
-    def agreement(self, other: Measured) -> float:
+    def agreement(self, other: LabelledAnswers) -> float:
         """Share of images on which two models name the same class, 0..1."""
         return float((self.logits.argmax(axis=1) == other.logits.argmax(axis=1)).mean())
 
@@ -50,7 +50,7 @@ def measure_accuracy(
     *,
     threads: int | None = None,
     progress: Progress = SILENT,
-) -> Measured:
+) -> LabelledAnswers:
     """Run a model over some images of a data source, on its engine, device and precision.
 
     Args:
@@ -95,7 +95,7 @@ def measure_accuracy(
     progress.finish()
     if truth is None:
         raise DataError(f"data {data.path}: none of {len(places)} images can be read")
-    return Measured(name, np.concatenate(answered), truth[known])
+    return LabelledAnswers(name, np.concatenate(answered), truth[known])
 
 
 def _truth(description: ModelDescription, data: DataSource, *, classes: int) -> NDArray[np.int64]:

@@ -20,7 +20,11 @@ from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.description.metadata import write_metadata
-from tinysaver_edge.models.quantize.accuracy import Measured, measure_accuracy, readable_frames
+from tinysaver_edge.models.quantize.accuracy import (
+    LabelledAnswers,
+    measure_accuracy,
+    readable_frames,
+)
 from tinysaver_edge.models.quantize.onnx import halve_onnx, quantize_onnx
 from tinysaver_edge.models.quantize.openvino import copy_openvino, halve_openvino, quantize_openvino
 from tinysaver_edge.preprocess import Batch, Preprocessor
@@ -217,8 +221,8 @@ def _result(
     out: Path,
     form: Form,
     fitted: int,
-    before: Measured,
-    after: Measured,
+    before: LabelledAnswers,
+    after: LabelledAnswers,
     old: ModelDescription,
 ) -> Quantized:
     files = model_files(out)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.documents import read_json
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.decision import Decision
@@ -72,7 +72,7 @@ class PictureFolder:
         self._rows.clear()
         for line in lines:
             with suppress(ValueError, KeyError, TypeError, OSError):  # a kill cut the line short
-                row = read_json(line)
+                row = parse_json(line)
                 if self._is_ours(row["file"]):
                     self._rows.append(row)
         if len(self._rows) != len(lines):

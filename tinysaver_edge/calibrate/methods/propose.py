@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
-from tinysaver_edge.calibrate.methods.costs import PairCosts
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
-from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, upper_rates, within_rate
+from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
-from tinysaver_edge.calibrate.methods.sweep import Answers as Verdicts
-from tinysaver_edge.calibrate.methods.sweep import (
-    OperatingPoint,
-    SortedScores,
-    Sweep,
-    WalkCounts,
-    lost_allowed,
-)
-from tinysaver_edge.calibrate.problem import Answers, Problem
+from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, lost_allowed
+from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
+from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
@@ -45,7 +39,7 @@ class Bid:
     """
 
     problem: Problem
-    saver: Answers
+    saver: ModelAnswers
     targets: Targets
     candidates: int
     seed: int
@@ -181,7 +175,7 @@ def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
     if rate is None:
         return None
     scores = SortedScores.of(choice.trial.score)
-    rates = upper_rates(scores.accepted, scores.samples, risk=choice.trial.share)
+    rates = upper_rates(scores.samples - scores.accepted, scores.samples, risk=choice.trial.share)
     fits = within_rate(rates, rate)
     return float(scores.thresholds[fits.argmax()]) if fits.any() else None
 
@@ -205,7 +199,8 @@ def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
     if rate is None:
         return None
     accepted = WalkCounts.of(SortedScores.of(trial.score), trial.answers, trial.thresholds).accepted
-    fits = within_rate(upper_rates(accepted, len(trial.score), risk=trial.share), rate)
+    samples = len(trial.score)
+    fits = within_rate(upper_rates(samples - accepted, samples, risk=trial.share), rate)
     return trial.least_reaching(int(fits.argmax())) if fits.any() else None
 
 
@@ -246,9 +241,9 @@ def _least_counted(bid: Bid, swept: Sweep) -> float | None:
 
 
 def _tinysaver(bid: Bid) -> Proposal:
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     found = tinysaver_threshold(
-        bid.saver.outputs.confidences, saver_correct=saver_right, large_correct=large_right
+        bid.saver.outputs.confidences, saver_correct=saver_correct, large_correct=large_correct
     )
     score = MaxSoftmax()
     point = _sweep(bid, score).at(found.threshold)
@@ -262,12 +257,12 @@ def _crc(bid: Bid) -> Proposal:
 
 def _ltt(bid: Bid) -> Proposal:
     score = Margin()
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     grid = score.fixed_thresholds()
     assert grid is not None
     counts = WalkCounts.of(
         SortedScores.of(score(bid.saver.outputs)),
-        Verdicts(saver_right, large_right, large_right),
+        Verdicts(saver_correct, large_correct, large_correct),
         grid,
     )
     risk = bid.targets.risk / bid.candidates
@@ -309,13 +304,16 @@ def _right(bid: Bid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _sweep(bid: Bid, score: Score, fusion: Fusion | None = None) -> Sweep:
-    saver_right, large_right = _right(bid)
+    saver_correct, large_correct = _right(bid)
     final = None
     if fusion is not None and fusion.changes_answers:
         answers, _ = fusion.fuse(bid.saver.outputs, bid.problem.large.outputs)
         final = answers == bid.problem.labels
-    return SortedScores.of(score(bid.saver.outputs)).sweep(
-        saver_correct=saver_right, large_correct=large_right, final_correct=final
+    return Sweep.of(
+        SortedScores.of(score(bid.saver.outputs)),
+        saver_correct=saver_correct,
+        large_correct=large_correct,
+        final_correct=final,
     )
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tinysaver_edge.calibrate.measured.gather import from_records, read_macs
+from tinysaver_edge.calibrate.measured.given_records import from_records, read_macs
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.errors import InputError, RecordError
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.calibrate.measured.codec_cost import CodecCost
 from tinysaver_edge.calibrate.plan import RecordInput
-from tinysaver_edge.calibrate.problem import Answers, Problem
-from tinysaver_edge.errors import DataError, InputError, RecordError
+from tinysaver_edge.calibrate.problem import (
+    MeasuredProblem,
+    join_records,
+)
+from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.records.records import (
-    Record,
     load_record,
     read_groups,
     read_labels,
@@ -24,30 +19,7 @@ from tinysaver_edge.records.records import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """A problem and its origin.
-
-    Attributes:
-        problem: answers and labels.
-        sample_index: for each of the problem's samples, its position in the data.
-        artefacts: the models by name; empty when only records are there.
-        label_names: class names, or None.
-        lost: savers that were not measured, and why.
-        codec_cost: what its codec costs the large model; None where it has none or it is unknown.
-        warnings: what the user should know.
-    """
-
-    problem: Problem
-    sample_index: NDArray[np.int64]
-    artefacts: Mapping[str, Artefact] = field(default_factory=dict)
-    label_names: tuple[str, ...] | None = None
-    lost: Mapping[str, str] = field(default_factory=dict)
-    codec_cost: CodecCost | None = None
-    warnings: tuple[str, ...] = ()
-
-
-def from_records(given: RecordInput) -> Gathered:
+def from_records(given: RecordInput) -> MeasuredProblem:
     """Read records, labels and MACs that the user brings.
 
     Raises:
@@ -63,7 +35,7 @@ def from_records(given: RecordInput) -> Gathered:
     labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
     groups = None if given.groups is None else read_groups(given.groups)
     problem, kept = join_records(records, costs, labels, groups)
-    return Gathered(problem=problem, sample_index=kept)
+    return MeasuredProblem(problem=problem, sample_index=kept)
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:
@@ -82,23 +54,6 @@ def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]
             f"than {given.large}"
         )
     return tuple(sorted(names, key=lambda name: costs[name]))
-
-
-def join_records(
-    records: Sequence[Record],
-    costs: dict[str, float],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.str_] | None,
-) -> tuple[Problem, NDArray[np.int64]]:
-    """Put the records together, without the samples that any of them skipped."""
-    answers = [Answers(record.name, record.outputs, costs[record.name]) for record in records]
-    problem = Problem(answers[0], tuple(answers[1:]), labels, groups)
-    problem.check()
-    skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
-    if not len(kept):
-        raise DataError("no readable images are left to calibrate on")
-    return (problem.subset(kept) if skipped else problem), kept
 
 
 def read_macs(path: Path) -> dict[str, float]:

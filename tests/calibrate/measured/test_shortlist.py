@@ -14,8 +14,8 @@ from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import calibrate
-from tinysaver_edge.calibrate.chosen.shortlist import Measured, Shortlist
-from tinysaver_edge.calibrate.settings import load_recipe
+from tinysaver_edge.calibrate.measured.measuring import BestSoFar, Shortlist
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.output_format import OutputFormat
@@ -85,19 +85,19 @@ def test_no_cascade_costs_less_whatever_its_score_and_fusion(seed, accept, drop)
 
 def test_the_reason_names_every_figure():
     asked, poor = shortlist(), model("poor", 200.0, 60.0)
-    best = Measured("good", 0.39)
+    best = BestSoFar("good", 0.39)
     why = asked.why_not(poor, BIG, large_accuracy=0.8, best=best)
     assert why == (
         "not measured: its own cost 0.200 and the 0.195 it must escalate at least, with a "
         "published top-1 of 60 % where the large model has 80.00 %, make 0.395, which is no "
         "less than the 0.390 of a cascade with good"
     )
-    assert asked.why_not(poor, BIG, large_accuracy=0.8, best=Measured("good", 0.4)) is None
+    assert asked.why_not(poor, BIG, large_accuracy=0.8, best=BestSoFar("good", 0.4)) is None
     assert asked.why_not(poor, BIG, large_accuracy=0.8, best=None) is None
 
 
 def test_without_a_published_accuracy_the_own_cost_counts():
-    asked, best = shortlist(), Measured("good", 0.15)
+    asked, best = shortlist(), BestSoFar("good", 0.15)
     why = asked.why_not(model("plain", 200.0), BIG, large_accuracy=0.8, best=best)
     assert why == (
         "not measured: its own cost 0.200 is no less than the 0.150 of a cascade with good"

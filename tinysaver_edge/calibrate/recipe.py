@@ -1,0 +1,113 @@
+"""A recipe: settings in a TOML file, of which those that the table of options places there."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any, Optional
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from tinysaver_edge._support.documents import read_toml
+from tinysaver_edge._support.resources import calibration_dir
+from tinysaver_edge.calibrate.settings import OPTIONS, Option, Settings
+from tinysaver_edge.errors import RecipeError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _keys(part: str) -> dict[str, Any]:
+    """Return the keys that options have in one table of a recipe, with their types."""
+    keys: dict[str, Any] = {}
+    for option in OPTIONS.values():
+        table, _, key = (option.recipe or "").rpartition(".")
+        if key and table == part:
+            kind: Any = str if option.kind is Path else option.kind
+            keys[key] = (list[kind], []) if option.many else (Optional[kind], None)  # noqa: UP045
+    return keys
+
+
+_TargetsTable = create_model(
+    "_TargetsTable", __base__=_Strict, budgets=(dict[str, float], {}), **_keys("targets")
+)
+_RecipeTable = create_model(
+    "_RecipeTable",
+    __base__=_Strict,
+    description=(str, ""),
+    targets=(_TargetsTable, _TargetsTable()),
+    models=(dict[str, dict[str, Any]], {}),
+    **_keys(""),
+)
+"""A whole recipe. Its models are descriptions, each with the model's ``file``, and of savers
+perhaps ``sizes`` and ``precisions``, each of which is a candidate of its own."""
+
+
+def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
+    """Read a recipe.
+
+    Args:
+        recipe: path of a TOML file, or the name of one that this package ships.
+        root: folder that its paths start at; its own folder where None.
+
+    Raises:
+        RecipeError: there is none, or a field is unknown or wrong.
+    """
+    path = _find(recipe)
+    try:
+        table = _RecipeTable.model_validate(_parse(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        unknown = first["type"] == "extra_forbidden"
+        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
+        raise RecipeError(f"recipe {path}: {place}: {says}") from error
+    base = path.parent if root is None else root
+    if not base.is_dir():
+        raise RecipeError(f"--root {base}: no such folder")
+    said = table.model_dump()
+    return Settings(
+        **{name: _read(said, option, base) for name, option in OPTIONS.items() if option.recipe},
+        budgets=tuple(f"{name}={value!r}" for name, value in said["targets"]["budgets"].items()),
+        models=said["models"],
+        root=base,
+        source=f"recipe {path.name}",
+        at_home=root is None,
+    )
+
+
+def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN401
+    """Return what a recipe says of one option, paths below the recipe's root."""
+    table, _, key = (option.recipe or "").rpartition(".")
+    value = (said[table] if table else said)[key]
+    if option.many:
+        return tuple(value)
+    if value is not None and option.kind is Path:
+        return base / value
+    return value.value if isinstance(value, Enum) else value
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that this package ships."""
+    return sorted(path.stem for path in calibration_dir().glob("*.toml"))
+
+
+def _find(recipe: str) -> Path:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise RecipeError(f"recipe {path}: no such file")
+    shipped = calibration_dir() / f"{recipe}.toml"
+    if "/" not in recipe and shipped.is_file():
+        return shipped
+    known = ", ".join(recipe_names()) or "none"
+    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"recipe {path}: {error}") from error

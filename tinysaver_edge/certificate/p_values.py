@@ -1,0 +1,273 @@
+"""The p-value of "the drop is at least ε", from three counts (Berger and Boos)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinysaver_edge.outputs import FloatArray
+
+NUISANCE_SHARE = 0.1
+"""β / δ: the share of the risk spent on bounding how often the two answers differ."""
+
+LARGEST_DISCORDANCE = 2.0 / 3.0
+"""Up to here the p-value is greatest at the upper bound of the discordance (see `p_value`)."""
+
+
+def p_value(
+    lost: ArrayLike, gained: ArrayLike, same: ArrayLike, *, epsilon: float, risk: float
+) -> FloatArray:
+    """p-values of the hypothesis "accuracy falls by at least epsilon", one a threshold.
+
+    Each sample's loss D is 1, -1 or 0: only the large model is right, only the cascade is, or
+    neither alone. Whatever the unknown chance s of D ≠ 0 is, P(p_value <= risk) <= risk wherever
+    E[D] >= epsilon. With β = risk/10 and the Clopper-Pearson bound s_U of s at confidence 1 - β
+
+        p = β                                               if s_U < |ε| and ε > 0
+        p = β + max over s in [|ε|, s_U] of P(N10 - N01 <= d | s, E[D] = ε)    otherwise
+
+    (Berger and Boos, JASA 1994). While s_U <= 2/3 and d < nε - 2 the maximum lies at s_U: a wider
+    distribution reaches further below its mean. It was checked on grids of s (see the tests), not
+    proven; outside this range p is taken as 1.
+
+    Args:
+        lost: (k,), number of samples with D = 1.
+        gained: (k,), number with D = -1.
+        same: (k,), number with D = 0.
+        epsilon: bound on E[D], a fraction (0.005 for half a point); may be negative, for "gains
+            at least so much".
+        risk: δ of this one certificate, 0..1; it fixes β.
+
+    Returns:
+        (k,), within 0..1.
+    """
+    n10, n01, n0 = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(count, dtype=np.float64)) for count in (lost, gained, same))
+    )
+    n, difference, beta = n10 + n01 + n0, n10 - n01, risk * NUISANCE_SHARE
+    bound = upper_rates(n10 + n01, n, risk=beta)
+    p = np.ones(len(n))
+    tested = (bound <= LARGEST_DISCORDANCE) & (difference < n * epsilon - 2)
+    tested &= bound >= abs(epsilon)
+    if tested.any():
+        tail = lower_tail(difference[tested], n[tested], bound[tested], epsilon=epsilon)
+        p[tested] = np.minimum(beta + tail, 1.0)
+    if epsilon > 0:
+        p[bound < epsilon] = beta
+    return p
+
+
+def lower_tail(
+    difference: ArrayLike, samples: ArrayLike, discordance: ArrayLike, *, epsilon: float
+) -> FloatArray:
+    """P(N10 - N01 <= difference) for a trinomial with E[D] = epsilon and P(D ≠ 0) = discordance.
+
+    The distribution is wrapped onto a lattice of about ±10 standard deviations and summed through
+    its characteristic function: some fifty frequencies do, for any number of samples. Where the
+    lattice would be wider than -n..n it covers just that, and nothing wraps.
+
+    Args:
+        difference: (k,) whole numbers.
+        samples: (k,) or one number.
+        discordance: (k,), within |epsilon|..1.
+        epsilon: mean of one D.
+
+    Returns:
+        (k,), within 0..1, exact to 1e-10.
+    """
+    d, n, s = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(v, float)) for v in (difference, samples, discordance))
+    )
+    deviation = np.sqrt(np.maximum(n * (s - epsilon**2), 1e-12))
+    reach = np.ceil(10 * deviation + 30)
+    low = np.maximum(np.floor(n * epsilon) - reach, -n)
+    size = np.minimum(np.floor(n * epsilon) + reach, n) - low + 1
+    width = np.clip(d - low + 1, 0, size)
+    highest = np.minimum(np.ceil(9 / deviation * size / (2 * np.pi)), np.floor(size / 2))
+    harmonic = np.arange(1, int(highest.max()) + 1)
+    frequency = 2 * np.pi * harmonic / size[:, None]
+    terms = _characteristic_terms(frequency, n, s, epsilon, low, width)
+    # On an even lattice the frequency π has no mirror image, so it counts once, not twice.
+    terms *= np.where(2 * harmonic == size[:, None], 1.0, 2.0)
+    terms[2 * harmonic > size[:, None]] = 0.0
+    tail: FloatArray = np.clip((width + terms.sum(axis=1)) / size, 0.0, 1.0)
+    return tail
+
+
+def _characteristic_terms(
+    frequency: FloatArray,
+    n: NDArray[Any],
+    s: NDArray[Any],
+    epsilon: float,
+    low: NDArray[Any],
+    width: NDArray[Any],
+) -> FloatArray:
+    """Real parts of φ(ω)^n times the sum of e^(-iωx) over low <= x < low + width."""
+    half_sine = np.sin(frequency / 2)
+    real = 1 - 2 * s[:, None] * half_sine**2
+    imaginary = epsilon * np.sin(frequency)
+    size = np.exp(0.5 * n[:, None] * np.log(np.maximum(real**2 + imaginary**2, 1e-300)))
+    angle = n[:, None] * np.arctan2(imaginary, real)
+    centre = low + (width - 1) / 2
+    summed = np.sin(frequency * width[:, None] / 2) / half_sine
+    terms: FloatArray = size * np.cos(angle - frequency * centre[:, None]) * summed
+    return terms
+
+
+ASSUMED_VARIANCES = (0.002, 0.01, 0.05, 0.25)
+"""Variances of a group's loss that the bets are made for; the evidence is their average."""
+
+
+def consistency_p_value(differing: ArrayLike, samples: int, *, epsilon: float) -> FloatArray:
+    """p-values of "the cascade's answer differs from the large model's at least at rate epsilon".
+
+    The exact binomial test, so that inverting it gives the Clopper-Pearson bound. An answer that
+    loses accuracy must differ, hence the bound holds for the drop too, without any label.
+
+    Args:
+        differing: (k,), samples whose answer differs.
+        samples: how many were compared.
+        epsilon: bound on the rate, a fraction.
+
+    Returns:
+        (k,), within 0..1.
+    """
+    from scipy.special import bdtr  # see `p_value`
+
+    if epsilon <= 0:
+        return np.ones(np.shape(np.atleast_1d(differing)))
+    return np.asarray(bdtr(np.atleast_1d(differing), samples, min(epsilon, 1.0)), dtype=np.float64)
+
+
+def upper_rates(events: ArrayLike, samples: ArrayLike, *, risk: float) -> FloatArray:
+    """Clopper and Pearson's upper bounds on rates.
+
+    Args:
+        events: (k,), how many samples had it.
+        samples: (k,) or one number, how many were looked at, independent of each other.
+        risk: probability with which a rate may lie above its bound.
+
+    Returns:
+        (k,), within 0..1; 1 where every sample had it, or there are none.
+    """
+    from scipy.special import betaincinv  # scipy costs 50 ms, which only calibration should pay
+
+    k, n = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in (events, samples))
+    )
+    bounds: FloatArray = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - risk), 1.0)
+    return bounds
+
+
+def upper_rate(events: int, samples: int, *, risk: float) -> float:
+    """Return the bound of `upper_rates` on one rate."""
+    return float(upper_rates(events, samples, risk=risk)[0])
+
+
+def count_p_values(
+    lost: ArrayLike,
+    gained: ArrayLike,
+    *,
+    evidence: EvidenceKind,
+    samples: int,
+    max_drop_points: float,
+    risk: float,
+) -> FloatArray:
+    """p-values of counts over samples that are independent of each other.
+
+    Args:
+        lost: (k,), samples lost.
+        gained: (k,), samples gained; of no account with evidence from consistency.
+        evidence: what the samples are, groups excepted.
+        samples: how many there are.
+        max_drop_points: ε, in points.
+        risk: δ of this one certificate.
+    """
+    epsilon = max_drop_points / 100
+    if evidence.from_consistency:
+        return consistency_p_value(lost, samples, epsilon=epsilon)
+    same = samples - np.asarray(lost) - np.asarray(gained)
+    return p_value(lost, gained, same, epsilon=epsilon, risk=risk)
+
+
+def group_p_value(losses: ArrayLike, counts: ArrayLike, *, epsilon: float, risk: float) -> float:
+    """p-value of "a group loses at least epsilon on average", for independent groups of frames.
+
+    A bettor who holds that groups lose less than epsilon multiplies the stake by 1 + λ(ε - x) at
+    each group's loss x. Under the hypothesis no fixed λ gains on average, nor does the mean over
+    several, so one over the final stake is a p-value (Markov; Waudby-Smith and Ramdas, JRSSB
+    2024, arXiv 2010.09686). Bets fixed in advance make it independent of the groups' order, so
+    that the counts in the certificate are enough to compute it again.
+
+    Args:
+        losses: (k,), distinct losses, each within -1..1.
+        counts: (k,), how many groups had this loss.
+        epsilon: bound on the mean loss, a fraction within -1..1.
+        risk: δ of this one certificate; the bets are sized for it.
+
+    Returns:
+        Within 0..1.
+    """
+    x = np.asarray(losses, dtype=np.float64)
+    c = np.asarray(counts, dtype=np.float64)
+    groups = float(c.sum())
+    if groups == 0 or not -1 < epsilon < 1:
+        return 1.0
+    # A stake may not go below zero, even where a group loses everything.
+    largest = 0.9 / (1 - epsilon)
+    bets = np.sqrt(2 * np.log(1 / risk) / (groups * np.array(ASSUMED_VARIANCES)))
+    bets = np.minimum(bets, largest)
+    log_stakes = np.log1p(bets[:, None] * (epsilon - x)) @ c
+    highest = float(log_stakes.max())
+    log_mean = highest + float(np.log(np.exp(log_stakes - highest).mean()))
+    return float(np.exp(min(0.0, -log_mean)))
+
+
+def walk(p_values: FloatArray | Sequence[float], *, risk: float) -> int | None:
+    """The last threshold that passed before the first that failed.
+
+    Every test runs at the full risk: a false certificate needs a false pass at the first threshold
+    whose hypothesis is true, and there is only one such (Learn then Test, arXiv 2110.01052). No
+    monotone drop is assumed, and no exception may be made after a failure.
+
+    Args:
+        p_values: (k,), in the order fixed before the samples were seen.
+        risk: δ of this one certificate.
+
+    Returns:
+        Its index, or None when the first threshold failed already.
+    """
+    for index, p in enumerate(p_values):
+        if not p <= risk:
+            return index - 1 if index else None
+    return len(p_values) - 1 if len(p_values) else None
+
+
+class EvidenceKind(str, Enum):
+    """What the samples of a certificate are."""
+
+    LABELS = "labels"
+    """Labelled samples, independent of each other: Berger-Boos on the trinomial."""
+
+    CONSISTENCY = "consistency"
+    """Samples without labels, the large model as the reference: exact binomial."""
+
+    GROUPS = "groups"
+    """Labelled samples in independent groups, such as the frames of one clip: betting."""
+
+    CONSISTENCY_GROUPS = "consistency-groups"
+    """Such groups without labels, the large model as the reference: betting."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the unit is a group of samples."""
+        return self in (EvidenceKind.GROUPS, EvidenceKind.CONSISTENCY_GROUPS)
+
+    @property
+    def from_consistency(self) -> bool:
+        """Whether the large model, not a label, says what is right."""
+        return self in (EvidenceKind.CONSISTENCY, EvidenceKind.CONSISTENCY_GROUPS)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.calls import Calls
-from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.deciding.decider import Clock, Decider
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
 from tinysaver_edge.decision import Decision, FrameId
@@ -138,9 +137,10 @@ class Cascade:
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Build a cascade from a bundle that is open, and stays so; see `load`."""
+        from tinysaver_edge.bundle import covered
         from tinysaver_edge.deciding.loading import load_stages
 
-        uncovered = why_not_covered(bundle.manifest)
+        uncovered = covered.why_not_covered(bundle.manifest)
         return cls(
             load_stages(bundle, **options),
             labels=bundle.manifest.labels,

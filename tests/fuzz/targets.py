@@ -253,13 +253,15 @@ def profiles(folder: Path) -> Target:
     """Profiles of devices."""
     from tinysaver_edge.hardware.profile import read_profile
 
-    file = folder / "device.toml"
+    samples = {path.stem: path.read_bytes() for path in (ROOT / "devices").glob("*.toml")}
 
     def feed(data: bytes) -> None:
+        name = next((one for one in samples if one.encode() in data), "device")
+        file = folder / f"{name}.toml"
         file.write_bytes(data)
         read_profile(file)
 
-    return Target(_tomls(ROOT / "devices"), feed)
+    return Target([samples[name] for name in sorted(samples)], feed)
 
 
 def _tomls(folder: Path) -> list[bytes]:

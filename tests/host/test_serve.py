@@ -45,7 +45,7 @@ def told(decision):
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monkeypatch) -> None:
-    monkeypatch.setattr("tinysaver_edge.cascade.why_not_covered", lambda manifest: None)
+    monkeypatch.setattr("tinysaver_edge.bundle.covered.why_not_covered", lambda manifest: None)
     if scheme == "http":
         pytest.importorskip("tritonclient.http")
     large = remote(host.url(scheme=scheme), timeout_s=5.0)

@@ -20,7 +20,7 @@ from tinysaver_edge.errors import EngineError
 pytestmark = [pytest.mark.slow, needs_triton]
 
 FRAMES = [colour_picture(number % len(NAMES), number) for number in range(120)]
-CERTIFIED = "tinysaver_edge.cascade.why_not_covered"
+CERTIFIED = "tinysaver_edge.bundle.covered.why_not_covered"
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from tinysaver_edge._support.documents import read_toml
 
@@ -54,6 +52,9 @@ def _requirement(extra: str | None, package: Path) -> str:
 
 def _installed_from() -> Path | str | None:
     """Return the folder, file or address that pip took this package from; None: an index."""
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
     try:
         said = json.loads(distribution(PROJECT).read_text("direct_url.json") or "{}")
         url = str(said.get("url", ""))

@@ -94,7 +94,7 @@ class ModelSignature:
     @property
     def batch_size(self) -> int | None:
         """The fixed number of samples a call takes, or None where any number will do."""
-        return self.input_shape[0]
+        return self.input_shape[0] if self.input_shape else None
 
 
 class Engine(ABC):

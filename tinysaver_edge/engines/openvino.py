@@ -214,7 +214,7 @@ def _info(port: Port) -> TensorInfo:
     kind = port.get_element_type()
     try:
         dtype = np.dtype(kind.to_dtype()).name
-    except (RuntimeError, TypeError, ValueError):
+    except (IndexError, RuntimeError, TypeError, ValueError):
         dtype = kind.get_type_name()
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:

@@ -122,7 +122,7 @@ class HttpTransport:
         answer = result.get_response()
         try:
             values = result.as_numpy(contract.output)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(Kind.WRONG, f"answered what cannot be read ({error})") from error
         if values is None or not isinstance(values, np.ndarray):
             raise RequestError(Kind.WRONG, f"answered without the output {contract.output!r}")

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tinysaver_edge.engines.base import ModelSignature
-from tinysaver_edge.engines.model_file import model_files
+from tinysaver_edge.engines.model_file import model_files, one_line
 from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
@@ -108,6 +108,10 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
         return count_graph(read_graph(model, size=input_size))
     except _UnknownShapeError as unknown:
         reason = unknown
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model {model}: its graph contradicts itself ({one_line(error)}): export it again"
+        ) from error
     if model.suffix == ".onnx" and find_spec("openvino") is not None:
         try:
             return count_graph(read_openvino(model, size=input_size))

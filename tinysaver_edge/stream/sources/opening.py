@@ -118,7 +118,8 @@ def open_source(
     try:
         return _opened(source, options, random)
     except (OSError, ValueError) as error:  # a name that no file can have: too long, with a NUL
-        raise InputError(f"source: cannot be opened ({error.__class__.__name__})") from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"source: cannot be opened ({why.lower()})") from error
 
 
 def _opened(source: AnySource, options: LiveOptions | None, random: Random | None) -> Source:

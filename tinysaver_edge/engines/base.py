@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 
 
 class Precision(str, Enum):
-    """Arithmetic that an engine computes a float model in."""
+    """Arithmetic that an engine computes a float model in.
+
+    TF32 is float32 whose products are rounded to ten bits of mantissa, as NVIDIA's tensor cores do
+    from Ampere on: quicker, and not the float32 that was calibrated unless it was asked for then.
+    """
 
     FLOAT32 = "float32"
+    TF32 = "tf32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
@@ -51,8 +56,11 @@ class EngineOptions:
         threads: processor threads for one inference; None leaves it to the engine.
         cache_dir: folder for compiled models, so that a second start is quicker; None for none.
         allow_fallback: run on the CPU where the device cannot be had, instead of an error.
-        sealed: the model's files as they were hashed; nothing else may then be loaded. None where
-            it does not matter.
+        graphs: let an engine record what it does for the first few sizes of batches and replay it
+            (CUDA graphs). Answers are the same; a size's first call takes longer, and no other
+            thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
+        sealed: the model's files as they were hashed; nothing else may then be loaded. None of
+            them where it does not matter.
     """
 
     device: str | None = None
@@ -60,6 +68,7 @@ class EngineOptions:
     threads: int | None = None
     cache_dir: Path | None = None
     allow_fallback: bool = False
+    graphs: bool = True
     sealed: tuple[Seal, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

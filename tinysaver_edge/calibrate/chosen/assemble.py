@@ -24,6 +24,7 @@ from tinysaver_edge.bundle.manifest import (
     Manifest,
     ModelEntry,
     Named,
+    SeenEntry,
     StageEntry,
 )
 from tinysaver_edge.calibrate.calibration import Calibration
@@ -32,6 +33,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.outputs import Outputs
@@ -144,6 +146,7 @@ def assemble(
     *,
     data: DataSource | None,
     golden_pool: NDArray[np.int64],
+    seen: NDArray[np.int64],
     target: Path,
 ) -> None:
     """Write the bundle.
@@ -154,6 +157,7 @@ def assemble(
         plan: what was asked.
         data: the images, or None where there are records only.
         golden_pool: positions in the data from which golden frames may be drawn.
+        seen: positions of the images that had a part in the choice.
         target: folder or .zip.
 
     Raises:
@@ -192,6 +196,7 @@ def assemble(
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
+            seen=_seen_entry(gathered, seen, Path(folder), files),
         )
         write_bundle(target, manifest, files)
 
@@ -212,7 +217,21 @@ def _certificate_entry(
         measured=measured_with(
             stages, fusion=_named(result.policy.fusion), labels=gathered.label_names
         ),
+        stated=list(result.stated),
     )
+
+
+def _seen_entry(
+    gathered: MeasuredProblem, index: NDArray[np.int64], folder: Path, files: dict[str, Path]
+) -> SeenEntry | None:
+    """Write short hashes of the images' files; None where nobody looked at them."""
+    if gathered.content is None:
+        return None
+    seen = Seen.of(gathered.content[index])
+    place = "seen.npy"
+    files[place] = folder / place
+    np.save(files[place], seen.hashes)
+    return SeenEntry(file=file_entry(files[place], place), whole=seen.whole)
 
 
 def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:

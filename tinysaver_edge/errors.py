@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinysaver_edge._support.install import install_command
+
 
 class TinySaverError(Exception):
     """Root of all errors raised by this package.
@@ -60,8 +62,7 @@ class MissingDependencyError(TinySaverError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs {package}, which is not installed: "
-            f"pip install 'tinysaver-edge[{extra}]'"
+            f"{purpose} needs {package}, which is not installed: {install_command(extra)}"
         )
         self.package = package
         self.extra = extra

@@ -82,7 +82,7 @@ def test_calibrate_prints_one_object(work, made):
     assert result["calibration"]["cost_macs_ratio"] < 0.8
     for row, kind in zip(result["candidates"], (SAVER, MIDDLE), strict=True):
         assert row["kappa"] == pytest.approx(macs(kind) / macs(LARGE), rel=0.02)
-    assert "Candidates" in made.err
+    assert "Candidates" in (made.out + made.err)
     assert "Traceback" not in made.err
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
@@ -45,3 +47,9 @@ def rate(frames_per_second: float) -> str:
         if frames_per_second >= 10
         else (f"{frames_per_second:.1f} frames/s")
     )
+
+
+def time_of_day(seconds: float) -> str:
+    """``1769860800.25`` since 1970 → ``"2026-01-31T12:00:00.250Z"``."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
@@ -150,7 +151,7 @@ def read_report(path: Path) -> MeasuredReport:
         InputError: the file cannot be read, or was written by a newer release.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["schema_version"] > SCHEMA_VERSION:
             raise InputError(f"bench report {path}: was written by a newer release; upgrade")
         stages = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.timing import Clock
 from tinysaver_edge.engines.base import Precision
@@ -76,8 +77,7 @@ def _openvino(artefact: Artefact, batch: Batch, *, seconds: float, clock: Clock)
         settings["INFERENCE_NUM_THREADS"] = options.threads
     device = options.device or "CPU"
     try:
-        import openvino
-
+        openvino = import_engine("openvino")
         graph = read_model(core, artefact.files[0])
         queue = openvino.AsyncInferQueue(core.compile_model(graph, device, settings))
         requests = len(queue)

@@ -313,7 +313,10 @@ class Settings:
         Raises:
             InputError: something needed is not said, or a file cannot be used.
         """
-        return plan_of(self)
+        try:
+            return plan_of(self)
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise RecipeError(f"{self.source}: {error}") from error
 
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(

@@ -262,7 +262,7 @@ def run(
             raise
         show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
-    return _exit_code(stop)
+    return _exit_code(stop, complete=not losses(around))
 
 
 def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
@@ -283,9 +283,10 @@ def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     terminal.warn(losses(around))
 
 
-def _exit_code(stop: Stop) -> int:
+def _exit_code(stop: Stop, *, complete: bool) -> int:
+    """Return 0 only where every decision went where it was to go: programs wait for that."""
     if stop.signal is None:
-        return 0
+        return 0 if complete else 2
     terminal.say(f"tinysaver-edge: stopped by {stop.signal.name}")
     return 128 + stop.signal
 

@@ -1,4 +1,4 @@
-"""How calibrations and figures are shown to people: tables and sentences on stderr."""
+"""How calibrations and figures are shown to people: tables and sentences."""
 
 from __future__ import annotations
 
@@ -62,32 +62,32 @@ def _show_choice(result: Calibration) -> None:
     stage, large = result.policy.stages[0], result.policy.stages[-1]
     after = large.model if result.policy.fusion is None else f"{large.model}, fused with it,"
     if stage.threshold is not None and stage.score is not None:
-        terminal.say(
+        terminal.tell(
             f"{stage.model} answers where its {stage.score.name} is at least "
             f"{numbers.score(stage.threshold)}, else {after} does "
             f"(method: {result.method.value})"
         )
     if result.large_codec is not None:
         cost = "" if result.codec_cost is None else f", which costs it {result.codec_cost}"
-        terminal.say(
+        terminal.tell(
             f"{large.model} sees {result.large_codec}{cost}; the drop counts from its accuracy on "
             f"that"
         )
     if result.certificate is not None:
         given = given_words(result.stated)
-        terminal.say(f"certificate: {result.certificate.statement}{given}")
+        terminal.tell(f"certificate: {result.certificate.statement}{given}")
     if result.disagreement is not None:
-        terminal.say(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
+        terminal.tell(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
     certified, budget = result.interval
     if certified is not None and budget is not None:
-        terminal.say(
+        terminal.tell(
             f"thresholds that keep every limit: {numbers.score(certified)} (drop) "
             f"to {numbers.score(budget)} (budget)"
         )
     if result.bundle is not None:
-        terminal.say(f"bundle: {result.bundle}")
+        terminal.tell(f"bundle: {result.bundle}")
     if result.report is not None:
-        terminal.say(f"report: {result.report}")
+        terminal.tell(f"report: {result.report}")
 
 
 def _show_methods(rows: Sequence[MethodRow]) -> None:

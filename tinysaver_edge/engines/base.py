@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import Seal
 from tinysaver_edge.decision import ModelIdentity
-from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.engines.model_file import external_files
+from tinysaver_edge.errors import (
+    DescriptionError,
+    EngineError,
+    InputError,
+    ModelError,
+    TinySaverError,
+)
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
@@ -51,6 +59,8 @@ class EngineOptions:
         graphs: let an engine record what it does for the first few sizes of batches and replay it
             (CUDA graphs). Answers are the same; a size's first call takes longer, and no other
             thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
+        sealed: the model's files as they were hashed; nothing else may then be loaded. None of
+            them where it does not matter.
     """
 
     device: str | None = None
@@ -59,6 +69,7 @@ class EngineOptions:
     cache_dir: Path | None = None
     allow_fallback: bool = False
     graphs: bool = True
+    sealed: tuple[Seal, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -92,7 +103,7 @@ class ModelSignature:
     @property
     def batch_size(self) -> int | None:
         """The fixed number of samples a call takes, or None where any number will do."""
-        return self.input_shape[0]
+        return self.input_shape[0] if self.input_shape else None
 
 
 class Engine(ABC):
@@ -147,11 +158,13 @@ class Engine(ABC):
         self._closed = False
         self._sample_shape = preprocess.shape(1)[1:]
         self._dtype = np.dtype(preprocess.format.dtype)
+        seals = _sealed(model, options.sealed)
         self.device, self.signature = self._load()
         try:
+            _check_unchanged(model, seals)
             check_signature(self.signature, preprocess, model=model)
             _check_outputs(self.signature, output, model=model)
-        except DescriptionError:
+        except TinySaverError:
             self.close()
             raise
 
@@ -273,6 +286,46 @@ class Engine(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _sealed(model: Path, seals: Sequence[Seal]) -> list[Seal]:
+    """Return a model's files as they are now, with the hashes that they were sealed with.
+
+    A file that was written to since is hashed again.
+
+    Raises:
+        ModelError: one of them holds something else, or the model needs one that is not sealed.
+    """
+    if not seals:
+        return []
+    known = {seal.path.resolve() for seal in seals}
+    for path in (model, *external_files(model)):
+        if path.resolve() not in known:
+            raise ModelError(
+                f"model {model}: needs {path.name}, which is none of the files it was hashed with"
+            )
+    return [seal if seal.holds() else _sealed_again(model, seal) for seal in seals]
+
+
+def _sealed_again(model: Path, seal: Seal) -> Seal:
+    try:
+        found = Seal.of(seal.path)
+    except OSError as error:
+        raise ModelError(f"model {model}: {seal.path.name}: {error.strerror}") from error
+    if found.sha256 != seal.sha256:
+        raise ModelError(
+            f"model {model}: {seal.path.name} is not what was calibrated (its hash differs)"
+        )
+    return found
+
+
+def _check_unchanged(model: Path, seals: Sequence[Seal]) -> None:
+    """Refuse a model whose files were written to while it was loaded."""
+    for seal in seals:
+        if not seal.holds():
+            raise ModelError(
+                f"model {model}: {seal.path.name} was written to while it was loaded; try again"
+            )
 
 
 def signature_for(preprocess: Preprocess) -> ModelSignature:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.engines.base import (
     Engine,
     EngineOptions,
@@ -192,12 +193,11 @@ class OnnxRuntimeEngine(Engine):
 
 def _import() -> OnnxRuntime:
     try:
-        import onnxruntime
+        return import_engine("onnxruntime")
     except ImportError as error:
         raise MissingDependencyError(
             "onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"
         ) from error
-    return onnxruntime
 
 
 def _preload(ort: OnnxRuntime) -> None:

@@ -154,6 +154,7 @@ class Service:
     ) -> None:
         self.promise, self._hosts = Promise.of(manifest), hosts
         self._options, self._clock, self._wall = options, clock, wall
+        self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
         self._stop: Callable[[], object] = lambda: None
         self._stack = ExitStack()
@@ -225,7 +226,9 @@ class Service:
         if options.jsonl is not None:
             made.append(JsonlSink(options.jsonl, max_bytes=options.jsonl_max_bytes))
         if options.video is not None:
-            made.append(VideoSink(options.video, fps=options.video_fps))
+            made.append(
+                VideoSink(options.video, fps=options.video_fps, by_source=self._sources > 1)
+            )
         if options.preview:
             made.append(PreviewSink(on_quit=self._quit))
         if options.mqtt is not None:

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
+from tinysaver_edge.bundle.covered import measured_with
+from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.deciding.figures import figures
@@ -39,14 +40,19 @@ EPSILON = 0.75
 def manifest(tmp_path_factory):
     """A bundle's manifest with a certificate, and figures that leave something to lose."""
     with Bundle.load(small_bundle(tmp_path_factory.mktemp("b") / "b", golden=False)) as one:
-        made = one.manifest
+        return certified(one.manifest)
+
+
+def certified(made: Manifest) -> Manifest:
+    """Return a bundle's manifest with a certificate that covers it."""
     certificate = Certificate(
         EvidenceKind.LABELS, EPSILON, 0.1, 1, 2000, 1, (WalkStep(THRESHOLD, 1600, 4, 2),)
     )
     entry = CertificateEntry(
         statement=certificate.statement,
         counts=certificate.to_json(),
-        models={stage.model.name: None for stage in made.stages},
+        models={stage.model.name: stage.model.sha256 for stage in made.stages},
+        measured=measured_with(made.stages, fusion=made.fusion, labels=made.labels),
     )
     return made.model_copy(update={"certificate": entry, "calibration": MEASURED})
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import write_text
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
@@ -181,7 +182,7 @@ def _key(place: TimingPlace, *parts: object) -> str:
 
 def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         return parse(content) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.looks import content_hash
 from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.description.metadata import write_metadata
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.quantize.accuracy import (
     LabelledAnswers,
     measure_accuracy,
@@ -159,6 +160,7 @@ def _check(model: Path, out: Path, form: Form) -> None:
         raise InputError(f"model {model}: export it as .onnx or .xml first")
     if form is Form.BF16 and out.suffix != ".xml":
         raise InputError("bfloat16 is OpenVINO's: name an .xml to write")
+    check_file_target(out)
     if out.resolve() == model.resolve():
         raise InputError(f"quantising {model} would replace it: choose another name")
 

@@ -32,8 +32,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.certificate import Certificate
-from tinysaver_edge.deciding.policy import is_certified
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Promise:
     def of(cls, manifest: Manifest) -> Promise:
         """Read it off a bundle's manifest."""
         certified: float | None = None
-        if manifest.certificate is not None and is_certified(manifest):
+        if manifest.certificate is not None and why_not_covered(manifest) is None:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate

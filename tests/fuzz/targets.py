@@ -161,11 +161,11 @@ def saved_frames(folder: Path) -> Target:
 
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
+    from tinysaver_edge._support.doors import Address
     from tinysaver_edge.engines.remote.address import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source
     from tinysaver_edge.stream.sources.uri import parse_uri
-    from tinysaver_edge.stream.telemetry.address import Address
 
     seeds = [
         b"rtsp://user:secret@10.0.0.7:554/stream/1?channel=2#threads=4",
@@ -358,8 +358,7 @@ def bench_reports(folder: Path) -> Target:
 def http_answers(folder: Path) -> Target:
     """What a host answers over HTTP, to questions and to frames."""
     from tinysaver_edge.engines.remote.address import Address
-    from tinysaver_edge.engines.remote.facts import Wanted, agree
-    from tinysaver_edge.engines.remote.failure import RequestError
+    from tinysaver_edge.engines.remote.facts import RequestError, Wanted, agree
     from tinysaver_edge.engines.remote.model import remote_model
     from tinysaver_edge.engines.remote.transport import open_transport
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware import systems
-from tinysaver_edge._support.install import install_command
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.doctor import Standing, examine
 from tinysaver_edge.hardware.doctor.engines import (
     NO_GPU,
@@ -22,13 +22,15 @@ from tinysaver_edge.hardware.doctor.engines import (
     opencv_check,
     remedy,
 )
-from tinysaver_edge.hardware.doctor.packages import owner_checks, python_check, version_checks
 from tinysaver_edge.hardware.doctor.system import (
     accelerator_checks,
     cache_check,
     camera_check,
     driver_check,
+    owner_checks,
+    python_check,
     throttling_check,
+    version_checks,
 )
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import Inventory, Listed

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tinysaver_edge._support import install
-from tinysaver_edge._support.install import from_here, install_command
+from tinysaver_edge import errors as install
+from tinysaver_edge.errors import from_here, install_command
 
 
 @pytest.fixture

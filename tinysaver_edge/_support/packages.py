@@ -3,11 +3,54 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import ModuleType
+from typing import Any
+
+from tinysaver_edge.errors import MissingDependencyError
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Swallow the process's prints, warnings and log lines while the block runs."""
+    said = io.StringIO()
+    with unlogged(), warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Swallow log lines alone: a bar that shows how far a download has come stays."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
+    """Return the module `cv2`.
+
+    Args:
+        purpose: what it is needed for, in a few words, for the error.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
+    return cv2
+
 
 ASKED_FOR = "TINYSAVER_ENGINE_TELEMETRY"
 """Set to 1, this variable of the environment leaves the engines' telemetry as it is."""

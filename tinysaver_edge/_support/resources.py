@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinysaver_edge._support.install import PACKAGE, PROJECT, install_command, is_checkout
-from tinysaver_edge.errors import TinySaverError
+from tinysaver_edge.errors import PACKAGE, PROJECT, TinySaverError, install_command, is_checkout
 
 _COPIES = "_data.d"
 """Folder of a wheel's copies. No import reaches a name with a dot in it: it is data for good."""

@@ -15,7 +15,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
 from tinysaver_edge.bench.engine_choice import Chosen
 from tinysaver_edge.bench.model import ModelBench
-from tinysaver_edge.bench.sustained import Sustained
+from tinysaver_edge.bench.throughput import Sustained
 from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.probe import machine

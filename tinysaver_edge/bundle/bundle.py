@@ -20,9 +20,8 @@ from tinysaver_edge._support.files import (
     new_beside,
     sha256_of,
 )
-from tinysaver_edge._support.install import install_command
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
-from tinysaver_edge.errors import BundleError, InputError
+from tinysaver_edge.errors import BundleError, InputError, install_command
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from tinysaver_edge._support.files import check_file_target, write_text
-from tinysaver_edge._support.install import from_here
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.errors import InputError, RecipeError
+from tinysaver_edge.errors import InputError, RecipeError, from_here
 from tinysaver_edge.hardware.probe import check_device_name, draft_profile
 from tinysaver_edge.hardware.probe import probe as look
 from tinysaver_edge.hardware.profile import (

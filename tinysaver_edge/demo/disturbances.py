@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.demo.textures import FRAME_HEIGHT, FRAME_WIDTH
 
 Colour = tuple[float, float, float]

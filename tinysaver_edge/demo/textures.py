@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 
 FRAME_WIDTH: Final = 320
 FRAME_HEIGHT: Final = 240

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from tinysaver_edge._support.install import install_command
 from tinysaver_edge.engines.registry import engine_names
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.finding import Finding
 from tinysaver_edge.hardware.inventory import Inventory, Listed, take
 from tinysaver_edge.hardware.system_files import ROOT, read

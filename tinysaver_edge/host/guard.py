@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from types import MappingProxyType
 from typing import Any
 
+from tinysaver_edge._support.doors import TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import MOST_HALF_SENT, REQUEST_S, WRONG_TOKEN_S
-from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
 from tinysaver_edge.engines.remote.security import TRITON_PREFIX
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.limits import Listening, same_token

@@ -16,8 +16,7 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.data import check_left_out, class_indices, open_data
-from tinysaver_edge.data.looks import Looks, read_looks
-from tinysaver_edge.data.seen import Seen
+from tinysaver_edge.data.looks import Looks, Seen, read_looks
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.wrong_tokens import WrongTokens
+from tinysaver_edge._support.doors import ListenAddress, WrongTokens
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -32,7 +32,6 @@ from tinysaver_edge.stream.sinks.saved_frames import (
 )
 from tinysaver_edge.stream.sinks.video import VideoSink
 from tinysaver_edge.stream.sources.source import Frame
-from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings

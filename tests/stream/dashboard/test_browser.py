@@ -9,8 +9,8 @@ import pytest
 
 from tests.chromium import Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
+from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge.stream.dashboard import Dashboard
-from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Lost, Reconnected
 
 pytestmark = [needs_chromium, pytest.mark.slow]

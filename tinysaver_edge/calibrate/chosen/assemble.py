@@ -33,7 +33,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.data.seen import Seen
+from tinysaver_edge.data.looks import Seen
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.outputs import Outputs

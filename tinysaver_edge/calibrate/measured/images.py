@@ -47,8 +47,7 @@ from tinysaver_edge.cascade import Clock
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
-from tinysaver_edge.data.looks import Looks, read_looks
-from tinysaver_edge.data.seen import seen_from_text
+from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray

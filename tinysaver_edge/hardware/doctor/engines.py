@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from tinysaver_edge._support.install import install_command
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import TIMEOUT_S

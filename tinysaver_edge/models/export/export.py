@@ -10,7 +10,7 @@ from typing import Any
 
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.compare.pictures import Pictures, draw_pictures
+from tinysaver_edge.models.compare.compare import Pictures, draw_pictures
 from tinysaver_edge.models.description.description import ModelDescription
 from tinysaver_edge.models.export.job import ExportedFile, ExportJob
 from tinysaver_edge.models.export.timm_model import TimmModel, TimmSource, exportable, load_timm

@@ -14,8 +14,7 @@ from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_for
 from tinysaver_edge.engines.timm_file import Architecture, write_timm_file
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.compare.compare import Comparison, answers, compare
-from tinysaver_edge.models.compare.pictures import Pictures
+from tinysaver_edge.models.compare.compare import Comparison, Pictures, answers, compare
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.description.metadata import write_metadata

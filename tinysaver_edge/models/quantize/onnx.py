@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.quiet import quietly
 from tinysaver_edge.models.export.torch_onnx import strip
 from tinysaver_edge.models.graph.onnx import load_onnx, onnx_signature
 from tinysaver_edge.preprocess import Batch

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.quiet import quietly
 from tinysaver_edge.preprocess import Batch
 
 Network: TypeAlias = Any  # openvino.Model

@@ -14,8 +14,7 @@ import numpy as np
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.data.looks import content_hash
-from tinysaver_edge.data.seen import Seen
+from tinysaver_edge.data.looks import Seen, content_hash
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.errors import DataError, InputError

@@ -13,7 +13,7 @@ from typing import Any
 
 from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError

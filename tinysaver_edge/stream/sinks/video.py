@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import check_file_target, kind_of
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture

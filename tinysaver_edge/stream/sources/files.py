@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import (
     IMAGE_SUFFIXES,
     dark_depth,

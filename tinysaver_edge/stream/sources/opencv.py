@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.errors import SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions

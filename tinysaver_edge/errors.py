@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -91,6 +92,18 @@ class TooSlowError(VerificationError):
 
 
 class InfeasibleError(TinySaverError):
-    """No choice meets every limit that was asked for; the message says how far off each is."""
+    """No choice meets every limit that was asked for; the message says how far off each is.
+
+    Attributes:
+        candidates: what each saver would do, a row of `calibrate.calibration.Candidate` each.
+        warnings: what the user should know besides.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, candidates: Sequence[Any] = (), warnings: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+        self.warnings = tuple(warnings)

@@ -37,7 +37,7 @@ from tinysaver_edge.calibrate.report import (
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
 
@@ -121,7 +121,11 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
     drawn = {"seed": plan.seed, "candidates": len(problem.savers) + left_out}
     proposals = propose_all(problem, plan.targets, **drawn)
-    choice = choose(problem, proposals, plan.targets)
+    try:
+        choice = choose(problem, proposals, plan.targets)
+    except InfeasibleError as error:
+        rows = (*error.candidates, *_unmeasured(gathered))
+        raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
     policy = policy_of(problem, choice)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()

@@ -14,8 +14,18 @@ from tinysaver_edge.deciding.figures import Figures
 
 def show_calibration(result: Calibration) -> None:
     """Write the candidates, the figures and the choice."""
-    timed = any(row.mean_latency_ms is not None for row in result.candidates)
-    searched = any(row.tried for row in result.candidates)
+    show_candidates(result.candidates)
+    sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
+    show_figures([(name, figures) for name, figures in sets if figures is not None])
+    if result.methods:
+        _show_methods(result.methods)
+    _show_choice(result)
+
+
+def show_candidates(rows: Sequence[Candidate]) -> None:
+    """Write a row for each saver: what it would do, and why it was chosen or not."""
+    timed = any(row.mean_latency_ms is not None for row in rows)
+    searched = any(row.tried for row in rows)
     columns = ["saver", "κ", "accuracy", "threshold", "accepted", "drop", "cost"]
     found = ["score", "fusion", "tried", "estimate"] if searched else []
     terminal.show_table(
@@ -34,14 +44,9 @@ def show_calibration(result: Calibration) -> None:
                 *(_found(row) if searched else ()),
                 row.why,
             )
-            for row in result.candidates
+            for row in rows
         ],
     )
-    sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
-    show_figures([(name, figures) for name, figures in sets if figures is not None])
-    if result.methods:
-        _show_methods(result.methods)
-    _show_choice(result)
 
 
 def _found(row: Candidate) -> tuple[str, ...]:

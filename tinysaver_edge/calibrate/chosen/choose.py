@@ -150,13 +150,17 @@ def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) ->
         targets: limits and objective.
 
     Raises:
-        InfeasibleError: none keeps every limit; says by how much each would have to give.
+        InfeasibleError: none keeps every limit; says by how much each would have to give, and
+            has a row for each.
         InputError: a limit is one of time or memory, and that was not measured.
     """
     picks = [_pick(proposal, targets) for proposal in proposals]
     feasible = [pick for pick in picks if pick.feasible]
     if not feasible:
-        raise InfeasibleError(how_far_off([one for one in proposals if not one.left_out], targets))
+        raise InfeasibleError(
+            how_far_off([one for one in proposals if not one.left_out], targets),
+            candidates=[_row(problem, pick, best=None, targets=targets) for pick in picks],
+        )
     best = min(feasible, key=lambda pick: pick.rank(targets.aim))
     return Choice(
         best.proposal,
@@ -230,7 +234,7 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
     return _Pick(proposal, place, feasible, affordable)
 
 
-def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Candidate:
+def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> Candidate:
     proposal, index = pick.proposal, pick.index
     evidence = proposal.evidence
     right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
@@ -262,11 +266,20 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Can
     )
 
 
-def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str:
+def _why_not(pick: _Pick) -> str:
+    """Say which limits a saver cannot keep."""
+    if not pick.proposal.allowed.any():
+        return pick.proposal.why or "no threshold keeps the drop"
+    if not pick.affordable.any():
+        return "over budget"
+    return "over budget where the drop is kept"
+
+
+def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> str:
     cost = pick.mean_macs / problem.large.macs
     aim = targets.aim
-    if not pick.feasible:
-        return "over budget" if targets.budgets.any else "no threshold keeps the limit"
+    if best is None or not pick.feasible:
+        return _why_not(pick)
     if np.isinf(pick.proposal.thresholds[pick.index]):
         return "not worth it: may accept nothing"
     if cost > 1:

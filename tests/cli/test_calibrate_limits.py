@@ -46,7 +46,7 @@ class World:
         return json.loads(done.stdout)
 
     def refused(self, *arguments: str, code: int = 2) -> str:
-        """Return the one line that a refusal is; before it a note on a saver, or what each can do."""
+        """Return the line that a refusal is; before it notes on savers, or what each can do."""
         records = ("--work-dir", str(self.folder / "records"))
         out = self.folder / "refused"
         done = self.run(*arguments, *records, "--out", str(out))

@@ -105,8 +105,20 @@ def check_target(target: Path) -> None:
     """Refuse to write a bundle over something that is none.
 
     Raises:
-        BundleError: there is something else, or the folder above is no folder.
+        BundleError: there is something else, it is the current folder or one above, or nothing can
+            be written there.
     """
+    here = Path.cwd()
+    if target.resolve() in (here, *here.parents):
+        raise BundleError(
+            f"--out {target}: a bundle takes the place of its folder, which cannot be the one you "
+            "are in: name a new one"
+        )
+    above = next(one for one in target.absolute().parents if one.exists())
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
         if target.is_dir():
             raise BundleError(f"--out {target}: a folder of this name is there")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -206,6 +208,7 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
+    stack.enter_context(_alone(folder))
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
     gathered = from_images(
         plan.input,
@@ -216,6 +219,31 @@ def _gather(
         fusion=_fusion(plan, samples=len(data)),
     )
     return gathered, data
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
+
+    Raises:
+        InputError: another one is under way there, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"records {folder}: another calibration writes there: wait for it, or name another "
+                "--out and --work-dir"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:

@@ -20,6 +20,8 @@ FIGURES = {
     "drop_points",
     "accept_rate",
     "cost_macs_ratio",
+    "drop_interval_points",
+    "saver_drop_interval_points",
 }
 KEYS = {
     "stages",

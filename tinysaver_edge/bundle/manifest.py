@@ -97,7 +97,7 @@ class StageEntry(_Strict):
 
 
 class FiguresEntry(_Strict):
-    """What a cascade did on a set of labelled samples; see `evaluation.Figures`."""
+    """What a cascade did on a set of labelled samples; see `deciding.figures.Figures`."""
 
     samples: int
     accuracy_saver: Fraction
@@ -106,6 +106,8 @@ class FiguresEntry(_Strict):
     drop_points: float
     accept_rate: Fraction
     cost_macs_ratio: float | None
+    drop_interval_points: tuple[float, float] | None = None
+    saver_drop_interval_points: tuple[float, float] | None = None
 
 
 class RanEntry(_Strict):

@@ -56,6 +56,7 @@ class TriedCombination:
         estimate: cost relative to the large model alone, or points lost where accuracy is what
             counts; None where the score could not be had.
         why: why it could not.
+        interval: within which 90 % of the resamples put it; None where there was one look only.
     """
 
     score: str
@@ -63,6 +64,7 @@ class TriedCombination:
     fitted: tuple[str, ...]
     estimate: float | None
     why: str = ""
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Candidate:
         why: in a few words, why it was chosen or not.
         estimate: what a search expected of it, on the samples set aside for that: its cost
             relative to the large model alone, or points lost where accuracy is the objective.
+        estimate_interval: within which 90 % of the search's resamples put it, or None.
         tried: every score and fusion that the search tried, the chosen one first.
     """
 
@@ -102,6 +105,7 @@ class Candidate:
     chosen: bool = False
     why: str = ""
     estimate: float | None = None
+    estimate_interval: tuple[float, float] | None = None
     tried: tuple[TriedCombination, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

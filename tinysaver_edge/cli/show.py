@@ -57,8 +57,16 @@ def _found(row: Candidate) -> tuple[str, ...]:
         f"{score}, fitted" if "score" in fitted else score,
         f"{fusion}, fitted" if "fusion" in fitted else fusion,
         str(sum(one.estimate is not None for one in row.tried)),
-        numbers.ratio(row.estimate),
+        _estimate(row),
     )
+
+
+def _estimate(row: Candidate) -> str:
+    """Write what a search expected, with its interval; nothing where there is none."""
+    if row.estimate is None or row.estimate_interval is None:
+        return ""
+    low, high = row.estimate_interval
+    return f"{row.estimate:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _show_choice(result: Calibration) -> None:
@@ -127,10 +135,16 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
                 numbers.percent(figures.accuracy_saver),
                 numbers.percent(figures.accuracy_large),
                 numbers.percent(figures.accuracy_cascade),
-                numbers.points(figures.drop_points),
+                _drop(figures),
                 numbers.percent(figures.accept_rate),
                 numbers.ratio(figures.cost_macs_ratio),
             )
             for name, figures in sets
         ],
     )
+
+
+def _drop(figures: Figures) -> str:
+    """Write a drop and within what it may lie on other samples like these."""
+    measured, within = numbers.points(figures.drop_points), figures.drop_interval_points
+    return measured if within is None else f"{measured} ({within[0]:+.2f} to {within[1]:+.2f})"

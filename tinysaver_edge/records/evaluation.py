@@ -14,6 +14,7 @@ from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.data import class_indices, open_data
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
@@ -112,5 +113,9 @@ def _evaluation(bundle: Bundle, records: Sequence[Record], labels: NDArray[np.in
         raise DataError("no readable images are left to evaluate on")
     outputs = [record.outputs.subset(kept) for record in records]
     warnings = [f"{len(skipped)} images could not be read and were left out"] if skipped else []
-    found = figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept])
+    # What was certified over clips is not measured as if each frame stood alone.
+    certificate = bundle.manifest.certificate
+    grouped = certificate is not None and EvidenceKind(certificate.counts["evidence"]).grouped
+    policy = Policy.from_manifest(bundle.manifest)
+    found = figures(policy, outputs, labels[kept], grouped=grouped)
     return Evaluation(found, tuple(warnings))

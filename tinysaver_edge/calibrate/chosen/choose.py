@@ -248,7 +248,12 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     )
     if proposal.searched is not None:
         found = proposal.searched
-        row = replace(row, estimate=found.estimate, tried=found.tried)
+        row = replace(
+            row,
+            estimate=found.estimate,
+            estimate_interval=found.tried[0].interval,
+            tried=found.tried,
+        )
     if index < 0:
         return row
     threshold = float(proposal.thresholds[index])
@@ -317,7 +322,12 @@ def policy_of(problem: Problem, choice: Choice) -> Policy:
 def figures_on(policy: Policy, problem: Problem) -> Figures:
     """Measure a two-stage policy on a problem's samples."""
     saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
-    return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
+    return figures(
+        policy,
+        (saver.outputs, problem.large.outputs),
+        problem.labels,
+        grouped=problem.groups is not None,
+    )
 
 
 def single_model_better(problem: Problem, result: Calibration) -> str | None:

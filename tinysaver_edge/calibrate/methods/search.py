@@ -244,9 +244,18 @@ def _tried(
                 what for what, part in (("score", score), ("fusion", fusion)) if part.learns
             ),
             estimate=scale * float(estimates[score, fusion].mean()),
+            interval=_interval(scale * estimates[score, fusion]),
         )
         for score, fusion in order
     ]
+
+
+def _interval(estimates: FloatArray) -> tuple[float, float] | None:
+    """Return within what 90 % of the resamples lie; one look tells nothing of that."""
+    if len(estimates) < 2:
+        return None
+    low, high = np.quantile(estimates, (0.05, 0.95))
+    return float(low), float(high)
 
 
 def _missing(score: ScoreOption, why: str) -> TriedCombination:

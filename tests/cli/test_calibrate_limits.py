@@ -76,7 +76,9 @@ class World:
 
     def timing(self, saver: str) -> CascadeLatency:
         text = (self.folder / "records" / f"{saver}+large.timing.json").read_text()
-        return CascadeLatency.from_dict(json.loads(text)["latency"])
+        return CascadeLatency.joined(
+            [CascadeLatency.from_dict(one) for one in json.loads(text)["rounds"]]
+        )
 
 
 RECIPE = """

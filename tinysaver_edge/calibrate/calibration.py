@@ -82,6 +82,8 @@ class Candidate:
         drop_points: points it would lose, on the samples the decision rests on.
         cost_macs_ratio: what it would cost, relative to the large model alone.
         mean_latency_ms: how long a frame would take on average, None where it was not measured.
+        latency_spread_ms: the least and the greatest of the means of the rounds it was timed in;
+            None where it was not timed here.
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
@@ -101,6 +103,7 @@ class Candidate:
     drop_points: float | None = None
     cost_macs_ratio: float | None = None
     mean_latency_ms: float | None = None
+    latency_spread_ms: tuple[float, float] | None = None
     feasible: bool = False
     chosen: bool = False
     why: str = ""

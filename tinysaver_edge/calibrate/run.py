@@ -29,7 +29,7 @@ from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
@@ -146,6 +146,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *_warnings(choice),
+            *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
         ),
         latency=_latency(choice),
@@ -335,6 +336,21 @@ def _not_tried(choice: Choice) -> list[str]:
     """Say which scores a search could not have, each reason once."""
     reasons = {one.why: None for row in choice.candidates for one in row.tried if one.why}
     return [f"not tried: {why}" for why in reasons]
+
+
+def _within_spread(choice: Choice, plan: Plan) -> list[str]:
+    """Name limits of time that some rounds of timing keep and others do not."""
+    said, proposal = [], choice.proposal
+    for name, limit in limits_of(plan.targets.budgets).items():
+        if not name.endswith("latency_ms"):
+            continue
+        found = proposal.quantity(name, choice.index, budgeted=True)
+        if found > limit:
+            said.append(
+                f"budget {name}={limit:.4g}: {proposal.saver.name} keeps it in some rounds of "
+                f"timing only, in all together it is {found:.4g}: --retime on a quiet machine tells"
+            )
+    return said
 
 
 def _warnings(choice: Choice) -> list[str]:

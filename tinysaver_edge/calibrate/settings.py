@@ -227,6 +227,9 @@ class Settings:
     no_timing: bool = _option(
         bool, "Do not time the models on this machine.", plan="images.timing", negative=True
     )
+    retime: bool = _option(
+        bool, "Time the models anew, whatever earlier runs have kept.", plan="images.retime"
+    )
     no_golden_frames: bool = _option(
         bool, "Put none of the images into the bundle.", plan="images.golden_frames", negative=True
     )

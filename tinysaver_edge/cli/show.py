@@ -40,7 +40,7 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
                 numbers.percent(row.accept_rate),
                 numbers.points(row.drop_points),
                 numbers.ratio(row.cost_macs_ratio),
-                *([numbers.milliseconds(row.mean_latency_ms)] if timed else []),
+                *([_latency(row)] if timed else []),
                 *(_found(row) if searched else ()),
                 row.why,
             )
@@ -59,6 +59,15 @@ def _found(row: Candidate) -> tuple[str, ...]:
         str(sum(one.estimate is not None for one in row.tried)),
         _estimate(row),
     )
+
+
+def _latency(row: Candidate) -> str:
+    """Write a mean latency and how far the rounds of timing lay apart."""
+    mean = numbers.milliseconds(row.mean_latency_ms)
+    if row.latency_spread_ms is None:
+        return mean
+    low, high = row.latency_spread_ms
+    return f"{mean} ({low:.2f} to {high:.2f})"
 
 
 def _estimate(row: Candidate) -> str:

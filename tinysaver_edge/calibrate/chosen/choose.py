@@ -162,6 +162,8 @@ def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) ->
             candidates=[_row(problem, pick, best=None, targets=targets) for pick in picks],
         )
     best = min(feasible, key=lambda pick: pick.rank(targets.aim))
+    if targets.aim is Objective.LATENCY:
+        best = min(_as_quick(feasible, best), key=lambda pick: pick.mean_macs)
     return Choice(
         best.proposal,
         best.index,
@@ -202,6 +204,12 @@ class _Pick:
             return (self.proposal.quantity("mean_latency_ms", self.index), self.lost_share)
         return (self.mean_macs, self.lost_share)
 
+    @property
+    def spread_ms(self) -> tuple[float, float]:
+        """Mean latency, as the rounds of timing had it at least and at most."""
+        mean = self.proposal.quantity("mean_latency_ms", self.index)
+        return self.proposal.latency_spread_ms(self.index) or (mean, mean)
+
     def interval(self, targets: Targets) -> tuple[float | None, float | None]:
         """See `Choice.interval`."""
         loosest = strictest = None
@@ -214,6 +222,12 @@ class _Pick:
     def _finite(self, place: np.intp) -> float | None:
         threshold = float(self.proposal.thresholds[place])
         return None if np.isinf(threshold) else threshold
+
+
+def _as_quick(picks: Sequence[_Pick], quickest: _Pick) -> list[_Pick]:
+    """Return those that timing cannot tell from the quickest: their spreads overlap."""
+    most = quickest.spread_ms[1]
+    return [pick for pick in picks if pick.spread_ms[0] <= most]
 
 
 def _pick(proposal: Proposal, targets: Targets) -> _Pick:
@@ -265,6 +279,7 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
         drop_points=float(proposal.drop_points[index]),
         cost_macs_ratio=pick.mean_macs / problem.large.macs,
         mean_latency_ms=proposal.quantity("mean_latency_ms", index) if timed else None,
+        latency_spread_ms=proposal.latency_spread_ms(index) if timed else None,
         feasible=pick.feasible,
         chosen=pick is best,
         why=_why(problem, pick, best=best, targets=targets),
@@ -299,6 +314,8 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     if aim is Objective.ACCURACY and pick.lost_share > best.lost_share:
         points = 100 * (pick.lost_share - best.lost_share)
         return f"loses {points:.2f} points more than {other}"
+    if aim is Objective.LATENCY and pick in _as_quick([pick], best):
+        return f"as quick as {other} within the spread of timing, but not cheaper"
     mine, least = pick.rank(aim)[0], best.rank(aim)[0]
     if aim is Objective.ACCURACY:
         mine, least = pick.mean_macs, best.mean_macs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinysaver_edge._support.files import read_toml
+from tinysaver_edge._support.toml import read_toml
 from tinysaver_edge.errors import TinySaverError
 
 PROJECT = "tinysaver-edge"

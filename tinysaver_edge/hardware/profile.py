@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import devices_dir
+from tinysaver_edge._support.toml import read_toml
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.latency import LatencySamples
 

@@ -26,8 +26,7 @@ def probability_thresholds() -> FloatArray:
 
     Twenty from 1 - 1e-15 on for savers that are always all but certain, sixty from 0.99999 to 0.99,
     each a little less close to 1, for those that nearly always nearly are; then 250 even steps to
-    0. A hundred cost about 0.2 % more work on the thirteen ImageNet records, because the last
-    threshold that passes lies further from the bound.
+    0: fewer leave the last that passes further from the bound (docs/certificate.md).
     """
     certain = 1.0 - np.geomspace(1e-15, 1e-5, 20, endpoint=False)
     near = 1.0 - np.geomspace(1e-5, 1e-2, 60)

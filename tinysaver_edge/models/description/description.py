@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.files import parse_toml
+from tinysaver_edge._support.toml import parse_toml
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError

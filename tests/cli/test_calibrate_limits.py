@@ -141,7 +141,9 @@ def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
     for name, limit_ms in limits.items():
         said = chosen[name]["latency"]
         assert said["cascade"]["source"] == "measured"
-        assert said["cascade"]["mean_ms"] <= limit_ms
+        # What a round of timing keeps is not ruled out; where not all of them do, that is said.
+        unsure = any("in some rounds of timing only" in line for line in chosen[name]["warnings"])
+        assert unsure == (said["cascade_at_most"]["mean_ms"] > limit_ms)
         assert said["escalation_rate"] == pytest.approx(
             1 - chosen[name]["calibration"]["accept_rate"]
         )

@@ -18,14 +18,9 @@ def calibrate_options(command: Command) -> Command:
     """Give a command all of them."""
     for name, option in reversed(list(OPTIONS.items())):
         flag = option.flag or f"--{name.replace('_', '-')}"
+        kind = {"is_flag": True} if option.kind is bool else {"type": _type(option)}
         made = click.option(
-            flag,
-            name,
-            type=_type(option),
-            is_flag=option.kind is bool,
-            multiple=option.many,
-            metavar=option.metavar,
-            help=option.help,
+            flag, name, multiple=option.many, metavar=option.metavar, help=option.help, **kind
         )
         command = made(command)
     return command

@@ -52,8 +52,8 @@ class MaxSoftmax(Score):
 class Margin(Score):
     """Highest minus second highest softmax probability, p1 - p2: the default.
 
-    Near 1, where float32 holds no more than seven digits of it, it is worked out from the logits in
-    float64: that tells gaps of up to 34 between two logits apart, not 16.
+    Near 1, where float32 holds no more than seven digits of it, it is worked out from what is missing
+    to 1, in float64: that tells gaps of up to 34 between two logits apart, not 16.
     """
 
     name: ClassVar[str] = "margin"
@@ -76,11 +76,10 @@ class Margin(Score):
 
 def _exact_margin(logits: NDArray[np.float32]) -> FloatArray:
     """One minus what is missing to a margin of 1, which is small where the margin is near 1."""
-    best = logits.argmax(axis=1)
-    rows = np.arange(len(best))
-    others = np.exp(logits.astype(np.float64) - logits[rows, best].astype(np.float64)[:, None])
-    others[rows, best] = 0.0
-    rest = others.sum(axis=1)
+    others = logits - logits.max(axis=1, keepdims=True)
+    np.exp(others, out=others)
+    others[np.arange(len(others)), logits.argmax(axis=1)] = 0.0
+    rest = np.add.reduce(others, axis=1).astype(np.float64)
     missing: FloatArray = (rest + others.max(axis=1)) / (1.0 + rest)
     return 1.0 - missing
 

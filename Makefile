@@ -16,7 +16,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers servers clean
+.PHONY: help demo test lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
 	@echo "make test-servers      run the tests that need a real Triton, KServe or Ray (1.5 GB to fetch)"
+	@echo "make test-gpu          run what needs torch and CUDA, and measure it (10 minutes, no network)"
 	@echo "make clean             remove what these made"
 
 demo: $(VENV)/.runtime
@@ -97,6 +98,29 @@ $(VENV)/.export: pyproject.toml | $(BIN)/pip
 	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,timm,quantize]' pytest hypothesis
 	@touch $@
 
+# On a machine with a GPU, without a network: GPU_PYTHON is a Python that has torch and timm.
+GPU_PYTHON ?= python3
+
+test-gpu:
+	GPU_PYTHON=$(GPU_PYTHON) bash .ci/gpu
+
+# What such a machine may lack, for GPU_VERSION of Python on x86-64: some 20 MB to take along.
+GPU_VERSION ?= 3.12
+GPU_SERVE := 'kserve>=0.21,<0.22' tritonclient python-rapidjson fastapi starlette uvicorn 'cloudevents<2' \
+	kubernetes grpc-interceptor orjson timing-asgi cryptography python-multipart pyjwt pyasn1 \
+	websocket-client requests-oauthlib oauthlib durationpy deprecation cffi pycparser httptools \
+	websockets watchfiles python-dotenv grpcio protobuf \
+	opentelemetry-api
+GPU_DOWNLOAD = $(PYTHON) -m pip download --quiet --only-binary=:all: --implementation cp \
+	--python-version $(GPU_VERSION) $(foreach glibc,5 12 17 24 27 28,--platform manylinux_2_$(glibc)_x86_64) \
+	--platform manylinux2014_x86_64 --platform manylinux1_x86_64
+
+gpu-wheels:
+	rm -rf .wheels
+	$(GPU_DOWNLOAD) --dest .wheels pydantic
+	$(GPU_DOWNLOAD) --no-deps --dest .wheels/serve $(GPU_SERVE)
+	du -sh .wheels
+
 # Real servers for the tests, each in an environment of its own: their needs exclude each other's.
 # Triton's Python backend answers nonsense beside numpy 2.
 SERVERS ?= triton kserve ray
@@ -122,6 +146,6 @@ test-servers: $(VENV)/.development servers
 	$(BIN)/python -m pytest tests/remote tests/host $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist demo-bundle demo-bundle.records demo-bundle.report.html
+	rm -rf .venv .venv-* .wheels build dist demo-bundle demo-bundle.records demo-bundle.report.html
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

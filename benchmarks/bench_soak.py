@@ -31,7 +31,7 @@ from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.score import Margin
-from tinysaver_edge.stream.sources.live import LiveSource, Patience
+from tinysaver_edge.stream.sources.live import LiveOptions, LiveSource
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 SLOPE_MB = 1.0
@@ -130,7 +130,7 @@ def soak(cascade: Cascade, *, frames: int, stream: int = STREAM) -> Soak:
             camera = LiveSource(
                 PacedCamera(pictures, fps=LIVE_FPS, frames=part, lost_every=LOST_EVERY),
                 source_id="camera",
-                patience=Patience(shortest_s=0.001),
+                options=LiveOptions(shortest_s=0.001),
             )
             running = cascade.stream(
                 given, camera, escalation=("wait", "revise")[turn % 2], metrics=tally

@@ -15,7 +15,7 @@ from pair import VIDEO
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.preprocess import Batch, Frame
-from tinysaver_edge.stream.sources.live import DeviceError, Patience
+from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions
 
 
 class PacedCamera:
@@ -41,7 +41,7 @@ class PacedCamera:
         self._pictures = itertools.cycle(pictures)
         self._period_s, self._left, self._lost_every = 1 / fps, frames, lost_every
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> PacedCamera:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> PacedCamera:
         """Begin."""
         self._next_s = time.monotonic()
         return self

@@ -7,11 +7,13 @@ SOURCE is a camera's number, an address (rtsp://, http://), a video file or demo
 """
 
 import sys
+from pathlib import Path
 
 from tinysaver_edge import Cascade
+from tinysaver_edge.stream import AnySource, Event
 
 
-def watch(bundle, source, *, frames=None):
+def watch(bundle: str | Path, source: AnySource, *, frames: int | None = None) -> None:
     """Print a line for each frame; stop after so many, or never."""
     with Cascade.load(bundle) as cascade:
         stream = cascade.stream(source, deadline_ms=500, listener=tell)
@@ -23,7 +25,7 @@ def watch(bundle, source, *, frames=None):
                 break
 
 
-def tell(event):
+def tell(event: Event, /) -> None:
     """Say what happens to the camera: connected, lost, reconnected, frames dropped."""
     print(f"{event.source_id}: {event.text}", file=sys.stderr)
 

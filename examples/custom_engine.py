@@ -7,19 +7,23 @@ by its name in bundles and on the command line, offer it as an entry point: see 
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
 import cv2
 
-from tinysaver_edge import Cascade
-from tinysaver_edge.deciding.policy import StagePolicy
-from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.engines.base import Engine, ModelSignature
-from tinysaver_edge.engines.registry import create_engine
-from tinysaver_edge.errors import EngineError, ModelError
-from tinysaver_edge.models.description.description import find_description
-from tinysaver_edge.score import Margin
+from tinysaver_edge import (
+    Cascade,
+    EngineError,
+    InputError,
+    ModelError,
+    Stage,
+    StagePolicy,
+    find_description,
+    get_score,
+)
+from tinysaver_edge.engines import Batch, Engine, ModelSignature, create_engine
 
 
 class OpenCvEngine(Engine):
@@ -28,7 +32,7 @@ class OpenCvEngine(Engine):
     name: ClassVar[str] = "opencv"
     suffixes: ClassVar[frozenset[str]] = frozenset({".onnx"})
 
-    def _load(self):
+    def _load(self) -> tuple[str, ModelSignature]:
         if self.options.device not in (None, "CPU"):
             raise EngineError(f"engine opencv runs on CPU, not on {self.options.device!r}")
         try:
@@ -47,36 +51,43 @@ class OpenCvEngine(Engine):
         )
         return "CPU", signature
 
-    def _run(self, batch):
+    def _run(self, batch: Batch) -> Batch:
         self._network.setInput(batch)
         try:
-            return self._network.forward()
+            answers: Batch = self._network.forward()
         except cv2.error as error:
             raise EngineError(f"{self.model.name}: OpenCV failed ({error.err})") from error
+        return answers
 
 
-def stage(path, policy, *, engine=None):
+def stage(path: Path, policy: StagePolicy, *, engine: type[Engine] | None = None) -> Stage:
     """Open a model with an engine, or with the one that this package picks."""
     description = find_description(path)
-    how = {"preprocess": description.preprocess, "output": description.output}
-    opened = create_engine("auto", path, **how) if engine is None else engine(path, **how)
-    return Stage(opened, preprocess=description.preprocess, policy=policy)
+    takes, gives = description.preprocess, description.output
+    if engine is None:
+        opened = create_engine("auto", path, preprocess=takes, output=gives)
+    else:
+        opened = engine(path, preprocess=takes, output=gives)
+    return Stage(opened, preprocess=takes, policy=policy)
 
 
-def main(saver, large, images):
+def main(saver: Path, large: Path, images: Iterable[str | Path]) -> None:
     """Decide some images."""
-    saver, large = Path(saver), Path(large)
     stages = [
-        stage(saver, StagePolicy(saver.stem, score=Margin(), threshold=0.9)),
+        stage(saver, StagePolicy(saver.stem, score=get_score("margin"), threshold=0.9)),
         stage(large, StagePolicy(large.stem), engine=OpenCvEngine),
     ]
     with Cascade(stages, labels=find_description(large).labels) as cascade:
         for image in images:
-            decision = cascade.decide(cv2.imread(str(image)))
-            print(f"{image}: {decision.label} {decision.confidence:.2f} ({decision.stage.model})")
+            picture = cv2.imread(str(image))
+            if picture is None:
+                raise InputError(f"{image}: cannot be read as an image")
+            decision = cascade.decide(picture)
+            model = decision.stage.model
+            print(f"{image}: {decision.label} {decision.confidence:.2f} ({model})")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -9,16 +9,23 @@ its place, `degraded` saying so. The other 8 ms are for the saver, and for actin
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from itertools import islice
+from pathlib import Path
 
-from tinysaver_edge import Cascade
-from tinysaver_edge.demo.camera import SimulatedCamera
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge import Cascade, Decision
+from tinysaver_edge.stream import open_source
 
 PERIOD_S = 0.033
 DEADLINE_MS = 25
 
 
-def control(cascade, pictures, act):
+def control(
+    cascade: Cascade, pictures: Iterable[NDArray[np.uint8]], act: Callable[[Decision], object]
+) -> int:
     """Act on each picture once a period; return how many turns took longer than one."""
     late = 0
     due_s = time.monotonic()
@@ -35,16 +42,16 @@ def control(cascade, pictures, act):
     return late
 
 
-def show(decision):
+def show(decision: Decision) -> None:
     """Stand in for a motor."""
     cautious = " (carefully)" if decision.degraded else ""
     print(f"{decision.label} {decision.confidence:.2f}{cautious}")
 
 
-def main(bundle, turns):
-    """Run the loop on the simulated camera."""
-    pictures = (picture for picture, _ in SimulatedCamera(seed=1))
-    with Cascade.load(bundle) as cascade:
+def main(bundle: str | Path, turns: int) -> None:
+    """Run the loop on the simulated camera, which gives its newest picture."""
+    with Cascade.load(bundle) as cascade, open_source("demo://?fps=60&seed=1") as camera:
+        pictures = (frame.image for frame in camera)
         late = control(cascade, islice(pictures, turns), show)
     print(f"{late} of {turns} turns took longer than {1e3 * PERIOD_S:.0f} ms", file=sys.stderr)
 

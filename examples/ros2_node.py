@@ -9,13 +9,21 @@ run; the node around it was not run on ROS here.
 """
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinysaver_edge import Cascade, FrameId, TinySaverError
+from tinysaver_edge import Cascade, Decision, FrameId, TinySaverError
+
+Picture: TypeAlias = NDArray[np.uint8]
 
 
-def picture_of(*, height, width, step, encoding, data):
+def picture_of(
+    *, height: int, width: int, step: int, encoding: str, data: bytes | bytearray | memoryview
+) -> Picture:
     """Return the picture in a ROS image message, (height, width, 3) BGR uint8.
 
     Raises ValueError for an encoding other than bgr8 and rgb8.
@@ -30,15 +38,22 @@ def picture_of(*, height, width, step, encoding, data):
 class Classifier:
     """Decides the newest picture; the executor's thread never waits for a model."""
 
-    def __init__(self, cascade, publish, *, deadline_ms, failed):
+    def __init__(
+        self,
+        cascade: Cascade,
+        publish: Callable[[Decision], object],
+        *,
+        deadline_ms: float,
+        failed: Callable[[BaseException], object],
+    ) -> None:
         self._cascade, self._publish, self._failed = cascade, publish, failed
         self._deadline_ms = deadline_ms
         self._lock = threading.Lock()
         self._busy = False
-        self._next = None
+        self._next: tuple[Picture, float, FrameId] | None = None
         self.replaced = 0
 
-    def take(self, picture, *, stamp_s, frame_id):
+    def take(self, picture: Picture, *, stamp_s: float, frame_id: FrameId) -> None:
         """Decide a picture when the one before is done, unless a newer one comes until then."""
         with self._lock:
             if self._busy:
@@ -48,7 +63,7 @@ class Classifier:
             self._busy = True
         self._submit(picture, stamp_s, frame_id)
 
-    def _submit(self, picture, stamp_s, frame_id):
+    def _submit(self, picture: Picture, stamp_s: float, frame_id: FrameId) -> None:
         try:
             future = self._cascade.submit(
                 picture, timestamp_s=stamp_s, frame_id=frame_id, deadline_ms=self._deadline_ms
@@ -59,7 +74,7 @@ class Classifier:
         else:
             future.add_done_callback(self._done)
 
-    def _done(self, future):
+    def _done(self, future: Future[Decision]) -> None:
         error = future.exception()
         if error is None:
             self._publish(future.result())
@@ -67,7 +82,7 @@ class Classifier:
             self._failed(error)
         self._go_on()
 
-    def _go_on(self):
+    def _go_on(self) -> None:
         with self._lock:
             waiting, self._next = self._next, None
             self._busy = waiting is not None
@@ -75,7 +90,7 @@ class Classifier:
             self._submit(*waiting)
 
 
-def main():
+def main() -> None:
     """Spin the node."""
     import rclpy
     from rclpy.node import Node
@@ -89,7 +104,7 @@ def main():
     deadline_ms = node.declare_parameter("deadline_ms", 100.0).value
     publisher = node.create_publisher(Classification, "classification", 10)
 
-    def publish(decision):
+    def publish(decision: Decision) -> None:
         message = Classification()
         message.header.frame_id = decision.frame_id.source_id
         seconds = int(decision.timestamp_s)
@@ -108,7 +123,7 @@ def main():
         )
         count = 0
 
-        def heard(message):
+        def heard(message: Any) -> None:
             nonlocal count
             try:
                 picture = picture_of(

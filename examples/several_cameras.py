@@ -8,13 +8,18 @@ revision of the same frame (``escalation="revise"``).
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 from tinysaver_edge import Cascade
+from tinysaver_edge.stream import AnySource, Event
 
 
-def watch(bundle, sources, *, frames=None):
+def watch(
+    bundle: str | Path, sources: Iterable[AnySource], *, frames: int | None = None
+) -> Counter[str]:
     """Print decisions as they come; return how many frames each camera had decided."""
-    decided = Counter()
+    decided: Counter[str] = Counter()
     with Cascade.load(bundle) as cascade:
         stream = cascade.stream(*sources, escalation="revise", listener=tell)
         for decision in stream:
@@ -24,12 +29,12 @@ def watch(bundle, sources, *, frames=None):
                 continue
             decided[camera] += 1
             print(f"{camera} {sequence}: {decision.label}")
-            if decided.total() == frames:
+            if sum(decided.values()) == frames:
                 break
     return decided
 
 
-def tell(event):
+def tell(event: Event, /) -> None:
     """Say what happens to the cameras."""
     print(f"{event.source_id}: {event.text}", file=sys.stderr)
 

@@ -169,7 +169,12 @@ def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def train(
-    name: str, frames: dict[int, np.ndarray], labels: torch.Tensor, *, seed: int, check: tuple
+    name: str,
+    frames: dict[int, np.ndarray],
+    labels: torch.Tensor,
+    *,
+    seed: int,
+    check: tuple[dict[int, np.ndarray], torch.Tensor],
 ) -> PartsNet:
     """Train one model: AdamW, a warm-up, then a cosine down to nothing."""
     plan = PLANS[name]

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinysaver_edge.engines.registry as engines
+import tinysaver_edge.score.registry as scores
+import tinysaver_edge.stream.sinks.base as sinks
+import tinysaver_edge.stream.sources.opening as sources
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.errors import DescriptionError, EngineError, ModelError
 from tinysaver_edge.output_format import OutputFormat
@@ -66,8 +70,6 @@ def test_the_engine_is_strict(engine_class: type[Engine], model: Path, tmp_path:
 
 
 def test_the_entry_point_group_is_the_one_that_is_read() -> None:
-    from tinysaver_edge.engines.registry import ENTRY_POINTS
-    from tinysaver_edge.score.registry import ENTRY_POINT_GROUP
-
-    assert f'[project.entry-points."{ENTRY_POINTS}"]' in TEXT
-    assert f"`{ENTRY_POINT_GROUP}`" in TEXT
+    assert f'[project.entry-points."{engines.PLUG_INS.group}"]' in TEXT
+    for others in (scores.PLUG_INS, sources.PLUG_INS, sinks.PLUG_INS):
+        assert f"`{others.group}`" in TEXT

@@ -92,7 +92,8 @@ def test_every_secret_of_the_settings_is_one_that_is_read():
     from tinysaver_edge.cli.run import run
 
     read = {one.envvar for one in run.params if one.envvar}
-    assert named == read == {"TINYSAVER_SOURCE", "TINYSAVER_TOKEN", "TINYSAVER_MQTT"}
+    names = {"SOURCE", "TOKEN", "MQTT", "SINK"}
+    assert named == read == {f"TINYSAVER_{name}" for name in names}
 
 
 def test_no_password_is_on_the_units_command_line():

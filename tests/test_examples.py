@@ -1,8 +1,10 @@
 """Every program in examples/ runs, on a real bundle, as a user would run it."""
 
+import csv
 import importlib.util
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,10 +16,11 @@ import numpy as np
 import pytest
 
 from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_model
+from tests.plug_ins import install
 from tests.small_bundle import small_bundle
 from tests.stream.slow import Answers, cascade_of
-from tinysaver_edge import Cascade, FrameId
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge import Cascade, FrameId, InputError
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.testing import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -44,7 +47,8 @@ def test_every_example_has_its_test():
 
 
 @pytest.mark.parametrize(
-    "name", ["camera", "several_cameras", "robot_loop", "custom_source", "custom_engine"]
+    "name",
+    ["camera", "several_cameras", "robot_loop", "custom_source", "custom_engine", "custom_sink"],
 )
 def test_without_arguments_an_example_says_what_it_wants(name):
     command = [sys.executable, EXAMPLES / f"{name}.py"]
@@ -170,10 +174,52 @@ def test_custom_source(bundle, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
     before = threading.active_count()
     device = custom.Program([sys.executable, "-c", program], width=8, height=8)
-    source = custom.LiveSource(device, source_id="x", patience=Patience(attempts=3))
+    source = custom.LiveSource(device, source_id="x", options=LiveOptions(attempts=3))
     with Cascade.load(bundle) as cascade:
         decisions = list(itertools.islice(cascade.stream(source), 12))
     assert len(decisions) == 12  # the program was started again and again
     with pytest.raises(custom.DeviceError, match="nowhere: No such file"):
-        custom.Program(["nowhere"], width=8, height=8).connect(Patience(), threading.Event())
+        custom.Program(["nowhere"], width=8, height=8).connect(LiveOptions(), threading.Event())
     assert threading.active_count() <= before
+
+
+def test_custom_sink(bundle, tmp_path):
+    custom = example("custom_sink")
+    table = tmp_path / "decisions.csv"
+    custom.main(bundle, "belt=demo://?fps=60&frames=20", str(table))
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert {row["source"] for row in rows} == {"belt"}
+    assert {row["label"] for row in rows} <= set(NAMES)
+    with pytest.raises(InputError, match="sink csv: names no file"):
+        custom.open_csv("")
+    with pytest.raises(InputError, match=r"decisions\.csv: cannot be written"):
+        custom.main(bundle, "demo://?frames=2", str(tmp_path / "nowhere" / "decisions.csv"))
+
+
+def test_custom_sink_of_an_installed_package(bundle, tmp_path, monkeypatch):
+    """As pip would install it, by its name on the command line."""
+    shutil.copy(EXAMPLES / "custom_sink.py", tmp_path)
+    install(tmp_path, monkeypatch, "sinks", {"csv": "custom_sink:open_csv"})
+
+    def run(*words):
+        command = [Path(sys.executable).with_name("tinysaver-edge"), "run", bundle, *words]
+        paths = [str(tmp_path), str(EXAMPLES.parent)]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+
+    table = tmp_path / "decisions.csv"
+    images = bundle / "golden"
+    done = run("--source", images, "--quiet", "--sink", f"csv:{table}")
+    assert done.returncode == 0, done.stderr
+    assert len(table.read_text().splitlines()) == 1 + len(list(images.glob("*.*g")))
+    for wrong, why in {
+        "csv": "sink csv: names no file",
+        "xml:a": "sink 'xml': no such sink; there are csv",
+        "csv:/proc/no/such": "/proc/no/such: cannot be written",
+    }.items():
+        done = run("--source", images, "--quiet", "--sink", wrong)
+        assert done.returncode == 2
+        assert why in done.stderr
+        assert len(done.stderr.splitlines()) == 1

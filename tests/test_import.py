@@ -10,7 +10,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "timm", "onnxruntime", "openvino", "cv2", "scipy", "rich")
-LIMIT_S = 0.2
+LIMITS_S = {"import tinysaver_edge": 0.1, "from tinysaver_edge import Cascade": 0.2}  # with numpy
 ATTEMPTS = 15
 
 REPORT = "import json, sys, tinysaver_edge; print(json.dumps(sorted(sys.modules)))"
@@ -49,7 +49,7 @@ def cpu_s(program: str) -> float:
 def test_import_loads_nothing_heavy() -> None:
     loaded = json.loads(run(REPORT))
     assert "tinysaver_edge" in loaded
-    assert [name for name in loaded if name.split(".")[0] in HEAVY] == []
+    assert [name for name in loaded if name.split(".")[0] in (*HEAVY, "numpy")] == []
 
 
 def test_no_module_loads_anything_heavy() -> None:
@@ -65,13 +65,13 @@ def test_no_module_loads_anything_heavy() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("program", ["import tinysaver_edge", "from tinysaver_edge import Cascade"])
-def test_import_is_quick(program: str) -> None:
+@pytest.mark.parametrize(("program", "limit_s"), LIMITS_S.items())
+def test_import_is_quick(program: str, limit_s: float) -> None:
     run(program)  # writes the bytecode, which only the first import ever does
     bare = min(cpu_s("pass") for _ in range(3))
     best = float("inf")
     for _ in range(ATTEMPTS):  # caches and clock rates only ever add: the quickest counts
         best = min(best, cpu_s(program) - bare)
-        if best < LIMIT_S:
+        if best < limit_s:
             break
-    assert best < LIMIT_S
+    assert best < limit_s

@@ -1,12 +1,12 @@
 import json
-from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 
+from tests.plug_ins import install
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.score import Head, Margin, Score, get_score, registry, score_names
+from tinysaver_edge.score import Head, Margin, Score, get_score, score_names
 
 PARAMETERS = {
     "maxlogit_pnorm": {"p": 3.0},
@@ -157,14 +157,10 @@ class Sharpness(Score):
         return outputs.top(1)[1][:, 0].astype(np.float64) ** 2
 
 
-def entry(name, target):
-    return EntryPoint(name=name, value=f"{__name__}:{target}", group=registry.ENTRY_POINT_GROUP)
-
-
 @pytest.fixture
-def installed(monkeypatch):
-    entries = (entry("sharpness", "Sharpness"), entry("no_score", "np"), entry("gone", "Gone"))
-    monkeypatch.setattr(registry, "_entry_points", lambda: entries)
+def installed(tmp_path, monkeypatch):
+    named = {"sharpness": "Sharpness", "no_score": "np", "gone": "Gone"}
+    install(tmp_path, monkeypatch, "scores", {one: f"{__name__}:{of}" for one, of in named.items()})
 
 
 @pytest.mark.usefixtures("installed")

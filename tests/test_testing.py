@@ -39,10 +39,7 @@ def test_the_example_in_the_docstring_runs():
     assert "assert" in example
     program = (
         "from tinysaver_edge.testing import *\n"
-        "from tinysaver_edge.cascade import Cascade\n"
-        "from tinysaver_edge.deciding.policy import StagePolicy\n"
-        "from tinysaver_edge.score import Margin\n"
-        "from tinysaver_edge.deciding.stage import Stage\n"
+        "from tinysaver_edge import Cascade, Stage, StagePolicy, get_score\n"
     )
     exec(program + example, {})
 

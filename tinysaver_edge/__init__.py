@@ -4,51 +4,129 @@ from tinysaver_edge import Cascade
 
 with Cascade.load("bundle/") as cascade:
     decision = cascade.decide(frame)        # a BGR uint8 array, as OpenCV gives it
+
+What other programs may import, and all of it:
+
+    tinysaver_edge             load a bundle, decide frames, tell every error
+    tinysaver_edge.stream      sources, sinks, events, metrics, the drift watch
+    tinysaver_edge.engines     the contract of an engine, and what it takes and gives
+    tinysaver_edge.calibrate   from two models and data to a bundle: `calibrate.calibrate(plan)`
+    tinysaver_edge.testing     fakes for tests
+
+Each lists its names in ``__all__``. Every other module is internal: it may move or change in any
+release. ``tinysaver_edge.calibrate`` is the package, as ``import tinysaver_edge.calibrate`` would
+make it in any case; the function of that name stands in it.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.lazy import lazy_exports
 from tinysaver_edge._version import __version__
-
-if TYPE_CHECKING:
-    from tinysaver_edge.bundle.bundle import Bundle
-    from tinysaver_edge.cascade import Cascade
-    from tinysaver_edge.decision import AnswerSource, Decision, FrameId, StageRef
-    from tinysaver_edge.errors import TinySaverError
 
 __all__ = [
     "AnswerSource",
     "Bundle",
+    "BundleError",
     "Cascade",
+    "DataError",
     "Decision",
+    "DescriptionError",
+    "EngineError",
+    "Escalation",
     "FrameId",
+    "InfeasibleError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelDescription",
+    "ModelError",
+    "Reason",
+    "RecipeError",
+    "RecordError",
+    "RemoteModel",
+    "Score",
+    "SourceError",
+    "Stage",
+    "StagePolicy",
     "StageRef",
     "TinySaverError",
+    "Tls",
+    "Token",
+    "TooSlowError",
+    "VerificationError",
     "__version__",
+    "calibrate",
+    "engines",
+    "find_description",
+    "get_score",
+    "stream",
+    "testing",
 ]
 
-# Loaded when they are first asked for: numpy alone takes longer than all of this package.
-_PLACES = {
-    "Bundle": "bundle",
-    "Cascade": "cascade",
-    "Decision": "decision",
-    "FrameId": "decision",
-    "AnswerSource": "decision",
-    "StageRef": "decision",
-    "TinySaverError": "errors",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from tinysaver_edge import calibrate, engines, stream, testing
+    from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.deciding.policy import StagePolicy
+    from tinysaver_edge.deciding.stage import Stage
+    from tinysaver_edge.decision import AnswerSource, Decision, FrameId, Reason, StageRef
+    from tinysaver_edge.engines.remote.model import RemoteModel
+    from tinysaver_edge.engines.remote.security import Tls, Token
+    from tinysaver_edge.errors import (
+        BundleError,
+        DataError,
+        DescriptionError,
+        EngineError,
+        InfeasibleError,
+        InputError,
+        MissingDependencyError,
+        ModelError,
+        RecipeError,
+        RecordError,
+        SourceError,
+        TinySaverError,
+        TooSlowError,
+        VerificationError,
+    )
+    from tinysaver_edge.models.description.description import ModelDescription, find_description
+    from tinysaver_edge.score.base import Score
+    from tinysaver_edge.score.registry import get_score
+    from tinysaver_edge.stream.options import Escalation
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "bundle.bundle": ("Bundle",),
+            "cascade": ("Cascade",),
+            "deciding.policy": ("StagePolicy",),
+            "deciding.stage": ("Stage",),
+            "decision": ("AnswerSource", "Decision", "FrameId", "Reason", "StageRef"),
+            "engines.remote.model": ("RemoteModel",),
+            "engines.remote.security": ("Tls", "Token"),
+            "errors": (
+                "BundleError",
+                "DataError",
+                "DescriptionError",
+                "EngineError",
+                "InfeasibleError",
+                "InputError",
+                "MissingDependencyError",
+                "ModelError",
+                "RecipeError",
+                "RecordError",
+                "SourceError",
+                "TinySaverError",
+                "TooSlowError",
+                "VerificationError",
+            ),
+            "models.description.description": ("ModelDescription", "find_description"),
+            "score.base": ("Score",),
+            "score.registry": ("get_score",),
+            "stream.options": ("Escalation",),
+            "calibrate": (),
+            "engines": (),
+            "stream": (),
+            "testing": (),
+        },
+    )

@@ -10,7 +10,7 @@ A whole cascade, exact and without a model:
             Stage(
                 saver,
                 preprocess=saver.preprocess,
-                policy=StagePolicy("saver", score=Margin(), threshold=0.5),
+                policy=StagePolicy("saver", score=get_score("margin"), threshold=0.5),
             ),
             Stage(large, preprocess=large.preprocess, policy=StagePolicy("large")),
         ],
@@ -35,6 +35,16 @@ from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Frame, Preprocess, Resize
 from tinysaver_edge.stream.sources.source import Frame as StreamFrame
+
+__all__ = [
+    "FAKE_PREPROCESS",
+    "MOST_FRAMES",
+    "FakeClock",
+    "FakeEngine",
+    "FakeSource",
+    "frame_numbers",
+    "numbered_frame",
+]
 
 FAKE_PREPROCESS = Preprocess(Resize(8, 8))
 """What a `FakeEngine` takes unless it is told otherwise: uint8 NHWC BGR of 8 x 8 pixels."""

@@ -17,7 +17,7 @@ from tinysaver_edge.data import Sample
 EACH = 40
 
 MOST_FILES_OF_AN_IMAGE = 30
-MOST_FILES_OF_A_RUN = 44
+MOST_FILES_OF_A_RUN = 45
 
 FORMS = {
     "Sample": "a file and its label",

@@ -541,3 +541,22 @@ def test_openvino_binds_no_model_to_a_core(tmp_path) -> None:
     with opened("openvino", model, threads=1) as runner:
         compiled = runner._single._request.get_compiled_model()
         assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
+def test_cuda_is_loaded_from_the_packages_that_pip_has_brought(monkeypatch, capsys) -> None:
+    from types import SimpleNamespace
+
+    from tinysaver_edge.engines import onnxruntime as engine
+
+    def preload() -> None:
+        asked.append(True)
+        print("Failed to load libcudnn.so.9")
+
+    asked: list[bool] = []
+    for there, times in ((None, 0), (object(), 1)):
+        monkeypatch.setattr(engine, "find_spec", lambda name, there=there: there)
+        engine._preload(SimpleNamespace(preload_dlls=preload))
+        assert len(asked) == times
+    engine._preload(SimpleNamespace())  # older than 1.21
+    assert capsys.readouterr().out == ""

@@ -37,7 +37,7 @@ class Paced:
     def __init__(self, frames, *, fps=100.0, first=0):
         self._frames, self._period_s, self._first = frames, 1 / fps, first
 
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         self._numbers = itertools.count()
         self._next_s = time.monotonic()
         return self
@@ -282,7 +282,7 @@ def test_equal_names_are_told_apart():
 
 def test_one_source_fails_and_the_others_go_on():
     class Gone:
-        def connect(self, patience, stopping):
+        def connect(self, options, stopping):
             raise DeviceError("unplugged")
 
     with cascade_of(Answers()) as cascade:

@@ -28,7 +28,7 @@ class Camera:
 
     live_wait_s = None
 
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         self._number, self._next_s = 0, time.monotonic()
         return self
 

@@ -97,7 +97,12 @@ class ChoiceCache:
 
 
 TOLERANCES = MappingProxyType(
-    {Precision.FLOAT32: 1e-3, Precision.FLOAT16: 1e-2, Precision.BFLOAT16: 5e-2}
+    {
+        Precision.FLOAT32: 1e-3,
+        Precision.TF32: 1e-2,
+        Precision.FLOAT16: 1e-2,
+        Precision.BFLOAT16: 5e-2,
+    }
 )
 """Difference of a probability from the reference's that counts as agreement, by precision.
 

@@ -18,9 +18,14 @@ def calibrate_options(command: Command) -> Command:
     """Give a command all of them."""
     for name, option in reversed(list(OPTIONS.items())):
         flag = option.flag or f"--{name.replace('_', '-')}"
-        kind = {"is_flag": True} if option.kind is bool else {"type": _type(option)}
         made = click.option(
-            flag, name, multiple=option.many, metavar=option.metavar, help=option.help, **kind
+            flag,
+            name,
+            type=_type(option),
+            is_flag=option.kind is bool or None,  # False lets a value be left out
+            multiple=option.many,
+            metavar=option.metavar,
+            help=option.help,
         )
         command = made(command)
     return command

@@ -21,16 +21,16 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import Number, Threads
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import AsOptions, service_options
-from tinysaver_edge.cli.telling import Teller, degraded, left_out
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
@@ -193,7 +193,7 @@ def run(
         tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
     """
     _quieten_libraries()
-    patience = Patience(
+    options = LiveOptions(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
@@ -216,7 +216,7 @@ def run(
         )
         doubts = Doubts(cascade)
         doubts.tell()
-        given = [open_source(source, patience=patience) for source in sources]
+        given = [open_source(source, options=options) for source in sources]
         if limit is not None:
             given = limited(given, limit)
         live = any(source.live for source in given)

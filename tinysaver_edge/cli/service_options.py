@@ -42,6 +42,16 @@ _OPTIONS = (
         help="Publish every decision; mqtts:// for TLS, USER:PASSWORD@ before HOST, ?qos=1 at "
         "the end.",
     ),
+    click.option(
+        "--sink",
+        "sinks",
+        multiple=True,
+        envvar="TINYSAVER_SINK",
+        show_envvar=True,
+        metavar="NAME[:ARGUMENT]",
+        help="Give every decision to a sink that another package brings. May be given more than "
+        "once; parted by spaces in the environment.",
+    ),
     click.option("--hard-frames", type=_FOLDER, help="Save escalated frames, one a second."),
     click.option(
         "--field-frames",
@@ -106,6 +116,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         video_fps: float,
         preview: bool,
         mqtt: str | None,
+        sinks: tuple[str, ...],
         hard_frames: Path | None,
         field_frames: Path | None,
         audit_share: float | None,
@@ -128,6 +139,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 video_fps=video_fps,
                 preview=preview,
                 mqtt=mqtt,
+                sinks=sinks,
                 hard_frames=hard_frames,
                 field_frames=field_frames,
                 metrics=metrics,

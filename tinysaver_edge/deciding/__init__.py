@@ -1,1 +1,8 @@
-"""From the stages' answers to a decision: ask, judge, answer."""
+"""From the stages' answers to a decision: ask, judge, answer.
+
+loading  a bundle's stages
+stage    one model with its engine, preprocessing and threshold
+decider  asks the stages, cheapest first
+policy   when an answer is accepted, and what becomes of the answers: `Judge`
+figures  what a policy does on labelled samples
+"""

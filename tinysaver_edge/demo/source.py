@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tinysaver_edge.demo.camera import LabelledFrame, SimulatedCamera
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.live import Connection, LiveSource, Patience
+from tinysaver_edge.stream.sources.live import Connection, LiveOptions, LiveSource
 from tinysaver_edge.stream.sources.opening import float_option, int_option
 from tinysaver_edge.stream.sources.source import Clock
 from tinysaver_edge.stream.sources.uri import SourceUri
@@ -37,7 +37,7 @@ class DemoDevice:
         self._frames = frames
         self._clock = clock
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Start the camera anew."""
         return _Running(iter(self._camera), self._camera.fps, self._frames, self._clock, stopping)
 

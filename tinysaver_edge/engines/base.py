@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
 
 class Precision(str, Enum):
-    """Arithmetic that an engine computes a float model in."""
+    """Arithmetic that an engine computes a float model in.
+
+    TF32 is float32 whose products are rounded to ten bits of mantissa, as NVIDIA's tensor cores do
+    from Ampere on: quicker, and not the float32 that was calibrated unless it was asked for then.
+    """
 
     FLOAT32 = "float32"
+    TF32 = "tf32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
@@ -43,6 +48,9 @@ class EngineOptions:
         threads: processor threads for one inference; None leaves it to the engine.
         cache_dir: folder for compiled models, so that a second start is quicker; None for none.
         allow_fallback: run on the CPU where the device cannot be had, instead of an error.
+        graphs: let an engine record what it does for the first few sizes of batches and replay it
+            (CUDA graphs). Answers are the same; a size's first call takes longer, and no other
+            thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
     """
 
     device: str | None = None
@@ -50,6 +58,7 @@ class EngineOptions:
     threads: int | None = None
     cache_dir: Path | None = None
     allow_fallback: bool = False
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

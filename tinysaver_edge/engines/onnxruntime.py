@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -46,21 +49,25 @@ def providers_for(device: str, options: EngineOptions) -> list[Any]:
         return [(TENSORRT, _tensorrt_settings(which, options)), cuda]
     if provider == OPENVINO:
         return [(OPENVINO, _openvino_settings(which, options))]
+    if provider == CUDA and options.precision in (Precision.FLOAT32, Precision.TF32):
+        return [(CUDA, _cuda_settings(which, tf32=options.precision is Precision.TF32))]
     if options.precision is not Precision.FLOAT32:
         raise EngineError(
             f"{device} computes in float32, not {options.precision.value}: convert the model's "
             f"weights, or use {TENSORRT} or engine openvino"
         )
-    return [(CUDA, _cuda_settings(which))] if provider == CUDA else [provider]
+    return [provider]
 
 
-def _cuda_settings(which: str) -> dict[str, str]:
-    """TF32 has ten bits of mantissa: it is not the float32 that was calibrated."""
-    return {"use_tf32": "0", **({"device_id": which} if which else {})}
+def _cuda_settings(which: str, *, tf32: bool = False) -> dict[str, str]:
+    """Left alone, ONNX Runtime takes TF32 for float32."""
+    return {"use_tf32": "1" if tf32 else "0", **({"device_id": which} if which else {})}
 
 
 def _tensorrt_settings(which: str, options: EngineOptions) -> dict[str, str]:
     settings = {"device_id": which} if which else {}
+    if options.precision is Precision.TF32:
+        raise EngineError(f"{TENSORRT} computes in float32, float16 or bfloat16, not tf32")
     if options.precision is Precision.FLOAT16:
         settings["trt_fp16_enable"] = "1"
     elif options.precision is Precision.BFLOAT16:
@@ -74,8 +81,9 @@ def _tensorrt_settings(which: str, options: EngineOptions) -> dict[str, str]:
 
 
 def _openvino_settings(which: str, options: EngineOptions) -> dict[str, str]:
-    if options.precision is Precision.BFLOAT16:
-        raise EngineError(f"{OPENVINO} computes in float32 or float16, not bfloat16")
+    if options.precision in (Precision.BFLOAT16, Precision.TF32):
+        why = f"computes in float32 or float16, not {options.precision.value}"
+        raise EngineError(f"{OPENVINO} {why}")
     precision = "FP16" if options.precision is Precision.FLOAT16 else "FP32"
     settings = {"device_type": which or "CPU", "precision": precision}
     if options.threads:
@@ -157,6 +165,8 @@ class OnnxRuntimeEngine(Engine):
                 f"engine onnxruntime has no {device} here, only {', '.join(available)}: install "
                 "the build of onnxruntime that has it, or ask for one of these"
             )
+        if provider in (CUDA, TENSORRT):
+            _preload(ort)
         session = _open(ort, self.model, settings, providers_for(device, self.options))
         if session.get_providers()[0] != provider:
             raise EngineError(
@@ -187,6 +197,18 @@ def _import() -> OnnxRuntime:
             "onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"
         ) from error
     return onnxruntime
+
+
+def _preload(ort: OnnxRuntime) -> None:
+    """Load CUDA and cuDNN from the packages that the extra [cuda] brings, where they are there.
+
+    Left to itself the provider finds only what the system has. Of a library that is missing ONNX
+    Runtime prints a line, which is no business of stdout.
+    """
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None and find_spec("nvidia") is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
 
 
 def _session_options(ort: OnnxRuntime, options: EngineOptions) -> Settings:

@@ -83,7 +83,7 @@ def _require_precision(core: Core, parts: list[str], precision: Precision) -> No
     """Refuse a precision that a device does not name, before it quietly takes another."""
     for name in parts:
         capabilities = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
-        if _CAPABILITIES[precision] not in capabilities:
+        if _CAPABILITIES.get(precision) not in capabilities:
             there = [known.value for known, word in _CAPABILITIES.items() if word in capabilities]
             raise EngineError(
                 f"{name} cannot compute in {precision.value} here, it has {_list(there)}"

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from tinysaver_edge._support.plug_ins import PlugIns
 from tinysaver_edge.engines.base import DEFAULT_OPTIONS, Engine, EngineOptions, ModelSignature
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError, TinySaverError
 from tinysaver_edge.output_format import OutputFormat
@@ -24,8 +25,8 @@ AUTO = "auto"
 """Stands for the fastest engine, where one is measured (`bench.engine_choice`), and
 for the one that `engine_for` picks elsewhere."""
 
-ENTRY_POINTS = "tinysaver_edge.engines"
-"""The group of entry points in which other packages offer engines."""
+PLUG_INS = PlugIns("engine", EngineError)
+"""Engines of other packages."""
 
 
 class _BuiltIn(NamedTuple):
@@ -75,7 +76,7 @@ def create_engine(
 
 def engine_names() -> tuple[str, ...]:
     """Return the names of all engines, be their packages installed or not."""
-    return tuple(sorted({*_BUILT_IN, *(point.name for point in _plug_ins())}))
+    return tuple(sorted({*_BUILT_IN, *PLUG_INS.names()}))
 
 
 def engine_class(name: str) -> type[Engine]:
@@ -84,17 +85,19 @@ def engine_class(name: str) -> type[Engine]:
     Raises:
         EngineError: no engine has that name, or the plug-in that has it is broken.
     """
-    points = [point for point in _plug_ins() if point.name == name]
-    if name in _BUILT_IN and not points:
+    names = PLUG_INS.names()
+    if name in _BUILT_IN and name in names:
+        raise PLUG_INS.claimed(name)
+    if name in _BUILT_IN:
         built_in = _BUILT_IN[name]
         found: type[Engine] = getattr(importlib.import_module(built_in.module), built_in.attribute)
         return found
-    if not points:
+    if name not in names:
         raise EngineError(f"no engine {name!r}: there are {', '.join(engine_names())}")
-    if name in _BUILT_IN or len(points) > 1:
-        claims = ", ".join(map(_describe, points))
-        raise EngineError(f"engine {name!r} is claimed more than once, by {claims}: remove one")
-    return _load_plug_in(points[0])
+    brought = PLUG_INS.load(name)
+    if not (isinstance(brought, type) and issubclass(brought, Engine)):
+        raise EngineError(f"{PLUG_INS.told(name)} is no subclass of tinysaver_edge.engines.Engine")
+    return brought
 
 
 def engine_for(model: Path, *, device: str | None = None) -> str:
@@ -160,9 +163,9 @@ def engine_version(name: str) -> str | None:
 
     The distribution is named as well: ``onnxruntime`` and ``onnxruntime-gpu`` bring one package.
     """
-    points = [point for point in _plug_ins() if point.name == name]
-    if points and points[0].dist is not None:
-        return f"{points[0].dist.name} {points[0].dist.version}"
+    brings = PLUG_INS.distribution(name)
+    if brings is not None:
+        return brings
     packages = {"torch": ("torch", "timm")}.get(name, (name,))
     brought = packages_distributions()
     owners = sorted({owner for package in packages for owner in brought.get(package, [])})
@@ -182,25 +185,3 @@ def inspect(model: Path) -> ModelSignature:
 def is_installed(name: str) -> bool:
     """Whether an engine's package is there; plug-ins always are."""
     return name not in _BUILT_IN or find_spec(_BUILT_IN[name].package) is not None
-
-
-def _plug_ins() -> list[EntryPoint]:
-    return list(entry_points(group=ENTRY_POINTS))
-
-
-def _load_plug_in(point: EntryPoint) -> type[Engine]:
-    try:
-        found = point.load()
-    except Exception as error:
-        raise EngineError(
-            f"{_describe(point)} cannot be loaded ({type(error).__name__}: {error}): "
-            "mend or uninstall it"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Engine)):
-        raise EngineError(f"{_describe(point)} is no subclass of {Engine.__module__}.Engine")
-    return found
-
-
-def _describe(point: EntryPoint) -> str:
-    package = point.dist.name if point.dist is not None else "an unknown package"
-    return f"engine plug-in {point.name!r} of {package} ({point.value})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -12,20 +13,33 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.engines.base import Engine, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import one_line
-from tinysaver_edge.engines.timm_file import Architecture, read_architecture, read_module
+from tinysaver_edge.engines.timm_file import (
+    Architecture,
+    Module,
+    read_architecture,
+    read_module,
+)
 from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.preprocess import Batch
 
 Torch: TypeAlias = Any  # the package
 Device: TypeAlias = Any  # torch.device
+Tensor: TypeAlias = Any  # torch.Tensor
+
+_AMPERE = (8, 0)
+"""Compute capability of the first GPUs that have TF32 and bfloat16."""
 
 
 class TorchEngine(Engine):
     """Runs a .safetensors that `models export` wrote, with torch and timm.
 
     Devices are ``"cpu"``, ``"cuda"`` and ``"cuda:1"``. Frames go in as uint8 NHWC BGR. Float32 is
-    float32 on CUDA too: TF32 is off while the model runs. ``options.threads`` sets the number of
-    threads of the whole process, torch has no other.
+    float32 on CUDA too: TF32 is off while the model runs, unless it is the precision asked for.
+    ``options.threads`` sets the number of threads of the whole process, torch has no other.
+
+    On CUDA, frames and answers cross the bus from and to page-locked memory, and the first few
+    sizes of batches are replayed as CUDA graphs where ``options.graphs`` lets them; `graphed` says
+    which, and `refused_graphs` which were tried in vain, and why.
     """
 
     name: ClassVar[str] = "torch"
@@ -42,32 +56,49 @@ class TorchEngine(Engine):
         """Read a file's signature, without its weights."""
         return _signature(read_architecture(model))
 
+    @property
+    def graphed(self) -> tuple[int, ...]:
+        """Sizes of batches that are replayed as CUDA graphs by now."""
+        return () if self._cuda is None else self._cuda.graphed
+
+    @property
+    def refused_graphs(self) -> dict[int, str]:
+        """Sizes of batches that could not be replayed, and why."""
+        return {} if self._cuda is None else dict(self._cuda.refused)
+
     def _load(self) -> tuple[str, ModelSignature]:
         torch = _import()
-        architecture, module = read_module(self.model)
         device, fell_back = _device(torch, self.options.device, self.options.allow_fallback)
         if fell_back:
             self.precision, self.fell_back = Precision.FLOAT32, True
+        _require_precision(torch, device, self.precision)
+        architecture, module = read_module(self.model)
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
-        self._torch, self._device = torch, device
-        self._kind = getattr(torch, self.precision.value)
-        self._module = module.to(device, self._kind)
-        self._multiply = _channels(torch, architecture.multiply, device)
-        self._add = _channels(torch, architecture.add, device)
-        signature = _signature(architecture)
+        self._torch, self._device, self._cuda = torch, device, None
+        self._answer = _answerer(torch, module, architecture, device, self.precision)
+        if device.type == "cuda":
+            from tinysaver_edge.engines.torch_cuda import CudaRunner
+
+            _deprecated_once(torch, device)
+            self._cuda = CudaRunner(
+                torch,
+                device,
+                self._answer,
+                sample_shape=(architecture.height, architecture.width, 3),
+                classes=architecture.num_classes,
+                graphs=self.options.graphs,
+            )
         self._run(np.zeros((1, architecture.height, architecture.width, 3), np.uint8))
-        return str(device), signature
+        return str(device), _signature(architecture)
 
     def _run(self, batch: Batch) -> NDArray[Any]:
-        torch = self._torch
         try:
-            with torch.inference_mode(), _full_float32(torch, self._device):
-                frames = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-                picture = frames.permute(0, 3, 1, 2).flip(1).float()
-                picture = picture * self._multiply + self._add
-                answer = self._module(picture.contiguous().to(self._kind))
-                raw: NDArray[Any] = answer.float().cpu().numpy()
+            if self._cuda is not None:
+                return self._cuda.run(batch)
+            with self._torch.inference_mode():
+                frames = self._torch.from_numpy(np.ascontiguousarray(batch))
+                raw: NDArray[Any] = self._answer(frames).numpy()
         except RuntimeError as error:
             raise EngineError(
                 f"{self.model.name} failed on {self._device} in {self.precision.value} with a "
@@ -76,7 +107,8 @@ class TorchEngine(Engine):
         return raw
 
     def _release(self) -> None:
-        self._module = self._multiply = self._add = None
+        del self._answer
+        self._cuda = None
 
 
 def _import() -> Torch:
@@ -109,8 +141,10 @@ def _device(torch: Torch, wanted: str | None, allow_fallback: bool) -> tuple[Dev
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     there = ["cpu", *(f"cuda:{number}" for number in range(count))]
     name = wanted or "cpu"
-    if name in there or (name == "cuda" and count):
+    if name in there:
         return torch.device(name), False
+    if name == "cuda" and count:
+        return torch.device("cuda", torch.cuda.current_device()), False
     if allow_fallback:
         return torch.device("cpu"), True
     raise EngineError(
@@ -119,22 +153,76 @@ def _device(torch: Torch, wanted: str | None, allow_fallback: bool) -> tuple[Dev
     )
 
 
-def _channels(torch: Torch, values: tuple[float, ...], device: Device) -> Any:  # noqa: ANN401
+def _require_precision(torch: Torch, device: Device, precision: Precision) -> None:
+    """Refuse a precision that the device would only imitate.
+
+    Raises:
+        EngineError: it has no such arithmetic; names what it has.
+    """
+    there = [Precision.FLOAT32, Precision.FLOAT16, Precision.BFLOAT16]
+    if device.type == "cuda":
+        new = torch.cuda.get_device_capability(device) >= _AMPERE
+        there = list(Precision) if new else [Precision.FLOAT32, Precision.FLOAT16]
+    if precision not in there:
+        raise EngineError(
+            f"{device} cannot compute in {precision.value} here, it has "
+            f"{', '.join(one.value for one in there)}"
+        )
+
+
+def _answerer(
+    torch: Torch, module: Module, architecture: Architecture, device: Device, precision: Precision
+) -> Callable[[Tensor], Tensor]:
+    """Return the whole model as a function on its device, from uint8 frames to float32 logits."""
+    tf32 = precision is Precision.TF32
+    kind = torch.float32 if tf32 else getattr(torch, precision.value)
+    model = module.to(device, kind)
+    multiply = _channels(torch, architecture.multiply, device)
+    add = _channels(torch, architecture.add, device)
+
+    def answer(frames: Tensor) -> Tensor:
+        picture = frames.permute(0, 3, 1, 2).flip(1).float()
+        picture = picture * multiply + add
+        with _float32_as(torch, device, tf32=tf32):
+            return model(picture.contiguous().to(kind)).float()
+
+    return answer
+
+
+def _channels(torch: Torch, values: tuple[float, ...], device: Device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
 
 
+def _deprecated_once(torch: Torch, device: Device) -> None:
+    """Let torch say now, unheard, that of the two forms of `_float32_as` it likes the newer one.
+
+    It says so once a process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _float32_as(torch, device, tf32=False):
+            pass
+
+
 @contextmanager
-def _full_float32(torch: Torch, device: Device) -> Iterator[None]:
-    """Keep CUDA from computing float32 with the ten bits of mantissa of TF32."""
+def _float32_as(torch: Torch, device: Device, *, tf32: bool) -> Iterator[None]:
+    """Say for a while whether CUDA may compute float32 with the ten bits of mantissa of TF32.
+
+    Torch keeps each of these settings twice, and refuses to be asked about one of which only the
+    newer form was set. So both are set, and the newer one is what is read and put back.
+    """
     if device.type != "cuda":
         yield
         return
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    places = (matmul, cudnn.conv, cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
     try:
-        for place in places:
-            place.allow_tf32 = False
         yield
     finally:
+        matmul.allow_tf32 = before[0] == "tf32"
+        cudnn.allow_tf32 = before[1] == "tf32"
         for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+            if place.fp32_precision != value:
+                place.fp32_precision = value

@@ -1,1 +1,9 @@
-"""What a device is: probe, profiles, doctor."""
+"""What a device is.
+
+probe     all of it: what is there, what a cascade can use of it, and the draft of a profile
+profile   what is known of a kind of device, from devices/*.toml
+doctor/   what makes installations fail, each with the command that mends it
+engines   which run here, on which devices; inventory asks each, trial runs a tiny model
+cpu, memory, nvidia, jetson, thermal   parts of a machine, read from system_files
+finding   one thing that is there, or why it is not
+"""

@@ -32,7 +32,7 @@ class EngineTable(_Strict):
 
     engine: Text
     device: Text
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
     note: str = ""
 
 
@@ -49,7 +49,7 @@ class LatencyTable(_Strict):
     model: Text
     engine: Text
     device: Text
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
     mean_ms: Positive
     source: Text
 

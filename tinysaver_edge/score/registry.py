@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tinysaver_edge._support.plug_ins import PlugIns
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.score.base import Score
 from tinysaver_edge.score.head import Head
@@ -18,11 +19,8 @@ from tinysaver_edge.score.simple import (
     TemperatureScaled,
 )
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-ENTRY_POINT_GROUP = "tinysaver_edge.scores"
-"""Where another package names its scores: ``my_score = "my_package.module:MyScore"``."""
+PLUG_INS = PlugIns("score", InputError)
+"""Scores of other packages, each named as ``my_score = "my_package.module:MyScore"``."""
 
 BUILT_IN: Mapping[str, type[Score]] = MappingProxyType(
     {
@@ -42,8 +40,7 @@ BUILT_IN: Mapping[str, type[Score]] = MappingProxyType(
 
 def score_names() -> tuple[str, ...]:
     """Names of all scores there are, the built-in ones first."""
-    others = sorted({entry.name for entry in _entry_points()} - set(BUILT_IN))
-    return (*BUILT_IN, *others)
+    return (*BUILT_IN, *sorted(PLUG_INS.names() - set(BUILT_IN)))
 
 
 def get_score(name: str, parameters: Mapping[str, Any] | None = None) -> Score:
@@ -62,27 +59,9 @@ def get_score(name: str, parameters: Mapping[str, Any] | None = None) -> Score:
 def _score_class(name: str) -> type[Score]:
     if name in BUILT_IN:
         return BUILT_IN[name]
-    found = [entry for entry in _entry_points() if entry.name == name]
-    if not found:
+    if name not in PLUG_INS.names():
         raise InputError(f"no score is called {name!r}: there are {', '.join(score_names())}")
-    return _load(found[0])
-
-
-def _load(entry: EntryPoint) -> type[Score]:
-    try:
-        loaded = entry.load()
-    except Exception as error:  # whatever another package's import raises
-        raise InputError(
-            f"score {entry.name!r} ({entry.value}) cannot be loaded: {error}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Score)):
-        raise InputError(
-            f"score {entry.name!r} ({entry.value}) is no subclass of tinysaver_edge.score.Score"
-        )
-    return loaded
-
-
-def _entry_points() -> tuple[EntryPoint, ...]:
-    from importlib.metadata import entry_points  # 25 ms, and only other packages' scores need it
-
-    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+    brought = PLUG_INS.load(name)
+    if not (isinstance(brought, type) and issubclass(brought, Score)):
+        raise InputError(f"{PLUG_INS.told(name)} is no subclass of tinysaver_edge.Score")
+    return brought

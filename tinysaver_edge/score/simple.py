@@ -52,7 +52,7 @@ class MaxSoftmax(Score):
 class Margin(Score):
     """Highest minus second highest softmax probability, p1 - p2: the default.
 
-    Near 1, where float32 holds no more than seven digits of it, it is worked out from what is missing
+    Near 1, where float32 holds no more than seven digits of it, it comes of what is missing
     to 1, in float64: that tells gaps of up to 34 between two logits apart, not 16.
     """
 

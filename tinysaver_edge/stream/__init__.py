@@ -1,7 +1,189 @@
 """Streams: frames from cameras and files, decided as they come.
 
-uri → opening → source (files, live, programs)      where frames come from
-feeder → lane → dispatcher → outbox                 what happens to them, bounded throughout
-pipeline, submissions                               a whole stream; single frames
-frame, events, metrics, sink, watch                 what others need to know of all this
+A frame's way: pipeline (reads each source) → lane (its place in line) → dispatcher (asks the saver)
+→ escalations (ask the large model, keep deadlines) → lane → output (whoever iterates).
+
+    sources/     where frames come from: cameras, files, functions, other programs
+    sinks/       where decisions go besides the program that asks for them
+    drift/       whether the field still looks like the calibration set
+    telemetry/   what others learn: events, logs, metrics, health, what is left of the promise
+    dashboard/   the page about a running stream
+    pipeline     a whole stream: opens and closes the sources, one thread reads each
+    submissions  single frames, as futures
+    service      all that stands around a stream, made of one value of options
+    options      how a stream escalates, and how much it may hold
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinysaver_edge._support.lazy import lazy_exports
+
+__all__ = [
+    "Action",
+    "AllMetrics",
+    "AnySource",
+    "CalibrationSetSink",
+    "CallbackSink",
+    "Connected",
+    "Connection",
+    "Context",
+    "Corrupt",
+    "Counter",
+    "DecisionFuture",
+    "Device",
+    "DeviceError",
+    "Drift",
+    "DriftOptions",
+    "DriftState",
+    "DriftWatch",
+    "Dropped",
+    "Ended",
+    "EscalationSample",
+    "Event",
+    "Frame",
+    "Gauge",
+    "HardFramesSink",
+    "IterableSource",
+    "JsonlSink",
+    "Listener",
+    "Listeners",
+    "LiveOptions",
+    "LiveSource",
+    "Lost",
+    "Measure",
+    "Metrics",
+    "MqttAddress",
+    "MqttSink",
+    "PreviewSink",
+    "PrometheusMetrics",
+    "Queued",
+    "Reconnected",
+    "Retrying",
+    "Service",
+    "ServiceOptions",
+    "Sink",
+    "SinkFailed",
+    "SinkRecovered",
+    "Source",
+    "SourceUri",
+    "Stream",
+    "StreamOptions",
+    "Tally",
+    "Undecided",
+    "VideoSink",
+    "Watch",
+    "calibrated_disagreement",
+    "open_sink",
+    "open_source",
+]
+
+if TYPE_CHECKING:
+    from tinysaver_edge.stream.drift.drift import (
+        Action,
+        DriftOptions,
+        DriftState,
+        DriftWatch,
+        calibrated_disagreement,
+    )
+    from tinysaver_edge.stream.drift.watch import Watch
+    from tinysaver_edge.stream.options import StreamOptions
+    from tinysaver_edge.stream.pipeline import Stream
+    from tinysaver_edge.stream.service import Service, ServiceOptions
+    from tinysaver_edge.stream.sinks.base import Sink, open_sink
+    from tinysaver_edge.stream.sinks.callback import CallbackSink
+    from tinysaver_edge.stream.sinks.jsonl import JsonlSink
+    from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
+    from tinysaver_edge.stream.sinks.preview import PreviewSink
+    from tinysaver_edge.stream.sinks.queued import Queued
+    from tinysaver_edge.stream.sinks.saved_frames import (
+        CalibrationSetSink,
+        EscalationSample,
+        HardFramesSink,
+    )
+    from tinysaver_edge.stream.sinks.video import VideoSink
+    from tinysaver_edge.stream.sources.live import (
+        Connection,
+        Device,
+        DeviceError,
+        LiveOptions,
+        LiveSource,
+    )
+    from tinysaver_edge.stream.sources.opening import AnySource, IterableSource, open_source
+    from tinysaver_edge.stream.sources.source import Context, Frame, Source
+    from tinysaver_edge.stream.sources.uri import SourceUri
+    from tinysaver_edge.stream.submissions import DecisionFuture
+    from tinysaver_edge.stream.telemetry.events import (
+        Connected,
+        Corrupt,
+        Drift,
+        Dropped,
+        Ended,
+        Event,
+        Listener,
+        Listeners,
+        Lost,
+        Reconnected,
+        Retrying,
+        SinkFailed,
+        SinkRecovered,
+        Undecided,
+    )
+    from tinysaver_edge.stream.telemetry.metrics import (
+        AllMetrics,
+        Counter,
+        Gauge,
+        Measure,
+        Metrics,
+        Tally,
+    )
+    from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "drift.drift": (
+                "Action",
+                "DriftOptions",
+                "DriftState",
+                "DriftWatch",
+                "calibrated_disagreement",
+            ),
+            "drift.watch": ("Watch",),
+            "options": ("StreamOptions",),
+            "pipeline": ("Stream",),
+            "service": ("Service", "ServiceOptions"),
+            "sinks.base": ("Sink", "open_sink"),
+            "sinks.callback": ("CallbackSink",),
+            "sinks.jsonl": ("JsonlSink",),
+            "sinks.mqtt": ("MqttAddress", "MqttSink"),
+            "sinks.preview": ("PreviewSink",),
+            "sinks.queued": ("Queued",),
+            "sinks.saved_frames": ("CalibrationSetSink", "EscalationSample", "HardFramesSink"),
+            "sinks.video": ("VideoSink",),
+            "sources.live": ("Connection", "Device", "DeviceError", "LiveOptions", "LiveSource"),
+            "sources.opening": ("AnySource", "IterableSource", "open_source"),
+            "sources.source": ("Context", "Frame", "Source"),
+            "sources.uri": ("SourceUri",),
+            "submissions": ("DecisionFuture",),
+            "telemetry.events": (
+                "Connected",
+                "Corrupt",
+                "Drift",
+                "Dropped",
+                "Ended",
+                "Event",
+                "Listener",
+                "Listeners",
+                "Lost",
+                "Reconnected",
+                "Retrying",
+                "SinkFailed",
+                "SinkRecovered",
+                "Undecided",
+            ),
+            "telemetry.metrics": ("AllMetrics", "Counter", "Gauge", "Measure", "Metrics", "Tally"),
+            "telemetry.prometheus": ("PrometheusMetrics",),
+        },
+    )

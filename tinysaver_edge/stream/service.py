@@ -19,18 +19,17 @@ from tinysaver_edge.stream.drift.drift import (
     calibrated_disagreement,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.sinks import (
+from tinysaver_edge.stream.sinks.base import Sink, open_sink
+from tinysaver_edge.stream.sinks.jsonl import JsonlSink
+from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
+from tinysaver_edge.stream.sinks.preview import PreviewSink
+from tinysaver_edge.stream.sinks.queued import Queued
+from tinysaver_edge.stream.sinks.saved_frames import (
     CalibrationSetSink,
     EscalationSample,
     HardFramesSink,
-    JsonlSink,
-    MqttSink,
-    PreviewSink,
-    Queued,
-    VideoSink,
 )
-from tinysaver_edge.stream.sinks.base import Sink
-from tinysaver_edge.stream.sinks.mqtt import MqttAddress
+from tinysaver_edge.stream.sinks.video import VideoSink
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.address import Address
 from tinysaver_edge.stream.telemetry.events import Listener, Listeners
@@ -60,6 +59,7 @@ class ServiceOptions:
         video_fps: frames a second at which it will be played.
         preview: whether to open a window.
         mqtt: broker to publish to; see `MqttAddress.parse`.
+        sinks: those of other packages; see `open_sink`.
         hard_frames: folder for escalated frames.
         field_frames: folder for the next calibration set: audited frames, and as large a share of
             the escalated ones.
@@ -77,6 +77,7 @@ class ServiceOptions:
     video_fps: float = 30.0
     preview: bool = False
     mqtt: str | None = field(default=None, repr=False)
+    sinks: tuple[str, ...] = field(default=(), repr=False)
     hard_frames: Path | None = None
     field_frames: Path | None = None
     metrics: str | None = None
@@ -118,7 +119,8 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
-        hosts: asks the hosts of the large model (`stream.hosts.hosts_of`); None where it runs here.
+        hosts: asks the hosts of the large model (`telemetry.hosts.hosts_of`); None where it runs
+            here.
 
     Attributes:
         sinks: for the stream.
@@ -226,6 +228,7 @@ class Service:
             made.append(MqttSink(MqttAddress.parse(options.mqtt)))
         if options.hard_frames is not None:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
+        made.extend(map(open_sink, options.sinks))
         return [self._queued(one) for one in made]
 
     def _quit(self) -> None:

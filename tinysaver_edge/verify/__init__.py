@@ -1,4 +1,9 @@
-"""Verify: does a bundle keep on this machine what was promised where it was calibrated?"""
+"""Verify: does a bundle keep on this machine what was promised where it was calibrated?
+
+run      all checks in order; the first that fails is the cause
+check    one promise that was looked at
+engines, decoder, golden   the same engines, the same pixels, the same answers
+"""
 
 from tinysaver_edge.verify.check import Check, Verification
 from tinysaver_edge.verify.golden import golden_answers

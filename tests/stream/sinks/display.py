@@ -13,7 +13,7 @@ import json, sys, time
 import cv2
 import numpy as np
 from tests.stream.decisions import decision, frame
-from tinysaver_edge.stream.sinks import PreviewSink, Queued
+from tinysaver_edge.stream import PreviewSink, Queued
 
 quits, failed = [], []
 sink = PreviewSink(on_quit=lambda: quits.append(1))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stream.decisions import Events, decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sinks import JsonlSink, Queued
+from tinysaver_edge.stream import JsonlSink, Queued
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 LINE = len(json.dumps(decision(100).to_dict(), separators=(",", ":"))) + 1

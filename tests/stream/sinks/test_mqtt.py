@@ -11,7 +11,7 @@ import pytest
 
 from tests.stream.decisions import Events, decision
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sinks import MqttSink, Queued
+from tinysaver_edge.stream import MqttSink, Queued
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 

@@ -11,8 +11,7 @@ from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
 from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
-from tinysaver_edge.stream.sinks import (
+from tinysaver_edge.stream import (
     CalibrationSetSink,
     EscalationSample,
     HardFramesSink,
@@ -20,6 +19,7 @@ from tinysaver_edge.stream.sinks import (
     Queued,
     VideoSink,
 )
+from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks.annotate import annotated, caption
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
 from tinysaver_edge.testing import FakeClock

@@ -5,7 +5,7 @@ import pytest
 
 from tests.stream.decisions import Events, decision, frame
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sinks import CallbackSink, Queued
+from tinysaver_edge.stream import CallbackSink, Queued
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.live import DeviceError, LiveSource, Patience, Slot
+from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions, LiveSource, Slot
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge
 from tinysaver_edge.testing import numbered_frame
 
-QUICK = Patience(open_s=1, read_s=0.3, shortest_s=0.01, longest_s=0.02, first_attempts=None)
+QUICK = LiveOptions(open_s=1, read_s=0.3, shortest_s=0.01, longest_s=0.02, first_attempts=None)
 
 
 def number_of(frame):
@@ -34,7 +34,7 @@ class Script:
         self.open = 0
         self.refusals = 0
 
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         if self.refusals:
             self.refusals -= 1
             raise DeviceError("refused")
@@ -66,7 +66,7 @@ def put(script, *items):
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_slow_consumer_gets_the_newest_frame_and_gaps(reuse):
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     heard, tally = listening(source)
     frames = source.frames(reuse=reuse)
     put(script, 0)
@@ -90,7 +90,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_gaps(reuse):
 def test_reused_pictures_are_never_written_while_they_are_looked_at():
     """Whatever the reader does meanwhile, the frame in hand stays what it is."""
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     _, tally = listening(source)
     frames = source.frames(reuse=True)
     sent = 0
@@ -108,7 +108,7 @@ def test_reused_pictures_are_never_written_while_they_are_looked_at():
 
 def test_a_lost_device_is_opened_again_and_told():
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     heard, tally = listening(source)
     frames = source.frames()
     put(script, 0)
@@ -129,7 +129,7 @@ def test_a_lost_device_is_opened_again_and_told():
 
 def test_a_frame_from_before_the_loss_is_never_given():
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     heard, tally = listening(source)
     frames = source.frames()
     put(script, 0)
@@ -145,7 +145,7 @@ def test_a_frame_from_before_the_loss_is_never_given():
 
 def test_silence_is_a_loss_told_once_and_heals():
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     heard, tally = listening(source)
     frames = source.frames()
     put(script, 0)
@@ -163,7 +163,7 @@ def test_frames_that_have_piled_up_are_thrown_away():
     """While it was being opened, and while it stalled: only those that one waits for are fresh."""
     script = Script()
     script.live_wait_s = 0.02
-    source = LiveSource(script, source_id="door", patience=Patience(read_s=5))
+    source = LiveSource(script, source_id="door", options=LiveOptions(read_s=5))
     _, tally = listening(source)
     frames = source.frames()
 
@@ -200,8 +200,8 @@ def test_a_source_that_was_never_there_is_told_at_once():
 
 def test_a_source_given_up_ends_the_stream_with_a_reason():
     script = Script()
-    patience = Patience(shortest_s=0.001, longest_s=0.001, attempts=3)
-    source = LiveSource(script, source_id="door", patience=patience)
+    options = LiveOptions(shortest_s=0.001, longest_s=0.001, attempts=3)
+    source = LiveSource(script, source_id="door", options=options)
     heard, _ = listening(source)
     frames = source.frames()
     put(script, 0)
@@ -215,7 +215,7 @@ def test_a_source_given_up_ends_the_stream_with_a_reason():
 
 def test_an_error_of_the_callers_own_device_reaches_him():
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     put(script, ZeroDivisionError("mine"))
     with pytest.raises(ZeroDivisionError, match="mine"):
         next(source.frames())
@@ -238,7 +238,7 @@ class Stuck:
             self.entered.set()
             self.release.wait(10)
 
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         self._block("connect")
         self.open += 1
         return self
@@ -254,7 +254,7 @@ class Stuck:
 @pytest.mark.parametrize("where", ["connect", "read"])
 def test_close_is_prompt_while_the_device_is_stuck_and_nothing_stays(where):
     device = Stuck(where=where)
-    source = LiveSource(device, source_id="door", patience=Patience(read_s=60))
+    source = LiveSource(device, source_id="door", options=LiveOptions(read_s=60))
     got, threads = [], set(threading.enumerate())
     consumer = threading.Thread(target=lambda: got.extend(source.frames()))
     consumer.start()
@@ -279,7 +279,7 @@ from tinysaver_edge.stream.sources.live import LiveSource
 
 class Stuck:
     live_wait_s = None
-    def connect(self, patience, stopping):
+    def connect(self, options, stopping):
         return self
     def read(self, into):
         reading.set()
@@ -319,7 +319,7 @@ def test_closing_waits_for_a_thread_that_is_only_just_begun(monkeypatch):
     class Slow:
         live_wait_s = None
 
-        def connect(self, patience, stopping):
+        def connect(self, options, stopping):
             return self
 
         def read(self, into):
@@ -346,13 +346,15 @@ def test_close_in_every_state():
     never_used.close()
     with pytest.raises(SourceError, match="source a is closed"):
         never_used.frames()
-    source = LiveSource(script, source_id="b", patience=QUICK)
+    source = LiveSource(script, source_id="b", options=QUICK)
     frames = source.frames()
     put(script, 0)
     next(frames)
     frames.close()  # the consumer has gone
     assert source.closed
-    waiting = LiveSource(script, source_id="c", patience=Patience(shortest_s=30, first_attempts=9))
+    waiting = LiveSource(
+        script, source_id="c", options=LiveOptions(shortest_s=30, first_attempts=9)
+    )
     script.refusals = 5
     heard, _ = listening(waiting)
     thread = threading.Thread(target=lambda: list(waiting.frames()))
@@ -367,7 +369,7 @@ def test_close_in_every_state():
 
 def test_two_consumers_are_refused():
     script = Script()
-    with LiveSource(script, source_id="door", patience=QUICK) as source:
+    with LiveSource(script, source_id="door", options=QUICK) as source:
         put(script, 0, 1)
         first = source.frames()
         next(first)
@@ -378,7 +380,7 @@ def test_two_consumers_are_refused():
 
 def test_a_source_that_nobody_keeps_is_not_kept_by_its_thread():
     script = Script()
-    source = LiveSource(script, source_id="door", patience=QUICK)
+    source = LiveSource(script, source_id="door", options=QUICK)
     frames = source.frames()
     put(script, 0)
     next(frames)
@@ -389,10 +391,10 @@ def test_a_source_that_nobody_keeps_is_not_kept_by_its_thread():
 
 
 def test_pauses_grow_are_bounded_and_jittered():
-    patience = Patience(shortest_s=1, longest_s=8, factor=2, jitter=0)
-    assert [patience.pause_s(n, lambda: 0.9) for n in range(1, 6)] == [1, 2, 4, 8, 8]
-    assert patience.pause_s(10_000, lambda: 0.9) == 8
-    jittered = Patience(shortest_s=1, jitter=0.5)
+    options = LiveOptions(shortest_s=1, longest_s=8, factor=2, jitter=0)
+    assert [options.pause_s(n, lambda: 0.9) for n in range(1, 6)] == [1, 2, 4, 8, 8]
+    assert options.pause_s(10_000, lambda: 0.9) == 8
+    jittered = LiveOptions(shortest_s=1, jitter=0.5)
     assert jittered.pause_s(1, lambda: 0.0) == 1
     assert jittered.pause_s(1, lambda: 0.5) == 0.75
 
@@ -409,9 +411,9 @@ def test_pauses_grow_are_bounded_and_jittered():
         {"attempts": 0},
     ],
 )
-def test_impatience_is_refused(wrong):
+def test_wrong_options_are_refused(wrong):
     with pytest.raises(InputError):
-        Patience(**wrong)
+        LiveOptions(**wrong)
 
 
 def test_a_closed_slot_takes_nothing():

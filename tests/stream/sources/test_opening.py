@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.pictures import encoded
+from tests.plug_ins import install
 from tests.stream.events import listening
 from tinysaver_edge.errors import InputError, SourceError
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.metrics import Counter
@@ -77,19 +78,18 @@ def test_a_source_of_another_package(tmp_path, monkeypatch):
         "    frames = FakeSource(int(uri.options['frames']), source_id=uri.source_id)\n"
         "    return IterableSource(frames, source_id=uri.source_id)\n"
     )
-    metadata = tmp_path / "belt-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: belt\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[tinysaver_edge.sources]\nbelt = belt:open_belt\nbroken = nowhere:nothing\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    brought = {"belt": "belt:open_belt", "broken": "nowhere:nothing", "list": "builtins:repr"}
+    install(tmp_path, monkeypatch, "sources", brought)
     frames = list(open_source("left=belt://x?frames=3"))
     assert [(frame.source_id, frame.sequence) for frame in frames] == [
         ("left", 0), ("left", 1), ("left", 2),
     ]  # fmt: skip
-    with pytest.raises(SourceError, match=r"source broken: its plug-in nowhere:nothing cannot"):
+    with pytest.raises(SourceError, match=r"plug-in 'broken' of others \(nowhere:nothing\) cannot"):
         open_source("broken://x")
+    with pytest.raises(SourceError, match=r"plug-in 'list' .* made no tinysaver_edge"):
+        open_source("list://x")
+    with pytest.raises(SourceError, match=r"plug-in 'belt' .* failed \(KeyError: 'frames'\)"):
+        open_source("belt://x")
     with pytest.raises(InputError, match="there are belt, broken, camera"):
         open_source("other://x")
 
@@ -245,7 +245,7 @@ def test_a_server_that_never_answers(scheme, capfd):
         port = silent.getsockname()[1]
         address = f"{scheme}://user:{SECRET}@127.0.0.1:{port}/x"
         before = descriptors(), threading.active_count()
-        source = open_source(address, patience=Patience(open_s=1.5))
+        source = open_source(address, options=LiveOptions(open_s=1.5))
         started = time.monotonic()
         with pytest.raises(
             SourceError, match=r"answers, but gives no video within 1\.5 s"
@@ -255,7 +255,7 @@ def test_a_server_that_never_answers(scheme, capfd):
         assert SECRET not in str(caught.value)
         assert SECRET not in "".join(capfd.readouterr())
         # Closed while OpenCV opens: prompt, and nothing is left when its time-out has passed.
-        source = open_source(address, patience=Patience(open_s=1.5))
+        source = open_source(address, options=LiveOptions(open_s=1.5))
         heard, _ = listening(source)
         consumer = threading.Thread(target=lambda: list(source))
         consumer.start()

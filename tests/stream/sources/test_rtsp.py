@@ -13,7 +13,7 @@ import pytest
 
 from tests.stream.events import Heard
 from tests.stream.slow import Answers
-from tinysaver_edge.stream.sources.live import Patience
+from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
@@ -101,13 +101,13 @@ def settled(read, wanted, *, timeout_s=10.0):
 @pytest.mark.slow
 def test_a_camera_killed_ten_times_comes_back_every_time(server):
     draw = random.Random(0)
-    patience = Patience(open_s=5, read_s=2, shortest_s=0.2, longest_s=1)
+    options = LiveOptions(open_s=5, read_s=2, shortest_s=0.2, longest_s=1)
     # One connection made and closed before counting: libraries keep what they open once.
-    with open_source(server.address, patience=patience) as warming:
+    with open_source(server.address, options=options) as warming:
         next(warming.frames())
     time.sleep(0.5)
     before = descriptors(), threading.active_count()
-    source = open_source(server.address, patience=patience, random=draw.random)
+    source = open_source(server.address, options=options, random=draw.random)
     heard, tally = Heard(), Tally()
     source.attach(Context(heard, tally))
     ages, shown, sequences = [], [], []
@@ -177,7 +177,7 @@ def test_the_decoder_holds_no_frame_back_unless_asked_for_more_threads(server):
 @pytest.mark.slow
 def test_a_frozen_camera_is_noticed(server):
     """It neither answers nor hangs up: only the time-out tells."""
-    source = open_source(server.address, patience=Patience(read_s=1, shortest_s=0.2))
+    source = open_source(server.address, options=LiveOptions(read_s=1, shortest_s=0.2))
     heard, tally = Heard(), Tally()
     source.attach(Context(heard, tally))
     shown = []

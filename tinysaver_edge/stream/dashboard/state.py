@@ -20,7 +20,7 @@ from tinysaver_edge.stream.dashboard.shown import (
 )
 from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
 from tinysaver_edge.stream.drift.drift import DriftState
-from tinysaver_edge.stream.sinks.hard import is_hard
+from tinysaver_edge.stream.sinks.saved_frames import is_hard
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import (
     Connected,

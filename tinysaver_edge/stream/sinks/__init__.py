@@ -1,22 +1,11 @@
-"""Sinks: where decisions go besides the program that asks for them."""
+"""Sinks: where decisions go besides the program that asks for them.
 
-from tinysaver_edge.stream.sinks.callback import CallbackSink
-from tinysaver_edge.stream.sinks.field import CalibrationSetSink, EscalationSample
-from tinysaver_edge.stream.sinks.hard import HardFramesSink
-from tinysaver_edge.stream.sinks.jsonl import JsonlSink
-from tinysaver_edge.stream.sinks.mqtt import MqttSink
-from tinysaver_edge.stream.sinks.preview import PreviewSink
-from tinysaver_edge.stream.sinks.queued import Queued
-from tinysaver_edge.stream.sinks.video import VideoSink
-
-__all__ = [
-    "CalibrationSetSink",
-    "CallbackSink",
-    "EscalationSample",
-    "HardFramesSink",
-    "JsonlSink",
-    "MqttSink",
-    "PreviewSink",
-    "Queued",
-    "VideoSink",
-]
+base          the contract `Sink`, and those of other packages
+queued        a bounded queue and a thread around any sink, so that none stalls the stream
+callback      a function
+jsonl         rotating JSON lines
+video         an annotated video; annotate draws on its frames
+preview       a window
+mqtt          a broker
+saved_frames  hard frames, and the next calibration set; pictures is the folder they lie in
+"""

@@ -1,10 +1,12 @@
-"""The contract of a sink: where a stream's decisions go besides the program that asks for them."""
+"""The contract of a sink, where a stream's decisions go, and the sinks of other packages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from tinysaver_edge._support.plug_ins import PlugIns
 from tinysaver_edge.decision import Decision
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
@@ -56,3 +58,35 @@ class Sink(Protocol):
 
     def __exit__(self, *exception: object) -> None:
         """Write out what is left and close. It takes no longer than its own time-out."""
+
+
+PLUG_INS = PlugIns("sink", InputError)
+"""Sinks of other packages.
+
+Each names a function of an argument, "" where none is given, that returns a `Sink`.
+"""
+
+
+def open_sink(text: str) -> Sink:
+    """Make a sink of another package.
+
+    Args:
+        text: ``NAME`` or ``NAME:ARGUMENT``; what the argument means is the sink's affair.
+
+    Raises:
+        InputError: there is no such sink, or what stands for it is none.
+        TinySaverError: the sink refuses the argument.
+    """
+    name, _, argument = text.partition(":")
+    known = sorted(PLUG_INS.names())
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "no installed package brings any"
+        raise InputError(f"sink {name!r}: no such sink; {there}")
+    made: Sink = PLUG_INS.make(name, argument)  # type: ignore[assignment]
+    missing = [part for part in ("name", "wants_frames", "write") if not hasattr(made, part)]
+    missing += [part for part in ("__enter__", "__exit__") if not hasattr(type(made), part)]
+    if missing:
+        raise InputError(
+            f"{PLUG_INS.told(name)} made no tinysaver_edge.stream.Sink: it has no {missing[0]}"
+        )
+    return made

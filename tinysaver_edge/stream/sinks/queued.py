@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Queued:
     """Writes to a sink in a thread of its own; drops and counts what it has no room for.
 
-    `write` never raises, and never blocks unless there is patience. The sink is entered, written
+    `write` never raises, and blocks for `patience_s` at most. The sink is entered, written
     to and left by the one thread, so that it needs no lock and may use what is bound to a thread,
     as windows are.
 

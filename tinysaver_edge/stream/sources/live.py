@@ -80,7 +80,7 @@ LONGEST_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LiveOptions:
     """Time-outs and retries of a live source.
 
     After the n-th failure in a row the pause is ``shortest_s * factor ** (n - 1)``, at most
@@ -176,8 +176,8 @@ class Connection(Protocol):
 class Device(Protocol):
     """Something that pictures can be read from, again and again."""
 
-    def connect(self, patience: Patience, stopping: threading.Event, /) -> Connection:
-        """Open the device within ``patience.open_s``, or earlier when `stopping` is set.
+    def connect(self, options: LiveOptions, stopping: threading.Event, /) -> Connection:
+        """Open the device within ``options.open_s``, or earlier when `stopping` is set.
 
         Raises:
             DeviceError: it cannot be opened.
@@ -218,7 +218,7 @@ class LiveSource(Source):
 
     A thread reads the device as fast as it gives frames; those that nobody asked for in time are
     dropped and counted, and leave gaps in the sequence. A device that fails, or keeps silent for
-    longer than ``patience.read_s``, is told as `Lost` and opened again after a pause.
+    longer than ``options.read_s``, is told as `Lost` and opened again after a pause.
 
     `close` sets a flag and waits at most a second. OpenCV cannot be interrupted while it opens or
     reads: where it is in the middle of that, its thread lets go of the device when its time-out
@@ -228,7 +228,7 @@ class LiveSource(Source):
     Args:
         device: what is read.
         source_id: what decisions call it.
-        patience: time-outs and retries.
+        options: time-outs and retries.
         random: draws the jitter of the pauses.
     """
 
@@ -239,12 +239,12 @@ class LiveSource(Source):
         device: Device,
         *,
         source_id: str,
-        patience: Patience | None = None,
+        options: LiveOptions | None = None,
         random: Random | None = None,
     ) -> None:
         super().__init__(source_id)
         self._device = device
-        self._patience = patience or Patience()
+        self._options = options or LiveOptions()
         self._random = random or random_module.Random().random
         self._slot = Slot()
         self._spares: deque[Picture] = deque(maxlen=3)
@@ -271,7 +271,7 @@ class LiveSource(Source):
             self._thread = thread
         try:
             while True:
-                frame = self._slot.take(self._patience.read_s)
+                frame = self._slot.take(self._options.read_s)
                 if frame is not None:
                     yield frame
                     self._tell_dropped()
@@ -280,7 +280,7 @@ class LiveSource(Source):
                 elif self._slot.closed:
                     break
                 elif self._connected:
-                    self._lose(f"no frame for {self._patience.read_s:g} s")
+                    self._lose(f"no frame for {self._options.read_s:g} s")
         finally:
             self.close()
         if self._failure is not None:
@@ -306,11 +306,11 @@ class LiveSource(Source):
         """Open the device, as often as it takes; None when the source is closed."""
         failures = 0
         if self._lost_at_s is not None:  # not at once: a server that fails on every frame
-            self._closed.wait(self._patience.pause_s(1, self._random))
+            self._closed.wait(self._options.pause_s(1, self._random))
         while not self._closed.is_set():
             self._attempts += 1
             try:
-                connection = self._device.connect(self._patience, self._closed)
+                connection = self._device.connect(self._options, self._closed)
             except DeviceError as error:
                 failures += 1
                 self._retry(failures, str(error))
@@ -323,12 +323,12 @@ class LiveSource(Source):
 
     def _retry(self, failures: int, reason: str) -> None:
         """Pause before the next attempt, or give up."""
-        patience = self._patience
+        options = self._options
         first = not self._found
-        limit = patience.first_attempts if first else patience.attempts
+        limit = options.first_attempts if first else options.attempts
         if limit is not None and failures >= limit:
             raise SourceError(f"source {self.source_id}: {reason}")
-        wait_s = patience.pause_s(failures, self._random)
+        wait_s = options.pause_s(failures, self._random)
         if not self.closed:
             now = self.context.clock()
             self.tell(Retrying(self.source_id, now, failures, wait_s, reason))
@@ -422,7 +422,7 @@ class LiveSource(Source):
 
     def _wait_at_exit(self) -> None:
         """Let a read that nobody can interrupt come to its end."""
-        patience, thread = self._patience, self._thread
+        options, thread = self._options, self._thread
         if thread is not None:
             with suppress(KeyboardInterrupt):
-                thread.join(min(EXIT_S, max(patience.open_s, patience.read_s) + 1))
+                thread.join(min(EXIT_S, max(options.open_s, options.read_s) + 1))

@@ -17,7 +17,7 @@ from typing import Any
 from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import SourceError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sources.live import Connection, DeviceError, Patience
+from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
 
 STEP_S = 0.05
 """How often a connection that is being made looks whether it is still wanted."""
@@ -40,7 +40,7 @@ class CameraDevice:
     height: int | None = None
     fps: float | None = None
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Open the camera."""
         cv2 = opencv("Reading a camera")
         linux = sys.platform == "linux"
@@ -81,35 +81,35 @@ class NetworkDevice:
     port: int
     threads: int = 1
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Open the stream.
 
         A host that does not answer is found out here: this can be interrupted, OpenCV cannot.
         """
         cv2 = opencv("Reading a network stream")
-        _knock(self.host, self.port, timeout_s=patience.open_s, stopping=stopping)
+        _knock(self.host, self.port, timeout_s=options.open_s, stopping=stopping)
         if stopping.is_set():
             raise DeviceError("closed")
-        settings = [*_time_outs(patience), cv2.CAP_PROP_N_THREADS, self.threads]
+        settings = [*_time_outs(options), cv2.CAP_PROP_N_THREADS, self.threads]
         capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             capture.release()
             raise DeviceError(
                 f"{self.host}:{self.port} answers, but gives no video within "
-                f"{patience.open_s:g} s: check path, user and password"
+                f"{options.open_s:g} s: check path, user and password"
             )
         return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
 
 
-def _time_outs(patience: Patience) -> list[int]:
+def _time_outs(options: LiveOptions) -> list[int]:
     """Return OpenCV's settings for them; left alone, it would wait for half a minute."""
     import cv2
 
     return [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        round(1e3 * patience.open_s),
+        round(1e3 * options.open_s),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        round(1e3 * patience.read_s),
+        round(1e3 * options.read_s),
     ]
 
 
@@ -152,7 +152,7 @@ class GStreamerDevice:
 
     pipeline: str = field(repr=False)
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Start the pipeline."""
         cv2 = opencv("Reading a GStreamer pipeline")
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -161,7 +161,7 @@ class GStreamerDevice:
                 f"wheels of PyPI are: use the system's (Debian: apt install python3-opencv, and an "
                 f"environment made with --system-site-packages; JetPack brings one)"
             )
-        capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER, _time_outs(patience))
+        capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER, _time_outs(options))
         if not capture.isOpened():  # OpenCV 4.6 refuses time-outs here; the source has its own
             capture.release()
             capture = cv2.VideoCapture(self.pipeline, cv2.CAP_GSTREAMER)

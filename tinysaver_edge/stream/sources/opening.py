@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from tinysaver_edge._support.plug_ins import PlugIns
 from tinysaver_edge.data import IMAGE_SUFFIXES
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.files import ImageSource, open_file
-from tinysaver_edge.stream.sources.live import Connection, LiveSource, Patience, Random
+from tinysaver_edge.stream.sources.live import Connection, LiveOptions, LiveSource, Random
 from tinysaver_edge.stream.sources.opencv import CameraDevice, GStreamerDevice, NetworkDevice
 from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.sources.uri import PORTS, SourceUri, parse_uri, split_url
@@ -57,7 +57,7 @@ class CallbackDevice:
     def __init__(self, function: Callable[[], Picture | None]) -> None:
         self._function = function
 
-    def connect(self, patience: Patience, stopping: threading.Event) -> Connection:
+    def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Take the function as it is."""
         return self
 
@@ -80,8 +80,8 @@ def _picture(item: object, source_id: str, number: int | None) -> Picture:
     )
 
 
-ENTRY_POINTS = "tinysaver_edge.sources"
-"""Group of entry points in which other packages offer sources, by the scheme of their addresses.
+PLUG_INS = PlugIns("source", SourceError)
+"""Sources of other packages, by the scheme of their addresses.
 
 Each names a function of a `SourceUri` that returns a `Source`.
 """
@@ -91,11 +91,11 @@ _BUILT_IN = {"demo": "tinysaver_edge.demo.source:open_demo"}
 AnySource: TypeAlias = (
     "Source | str | Path | int | Iterable[Picture | Frame] | Callable[[], Picture | None]"
 )
-"""An address or path (see `stream.uri`), a camera's number, pictures, a function, or a source."""
+"""An address or path (see `sources.uri`), a camera's number, pictures, a function, or a source."""
 
 
 def open_source(
-    source: AnySource, *, patience: Patience | None = None, random: Random | None = None
+    source: AnySource, *, options: LiveOptions | None = None, random: Random | None = None
 ) -> Source:
     """Make a source of whatever frames can come from. Cameras are opened when frames are asked for.
 
@@ -104,7 +104,7 @@ def open_source(
             iterable of pictures, of which every one is given; a function that waits for the next
             picture, called in a thread of its own as a live camera is read; or a source,
             returned as it is.
-        patience: time-outs and retries of live sources.
+        options: time-outs and retries of live sources.
         random: draws the jitter of their pauses.
 
     Raises:
@@ -117,14 +117,14 @@ def open_source(
     if isinstance(source, str) and _is_plain_path(source):
         return open_file(Path(source))
     if isinstance(source, str | int):
-        return _open_uri(parse_uri(str(source)), patience, random)
+        return _open_uri(parse_uri(str(source)), options, random)
     if isinstance(source, Path):
         return open_file(source)
     if isinstance(source, Iterable):
         return IterableSource(source)
     if callable(source):
         device = CallbackDevice(source)
-        return LiveSource(device, source_id="callback", patience=patience, random=random)
+        return LiveSource(device, source_id="callback", options=options, random=random)
     raise InputError(f"source: {type(source).__name__} is no address, path, camera or pictures")
 
 
@@ -134,7 +134,7 @@ def _is_plain_path(text: str) -> bool:
     return bool(text.strip()) and not special and Path(text).exists()
 
 
-def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) -> Source:
+def _open_uri(uri: SourceUri, options: LiveOptions | None, random: Random | None) -> Source:
     if uri.scheme == "file":
         return _open_path(uri)
     if uri.scheme == "camera":
@@ -145,7 +145,7 @@ def _open_uri(uri: SourceUri, patience: Patience | None, random: Random | None) 
         device = _network(uri)
     else:
         return _registered(uri)
-    return LiveSource(device, source_id=uri.source_id, patience=patience, random=random)
+    return LiveSource(device, source_id=uri.source_id, options=options, random=random)
 
 
 def _open_path(uri: SourceUri) -> Source:
@@ -228,23 +228,16 @@ def float_option(uri: SourceUri, name: str) -> float | None:
 
 def _registered(uri: SourceUri) -> Source:
     """Open a source that the demo or another package brings."""
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if uri.scheme in _BUILT_IN:
         module, _, attribute = _BUILT_IN[uri.scheme].partition(":")
         opener: Callable[[SourceUri], Source] = getattr(importlib.import_module(module), attribute)
-    elif uri.scheme in points:
-        opener = _load(points[uri.scheme])
-    else:
-        known = ", ".join(sorted({"camera", "file", "gst", *PORTS, *_BUILT_IN, *points}))
-        raise InputError(f"source {uri.scheme}: no such kind of source; there are {known}")
-    return opener(uri)
-
-
-def _load(point: EntryPoint) -> Callable[[SourceUri], Source]:
-    try:
-        loaded: Callable[[SourceUri], Source] = point.load()
-    except Exception as error:
-        raise SourceError(
-            f"source {point.name}: its plug-in {point.value} cannot be loaded ({error})"
-        ) from error
-    return loaded
+        return opener(uri)
+    if uri.scheme not in PLUG_INS.names():
+        known = sorted({"camera", "file", "gst", *PORTS, *_BUILT_IN, *PLUG_INS.names()})
+        raise InputError(
+            f"source {uri.scheme}: no such kind of source; there are {', '.join(known)}"
+        )
+    source = PLUG_INS.make(uri.scheme, uri)
+    if not isinstance(source, Source):
+        raise SourceError(f"{PLUG_INS.told(uri.scheme)} made no tinysaver_edge.stream.Source")
+    return source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinysaver_edge.cli.telling import EVERY_S, WHY, Teller, degraded, left_out
+from tinysaver_edge.cli.event_lines import EVERY_S, WHY, Teller, degraded, left_out
 from tinysaver_edge.decision import Reason
 from tinysaver_edge.stream.telemetry.events import (
     Connected,

@@ -56,7 +56,8 @@ class World:
         if code == 3:
             assert ["Candidates"] in [note.split() for note in notes], done.stderr
         else:
-            assert all(": not measured: " in note for note in notes), done.stderr
+            few = "samples are too few: " in " ".join(notes)  # which takes more than a line
+            assert few or all(": not measured: " in note for note in notes), done.stderr
         assert last.startswith("tinysaver-edge: ")
         assert not out.exists()
         return last

@@ -141,7 +141,8 @@ def from_images(
         InputError: models, descriptions, images or labels do not fit each other.
         EngineError: a model cannot be run.
     """
-    check_reports(given.bench)
+    if given.bench:
+        check_reports(given.bench)
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)

@@ -25,7 +25,7 @@ PUBLIC = {
         Reason RemoteModel Score Stage StagePolicy StageRef Tls Token {ERRORS} __version__ calibrate
         engines find_description get_score stream testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
-        Connected Connection Context Corrupt Counter DecisionFuture Device DeviceError Doubtful
+        Connected Connection Context Corrupt Counter DecisionFuture Denied Device DeviceError Doubtful
         Drift DriftOptions DriftState DriftWatch Dropped Ended EscalationSample Event Frame Gauge
         HardFramesSink IterableSource JsonlSink Listener Listeners LiveOptions LiveSource Lost
         Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued Reconnected

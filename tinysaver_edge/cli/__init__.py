@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.errors import TinySaverError
 
@@ -114,4 +115,4 @@ def _asked_for() -> str:
 
 def _complain(message: str) -> None:
     """Say what went wrong in one line."""
-    click.echo(f"tinysaver-edge: {' '.join(message.split())}", err=True)
+    click.echo(for_people(f"tinysaver-edge: {' '.join(message.split())}"), err=True)

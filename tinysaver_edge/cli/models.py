@@ -11,6 +11,7 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
 from tinysaver_edge.errors import InputError
@@ -138,7 +139,7 @@ def describe(
     if as_json:
         terminal.show_json({"description": said, "to_fill_in": list(still_open)})
     elif out is None:
-        click.echo(text, nl=False)
+        click.echo(for_people(text, None), nl=False)
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
@@ -38,6 +39,9 @@ DTYPES = MappingProxyType(
 DATATYPES = MappingProxyType({dtype: datatype for datatype, dtype in DTYPES.items()})
 """The other way round."""
 
+MOST_AXES = 8
+"""So many axes, and tensors, are told of in a message."""
+
 JPEG = "BYTES"
 """The type of a tensor of JPEG files."""
 
@@ -51,8 +55,8 @@ class TensorFacts:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        axes = ", ".join("n" if axis < 0 else str(axis) for axis in self.shape)
-        return f"{self.name} {self.datatype} ({axes})"
+        axes = ", ".join("n" if axis < 0 else str(axis) for axis in self.shape[:MOST_AXES])
+        return f"{name_of(self.name)} {name_of(self.datatype)} ({axes})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,8 @@ def check_values(values: NDArray[np.generic], samples: int, wanted: Wanted) -> N
     """Refuse an answer that is none.
 
     Raises:
-        RequestError: it has another shape or type than it should have.
+        RequestError: it has another shape or type than it should have, or is no number: a
+            processor gone wrong, and another host may stand by.
     """
     least = wanted.output.least_outputs
     good = values.ndim == 2 and values.dtype.kind in "fiu" and len(values) == samples
@@ -195,6 +200,8 @@ def check_values(values: NDArray[np.generic], samples: int, wanted: Wanted) -> N
             f"answered {values.dtype} {values.shape}, expected "
             f"({samples}, {wanted.outputs or f'{least} or more'}) numbers",
         )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise RequestError(Kind.WRONG, "answered what is no number (NaN or infinity)")
 
 
 def _fits(shape: tuple[int, ...], wanted: Wanted) -> bool:
@@ -229,7 +236,7 @@ def _input(wanted: Wanted) -> str:
 
 
 def _list(tensors: Sequence[TensorFacts]) -> str:
-    return ", ".join(map(str, tensors)) or "nothing"
+    return brief(", ".join(map(str, tensors[:MOST_AXES]))) or "nothing"
 
 
 def _wrong(has: str, wants: str) -> RequestError:

@@ -13,7 +13,7 @@ from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.served import Served, served_by
 from tinysaver_edge.host.triton import uses_python_backend, write_triton
-from tinysaver_edge.host.writing import Raw, check_name, copy_file, render
+from tinysaver_edge.host.writing import Verbatim, check_name, copy_file, render
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
@@ -82,7 +82,7 @@ def deploy(
         # A bundle that was calibrated on JPEG tells the device which.
         "large_jpeg": None if served.artefact.codec or not served.jpeg else 90,
         "python_backend": uses_python_backend(served, python_backend),
-        "platform": Raw("OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime"),
+        "platform": Verbatim("OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime"),
         "sha256": served.sha256,
     }
     if target is Target.OVMS:

@@ -16,7 +16,7 @@ from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG, SHA256
 from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.served import Served
-from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.output_format import RawOutput
 from tinysaver_edge.preprocess import Batch
 
 
@@ -36,7 +36,9 @@ class Answerer:
     def __init__(self, served: Served, *, at_once: int | None = None) -> None:
         self.served = served
         # Raw outputs go over the wire, as from any other host: the device makes logits of them.
-        self._engine: Engine = replace(served.artefact, output=OutputFormat()).open()
+        self._engine: Engine = replace(
+            served.artefact, output=RawOutput(name=served.artefact.output.name)
+        ).open()
         integer = np.dtype(self._engine.signature.output_dtype).kind in "iu"
         self._dtype = np.dtype(self._engine.signature.output_dtype if integer else "float32")
         self._shape = served.artefact.preprocess.shape(1)[1:]

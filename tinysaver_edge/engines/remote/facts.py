@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
-from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.output_format import BINARY, OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 SHA256 = "model_sha256"
@@ -116,6 +116,12 @@ class Wanted:
             return None
         return self.output.class_offset + self.classes
 
+    def takes(self, width: int) -> bool:
+        """Whether so many raw outputs will do; a single one stands for two classes."""
+        if self.outputs is not None and width != self.outputs:
+            return width == 1 and self.outputs == BINARY and self.output.fits(width)
+        return self.output.fits(width)
+
     @property
     def datatype(self) -> str:
         """The input's type."""
@@ -192,9 +198,7 @@ def check_values(values: NDArray[np.generic], samples: int, wanted: Wanted) -> N
     """
     least = wanted.output.least_outputs
     good = values.ndim == 2 and values.dtype.kind in "fiu" and len(values) == samples
-    if good and wanted.outputs is not None:
-        good = values.shape[1] == wanted.outputs
-    if not good or values.shape[1] < least:
+    if not good or not wanted.takes(values.shape[1]):
         raise RequestError(
             Kind.WRONG,
             f"answered {values.dtype} {values.shape}, expected "
@@ -220,9 +224,11 @@ def _output(facts: ModelFacts, wanted: Wanted) -> TensorFacts:
         for one in facts.outputs
         if one.datatype in DTYPES
         and len(one.shape) == 2
-        and (one.shape[1] < 0 or width in (None, one.shape[1]))
-        and (one.shape[1] < 0 or one.shape[1] >= wanted.output.least_outputs)
+        and (one.shape[1] < 0 or wanted.takes(one.shape[1]))
     ]
+    named = [one for one in found if one.name == wanted.output.name]
+    if named:
+        return named[0]
     if len(found) != 1:
         wish = f"one output (n, {width or 'classes'}) of numbers"
         raise _wrong(f"answers with {_list(facts.outputs)}", wish)

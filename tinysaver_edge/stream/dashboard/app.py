@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 
 from tinysaver_edge._support.limits import WRONG_TOKEN_S
 from tinysaver_edge._support.opencv import opencv
-from tinysaver_edge._support.wrong_tokens import Shown, WrongTokens
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
@@ -137,20 +137,22 @@ class _Guard:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             shown = await shown_token(request, given, self._access, self._tries)
-            if shown is Shown.RIGHT:
+            if shown is TokenSeen.RIGHT:
                 return None
-            if shown is Shown.UNSEEN:
+            if shown is TokenSeen.UNSEEN:
                 return PlainTextResponse(CROWDED, 429)
         if request.url.path == "/":
             return login_page(status=401)
         return PlainTextResponse("give the token as Authorization: Bearer TOKEN\n", 401, CHALLENGE)
 
 
-async def shown_token(request: Request, given: str, access: Access, tries: WrongTokens) -> Shown:
+async def shown_token(
+    request: Request, given: str, access: Access, tries: WrongTokens
+) -> TokenSeen:
     """Judge a token; for a wrong one that takes a while."""
     client = request.client or ("", 0)
     shown = tries.show(client[0], tuple(client), is_right=lambda: access.knows(given))
-    if shown is Shown.WRONG:
+    if shown is TokenSeen.WRONG:
         try:
             await asyncio.sleep(WRONG_TOKEN_S)
         finally:
@@ -184,9 +186,9 @@ class _Pages:
                 break
         given = parse_qs(body[:LARGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
         shown = await shown_token(request, given, self._access, self._tries)
-        if shown is Shown.UNSEEN:
+        if shown is TokenSeen.UNSEEN:
             return login_page(status=429, note=f'<p class="bad" role="alert">{CROWDED}</p>')
-        if shown is Shown.WRONG:
+        if shown is TokenSeen.WRONG:
             return login_page(status=401, note=WRONG)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict")

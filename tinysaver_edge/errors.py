@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tinysaver_edge._support.documents import read_toml
 
 PROJECT = "tinysaver-edge"
 """What a checkout's ``pyproject.toml`` names."""
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
 
 _WRITTEN = re.compile(rf"'{PROJECT}\[([a-z0-9,-]+)\]'")
 """How device profiles and messages write it."""
+
+
+_NAMED = re.compile(rf"^\[project\]\s*$(?:\n(?!\[).*)*?\nname\s*=\s*[\"']{PROJECT}[\"']", re.M)
+"""Where `pyproject.toml` does so; read as text, since errors import nothing of this package."""
 
 
 def install_command(extra: str | None = None, *, package: Path = PACKAGE) -> str:
@@ -36,10 +39,10 @@ def from_here(text: str, *, package: Path = PACKAGE) -> str:
 def is_checkout(root: Path) -> bool:
     """Tell a source checkout from a site-packages that happens to hold such folders."""
     try:
-        project = read_toml(root / "pyproject.toml").get("project", {})
+        text = (root / "pyproject.toml").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return False
-    return isinstance(project, dict) and project.get("name") == PROJECT
+    return _NAMED.search(text) is not None
 
 
 def _requirement(extra: str | None, package: Path) -> str:
@@ -154,6 +157,18 @@ class TooSlowError(VerificationError):
 
 
 class InfeasibleError(TinySaverError):
-    """No choice meets every limit that was asked for; the message says how far off each is."""
+    """No choice meets every limit that was asked for; the message says how far off each is.
+
+    Attributes:
+        candidates: what each saver would do, a row of `calibrate.calibration.Candidate` each.
+        warnings: what the user should know besides.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, candidates: Sequence[Any] = (), warnings: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+        self.warnings = tuple(warnings)

@@ -85,3 +85,16 @@ def test_a_swapped_model_with_its_hash_corrected_answers_uncertified(folder):
     with Cascade.load(edited(folder, corrected)) as cascade:
         assert "saver: its hash differs" in cascade.doubt
         assert not cascade.decide(numbered_frame(7)).certified
+
+
+def first_version(content):
+    content["schema_version"] = 1
+    content["certificate"].pop("measured")
+
+
+def test_a_certificate_of_the_first_version_covers_the_models_whose_hashes_it_names(folder):
+    content = json.loads((folder / "bundle.json").read_text())
+    first_version(content)
+    assert why_not_covered(Manifest.model_validate(content)) is None
+    content["certificate"]["models"]["saver"] = "0" * 64
+    assert "its hash differs" in why_not_covered(Manifest.model_validate(content))

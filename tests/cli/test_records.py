@@ -20,6 +20,8 @@ FIGURES = {
     "drop_points",
     "accept_rate",
     "cost_macs_ratio",
+    "drop_interval_points",
+    "saver_drop_interval_points",
 }
 KEYS = {
     "stages",
@@ -191,10 +193,25 @@ class TestBudgets:
         asked = ("--method", method, "--budget", "mean_macs=1e6", "--max-drop", drop)
         done = command(*on(records, *asked, "--out", tmp_path / "b", "--json"))
         assert done.code == 3
-        assert done.complaint.startswith("no cascade keeps every limit: ")
-        assert "mean_macs 1e+06 would have to be " in done.complaint
-        assert "(over by " in done.complaint
+        *shown, last = done.err.splitlines()
+        complaint = last.removeprefix("tinysaver-edge: ")
+        assert complaint.startswith("no cascade keeps every limit: ")
+        assert "mean_macs 1e+06 would have to be " in complaint
+        assert "(over by " in complaint
         assert list(tmp_path.iterdir()) == []
+        # A program hears the same, and everybody what each saver would do.
+        said = done.json
+        assert (said["error"], said["exit_code"]) == (complaint, 3)
+        assert {row["saver"] for row in said["candidates"]} == {"mid", "tiny"}
+        assert not any(row["feasible"] or row["chosen"] for row in said["candidates"])
+        assert shown[0].strip() == "Candidates"
+
+    def test_every_failure_is_an_object_where_one_was_asked_for(self, command, records):
+        done = command(*on(records, "--holdout", "1.5", "--json"))
+        assert done.code == 2
+        (line,) = done.err.splitlines()
+        said = line.removeprefix("tinysaver-edge: ")
+        assert done.json == {"error": said, "exit_code": 2, "candidates": []}
 
     def test_a_failed_request_leaves_an_old_bundle_alone(self, command, records, tmp_path):
         bundle = tmp_path / "b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import stat
@@ -18,6 +19,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_DEEP = "nested too deeply"
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
+    """Read a JSON document.
+
+    Raises:
+        ValueError: it is none, or nested beyond what a parser follows.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read a TOML document.
+
+    Raises:
+        ValueError: it is none, or nested beyond what a parser follows.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or no UTF-8.
+    """
+    return parse_toml(path.read_text(encoding="utf-8"))
+
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

@@ -37,7 +37,11 @@ def milliseconds(value: float | None) -> str:
 
 def score(value: float | None) -> str:
     """Write a score or threshold."""
-    return "none" if value is None else f"{value:.4f}"
+    if value is None:
+        return "none"
+    if 0 < 1 - value < 5e-5:
+        return f"1 - {1 - value:.0e}"
+    return f"{value:.4f}"
 
 
 def rate(frames_per_second: float) -> str:

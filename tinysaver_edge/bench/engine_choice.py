@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import default_cache_dir, write_text
+from tinysaver_edge._support.files import default_cache_dir, parse_json, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact

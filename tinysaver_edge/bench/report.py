@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import parse_json, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench

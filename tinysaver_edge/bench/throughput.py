@@ -19,9 +19,8 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.timing import Clock
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import EngineError, InputError
-from tinysaver_edge.hardware.cpu import read_cpu
+from tinysaver_edge.hardware.cpu import read_cpu, temperatures_c
 from tinysaver_edge.hardware.system_files import ROOT
-from tinysaver_edge.hardware.thermal import temperatures_c
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.preprocess import Batch
 

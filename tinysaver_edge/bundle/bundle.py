@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.documents import parse_json
 from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
     exchange,
     kind_of,
     new_beside,
+    parse_json,
     sha256_of,
 )
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
@@ -144,15 +145,28 @@ def check_target(target: Path) -> None:
     """Refuse to write a bundle over something that is none.
 
     Raises:
-        BundleError: there is something else, or the folder above is no folder.
+        BundleError: there is something else, it is the current folder or one above, or nothing can
+            be written there.
     """
+    here = Path.cwd()
     try:
         kind = kind_of(target)
         is_folder = target.is_dir()
         there = target.exists()
         others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
+        resolved = target.resolve()
     except (OSError, ValueError) as error:
         raise BundleError(f"--out {target}: {error}") from error
+    if resolved in (here, *here.parents):
+        raise BundleError(
+            f"--out {target}: a bundle takes the place of its folder, which cannot be the one you "
+            "are in: name a new one"
+        )
+    above = next(one for one in target.absolute().parents if one.exists())
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
         if kind is not None:
             raise BundleError(f"--out {target}: {kind} of this name is there")

@@ -17,7 +17,7 @@ from tinysaver_edge.preprocess import Preprocess
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the schema that this release writes; it reads this one and all before it."""
 
 
@@ -100,7 +100,7 @@ class StageEntry(_Strict):
 
 
 class FiguresEntry(_Strict):
-    """What a cascade did on a set of labelled samples; see `evaluation.Figures`."""
+    """What a cascade did on a set of labelled samples; see `deciding.figures.Figures`."""
 
     samples: int
     accuracy_saver: Fraction
@@ -109,6 +109,8 @@ class FiguresEntry(_Strict):
     drop_points: float
     accept_rate: Fraction
     cost_macs_ratio: float | None
+    drop_interval_points: tuple[float, float] | None = None
+    saver_drop_interval_points: tuple[float, float] | None = None
 
 
 class RanEntry(_Strict):
@@ -281,7 +283,7 @@ class SeenEntry(_Strict):
 class Manifest(_Strict):
     """All of `bundle.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     created_by: str
     labels: list[str] | None
     stages: list[StageEntry] = Field(min_length=1)

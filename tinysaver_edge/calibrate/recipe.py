@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from tinysaver_edge._support.documents import read_toml
+from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.settings import OPTIONS, Option, Settings
 from tinysaver_edge.errors import RecipeError

@@ -137,14 +137,14 @@ class Settings:
     )
     max_drop: float | None = _option(
         float,
-        "Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
+        "Points of accuracy that may be lost; 0.5 by default, with budgets as well.",
         recipe="targets.max_drop",
         plan="targets.max_drop_points",
     )
     no_max_drop: bool = _option(
         bool,
-        "Take a recipe's --max-drop away: budgets alone decide, the certificate states what can "
-        "be signed there.",
+        "No limit on the drop: budgets alone decide, the certificate states what can be signed "
+        "there.",
     )
     confidence: float | None = _option(
         float,
@@ -164,8 +164,8 @@ class Settings:
     )
     objective: str | None = _option(
         Objective,
-        "What is best among those that keep the limits; accuracy where there are budgets, else "
-        "macs.",
+        "What is best among those that keep the limits; macs by default, accuracy with "
+        "--no-max-drop.",
         recipe="targets.objective",
         plan="targets.objective",
     )
@@ -247,6 +247,9 @@ class Settings:
     )
     no_timing: bool = _option(
         bool, "Do not time the models on this machine.", plan="images.timing", negative=True
+    )
+    retime: bool = _option(
+        bool, "Time the models anew, whatever earlier runs have kept.", plan="images.retime"
     )
     no_golden_frames: bool = _option(
         bool, "Put none of the images into the bundle.", plan="images.golden_frames", negative=True
@@ -340,7 +343,10 @@ def plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    targets = Targets(**_placed(settings, "targets"), budgets=budgets)
+    asked = _placed(settings, "targets")
+    if settings.no_max_drop:
+        asked["max_drop_points"] = None
+    targets = Targets(**asked, budgets=budgets)
     given = _images(settings, device) if settings.records is None else _records(settings)
     return Plan(input=given, targets=targets, device=device, **_placed(settings, "plan"))
 

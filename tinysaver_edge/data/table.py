@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tinysaver_edge._support.documents import parse_json
+from tinysaver_edge._support.files import parse_json
 from tinysaver_edge.data.source import Sample, one_spelling
 from tinysaver_edge.errors import DataError
 

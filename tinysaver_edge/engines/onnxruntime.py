@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.packages import import_engine
-from tinysaver_edge.engines.base import (
-    Engine,
-    EngineOptions,
-    ModelSignature,
-    Precision,
-    TensorInfo,
-    as_rows,
-    signature_of,
-)
+from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
 

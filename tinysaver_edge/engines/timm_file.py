@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.hardware.cpu import Cpu, read_cpu
+from tinysaver_edge.hardware.cpu import Cpu, read_cpu, thermal_findings
 from tinysaver_edge.hardware.engines import EngineDevice, Engines, probe_engines
 from tinysaver_edge.hardware.finding import Finding, Section
 from tinysaver_edge.hardware.jetson import Jetson, read_board, read_jetson
 from tinysaver_edge.hardware.nvidia import nvidia_findings
 from tinysaver_edge.hardware.system_files import ROOT, fields, read
-from tinysaver_edge.hardware.thermal import thermal_findings
 
 _MIB = 1 << 20
 

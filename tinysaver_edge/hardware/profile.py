@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.documents import read_toml
+from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import devices_dir
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.latency import LatencySamples

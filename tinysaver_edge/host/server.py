@@ -26,9 +26,8 @@ from tinysaver_edge._support.limits import (
 )
 from tinysaver_edge._support.text import brief
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.host.guard import WHY, grpc_guard, refusal
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
-from tinysaver_edge.host.limits import Listening
+from tinysaver_edge.host.limits import WHY, Listening, grpc_guard, refusal
 from tinysaver_edge.host.served import Served
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
 from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 

@@ -103,6 +103,24 @@ def test_without_answers_or_certificate_there_is_no_bound(manifest) -> None:
     assert kept.expected_drop_points == pytest.approx(0.5 + 4.75)
 
 
+@pytest.mark.parametrize(
+    ("fallbacks", "low", "high"),
+    [(0, -0.5, 1.5), (20, 0.5 * (-0.5 + 7), 0.5 * (1.5 + 13)), (40, 7, 13), (200, 7, 13)],
+)
+def test_an_expectation_comes_with_its_interval(manifest, fallbacks, low, high) -> None:
+    """From the cascade's, where nothing fell back, to the saver's, where all of it did."""
+    within = {"drop_interval_points": (-0.5, 1.5), "saver_drop_interval_points": (7.0, 13.0)}
+    measured = MEASURED.model_copy(update=within)
+    promise = Promise.of(manifest.model_copy(update={"calibration": measured}))
+    kept = promise.kept(answers=200, certified=0, fallbacks=fallbacks)
+    assert (kept.expected_low_points, kept.expected_high_points) == pytest.approx((low, high))
+
+
+def test_older_bundles_have_no_interval(manifest) -> None:
+    kept = Promise.of(manifest).kept(answers=200, certified=0, fallbacks=20)
+    assert (kept.expected_low_points, kept.expected_high_points) == (None, None)
+
+
 def answers_of(rng, right):
     """Logits of three classes that are right where they should be, and of any confidence."""
     logits = np.zeros((len(right), 3), np.float32)

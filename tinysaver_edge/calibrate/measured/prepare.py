@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import parse_json, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import (

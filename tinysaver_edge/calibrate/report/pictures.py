@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.calibrate.report.classes import class_name
+from tinysaver_edge.calibrate.report.confidence import class_name
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.preprocess import Frame
 

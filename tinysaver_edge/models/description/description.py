@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.documents import parse_toml
+from tinysaver_edge._support.files import parse_toml
 from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file

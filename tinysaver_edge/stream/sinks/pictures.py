@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.documents import parse_json
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision

@@ -106,6 +106,39 @@ class TestDecision:
         margin = Margin()(Outputs.from_logits([UNSURE]))[0]  # the first stage's, always
         assert decisions[2].score == pytest.approx(margin)
 
+    def test_of_three_stages_that_are_pooled(self):
+        answers = ([SURE, UNSURE, UNSURE], [UNSURE, [0.0, 9.0, 0.0], [2.0, 0.0, 0.0]])
+        large = [[0.0, 0.0, 9.0], [0.0, 0.0, 9.0], [0.0, 0.1, 0.0]]
+        stages = [
+            stage(answers[0], "tiny", threshold=0.8),
+            stage(answers[1], "small", threshold=0.5),
+            stage(large, "large"),
+        ]
+        with Cascade(stages, pool=(0.4, 0.3)) as cascade:
+            decisions = [cascade.decide(frame(number)) for number in range(3)]
+            assert [one.index for one in cascade.decide_many([*map(frame, range(3))])] == [0, 1, 0]
+        tables = [np.exp(t) / np.exp(t).sum(1, keepdims=True) for t in (*answers, large)]
+        second = 0.6 * tables[1] + 0.4 * tables[0]
+        last = 0.7 * tables[2] + 0.3 * second
+        assert [decision.stage.index for decision in decisions] == [0, 1, 2]
+        assert [decision.source.value for decision in decisions] == ["saver", "saver", "fused"]
+        assert decisions[1].confidence == pytest.approx(second[1, 1], abs=1e-6)
+        assert decisions[2].confidence == pytest.approx(last[2, 0], abs=1e-6)
+        assert decisions[2].index == 0  # the large model alone says 1
+
+    def test_where_a_pooled_stage_fails_the_others_are_mixed(self):
+        broken = FakeEngine([UNSURE])
+        broken.failing = EngineError("it broke")
+        stages = [stage([SURE], "tiny", threshold=None), stage(broken, "small", threshold=0.1)]
+        stages.append(stage([[0.0, 2.0, 0.0]], "large"))
+        with Cascade(stages, pool=(0.4, 0.3)) as cascade:
+            decision = cascade.decide(frame())
+        tables = [np.exp(t) / np.exp(t).sum() for t in (np.array(SURE), np.array([0.0, 2.0, 0.0]))]
+        mixed = 0.7 * tables[1] + 0.3 * tables[0]
+        assert decision.confidence == pytest.approx(mixed.max(), abs=1e-6)
+        assert decision.degraded.startswith("small failed")
+        assert not decision.certified
+
     @pytest.mark.parametrize("fusion", [LinearFusion(0.4), ConditionalLogit()])
     def test_of_a_fused_answer(self, fusion):
         saver, large = [[2.0, 1.9, 0.0]], [[0.0, 1.0, 1.1]]

@@ -49,13 +49,14 @@ class Cascade:
         stages: at least one; all but the last have a score and a threshold.
         labels: class names, or None to name classes by their index.
         fusion: combines the answers after an escalation; None takes the large model's.
+        pool: the weight of what was answered before, for every stage but the first; see `Policy`.
         certified: whether a certificate covers what these stages decide.
         uncovered: why a certificate that is there does not, for `doubt`.
         clock: seconds, for timings and for frames that come without a time.
         wall: seconds since 1970, for the time of day of such frames.
 
     Raises:
-        InputError: there are no stages.
+        InputError: there are no stages, or the pool does not fit them.
     """
 
     def __init__(
@@ -64,12 +65,15 @@ class Cascade:
         *,
         labels: Sequence[str] | None = None,
         fusion: Fusion | None = None,
+        pool: Sequence[float] | None = None,
         certified: bool = False,
         uncovered: str | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
-        self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
+        self.policy = Policy(
+            tuple(stage.policy for stage in stages), fusion, None if pool is None else tuple(pool)
+        )
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
         judge = Judge(
@@ -141,10 +145,12 @@ class Cascade:
         from tinysaver_edge.deciding.loading import load_stages
 
         uncovered = covered.why_not_covered(bundle.manifest)
+        policy = Policy.from_manifest(bundle.manifest)
         return cls(
             load_stages(bundle, **options),
             labels=bundle.manifest.labels,
-            fusion=Policy.from_manifest(bundle.manifest).fusion,
+            fusion=policy.fusion,
+            pool=policy.pool,
             certified=uncovered is None,
             uncovered=None if bundle.manifest.certificate is None else uncovered,
             clock=clock,

@@ -57,6 +57,7 @@ CHANGES = {
     "score": lambda c: stage(c).update(score={"name": "msp", "parameters": {}}),
     "threshold": lambda c: stage(c).update(threshold=0.1),
     "fusion": lambda c: c.update(fusion={"name": "linear", "parameters": {"weight": 0.9}}),
+    "pool": lambda c: c.update(pool=[0.4]),
     "labels": lambda c: c["labels"].reverse(),
     "no block": lambda c: c["certificate"].update(measured=None),
     "no saver": lambda c: (c["stages"].pop(0), c.update(golden=None)),

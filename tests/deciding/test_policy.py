@@ -10,7 +10,7 @@ from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.score import Margin, MaxSoftmax
+from tinysaver_edge.score import Margin, MaxSoftmax, TemperatureScaled
 
 CLASSES = 5
 
@@ -102,6 +102,99 @@ def test_a_fusion_combines_the_last_early_answer_with_the_large_models(case, fus
             row = slice(i, i + 1)
             fused = fusion.fuse(outputs[early].subset(row), outputs[-1].subset(row))[0]
             assert found.predictions[i] == fused[0]
+
+
+def pooled_by_hand(policy, tables):
+    """The mixture after every stage, one sample and one class after the other."""
+    asked, last = policy.asked, len(policy.stages) - 1
+    rows = []
+    for i in range(len(tables[0][0])):
+        pool, first = None, math.nan
+        for position in asked:
+            here = dict(zip(*(column[i].tolist() for column in tables[position]), strict=True))
+            weight = policy.pool[position - 1] if position and pool is not None else 0
+            if weight:
+                classes = [*here, *(c for c in pool if c not in here)]
+                here = {
+                    c: (1 - weight) * here.get(c, 0.0) + weight * pool.get(c, 0.0) for c in classes
+                }
+            best = sorted(here, key=lambda c: -here[c])  # stable, as the models' own order is
+            pool = {c: float(np.float32(here[c])) for c in best[:3]}
+            values = list(pool.values())
+            if position == asked[0] and position != last:
+                first = values[0] - values[1]
+            stage = policy.stages[position]
+            settled = stage.threshold is not None and values[0] - values[1] >= stage.threshold
+            if position == last or settled:
+                rows.append((best[0], position, first))
+                break
+    return rows
+
+
+@given(replays(), st.data())
+@settings(max_examples=200)
+def test_a_pool_equals_mixing_the_samples_one_by_one(case, data):
+    policy, tables = case
+    count = len(policy.stages) - 1
+    weights = st.lists(st.sampled_from([0.0, 0.23, 0.4, 1.0]), min_size=count, max_size=count)
+    policy = Policy(policy.stages, pool=tuple(data.draw(weights)))
+    outputs = [Outputs.from_topk(*table) for table in tables]
+    found = replay(policy, outputs)
+    expected = pooled_by_hand(policy, tables)
+    assert found.predictions.tolist() == [row[0] for row in expected]
+    assert found.stage.tolist() == [row[1] for row in expected]
+    np.testing.assert_array_equal(found.score, [row[2] for row in expected])
+    for i in range(len(found.stage)):  # one frame takes another road through the pool
+        alone = replay(policy, [one.subset(slice(i, i + 1)) for one in outputs])
+        assert (alone.predictions[0], alone.stage[0]) == (found.predictions[i], found.stage[i])
+
+
+@given(replays())
+@settings(max_examples=50)
+def test_of_two_stages_a_pool_is_the_linear_fusion(case):
+    policy, tables = case
+    stages, tables = policy.stages[-2:], tables[-2:]
+    if len(stages) < 2 or stages[0].threshold is None:
+        return
+    outputs = [Outputs.from_topk(*table) for table in tables]
+    fused = replay(Policy(stages, LinearFusion(0.23)), outputs)
+    mixed = replay(Policy(stages, pool=(0.23,)), outputs)
+    assert (mixed.predictions == fused.predictions).all()
+    assert (mixed.stage == fused.stage).all()
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "pool", "asked"),
+    [
+        ([None, 0.5, None], (0.4, 0.4), (0, 1, 2)),  # a committee of the first two
+        ([None, 0.5, None], (0.0, 0.4), (1, 2)),
+        ([0.5, None, None], (0.4, 0.0), (0, 2)),
+        ([None, None, None], (0.4, 0.4), (0, 1, 2)),
+        ([None, None, None], (0.4, 0.0), (2,)),
+    ],
+)
+def test_a_stage_that_accepts_nothing_is_asked_for_the_pool(thresholds, pool, asked):
+    stages = tuple(
+        StagePolicy(str(i), score=Margin(), threshold=t) for i, t in enumerate(thresholds)
+    )
+    assert Policy(stages, pool=pool).asked == asked
+
+
+def test_a_pool_must_fit_its_stages():
+    stages = (
+        StagePolicy("a", score=TemperatureScaled(1.5), threshold=0.5),
+        StagePolicy("b", score=TemperatureScaled(1.5), threshold=0.5),
+        StagePolicy("c"),
+    )
+    assert Policy(stages, pool=(0.0, 0.4)).pool == (0.0, 0.4)  # the second is not pooled
+    with pytest.raises(InputError, match=r"stage b: score 'msp_temperature' needs the logits"):
+        Policy(stages, pool=(0.4, 0.4))
+    with pytest.raises(InputError, match="has 2 weights, one for each but the first: there are 1"):
+        Policy(stages, pool=(0.4,))
+    with pytest.raises(InputError, match="a fusion or a pool, not both"):
+        Policy(stages, LinearFusion(), (0.0, 0.4))
+    with pytest.raises(InputError, match=r"weight is 1\.5"):
+        Policy(stages, pool=(0.0, 1.5))
 
 
 def test_scores_of_different_kinds_may_stand_in_one_policy():
@@ -198,6 +291,28 @@ def test_a_policy_is_read_off_a_manifest():
     assert policy.fusion is None
     fused = manifest(stages, fusion=Named(name="linear", parameters={"weight": 0.5}))
     assert Policy.from_manifest(fused).fusion == LinearFusion(0.5)
+    assert Policy.from_manifest(manifest(stages, pool=[0.3])).pool == (0.3,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pool": [0.3, 0.3]}, "pool has 2 weights for 2 stages"),
+        ({"pool": [1.3]}, "pool"),
+        ({"pool": [0.3], "fusion": Named(name="linear")}, "a fusion and a pool"),
+        ({"pool": [0.3], "threshold": (0.5, 0.5)}, "b is the last and has a threshold"),
+        ({"pool": [0.3], "score": None}, "a has a threshold and no score"),
+    ],
+)
+def test_a_manifest_whose_pool_does_not_fit_is_refused(change, message):
+    first, last = change.pop("threshold", (0.5, None))
+    score = change.pop("score", Named(name="margin"))
+    stages = [
+        StageEntry(model=ModelEntry(name="a"), score=score, threshold=first),
+        StageEntry(model=ModelEntry(name="b"), threshold=last),
+    ]
+    with pytest.raises(ValueError, match=message):
+        manifest(stages, **change)
 
 
 @pytest.mark.parametrize(

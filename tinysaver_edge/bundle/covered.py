@@ -25,12 +25,17 @@ from tinysaver_edge.errors import InputError
 
 
 def measured_with(
-    stages: Sequence[StageEntry], *, fusion: Named | None, labels: Sequence[str] | None
+    stages: Sequence[StageEntry],
+    *,
+    fusion: Named | None,
+    pool: Sequence[float] | None = None,
+    labels: Sequence[str] | None,
 ) -> MeasuredEntry:
     """Return what a certificate of such a cascade speaks of."""
     return MeasuredEntry(
         stages=[_measured(stage) for stage in stages],
         fusion=fusion,
+        pool=None if pool is None else list(pool),
         labels_sha256=None if labels is None else _sha256(list(labels)),
     )
 
@@ -68,7 +73,9 @@ def _otherwise_measured(entry: CertificateEntry, manifest: Manifest) -> str | No
     if entry.measured is None:  # version 1 knew the models' hashes, the threshold and the codec
         told = manifest.schema_version == 1
         return None if told else "it does not say what it was measured with: calibrate again"
-    here = measured_with(manifest.stages, fusion=manifest.fusion, labels=manifest.labels)
+    here = measured_with(
+        manifest.stages, fusion=manifest.fusion, pool=manifest.pool, labels=manifest.labels
+    )
     return next(_differences(_plain(entry.measured), _plain(here)), None)
 
 
@@ -82,8 +89,9 @@ def _differences(made: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
                 yield f"it was not made for this {before['model']}: its hash differs"
             elif value != now[field]:
                 yield _told(f"{field} of {before['model']}", value, now[field])
-    if made["fusion"] != here["fusion"]:
-        yield _told("fusion", made["fusion"], here["fusion"])
+    for field in ("fusion", "pool"):
+        if made[field] != here[field]:
+            yield _told(field, made[field], here[field])
     if made["labels_sha256"] != here["labels_sha256"]:
         yield "it was made for other class names, or in another order"
 

@@ -111,6 +111,7 @@ class FiguresEntry(_Strict):
     cost_macs_ratio: float | None
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
+    settled: list[Fraction] | None = None
 
 
 class RanEntry(_Strict):
@@ -233,6 +234,7 @@ class MeasuredEntry(_Strict):
     stages: list[MeasuredStageEntry]
     fusion: Named | None
     labels_sha256: str | None
+    pool: list[Fraction] | None = None
 
 
 class CertificateEntry(_Strict):
@@ -281,13 +283,18 @@ class SeenEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """All of `bundle.json`."""
+    """All of `bundle.json`.
+
+    ``pool`` has, for every stage but the first, the weight of what was answered before; null where
+    answers are not pooled. See `deciding.policy.Policy`.
+    """
 
     schema_version: Literal[1, 2] = 2
     created_by: str
     labels: list[str] | None
     stages: list[StageEntry] = Field(min_length=1)
     fusion: Named | None = None
+    pool: list[Fraction] | None = None
     method: str
     max_drop_points: float | None = None
     seed: int
@@ -304,6 +311,24 @@ class Manifest(_Strict):
         early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
         if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
             raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
+
+    @model_validator(mode="after")
+    def _pool_fits_the_stages(self) -> Self:
+        if self.pool is None:
+            return self
+        if self.fusion is not None:
+            raise ValueError("there are a fusion and a pool: a cascade has one of them")
+        if len(self.pool) != len(self.stages) - 1:
+            raise ValueError(
+                f"pool has {len(self.pool)} weights for {len(self.stages)} stages: there is one "
+                f"for each but the first"
+            )
+        for stage in self.stages[:-1]:
+            if stage.threshold is not None and stage.score is None:
+                raise ValueError(f"{stage.model.name} has a threshold and no score")
+        if self.stages[-1].threshold is not None:
+            raise ValueError(f"{self.stages[-1].model.name} is the last and has a threshold")
         return self
 
     @model_validator(mode="after")

@@ -41,6 +41,7 @@ class Figures:
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
             None where they are not independent of each other.
         saver_drop_interval_points: the same of the drop of the first stage's model alone.
+        settled: share of the samples that each stage's answer ended, first to last.
     """
 
     samples: int
@@ -52,6 +53,7 @@ class Figures:
     cost_macs_ratio: float | None
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
+    settled: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
@@ -94,6 +96,9 @@ def figures(
         cost_macs_ratio=cost_ratio(policy, replayed),
         drop_interval_points=intervals[0],
         saver_drop_interval_points=intervals[1],
+        settled=tuple(
+            float((replayed.stage == position).mean()) for position in range(len(outputs))
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from tinysaver_edge.outputs import Outputs
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import Manifest, Named, StageEntry
-    from tinysaver_edge.fusion import Fusion
+    from tinysaver_edge.fusion import Fusion, LinearFusion
     from tinysaver_edge.score import Score
 
 
@@ -47,24 +47,54 @@ class StagePolicy:
 class Policy:
     """The stages, cheapest first, and how answers are combined after an escalation.
 
+    With a pool the answer after stage k is a mixture, Q_k = (1 - w_k) P_k + w_k Q_(k-1), and stage
+    k's score is that of Q_k.
+
     Attributes:
         stages: at least one; all but the last have a score and a threshold.
         fusion: combines the last early stage's answer with the large model's; None takes the
             large model's alone.
+        pool: w of every stage but the first, each within 0..1; None pools nothing. Excludes a
+            fusion: of two stages a pool is the linear one.
     """
 
     stages: tuple[StagePolicy, ...]
     fusion: Fusion | None = None
+    pool: tuple[float, ...] | None = None
+    _mixtures: tuple[LinearFusion | None, ...] = field(
+        default=(), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise InputError("a cascade needs at least one stage")
+        if self.pool is not None:
+            object.__setattr__(self, "_mixtures", _mixtures(self, self.pool))
 
     @property
     def asked(self) -> tuple[int, ...]:
-        """The stages worth asking, in order: those that may accept, and the last."""
-        last = len(self.stages) - 1
-        return (*(i for i in range(last) if not self.stages[i].never_accepts), last)
+        """The stages worth asking, in order: those that may accept, those pooled, and the last."""
+        asked = [len(self.stages) - 1]
+        for position in range(len(self.stages) - 2, -1, -1):
+            pooled = self.pools(position + 1) and asked[-1] == position + 1
+            if pooled or not self.stages[position].never_accepts:
+                asked.append(position)
+        return tuple(reversed(asked))
+
+    def pools(self, position: int) -> bool:
+        """Whether a stage's answer is mixed with the one before it."""
+        return bool(self._mixtures) and self._mixtures[position] is not None
+
+    def after(self, position: int, earlier: Outputs | None, outputs: Outputs) -> Outputs:
+        """Return the answer after a stage, before any fusion: the pool, or what it answered.
+
+        Args:
+            position: which stage.
+            earlier: the answer after the stage asked before it; None where it is the first.
+            outputs: what it answered on the same samples.
+        """
+        mixture = self._mixtures[position] if self._mixtures else None
+        return outputs if mixture is None or earlier is None else mixture.pooled(earlier, outputs)
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> Policy:
@@ -74,8 +104,49 @@ class Policy:
             InputError: a score or fusion is unknown here, or a parameter is wrong.
         """
         return cls(
-            tuple(_stage_policy(stage) for stage in manifest.stages), _fusion(manifest.fusion)
+            tuple(_stage_policy(stage) for stage in manifest.stages),
+            _fusion(manifest.fusion),
+            None if manifest.pool is None else tuple(manifest.pool),
         )
+
+
+def _mixtures(policy: Policy, pool: Sequence[float]) -> tuple[LinearFusion | None, ...]:
+    """Return what mixes each stage's answer with the one before; None where nothing does.
+
+    Raises:
+        InputError: the pool does not fit the stages.
+    """
+    from tinysaver_edge.fusion import LinearFusion
+
+    if policy.fusion is not None:
+        raise InputError("a cascade has a fusion or a pool, not both")
+    if len(pool) != len(policy.stages) - 1:
+        raise InputError(
+            f"a pool of {len(policy.stages)} stages has {len(policy.stages) - 1} weights, one for "
+            f"each but the first: there are {len(pool)}"
+        )
+    mixtures = (None, *(LinearFusion(weight) if weight else None for weight in pool))
+    for stage, mixture in zip(policy.stages[:-1], mixtures, strict=False):
+        if mixture is not None and stage.score is not None:
+            _check_scores_pools(stage)
+    return mixtures
+
+
+def _check_scores_pools(stage: StagePolicy) -> None:
+    """Refuse a score that takes the logits of one model: a pool has probabilities."""
+    assert stage.score is not None
+    try:
+        stage.score(_A_POOL)
+    except InputError:
+        raise InputError(
+            f"stage {stage.model}: score {stage.score.name!r} needs the logits of one model, and a "
+            f"pool has none: use margin, msp, entropy or doctor"
+        ) from None
+
+
+_A_POOL = Outputs(
+    top_class=np.arange(5)[None], top_prob=np.array([[0.5, 0.2, 0.1, 0.1, 0.1]], np.float32)
+)
 
 
 def _stage_policy(stage: StageEntry) -> StagePolicy:
@@ -148,21 +219,22 @@ def replay(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
     previous: Outputs | None = None
     for position in policy.asked[:-1]:
         stage = policy.stages[position]
-        assert stage.score is not None
-        assert stage.threshold is not None
-        here = outputs[position].subset(pending)
-        score = stage.score(here)
-        if previous is None:
-            first_score[:] = score
-        accepted = reaches(score, stage.threshold)
+        here = policy.after(position, previous, outputs[position].subset(pending))
+        accepted = np.zeros(len(pending), bool)
+        if stage.score is not None:
+            score = stage.score(here)
+            if position == policy.asked[0]:
+                first_score[:] = score
+            if stage.threshold is not None:
+                accepted = reaches(score, stage.threshold)
         predictions[pending[accepted]] = here.predictions[accepted]
         stage_of[pending[accepted]] = position
-        pending, previous = pending[~accepted], outputs[position]
+        pending, previous = pending[~accepted], here.subset(~accepted)
     last = policy.asked[-1]
-    large = outputs[last].subset(pending)
+    large = policy.after(last, previous, outputs[last].subset(pending))
     stage_of[pending] = last
     if policy.fusion is not None and previous is not None:
-        predictions[pending] = policy.fusion.fuse(previous.subset(pending), large)[0]
+        predictions[pending] = policy.fusion.fuse(previous, large)[0]
     else:
         predictions[pending] = large.predictions
     return Replay(predictions, stage_of, first_score)
@@ -176,8 +248,8 @@ class Case:
         taken_at_s: when it was taken, in seconds since 1970; None where nobody knows.
         score: of the first stage asked.
         position: the last stage that answered, or -1.
-        outputs: what it answered.
-        early: what the stage before it answered, where both are known.
+        outputs: the answer after it; see `Policy.after`.
+        early: the answer after the stage before it, where both are known.
         accepted: whether the answer settles the matter.
         degraded: which stage failed, and how.
         failure: the last one, or None.
@@ -251,17 +323,17 @@ class Judge:
             outputs: its answer to this frame alone.
             in_force: returns the threshold to hold its score against, by the bundle's.
         """
-        case.early, case.outputs, case.position = case.outputs, outputs, position
         policy = self.policy.stages[position]
-        if position == self.asked[-1]:
-            case.accepted = True
+        case.early, case.position = case.outputs, position
+        case.outputs = outputs = self.policy.after(position, case.early, outputs)
+        case.accepted = position == self.asked[-1]
+        if case.accepted or policy.score is None:
             return
-        assert policy.score is not None
-        assert policy.threshold is not None
         score = float(policy.score(outputs)[0])
         if position == self.asked[0]:
             case.score = score
-        case.accepted = reaches(score, in_force(policy.threshold))
+        if policy.threshold is not None:
+            case.accepted = reaches(score, in_force(policy.threshold))
 
     def fail(self, case: Case, position: int, error: EngineError) -> None:
         """Go on without a stage's answer."""
@@ -310,8 +382,11 @@ class Judge:
         if last and fusion is not None and case.early is not None:
             classes, confidences = fusion.fuse(case.early, outputs)
             return int(classes[0]), float(confidences[0]), AnswerSource.FUSED
+        pooled = case.early is not None and self.policy.pools(case.position)
         source = (
-            AnswerSource.LARGE
+            AnswerSource.FUSED
+            if last and pooled
+            else AnswerSource.LARGE
             if last
             else AnswerSource.SAVER
             if case.accepted

@@ -123,9 +123,53 @@ class LinearFusion(Fusion):
     def fuse(self, saver: Outputs, large: Outputs) -> tuple[IntArray, FloatArray]:
         """The answers with the highest mean probability, and that probability."""
         candidates = Candidates.of(saver, large, depth=self.depth)
-        mean = (1 - self.weight) * candidates.large + self.weight * candidates.saver
+        mean = self._mean(candidates)
         where = candidates.best(mean)
         return candidates.classes[where], mean[where]
+
+    def pooled(self, earlier: Outputs, here: Outputs) -> Outputs:
+        """The whole mixture, as the outputs that a later stage is mixed with.
+
+        Args:
+            earlier: what the stages before answered together, on n samples; weighed with w.
+            here: this stage's outputs on the same samples.
+
+        Returns:
+            The best classes of the mean, as many as the longer of both lists has.
+        """
+        if here.samples == 1:
+            return self._pooled_one(earlier, here)
+        candidates = Candidates.of(earlier, here, depth=self.depth)
+        mean = self._mean(candidates)
+        mean[candidates.repeated] = -np.inf
+        width = max(min(self.depth, earlier.width), min(self.depth, here.width))
+        order = np.argsort(-mean, axis=1, kind="stable")[:, :width]
+        return Outputs(
+            top_class=np.take_along_axis(candidates.classes, order, axis=1),
+            top_prob=np.take_along_axis(mean, order, axis=1).astype(np.float32),
+            identity=here.identity,
+        )
+
+    def _mean(self, candidates: Candidates) -> FloatArray:
+        mean: FloatArray = (1 - self.weight) * candidates.large + self.weight * candidates.saver
+        return mean
+
+    def _pooled_one(self, earlier: Outputs, here: Outputs) -> Outputs:
+        """The same for one frame, where numpy's overhead per call is what counts."""
+        mean: dict[int, float] = {}
+        longest = 0
+        for weight, outputs in ((1 - self.weight, here), (self.weight, earlier)):
+            classes, probabilities = outputs.top(self.depth)
+            longest = max(longest, classes.shape[1])
+            for label, p in zip(classes.tolist()[0], probabilities.tolist()[0], strict=True):
+                mean[label] = mean.get(label, 0.0) + weight * p
+        # Sorting is stable: this stage's order breaks ties.
+        best = sorted(mean, key=mean.__getitem__, reverse=True)[:longest]
+        return Outputs(
+            top_class=np.array([best]),
+            top_prob=np.array([[mean[label] for label in best]], np.float32),
+            identity=here.identity,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,9 +241,11 @@ def _compare_decisions(
     )
     then, today = replay(policy, before), replay(policy, now)
     tipped = (then.predictions != today.predictions) | (then.stage != today.stage)
-    for stage, outputs in zip(policy.stages, before, strict=True):
+    answer: Outputs | None = None
+    for position in policy.asked:
+        stage, answer = policy.stages[position], policy.after(position, answer, before[position])
         if stage.score is not None and stage.threshold is not None:
-            tipped |= np.abs(stage.score(outputs) - stage.threshold) <= SMALLEST_SCORE_DIFFERENCE
+            tipped |= np.abs(stage.score(answer) - stage.threshold) <= SMALLEST_SCORE_DIFFERENCE
     tipped &= ~same
     detail = f"{int(same.sum())} of {len(same)} are the same"
     if tipped.any():

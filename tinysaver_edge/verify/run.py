@@ -185,9 +185,11 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     n, figures = certificate.samples, manifest.calibration
     if n != figures.samples:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
-    accepted = certificate.steps[-1].accepted / n
-    if abs(accepted - figures.accept_rate) > 1e-9:
-        return f"counts {accepted:.4%} accepted, the calibration {figures.accept_rate:.4%}"
+    accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
+    if figures.settled is not None and len(manifest.stages) > 2:
+        kept = 1 - figures.settled[-1]
+    if abs(accepted - kept) > 1e-9:
+        return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
     drop_points = 100 * (certificate.lost - certificate.gained) / n
     if abs(drop_points - figures.drop_points) > 1e-9:
         return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"

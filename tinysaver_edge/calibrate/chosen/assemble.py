@@ -187,6 +187,7 @@ def assemble(
             labels=None if gathered.label_names is None else list(gathered.label_names),
             stages=stages,
             fusion=_named(result.policy.fusion),
+            pool=None if result.policy.pool is None else list(result.policy.pool),
             method=result.method.value,
             max_drop_points=plan.targets.allowed_drop_points,
             seed=plan.seed,
@@ -215,7 +216,10 @@ def _certificate_entry(
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
         codec=result.large_codec,
         measured=measured_with(
-            stages, fusion=_named(result.policy.fusion), labels=gathered.label_names
+            stages,
+            fusion=_named(result.policy.fusion),
+            pool=result.policy.pool,
+            labels=gathered.label_names,
         ),
         stated=list(result.stated),
     )

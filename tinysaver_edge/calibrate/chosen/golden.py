@@ -74,7 +74,7 @@ def make_golden(
         Stage.opened(artefact, stage)
         for artefact, stage in zip(artefacts, policy.stages, strict=True)
     ]
-    with Cascade(stages, fusion=policy.fusion) as cascade:
+    with Cascade(stages, fusion=policy.fusion, pool=policy.pool) as cascade:
         shown = [frame for frame, _ in frames]
         tables: dict[str, Any] = dict(golden_answers(cascade, shown))
         tables |= decoded(decoder.read_bytes(), shown)

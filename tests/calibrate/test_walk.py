@@ -17,7 +17,7 @@ from tinysaver_edge.data import Sample
 EACH = 40
 
 MOST_FILES_OF_AN_IMAGE = 30
-MOST_FILES_OF_A_RUN = 50
+MOST_FILES_OF_A_RUN = 52
 
 LOOKED_AT = {
     "data/looks.py",
@@ -39,7 +39,7 @@ FORMS = {
 """The forms that an image takes, in order. After `Verdicts` only counts go on: the certificate and
 the choice hold nothing for each image; `Replay` is the chosen cascade looked at again."""
 
-PARTS = {"Problem", "SortedScores", "CertifiedTest", "Record", "ModelAnswers"}
+PARTS = {"Reign", "Problem", "SortedScores", "CertifiedTest", "Record", "ModelAnswers"}
 """What holds a form, labels or an order of the samples, and adds no form of its own."""
 
 LOOKS = {"Looks", "_Edges"}

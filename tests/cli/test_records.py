@@ -22,6 +22,7 @@ FIGURES = {
     "cost_macs_ratio",
     "drop_interval_points",
     "saver_drop_interval_points",
+    "settled",
 }
 KEYS = {
     "stages",
@@ -202,7 +203,11 @@ class TestBudgets:
         # A program hears the same, and everybody what each saver would do.
         said = done.json
         assert (said["error"], said["exit_code"]) == (complaint, 3)
-        assert {row["saver"] for row in said["candidates"]} == {"mid", "tiny"}
+        assert {row["saver"] for row in said["candidates"]} == {
+            "mid",
+            "tiny",
+            *(["tiny → mid"] if method == "certified" else []),
+        }
         assert not any(row["feasible"] or row["chosen"] for row in said["candidates"])
         assert shown[0].strip() == "Candidates"
 

@@ -45,7 +45,7 @@ class TestFigures:
         found = figures(policy(0.5), [saver, large], np.array([0, 2, 2, 4]))
         low, high = found.drop_interval_points
         assert low < found.drop_points < high
-        within = {"drop_interval_points", "saver_drop_interval_points"}
+        within = {"drop_interval_points", "saver_drop_interval_points", "settled"}
         told = found.to_dict()
         assert within <= told.keys()
         assert {key: value for key, value in told.items() if key not in within} == {

@@ -111,7 +111,7 @@ class FiguresEntry(_Strict):
     cost_macs_ratio: float | None
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
-    settled: list[Fraction] | None = None
+    settled: tuple[Fraction, ...] | None = None
 
 
 class RanEntry(_Strict):

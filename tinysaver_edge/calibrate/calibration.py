@@ -69,16 +69,18 @@ class TriedCombination:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One saver's best cascade, as a row of the table.
+    """One cascade at its best, as a row of the table.
 
     Attributes:
-        saver: the model's name. Of one that was not measured, only κ and the reason are known.
-        kappa: its MACs relative to the large model's; None where it could not even be prepared.
-        accuracy_saver: share it gets right alone.
+        saver: the saver's name; several that are asked in turn with arrows between. Of
+            one that was not measured, only κ and the reason are known.
+        kappa: the first one's MACs relative to the large model's; None where it could not even be
+            prepared.
+        accuracy_saver: share that one gets right alone.
         score: name of its score.
         fusion: name of the fusion, or None.
         threshold: the threshold it would use, None where it would accept nothing.
-        accept_rate: share it would accept.
+        accept_rate: share that would not reach the large model.
         drop_points: points it would lose, on the samples the decision rests on.
         cost_macs_ratio: what it would cost, relative to the large model alone.
         mean_latency_ms: how long a frame would take on average, None where it was not measured.
@@ -191,13 +193,16 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
+        settled = self.calibration.settled
         stages = [
             {
                 "model": stage.model,
                 "score": None if stage.score is None else stage.score.name,
                 "threshold": stage.threshold,
+                "macs": stage.macs,
+                "settled": None if settled is None else settled[place],
             }
-            for stage in self.policy.stages
+            for place, stage in enumerate(self.policy.stages)
         ]
         return {
             "stages": stages,
@@ -211,6 +216,7 @@ class Calibration:
             "statement": None if self.certificate is None else self.certificate.statement,
             "stated": list(self.stated),
             "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
+            "pool": None if self.policy.pool is None else list(self.policy.pool),
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "methods": [row.to_dict() for row in self.methods],

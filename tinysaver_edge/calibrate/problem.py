@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.targets import Budgets
 from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
-from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.latency import CascadeLatency, LatencySamples, PooledLatency, pooled
 from tinysaver_edge.outputs import Outputs, check_labels
 from tinysaver_edge.records.records import (
     Record,
@@ -139,6 +140,20 @@ class Problem:
         for model in (self.large, *self.savers):
             check_labels(self.labels, model.outputs, model=model.name)
 
+    def outputs_of(self, policy: Policy) -> list[Outputs]:
+        """Return the answers of a policy's stages.
+
+        Raises:
+            InputError: a stage's model is none of the problem's.
+        """
+        known = {model.name: model.outputs for model in (self.large, *self.savers)}
+        missing = [stage.model for stage in policy.stages if stage.model not in known]
+        if missing:
+            raise InputError(
+                f"model {missing[0]} has no answers here: there are {', '.join(known)}"
+            )
+        return [known[stage.model] for stage in policy.stages]
+
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
         return replace(
@@ -232,15 +247,20 @@ _QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
-class PairCosts:
-    """The costs of one saver with the large model.
+class CascadeCosts:
+    """The costs of one saver, or of several in turn, with the large model.
+
+    Rates are the shares of the frames that reach the second stage, the third, and so on: of two
+    stages one number, the escalation rate.
 
     Attributes:
         saver: the model that is asked on every frame.
-        large: the model that is asked on the escalated ones.
-        latency: of both, None where a model's is not known.
-        memory_mb: what both add to the process, None where that is not known.
+        large: the model that is asked on those that no other settles.
+        latency: of both, None where a model's is not known or others stand between them.
+        memory_mb: what all add to the process, None where that is not known.
         rounds: as for `PairTiming`.
+        between: the models asked after the saver and before the large one, in order.
+        ways: how long a frame takes that each of the stages settles, where some stand between.
     """
 
     saver: ModelAnswers
@@ -248,10 +268,24 @@ class PairCosts:
     latency: CascadeLatency | None
     memory_mb: float | None = None
     rounds: tuple[CascadeLatency, ...] = ()
+    between: tuple[ModelAnswers, ...] = ()
+    ways: tuple[LatencySamples, ...] | None = None
 
     @classmethod
-    def of(cls, saver: ModelAnswers, large: ModelAnswers) -> PairCosts:
-        """Combine two models' costs: as timed together, else from what is known of each alone."""
+    def of(
+        cls, saver: ModelAnswers, large: ModelAnswers, between: tuple[ModelAnswers, ...] = ()
+    ) -> CascadeCosts:
+        """Combine models' costs: of two as timed together, else from what is known of each."""
+        if between:
+            early = (saver, *between)
+            return cls(
+                saver,
+                large,
+                latency=None,
+                memory_mb=_memory_of(early, large),
+                between=between,
+                ways=_ways_of(early, large),
+            )
         if (together := saver.with_large) is not None:
             return cls(saver, large, together.latency, together.memory_mb, together.rounds)
         latency = memory_mb = None
@@ -261,20 +295,43 @@ class PairCosts:
             memory_mb = saver.memory_mb + large.memory_mb
         return cls(saver, large, latency, memory_mb)
 
-    def at(self, name: str, rate: float) -> float:
-        """Return one of the quantities that `Budgets` limits, at an escalation rate.
+    @property
+    def later(self) -> tuple[ModelAnswers, ...]:
+        """All models but the first, in order."""
+        return (*self.between, self.large)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is known how long a frame takes."""
+        return self.latency is not None or self.ways is not None
+
+    def at(self, name: str, *rates: float) -> float:
+        """Return one of the quantities that `Budgets` limits, at an escalation rate for each model.
 
         Raises:
             InputError: the quantity was not measured.
         """
         if name == "escalation_rate":
-            return rate
+            return rates[-1]
         if name == "mean_macs":
-            return self.saver.macs + rate * self.large.macs
+            asked = zip(self.later, rates, strict=True)
+            return self.saver.macs + sum(rate * model.macs for model, rate in asked)
         if name == "memory_mb":
             return self._known_memory_mb()
-        pooled = self._known_latency(name).at(rate)
+        pooled = self.latency_at(*rates, name=name)
         return pooled.mean_ms if name == "mean_latency_ms" else pooled.quantile_ms(_QUANTILES[name])
+
+    def latency_at(self, *rates: float, name: str = "latency") -> PooledLatency:
+        """Return how long frames take, from samples of each way that they may go.
+
+        Raises:
+            InputError: it was not measured.
+        """
+        if self.ways is None:
+            return self._known_latency(name).at(rates[-1])
+        reached = np.minimum.accumulate((1.0, *rates))
+        shares = reached - np.append(reached[1:], 0.0)
+        return pooled(tuple(zip(self.ways, shares.tolist(), strict=True)))
 
     def alone(self, name: str) -> float:
         """Return the quantity for the large model alone on every frame.
@@ -350,6 +407,34 @@ class PairCosts:
             f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
             f"with the model files, timed, or name a --device whose profile has them"
         )
+
+
+def _memory_of(early: Sequence[ModelAnswers], large: ModelAnswers) -> float | None:
+    """Return what models add to a process together, None where one's part is not known."""
+    if large.memory_mb is None:
+        return None
+    parts = [
+        one.memory_mb
+        if one.with_large is None or one.with_large.memory_mb is None
+        else one.with_large.memory_mb - large.memory_mb
+        for one in early
+    ]
+    return None if None in parts else large.memory_mb + sum(max(0.0, one or 0.0) for one in parts)
+
+
+def _ways_of(
+    early: Sequence[ModelAnswers], large: ModelAnswers
+) -> tuple[LatencySamples, ...] | None:
+    """Return how long a frame takes that each stage settles: every stage asked adds its own."""
+    alone = [
+        one.latency if one.with_large is None else one.with_large.latency.saver for one in early
+    ]
+    ways: list[LatencySamples] = []
+    for one in (*alone, large.latency):
+        if one is None:
+            return None
+        ways.append(ways[-1].plus(one) if ways else one)
+    return tuple(ways)
 
 
 def _largest_rate_in(latency: CascadeLatency, name: str, limit: float) -> float | None:

@@ -150,7 +150,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     except InfeasibleError as error:
         rows = (*error.candidates, *_unmeasured(gathered))
         raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
-    policy = policy_of(problem, choice)
+    policy = policy_of(choice)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
     result = Calibration(
@@ -167,6 +167,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         warnings=(
             *gathered.warnings,
             *_not_tried(choice),
+            *([choice.proposal.told] if choice.proposal.told else []),
             *_warnings(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
@@ -355,14 +356,15 @@ def _on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
 def _latency(choice: Choice) -> PredictedLatency | None:
     """Return how long a frame will take with what was chosen."""
     proposal, costs = choice.proposal, choice.proposal.costs
-    if costs.latency is None or costs.large.latency is None:
+    if not costs.timed or costs.large.latency is None:
         return None
     large = pooled(((costs.large.latency, 1.0),))
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
-    rate = float(proposal.escalation_rates[choice.index])
-    highest = float(proposal.budgeted_rates[choice.index])
-    return PredictedLatency(rate, costs.latency.at(rate), highest, costs.latency.at(highest), large)
+    rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    return PredictedLatency(
+        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+    )
 
 
 def default_records(out: Path) -> Path:
@@ -400,7 +402,7 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
         found = proposal.quantity(name, choice.index, budgeted=True)
         if found > limit:
             said.append(
-                f"budget {name}={limit:.4g}: {proposal.saver.name} keeps it in some rounds of "
+                f"budget {name}={limit:.4g}: {proposal.name} keeps it in some rounds of "
                 f"timing only, in all together it is {found:.4g}: --retime on a quiet machine tells"
             )
     return said

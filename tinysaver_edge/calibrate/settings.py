@@ -10,7 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.calibrate.targets import (
+    MOST_STAGES,
+    Budgets,
+    Method,
+    Objective,
+    Reference,
+    Targets,
+)
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
@@ -193,6 +200,15 @@ class Settings:
         "every one.",
         recipe="targets.fusion",
         plan="targets.fusion",
+    )
+    max_stages: int | None = _option(
+        int,
+        "Most models that a cascade may have: 3 by default, so that two savers may be asked in "
+        "turn and their answers pooled.",
+        span=(2, MOST_STAGES),
+        metavar="NUMBER",
+        recipe="targets.max_stages",
+        plan="targets.max_stages",
     )
     compare_methods: bool = _option(
         bool, "Show what every method would have chosen.", plan="plan.compare_methods"

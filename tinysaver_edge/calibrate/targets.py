@@ -12,6 +12,9 @@ from tinysaver_edge.errors import InputError
 DEFAULT_MAX_DROP_POINTS = 0.5
 """Points that may be lost where nothing else is said; no budget takes this away."""
 
+DEFAULT_MAX_STAGES = 3
+MOST_STAGES = 4
+
 ALL = "all"
 """As a score or fusion: try every one there is."""
 
@@ -156,6 +159,7 @@ class Targets:
         reference: whose answer is the right one.
         score: name of the score, or ``"all"`` to try every one; None leaves it to the method.
         fusion: name of the fusion, likewise.
+        max_stages: how many models a cascade may have, the large one included.
     """
 
     method: Method = Method.CERTIFIED
@@ -166,8 +170,11 @@ class Targets:
     reference: Reference = Reference.LABELS
     score: str | None = None
     fusion: str | None = None
+    max_stages: int = DEFAULT_MAX_STAGES
 
     def __post_init__(self) -> None:
+        if not 2 <= self.max_stages <= MOST_STAGES:
+            raise InputError(f"--max-stages {self.max_stages}: a number from 2 to {MOST_STAGES}")
         if not 0 < self.confidence < 1:
             raise InputError(f"--confidence {self.confidence}: a probability between 0 and 1")
         drop = self.max_drop_points

@@ -83,12 +83,22 @@ def _show_choice(result: Calibration) -> None:
     """Say in words what was chosen and what is promised."""
     stage, large = result.policy.stages[0], result.policy.stages[-1]
     after = large.model if result.policy.fusion is None else f"{large.model}, fused with it,"
+    if result.policy.pool is not None:
+        after = f"{large.model}, pooled with all before it,"
+    between = "".join(
+        f", else {one.model}, pooled with it, where that is at least {numbers.score(one.threshold)}"
+        for one in result.policy.stages[1:-1]
+    )
     if stage.threshold is not None and stage.score is not None:
         terminal.tell(
             f"{stage.model} answers where its {stage.score.name} is at least "
-            f"{numbers.score(stage.threshold)}, else {after} does "
+            f"{numbers.score(stage.threshold)}{between}, else {after} does "
             f"(method: {result.method.value})"
         )
+    if result.calibration.settled is not None and len(result.policy.stages) > 2:
+        ends = zip(result.policy.stages, result.calibration.settled, strict=True)
+        flow = ", ".join(f"{100 * share:.1f} at {one.model}" for one, share in ends)
+        terminal.tell(f"of 100 frames so many end: {flow}")
     if result.large_codec is not None:
         cost = "" if result.codec_cost is None else f", which costs it {result.codec_cost}"
         terminal.tell(

@@ -41,7 +41,7 @@ def test_counts_are_those_of_each_sample(trial):
 @given(trials())
 def test_group_losses_are_the_means_of_each_group(trial):
     score, answers, groups, thresholds = trial
-    found = list(group_losses(score, answers, groups, thresholds))
+    found = list(group_losses(score[None], answers, groups, thresholds[None]))
     assert len(found) == len(thresholds)
     for histogram, threshold in zip(found, thresholds, strict=True):
         d = losses(score, answers, threshold)

@@ -56,7 +56,7 @@ def proposals_of(problem: Problem, targets: Targets, **changes):
 
 def test_without_all_every_sample_proves_the_bound():
     problem = problem_of()
-    for proposal in proposals_of(problem, Targets(max_drop_points=2.0)):
+    for proposal in proposals_of(problem, Targets(max_drop_points=2.0, max_stages=2)):
         assert len(proposal.evidence) == len(problem.labels)
         assert proposal.searched is None
         assert proposal.score.name == "margin"
@@ -266,7 +266,7 @@ def test_on_real_records_it_costs_about_what_the_default_does():
     whole = Problem(models[-1], tuple(models[:-1]), records.labels)
     problem = whole.subset(np.sort(np.random.default_rng(0).permutation(50_000)[:10_000]))
     costs = []
-    for asked in (Targets(), Targets(score=ALL, fusion=ALL)):
+    for asked in (Targets(max_stages=2), Targets(score=ALL, fusion=ALL)):
         choice = choose(problem, proposals_of(problem, asked), asked)
         costs.append(next(one.cost_macs_ratio for one in choice.candidates if one.chosen))
     assert costs[1] < 1.1 * costs[0]

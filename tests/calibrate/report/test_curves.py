@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import MACS, finished, measured, problem
-from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of, trace
+from tinysaver_edge.calibrate.report.curves import bounds_of, trace
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit
@@ -37,7 +37,7 @@ def first_at(given, threshold):
 def test_every_threshold_does_what_the_policy_does_there(names, thresholds, fusion):
     given = problem(120)
     rule = policy(*thresholds, names=names, fusion=fusion)
-    curve = trace(rule, outputs_of(given, rule), given.labels)
+    curve = trace(rule, given.outputs_of(rule), given.labels)
     assert curve.thresholds[0] == math.inf
     assert len(curve.thresholds) == 121
     for index in range(len(curve.thresholds)):
@@ -52,7 +52,7 @@ def test_every_threshold_does_what_the_policy_does_there(names, thresholds, fusi
 def test_any_threshold_can_be_looked_up():
     given = problem(80)
     rule = policy(0.5)
-    curve = trace(rule, outputs_of(given, rule), given.labels)
+    curve = trace(rule, given.outputs_of(rule), given.labels)
     for threshold in (-1.0, 0.123, 0.9, 2.0):
         point, found = curve.at(threshold), measured(first_at(rule, threshold), given)
         assert (point.threshold, point.accept_rate) == (threshold, found.accept_rate)
@@ -64,7 +64,7 @@ def test_any_threshold_can_be_looked_up():
 def test_thinned_keeps_both_ends_and_makes_nothing_up():
     given = problem(500)
     rule = policy(0.5)
-    curve = trace(rule, outputs_of(given, rule), given.labels)
+    curve = trace(rule, given.outputs_of(rule), given.labels)
     points = curve.thinned(40)
     every = {curve.point(i) for i in range(len(curve.thresholds))}
     assert set(points) <= every
@@ -77,7 +77,7 @@ def test_thinned_keeps_both_ends_and_makes_nothing_up():
 def test_the_loosest_of_what_fits():
     given = problem(100)
     rule = policy(0.5)
-    curve = trace(rule, outputs_of(given, rule), given.labels)
+    curve = trace(rule, given.outputs_of(rule), given.labels)
     fits = curve.accept_rates <= 0.5
     assert curve.at(curve.loosest(fits)).accept_rate == 0.5
     assert curve.loosest(curve.accept_rates < 0) is None
@@ -88,9 +88,9 @@ def test_a_stage_without_score_or_macs_has_no_curve():
     given = problem(20)
     bare = Policy((StagePolicy("tiny"), StagePolicy("large")))
     with pytest.raises(InputError, match="tiny has no score or MACs"):
-        trace(bare, outputs_of(given, bare), given.labels)
+        trace(bare, given.outputs_of(bare), given.labels)
     with pytest.raises(InputError, match="other has no answers"):
-        outputs_of(given, Policy((StagePolicy("other"),)))
+        given.outputs_of(Policy((StagePolicy("other"),)))
 
 
 def test_oracle_is_the_least_cost_at_any_drop():
@@ -136,6 +136,6 @@ def test_truncated_records_have_curves_too():
     given = problem(60)
     top = Outputs.from_topk(*given.savers[0].outputs.top(3))
     rule = policy(0.5)
-    whole = trace(rule, outputs_of(given, rule), given.labels)
+    whole = trace(rule, given.outputs_of(rule), given.labels)
     cut = trace(rule, [top, given.large.outputs], given.labels)
     assert np.allclose(whole.drop_points, cut.drop_points)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import MACS, answers, finished, problem
-from tinysaver_edge.calibrate.problem import PairCosts
+from tinysaver_edge.calibrate.problem import CascadeCosts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.latency import LatencySamples
 
@@ -13,14 +13,14 @@ def costs(saver, large):
     """Two models of these latencies; what they answer does not matter."""
     labels = np.array([0, 1])
     one, other = (answers(name, labels, classes=2, seed=0) for name in ("tiny", "large"))
-    return PairCosts.of(
+    return CascadeCosts.of(
         replace(one, latency=LatencySamples(np.array(saver))),
         replace(other, latency=LatencySamples(np.array(large))),
     )
 
 
 def test_paths_are_pooled_as_they_occur():
-    facts = latency_facts(costs([1.0], [10.0]), escalation_rate=0.04, asked=True, machine="here")
+    facts = latency_facts(costs([1.0], [10.0]), rates=(0.04,), asked=True, machine="here")
     assert facts.cascade.mean_ms == pytest.approx(0.96 * 1 + 0.04 * 11)
     assert (facts.cascade.p50_ms, facts.cascade.p95_ms, facts.cascade.p99_ms) == (1.0, 1.0, 11.0)
     assert (facts.large.mean_ms, facts.large.p99_ms) == (10.0, 10.0)
@@ -30,7 +30,7 @@ def test_paths_are_pooled_as_they_occur():
 def test_steps_are_the_distribution():
     rng = np.random.default_rng(0)
     saver, large = rng.gamma(2, 1, 40), 20 + rng.gamma(2, 1, 30)
-    facts = latency_facts(costs(saver, large), escalation_rate=0.3, asked=True, machine=None)
+    facts = latency_facts(costs(saver, large), rates=(0.3,), asked=True, machine=None)
     both = np.add.outer(saver, large).reshape(-1)
     for time, share in facts.cascade.steps:
         within = 0.7 * (saver <= time).mean() + 0.3 * (both <= time).mean()
@@ -41,14 +41,14 @@ def test_steps_are_the_distribution():
 
 
 def test_a_saver_that_is_not_asked_takes_no_time():
-    facts = latency_facts(costs([1.0], [10.0]), escalation_rate=1.0, asked=False, machine=None)
+    facts = latency_facts(costs([1.0], [10.0]), rates=(1.0,), asked=False, machine=None)
     assert facts.cascade.mean_ms == facts.large.mean_ms == 10.0
 
 
 def test_published_figures_are_not_called_measured():
     pair = costs([1.0], [10.0])
-    pair = PairCosts.of(replace(pair.saver, latency=LatencySamples.published(1.0)), pair.large)
-    assert not latency_facts(pair, escalation_rate=0.5, asked=True, machine=None).measured
+    pair = CascadeCosts.of(replace(pair.saver, latency=LatencySamples.published(1.0)), pair.large)
+    assert not latency_facts(pair, rates=(0.5,), asked=True, machine=None).measured
 
 
 def test_the_reports_rate_is_the_cascades():

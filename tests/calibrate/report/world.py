@@ -77,14 +77,7 @@ def finished(
     targets = EMPIRICAL if targets is None else targets
     proposals = propose_all(given, targets, seed=7, candidates=len(given.savers))
     choice = choose(given, proposals, targets)
-    saver = choice.proposal.saver
-    policy = Policy(
-        (
-            StagePolicy(saver.name, saver.macs, choice.proposal.score, choice.threshold),
-            StagePolicy(given.large.name, given.large.macs),
-        ),
-        choice.proposal.fusion,
-    )
+    policy = policy_of(choice)
     evidence = given.subset(choice.proposal.evidence)
     result = Calibration(
         policy=policy,

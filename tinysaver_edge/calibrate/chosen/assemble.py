@@ -129,8 +129,7 @@ def disagreement(
 
 def _counted(policy: Policy, problem: Problem, *, seed: int) -> Audit:
     """Audit a problem's samples, one of each group where there are groups."""
-    saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
-    found = audit(policy, (saver.outputs, problem.large.outputs))
+    found = audit(policy, problem.outputs_of(policy))
     if problem.groups is None:
         return found
     order = np.random.default_rng(seed).permutation(len(found.accepted))

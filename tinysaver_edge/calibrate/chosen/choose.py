@@ -24,7 +24,7 @@ from tinysaver_edge.calibrate.targets import (
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
-from tinysaver_edge.deciding.policy import Policy, StagePolicy
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
     feasible = bool(usable.any())
     pool = usable if feasible else proposal.allowed
     places = np.flatnonzero(pool) if pool.any() else np.arange(len(pool))
-    timed = targets.aim is Objective.LATENCY and proposal.costs.latency is not None
+    timed = targets.aim is Objective.LATENCY and proposal.costs.timed
     spent = proposal.mean_latency_ms() if timed else proposal.mean_macs()
     # Of equals the last is the loosest.
     keys: list[NDArray[Any]] = [proposal.lost[places], spent[places]]
@@ -257,7 +257,7 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     evidence = proposal.evidence
     right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
     row = Candidate(
-        saver=proposal.saver.name,
+        saver=proposal.name,
         kappa=proposal.saver.macs / problem.large.macs,
         accuracy_saver=float(right.mean()),
         score=proposal.score.name,
@@ -275,7 +275,7 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     if index < 0:
         return row
     threshold = float(proposal.thresholds[index])
-    timed = proposal.costs.latency is not None
+    timed = proposal.costs.timed
     return replace(
         row,
         threshold=None if np.isinf(threshold) else threshold,
@@ -314,7 +314,7 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
             Objective.LATENCY: "chosen: the quickest",
             Objective.ACCURACY: "chosen: the most accurate",
         }[aim]
-    other = best.proposal.saver.name
+    other = best.proposal.name
     if aim is Objective.ACCURACY and pick.lost_share > best.lost_share:
         points = 100 * (pick.lost_share - best.lost_share)
         return f"loses {points:.2f} points more than {other}"
@@ -327,25 +327,16 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"
 
 
-def policy_of(problem: Problem, choice: Choice) -> Policy:
-    """Return the two-stage policy of a choice."""
-    proposal = choice.proposal
-    saver = StagePolicy(
-        model=proposal.saver.name,
-        macs=proposal.saver.macs,
-        score=proposal.score,
-        threshold=choice.threshold,
-    )
-    large = StagePolicy(model=problem.large.name, macs=problem.large.macs)
-    return Policy((saver, large), proposal.fusion)
+def policy_of(choice: Choice) -> Policy:
+    """Return the policy of a choice."""
+    return choice.proposal.policy_at(choice.threshold)
 
 
 def figures_on(policy: Policy, problem: Problem) -> Figures:
-    """Measure a two-stage policy on a problem's samples."""
-    saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
+    """Measure a policy on a problem's samples."""
     return figures(
         policy,
-        (saver.outputs, problem.large.outputs),
+        problem.outputs_of(policy),
         problem.labels,
         grouped=problem.groups is not None,
     )
@@ -436,12 +427,12 @@ def _comparison_row(
         choice = choose(problem, proposals, targets)
     except (InfeasibleError, InputError) as error:
         return MethodRow(method, PROMISES[method], why=str(error))
-    policy = policy_of(problem, choice)
+    policy = policy_of(choice)
     evidence = problem.subset(choice.proposal.evidence)
     return MethodRow(
         method=method,
         promise=PROMISES[method],
-        saver=choice.proposal.saver.name,
+        saver=choice.proposal.name,
         threshold=choice.threshold,
         calibration=figures_on(policy, evidence),
         holdout=None if holdout is None else figures_on(policy, holdout),

@@ -6,13 +6,16 @@ Score, fusion and split come from rules that look at no label of the certify sam
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
+from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
@@ -48,7 +51,7 @@ class CertifyRule:
         """The share of the samples to tune on; 0 where there is nothing to fit or to choose."""
         if self.score == Head.name:
             return HEAD_TUNE_SHARE
-        if self._learns_score or self._learns_fusion or self._score.fixed_thresholds() is None:
+        if self._learns_score or self._learns_fusion or self.plain_score.fixed_thresholds() is None:
             return TUNE_SHARE
         return 0.0
 
@@ -68,11 +71,11 @@ class CertifyRule:
                 large_correct=large.predictions == truth,
             )
             if self._learns_score
-            else self._score
+            else self.plain_score
         )
         if self._learns_fusion:
             return score, fit_fusion(str(self.fusion), saver, large, truth)
-        return score, self._fusion
+        return score, self.plain_fusion
 
     @property
     def _learns_score(self) -> bool:
@@ -83,11 +86,18 @@ class CertifyRule:
         return isinstance(self.fusion, str) and self.fusion != NoFusion.name
 
     @property
-    def _score(self) -> Score:
+    def fuses(self) -> bool:
+        """Whether the answer after an escalation may be another than the large model's."""
+        return self._learns_fusion or self.plain_fusion.changes_answers
+
+    @property
+    def plain_score(self) -> Score:
+        """The score, where it learns nothing."""
         return get_score(self.score) if isinstance(self.score, str) else self.score
 
     @property
-    def _fusion(self) -> Fusion:
+    def plain_fusion(self) -> Fusion:
+        """The fusion, where it learns nothing."""
         return NoFusion() if isinstance(self.fusion, str) else self.fusion
 
 
@@ -160,7 +170,7 @@ def tuned_thresholds(scores: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CertifiedChoice:
-    """What was certified for one pair, or why nothing was.
+    """What was certified for one cascade, or why nothing was.
 
     Attributes:
         score: the score, fitted where it learns.
@@ -187,6 +197,15 @@ def certify_pair(
     saver: Outputs,
     large: Outputs,
     labels: IntArray | None,
+    **asked: Any,  # noqa: ANN401 - as `certify` takes them
+) -> CertifiedChoice:
+    """Certify the loosest threshold for one saver and one large model; see `certify`."""
+    return certify((saver, large), labels, **asked)
+
+
+def certify(
+    stages: Sequence[Outputs],
+    labels: IntArray | None,
     *,
     max_drop_points: float,
     confidence: float = 0.9,
@@ -197,20 +216,22 @@ def certify_pair(
     tune: IntArray | None = None,
     groups: NDArray[np.generic] | None = None,
 ) -> CertifiedChoice:
-    """Certify the loosest threshold for one saver and one large model.
+    """Certify the loosest threshold for a cascade, cheapest stage first.
+
+    Two stages are combined by a fusion, more of them by a pool, with a path of constants.
 
     Args:
-        saver: the saver's outputs on n samples.
-        large: the large model's on the same.
+        stages: each model's outputs on the same n samples, at least two; the last is the large one.
         labels: int64 (n,), the true classes; None to take the large model's answers for them,
             which promises consistency and with it the drop.
         max_drop_points: ε, in points.
         confidence: 1 - δ, within 0..1.
-        candidates: J, how many pairs are certified on these samples; each gets δ / J.
+        candidates: J, how many cascades are certified on these samples; each gets δ / J.
         seed: of the tune split, where there is one.
         score: a value is used as it is; a name is fitted on the tune split where it learns;
             None for the margin.
-        fusion: likewise; None for the rule in `certify_rule.default_rule`.
+        fusion: likewise; None for the rule in `certify_rule.default_rule`. With more than two
+            stages it only says whether the large model's answer is pooled with those before it.
         tune: int64 indices to tune on, instead of a split of the rule's size.
         groups: (n,) group of each sample, of any type, where samples of a group are not
             independent (frames of one clip).
@@ -218,7 +239,8 @@ def certify_pair(
     Raises:
         InputError: lengths differ, or a number, score or fusion makes no sense.
     """
-    truth = _checked_truth(saver, large, labels)
+    saver, large = stages[0], stages[-1]
+    truth = _checked_truth(stages, labels)
     if not (0 < confidence < 1 and candidates >= 1 and np.isfinite(max_drop_points)):
         raise InputError(
             f"cannot certify a drop of {max_drop_points} points at confidence {confidence} for "
@@ -232,17 +254,18 @@ def certify_pair(
         score=score,
         fusion=fusion,
     )
+    path = Path.of(len(stages) - 1, final=rule.fuses)
     tune_index, certify_index = _split(rule, truth, group_of, tune=tune, seed=seed)
     chosen_score, chosen_fusion = rule.fitted(
         saver.subset(tune_index), large.subset(tune_index), truth[tune_index]
     )
     chosen_score = chosen_score.suited_to(saver)
-    trial = _trial(
+    trial = trial_of(
         chosen_score,
         chosen_fusion,
+        path,
         tune_saver=saver.subset(tune_index),
-        saver=saver.subset(certify_index) if len(tune_index) else saver,
-        large=large.subset(certify_index) if len(tune_index) else large,
+        stages=[one.subset(certify_index) for one in stages] if len(tune_index) else stages,
         truth=truth[certify_index],
         groups=None if group_of is None else _numbered(group_of[certify_index]),
         evidence=_evidence(labelled=labels is not None, grouped=groups is not None),
@@ -252,7 +275,7 @@ def certify_pair(
     certificate, why = trial.certify(max_drop_points)
     return CertifiedChoice(
         score=chosen_score,
-        fusion=chosen_fusion,
+        fusion=NoFusion() if path.pool is not None else chosen_fusion,
         threshold=None if certificate is None else certificate.threshold,
         certificate=certificate,
         tune_index=tune_index,
@@ -262,13 +285,13 @@ def certify_pair(
     )
 
 
-def _trial(
+def trial_of(
     score: Score,
     fusion: Fusion,
+    path: Path,
     *,
     tune_saver: Outputs,
-    saver: Outputs,
-    large: Outputs,
+    stages: Sequence[Outputs],
     truth: IntArray,
     groups: IntArray | None,
     evidence: EvidenceKind,
@@ -277,15 +300,22 @@ def _trial(
 ) -> CertifiedTest:
     """Score and answer the certify samples."""
     thresholds = score.fixed_thresholds()
+    if thresholds is None and path.stages > 1:
+        raise InputError(
+            f"score {score.name!r} has no scale of its own, which the thresholds of several stages "
+            f"follow from: use margin or msp"
+        )
     if thresholds is None:
         thresholds = tuned_thresholds(score(tune_saver))
-    large_correct = large.predictions == truth
-    final_correct = large_correct
-    if fusion.changes_answers:
-        final_correct = fusion.fuse(saver, large)[0] == truth
+    answers = path.pooled(stages)
+    right = [one.predictions == truth for one in answers]
+    if path.pool is None and fusion.changes_answers:
+        right[-1] = fusion.fuse(answers[-2], answers[-1])[0] == truth
+    large_correct = stages[-1].predictions == truth
     return CertifiedTest(
-        score=score(saver),
-        answers=Verdicts(saver.predictions == truth, large_correct, final_correct),
+        path=path,
+        scores=np.stack([score(one) for one in answers[:-1]]),
+        answers=Verdicts(right[0], large_correct, right[-1], tuple(right[1:-1])),
         thresholds=thresholds,
         evidence=evidence,
         groups=groups,
@@ -321,11 +351,13 @@ def _split(
     return chosen
 
 
-def _checked_truth(saver: Outputs, large: Outputs, labels: IntArray | None) -> IntArray:
-    truth = large.predictions if labels is None else np.asarray(labels, dtype=np.int64)
-    if not saver.samples == large.samples == len(truth) > 0:
+def _checked_truth(stages: Sequence[Outputs], labels: IntArray | None) -> IntArray:
+    truth = stages[-1].predictions if labels is None else np.asarray(labels, dtype=np.int64)
+    sizes = [one.samples for one in stages]
+    if len(stages) < 2 or {*sizes} != {len(truth)} or not len(truth):
+        counted = f"{sizes[0]} saver outputs, {sizes[-1]} large outputs"
         raise InputError(
-            f"{saver.samples} saver outputs, {large.samples} large outputs and {len(truth)} "
+            f"{counted if len(sizes) == 2 else f'outputs of {sizes} samples'} and {len(truth)} "
             "labels: give as many of each, of the same samples, at least one"
         )
     return truth

@@ -1,4 +1,7 @@
-"""Counts: which samples each threshold accepts and loses, and the test of a bound on them."""
+"""Counts: which samples each threshold accepts and loses, and the test of a bound on them.
+
+A cascade of any length is named by one threshold, the first stage's: a path has the others'.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.certificate import (
     Certificate,
     EvidenceKind,
@@ -53,9 +57,7 @@ class SortedScores:
         values = np.asarray(score, dtype=np.float64)
         if values.ndim != 1 or len(values) == 0:
             raise InputError(f"scores have shape {values.shape}: give one number a sample")
-        if np.isnan(values).any():
-            bad = int(np.isnan(values).argmax())
-            raise InputError(f"score of sample {bad} is NaN: check the saver's outputs")
+        _refuse_nan(values)
         # Which of two equal scores comes first changes nothing, so the quicker unstable sort does.
         order = np.argsort(values)[::-1].copy()
         falling = values[order]
@@ -75,6 +77,12 @@ class SortedScores:
         return np.concatenate(([0], self.accepted))[index]
 
 
+def _refuse_nan(score: FloatArray) -> None:
+    if np.isnan(score).any():
+        bad = int(np.isnan(score).argmax())
+        raise InputError(f"score of sample {bad} is NaN: check the saver's outputs")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdicts:
     """Which answers on n samples are right; the loss of each sample follows.
@@ -83,15 +91,61 @@ class Verdicts:
         saver: bool (n,), the saver's answer is right.
         large: bool (n,), the large model's is.
         final: bool (n,), the answer given after an escalation is.
+        between: bool (n,) of each stage between the saver and the large model, in order.
     """
 
     saver: BoolArray
     large: BoolArray
     final: BoolArray
+    between: tuple[BoolArray, ...] = ()
 
     def subset(self, index: IntArray) -> Verdicts:
         """The answers on some of the samples."""
-        return Verdicts(self.saver[index], self.large[index], self.final[index])
+        between = tuple(one[index] for one in self.between)
+        return Verdicts(self.saver[index], self.large[index], self.final[index], between)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reign:
+    """Over which of k thresholds, strict to loose, one stage's answer is the one given.
+
+    Attributes:
+        first: int64 (n,), number of the first threshold at which it is given.
+        end: int64 (n,), number of the first at which it no longer is; none at all up to `first`.
+        right: bool (n,), whether the answer is right.
+    """
+
+    first: IntArray
+    end: IntArray
+    right: BoolArray
+
+    @classmethod
+    def all_of(cls, scores: FloatArray, answers: Verdicts, thresholds: FloatArray) -> list[Reign]:
+        """Return those of every stage, the last one's at the end.
+
+        Args:
+            scores: float64 (stages - 1, n).
+            answers: who is right.
+            thresholds: float64 (stages - 1, k), none of a stage's above the one before it.
+        """
+        # An earlier stage's answer goes before a later one's, wherever both would accept.
+        end = np.full(scores.shape[1], thresholds.shape[1])
+        reigns = []
+        right_of = (answers.saver, *answers.between)
+        for score, row, right in zip(scores, thresholds, right_of, strict=True):
+            _refuse_nan(score)
+            first = np.searchsorted(-row, -score, side="left")
+            reigns.append(cls(first, end, right))
+            end = np.minimum(end, first)
+        return [*reigns, cls(np.zeros_like(end), end, answers.final)]
+
+    def over(self, event: BoolArray, thresholds: int) -> IntArray:
+        """Count the samples with an event that it answers, at each threshold, (k,)."""
+        given = event & (self.first < self.end)
+        begun = np.bincount(self.first[given], minlength=thresholds + 1)
+        over = np.bincount(self.end[given], minlength=thresholds + 1)
+        counted: IntArray = np.cumsum(begun - over)[:thresholds]
+        return counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +158,7 @@ class WalkCounts:
         lost: int64 (k,), samples where only the large model is right (D = 1).
         gained: int64 (k,), samples where only the cascade is right (D = -1).
         samples: number of samples.
+        reached: int64 (stages - 1, k), samples that go on to the second stage, the third, the last.
     """
 
     thresholds: FloatArray
@@ -111,6 +166,7 @@ class WalkCounts:
     lost: IntArray
     gained: IntArray
     samples: int
+    reached: IntArray
 
     @classmethod
     def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
@@ -123,6 +179,36 @@ class WalkCounts:
             lost=_count(scores, large & ~saver, large & ~final, accepted),
             gained=_count(scores, ~large & saver, ~large & final, accepted),
             samples=scores.samples,
+            reached=(scores.samples - accepted)[None],
+        )
+
+    @classmethod
+    def along(
+        cls, path: Path, scores: FloatArray, answers: Verdicts, thresholds: FloatArray
+    ) -> WalkCounts:
+        """Count along the path of a cascade of any length.
+
+        Args:
+            path: gives the other stages' thresholds.
+            scores: float64 (stages - 1, n), n >= 1, no NaN.
+            answers: who is right on the n samples.
+            thresholds: float64 (k,), the first stage's, strict to loose.
+        """
+        count = len(thresholds)
+        reigns = Reign.all_of(scores, answers, path.thresholds(thresholds))
+        lost = sum(one.over(answers.large & ~one.right, count) for one in reigns)
+        gained = sum(one.over(~answers.large & one.right, count) for one in reigns)
+        # Whom a stage is asked about is whom no stage before it accepts.
+        asked = [np.cumsum(np.bincount(one.end, minlength=count + 1)) for one in reigns[1:]]
+        samples = scores.shape[1]
+        reached = samples - np.array(asked)[:, :count]
+        return cls(
+            thresholds=thresholds,
+            accepted=samples - reached[-1],
+            lost=np.asarray(lost),
+            gained=np.asarray(gained),
+            samples=samples,
+            reached=reached,
         )
 
     def step(self, index: int, *, group_losses: tuple[tuple[float, int], ...] = ()) -> WalkStep:
@@ -137,29 +223,41 @@ class WalkCounts:
 
 
 def group_losses(
-    score: FloatArray, answers: Verdicts, groups: IntArray, thresholds: FloatArray
+    scores: FloatArray, answers: Verdicts, groups: IntArray, thresholds: FloatArray
 ) -> Iterator[tuple[tuple[float, int], ...]]:
     """Each threshold's mean losses of the groups, as distinct losses and how often each occurs.
 
     Args:
-        score: float64 (n,).
+        scores: float64 (stages - 1, n).
         answers: who is right on the n samples.
         groups: int64 (n,), each sample's group, numbered from 0 without a gap.
-        thresholds: float64 (k,), strict to loose.
+        thresholds: float64 (stages - 1, k), strict to loose.
     """
     sizes = np.bincount(groups)
-    escalated = answers.large.astype(np.int64) - answers.final
-    change = answers.final.astype(np.int64) - answers.saver
-    total = np.bincount(groups, weights=escalated)
-    # Sample i is first accepted at threshold number `entering[i]`.
-    entering = np.searchsorted(-thresholds, -score, side="left")
-    order = np.argsort(entering, kind="stable")
-    bounds = np.searchsorted(entering[order], np.arange(len(thresholds) + 1))
-    for index in range(len(thresholds)):
+    at, whose, change = _changes(Reign.all_of(scores, answers, thresholds), answers, groups)
+    order = np.argsort(at, kind="stable")
+    count = thresholds.shape[1]
+    bounds = np.searchsorted(at[order], np.arange(count + 1))
+    total = np.zeros(len(sizes))
+    for index in range(count):
         new = order[bounds[index] : bounds[index + 1]]
-        total += np.bincount(groups[new], weights=change[new], minlength=len(sizes))
+        total += np.bincount(whose[new], weights=change[new], minlength=len(sizes))
         losses, counts = np.unique(total / sizes, return_counts=True)
         yield tuple(zip(losses.tolist(), counts.tolist(), strict=True))
+
+
+def _changes(
+    reigns: list[Reign], answers: Verdicts, groups: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return at which threshold whose group's loss changes, and by how much."""
+    at, whose, change = [], [], []
+    for one in reigns:
+        loss = answers.large.astype(np.int64) - one.right
+        given = (one.first < one.end) & (loss != 0)
+        at += [one.first[given], one.end[given]]
+        whose += [groups[given]] * 2
+        change += [loss[given], -loss[given]]
+    return np.concatenate(at), np.concatenate(whose), np.concatenate(change)
 
 
 def _count(
@@ -176,22 +274,34 @@ class CertifiedTest:
     """What a certificate is computed from.
 
     Attributes:
-        score: float64 (n,), the saver's scores on the certify samples.
+        path: how the stages' thresholds follow from the first one's.
+        scores: float64 (stages - 1, n), of the answer after each stage, on the certify samples.
         answers: who is right on them; the large model always, with evidence from consistency.
-        thresholds: float64 (k,), strict to loose, fixed before these samples were seen.
+        thresholds: float64 (k,), the first stage's, strict to loose, fixed before these samples
+            were seen.
         evidence: what the samples are.
         groups: int64 (n,), each sample's group from 0 without a gap, or None.
         risk: δ, over all candidates together.
         candidates: J, how many candidates share the risk.
     """
 
-    score: FloatArray
+    path: Path
+    scores: FloatArray
     answers: Verdicts
     thresholds: FloatArray
     evidence: EvidenceKind
     groups: IntArray | None
     risk: float
     candidates: int
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return int(self.scores.shape[1])
+
+    def counted(self, thresholds: FloatArray) -> WalkCounts:
+        """Count at any thresholds of the first stage."""
+        return WalkCounts.along(self.path, self.scores, self.answers, thresholds)
 
     @property
     def share(self) -> float:
@@ -223,7 +333,7 @@ class CertifiedTest:
         """
         steps, _ = self._walked(np.array([threshold]), 100.0)
         points = least_certifiable_points(
-            steps[0], evidence=self.evidence, samples=len(self.score), risk=self.share
+            steps[0], evidence=self.evidence, samples=self.samples, risk=self.share
         )
         return self._certificate(points, tuple(steps), None, grid_size=1)
 
@@ -260,7 +370,7 @@ class CertifiedTest:
             max_drop_points=max_drop_points,
             risk=self.risk,
             candidates=self.candidates,
-            samples=len(self.score),
+            samples=self.samples,
             grid_size=len(self.thresholds) if grid_size is None else grid_size,
             steps=steps,
             failed=failed,
@@ -270,7 +380,7 @@ class CertifiedTest:
         self, thresholds: FloatArray, max_drop_points: float
     ) -> tuple[list[WalkStep], list[float]]:
         """Steps and p-values up to the first failure, that one included."""
-        counts = WalkCounts.of(SortedScores.of(self.score), self.answers, thresholds)
+        counts = self.counted(thresholds)
         if self.groups is None:
             p_values: list[float] = count_p_values(
                 counts.lost,
@@ -290,7 +400,9 @@ class CertifiedTest:
     ) -> tuple[list[WalkStep], list[float]]:
         steps: list[WalkStep] = []
         p_values: list[float] = []
-        losses = group_losses(self.score, self.answers, groups, counts.thresholds)
+        losses = group_losses(
+            self.scores, self.answers, groups, self.path.thresholds(counts.thresholds)
+        )
         for index, histogram in enumerate(losses):
             steps.append(counts.step(index, group_losses=histogram))
             p_values += step_p_values(
@@ -306,7 +418,7 @@ class CertifiedTest:
 
     def _missing(self, first: WalkStep, max_drop_points: float) -> str:
         """Why not even the strictest threshold passes, and what would help."""
-        n = len(self.score)
+        n = self.samples
         wish = f"a drop of {max_drop_points:g} points at confidence {1 - self.risk:g}"
         if self.candidates > 1:
             wish += f" shared by {self.candidates} candidates"
@@ -331,7 +443,7 @@ class CertifiedTest:
 
     def _remedy(self) -> str:
         """Say what helps a cascade that loses too much where it accepts least."""
-        saturated = float((self.score >= 1.0).mean())
+        saturated = float((self.scores[0] >= 1.0).mean())
         if saturated > SATURATED:
             return (
                 f"{100 * saturated:.0f} % of the scores are saturated at 1, since the saver's "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
-from tinysaver_edge.calibrate.problem import PairCosts
+from tinysaver_edge.calibrate.problem import CascadeCosts
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
@@ -123,7 +123,7 @@ class Aim:
     accuracy: bool
 
     @classmethod
-    def of(cls, costs: PairCosts, targets: Targets, *, units: int, certified: bool) -> Aim:
+    def of(cls, costs: CascadeCosts, targets: Targets, *, units: int, certified: bool) -> Aim:
         """Say what the targets ask of a pair.
 
         Args:

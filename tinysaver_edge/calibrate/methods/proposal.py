@@ -1,16 +1,18 @@
-"""What a method allows for one saver: thresholds, and what each does on the samples it rests on."""
+"""What a method allows for one cascade: thresholds, and what each does on its samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, limits_of
+from tinysaver_edge.calibrate.methods.path import Path
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, limits_of
 from tinysaver_edge.certificate import upper_rates
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.search import Searched
@@ -25,10 +27,10 @@ NOTHING = np.inf
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """The thresholds that a method allows for one saver.
+    """The thresholds that a method allows for one saver, or for several in turn.
 
     Attributes:
-        costs: of the saver with the large model.
+        costs: of the saver, or the savers, with the large model.
         score: how far its answers are trusted.
         fusion: how answers are combined after an escalation, or None.
         thresholds: ``(k,)`` strictly falling; infinity, which accepts nothing, may come first.
@@ -44,9 +46,14 @@ class Proposal:
             methods that prove nothing.
         why: what is missing, where nothing is allowed.
         searched: how score and fusion were found, None where they were not searched for.
+        path: how the other stages' thresholds follow from the first one's, and how they are pooled.
+        reached: ``(stages - 1, k)`` samples that go on to each later stage, where there are more
+            than two; of two stages the last are those not accepted.
+        skipped: whether a tune split ruled it out, so that it was not looked at any further.
+        told: what became of others that were looked at beside it, for people; or empty.
     """
 
-    costs: PairCosts
+    costs: CascadeCosts
     score: Score
     fusion: Fusion | None
     thresholds: NDArray[np.float64]
@@ -59,11 +66,40 @@ class Proposal:
     certify: Callable[[int], Certificate] | None = None
     why: str = ""
     searched: Searched | None = None
+    path: Path = field(default_factory=Path)
+    reached: NDArray[np.int64] | None = None
+    skipped: bool = False
+    told: str = ""
+
+    @property
+    def models(self) -> tuple[ModelAnswers, ...]:
+        """All models, in the order in which they are asked."""
+        return (self.saver, *self.costs.later)
+
+    @property
+    def name(self) -> str:
+        """The models asked before the large one."""
+        return " → ".join(one.name for one in self.models[:-1])
+
+    def policy_at(self, threshold: float | None) -> Policy:
+        """Return the cascade at one of the first stage's thresholds; None accepts nothing.
+
+        What accepts nothing is not asked, and pools nothing.
+        """
+        early = self.models[:-1]
+        each = self.path.at(threshold) if threshold is not None else (None,) * len(early)
+        stages = [
+            StagePolicy(one.name, one.macs, self.score, its)
+            for one, its in zip(early, each, strict=True)
+        ]
+        large = self.costs.large
+        pool = None if threshold is None else self.path.pool
+        return Policy((*stages, StagePolicy(large.name, large.macs)), self.fusion, pool)
 
     @property
     def left_out(self) -> bool:
-        """Whether a search left the saver out."""
-        return self.searched is not None and bool(self.searched.left_out)
+        """Whether a tune split left it out."""
+        return self.skipped
 
     @property
     def saver(self) -> ModelAnswers:
@@ -90,7 +126,26 @@ class Proposal:
         """
         if self.risk is None:
             return self.escalation_rates
-        return upper_rates(self.samples - self.accepted, self.samples, risk=self.risk)
+        last: NDArray[np.float64] = self._rates(budgeted=True)[-1]
+        return last
+
+    def _rates(self, *, budgeted: bool) -> NDArray[np.float64]:
+        """Share of frames that reach each later stage, ``(stages - 1, k)``, or its upper bound."""
+        reached = self.reached
+        if reached is None:
+            reached = (self.samples - self.accepted)[None]
+        if not budgeted or self.risk is None:
+            shares: NDArray[np.float64] = 1.0 - (self.samples - reached) / self.samples
+            return shares
+        risk = self.risk / len(reached)
+        return np.stack([upper_rates(row, self.samples, risk=risk) for row in reached])
+
+    def rates_at(self, index: int, *, budgeted: bool = False) -> tuple[float, ...]:
+        """Return the rates of one threshold, as `CascadeCosts` takes them."""
+        if self.reached is None:
+            rates = self.budgeted_rates if budgeted else self.escalation_rates
+            return (float(rates[index]),)
+        return tuple(self._rates(budgeted=budgeted)[:, index].tolist())
 
     @property
     def drop_points(self) -> NDArray[np.float64]:
@@ -106,9 +161,11 @@ class Proposal:
     def within(self, budgets: Budgets) -> NDArray[np.bool_]:
         """Return which thresholds keep every budget, ``(k,)``."""
         limits = limits_of(budgets)
-        rate = self.costs.rate_within(budgets)
         fits = np.zeros(len(self.thresholds), bool)
-        if rate is not None:
+        if self.costs.between:
+            rates = self._rates(budgeted=True).T.tolist()
+            fits = np.array([keeps(self.costs, limits, one) for one in rates], bool)
+        elif (rate := self.costs.rate_within(budgets)) is not None:
             fits = within_rate(self.budgeted_rates, rate)
         alone = all(self.costs.alone(name) <= limit for name, limit in limits.items())
         return np.where(self.asks_nobody, alone, fits)
@@ -117,8 +174,7 @@ class Proposal:
         """Return what `Budgets` limits by that name, at one threshold."""
         if self.asks_nobody[index]:
             return self.costs.alone(name)
-        rates = self.budgeted_rates if budgeted else self.escalation_rates
-        return self.costs.at(name, float(rates[index]))
+        return self.costs.at(name, *self.rates_at(index, budgeted=budgeted))
 
     def latency_spread_ms(self, index: int) -> tuple[float, float] | None:
         """Return the least and the greatest mean of the rounds of timing, at one threshold."""
@@ -128,16 +184,26 @@ class Proposal:
 
     def mean_macs(self) -> NDArray[np.float64]:
         """Expected MACs a frame at each threshold, ``(k,)``."""
-        macs: NDArray[np.float64] = self.saver.macs + self.escalation_rates * self.costs.large.macs
+        later = np.array([model.macs for model in self.costs.later])
+        macs: NDArray[np.float64] = self.saver.macs + later @ self._rates(budgeted=False)
         macs[self.asks_nobody] = self.costs.large.macs
         return macs
 
     def mean_latency_ms(self) -> NDArray[np.float64]:
-        """Expected time of a frame at each threshold, ``(k,)``; of pairs that were timed only."""
-        assert self.costs.latency is not None
-        times = self.costs.latency.mean_ms(self.escalation_rates)
+        """Expected time of a frame at each threshold, ``(k,)``; of what was timed only."""
+        if self.costs.latency is not None:
+            times = self.costs.latency.mean_ms(self.escalation_rates)
+        else:
+            assert self.costs.ways is not None
+            steps = np.diff([way.mean_ms for way in self.costs.ways])
+            times = self.costs.ways[0].mean_ms + steps @ self._rates(budgeted=False)
         times[self.asks_nobody] = self.costs.alone("mean_latency_ms")
         return times
+
+
+def keeps(costs: CascadeCosts, limits: Mapping[str, float], rates: Sequence[float]) -> bool:
+    """Return whether a cascade keeps every limit at some rates; rounding is nothing to fail by."""
+    return all(costs.at(name, *rates) <= limit * (1 + 1e-12) for name, limit in limits.items())
 
 
 def within_rate(rates: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:

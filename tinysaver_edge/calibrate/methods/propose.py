@@ -1,4 +1,4 @@
-"""The methods: each turns one saver's answers into a proposal."""
+"""The methods: each turns one cascade's answers into a proposal."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify_pair
+from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify
+from tinysaver_edge.calibrate.methods.chains import best_chains, chains_of
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
 from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, lost_allowed
-from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import Fusion, NoFusion
-from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """One saver up for a proposal.
+    """One cascade up for a proposal.
 
     Attributes:
         problem: answers and labels.
         saver: the saver.
         targets: what is asked.
-        candidates: how many savers share the risk.
+        candidates: how many cascades share the risk.
         seed: of whatever is drawn.
         score: the score, or the name of one; None leaves it to the method.
         fusion: likewise.
@@ -46,11 +47,18 @@ class Bid:
     score: Score | str | None
     fusion: Fusion | str | None
     tune: IntArray | None = None
+    between: tuple[ModelAnswers, ...] = ()
 
     @property
-    def costs(self) -> PairCosts:
-        """The saver's costs with the large model."""
-        return PairCosts.of(self.saver, self.problem.large)
+    def costs(self) -> CascadeCosts:
+        """The costs of the savers with the large model."""
+        return CascadeCosts.of(self.saver, self.problem.large, self.between)
+
+    @property
+    def outputs(self) -> tuple[Outputs, ...]:
+        """Every stage's answers."""
+        models = (self.saver, *self.between, self.problem.large)
+        return tuple(model.outputs for model in models)
 
 
 def propose_all(
@@ -74,8 +82,32 @@ def propose_all(
             )
             for saver, one in zip(problem.savers, found.savers, strict=True)
         ]
+    if chains_of(problem, targets):
+        return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     common = (targets, candidates, seed, targets.score, targets.fusion)
     return [propose(Bid(problem, saver, *common)) for saver in problem.savers]
+
+
+def _with_chains(problem: Problem, targets: Targets, *, seed: int, lost: int) -> list[Proposal]:
+    """Propose the cascades that did best on a tune split; the others share no risk.
+
+    Args:
+        problem: answers and labels.
+        targets: what is asked.
+        seed: of the split.
+        lost: how many savers there were besides, that share the risk.
+    """
+    found = best_chains(problem, targets, seed=seed)
+    kept = [one for one in found.chains if not one.left_out]
+    common = (targets, len(kept) + lost, seed, targets.score, targets.fusion, found.tune)
+    proposals = []
+    for one in found.chains:
+        bid = Bid(problem, one.early[0], *common, between=one.early[1:])
+        if one.left_out:
+            proposals.append(_nothing(bid.costs, found.score, found.certify, why=one.left_out))
+        else:
+            proposals.append(replace(_certified(bid), told=found.told))
+    return proposals
 
 
 def _found(bid: Bid, found: Searched) -> Proposal:
@@ -83,19 +115,26 @@ def _found(bid: Bid, found: Searched) -> Proposal:
     if not found.left_out:
         return replace(_PROPOSERS[bid.targets.method](bid), searched=found)
     assert bid.tune is not None
-    nothing = np.array([], np.int64)
+    evidence = np.setdiff1d(np.arange(len(bid.problem.labels)), bid.tune)
+    none = _nothing(bid.costs, found.score, evidence, why=found.left_out)
+    return replace(none, fusion=_changing(found.fusion), searched=found)
+
+
+def _nothing(costs: CascadeCosts, score: Score, evidence: IntArray, *, why: str) -> Proposal:
+    """Propose nothing for what a tune split ruled out."""
+    none = np.array([], np.int64)
     return Proposal(
-        costs=bid.costs,
-        score=found.score,
-        fusion=_changing(found.fusion),
-        thresholds=nothing.astype(np.float64),
-        accepted=nothing,
-        lost=nothing,
-        allowed=nothing.astype(bool),
-        evidence=np.setdiff1d(np.arange(len(bid.problem.labels)), bid.tune),
+        costs=costs,
+        score=score,
+        fusion=None,
+        thresholds=none.astype(np.float64),
+        accepted=none,
+        lost=none,
+        allowed=none.astype(bool),
+        evidence=evidence,
         relaxed_drop=lambda: None,
-        why=found.left_out,
-        searched=found,
+        why=why,
+        skipped=True,
     )
 
 
@@ -116,6 +155,8 @@ def _certified(bid: Bid) -> Proposal:
         allowed=np.ones(len(steps), bool),
         evidence=choice.certify_index,
         relaxed_drop=lambda: _least_certified(bid, choice),
+        path=choice.trial.path,
+        reached=_reached(choice, np.array([step.threshold for step in steps], np.float64)),
         risk=choice.trial.share,
         certify=(
             None
@@ -129,9 +170,8 @@ def _certified(bid: Bid) -> Proposal:
 def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
     targets, problem = bid.targets, bid.problem
     labelled = targets.reference is Reference.LABELS
-    return certify_pair(
-        bid.saver.outputs,
-        problem.large.outputs,
+    return certify(
+        bid.outputs,
         problem.labels if labelled else None,
         max_drop_points=drop_points,
         confidence=targets.confidence,
@@ -150,10 +190,9 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
     The certificate then states the least drop that can be signed there.
     """
     trial = choice.trial
-    scores = SortedScores.of(trial.score)
     threshold = _budget_threshold(bid, choice)
-    grid = np.array([scores.thresholds[-1] if threshold is None else threshold])
-    counts = WalkCounts.of(scores, trial.answers, grid)
+    grid = np.array([trial.scores[0].min() if threshold is None else threshold])
+    counts = trial.counted(grid)
     return Proposal(
         costs=bid.costs,
         score=choice.score,
@@ -164,6 +203,8 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
         allowed=np.array([threshold is not None]),
         evidence=choice.certify_index,
         relaxed_drop=lambda: None,
+        path=trial.path,
+        reached=_reached(choice, grid),
         risk=trial.share,
         certify=lambda index: trial.certify_at(float(grid[index])),
     )
@@ -171,10 +212,14 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
 
 def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
     """Return the strictest threshold within the budgets, None where there is none."""
+    if bid.between:
+        grid = choice.trial.thresholds
+        fits = _fitting(bid, choice)
+        return float(grid[fits.argmax()]) if fits.any() else None
     rate = bid.costs.rate_within(bid.targets.budgets)
     if rate is None:
         return None
-    scores = SortedScores.of(choice.trial.score)
+    scores = SortedScores.of(choice.trial.scores[0])
     rates = upper_rates(scores.samples - scores.accepted, scores.samples, risk=choice.trial.share)
     fits = within_rate(rates, rate)
     return float(scores.thresholds[fits.argmax()]) if fits.any() else None
@@ -195,13 +240,35 @@ def _least_certified(bid: Bid, choice: CertifiedChoice) -> float | None:
 
 def _least_reaching(bid: Bid, choice: CertifiedChoice) -> float | None:
     """Return the least drop at which the walk reaches a threshold within the budgets."""
-    rate, trial = bid.costs.rate_within(bid.targets.budgets), choice.trial
-    if rate is None:
-        return None
-    accepted = WalkCounts.of(SortedScores.of(trial.score), trial.answers, trial.thresholds).accepted
-    samples = len(trial.score)
-    fits = within_rate(upper_rates(samples - accepted, samples, risk=trial.share), rate)
-    return trial.least_reaching(int(fits.argmax())) if fits.any() else None
+    fits = _fitting(bid, choice)
+    return choice.trial.least_reaching(int(fits.argmax())) if fits.any() else None
+
+
+def _fitting(bid: Bid, choice: CertifiedChoice) -> BoolArray:
+    """Return which thresholds of the walk keep the budgets."""
+    trial = choice.trial
+    counts = trial.counted(trial.thresholds)
+    nothing = np.zeros(len(trial.thresholds), np.int64)
+    return Proposal(
+        costs=bid.costs,
+        score=choice.score,
+        fusion=None,
+        thresholds=trial.thresholds,
+        accepted=counts.accepted,
+        lost=nothing,
+        allowed=nothing.astype(bool),
+        evidence=choice.certify_index,
+        relaxed_drop=lambda: None,
+        risk=trial.share,
+        path=trial.path,
+        reached=counts.reached if bid.between else None,
+    ).within(bid.targets.budgets)
+
+
+def _reached(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None:
+    """Return the samples that go on to each later stage, where there are more than two stages."""
+    trial = choice.trial
+    return trial.counted(thresholds).reached if trial.path.stages > 1 else None
 
 
 def _empirical(bid: Bid) -> Proposal:

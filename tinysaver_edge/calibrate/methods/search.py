@@ -29,7 +29,7 @@ from tinysaver_edge.calibrate.methods.combinations import (
     folds,
 )
 from tinysaver_edge.calibrate.methods.estimate import Aim, Ranking, Weights, resample
-from tinysaver_edge.calibrate.problem import ModelAnswers, PairCosts, Problem
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names
@@ -184,7 +184,7 @@ class Tryout:
         """
         bench = Bench(saver.outputs, self.problem.large.outputs, self.problem.labels, self.fold)
         aim = Aim.of(
-            PairCosts.of(saver, self.problem.large),
+            CascadeCosts.of(saver, self.problem.large),
             self.targets,
             units=self.units,
             certified=self.targets.method is Method.CERTIFIED,

@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.plan import Plan
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.confidence import class_rows, reliability, score_histogram
-from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
+from tinysaver_edge.calibrate.report.curves import bounds_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
@@ -44,8 +44,8 @@ def decision_sentence(result: Calibration) -> str:
             f"place."
         )
     then = "".join(f", else {one.model}" for one in middle) + f", else {large.model}"
-    fusion = result.policy.fusion
-    fused = ""
+    fusion, pool = result.policy.fusion, result.policy.pool
+    fused = " (the answers of all models asked are pooled)" if pool is not None else ""
     if fusion is not None and fusion.changes_answers:
         fused = " (whose answer is then combined with the saver's)"
     promise = ""
@@ -123,7 +123,7 @@ def build_facts(
     Raises:
         InputError: the arguments are not of one calibration.
     """
-    policy, outputs = result.policy, outputs_of(problem, result.policy)
+    policy, outputs = result.policy, problem.outputs_of(result.policy)
     answered = _answered(policy, outputs, problem)
     return ReportFacts(
         decision=decision_sentence(result),
@@ -150,7 +150,7 @@ def build_facts(
         ),
         latency=latency_facts(
             choice.proposal.costs,
-            escalation_rate=float(answered.escalated.mean()),
+            rates=_rates(policy, outputs),
             asked=policy.asked[0] == 0,
             machine=machine,
         ),
@@ -178,9 +178,17 @@ def build_facts(
     )
 
 
+def _rates(policy: Policy, outputs: Sequence[Outputs]) -> tuple[float, ...]:
+    """Return the share of the samples that reaches each stage but the first."""
+    if policy.asked[0] != 0:
+        return (1.0,) * (len(outputs) - 1)
+    stage = replay(policy, outputs).stage
+    return tuple(float((stage >= place).mean()) for place in range(1, len(outputs)))
+
+
 def _margin_points(policy: Policy, problem: Problem) -> float:
     """Return 1.96 standard errors of the drop on some samples, in points."""
-    found = _answered(policy, outputs_of(problem, policy), problem)
+    found = _answered(policy, problem.outputs_of(policy), problem)
     lost = (found.large == found.labels).astype(float) - (found.cascade == found.labels)
     return float(196.0 * lost.std() / np.sqrt(len(lost)))
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.methods.counts import SortedScores
-from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
+from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.sweep import Sweep
-from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
-from tinysaver_edge.deciding.policy import Policy, Replay, StagePolicy, replay
+from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs
+from tinysaver_edge.score import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +86,10 @@ class Curve:
         return float(self.thresholds[places[-1]]) if len(places) else None
 
 
-def outputs_of(problem: Problem, policy: Policy) -> list[Outputs]:
-    """Return each stage's answers on the problem's samples.
-
-    Raises:
-        InputError: a stage's model is none of the problem's.
-    """
-    known = {model.name: model.outputs for model in (problem.large, *problem.savers)}
-    missing = [stage.model for stage in policy.stages if stage.model not in known]
-    if missing:
-        raise InputError(f"model {missing[0]} has no answers here: there are {', '.join(known)}")
-    return [known[stage.model] for stage in policy.stages]
-
-
 def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64]) -> Curve:
     """Try every threshold of the first stage, the other stages as they are.
+
+    Where answers are pooled, the other stages' thresholds go along its path.
 
     Args:
         policy: at least two stages, each with its MACs; the first with a score.
@@ -112,6 +102,8 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
     first, samples = policy.stages[0], len(labels)
     if first.score is None or any(stage.macs is None for stage in policy.stages):
         raise InputError(f"stage {first.model} has no score or MACs: nothing to sweep")
+    if policy.pool is not None:
+        return _along_path(policy, first.score, outputs, labels)
     escalating = replace(policy, stages=(replace(first, threshold=math.inf), *policy.stages[1:]))
     rest = _all_escalated(escalating, outputs)
     large_correct = outputs[-1].predictions == labels
@@ -130,6 +122,31 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
         accept_rates=np.concatenate(([0], swept.accepted)) / samples,
         drop_points=100.0 * np.concatenate(([swept.lost_without_accepting], swept.lost)) / samples,
         costs=macs / float(policy.stages[-1].macs or 1),
+        accuracy_large=float(large_correct.mean()),
+    )
+
+
+def _along_path(
+    policy: Policy, score: Score, outputs: Sequence[Outputs], labels: NDArray[np.int64]
+) -> Curve:
+    path = Path(len(policy.stages) - 1, pool=policy.pool)
+    grid, answers = score.fixed_thresholds(), path.pooled(outputs)
+    assert grid is not None
+    right = [one.predictions == labels for one in answers]
+    large_correct = outputs[-1].predictions == labels
+    counts = WalkCounts.along(
+        path,
+        np.stack([score(one) for one in answers[:-1]]),
+        Verdicts(right[0], large_correct, right[-1], tuple(right[1:-1])),
+        grid,
+    )
+    macs = np.array([float(stage.macs or 0) for stage in policy.stages])
+    spent = macs[0] + macs[1:] @ (counts.reached / counts.samples)
+    return Curve(
+        thresholds=np.concatenate(([math.inf], grid)),
+        accept_rates=np.concatenate(([0.0], counts.accepted / counts.samples)),
+        drop_points=np.concatenate(([0.0], 100.0 * (counts.lost - counts.gained) / counts.samples)),
+        costs=np.concatenate(([1.0], spent / macs[-1])),
         accuracy_large=float(large_correct.mean()),
     )
 
@@ -156,12 +173,6 @@ def _macs_after_escalation(policy: Policy, stage: NDArray[np.int64]) -> FloatArr
     for position in policy.asked[1:] if policy.asked[0] == 0 else policy.asked:
         spent += np.where(stage >= position, float(policy.stages[position].macs or 0), 0.0)
     return spent
-
-
-def two_stage_policy(proposal: Proposal, large: ModelAnswers, threshold: float | None) -> Policy:
-    """Return the cascade that a proposal stands for, at one of its thresholds."""
-    saver = StagePolicy(proposal.saver.name, proposal.saver.macs, proposal.score, threshold)
-    return Policy((saver, StagePolicy(large.name, large.macs)), proposal.fusion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.problem import PairCosts
+from tinysaver_edge.calibrate.problem import CascadeCosts
 from tinysaver_edge.latency import LatencySource, PooledLatency, pooled
 
 STEPS = 160
@@ -54,27 +55,27 @@ class LatencyFacts:
 
 
 def latency_facts(
-    costs: PairCosts, *, escalation_rate: float, asked: bool, machine: str | None
+    costs: CascadeCosts, *, rates: Sequence[float], asked: bool, machine: str | None
 ) -> LatencyFacts | None:
     """Pool both paths of the cascade in the share in which they occur.
 
     Args:
         costs: of the saver with the large model.
-        escalation_rate: share of frames that go on, 0..1.
+        rates: share of frames that reach each stage but the first, 0..1.
         asked: whether the saver is asked at all.
         machine: what the latencies were measured on, in words, or None.
 
     Returns:
         None where a model's latency is not known.
     """
-    if costs.latency is None or costs.large.latency is None:
+    if not costs.timed or costs.large.latency is None:
         return None
     large = pooled(((costs.large.latency, 1.0),))
-    cascade = costs.latency.at(escalation_rate) if asked else large
+    cascade = costs.latency_at(*rates) if asked else large
     return LatencyFacts(
         cascade=_distribution("cascade", cascade),
         large=_distribution("large model alone", large),
-        escalation_rate=escalation_rate,
+        escalation_rate=rates[-1],
         machine=machine,
         measured={cascade.source, large.source} == {LatencySource.MEASURED},
     )

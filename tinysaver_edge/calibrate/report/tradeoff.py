@@ -12,9 +12,7 @@ from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report.curves import (
     Curve,
     Point,
-    outputs_of,
     trace,
-    two_stage_policy,
 )
 from tinysaver_edge.calibrate.report.facts import (
     Alternative,
@@ -90,8 +88,8 @@ def _drawn(rows: Sequence[Candidate]) -> frozenset[int]:
 
 
 def _candidate_curve(problem: Problem, proposal: Proposal, row: Candidate) -> tuple[Point, ...]:
-    policy = two_stage_policy(proposal, problem.large, row.threshold)
-    curve = trace(policy, outputs_of(problem, policy), problem.labels)
+    policy = proposal.policy_at(row.threshold)
+    curve = trace(policy, problem.outputs_of(policy), problem.labels)
     return curve.thinned(CURVE_POINTS)
 
 
@@ -107,10 +105,10 @@ def sweep_of(
     first = policy.stages[0]
     if first.score is None:
         return None
-    curve = trace(policy, outputs_of(problem, policy), problem.labels)
+    curve = trace(policy, problem.outputs_of(policy), problem.labels)
     held: Curve | None = None
     if holdout is not None:
-        held = trace(policy, outputs_of(holdout, policy), holdout.labels)
+        held = trace(policy, holdout.outputs_of(policy), holdout.labels)
     return SweepFacts(
         score=first.score.name,
         calibration=curve.thinned(SWEEP_POINTS),

@@ -1,0 +1,257 @@
+"""Chains: several savers asked in turn before the large model, and which of them are worth proof.
+
+Twelve savers make 78 cascades of up to three stages. To certify all of them would share the risk
+among 78, so a tenth of the samples is set aside: on it every cascade is estimated, and only the
+best of two stages and the best longer ones are certified, on the other nine tenths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from tinysaver_edge.calibrate.methods.certify import CertifyRule, default_rule, split, trial_of
+from tinysaver_edge.calibrate.methods.counts import CertifiedTest
+from tinysaver_edge.calibrate.methods.path import Path
+from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
+from tinysaver_edge.calibrate.targets import Method, Objective, Reference, Targets
+from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
+from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.score import Margin, MaxSoftmax, Score
+
+SHARE = 0.1
+"""Of the samples, to choose on."""
+
+LEAST_UNITS = 2000
+"""Samples (or groups) from which longer cascades are looked at; of fewer, each counts for proof."""
+
+CHAINS_KEPT = 2
+"""How many of more than two stages are certified, beside the best of two."""
+
+SCALED = (None, Margin.name, MaxSoftmax.name)
+"""Scores within 0..1 that a pool has as well; None is the margin."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """The models asked before the large one, and what was found of them.
+
+    Attributes:
+        early: in order; one of them makes a cascade of two stages.
+        left_out: why it is not certified; empty where it is.
+    """
+
+    early: tuple[ModelAnswers, ...]
+    left_out: str = ""
+
+    @property
+    def name(self) -> str:
+        """The models asked before the large one."""
+        return " → ".join(one.name for one in self.early)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenChains:
+    """Cascades to certify, and those of two stages that are not.
+
+    Attributes:
+        chains: those of two stages in the order the savers were named, then the longer ones kept.
+        tune: samples that the choice was made on; none where all are certified.
+        certify: the others.
+        score: the score in use.
+        told: what became of the longer ones that are not among them, for people; or empty.
+    """
+
+    chains: tuple[Chain, ...]
+    tune: IntArray
+    certify: IntArray
+    score: Score
+    told: str = ""
+
+
+def chains_of(problem: Problem, targets: Targets) -> list[tuple[ModelAnswers, ...]]:
+    """Return the savers of every cascade of more than two stages that may be looked at.
+
+    There are none for methods that choose one threshold for one saver, nor with a score or fusion
+    of the user's that a pool does not have, nor with fewer than `LEAST_UNITS` samples.
+    """
+    asked = targets.method is Method.CERTIFIED and targets.score in SCALED and not targets.fusion
+    if not asked or _units(problem)[1] < LEAST_UNITS:
+        return []
+    savers = sorted(problem.savers, key=lambda saver: saver.macs)
+    lengths = range(2, min(targets.max_stages - 1, len(savers)) + 1)
+    return [chain for length in lengths for chain in combinations(savers, length)]
+
+
+def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChains:
+    """Choose what to certify, by an estimate of what each would cost.
+
+    Args:
+        problem: answers and labels.
+        targets: limits and objective.
+        seed: of the split.
+    """
+    units, count = _units(problem)
+    longer = chains_of(problem, targets)
+    rule = default_rule(
+        units=count,
+        max_drop_points=_drop(targets),
+        labelled=targets.reference is Reference.LABELS,
+        score=targets.score,
+    )
+    pairs = [(saver,) for saver in problem.savers]
+    score = rule.plain_score
+    if len(pairs) + len(longer) <= CHAINS_KEPT + 1:  # as few as are certified in any case
+        everything = tuple(Chain(one) for one in (*pairs, *longer))
+        index = np.arange(len(problem.labels))
+        return ChosenChains(everything, index[:0], index, score)
+    tune, certify = split(units, share=SHARE, seed=seed)
+    table = _Estimates(problem.subset(tune), targets, rule, samples=len(certify))
+    of_pairs = {one: table.of(early) for one, early in enumerate(_on(table.problem, pairs))}
+    best_pair = min(of_pairs, key=of_pairs.__getitem__)
+    bound = of_pairs[best_pair] if targets.aim is Objective.MACS else np.inf
+    seen = [one for one in longer if one[0].macs < bound]
+    of_longer = [table.of(early) for early in _on(table.problem, seen)]
+    order = np.argsort(of_longer, kind="stable")[:CHAINS_KEPT]
+    best = pairs[best_pair][0].name
+    chains = [
+        Chain(one, "" if place == best_pair else table.told(of_pairs[place], best, bound))
+        for place, one in enumerate(pairs)
+    ]
+    return ChosenChains(
+        chains=(*chains, *(Chain(seen[place]) for place in order)),
+        tune=tune,
+        certify=certify,
+        score=score,
+        told=_told(len(longer), len(seen), best=best, tuned=len(tune)),
+    )
+
+
+def _told(longer: int, seen: int, *, best: str, tuned: int) -> str:
+    kept = min(seen, CHAINS_KEPT)
+    told = f"of {longer} cascades with more than two stages the best {kept} of {seen} estimated"
+    told += f" on {tuned} tune samples were certified"
+    if seen < longer:
+        told += (
+            f"; in the other {longer - seen} the first model alone costs at least what {best} does "
+            f"with the large model in all"
+        )
+    return told
+
+
+def _on(
+    problem: Problem, chains: Sequence[tuple[ModelAnswers, ...]]
+) -> list[tuple[ModelAnswers, ...]]:
+    """Return the same savers with their answers on a problem's samples."""
+    known = {saver.name: saver for saver in problem.savers}
+    return [tuple(known[one.name] for one in early) for early in chains]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Estimates:
+    """What cascades are expected to cost.
+
+    Attributes:
+        problem: on the tune samples.
+        targets: limits and objective.
+        rule: score and fusion of two stages.
+        samples: how many are going to be certified on.
+    """
+
+    problem: Problem
+    targets: Targets
+    rule: CertifyRule
+    samples: int
+
+    def of(self, early: tuple[ModelAnswers, ...]) -> float:
+        """Return the least that is expected of a cascade, infinity where nothing is.
+
+        In MACs, milliseconds or samples lost, as the objective has it.
+        """
+        trial, large = self._trial(early), self.problem.large
+        counts = trial.counted(trial.thresholds)
+        bounded = self.targets.allowed_drop_points is not None
+        walked = self._certifiable(trial) if bounded else len(counts.thresholds)
+        tried = Proposal(
+            costs=CascadeCosts.of(early[0], large, early[1:]),
+            score=self.rule.plain_score,
+            fusion=None,
+            thresholds=counts.thresholds,
+            accepted=counts.accepted,
+            lost=counts.lost - counts.gained,
+            allowed=np.arange(len(counts.thresholds)) < walked,
+            evidence=np.arange(len(self.problem.labels)),
+            relaxed_drop=lambda: None,
+            path=trial.path,
+            reached=counts.reached if len(early) > 1 else None,
+        )
+        usable = tried.allowed & tried.within(self.targets.budgets)
+        if not usable.any():
+            return float("inf")
+        aim = self.targets.aim
+        if aim is Objective.ACCURACY:
+            # Where budgets alone limit, the strictest threshold within them is the one.
+            lost = tried.lost[usable]
+            return float(lost.min() if bounded else lost[0])
+        timed = aim is Objective.LATENCY and tried.costs.timed
+        spent = tried.mean_latency_ms() if timed else tried.mean_macs()
+        return float(spent[usable].min())
+
+    def told(self, value: float, best: str, least: float) -> str:
+        """Say why a cascade of two stages is not certified."""
+        large = self.problem.large.macs
+        if self.targets.aim is Objective.MACS and np.isfinite(value):
+            return (
+                f"not certified: estimated at {value / large:.3f} on the tune samples, {best} at "
+                f"{least / large:.3f}"
+            )
+        return f"not certified: on the tune samples {best} is expected to do better"
+
+    def _trial(self, early: tuple[ModelAnswers, ...]) -> CertifiedTest:
+        problem, labelled = self.problem, self.targets.reference is Reference.LABELS
+        path = Path.of(len(early), final=self.rule.fuses)
+        outputs = [one.outputs for one in (*early, problem.large)]
+        return trial_of(
+            self.rule.plain_score,
+            self.rule.plain_fusion,
+            path,
+            tune_saver=outputs[0],
+            stages=outputs,
+            truth=problem.labels if labelled else outputs[-1].predictions,
+            groups=None,
+            evidence=EvidenceKind.LABELS if labelled else EvidenceKind.CONSISTENCY,
+            risk=self.targets.risk,
+            candidates=CHAINS_KEPT + 1,
+        )
+
+    def _certifiable(self, trial: CertifiedTest) -> int:
+        """Return up to which threshold the walk would go, were all samples like these."""
+        counts = trial.counted(trial.thresholds)
+        scale = self.samples / counts.samples
+        p_values = count_p_values(
+            np.round(scale * counts.lost).astype(np.int64),
+            np.round(scale * counts.gained).astype(np.int64),
+            evidence=trial.evidence,
+            samples=self.samples,
+            max_drop_points=_drop(self.targets),
+            risk=trial.share,
+        )
+        last = walk(p_values, risk=trial.share)
+        return 0 if last is None else last + 1
+
+
+def _drop(targets: Targets) -> float:
+    drop = targets.allowed_drop_points
+    return 100.0 if drop is None else drop
+
+
+def _units(problem: Problem) -> tuple[int | IntArray, int]:
+    """Return samples, or each one's group numbered from 0, and how many of them there are."""
+    if problem.groups is None:
+        return len(problem.labels), len(problem.labels)
+    numbers: IntArray = np.unique(problem.groups, return_inverse=True)[1].astype(np.int64)
+    return numbers, int(numbers.max()) + 1

@@ -391,6 +391,41 @@ def test_help_shows_an_example(command, words):
     assert done.err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        (
+            "run",
+            [
+                "Sources",
+                "Escalation",
+                "The large model's hosts",
+                "What is written",
+                "Drift",
+                "Metrics and page",
+            ],
+        ),
+        (
+            "calibrate",
+            [
+                "Images and models",
+                "Records, in place of images",
+                "What is asked",
+                "How it is measured",
+                "What is written",
+            ],
+        ),
+    ],
+)
+def test_help_comes_in_groups(command, name, headings):
+    """Every option of the command stands in one of them, and only what all commands have, last."""
+    lines = command(name, "--help").out.splitlines()
+    found = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert found == [*headings, "Other options"]
+    last = lines[lines.index("Other options:") + 1 :]
+    assert {line.split()[0] for line in last} <= {"-h,", "--json"}
+
+
 def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa: F811
     colour_model(tmp_path / "tiny.onnx", SAVER)
     colour_model(tmp_path / "big.onnx", LARGE)

@@ -14,11 +14,11 @@ from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate_options import calibrate_options
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import GroupedCommand, json_option
 from tinysaver_edge.cli.show import show_calibration
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("recipe", required=False)
 @calibrate_options
 @json_option

@@ -10,13 +10,13 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import GroupedCommand, json_option
 from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
 from tinysaver_edge.verify.check import LATENCY
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @host_options
 @json_option

@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -108,6 +109,42 @@ def test_tables_of_file_and_label(tmp_path, columns, suffix):
         assert (data.frame(1) == picture(1)).all()
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("File,Label", "{},{}"),
+        (" file , LABEL ", " {} , {} "),
+        ("file;label", "{};{}"),
+        ("Label;File;Notes", "{1};{0};a, b"),
+        ("file\tlabel", "{}\t{}"),
+        ("file|label", "{}|{}"),
+        ('"file","label"', '"{}","{}"'),
+        ("sep=;\nfile;label", "{};{}"),
+        ("\n\nfile,label", "{},{}"),
+        ("label,file,label2", "{1},{0}"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_people_and_spreadsheets_write_them(tmp_path, header, row, encoding):
+    rows = [("1.png", "café"), ("2.png", "dog")]
+    text = "\r\n".join([header, *(row.format(*one) for one in rows), ""])
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    assert opened(tmp_path / "t.csv") == rows
+
+
+def test_the_group_column_may_differ_in_case_too(tmp_path):
+    (tmp_path / "t.csv").write_text("File;Label; Clip\n1.png;a;one\n")
+    with open_data(tmp_path / "t.csv", group_column="clip") as data:
+        assert data.groups.tolist() == ["one"]
+
+
+def test_a_table_that_was_written_on_windows(tmp_path):
+    class_folders(tmp_path / "images", classes=["a"], each=1)
+    (tmp_path / "t.csv").write_text("file,label\r\nimages\\a\\0000.png,a\r\n")
+    with open_data(tmp_path / "t.csv") as data:
+        assert data.frame(0) is not None
+
+
 def test_groups_come_from_a_column(tmp_path):
     table = tmp_path / "list.csv"
     table.write_text("file,label,clip\n1.png,a,one\n2.png,a,two\n3.png,b,one\n")
@@ -130,6 +167,9 @@ def test_groups_come_from_a_column(tmp_path):
         # Python 3.10's csv refuses a NUL, later ones take it.
         ("t.csv", "file,label\n1.png,cat\n2.png," + "x" * 140_000, "line 3"),
         ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line [23]"),
+        ("t.csv", "name,label\n1.png,cat\n", "expected the columns file and label"),
+        ("t.csv", "file,File,label\n1.png,2.png,cat\n", "line 1: 2 columns named file"),
+        ("t.jsonl", '{"file": "a.png", "answer": "cat"}\n', "say --reference large"),
         ("t.jsonl", "[1]\n", "line 1: expected an object"),
         ("t.jsonl", '{"file": "a"\n', "line 1: not JSON"),
         ("t.jsonl", '\n{"file": "a.png"}\n', "line 2: no label"),
@@ -360,14 +400,49 @@ class TestClassIndices:
     def test_names_without_labels_are_numbered_in_sorted_order(self):
         assert indices(["dog", "cat", "dog"], classes=2) == [1, 0, 1]
 
+    @pytest.mark.parametrize("write", ["{}", "{}.0", "{:03d}", " {}", "{}e0", "+{}"])
+    @pytest.mark.parametrize("labels", [None, tuple(f"class {i}" for i in range(12))])
+    def test_numbers_are_numbers_however_they_are_written(self, write, labels):
+        names = [write.format(number) for number in range(12)]
+        assert indices(names, labels=labels, classes=12) == list(range(12))
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_accents_may_be_written_either_way(self, form):
+        labels = ("tea", unicodedata.normalize(form, "café"))
+        for name in ("NFC", "NFD"):
+            assert indices([unicodedata.normalize(name, "café")], labels=labels, classes=2) == [1]
+
+    def test_both_ways_are_one_class_of_a_folder(self, tmp_path):
+        for form in ("NFC", "NFD"):
+            folder = tmp_path / unicodedata.normalize(form, "café")
+            folder.mkdir()
+            (folder / f"{form}.png").write_bytes(encoded(1))
+        with open_data(tmp_path) as data:
+            assert {sample.label for sample in data.samples} == {"café"}
+            assert len(data) == 2
+            assert all(data.frame(place) is not None for place in (0, 1))
+
+    def test_names_that_text_and_numbers_sort_otherwise_are_asked_about(self):
+        names = [f"part {number}" for number in range(11)]
+        with pytest.raises(DataError, match=r"which class is 'part 10'\? .* number 2, .* 10"):
+            indices(names, classes=11)
+        assert indices(names, labels=tuple(names), classes=11) == list(range(11))
+        assert indices([f"part {n:02d}" for n in range(11)], classes=11) == list(range(11))
+
     @pytest.mark.parametrize(
         ("names", "options", "message"),
         [
+            (["-1", "0", "1"], {"classes": 3}, "label -1 is no class"),
+            (["-1.0", "0.0"], {"labels": LABELS, "classes": 4}, "label -1.0 is no class"),
+            (["0.5", "1"], {"classes": 2}, "a class is a whole number"),
+            (["1e99"], {"classes": 2}, "counted from 0"),
+            (["nan", "1"], {"labels": LABELS, "classes": 4}, "label 'nan'"),
+            (["1", "2", "3"], {"classes": 3}, "label 3, but the model has 3 classes, counted"),
             (["dog", "cow"], {"labels": LABELS, "classes": 4}, r"label 'cow' \(1 such\)"),
             (["1", "cow"], {"labels": LABELS, "classes": 4}, "is none of the model's 4 labels"),
             (["4"], {"classes": 4}, "label 4, but the model has 4 classes"),
             (["4"], {"labels": LABELS, "classes": 4}, "label 4, but the model has 4 classes"),
-            (["-1"], {"classes": 4}, "1 classes"),
+            (["-1"], {"classes": 4}, "label -1 is no class"),
             (["cat", "dog"], {"classes": 3}, r"2 classes \(cat, dog, …\), but the model has 3"),
             (["cat", "dog", "cow"], {"classes": 2}, "but the model has 2"),
             (["²"], {"classes": 4}, "but the model has 4"),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # Run inside an installation: where is the data, and does any import reach it?
 REPORT = """
 import importlib, json, pathlib, tinysaver_edge
-from tinysaver_edge import resources
+from tinysaver_edge._support import resources
 reached = []
 for name in ("devices", "calibration", "tinysaver_edge.devices", "tinysaver_edge.calibration",
              "tinysaver_edge._data", "tinysaver_edge._data.d", "tinysaver_edge._data.d.devices"):

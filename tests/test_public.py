@@ -25,8 +25,8 @@ PUBLIC = {
         Reason RemoteModel Score Stage StagePolicy StageRef Tls Token {ERRORS} __version__ calibrate
         engines find_description get_score stream testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
-        Connected Connection Context Corrupt Counter DecisionFuture Device DeviceError Drift
-        DriftOptions DriftState DriftWatch Dropped Ended EscalationSample Event Frame Gauge
+        Connected Connection Context Corrupt Counter DecisionFuture Device DeviceError Doubtful
+        Drift DriftOptions DriftState DriftWatch Dropped Ended EscalationSample Event Frame Gauge
         HardFramesSink IterableSource JsonlSink Listener Listeners LiveOptions LiveSource Lost
         Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued Reconnected
         Retrying Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri Stream

@@ -17,6 +17,7 @@ from tinysaver_edge.models.description.description import (
     find_description,
     read_description,
 )
+from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.output_format import OutputKind
 from tinysaver_edge.preprocess import ColorOrder, Layout, ResizePolicy
 
@@ -261,3 +262,22 @@ def test_labels_of_a_toml_may_lie_anywhere(model: Path, tmp_path: Path) -> None:
     described = model.with_suffix(".toml")
     described.write_text(f'labels = "{names}"' + MINIMAL)
     assert find_description(model).labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["0 cat", "1 dog"], ("cat", "dog")),
+        (["  7: cat", "  8: dog"], ("cat", "dog")),
+        (["0 people", "1 people", "2 people"], ("0 people", "1 people", "2 people")),
+        (["3 series", "4 series", "5 series"], ("3 series", "4 series", "5 series")),
+        (["1 cat", "3 dog"], ("1 cat", "3 dog")),
+        (["cafe\u0301", "tea"], ("café", "tea")),
+        ([f"{n} bird {n % 49}" for n in range(50)], tuple(f"bird {n % 49}" for n in range(50))),
+    ],
+)
+def test_numbers_of_lines_go_and_numbers_in_names_stay(
+    tmp_path: Path, lines: list[str], names: tuple[str, ...]
+) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(lines))
+    assert read_labels("names.txt", (tmp_path,), source="test") == names

@@ -13,6 +13,8 @@ from tests.cli.test_devices import run
 from tests.model_zoo import Form, frames, probabilities, tiny_classifier
 from tests.real_data import data_folder
 from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data.looks import read_looks
+from tinysaver_edge.data.seen import seen_from_text
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DataError, InputError
@@ -96,6 +98,8 @@ def test_int8_answers_nearly_the_same(
     found = find_description(result.files[0])
     assert found.name == "small"
     assert (found.labels, found.macs) == (LABELS, 9e3)
+    content = read_looks(data).content
+    assert len(seen_from_text(found.fitted_on).places(content)) == 20
     assert found.preprocess.resize == model.preprocess.resize
     apart = probabilities(logits(model)) - probabilities(logits(found))
     assert np.abs(apart).max() > 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge._support.opencv import opencv
-from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.data import decode_image, image_files
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -50,8 +50,7 @@ def frames_from(path: Path) -> list[EncodedFrame]:
     """
     files = [path]
     if path.is_dir():
-        found = (one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
-        files = sorted(found)[:MOST_FRAMES]
+        files = image_files(path)[:MOST_FRAMES]
     if not files or not all(one.is_file() for one in files):
         raise InputError(f"--image {path}: no such image, or no images in this folder")
     return [EncodedFrame(one.name, one.read_bytes()) for one in files]

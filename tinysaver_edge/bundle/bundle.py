@@ -92,6 +92,8 @@ def files_of(manifest: Manifest) -> Iterator[FileEntry]:
         yield manifest.golden.answers
         if manifest.golden.decoder is not None:
             yield manifest.golden.decoder
+    if manifest.seen is not None:
+        yield manifest.seen.file
 
 
 def file_entry(source: Path, place: str) -> FileEntry:

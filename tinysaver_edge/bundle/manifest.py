@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -210,12 +211,37 @@ class CertificateEntry(_Strict):
         models: combined hash of each stage's model files, by model name; null in a bundle made
             from records.
         codec: what frames passed on their way to the large model, null where it saw their pixels.
+        stated: what the user vouched for against what the samples look like, in words that follow
+            "as the user states,"; the proof takes it as given.
     """
 
     statement: str
     counts: dict[str, Any]
     models: dict[str, str | None]
     codec: Jpeg | None = None
+    stated: list[str] = Field(default_factory=list)
+
+    @property
+    def given(self) -> str:
+        """What the user vouched for, to follow the statement; empty where nothing was."""
+        return given_words(self.stated)
+
+
+def given_words(stated: Sequence[str]) -> str:
+    """Return what the user vouched for, in words that follow a certificate's statement."""
+    return f"; given, as the user states, {' and '.join(stated)}" if stated else ""
+
+
+class SeenEntry(_Strict):
+    """The images that a bundle was calibrated on, as short hashes of their files.
+
+    Attributes:
+        file: ``.npy`` of uint64, rising; see `data.seen`.
+        whole: whether these are all of them.
+    """
+
+    file: FileEntry
+    whole: bool = True
 
 
 class Manifest(_Strict):
@@ -235,6 +261,7 @@ class Manifest(_Strict):
     disagreement: DisagreementEntry | None = None
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
+    seen: SeenEntry | None = None
 
     @model_validator(mode="after")
     def _the_last_may_be_elsewhere(self) -> Self:

@@ -150,6 +150,7 @@ class Calibration:
         calibration: figures on the samples that the decision rests on.
         holdout: figures on the samples set aside, None where there are none.
         certificate: what is proved, None for methods that prove nothing.
+        stated: what the user vouches for, and the certificate takes as given.
         interval: thresholds from the loosest that the drop allows to the strictest that budgets
             allow; None at an end that nothing limits.
         candidates: one row a saver.
@@ -179,6 +180,7 @@ class Calibration:
     codec_cost: CodecCost | None = None
     bundle: Path | None = None
     report: Path | None = None
+    stated: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -200,6 +202,7 @@ class Calibration:
             "holdout": None if self.holdout is None else self.holdout.to_dict(),
             "certificate": None if self.certificate is None else self.certificate.to_json(),
             "statement": None if self.certificate is None else self.certificate.statement,
+            "stated": list(self.stated),
             "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},
             "candidates": [candidate.to_dict() for candidate in self.candidates],

@@ -47,7 +47,9 @@ class ImageInput:
         large_codec: what frames pass on their way to the large model, JPEG for one on another
             machine; None shows it their pixels.
         group_column: column of a table that names each file's clip or scene.
-        skip_limit: share of images that may be unreadable.
+        independent: whether the user vouches that no image depends on another, whatever they look
+            like.
+        skip_limit: share of images that may be unreadable, and of files that may be none.
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
         labelled: whether the images' labels count; without, the large model is the reference.
@@ -66,6 +68,7 @@ class ImageInput:
     savers: tuple[ModelFile, ...]
     large_codec: Jpeg | None = None
     group_column: str | None = None
+    independent: bool = False
     skip_limit: float = DEFAULT_SKIP_LIMIT
     records: Path | None = None
     embed: bool = True
@@ -116,6 +119,7 @@ class Plan:
         report: write a report beside the bundle.
         device: what the cascade is for, where that may be another machine; its published latencies
             count then.
+        trust_labels: whether the user vouches for labels that do not look right.
     """
 
     input: ImageInput | RecordInput
@@ -125,6 +129,7 @@ class Plan:
     compare_methods: bool = False
     report: bool = True
     device: DeviceProfile | None = None
+    trust_labels: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:

@@ -357,6 +357,8 @@ class MeasuredProblem:
         lost: savers that were not measured, and why.
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
+        stated: what the user vouches for, see `manifest.CertificateEntry`.
+        content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
     """
 
     problem: Problem
@@ -366,6 +368,8 @@ class MeasuredProblem:
     lost: Mapping[str, str] = field(default_factory=dict)
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
+    stated: tuple[str, ...] = ()
+    content: NDArray[np.uint64] | None = None
 
 
 def join_records(

@@ -20,6 +20,7 @@ from tinysaver_edge.calibrate.chosen.choose import Choice, choose, figures_on, p
 from tinysaver_edge.calibrate.chosen.comparison import compare_methods
 from tinysaver_edge.calibrate.measured.given_records import from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
@@ -36,7 +37,7 @@ from tinysaver_edge.calibrate.report import (
 )
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.certificate import Certificate
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
@@ -72,15 +73,29 @@ def calibrate(
     with ExitStack() as stack:
         gathered, data = _gather(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
-            doubts = check_agreement(gathered.problem, gathered.label_names)
-            gathered = replace(gathered, warnings=(*gathered.warnings, *doubts))
+            doubts = check_agreement(
+                gathered.problem, gathered.label_names, trusted=plan.trust_labels
+            )
+            gathered = replace(
+                gathered,
+                warnings=(*gathered.warnings, *doubts.lines),
+                stated=(*gathered.stated, *doubts.stated),
+            )
         gathered = _on_device(gathered, plan)
         gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
         decided = _decide(plan, gathered)
         result = replace(decided.result, bundle=out)
         if out is None:
             return result
-        assemble(result, gathered, plan, data=data, golden_pool=decided.sample_index, target=out)
+        assemble(
+            result,
+            gathered,
+            plan,
+            data=data,
+            golden_pool=decided.sample_index,
+            seen=decided.seen_index,
+            target=out,
+        )
         if plan.report:
             result = replace(result, report=default_report(out))
             facts = _report_facts(plan, gathered, decided, result, data, command, created)
@@ -95,11 +110,13 @@ class _Decided:
     Attributes:
         evidence: the problem on the samples that the decision rests on.
         sample_index: their positions in the data.
+        seen_index: those of all samples that were not set aside.
         holdout: the problem on the samples set aside, or None.
     """
 
     evidence: Problem
     sample_index: NDArray[np.int64]
+    seen_index: NDArray[np.int64]
     holdout: Problem | None
     proposals: list[Proposal]
     choice: Choice
@@ -152,12 +169,14 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         ),
         large_codec=plan.large_codec,
         codec_cost=gathered.codec_cost,
+        stated=() if certificate is None else gathered.stated,
     )
     better = single_model_better(evidence, result)
     if better is not None:
         result = replace(result, warnings=(*result.warnings, better))
-    index = gathered.sample_index[calibrating[choice.proposal.evidence]]
-    return _Decided(evidence, index, holdout, proposals, choice, result)
+    seen = gathered.sample_index[calibrating]
+    index = seen[choice.proposal.evidence]
+    return _Decided(evidence, index, seen, holdout, proposals, choice, result)
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
@@ -197,12 +216,25 @@ def _gather(
     plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
 ) -> tuple[MeasuredProblem, DataSource | None]:
     if not isinstance(plan.input, ImageInput):
-        return from_records(plan.input), None
+        gathered = from_records(plan.input)
+        _tell_if_too_few(
+            plan,
+            len(gathered.problem.labels),
+            gathered.problem.groups,
+            candidates=len(gathered.problem.savers),
+            progress=progress,
+        )
+        return gathered, None
     data = stack.enter_context(open_input_data(plan.input))
+    candidates = len(plan.input.savers)
+    _tell_if_too_few(plan, len(data), data.groups, candidates=candidates, progress=progress)
+    left_out = check_left_out(
+        data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
+    )
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
-    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, len(plan.input.savers))
+    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     gathered = from_images(
         plan.input,
         data,
@@ -211,7 +243,23 @@ def _gather(
         progress=progress,
         fusion=_fusion(plan, samples=len(data)),
     )
-    return gathered, data
+    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def _tell_if_too_few(
+    plan: Plan,
+    samples: int,
+    groups: NDArray[np.str_] | None,
+    *,
+    candidates: int,
+    progress: Progress,
+) -> None:
+    """Say before any model runs that nothing can be certified."""
+    units = samples if groups is None else len(np.unique(groups))
+    units = round((1 - plan.holdout) * units)
+    said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
+    if said is not None:
+        progress.note(said)
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:

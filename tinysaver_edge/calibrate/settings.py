@@ -258,10 +258,25 @@ class Settings:
         recipe="group_column",
         plan="images.group_column",
     )
+    independent: bool = _option(
+        bool,
+        "Vouch that no image depends on another, though some look like others: taken at moments "
+        "drawn at random, say. The certificate states that it is your word.",
+        recipe="independent",
+        plan="images.independent",
+    )
+    trust_labels: bool = _option(
+        bool,
+        "Vouch for labels that do not look right: of other classes than the large model's, or its "
+        "own answers. The certificate states that it is your word.",
+        recipe="trust_labels",
+        plan="plan.trust_labels",
+    )
     skip_limit: float | None = _option(
         Group.INPUT,
         float,
-        "Share of images that may be unreadable; 0.01 by default.",
+        "Share of images that may be unreadable, or left out for an ending that is not read; 0.01 "
+        "by default.",
         recipe="skip_limit",
         plan="images.skip_limit",
     )
@@ -344,6 +359,7 @@ class Settings:
         elif "records" in given:
             given["data"] = None
             given.setdefault("group_column", None)
+            given.setdefault("independent", False)
             given.setdefault("large_jpeg", None)
         return replace(self, **given)
 
@@ -441,6 +457,8 @@ def _records(settings: Settings) -> RecordInput:
         )
     if settings.group_column is not None:
         raise InputError("--group-column is of a table of images: records take --groups, .npy")
+    if settings.independent:
+        raise InputError("--independent is of images: records without --groups count as such")
     if unlabelled and settings.labels is not None:
         raise InputError("--reference large needs no labels: leave --labels out")
     return RecordInput(

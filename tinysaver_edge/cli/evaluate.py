@@ -59,7 +59,12 @@ def evaluate(
             result = evaluate_records(opened, records, labels)
         else:
             raise InputError("give either --data, or --records together with --labels")
+        entry = opened.manifest.certificate
+        stated = f"{entry.statement}{entry.given}" if entry is not None and entry.stated else None
     terminal.warn(result.warnings)
-    show_figures([(str(data or records), result.figures)])
+    seen = f" ({result.seen} seen before)" if result.seen else ""
+    show_figures([(f"{data or records}{seen}", result.figures)])
+    if stated:
+        terminal.say(f"certificate: {stated}")
     if as_json:
-        terminal.show_json({**result.figures.to_dict(), "warnings": list(result.warnings)})
+        terminal.show_json(result.to_dict())

@@ -85,6 +85,7 @@ def quantize_command(
     """
     description = find_description(model, descriptions_dir=descriptions)
     with open_data(data) as images, terminal.progress() as progress:
+        terminal.warn(images.left_out.lines)
         result = quantize(
             description,
             out,

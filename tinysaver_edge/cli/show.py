@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinysaver_edge._support import numbers
+from tinysaver_edge.bundle.manifest import given_words
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate.calibration import Candidate, MethodRow
 from tinysaver_edge.calibrate.report.proof import drift_sentence
@@ -73,7 +74,8 @@ def _show_choice(result: Calibration) -> None:
             f"that"
         )
     if result.certificate is not None:
-        terminal.say(f"certificate: {result.certificate.statement}")
+        given = given_words(result.stated)
+        terminal.say(f"certificate: {result.certificate.statement}{given}")
     if result.disagreement is not None:
         terminal.say(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
     certified, budget = result.interval

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data.source import Sample
+from tinysaver_edge.data.source import Sample, by_number, one_spelling
 from tinysaver_edge.errors import DataError
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 def class_indices(
@@ -19,8 +22,8 @@ def class_indices(
 
     Names are looked up among the model's labels: exactly, else regardless of case, spaces and
     underscores, else as the first of several names ("tench" of "tench, Tinca tinca"). Whole
-    numbers are indices. Names without any labels to look them up in are numbered in sorted order,
-    provided there are as many as the model has classes.
+    numbers are indices, written as 7, 07 or 7.0. Names without any labels to look them up in are
+    numbered in sorted order, provided there are as many as the model has classes.
 
     Args:
         samples: the images.
@@ -47,22 +50,51 @@ def _label_indices(
         if len(found) == len(names):
             return found
         unknown = [name for name in names if name not in found]
-        if not all(name.isdecimal() for name in names):
+        if words := [name for name in unknown if not _is_number(name)]:
+            unknown = words
+        if not all(_is_number(name) for name in names):
             raise DataError(
                 f"data {path}: label {unknown[0]!r} ({len(unknown)} such) is none of the model's "
                 f"{classes} labels ({', '.join(labels[:3])}, …)"
             )
-    if all(name.isdecimal() for name in names):
-        largest = max(int(name) for name in names)
-        if largest >= classes:
-            raise DataError(f"data {path}: label {largest}, but the model has {classes} classes")
-        return {name: int(name) for name in names}
+    if all(_is_number(name) for name in names):
+        return {name: _index(name, classes=classes, path=path) for name in names}
     if len(names) != classes:
         raise DataError(
             f"data {path}: {len(names)} classes ({', '.join(names[:3])}, …), but the model has "
             f"{classes}: add the model's labels to its description"
         )
+    counted = sorted(names, key=by_number)
+    if counted != names:
+        first = next(one for one, other in zip(names, counted, strict=True) if one != other)
+        raise DataError(
+            f"data {path}: which class is {first!r}? Sorted as text it is number "
+            f"{names.index(first)}, by the number in it {counted.index(first)}: add the model's "
+            f"labels to its description"
+        )
     return {name: index for index, name in enumerate(names)}
+
+
+def _is_number(name: str) -> bool:
+    """Whether a label is a number, as tables and other programs write them."""
+    return _NUMBER.fullmatch(name.strip()) is not None
+
+
+def _index(name: str, *, classes: int, path: Path) -> int:
+    """Return the class that a number names.
+
+    Raises:
+        DataError: it is no whole number of a class, counted from 0.
+    """
+    number = float(name)
+    if not number.is_integer() or number < 0:
+        why = "-1 often stands for no label" if number < 0 else "a class is a whole number"
+        raise DataError(f"data {path}: label {name} is no class, counted from 0: {why}")
+    if number >= classes:
+        raise DataError(
+            f"data {path}: label {name}, but the model has {classes} classes, counted from 0"
+        )
+    return int(number)
 
 
 def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -> dict[str, int]:
@@ -70,13 +102,13 @@ def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -
     loose: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
-        exact.setdefault(label, []).append(index)
+        exact.setdefault(one_spelling(label), []).append(index)
         loose.setdefault(_loosely(label), []).append(index)
         first.setdefault(_loosely(label.partition(",")[0]), []).append(index)
     found: dict[str, int] = {}
     for name in names:
         key = _loosely(name)
-        places = exact.get(name) or loose.get(key) or first.get(key, [])
+        places = exact.get(one_spelling(name)) or loose.get(key) or first.get(key, [])
         if len(places) > 1:
             raise DataError(
                 f"data {path}: label {name!r} names {len(places)} of the model's classes "
@@ -88,4 +120,4 @@ def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -
 
 
 def _loosely(label: str) -> str:
-    return label.casefold().replace("_", " ").replace("-", " ").strip()
+    return one_spelling(label.casefold()).replace("_", " ").replace("-", " ").strip()

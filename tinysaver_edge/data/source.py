@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.data.found import NOTHING, LeftOut
 from tinysaver_edge.data.images import decode_image
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
@@ -41,9 +44,16 @@ class DataSource(ABC):
     Attributes:
         path: where they come from.
         samples: the images, in an order that only the source's content decides.
+        left_out: files beside them that are not among them.
+        independent: whether the source itself sees to it that no sample depends on another, as one
+            does that draws each anew; nobody looks for copies then.
     """
 
-    def __init__(self, path: Path, samples: Sequence[Sample]) -> None:
+    independent = False
+
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], *, left_out: LeftOut = NOTHING
+    ) -> None:
         if not samples:
             raise DataError(
                 f"data {path}: no images; expected one folder a class with images in it, "
@@ -51,6 +61,7 @@ class DataSource(ABC):
             )
         self.path = path
         self.samples = tuple(samples)
+        self.left_out = left_out
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -100,3 +111,14 @@ class DataSource(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def one_spelling(name: str) -> str:
+    """Return a name with accents as one sign each: systems differ in how they write them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def by_number(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts frame 2 before frame 10."""
+    parts = [part.lstrip("0") if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
+    return [(part.isdecimal(), len(part) if part.isdecimal() else 0, part) for part in parts]

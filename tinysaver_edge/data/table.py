@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tinysaver_edge.data.source import Sample
+from tinysaver_edge.data.source import Sample, one_spelling
 from tinysaver_edge.errors import DataError
 
 _FILE_COLUMNS = ("file", "path", "image", "filename")
 _LABEL_COLUMNS = ("label", "class", "target")
+ANSWER_COLUMN = "answer"
+"""Column of tables that this package writes: what the models answered, which nobody has checked."""
+
+_SEPARATORS = ",;\t|"
+_EXPECTED = "expected the columns file and label, parted by commas"
 
 
 def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> Iterator[Sample]:
     """Yield the samples that a table names.
+
+    Names of columns may differ in case and in blanks around them.
 
     Args:
         path: the table.
@@ -25,34 +32,38 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
     Raises:
         DataError: the table cannot be read, or a row is incomplete.
     """
+    group = None if group_column is None else _plain(group_column)
     for number, row in _rows(path):
         file = _first(row, _FILE_COLUMNS)
         label = _first(row, _LABEL_COLUMNS) if labelled else ""
         if file is None or label is None:
-            missing = "file" if file is None else "label"
-            raise DataError(
-                f"data {path}, line {number}: no {missing}; columns there: "
-                f"{', '.join(map(str, row)) or 'none'}"
-            )
-        if group_column is not None and not row.get(group_column):
+            raise DataError(f"data {path}, line {number}: {_missing(row, file)}")
+        if group is not None and not row.get(group):
             raise DataError(f"data {path}, line {number}: no value in column {group_column!r}")
-        yield Sample(file=file, label=label, group=row[group_column] if group_column else None)
+        yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
+
+
+def _missing(row: Mapping[str, str], file: str | None) -> str:
+    """Say what a row lacks, and what would mend it."""
+    there = f"columns there: {', '.join(map(str, row)) or 'none'}"
+    what, names = ("file", _FILE_COLUMNS) if file is None else ("label", _LABEL_COLUMNS)
+    if what == "label" and row.get(ANSWER_COLUMN):
+        return (
+            f"no label; {ANSWER_COLUMN} is what the models said themselves, which no accuracy can "
+            f"be measured against: say --reference large, or call the column label once a person "
+            f"has corrected it"
+        )
+    column = next((name for name in names if name in row), None)
+    if column is not None:
+        return f"no {what}: its {column} is empty; {there}"
+    return f"no {what}; {there}; {_EXPECTED}"
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and columns of each row of a table."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data {path}: not readable as UTF-8 text ({error})") from error
+    text = _text(path)
     if path.suffix.lower() == ".csv":
-        rows = csv.DictReader(text.splitlines())
-        try:
-            for row in rows:
-                filled = {key: value or "" for key, value in row.items() if key is not None}
-                yield rows.line_num, filled
-        except csv.Error as error:
-            raise DataError(f"data {path}, line {rows.line_num + 1}: not CSV ({error})") from error
+        yield from _csv_rows(text, path)
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -63,8 +74,65 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(f"data {path}, line {number}: not JSON ({error.msg})") from error
         if not isinstance(row, dict):
             raise DataError(f"data {path}, line {number}: expected an object, got {line[:40]!r}")
-        yield number, {key: "" if value is None else str(value) for key, value in row.items()}
+        yield number, {_plain(key): "" if v is None else str(v) for key, v in row.items()}
 
 
-def _first(row: dict[str, str], names: Sequence[str]) -> str | None:
+def _text(path: Path) -> str:
+    """Read a table's text; spreadsheets write UTF-16 as well, with a mark at its start."""
+    try:
+        data = path.read_bytes()
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff")) and len(data) % 2 == 0
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data {path}: not readable as UTF-8 text ({error}): save it as CSV in UTF-8"
+        ) from error
+
+
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    lines = text.splitlines()
+    skipped = 0
+    while skipped < len(lines) and not lines[skipped].strip():
+        skipped += 1
+    separator = _separator(lines[skipped]) if skipped < len(lines) else ","
+    if lines[skipped : skipped + 1] and lines[skipped].lower().startswith("sep="):
+        separator = lines[skipped][4:5] or separator  # as Excel says it
+        skipped += 1
+    rows = csv.reader(lines[skipped:], delimiter=separator)
+    header: list[str] | None = None
+    try:
+        for cells in rows:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [_plain(cell) for cell in cells]
+                _check_header(header, path, rows.line_num + skipped)
+                continue
+            cells += [""] * (len(header) - len(cells))
+            yield rows.line_num + skipped, dict(zip(header, map(str.strip, cells), strict=False))
+    except csv.Error as error:
+        line = rows.line_num + skipped
+        raise DataError(f"data {path}, line {line}: not CSV ({error})") from error
+
+
+def _check_header(header: Sequence[str], path: Path, line: int) -> None:
+    for name in (*_FILE_COLUMNS, *_LABEL_COLUMNS):
+        if header.count(name) > 1:
+            raise DataError(f"data {path}, line {line}: {header.count(name)} columns named {name}")
+
+
+def _separator(header: str) -> str:
+    """Return what parts a table's columns: the sign by which its header names a file's column."""
+    for sign in _SEPARATORS:
+        names = {_plain(cell) for cell in next(csv.reader([header], delimiter=sign), [])}
+        if len(names) > 1 and names & set(_FILE_COLUMNS):
+            return sign
+    return ","
+
+
+def _plain(name: str) -> str:
+    return name.strip().strip("\ufeff").strip().lower()
+
+
+def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:
     return next((row[name].strip() for name in names if row.get(name, "").strip()), None)

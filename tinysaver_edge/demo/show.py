@@ -34,6 +34,8 @@ class CameraData(DataSource):
         seed: which camera.
     """
 
+    independent = True
+
     def __init__(self, count: int, *, seed: int) -> None:
         self._camera = SimulatedCamera(seed=seed)
         self._seed = seed

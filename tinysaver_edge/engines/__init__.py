@@ -5,6 +5,7 @@ registry                    engines by name, those of other packages too
 onnxruntime                 ONNX Runtime
 openvino, openvino_compile  OpenVINO
 torch, timm_file            weights of timm's models, in torch
+torch_cuda                  what torch needs on a GPU: page-locked memory, graphs
 remote/                     a model on another host
 worker                      any engine in a process of its own
 batching                    which batch size is the quickest

@@ -6,19 +6,22 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir
+from tinysaver_edge._support.files import default_cache_dir, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.data import class_indices, open_data
+from tinysaver_edge.data import check_left_out, class_indices, open_data
+from tinysaver_edge.data.looks import Looks, read_looks
+from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
-from tinysaver_edge.errors import DataError, RecordError
+from tinysaver_edge.errors import BundleError, DataError, RecordError
 from tinysaver_edge.outputs import check_labels
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
 from tinysaver_edge.records.records import Record, load_record, read_labels
@@ -31,10 +34,20 @@ class Evaluation:
     Attributes:
         figures: the seven figures.
         warnings: what the user should know.
+        seen: how many of the samples the bundle was calibrated on; None where that is not known.
     """
 
     figures: Figures
     warnings: tuple[str, ...]
+    seen: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values for JSON."""
+        return {
+            **self.figures.to_dict(),
+            "seen_samples": self.seen,
+            "warnings": list(self.warnings),
+        }
 
 
 def evaluate_images(
@@ -60,6 +73,7 @@ def evaluate_images(
     check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
     with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
+        warnings = check_left_out(data.left_out, kept=len(data), limit=skip_limit, path=data.path)
         records = [
             measure(
                 artefact,
@@ -77,7 +91,36 @@ def evaluate_images(
             classes=records[-1].outputs.width,
             path=data.path,
         )
-    return _evaluation(bundle, records, labels)
+        looks = read_looks(data, progress=progress)
+    seen, said = _seen(bundle, looks)
+    found = _evaluation(bundle, records, labels)
+    return Evaluation(found.figures, (*warnings, *said, *found.warnings), seen)
+
+
+def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
+    """Return how many of some images the bundle was calibrated on, and a line where it is any.
+
+    Raises:
+        BundleError: what the bundle says of them is damaged.
+    """
+    said = [] if looks.depth_line is None else [looks.depth_line]
+    entry = bundle.manifest.seen
+    if entry is None:
+        return None, said
+    try:
+        hashes = read_arrays(bundle.file(entry.file))[""]
+        count = Seen(hashes.astype(np.uint64), entry.whole).count(looks.content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"bundle {bundle.path}: {entry.file.path} is damaged ({error})"
+        ) from error
+    if count:
+        about = "" if entry.whole else "about "
+        said.append(
+            f"{about}{count} of {len(looks.content)} images are among those that the bundle was "
+            f"calibrated on: figures on them say little of images that it has not seen"
+        )
+    return count, said
 
 
 def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluation:

@@ -34,6 +34,7 @@ __all__ = [
     "DecisionFuture",
     "Device",
     "DeviceError",
+    "Doubtful",
     "Drift",
     "DriftOptions",
     "DriftState",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.telemetry.events import (
         Connected,
         Corrupt,
+        Doubtful,
         Drift,
         Dropped,
         Ended,
@@ -170,6 +172,7 @@ else:
             "telemetry.events": (
                 "Connected",
                 "Corrupt",
+                "Doubtful",
                 "Drift",
                 "Dropped",
                 "Ended",

@@ -170,10 +170,11 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
     if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
         return Check("certificate", False, differs)
     counted = f", counted from the large model on {codec}" if codec else ""
+    said = f"{certificate.statement}{counted}{entry.given}"
     return Check(
         "certificate",
         True,
-        f"{certificate.statement}{counted} (p = {certificate.p_value:.2g}, recomputed)",
+        f"{said} (p = {certificate.p_value:.2g}, recomputed)",
     )
 
 

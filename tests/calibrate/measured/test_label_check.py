@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.measured.label_check import (
     check_agreement,
     check_model,
@@ -22,7 +23,7 @@ LABELS = RNG.integers(0, CLASSES, 1000)
 
 
 def answers(right: float, labels=LABELS, classes=CLASSES):
-    """Answers of a model that is right that often and guesses elsewhere."""
+    """ModelAnswers of a model that is right that often and guesses elsewhere."""
     rng = np.random.default_rng(1)
     return np.where(rng.random(len(labels)) < right, labels, rng.integers(0, classes, len(labels)))
 
@@ -80,8 +81,103 @@ def test_a_saver_that_does_not_fit_is_a_doubt_and_the_large_model_an_error() -> 
 
     fits, turned = answers(0.95), (answers(0.95) + 4) % CLASSES
     good = Problem(model("large", fits, 9), (model("a", turned, 1), model("b", fits, 2)), LABELS)
-    (doubt,) = check_agreement(good, None)
+    (doubt,) = check_agreement(good, None).lines
     assert doubt.startswith("model a: ")
     bad = Problem(model("large", turned, 9), (model("a", fits, 1),), LABELS)
     with pytest.raises(InputError, match="model large: "):
         check_agreement(bad, None)
+
+
+def problem_of(large: np.ndarray, *savers: np.ndarray, labels=LABELS, classes: int = CLASSES):
+    def model(name: str, given: np.ndarray, macs: float) -> ModelAnswers:
+        return ModelAnswers(name, Outputs.from_logits(10.0 * np.eye(classes)[given]), macs)
+
+    cheaper = tuple(model(f"s{place}", one, place + 1) for place, one in enumerate(savers))
+    return Problem(model("large", large, 99), cheaper, labels)
+
+
+def refused(problem: Problem, match: str) -> None:
+    """It is refused with what goes on, and goes on so, stated."""
+    with pytest.raises(InputError, match=match) as caught:
+        check_agreement(problem, None)
+    assert "say --trust-labels" in str(caught.value)
+    found = check_agreement(problem, None, trusted=True)
+    assert found.lines[0].startswith("the labels count as --trust-labels says, but: ")
+    (stated,) = found.stated
+    assert stated.startswith("that its labels are right, although ")
+
+
+@pytest.mark.parametrize("order", ["moved", "swapped", "three in turn", "half turned", "reversed"])
+def test_labels_of_classes_in_another_order_are_refused(order: str) -> None:
+    places = np.arange(CLASSES)
+    if order == "moved":
+        places = np.roll(places, 1)
+    elif order == "swapped":
+        places[[2, 3]] = 3, 2
+    elif order == "three in turn":
+        places[[2, 5, 7]] = 5, 7, 2
+    elif order == "half turned":
+        places[:5] = np.roll(places[:5], 2)
+    else:
+        places = places[::-1]
+    refused(problem_of(answers(0.95), answers(0.8), labels=places[LABELS]), "order|swapped|moved")
+
+
+def test_labels_that_are_the_large_models_own_answers_are_refused() -> None:
+    refused(problem_of(LABELS, answers(0.9)), r"large's own answers.*say --reference large")
+
+
+@pytest.mark.parametrize(
+    ("large", "saver", "samples"),
+    [(LABELS, LABELS, 1000), (LABELS, answers(0.9), 199), (answers(0.999), answers(0.9), 1000)],
+    ids=["an easy task", "few samples", "one mistake"],
+)
+def test_a_large_model_may_be_very_good(large: np.ndarray, saver: np.ndarray, samples: int) -> None:
+    problem = problem_of(large, saver).subset(np.arange(samples))
+    assert check_agreement(problem, None).stated == ()
+
+
+def test_a_large_model_far_below_a_saver_is_refused() -> None:
+    refused(problem_of(answers(0.5), answers(0.95)), "cheaper s0 9")
+    assert check_agreement(problem_of(answers(0.85), answers(0.95)), None).lines == ()
+
+
+def test_half_of_the_classes_missing_is_refused_and_less_is_told() -> None:
+    half = LABELS % 5
+    refused(
+        problem_of(answers(0.95, half), answers(0.9, half), labels=half),
+        r"no sample of 5 of the 10 classes \(5, 6, 7, …\)",
+    )
+    most = LABELS % 8
+    found = check_agreement(problem_of(answers(0.95, most), answers(0.9, most), labels=most), None)
+    assert found.lines == (
+        "no sample of 2 of the 10 classes (8, 9): the figures say nothing of them",
+    )
+    assert found.stated == ()
+
+
+def test_of_a_thousand_classes_a_few_may_be_there() -> None:
+    few = LABELS % 20
+    problem = problem_of(answers(0.8, few, 1000), answers(0.7, few, 1000), labels=few, classes=1000)
+    assert check_agreement(problem, None).lines == ()
+
+
+def test_a_class_that_is_never_answered_is_refused() -> None:
+    silent = np.where((LABELS == 4) | (LABELS == 5), 6, answers(0.95))
+    silent[silent == 4] = 6
+    silent[silent == 5] = 6
+    refused(problem_of(silent, answers(0.7)), "never answers 4, 5, which is the label of 2")
+
+
+@needs_records
+def test_thirteen_real_models_are_not_refused() -> None:
+    records = read_records()
+    names = sorted(records.outputs, key=lambda name: records.macs[name])
+    index = np.random.default_rng(0).permutation(50_000)[:10_000]
+    for place, name in enumerate(names[1:], start=1):
+        savers = tuple(
+            ModelAnswers(one, records.outputs[one].subset(index), records.macs[one])
+            for one in names[:place]
+        )
+        large = ModelAnswers(name, records.outputs[name].subset(index), records.macs[name])
+        assert check_agreement(Problem(large, savers, records.labels[index]), None).stated == ()

@@ -142,7 +142,7 @@ def test_the_most_promising_is_measured_first_and_the_hopeless_not_at_all(tmp_pa
     plan = replace(plan, input=replace(plan.input, isolate=False, timing=False))
     notes = Notes()
     found = calibrate(plan, progress=notes)
-    assert notes.heard[:2] == ["large", "promising"]
+    assert notes.heard[:3] == ["looking", "large", "promising"]
     rows = {row.saver: row for row in found.candidates}
     assert rows["promising"].chosen
     assert rows["hopeless"].accuracy_saver is None

@@ -10,7 +10,7 @@ from tests.stream.decisions import decision, escalated, frame
 from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
 from tinysaver_edge.decision import AnswerSource, Reason
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.stream import (
     CalibrationSetSink,
     EscalationSample,
@@ -56,7 +56,7 @@ def test_hard_frames_are_those_that_were_escalated(tmp_path):
         sink.write(escalated(9), None)
     found = rows(tmp_path)
     assert [row["sequence"] for row in found] == [1, 2, 3]
-    assert [row["label"] for row in found] == ["cat", "dog", "cat"]
+    assert [row["answer"] for row in found] == ["cat", "dog", "cat"]
     assert found[2]["degraded"] == "large failed"
     assert found[0]["file"] == "20231114T221320000-cam-1.jpg"
     picture = cv2.imread(str(tmp_path / found[0]["file"]))
@@ -137,9 +137,11 @@ def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
     found = rows(folder)
     shares = [sum(row["sequence"] % 2 == odd for row in found) / 1000 for odd in (0, 1)]
     assert shares == pytest.approx([0.1, 0.1], abs=0.03)
-    with open_data(folder / "frames.jsonl") as data:
+    assert {row["answer"] for row in found} == {"cat"}
+    with pytest.raises(DataError, match="line 1: no label; answer is what the models said"):
+        open_data(folder / "frames.jsonl")
+    with open_data(folder / "frames.jsonl", labelled=False) as data:
         assert len(data) == len(found)
-        assert {sample.label for sample in data.samples} == {"cat"}
         number = found[5]["sequence"]
         assert (data.frame(5) == frame(number).image).all()
 

@@ -7,7 +7,9 @@ import pytest
 from tests.pictures import encoded, picture
 from tests.real_data import data_folder
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sources.files import open_frames
+from tinysaver_edge.stream.sources.files import open_file, open_frames
+from tinysaver_edge.stream.sources.source import Context
+from tinysaver_edge.stream.telemetry.events import Connected, Doubtful, Ended
 
 
 def test_one_image(tmp_path):
@@ -37,7 +39,46 @@ def test_an_image_that_cannot_be_read_leaves_a_gap(tmp_path):
     (tmp_path / "3.png").symlink_to("nowhere")
     (tmp_path / "4.png").mkdir()
     (tmp_path / "5.png").write_bytes(encoded(5))
-    assert [frame.frame_id.sequence for frame in open_frames(tmp_path)] == [0, 2, 5]
+    assert [frame.frame_id.sequence for frame in open_frames(tmp_path)] == [0, 2, 4]
+
+
+def test_what_calibration_leaves_out_is_not_decided_either(tmp_path):
+    own = (".ipynb_checkpoints/1.png", "__MACOSX/._1.png", "._1.png", "@eaDir/1.png", "Thumbs.db")
+    for name in ("1.png", "2.heic", *own):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(1))
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "@eaDir")
+    names, events = told(tmp_path)
+    assert names == ["1.png", "linked/1.png"]
+    assert [type(event) for event in events] == [Doubtful] * 3
+    assert "1 × .heic): 2.heic" in events[0].text
+    assert "again" in events[1].text
+
+
+def test_pictures_that_go_dark_are_told_of_once(tmp_path):
+    ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(tmp_path / name), ramp)
+    names, (event,) = told(tmp_path)
+    assert names == ["1.png", "2.png"]
+    assert event.source_id == "1.png"
+    assert event.text.startswith("has 16 bits a channel, of which 12 are used")
+
+
+def test_names_that_are_no_text_are_decided(tmp_path):
+    for name in (b"caf\xe9.png", b"a\nb.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(encoded(1))
+    assert told(tmp_path) == ([r"a\nb.png", r"caf\xe9.png"], [])
+
+
+def told(folder):
+    """The names of a folder's frames and what was told besides."""
+    events = []
+    source = open_file(folder)
+    source.attach(Context(listener=events.append))
+    names = [frame.frame_id.source_id for frame in source.frames()]
+    return names, [one for one in events if not isinstance(one, Connected | Ended)]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tinysaver_edge.bundle.manifest import (
     Manifest,
     ModelEntry,
     Named,
+    SeenEntry,
     StageEntry,
 )
 from tinysaver_edge.calibrate.calibration import Calibration
@@ -30,6 +31,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.outputs import Outputs
 
@@ -141,6 +143,7 @@ def assemble(
     *,
     data: DataSource | None,
     golden_pool: NDArray[np.int64],
+    seen: NDArray[np.int64],
     target: Path,
 ) -> None:
     """Write the bundle.
@@ -151,6 +154,7 @@ def assemble(
         plan: what was asked.
         data: the images, or None where there are records only.
         golden_pool: positions in the data from which golden frames may be drawn.
+        seen: positions of the images that had a part in the choice.
         target: folder or .zip.
 
     Raises:
@@ -189,6 +193,7 @@ def assemble(
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
+            seen=_seen_entry(gathered, seen, Path(folder), files),
         )
         write_bundle(target, manifest, files)
 
@@ -204,7 +209,21 @@ def _certificate_entry(result: Calibration, gathered: MeasuredProblem) -> Certif
         counts=certificate.to_json(),
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
         codec=result.large_codec,
+        stated=list(result.stated),
     )
+
+
+def _seen_entry(
+    gathered: MeasuredProblem, index: NDArray[np.int64], folder: Path, files: dict[str, Path]
+) -> SeenEntry | None:
+    """Write short hashes of the images' files; None where nobody looked at them."""
+    if gathered.content is None:
+        return None
+    seen = Seen.of(gathered.content[index])
+    place = "seen.npy"
+    files[place] = folder / place
+    np.save(files[place], seen.hashes)
+    return SeenEntry(file=file_entry(files[place], place), whole=seen.whole)
 
 
 def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:

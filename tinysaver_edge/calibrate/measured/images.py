@@ -23,6 +23,7 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
+from tinysaver_edge.calibrate.measured.independence import Independence, check_independence
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.measured.measuring import (
     MeasuringRun,
@@ -41,12 +42,15 @@ from tinysaver_edge.calibrate.problem import (
     check_models,
     join_records,
 )
+from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.data.looks import Looks, read_looks
+from tinysaver_edge.data.seen import seen_from_text
 from tinysaver_edge.engines.registry import AUTO
-from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
 
 if TYPE_CHECKING:
@@ -136,11 +140,14 @@ def from_images(
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
+    looks, known = _look(run, shortlist.targets.method)
     records = measure_all(run, large, savers, labels, shortlist)
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
     problem, kept = join_records(records, costs, labels, data.groups)
+    skipped = _skipped(data, kept)
+    problem, kept, fitted = without_fitted(problem, kept, given, looks)
     cost = _codec_cost(run, problem, large, kept, confidence=shortlist.targets.confidence)
     timed_by: tuple[str, ...] = ()
     if given.bench:
@@ -157,11 +164,26 @@ def from_images(
         lost=run.lost,
         codec_cost=cost,
         warnings=(
-            *_skipped(data, kept),
+            *known.warnings,
+            *skipped,
+            *fitted,
             *timed_by,
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
+        stated=(known.stated,) if known.stated else (),
+        content=None if looks is None else looks.content,
     )
+
+
+def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence]:
+    """Look at the images before any model does."""
+    if run.data.independent:
+        return None, Independence()
+    looks = read_looks(
+        run.data, folder=run.folder, fingerprint=run.fingerprint, progress=run.progress
+    )
+    stated = run.given.independent
+    return looks, check_independence(run.data, looks, method=method, stated=stated)
 
 
 def _prepare(run: MeasuringRun) -> tuple[Artefact, list[Artefact]]:
@@ -286,6 +308,41 @@ def _folder_names(
     if len(names) != classes or all(name.isdecimal() for name in names.values()):
         return None
     return tuple(names[index] for index in range(classes))
+
+
+def without_fitted(
+    problem: Problem, kept: NDArray[np.int64], given: ImageInput, looks: Looks | None
+) -> tuple[Problem, NDArray[np.int64], list[str]]:
+    """Leave out the images that a model itself says it was fitted to.
+
+    Args:
+        problem: answers on the images that are kept.
+        kept: their positions in the data.
+        given: the models.
+        looks: the images; None leaves all of them in.
+
+    Returns:
+        The same without them, and a line for each model.
+
+    Raises:
+        DataError: there are no others.
+    """
+    said: list[str] = []
+    if looks is None:
+        return problem, kept, said
+    content = looks.content[kept]
+    others = np.ones(len(content), bool)
+    for model in (given.large, *given.savers):
+        places = seen_from_text(model.description.fitted_on).places(content)
+        if len(places):
+            others[places] = False
+            said.append(
+                f"{len(places)} images are left out: {model.description.name} was quantised on them"
+            )
+    if not others.any():
+        raise DataError(f"data {given.data}: the models were quantised on every image: give others")
+    index = np.flatnonzero(others)
+    return (problem.subset(index) if said else problem), kept[index], said
 
 
 def open_input_data(given: ImageInput) -> DataSource:

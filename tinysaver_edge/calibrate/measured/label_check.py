@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 
 FEWEST = 30
@@ -15,25 +16,56 @@ FEWEST = 30
 FEWEST_OF_A_CLASS = 10
 NAMED = 3
 
+FEWEST_OF_OWN_ANSWERS = 200
+FEWEST_WRONG = 10
+"""With so many samples, and a saver wrong on so many, a large model is not right on every one."""
 
-def check_agreement(problem: Problem, names: Sequence[str] | None) -> list[str]:
-    """Refuse labels that the large model's answers have nothing to do with.
+FAR_BELOW = 0.2
+"""A large model is not by so large a share less accurate than a saver."""
+
+NEVER_ANSWERED = 0.1
+"""A model does not leave out classes of so large a share of the samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDoubts:
+    """What is doubtful about labels, short of a refusal.
+
+    Attributes:
+        lines: for the user, a line each.
+        stated: what the user vouches for although the answers say otherwise.
+    """
+
+    lines: tuple[str, ...] = ()
+    stated: tuple[str, ...] = ()
+
+
+def check_agreement(
+    problem: Problem, names: Sequence[str] | None, *, trusted: bool = False
+) -> LabelDoubts:
+    """Refuse labels that are not what the large model's answers can be measured against.
 
     Args:
         problem: answers and true classes.
         names: of the classes, or None.
+        trusted: whether the user vouches for the labels.
 
     Returns:
-        What is doubtful short of that, a line each: classes that seem to be swapped, and savers
-        whose answers do not fit.
+        What is doubtful short of that: savers whose answers do not fit, classes without samples;
+        and all else where the user vouches for it.
 
     Raises:
-        InputError: the large model does no better than guessing, or would with its classes moved
-            by one.
+        InputError: the large model does no better than guessing, or would with its classes in
+            another order; it is never wrong where a saver is; or the labels cover no more than half
+            of the classes.
     """
     labels, large = problem.labels, problem.large
-    check_model(labels, large.outputs.predictions, model=large.name)
-    doubts = doubtful_classes(labels, large.outputs.predictions, model=large.name, names=names)
+    refused = list(_refusals(problem, names))
+    if refused and not trusted:
+        end = "" if refused[0].endswith("?") else "."
+        raise InputError(f"{refused[0]}{end} {_GO_ON}")
+    doubts = [f"the labels count as --trust-labels says, but: {one}" for one in refused]
+    doubts += _without_samples(labels, large, names)
     for saver in problem.savers:
         answers = saver.outputs.predictions
         try:
@@ -42,7 +74,133 @@ def check_agreement(problem: Problem, names: Sequence[str] | None) -> list[str]:
             doubts.append(str(error))
         else:
             doubts += doubtful_classes(labels, answers, model=saver.name, names=names)
-    return doubts
+    stated = (f"that its labels are right, although {_brief(problem)}",) if refused else ()
+    return LabelDoubts(tuple(doubts), stated)
+
+
+def _brief(problem: Problem) -> str:
+    """Say how far labels and the large model's answers agree."""
+    right = float(np.mean(problem.large.outputs.predictions == problem.labels))
+    return (
+        f"{right:.1%} of {problem.large.name}'s answers fit them, of "
+        f"{len(np.unique(problem.labels))} classes"
+    )
+
+
+_GO_ON = (
+    "Where the labels are right as they are, say --trust-labels: the certificate then states that "
+    "it is your word"
+)
+
+
+def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
+    """Yield why the labels cannot be of the large model's classes, or are its own answers."""
+    labels, large = problem.labels, problem.large
+    answers = large.outputs.predictions
+    yield from _half_missing(labels, large, names)
+    try:
+        check_model(labels, answers, model=large.name)
+    except InputError as error:
+        yield str(error)
+    else:
+        yield from doubtful_classes(labels, answers, model=large.name, names=names)
+        yield from _far_below_a_saver(problem)
+    yield from _own_answers(problem)
+    yield from _never_answered(labels, answers, model=large.name, names=names)
+
+
+def _own_answers(problem: Problem) -> Iterator[str]:
+    """Yield a line where the large model is never wrong though a saver often is.
+
+    Whoever labels by hand and a model differ now and then. With a saver that is wrong on so many
+    samples, a large model that is wrong on none has written the labels.
+    """
+    labels, large = problem.labels, problem.large
+    if len(labels) < FEWEST_OF_OWN_ANSWERS or (large.outputs.predictions != labels).any():
+        return
+    wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in problem.savers}
+    worst = max(wrong, key=lambda name: wrong[name])
+    if wrong[worst] >= FEWEST_WRONG:
+        yield (
+            f"the labels are {large.name}'s own answers on all {len(labels)} samples, while "
+            f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. Labels "
+            f"that a model wrote certify agreement with it: say --reference large"
+        )
+
+
+def _far_below_a_saver(problem: Problem) -> Iterator[str]:
+    labels, large = problem.labels, problem.large
+    if len(labels) < FEWEST:
+        return
+    right = float(np.mean(large.outputs.predictions == labels))
+    best = max(problem.savers, key=lambda one: float(np.mean(one.outputs.predictions == labels)))
+    saver = float(np.mean(best.outputs.predictions == labels))
+    if saver > right + FAR_BELOW:
+        yield (
+            f"model {large.name}: {right:.1%} of its answers fit the labels, those of the cheaper "
+            f"{best.name} {saver:.1%}: are its classes in another order, or its scale or colours "
+            f"described wrongly?"
+        )
+
+
+def _half_missing(
+    labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
+) -> Iterator[str]:
+    """Yield a line where the labels leave out half of the classes, and chance does not explain it.
+
+    Where there are but a few samples a class, or most of a thousand classes are of no interest,
+    nothing is said.
+    """
+    missing = _missing_classes(labels, large)
+    classes = large.outputs.width
+    if 2 * len(missing) >= classes:
+        yield (
+            f"no sample of {len(missing)} of the {classes} classes ({_listed(missing, names)}): is "
+            f"the rest of the data missing, or its labels of other classes?"
+        )
+
+
+def _without_samples(
+    labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
+) -> list[str]:
+    missing = _missing_classes(labels, large)
+    if not missing or 2 * len(missing) >= large.outputs.width:
+        return []
+    return [
+        f"no sample of {len(missing)} of the {large.outputs.width} classes "
+        f"({_listed(missing, names)}): the figures say nothing of them"
+    ]
+
+
+def _missing_classes(labels: NDArray[np.int64], large: ModelAnswers) -> list[int]:
+    classes = 0 if large.outputs.truncated else large.outputs.width
+    if not classes or len(labels) < FEWEST_OF_A_CLASS * classes:
+        return []
+    return [int(one) for one in np.setdiff1d(np.arange(classes), labels)]
+
+
+def _never_answered(
+    labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    *,
+    model: str,
+    names: Sequence[str] | None,
+) -> Iterator[str]:
+    """Yield a line where a good part of the samples is of classes that a model never answers."""
+    counts = np.bincount(labels)
+    given = np.bincount(answers, minlength=len(counts))[: len(counts)]
+    silent = [int(one) for one in np.flatnonzero((counts >= FEWEST_OF_A_CLASS) & (given == 0))]
+    share = float(counts[silent].sum() / len(labels))
+    if len(labels) >= FEWEST and share > NEVER_ANSWERED:
+        yield (
+            f"model {model} never answers {_listed(silent, names)}, which is the label of "
+            f"{share:.0%} of the samples: do labels and model name the same classes?"
+        )
+
+
+def _listed(classes: Sequence[int], names: Sequence[str] | None) -> str:
+    shown = [str(one) if names is None else names[one] for one in classes[:NAMED]]
+    return ", ".join(shown) + (", …" if len(classes) > NAMED else "")
 
 
 def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model: str) -> None:
@@ -92,7 +250,8 @@ def doubtful_classes(
 ) -> list[str]:
     """Say which classes a model takes for each other.
 
-    Models do mistake classes that look alike, but one for the other, not both ways round.
+    Models do mistake classes that look alike, but one for the other, not both ways round, nor
+    three of them in turn.
 
     Returns:
         One line, or none.
@@ -108,7 +267,7 @@ def doubtful_classes(
             mistaken[int(label)] = most, given[most] / count
     found = []
     for label, (most, share) in mistaken.items():
-        if mistaken.get(most, (None, 0.0))[0] == label:
+        if _comes_back(label, mistaken):
             name, other = (str(one) if names is None else names[one] for one in (label, most))
             found.append(f"{other!r} for {share:.0%} of {name!r}")
     if not found:
@@ -116,3 +275,15 @@ def doubtful_classes(
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     listed = ", ".join(found[:NAMED])
     return [f"{model} answers {listed}{more}: are these classes swapped or labelled wrongly?"]
+
+
+def _comes_back(label: int, mistaken: Mapping[int, tuple[int, float]]) -> bool:
+    """Whether a class is taken for another, that for a third, and so on back to the first."""
+    at = label
+    for _ in mistaken:
+        if at not in mistaken:
+            return False
+        at = mistaken[at][0]
+        if at == label:
+            return True
+    return False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.bundle.manifest import given_words
 from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.choose import Choice, single_model_better
 from tinysaver_edge.calibrate.methods.proposal import Proposal
@@ -49,7 +50,7 @@ def decision_sentence(result: Calibration) -> str:
         fused = " (whose answer is then combined with the saver's)"
     promise = ""
     if result.certificate is not None:
-        promise = f"; certified: {result.certificate.statement}"
+        promise = f"; certified: {result.certificate.statement}{given_words(result.stated)}"
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
@@ -152,7 +153,9 @@ def build_facts(
         proof=(
             None
             if result.certificate is None
-            else proof_facts(result.certificate, result.large_codec, result.codec_cost)
+            else proof_facts(
+                result.certificate, result.large_codec, result.codec_cost, stated=result.stated
+            )
         ),
         drift=None if result.disagreement is None else drift_sentence(result.disagreement),
         origin=origin(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.bundle.manifest import DisagreementEntry, given_words
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ class ProofFacts:
 
 
 def proof_facts(
-    certificate: Certificate, codec: Jpeg | None = None, cost: CodecCost | None = None
+    certificate: Certificate,
+    codec: Jpeg | None = None,
+    cost: CodecCost | None = None,
+    *,
+    stated: Sequence[str] = (),
 ) -> ProofFacts:
     """Put a certificate into words.
 
@@ -58,9 +63,10 @@ def proof_facts(
         certificate: the certificate.
         codec: what frames passed on their way to the large model, or None.
         cost: what that costs the large model by itself, where it is known.
+        stated: what the user vouches for.
     """
     return ProofFacts(
-        statement=certificate.statement,
+        statement=f"{certificate.statement}{given_words(stated)}",
         max_drop_points=certificate.max_drop_points,
         confidence=certificate.confidence,
         threshold=certificate.threshold,

@@ -101,6 +101,8 @@ def to_toml(description: ModelDescription) -> str:
             lines.append(f"{field} = {_toml_text(value)}")
     if description.precision is not None:
         lines.append(f"precision = {_toml_text(description.precision.value)}")
+    if description.fitted_on:
+        lines.append(f"fitted_on = [{', '.join(map(_toml_text, description.fitted_on))}]")
     return "\n".join(
         [
             *lines,

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tinysaver_edge._support.files import parse_toml
+from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
@@ -48,6 +49,7 @@ class ModelDescription:
         engine: the engine to run it with, or None for the one that fits.
         device: that engine's device, or None for its CPU.
         precision: the arithmetic to run it in, or None for float32.
+        fitted_on: hashes of the images that its numbers' ranges were found on, see `data.seen`.
         source: where the description was read, for messages.
     """
 
@@ -61,6 +63,7 @@ class ModelDescription:
     engine: str | None = None
     device: str | None = None
     precision: Precision | None = None
+    fitted_on: tuple[str, ...] = ()
     source: str = ""
 
     def class_labels(self, classes: int) -> tuple[str, ...] | None:
@@ -168,12 +171,13 @@ def description_from(
         name=checked.name or model.stem,
         preprocess=preprocess,
         output=_output(checked.output, facts),
-        labels=labels,
+        labels=None if labels is None else tuple(one_spelling(label) for label in labels),
         macs=checked.macs,
         published_top1=checked.published_top1,
         engine=checked.engine,
         device=checked.device,
         precision=checked.precision,
+        fitted_on=checked.fitted_on,
         source=source,
     )
 

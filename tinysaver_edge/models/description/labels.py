@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePath
 
+from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.errors import DescriptionError
 
 _NUMBERED = re.compile(r"^\s*(\d+)\s*[:,;\s]\s*(\S.*)$")
@@ -46,8 +47,15 @@ def read_labels(
 
 
 def _without_numbers(lines: list[str]) -> tuple[str, ...]:
-    matches = [_NUMBERED.match(line) for line in lines]
+    """Return the lines without their numbers, where these count the lines and are no part of names.
+
+    "0 people", "1 people" are names: without their numbers nothing would tell them apart.
+    """
+    whole = tuple(one_spelling(line.strip()) for line in lines)
+    matches = [_NUMBERED.match(line) for line in whole]
     numbers = [int(match[1]) for match in matches if match]
-    if len(numbers) == len(lines) and numbers == list(range(numbers[0], numbers[0] + len(lines))):
-        return tuple(match[2].strip() for match in matches if match)
-    return tuple(line.strip() for line in lines)
+    if len(numbers) < len(lines) or numbers != list(range(numbers[0], numbers[0] + len(lines))):
+        return whole
+    bare = tuple(match[2].strip() for match in matches if match)
+    # A few classes of a thousand may share a name, as two of ImageNet are called crane.
+    return bare if len(set(bare)) >= 0.9 * len(bare) else whole

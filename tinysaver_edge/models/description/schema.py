@@ -193,6 +193,7 @@ class DescriptionTable(_Strict):
     engine: str | None = None
     device: str | None = None
     precision: Precision | None = None
+    fitted_on: tuple[Annotated[str, Field(pattern="^[0-9a-f]{16}$")], ...] = ()
     input: InputTable
     output: OutputTable
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.looks import content_hash
+from tinysaver_edge.data.seen import Seen
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.description.describe import to_toml
@@ -33,6 +35,9 @@ CALIBRATION_SAMPLES = 300
 
 EVALUATION_SAMPLES = 2000
 """Images that accuracy is measured on, unless told otherwise."""
+
+MOST_HASHES = 5000
+"""So many images that a form was fitted to are named in its description, 19 bytes each."""
 
 
 class Form(str, Enum):
@@ -130,7 +135,10 @@ def quantize(
     fitted, others = _split(data, calibration_samples if form is Form.INT8 else 0, seed=seed)
     others = others[:evaluation_samples]
     before = measure_accuracy(description, data, others, progress=progress)
-    made = _described(description, out, form)
+    made = replace(
+        _described(description, out, form),
+        fitted_on=(*description.fitted_on, *_hashes(data, fitted)),
+    )
     with tempfile.TemporaryDirectory(dir=_folder(out), prefix=".quantize.") as folder:
         target = Path(folder) / out.name
         _convert(description, target, form, _batches(description, data, fitted), reduce_range)
@@ -169,6 +177,17 @@ def _split(data: DataSource, calibration: int, *, seed: int) -> tuple[list[int],
         )
     order = np.random.default_rng(seed).permutation(len(data))
     return [int(one) for one in order[:calibration]], [int(one) for one in order[calibration:]]
+
+
+def _hashes(data: DataSource, places: Sequence[int]) -> list[str]:
+    """Return short hashes of some images' files, so that calibration can leave them out."""
+    found = []
+    for place in places:
+        try:
+            found.append(content_hash(data.read(place)))
+        except (OSError, DataError):  # not readable, or drawn and no file
+            continue
+    return Seen.of(np.array(found, np.uint64), most=MOST_HASHES).to_text()
 
 
 def _batches(description: ModelDescription, data: DataSource, places: Sequence[int]) -> list[Batch]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -24,10 +25,11 @@ FORGET = 0.25
 
 
 class PictureFolder:
-    """Frames as picture files, and `frames.jsonl` with a row for each: file, label and more.
+    """Frames as picture files, and `frames.jsonl` with a row for each: file, answer and more.
 
-    The label is the answer of whoever was asked last; nobody has checked it. The table can be
-    given to ``calibrate --data``.
+    The answer is that of whoever was asked last; nobody has checked it, so it is no label. The
+    table can be given to ``calibrate --data`` with ``--reference large``, or once a person has
+    corrected the answers and called their column ``label``.
 
     Args:
         path: the folder; one that is there is continued.
@@ -77,7 +79,7 @@ class PictureFolder:
 
         Args:
             picture: ``(height, width, 3)`` BGR uint8.
-            decision: names the frame and its label.
+            decision: names the frame and its answer.
             time_s: seconds since 1970, for the file's name.
             more: further columns.
 
@@ -93,7 +95,7 @@ class PictureFolder:
         file = self.path / f"{name}-{decision.frame_id.sequence}{self._suffix}"
         row = {
             "file": file.name,
-            "label": decision.label,
+            ANSWER_COLUMN: decision.label,
             "confidence": round(decision.confidence, 6),
             "score": decision.to_dict()["score"],
             "answered_by": decision.source.value,

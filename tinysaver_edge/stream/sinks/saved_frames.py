@@ -97,11 +97,12 @@ def is_hard(decision: Decision) -> bool:
 
 
 class CalibrationSetSink(_Saving):
-    """Saves every frame it is given, without loss, labelled with the large model's answer.
+    """Saves every frame it is given, without loss, with the large model's answer beside it.
 
     It is given the frames that the drift watch audits, and by `EscalationSample` as large a share
     of those that were escalated: together they are the field as it is. Calibrate on them with
-    ``--reference large``, which needs no labels, or correct the labels first.
+    ``--reference large``, which needs no labels, and ``--independent``, as they are drawn at
+    random; or correct the answers and call their column ``label``.
 
     Args:
         folder: where they go; see `PictureFolder`.

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinysaver_edge._support.opencv import opencv
-from tinysaver_edge.data import IMAGE_SUFFIXES, decode_image
+from tinysaver_edge.data import (
+    IMAGE_SUFFIXES,
+    dark_depth,
+    decode_image,
+    image_files,
+    left_out_below,
+    printable,
+)
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.opencv import read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
-from tinysaver_edge.stream.telemetry.events import Corrupt
+from tinysaver_edge.stream.telemetry.events import Corrupt, Doubtful
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 
@@ -27,10 +33,11 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
         InputError: there is nothing there, or no image in the folder.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        files, doubts = image_files(path), left_out_below(path).lines
         if not files:
-            raise InputError(f"source {path}: no images in this folder")
-        return ImageSource(files, root=path, source_id=source_id)
+            said = "".join(f"; {line}" for line in doubts)
+            raise InputError(f"source {path}: no images in this folder{said}")
+        return ImageSource(files, root=path, source_id=source_id, doubts=doubts)
     if not path.is_file():
         raise InputError(f"source {path}: no such file or folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -65,33 +72,48 @@ class ImageSource(_FileSource):
         files: at least one.
         root: folder that their names are relative to.
         source_id: what all frames are called; None calls each by its own file's name.
+        doubts: what was found beside the files, a line each, to be told at the start.
     """
 
-    def __init__(self, files: Sequence[Path], *, root: Path, source_id: str | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        root: Path,
+        source_id: str | None = None,
+        doubts: Sequence[str] = (),
+    ) -> None:
         alone = files[0].name if len(files) == 1 else root.name
         super().__init__(source_id or alone or str(root))
         self._files, self._root = files, root
         self._name = source_id
+        self._doubts = tuple(doubts)
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
-        readable = 0
+        readable, dim = 0, False
+        for doubt in self._doubts:
+            self.tell(Doubtful(self.source_id, self.context.clock(), doubt))
         for number, path in enumerate(self._files):
             if self.closed:
                 return
-            name = self._name or path.relative_to(self._root).as_posix()
-            image = _read(path)
-            if image is None:
-                self._skip(number, f"{path.name}: not a readable image", name)
+            name = self._name or printable(path.relative_to(self._root).as_posix())
+            data = _read(path)
+            image = None if data is None else decode_image(data)
+            if data is None or image is None:
+                self._skip(number, f"{printable(path.name)}: not a readable image", name)
                 continue
             readable += 1
+            if not dim and (depth := dark_depth(data)) is not None:
+                dim = True
+                self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
             yield Frame(image, 0.0, number, name)
         if not readable:
-            raise InputError(f"source {self._files[0]}: not a readable image")
+            raise InputError(f"source {printable(str(self._files[0]))}: not a readable image")
 
 
-def _read(path: Path) -> Picture | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return decode_image(path.read_bytes())
+        return path.read_bytes()
     except OSError:
         return None
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinysaver_edge._support.plug_ins import PlugIns
-from tinysaver_edge.data import IMAGE_SUFFIXES
+from tinysaver_edge.data import is_image
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.files import ImageSource, open_file
@@ -154,7 +154,8 @@ def _open_path(uri: SourceUri) -> Source:
     if any(sign in uri.target for sign in "*?[") and not path.exists():
         anchor = Path(path.anchor)
         found = sorted(anchor.glob(str(path.relative_to(anchor))))
-        files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+        # What the pattern itself names is asked for, in a hidden folder too; not ._1.png by *.png.
+        files = [file for file in found if is_image(file.name)]
         if not files:
             raise InputError(f"source {uri.target}: no images match")
         return ImageSource(files, root=_common(files), source_id=name)

@@ -139,6 +139,24 @@ class Corrupt(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Doubtful(Event):
+    """A source can be read, but perhaps not as meant. Told once a source and cause.
+
+    Attributes:
+        reason: what is doubtful: files of a folder that are left out, or pictures that go dark.
+    """
+
+    kind: ClassVar[str] = "doubtful"
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class Undecided(Event):
     """No model could answer a frame of a live source; the stream goes on with the next.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
+    Doubtful,
     Drift,
     Dropped,
     Ended,
@@ -65,7 +66,7 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
-    if isinstance(event, Lost | Retrying | Corrupt | Undecided | Drift | SinkFailed):
+    if isinstance(event, Lost | Retrying | Corrupt | Doubtful | Undecided | Drift | SinkFailed):
         return logging.WARNING
     return logging.INFO
 

@@ -1,0 +1,100 @@
+"""Pictures are looked at once; what was seen is kept; what goes dark is told; hashes come again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.pictures import class_folders, encoded
+from tinysaver_edge.data import dark_depth, decode_image, open_data
+from tinysaver_edge.data.images import decode_small
+from tinysaver_edge.data.looks import read_looks
+from tinysaver_edge.data.seen import Seen, seen_from_text
+
+
+def deep(suffix: str, brightest: int, shape: tuple[int, ...] = (32, 32)) -> bytes:
+    ramp = np.linspace(0, brightest, int(np.prod(shape))).reshape(shape).astype(np.uint16)
+    good, data = cv2.imencode(suffix, ramp)
+    assert good
+    return bytes(data.tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+@pytest.mark.parametrize(("brightest", "used"), [(1000, 10), (4095, 12), (16383, 14)])
+def test_pictures_that_leave_their_upper_bits_empty(suffix: str, brightest: int, used: int) -> None:
+    depth = dark_depth(deep(suffix, brightest))
+    assert depth is not None
+    assert (depth.bits, depth.used) == (16, used)
+    assert f"of which {used} are used" in depth.text
+    frame = decode_image(deep(suffix, brightest))
+    assert frame is not None
+    assert frame.max() <= int(depth.text.split("at most ")[1].split(" ")[0])
+
+
+def test_all_other_pictures_say_nothing() -> None:
+    assert dark_depth(deep(".png", 65535)) is None
+    assert dark_depth(deep(".png", 65535, (32, 32, 3))) is None
+    for suffix in (".png", ".jpg", ".tif", ".ppm", ".bmp"):
+        assert dark_depth(encoded(1, suffix)) is None
+    assert dark_depth(b"P5 nothing") is None
+    assert dark_depth(deep(".tif", 100)[:40]) is None
+
+
+def test_large_files_are_read_in_small() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1200, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    frame = decode_small(data)
+    assert frame is not None
+    assert frame.shape == (250, 300, 3)
+    assert decode_small(data[:-5000]) is None
+    assert decode_small(encoded(1)) is not None
+
+
+@pytest.mark.parametrize("ending", [b"\0" * 600, b"trailing notes", encoded(5)])
+def test_a_png_with_more_behind_its_end_is_whole(ending: bytes) -> None:
+    frame = decode_image(encoded(3) + ending)
+    assert frame is not None
+    assert (frame == decode_image(encoded(3))).all()
+    assert decode_image(encoded(3)[:-40] + ending) is None
+
+
+def test_what_was_seen_is_kept_until_the_images_change(tmp_path: Path) -> None:
+    images = class_folders(tmp_path / "images", classes=["a", "b"], each=5)
+    (images / "a" / "0001.png").write_bytes(b"damaged")
+    kept = tmp_path / "records"
+    with open_data(images) as data:
+        first = read_looks(data, folder=kept, fingerprint=data.fingerprint())
+        assert first.readable.tolist() == [True, False, *[True] * 8]
+        assert len(np.unique(first.content)) == 10
+        (images / "a" / "0002.png").unlink()  # nobody looks again
+        again = read_looks(data, folder=kept, fingerprint="another")
+        assert again.readable.tolist() == [True, False, False, *[True] * 7]
+        third = read_looks(data, folder=kept, fingerprint="another")
+        assert (third.content == again.content).all()
+        assert (third.small == again.small).all()
+
+
+def test_dark_pictures_are_counted(tmp_path: Path) -> None:
+    images = class_folders(tmp_path / "images", classes=["a"], each=4)
+    (images / "a" / "dark.png").write_bytes(deep(".png", 4095))
+    with open_data(images) as data:
+        line = read_looks(data).depth_line
+    assert line is not None
+    assert line.startswith("1 of 5 images have 16 bits a channel, of which 12 are used")
+
+
+def test_hashes_tell_what_comes_again() -> None:
+    content = np.arange(1, 101, dtype=np.uint64) * np.uint64(7919)
+    seen = Seen.of(content)
+    assert seen.whole
+    assert seen.count(content[90:]) == 10
+    assert seen.count(content + np.uint64(1)) == 0
+    assert seen.places(content).tolist() == list(range(100))
+    assert seen_from_text(seen.to_text()).hashes.tolist() == seen.hashes.tolist()
+    few = Seen.of(content, most=50)
+    assert not few.whole
+    assert few.count(content) == 100
+    assert Seen.of(np.zeros(3, np.uint64)).count(np.zeros(3, np.uint64)) == 0

@@ -1,0 +1,148 @@
+"""What is known of the samples before any model runs: are they independent, are they enough?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tinysaver_edge.calibrate.targets import Method, Reference, Targets
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.looks import Looks
+from tinysaver_edge.errors import DataError
+
+MOST_UNITS = 1 << 24
+
+WORTH_A_LINE = 0.001
+"""Where images are independent, so large a share that look like others is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Independence:
+    """What is known of the samples' independence.
+
+    Attributes:
+        warnings: what the user should know, a line each.
+        stated: what the user vouches for although the images say otherwise; "" for nothing.
+    """
+
+    warnings: tuple[str, ...] = ()
+    stated: str = ""
+
+
+def check_independence(
+    data: DataSource, looks: Looks, *, method: Method, stated: bool
+) -> Independence:
+    """Refuse to promise anything on copies, or on frames of one clip, taken for so many samples.
+
+    Args:
+        data: the images.
+        looks: the same in small.
+        method: how the threshold is found; one that promises nothing is only warned.
+        stated: whether the user vouches for the samples' independence.
+
+    Raises:
+        DataError: the images are not independent, and nobody says that they are.
+    """
+    names = [sample.file for sample in data.samples]
+    labels = [sample.label for sample in data.samples]
+    alike = find_alike(looks, names, labels, data.groups)
+    warnings = [] if looks.depth_line is None else [looks.depth_line]
+    if alike is None:
+        return Independence(tuple(warnings))
+    if alike.contradicting:
+        warnings.append(
+            f"{alike.contradicting} images are copies of others and labelled otherwise than those"
+        )
+    said = alike.text(names)
+    if alike.independent:
+        if alike.copies or alike.repeats > WORTH_A_LINE * alike.units:
+            warnings.append(f"{said}: few enough to count them all")
+        return Independence(tuple(warnings))
+    if stated:
+        warnings.append(f"{said}; they count as independent, as --independent says")
+        return Independence(
+            tuple(warnings), f"that its samples are independent, although {alike.brief}"
+        )
+    if method in (Method.EMPIRICAL, Method.TINYSAVER):
+        warnings.append(f"{said}: the figures rest on fewer samples than they seem to")
+        return Independence(tuple(warnings))
+    raise DataError(
+        f"data {data.path}: {said}. A certificate counts independent samples, and these are not. "
+        f"Take copies out; name each image's clip or scene in a table, with --group-column; or, "
+        f"where they were taken at moments drawn at random or show different things, say "
+        f"--independent: the certificate then states that it is your word"
+    )
+
+
+def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> str | None:
+    """Say that nothing can be certified on so few samples, whatever the models answer.
+
+    Args:
+        targets: limit, confidence and reference.
+        units: samples, or groups of them, that the certificate may rest on.
+        candidates: how many savers share the risk.
+        grouped: whether the units are groups.
+
+    Returns:
+        One line, or None where they may be enough.
+    """
+    drop = targets.allowed_drop_points
+    if targets.method is not Method.CERTIFIED or drop is None:
+        return None
+    labelled = targets.reference is Reference.LABELS
+    if labelled:
+        evidence = EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
+    else:
+        evidence = EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+    share = targets.risk / max(1, candidates)
+    needed = least_units(drop, evidence=evidence, risk=share)
+    if needed is not None and units >= needed:
+        return None
+    unit = "groups of samples" if grouped else "samples"
+    wish = f"a drop of {drop:g} points at confidence {targets.confidence:g}"
+    if candidates > 1:
+        wish += f" shared by {candidates} savers"
+        alone = least_units(drop, evidence=evidence, risk=targets.risk)
+        fewer = "" if alone is None else f", {alone} with one saver"
+    else:
+        fewer = ""
+    if needed is None:
+        return None
+    better = "" if not labelled else ", unless the cascade proves better than the large model"
+    return (
+        f"{units} {unit} are too few: {wish} takes at least {needed}{fewer}{better}. Add {unit}, "
+        f"allow a larger drop (--max-drop), or use --method empirical, which promises nothing"
+    )
+
+
+def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
+    """Return the fewest samples, or groups, that can certify a drop where no answer differs.
+
+    Args:
+        max_drop_points: the limit.
+        evidence: what the samples are.
+        risk: of this one certificate.
+    """
+
+    def enough(units: int) -> bool:
+        losses = ((0.0, units),) if evidence.grouped else ()
+        step = WalkStep(threshold=0.0, accepted=units, lost=0, gained=0, group_losses=losses)
+        p = step_p_values(
+            [step], evidence=evidence, samples=units, max_drop_points=max_drop_points, risk=risk
+        )
+        return p[0] <= risk
+
+    if not 0 < max_drop_points < math.inf:
+        return None
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > MOST_UNITS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,325 @@
+"""Are the pictures of a data source independent? Copies and frames of one clip are not.
+
+A certificate counts its samples as so many independent draws. Thirty pictures copied thirty times
+are thirty draws, and the frames of a clip hardly more than its scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.data.looks import Looks
+from tinysaver_edge.data.source import by_number
+
+FEWEST = 30
+"""Pictures below which nothing is said."""
+
+MOST = 20_000
+"""Of more pictures, so many are drawn and compared."""
+
+LEAST_WEIGHT = 0.9
+"""Pictures that weigh less than so large a share of their number are no independent ones. CIFAR-10,
+which has a few true near-copies, weighs 0.98 to 0.99; frames of clips 0.01 to 0.6."""
+
+ORDERED = 0.7
+"""How often a picture may be more like the next one than like another of its class, drawn at
+random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos and drawn ones,
+0.7 to 0.99 on frames of clips, from every 25th to every one."""
+
+LEAST_LIKENESS, MOST_LIKENESS = 0.6, 0.9
+SPREADS = 8.0
+"""Two pictures are alike from so many times the usual likeness of two pictures on, within those."""
+
+SAME_GREY = 1.0
+"""Or where their small pictures' edges differ by less than so many levels of grey."""
+
+FLAT_GREY = 0.5
+"""Pictures whose edges are fainter than this show nothing to compare."""
+
+PAIRS = 20_000
+_BLOCK = 512
+_SEED = 0x5EED
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """What was found among a data source's pictures.
+
+    Attributes:
+        samples: how many pictures were compared.
+        copies: pictures whose file is a copy of an earlier one's, byte for byte.
+        repeats: units (pictures, or groups of them) that look like an earlier one's; copies too.
+        units: how many units there are.
+        weight: how many independent units they weigh as much as: ``units² / Σ cluster²``.
+        order: how often a picture is more like the next than like another, 0..1; None where that
+            cannot be told.
+        contradicting: copies that are labelled otherwise than the file that they are a copy of.
+        example: positions of two pictures that are alike, or follow each other and are.
+        grouped: whether the units are groups.
+    """
+
+    samples: int
+    copies: int
+    repeats: int
+    units: int
+    weight: float
+    order: float | None
+    contradicting: int
+    example: tuple[int, int] | None
+    grouped: bool = False
+
+    @property
+    def independent(self) -> bool:
+        """Whether they may count as independent draws."""
+        alone = self.weight >= LEAST_WEIGHT * self.units
+        return alone and (self.order is None or self.order < ORDERED)
+
+    @property
+    def brief(self) -> str:
+        """The chief of what was found, in a few words that name no file."""
+        if self.copies:
+            return f"{self.copies} of {self.samples} images are copies of others"
+        if self.weight < LEAST_WEIGHT * self.units:
+            unit = "groups" if self.grouped else "images"
+            return f"{self.repeats} of {self.units} {unit} look like an earlier one"
+        return "each image is much like the next in the order of their names"
+
+    @property
+    def found(self) -> str:
+        """What was found, for people; names no file."""
+        unit = "groups" if self.grouped else "images"
+        found = []
+        if self.copies:
+            found.append(f"{self.copies} of {self.samples} images are copies of others")
+        if self.repeats:
+            found.append(
+                f"{self.repeats} of {self.units} {unit} look like an earlier one "
+                f"(together they weigh as much as {self.weight:.0f})"
+            )
+        if self.order is not None and self.order >= ORDERED:
+            found.append(
+                f"in the order of their names, {self.order:.0%} are more like the next than like "
+                f"another of their class (50 % where they are independent)"
+            )
+        return "; ".join(found)
+
+    def text(self, names: Sequence[str]) -> str:
+        """The same with an example; empty where there is nothing to say.
+
+        Args:
+            names: of the source's pictures.
+        """
+        if self.example is None or not self.found:
+            return self.found
+        one, other = self.example
+        return f"{self.found}, for example {names[one]} and {names[other]}"
+
+
+def find_alike(
+    looks: Looks,
+    names: Sequence[str],
+    labels: Sequence[str],
+    groups: NDArray[np.str_] | None = None,
+) -> Alike | None:
+    """Compare every picture with every other.
+
+    Args:
+        looks: the pictures.
+        names: of their files.
+        labels: their classes; empty names where there are none.
+        groups: ``(n,)`` clip or scene of each, whose pictures are not held against each other.
+
+    Returns:
+        None where there are too few.
+    """
+    kept = np.flatnonzero(looks.readable)
+    if len(kept) > MOST:
+        kept = np.sort(np.random.default_rng(_SEED).permutation(kept)[:MOST])
+    if len(kept) < FEWEST:
+        return None
+    group = _numbers(np.arange(len(names)) if groups is None else groups)[kept]
+    label = _numbers(np.asarray(labels))[kept]
+    edges = _Edges.of(looks.small[kept])
+    usual = edges.likeness(*_random_pairs(label, group))
+    least = _least_likeness(usual)
+    first = _first_alike(edges, looks.content[kept], group, least)
+    order, following = _order(edges, [names[int(one)] for one in kept], label, group, usual)
+    _, where = np.unique(looks.content[kept], return_index=True)
+    copied = np.setdiff1d(np.arange(len(kept)), where)
+    leaders = _leading_group(first, group)
+    sizes = np.bincount(leaders)
+    weight = float(sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum())
+    found = np.flatnonzero(first != np.arange(len(kept)))
+    example: tuple[int, int] | None = None
+    if len(found):
+        example = int(kept[first[found[0]]]), int(kept[found[0]])
+    elif order is not None and order >= ORDERED and following is not None:
+        example = int(kept[following[0]]), int(kept[following[1]])
+    return Alike(
+        samples=len(kept),
+        copies=len(copied),
+        repeats=int((leaders != np.arange(len(leaders))).sum()),
+        units=len(leaders),
+        weight=weight,
+        order=order,
+        contradicting=_contradicting(looks.content[kept], label),
+        example=example,
+        grouped=groups is not None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """The differences of neighbouring pixels, less what all pictures share (a fixed background).
+
+    Attributes:
+        values: ``(n, d)`` float32.
+        length: ``(n,)`` of each, at least that of a picture that shows nothing.
+        flat: ``(n,)`` which pictures show nothing to begin with.
+    """
+
+    values: NDArray[np.float32]
+    length: NDArray[np.float32]
+    flat: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, small: NDArray[np.uint8]) -> _Edges:
+        pixels = small.astype(np.float32)
+        across = np.diff(pixels, axis=2).reshape(len(pixels), -1)
+        down = np.diff(pixels, axis=1).reshape(len(pixels), -1)
+        values = np.concatenate([across, down], axis=1)
+        least = FLAT_GREY * values.shape[1] ** 0.5
+        flat = np.linalg.norm(values, axis=1) < least
+        values -= values.mean(axis=0)
+        length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
+        return cls(values, length, flat)
+
+    def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the correlation of pairs, -1..1."""
+        parts = [
+            np.einsum("nd,nd->n", self.values[a], self.values[b]) / self.length[a] / self.length[b]
+            for a, b in zip(_blocks(one), _blocks(other), strict=True)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def alike(self, start: int, stop: int, least: float) -> NDArray[np.bool_]:
+        """Return which of some pictures are like which before them, ``(stop - start, stop)``."""
+        products = self.values[start:stop] @ self.values[:stop].T
+        length, square = self.length, np.einsum("nd,nd->n", self.values, self.values)
+        found = products > least * length[start:stop, None] * length[None, :stop]
+        apart = square[start:stop, None] + square[None, :stop] - 2 * products
+        found |= apart < SAME_GREY**2 * self.values.shape[1]
+        found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
+        return np.asarray(found)
+
+
+def _blocks(index: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [index[start : start + _BLOCK] for start in range(0, len(index), _BLOCK)]
+
+
+def _numbers(values: NDArray[np.generic]) -> NDArray[np.int64]:
+    numbers: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
+def _random_pairs(
+    label: NDArray[np.int64], group: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw pairs of one class and of two groups."""
+    rng = np.random.default_rng(_SEED)
+    order = np.argsort(label, kind="stable")
+    counts = np.bincount(label)
+    starts = np.cumsum(counts) - counts
+    one = rng.integers(0, len(label), PAIRS)
+    drawn = (rng.random(PAIRS) * counts[label[one]]).astype(np.int64)
+    other = order[starts[label[one]] + drawn]
+    apart = group[one] != group[other]
+    return one[apart], other[apart]
+
+
+def _least_likeness(usual: NDArray[np.float32]) -> float:
+    """Return from where on two pictures are alike, given the likeness of pairs at random."""
+    spread = 1.4826 * float(np.median(np.abs(usual))) if len(usual) else 1.0
+    return float(np.clip(SPREADS * spread, LEAST_LIKENESS, MOST_LIKENESS))
+
+
+def _first_alike(
+    edges: _Edges, content: NDArray[np.uint64], group: NDArray[np.int64], least: float
+) -> NDArray[np.int64]:
+    """Return for each picture the first one, of another group, that it is like; else itself.
+
+    Only pictures that are like none before them are compared with, so that a chain of neighbours
+    does not count as one scene.
+    """
+    count = len(content)
+    first = np.arange(count)
+    leads = np.zeros(count, bool)
+    for start in range(0, count, _BLOCK):
+        stop = min(count, start + _BLOCK)
+        alike = edges.alike(start, stop, least)
+        alike |= content[start:stop, None] == content[None, :stop]
+        for place in range(start, stop):
+            before = alike[place - start, :place] & leads[:place]
+            found = np.flatnonzero(before)
+            found = found[group[found] != group[place]]
+            if len(found):
+                first[place] = found[0]
+            else:
+                leads[place] = True
+    return first
+
+
+def _leading_group(first: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each group the group that most of its pictures are like; else itself."""
+    numbers = _numbers(group)
+    leading = np.arange(int(numbers.max()) + 1)
+    sizes = np.bincount(numbers)
+    like = first != np.arange(len(first))
+    for one in np.unique(numbers[like]):
+        mine = numbers[first[like & (numbers == one)]]
+        if 2 * len(mine) > sizes[one]:
+            leading[one] = np.bincount(mine).argmax()
+    return leading
+
+
+def _order(
+    edges: _Edges,
+    names: Sequence[str],
+    label: NDArray[np.int64],
+    group: NDArray[np.int64],
+    usual: NDArray[np.float32],
+) -> tuple[float | None, tuple[int, int] | None]:
+    """Return how often a picture is more like the next of its class than like another of it.
+
+    The next is the next by name, numbers in names counting as numbers, or by place in the source.
+    """
+    best: float | None = None
+    example: tuple[int, int] | None = None
+    by_name = sorted(range(len(names)), key=lambda place: by_number(names[place]))
+    for order in (by_name, range(len(names))):
+        ranked = np.array(order, np.int64)
+        ranked = ranked[np.argsort(label[ranked], kind="stable")]
+        one, other = ranked[:-1], ranked[1:]
+        kept = (label[one] == label[other]) & (group[one] != group[other])
+        one, other = one[kept], other[kept]
+        if len(one) < FEWEST or len(usual) < FEWEST:
+            continue
+        likeness = edges.likeness(one, other)
+        rising = np.sort(usual)
+        below = np.searchsorted(rising, likeness, "left") + np.searchsorted(
+            rising, likeness, "right"
+        )
+        share = float(below.mean()) / (2 * len(rising))
+        if best is None or share > best:
+            best, most = share, int(likeness.argmax())
+            example = int(one[most]), int(other[most])
+    return best, example
+
+
+def _contradicting(content: NDArray[np.uint64], label: NDArray[np.int64]) -> int:
+    _, first, which = np.unique(content, return_index=True, return_inverse=True)
+    return int((label != label[first[which]]).sum())

@@ -1,0 +1,141 @@
+"""What each picture of a data source looks like, in small: enough to find copies and neighbours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.files import atomic_write, read_arrays
+from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.data.images import Depth, dark_depth, decode_small
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.errors import DataError
+from tinysaver_edge.preprocess import Frame
+
+SIDE = 16
+"""Width and height of the small pictures."""
+
+_KEPT = Path("images") / "looks.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Every picture of a data source in small, in its order.
+
+    Attributes:
+        content: ``(n,)`` uint64, of a hash of the file; 0 for what cannot be read.
+        small: ``(n, 16, 16, 3)`` uint8, the pictures in small.
+        dark_bits: ``(n,)`` int64, bits in use of a 16-bit picture that leaves its upper ones empty;
+            0 for all others.
+    """
+
+    content: NDArray[np.uint64]
+    small: NDArray[np.uint8]
+    dark_bits: NDArray[np.int64]
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """``(n,)`` which pictures can be read."""
+        return np.asarray(self.content != 0)
+
+    @property
+    def depth_line(self) -> str | None:
+        """What becomes of pictures that leave their upper bits empty; None where there are none."""
+        dark = self.dark_bits[self.dark_bits > 0]
+        if not len(dark):
+            return None
+        return f"{len(dark)} of {len(self.content)} images have {Depth(16, int(dark.max())).text}"
+
+
+def read_looks(
+    data: DataSource,
+    *,
+    folder: Path | None = None,
+    fingerprint: str = "",
+    progress: Progress = SILENT,
+) -> Looks:
+    """Look at every picture once, or take what was kept of it.
+
+    Args:
+        data: the pictures.
+        folder: where what was seen is kept for the next time; None keeps nothing.
+        fingerprint: of the data.
+        progress: hears of each picture.
+    """
+    kept = None if folder is None else _kept(folder / _KEPT, fingerprint)
+    if kept is not None and len(kept.content) == len(data):
+        return kept
+    looks = _look(data, progress)
+    if folder is not None:
+        (folder / _KEPT).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / _KEPT) as file:
+            np.savez(
+                file,
+                content=looks.content,
+                small=looks.small,
+                dark_bits=looks.dark_bits,
+                fingerprint=np.array(fingerprint),
+            )
+    return looks
+
+
+def _look(data: DataSource, progress: Progress) -> Looks:
+    count = len(data)
+    looks = Looks(
+        np.zeros(count, np.uint64),
+        np.zeros((count, SIDE, SIDE, 3), np.uint8),
+        np.zeros(count, np.int64),
+    )
+
+    def look(index: int) -> None:
+        content, frame, bits = _one(data, index)
+        if frame is not None:
+            cv2 = opencv("Comparing images")
+            looks.content[index] = content
+            looks.small[index] = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            looks.dark_bits[index] = bits
+
+    progress.start("looking at the images", total=count)
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
+            for _ in pool.map(look, range(count)):
+                progress.advance(1)
+    finally:
+        progress.finish()
+    return looks
+
+
+def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int]:
+    """Return a picture's hash, itself, and the bits in use where it is one that goes dark."""
+    try:
+        file = data.read(index)
+    except OSError:
+        return 0, None, 0
+    except (DataError, NotImplementedError):  # no file: whatever makes the pictures gives this one
+        frame = data.frame(index)
+        return (0 if frame is None else content_hash(frame.tobytes())), frame, 0
+    depth = dark_depth(file)
+    return content_hash(file), decode_small(file), 0 if depth is None else depth.used
+
+
+def content_hash(content: bytes) -> int:
+    """Return 64 bits of a hash of a file's content; never 0."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") or 1
+
+
+def _kept(path: Path, fingerprint: str) -> Looks | None:
+    try:
+        tables: dict[str, NDArray[Any]] = read_arrays(path)
+        if str(tables["fingerprint"]) != fingerprint:
+            return None
+        return Looks(tables["content"], tables["small"], tables["dark_bits"])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -9,8 +9,11 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 
 
 def points(drop_points: float | None) -> str:
-    """Write a drop in points with its sign."""
-    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
+    """Write a drop in points: ``0.37 pt``, or ``gains 0.20 pt`` where accuracy is won."""
+    if drop_points is None:
+        return "?"
+    size = f"{abs(drop_points):.2f} pt"
+    return f"gains {size}" if drop_points < 0 and size != "0.00 pt" else size
 
 
 def ratio(value: float | None) -> str:

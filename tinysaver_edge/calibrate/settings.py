@@ -259,6 +259,7 @@ class Settings:
         plan="images.group_column",
     )
     independent: bool = _option(
+        Group.ASKED,
         bool,
         "Vouch that no image depends on another, though some look like others: taken at moments "
         "drawn at random, say. The certificate states that it is your word.",
@@ -266,6 +267,7 @@ class Settings:
         plan="images.independent",
     )
     trust_labels: bool = _option(
+        Group.ASKED,
         bool,
         "Vouch for labels that do not look right: of other classes than the large model's, or its "
         "own answers. The certificate states that it is your word.",

@@ -44,6 +44,7 @@ lint: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/house.py
 
 # pip is the last thing that venv puts there: without it the environment is half made, or none.
 $(BIN)/pip:
@@ -56,7 +57,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(BIN)/pip
-	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote-http,dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote,dev]'
 	@touch $@ $(VENV)/.runtime
 
 # One environment a version, made by this same file; what is missing is said at the end.

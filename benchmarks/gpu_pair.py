@@ -24,7 +24,7 @@ from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.timm_file import Architecture, read_architecture, write_timm_file
-from tinysaver_edge.hardware.energy import Energy, Meter, Metering
+from tinysaver_edge.hardware.energy import Energy, EnergyMeter, Metering
 from tinysaver_edge.models.compare.pictures import draw_pictures
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
@@ -212,7 +212,7 @@ class Timed:
         return sum(found) / self.frames if found else None
 
 
-def keep_busy(answer: Callable[[], int], seconds: float, meters: Sequence[Meter]) -> Timed:
+def keep_busy(answer: Callable[[], int], seconds: float, meters: Sequence[EnergyMeter]) -> Timed:
     """Call for a while; `answer` returns how many frames it has answered."""
     frames = 0
     with Metering(meters) as metering:

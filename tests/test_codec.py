@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.colours import PREPROCESS, colour_picture
+from tinysaver_edge._support.jpeg_header import jpeg_size
 from tinysaver_edge.codec import Jpeg, check_carries, decode
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Preprocess, Resize
@@ -69,3 +70,48 @@ def test_it_stands_before_models_that_take_a_frames_own_pixels() -> None:
     check_carries(Preprocess(Resize(16, 16)), model="large")
     with pytest.raises(InputError, match="large takes float32 NCHW RGB: JPEG is for"):
         check_carries(PREPROCESS, model="large")
+
+
+def _declared(height: int, width: int) -> bytes:
+    """A JPEG file whose header says another size than its picture has."""
+    data = bytearray(Jpeg(90).encode(BATCH)[0])
+    place = data.find(b"\xff\xc0") + 5
+    data[place : place + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+GOOD = Jpeg(90).encode(BATCH)[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _declared(65500, 65500),
+        _declared(24, 25),
+        GOOD[:40],
+        GOOD + bytes(1 << 20),
+        cv2.imencode(".png", BATCH[0])[1].tobytes(),
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8" + b"\xff" * 64,
+        "text",
+    ],
+    ids=["huge", "other", "cut", "long", "png", "empty", "begun", "padding", "no bytes"],
+)
+def test_what_is_no_picture_of_the_right_size_is_not_decoded(monkeypatch, data) -> None:
+    decoded = []
+    real = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: decoded.append(1) or real(*given))
+    files = np.empty(2, object)
+    files[:] = [GOOD, data]
+    with pytest.raises(EngineError, match="expected JPEG files of 24 x 24 pixels"):
+        decode(files, BATCH.shape[1:])
+    assert len(decoded) < 2 or data == GOOD[:40]
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("size", [(1, 1), (30, 50), (1080, 1920)])
+def test_a_jpegs_size_is_read_from_its_header(size, progressive) -> None:
+    settings = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8), settings)[1].tobytes()
+    assert jpeg_size(data) == size

@@ -6,6 +6,7 @@ do both, so that all of them show the model the same pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.jpeg_header import jpeg_size
+from tinysaver_edge._support.limits import JPEG_ROOM_BYTES
 from tinysaver_edge._support.opencv import opencv
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Batch, Preprocess
@@ -82,14 +85,25 @@ def decode(files: NDArray[Any], shape: Sequence[int]) -> Batch:
         EngineError: one is no such file.
     """
     cv2 = opencv("Decoding JPEG")
-    batch = np.empty((files.size, *shape), np.uint8)
+    wanted = tuple(shape)
+    longest = 2 * math.prod(wanted) + JPEG_ROOM_BYTES
+    for data in files.reshape(-1):  # all of them before one is decoded: a header costs nothing
+        if not isinstance(data, bytes) or jpeg_size(data) != wanted[:2] or len(data) > longest:
+            raise _no_such_file(wanted)
+    batch = np.empty((files.size, *wanted), np.uint8)
     for place, data in zip(batch, files.reshape(-1), strict=True):
-        file = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else ()
-        picture = cv2.imdecode(file, cv2.IMREAD_COLOR) if len(file) else None
+        try:
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:
+            picture = None
         if picture is None or picture.shape != place.shape:
-            raise EngineError(f"expected JPEG files of {shape[0]} x {shape[1]} pixels")
+            raise _no_such_file(wanted)
         place[...] = picture
     return batch
+
+
+def _no_such_file(shape: Sequence[int]) -> EngineError:
+    return EngineError(f"expected JPEG files of {shape[0]} x {shape[1]} pixels")
 
 
 def check_carries(preprocess: Preprocess, *, model: str) -> None:

@@ -14,6 +14,21 @@ SMALLEST_PROBABILITY = 1e-12
 """Stands in for a probability of zero, whose logarithm has no float."""
 
 
+NO_PROBABILITY = 0.02
+"""A probability so much above 1, or a sum so far from it, is none however it was rounded."""
+
+MAY_BE_OFF = 0.05
+"""Share of answers whose sum may be off all the same."""
+
+MULTI_LABEL = (
+    "every class is answered for itself (a multi-label model, independent sigmoids), so no class "
+    "is the answer: train or export it with a softmax over the classes"
+)
+
+BINARY = 2
+"""Classes of a model with a single output."""
+
+
 class OutputKind(str, Enum):
     """What the numbers of a model's output mean."""
 
@@ -25,8 +40,11 @@ class OutputKind(str, Enum):
 class OutputFormat:
     """How a model states its answer.
 
+    A model with a single output tells two classes apart: its number speaks for the second, as a
+    probability p (then they have 1 - p and p) or as a logit z (then they have 0 and z).
+
     Attributes:
-        kind: logits, or probabilities (softmax already applied).
+        kind: logits, or probabilities (softmax or sigmoid already applied).
         class_offset: leading outputs that are no class of the user's, 1 for a background class.
         class_order: outputs, counted after the offset, in the order of the bundle's labels; None
             where they are in that order already.
@@ -34,6 +52,8 @@ class OutputFormat:
             output holds probabilities and nothing else is said.
         quantization_zero_point: the integer that stands for zero; where nothing is said, the
             smallest value of the type for probabilities and 0 for logits.
+        name: the output that holds the classes, where the file has several; None where only one
+            can.
     """
 
     kind: OutputKind = OutputKind.LOGITS
@@ -41,6 +61,7 @@ class OutputFormat:
     class_order: tuple[int, ...] | None = None
     quantization_scale: float | None = None
     quantization_zero_point: int | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.class_offset < 0:
@@ -54,6 +75,12 @@ class OutputFormat:
         last = 0 if self.class_order is None else max(self.class_order)
         return self.class_offset + last + 1
 
+    def fits(self, outputs: int) -> bool:
+        """Whether so many outputs are enough; a single one stands for two classes."""
+        if outputs == 1 and not self.class_offset:
+            return self.least_outputs <= BINARY
+        return outputs >= self.least_outputs
+
     def to_logits(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Turn raw outputs into logits, so that their softmax gives the model's probabilities.
 
@@ -65,6 +92,8 @@ class OutputFormat:
             itself, not a copy.
         """
         values = self._dequantize(raw)
+        if values.shape[1] == 1 and not self.class_offset:
+            values = self._two_classes(values)
         if self.class_offset:
             values = values[:, self.class_offset :]
         if self.class_order is not None:
@@ -72,6 +101,11 @@ class OutputFormat:
         if self.kind is OutputKind.LOGITS:
             return values
         return np.log(np.maximum(values, np.float32(SMALLEST_PROBABILITY)))
+
+    def _two_classes(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the class that a single number does not speak for a number of its own."""
+        other = np.float32(1) - values if self.kind is OutputKind.PROBABILITIES else values * 0
+        return np.concatenate([other, values], axis=1)
 
     def _dequantize(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         if not np.issubdtype(raw.dtype, np.integer):
@@ -84,3 +118,35 @@ class OutputFormat:
         if zero is None:
             zero = int(np.iinfo(raw.dtype).min) if probabilities else 0  # type: ignore[type-var]
         return (raw.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+    def why_no_probabilities(self, logits: NDArray[np.float32]) -> str | None:
+        """Return why answers that are described as probabilities are none; None where they are.
+
+        Args:
+            logits: what `to_logits` made of some answers, ``(n, classes)``, finite.
+        """
+        values = np.exp(logits.astype(np.float64))
+        totals = values.sum(axis=1)
+        step = self.quantization_scale or 0.0
+        slack = NO_PROBABILITY + values.shape[1] * step / 2  # each may be rounded by half a step
+        partly = self.class_offset > 0 or self.class_order is not None  # others had the rest
+        off = (totals > 1 + slack) | ((totals < 1 - slack) & (not partly))
+        if values.max() > 1 + NO_PROBABILITY + step:
+            return f"numbers up to {values.max():.3g}"
+        if off.mean() <= MAY_BE_OFF:
+            return None
+        sums = f"numbers that sum to {totals.min():.3g}"
+        if totals.max() - totals.min() > slack:
+            sums += f" to {totals.max():.3g}"
+        if not step and values.min() <= SMALLEST_PROBABILITY * 1.01:
+            return f"{sums}, some of them 0 or less"
+        return f"{sums}, each from 0 to 1: {MULTI_LABEL}"
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput(OutputFormat):
+    """Numbers as the file gives them: what a host passes on, for the device to make logits of."""
+
+    def to_logits(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return the numbers as float32, be they logits or not."""
+        return raw.astype(np.float32, copy=False)

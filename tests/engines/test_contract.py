@@ -242,7 +242,10 @@ def test_nan_is_passed_on_and_named(tmp_path, engine: str) -> None:
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([("a", ["n", CLASSES]), ("b", ["n", CLASSES])], "2 outputs of the form (n, classes)"),
+        (
+            [("a", ["n", CLASSES]), ("b", ["n", CLASSES])],
+            "2 outputs can hold the classes, a float32 (n, 5), b float32 (n, 5): say which",
+        ),
         ([("a", ["n", 8, 4, 4])], "no output of the form (n, classes) among a"),
     ],
     ids=["two answers", "no answer"],

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tinysaver_edge.hardware.energy import Energy, Meter, Metering, open_meters
+from tinysaver_edge.hardware.energy import Energy, EnergyMeter, Metering, open_meters
 
 
 def zone(root: Path, number: int, *, name: str = "package-0", energy_uj: int = 5_000_000) -> Path:
@@ -61,7 +61,7 @@ def test_a_counter_that_vanishes_while_it_is_read(tmp_path: Path) -> None:
         meter.joules()
 
 
-class Steady(Meter):
+class Steady(EnergyMeter):
     """Counts 30 W by a clock that the test sets."""
 
     source = "steady"

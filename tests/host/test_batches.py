@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from tinysaver_edge._support.limits import MOST_ROWS
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.batches import Batches
 
@@ -99,3 +100,35 @@ def test_any_failure_reaches_who_waits_and_the_next_are_answered():
     found = answered(model, [np.array([[99], [1], [2]]), *rows(3)])
     assert isinstance(found[0], RuntimeError)
     assert found[1].tolist() == [[6]]
+
+
+def test_a_request_of_many_frames_lets_others_in_between():
+    model = Model()
+    many = 100 + np.arange(30).reshape(30, 1)
+    found = answered(model, [many, *rows(50, 51)], limit=2)
+    assert found[0].tolist() == (2 * many).tolist()
+    assert [one.tolist() for one in found[1:]] == [[[100]], [[102]]]
+    assert model.sizes == [1, 8, 2, 8, 8, 6]
+
+
+def test_a_request_of_too_many_frames_is_refused_and_not_run():
+    model = Model()
+    found = answered(model, [np.zeros((MOST_ROWS + 1, 1)), *rows(4)])
+    assert f"at most {MOST_ROWS}" in str(found[0])
+    assert found[1].tolist() == [[8]]
+    assert model.sizes == [1, 1]
+
+
+def test_whatever_a_decoder_stumbles_over_is_its_senders_affair():
+    model = Model()
+    prepare = model.prepare
+
+    def stumbling(given):
+        if (given == 7).any():
+            raise MemoryError("a picture of too many pixels")
+        return prepare(given)
+
+    model.prepare = stumbling
+    found = answered(model, rows(1, 7, 3, 4))
+    assert "cannot be read (MemoryError)" in str(found[1])
+    assert [one.tolist() for one in (found[0], *found[2:])] == [[[2]], [[6]], [[8]]]

@@ -46,8 +46,6 @@ def told(decision):
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monkeypatch) -> None:
     monkeypatch.setattr("tinysaver_edge.cascade.is_certified", lambda manifest: True)
-    if scheme == "http":
-        pytest.importorskip("tritonclient.http")
     large = remote(host.url(scheme=scheme), timeout_s=5.0)
     with Cascade.load(bundle, large=large) as there, Cascade.load(bundle) as here:
         answers = [there.decide(frame) for frame in FRAMES]
@@ -167,8 +165,6 @@ def test_what_clients_do_wrong_is_no_traceback_in_the_log(bundle, tmp_path) -> N
     served = Served(tmp_path, bundle).start()
     try:
         for scheme in ("grpc", "http"):
-            if scheme == "http":
-                pytest.importorskip("tritonclient.http")
             with pytest.raises(EngineError, match="other"):
                 Cascade.load(bundle, large=remote(served.url("other", scheme=scheme)))
         assert ask(served, "POST", "/v2/models/large/infer", b"{nonsense")[0] in (400, 422, 500)
@@ -219,8 +215,6 @@ def test_tls_and_a_token(bundle, tmp_path) -> None:
     tls = Tls(ca=authority.ca)
     try:
         for scheme in ("grpcs", "https"):
-            if scheme == "https":
-                pytest.importorskip("tritonclient.http")
             url = served.url(scheme=scheme, host="localhost")
             good = remote(url, tls=tls, token=Token(file=token), timeout_s=5.0)
             with Cascade.load(bundle, large=good) as cascade:

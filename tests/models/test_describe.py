@@ -17,12 +17,14 @@ from tests.real_data import data_folder
 from tinysaver_edge.cli.models import models
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models.description.describe import KnownAlready, describe
+from tinysaver_edge.models.description.describe import KnownAlready, describe, to_toml
 from tinysaver_edge.models.description.description import (
+    METADATA_KEY,
     description_from,
     find_description,
     parse_description,
 )
+from tinysaver_edge.models.description.metadata import write_metadata
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.preprocess import ColorOrder, Layout, Preprocessor, ResizePolicy
@@ -274,3 +276,28 @@ def test_bad_files_are_model_errors(tmp_path: Path, command: str) -> None:
     for name in ("absent.onnx", "cut.onnx"):
         with pytest.raises(ModelError, match=name):
             run(command, str(tmp_path / name))
+
+
+def test_a_files_own_description_is_taken_over(tmp_path: Path) -> None:
+    model = tiny_classifier(tmp_path / "own.onnx")
+    model.with_suffix(".toml").write_text(
+        describe(
+            model,
+            KnownAlready(
+                color=ColorOrder.RGB,
+                scale="imagenet",
+                resize=ResizePolicy.CENTER_CROP,
+                crop_ratio=0.875,
+            ),
+        )
+    )
+    said = find_description(model)
+    model.with_suffix(".toml").unlink()
+    write_metadata(model, {METADATA_KEY: to_toml(said)})
+    text = describe(model)
+    assert "as the description in the file itself has it.\n" in text
+    model.with_suffix(".toml").write_text(text)
+    assert find_description(model).preprocess == said.preprocess
+    other = told(model, KnownAlready(color=ColorOrder.BGR))
+    assert other["input"]["color"] == "BGR"
+    assert other["input"]["resize"]["crop_ratio"] == 0.875

@@ -36,8 +36,6 @@ def host(tmp_path, served):
 
 def faults(served, host, steps, *, faulty_from: str, healed: str, scheme: str = "grpc"):
     """Run through the steps, hold the decisions against all four demands, and return the run."""
-    if scheme == "http":
-        pytest.importorskip("tritonclient.http")
     run = run_through(served.bundle, limits(host.url("large", scheme=scheme)), steps)
     check(run, faulty_from=faulty_from, healed=healed)
     return run

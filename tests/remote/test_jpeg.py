@@ -68,8 +68,6 @@ def check(bundle, url: str, here) -> None:
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_serve_takes_what_the_bundle_sends(bundle, served, here, scheme) -> None:
     assert "large takes JPEG files in place of pixels" in served.log()
-    if scheme == "http":
-        pytest.importorskip("tritonclient.http")
     check(bundle, served.url(scheme=scheme), here)
 
 

@@ -59,8 +59,6 @@ def told(decision):
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_decisions_are_those_of_the_model_in_process(place, served, host, here, scheme) -> None:
-    if scheme == "http":
-        pytest.importorskip("tritonclient.http")
     with Cascade.load(place / "bundle", large=host.url("large", scheme=scheme)) as cascade:
         one_by_one = [cascade.decide(frame) for frame in FRAMES]
         together = cascade.decide_many(FRAMES)

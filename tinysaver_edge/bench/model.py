@@ -178,6 +178,7 @@ def artefact_of(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    output: str | None = None,
 ) -> Artefact:
     """Return a model file as it is, with what is said of it, to be measured.
 
@@ -188,12 +189,13 @@ def artefact_of(
         device: over what the description says.
         precision: over what the description says.
         threads: processor threads for one inference; None leaves it to the engine.
+        output: name of the output that holds the classes, over what the description says.
 
     Raises:
         DescriptionError: it has no description, or a wrong one.
         ModelError: it is missing, or no engine reads it.
     """
-    said = find_description(model, descriptions_dir=descriptions)
+    said = find_description(model, descriptions_dir=descriptions, output=output)
     weights = model.with_suffix(".bin")
     files = (model, weights) if model.suffix == ".xml" and weights.is_file() else (model,)
     sha256 = combined_sha256(files)

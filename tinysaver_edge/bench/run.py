@@ -41,6 +41,7 @@ def fastest_artefact(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    output: str | None = None,
     profile: DeviceProfile | None = None,
     run: Runner = run_here,
 ) -> tuple[Artefact, Chosen]:
@@ -53,6 +54,7 @@ def fastest_artefact(
         device: only engines on this device count; None for what the description says, or all.
         precision: arithmetic; None for what the description says, or the candidates' own.
         threads: processor threads for one inference; None leaves it to the engine.
+        output: name of the output that holds the classes, before what the description says.
         profile: the device whose engines are tried; None for those that this machine has.
         run: does one run, perhaps in a process of its own.
 
@@ -61,8 +63,10 @@ def fastest_artefact(
         EngineError: it cannot be run in any way.
         InputError: there is no such image.
     """
-    told = artefact_of(model, descriptions=descriptions, engine=engine_for(model), threads=threads)
-    said = find_description(model, descriptions_dir=descriptions)
+    told = artefact_of(
+        model, descriptions=descriptions, engine=engine_for(model), threads=threads, output=output
+    )
+    said = find_description(model, descriptions_dir=descriptions, output=output)
     reference = replace(told, options=EngineOptions(threads=threads))
     encoded = [made_up_frame(seed=seed) for seed in range(FRAMES)]
     if image is not None:

@@ -124,6 +124,12 @@ class Settings:
         "Engine for every model, before what its description says. 'auto' measures those that "
         "the --device lists, or this machine has, and takes the fastest that agrees.",
     )
+    output: str | None = _option(
+        str,
+        "Output that holds the classes, in each of the models; where they call it differently, "
+        "output.name in their descriptions tells.",
+        metavar="NAME",
+    )
     sizes: tuple[str, ...] = _option(
         Group.INPUT,
         str,
@@ -505,7 +511,9 @@ def _model(settings: Settings, name: str) -> ModelFile:
         )
     else:
         path = _file(settings, name)
-        described = find_description(path, descriptions_dir=settings.descriptions)
+        described = find_description(
+            path, descriptions_dir=settings.descriptions, output=settings.output
+        )
     return ModelFile(path, described, engine=settings.engine)
 
 

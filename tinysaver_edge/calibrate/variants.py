@@ -122,7 +122,7 @@ def _fixed_size(model: ModelFile) -> tuple[int | None, int | None]:
     """Return the height and width that a file insists on, None where it leaves one open."""
     said = model.description
     engine = engine_name(model.engine or said.engine, model.path, device=said.device)
-    shape = engine_class(engine).inspect(model.path).input_shape
+    shape = engine_class(engine).inspect(model.path, output=said.output.name).input_shape
     if len(shape) != 4:
         return None, None
     rows, columns = (2, 3) if said.preprocess.format.layout is Layout.NCHW else (1, 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.errors import TinySaverError
 
@@ -20,6 +21,7 @@ _COMMANDS = MappingProxyType(
         "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
+        "bundle": "Name the classes of a finished bundle.",
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
@@ -117,4 +119,4 @@ def _asked_for() -> str:
 
 def _complain(message: str) -> None:
     """Say what went wrong in one line."""
-    click.echo(f"tinysaver-edge: {' '.join(message.split())}", err=True)
+    click.echo(for_people(f"tinysaver-edge: {' '.join(message.split())}"), err=True)

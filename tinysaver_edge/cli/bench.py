@@ -23,7 +23,7 @@ from tinysaver_edge.bench.run import (
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Effort
 from tinysaver_edge.calibrate.measured.worker import run_isolated
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, Threads, json_option
+from tinysaver_edge.cli.options import Number, Threads, json_option, output_option
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import InputError
@@ -38,6 +38,7 @@ from tinysaver_edge.latency import LatencySamples
 @click.option(
     "--engine", help="For a model: onnxruntime, openvino, …; 'auto' for the fastest that agrees."
 )
+@output_option
 @click.option("--device", help="For a model: the engine's device, such as GPU.")
 @click.option("--profile", help="Device whose engines 'auto' tries; else those of this machine.")
 @click.option("--precision", type=click.Choice([one.value for one in Precision]))
@@ -62,6 +63,7 @@ def bench(
     image: Path | None,
     descriptions: Path | None,
     engine: str | None,
+    output: str | None,
     device: str | None,
     profile: str | None,
     precision: str | None,
@@ -100,15 +102,20 @@ def bench(
         sustained_s=sustained,
     )
     if target.is_dir() or target.suffix == ".zip":
-        if engine or device or precision or descriptions:
+        if engine or output or device or precision or descriptions:
             raise InputError(
                 f"bundle {target}: its threshold holds for the engines that it names; --engine, "
-                "--device, --precision and --descriptions are for model files"
+                "--output, --device, --precision and --descriptions are for model files"
             )
         report = bench_bundle_file(target, image=image, threads=threads, wanted=wanted)
         out = out or report_path(target)
     else:
-        said: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        said: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "output": output,
+        }
         chosen = None
         if engine == AUTO:
             artefact, chosen = fastest_artefact(

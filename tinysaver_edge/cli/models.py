@@ -11,8 +11,9 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, json_option
+from tinysaver_edge.cli.options import Number, json_option, output_option
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.describe import KnownAlready
 from tinysaver_edge.models.description.describe import describe as describe_model
@@ -102,6 +103,7 @@ def models() -> None:
 @click.option("--labels", help="File of class names, beside the model or the description.")
 @click.option("--resize", type=click.Choice([one.value for one in ResizePolicy]))
 @click.option("--crop-ratio", type=Number(0, 1, min_open=True))
+@output_option
 @json_option
 def describe(
     model: Path,
@@ -112,6 +114,7 @@ def describe(
     labels: str | None,
     resize: str | None,
     crop_ratio: float | None,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Write what a model's file tells, with "?" where only you know.
@@ -128,6 +131,7 @@ def describe(
         labels=labels,
         resize=ResizePolicy(resize) if resize else None,
         crop_ratio=crop_ratio,
+        output=output,
     )
     text = describe_model(model, answers)
     said = parse_description(text, str(model))
@@ -138,7 +142,7 @@ def describe(
     if as_json:
         terminal.show_json({"description": said, "to_fill_in": list(still_open)})
     elif out is None:
-        click.echo(text, nl=False)
+        click.echo(for_people(text, None), nl=False)
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
 
@@ -152,15 +156,16 @@ def describe(
     metavar="HEIGHT WIDTH",
     help="Size of the picture, where the file leaves it open.",
 )
+@output_option
 @json_option
-def profile(model: Path, size: tuple[int, int] | None, as_json: bool) -> None:
+def profile(model: Path, size: tuple[int, int] | None, output: str | None, as_json: bool) -> None:
     """Count a model's multiply-accumulates, parameters and bytes.
 
     \b
         tinysaver-edge models profile resnet56.onnx
         tinysaver-edge models profile any-size.onnx --size 224 224 --json
     """
-    found = profile_model(model, size)
+    found = profile_model(model, size, output=output)
     if found.cost.uncounted:
         terminal.warn([f"not counted: {', '.join(found.cost.uncounted)}"])
     terminal.show_table(str(model), ("what", "value"), _rows(found))

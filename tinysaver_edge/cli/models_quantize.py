@@ -8,7 +8,7 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import json_option, output_option
 from tinysaver_edge.data import open_data
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
@@ -45,6 +45,7 @@ from tinysaver_edge.models.quantize.quantize import (
 @click.option(
     "--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions (NAME.toml)."
 )
+@output_option
 @click.option(
     "--calibration-samples",
     type=click.IntRange(1),
@@ -70,6 +71,7 @@ def quantize_command(
     data: Path,
     form: str,
     descriptions: Path | None,
+    output: str | None,
     calibration_samples: int,
     evaluation_samples: int,
     reduce_range: bool,
@@ -83,7 +85,7 @@ def quantize_command(
     \b
         tinysaver-edge models quantize resnet20.onnx --data images.zip --out resnet20-int8.xml
     """
-    description = find_description(model, descriptions_dir=descriptions)
+    description = find_description(model, descriptions_dir=descriptions, output=output)
     with open_data(data) as images, terminal.progress() as progress:
         terminal.warn(images.left_out.lines)
         result = quantize(

@@ -16,6 +16,12 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
 )
 
+output_option = click.option(
+    "--output",
+    metavar="NAME",
+    help="Output that holds the classes, where the file has several; before the description's.",
+)
+
 MOST_THREADS = 8
 """For each core. Far more take minutes to start, and the command seems to hang."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from tinysaver_edge._support import numbers
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
@@ -257,7 +258,9 @@ def run(
                 while around.warnings:
                     terminal.warn([around.warnings.pop()])
                 if not quiet:
-                    click.echo(json.dumps(decision.to_dict()) if as_json else _line(decision))
+                    click.echo(
+                        json.dumps(decision.to_dict()) if as_json else for_people(_line(decision))
+                    )
         except TinySaverError:  # one source may fail for good when others have run for days
             stream.close()
             _show_end(tally, around, stream.source_ids)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from tinysaver_edge._support.text import for_people
 
 
 def console() -> Console:
@@ -55,7 +58,7 @@ def say(message: str) -> None:
     if _logs():
         logging.getLogger(_LOGGER).info(message)
     else:
-        click.echo(message, err=True)
+        click.echo(for_people(message), err=True)
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -64,7 +67,7 @@ def warn(warnings: Iterable[str]) -> None:
         if _logs():
             logging.getLogger(_LOGGER).warning(warning)
         else:
-            click.echo(f"warning: {warning}", err=True)
+            click.echo(for_people(f"warning: {warning}"), err=True)
 
 
 def show_json(values: dict[str, Any]) -> None:
@@ -80,7 +83,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
         # As text: a cell like tinysaver-edge[cpu] is no markup.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(for_people(cell)) for cell in row))
     console().print(table)
 
 
@@ -104,7 +107,7 @@ class Bar:
         """Show a new bar."""
         if not self._progress.console.is_terminal:
             say(f"{what}: {total - done} of {total} to go")
-        self._task = self._progress.add_task(what, total=total, completed=done)
+        self._task = self._progress.add_task(escape(for_people(what)), total=total, completed=done)
 
     def advance(self, steps: int) -> None:
         """Move the bar."""
@@ -117,7 +120,7 @@ class Bar:
 
     def note(self, message: str) -> None:
         """Write a line above the bars."""
-        self._progress.console.print(message, highlight=False)
+        self._progress.console.print(Text(for_people(message)), highlight=False)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """From the stages' answers to a decision: ask, judge, answer.
 
 loading  a bundle's stages
+naming   class names given to a bundle that is finished
 stage    one model with its engine, preprocessing and threshold
 decider  asks the stages, cheapest first
 policy   when an answer is accepted, and what becomes of the answers: `Judge`

@@ -164,8 +164,12 @@ class Engine(ABC):
             raise ModelError(f"model {self.model}: engine {self.name} reads {known} files")
 
     @classmethod
-    def inspect(cls, model: Path) -> ModelSignature:
+    def inspect(cls, model: Path, *, output: str | None = None) -> ModelSignature:
         """Read a file's signature without a description.
+
+        Args:
+            model: the file.
+            output: name of the output that holds the classes, where there are several.
 
         Raises:
             MissingDependencyError: the engine's package is not installed.
@@ -304,7 +308,7 @@ def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model:
 
 def _check_outputs(signature: ModelSignature, output: OutputFormat, *, model: Path) -> None:
     outputs = signature.output_shape[-1]
-    if outputs is not None and outputs < output.least_outputs:
+    if outputs is not None and not output.fits(outputs):
         raise DescriptionError(
             f"model {model}: its description names {output.least_outputs} outputs or more "
             f"(class_offset {output.class_offset}), the file has {outputs}: correct the description"
@@ -313,6 +317,23 @@ def _check_outputs(signature: ModelSignature, output: OutputFormat, *, model: Pa
 
 def _axes(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("n" if axis is None else str(axis) for axis in shape) + ")"
+
+
+def as_rows(raw: NDArray[Any], samples: int, *, model: str) -> NDArray[Any]:
+    """Return an answer as ``(samples, outputs)``: a file may leave its shape open until it is run.
+
+    Raises:
+        EngineError: it is no list of class scores for each sample.
+    """
+    if raw.ndim == 2 and len(raw) == samples:
+        return raw
+    long = [axis for axis in raw.shape[1:] if axis != 1]
+    if raw.ndim < 2 or len(raw) != samples or len(long) > 1:
+        raise EngineError(
+            f"{model} answers {samples} pictures with {raw.dtype} {raw.shape}, which is no list of "
+            "class scores for each: export it with an output (n, classes)"
+        )
+    return raw.reshape(samples, -1)
 
 
 def finite_or_raise(logits: NDArray[np.float32], *, model: str, where: str) -> None:
@@ -334,41 +355,87 @@ class TensorInfo(NamedTuple):
     Attributes:
         name: the tensor's name.
         shape: its axes, None where one is dynamic; None where even their number is unknown.
-        dtype: numpy name of its type.
+        dtype: numpy name of its type, or what the format calls it where numpy has no such numbers
+            (texts, maps, sequences).
+        aliases: its other names.
     """
 
     name: str
     shape: tuple[int | None, ...] | None
     dtype: str
+    aliases: tuple[str, ...] = ()
 
 
 def signature_of(
-    model: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    model: Path,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    *,
+    answer: str | None = None,
 ) -> ModelSignature:
     """Pick a model's one input and the output that holds the classes.
 
+    Args:
+        model: the file, for messages.
+        inputs: all that it takes.
+        outputs: all that it gives. Those that are no tensors of numbers are passed over.
+        answer: name of the output that holds the classes; None where only one can.
+
     Raises:
-        ModelError: there are several inputs, or not exactly one output of the form
-            ``(n, classes)``, where further axes of length 1 do not count.
+        ModelError: there are several inputs; or the output of that name, or without a name not
+            exactly one output, is of the form ``(n, classes)``, where further axes of length 1 do
+            not count.
     """
     if len(inputs) != 1:
         raise ModelError(
             f"model {model}: has {len(inputs)} inputs ({_names(inputs)}), but a picture is all it "
             "would get: export it with a single input"
         )
-    answers = [(info, axes) for info in outputs if (axes := _class_axes(info)) is not None]
-    if len(answers) != 1:
-        found = "no output" if not answers else f"{len(answers)} outputs"
+    source = inputs[0]
+    if not _is_number(source.dtype):
+        raise ModelError(f"model {model}: its input {source.name!r} takes {source.dtype}")
+    found, axes = _answer(model, outputs, answer)
+    name = answer or found.name
+    return ModelSignature(source.name, source.shape or (), source.dtype, name, axes, found.dtype)
+
+
+def _answer(
+    model: Path, outputs: Sequence[TensorInfo], name: str | None
+) -> tuple[TensorInfo, tuple[int | None, int | None]]:
+    """Return the output that holds the classes, and its batch and classes."""
+    asked = [one for one in outputs if name is None or name in (one.name, *one.aliases)]
+    if not asked:
         raise ModelError(
-            f"model {model}: {found} of the form (n, classes) among {_names(outputs)}: export it "
-            "with the class scores as its one such output"
+            f"model {model}: has no output {name!r}, only {_names(outputs)}: correct output.name "
+            "in its description"
         )
-    (source, shape), (answer, axes) = (inputs[0], inputs[0].shape or ()), answers[0]
-    return ModelSignature(source.name, shape, source.dtype, answer.name, axes, answer.dtype)
+    answers = [(info, axes) for info in asked if (axes := _class_axes(info)) is not None]
+    if len(answers) == 1:
+        return answers[0]
+    if answers:
+        first = answers[0][0].name
+        raise ModelError(
+            f"model {model}: {len(answers)} outputs can hold the classes, "
+            f"{_names([info for info, _ in answers])}: say which (output.name = {first!r} in its "
+            f"description, or --output {first})"
+        )
+    raise ModelError(
+        f"model {model}: no output of the form (n, classes) among {_names(asked)}: export it with "
+        "the class scores as one such output"
+    )
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "fiu"
+    except (TypeError, ValueError):
+        return False
 
 
 def _class_axes(info: TensorInfo) -> tuple[int | None, int | None] | None:
     """Return ``(batch, classes)``, or None where the tensor is no list of class scores."""
+    if not _is_number(info.dtype):
+        return None
     if info.shape is None:
         return (None, None)
     if len(info.shape) < 2:
@@ -380,10 +447,15 @@ def _class_axes(info: TensorInfo) -> tuple[int | None, int | None] | None:
 
 def _names(infos: Sequence[TensorInfo]) -> str:
     return ", ".join(
-        f"{info.name} {info.dtype} "
+        f"{printable(info.name)} {info.dtype} "
         + ("(?)" if info.shape is None else "(" + ", ".join(map(_axis, info.shape)) + ")")
         for info in infos
     )
+
+
+def printable(name: str) -> str:
+    """Return a name from a file without what would break a line or a terminal."""
+    return "".join(one if one.isprintable() else "?" for one in name)
 
 
 def _axis(length: int | None) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tinysaver_edge._support.flatbuffer import DAMAGED, INT, FlatBuffer
 from tinysaver_edge.errors import ModelError
 
 # Places of the fields in their tables, by the schema of TensorFlow Lite.
@@ -22,7 +22,6 @@ _MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 1, 2, 4
 _GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS = 0, 1, 2, 3
 _TENSOR_SHAPE, _TENSOR_NAME, _TENSOR_QUANTIZATION = 0, 3, 4
 _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 1, 2
-_INT = 4
 
 
 def _check_tflite(model: Path) -> None:
@@ -33,77 +32,37 @@ def _check_tflite(model: Path) -> None:
     """
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            _Reader(data).visit()
-        except (struct.error, IndexError) as error:
+            _visit(data)
+        except DAMAGED as error:
             raise ModelError(
                 f"model {model}: the file ends early or is damaged: fetch or export it again"
             ) from error
 
 
-class _Reader:
-    """Follows the offsets of one file; anything out of range raises."""
+def _visit(data: mmap.mmap) -> None:
+    """Visit the model's operators, tensors and buffers."""
+    file = FlatBuffer(data)
+    root = file.root
+    file.vector(root, _MODEL_CODES, INT)
+    for buffer in file.tables(root, _MODEL_BUFFERS):
+        file.vector(buffer, 0, 1)
+    for graph in file.tables(root, _MODEL_SUBGRAPHS):
+        file.vector(graph, _GRAPH_INPUTS, INT)
+        file.vector(graph, _GRAPH_OUTPUTS, INT)
+        for tensor in file.tables(graph, _GRAPH_TENSORS):
+            _visit_tensor(file, tensor)
+        for operator in file.tables(graph, _GRAPH_OPERATORS):
+            file.vector(operator, _OPERATOR_INPUTS, INT)
+            file.vector(operator, _OPERATOR_OUTPUTS, INT)
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
 
-    def visit(self) -> None:
-        """Visit the model's operators, tensors and buffers."""
-        root = self._number("I", 0)
-        self._vector(root, _MODEL_CODES, _INT)
-        for buffer in self._tables(root, _MODEL_BUFFERS):
-            self._vector(buffer, 0, 1)
-        for graph in self._tables(root, _MODEL_SUBGRAPHS):
-            self._vector(graph, _GRAPH_INPUTS, _INT)
-            self._vector(graph, _GRAPH_OUTPUTS, _INT)
-            for tensor in self._tables(graph, _GRAPH_TENSORS):
-                self._visit_tensor(tensor)
-            for operator in self._tables(graph, _GRAPH_OPERATORS):
-                self._vector(operator, _OPERATOR_INPUTS, _INT)
-                self._vector(operator, _OPERATOR_OUTPUTS, _INT)
-
-    def _visit_tensor(self, tensor: int) -> None:
-        self._vector(tensor, _TENSOR_SHAPE, _INT)
-        self._vector(tensor, _TENSOR_NAME, 1)
-        place = self._field(tensor, _TENSOR_QUANTIZATION)
-        if place is not None:
-            quantization = self._target(place)
-            for field, size in ((0, 4), (1, 4), (2, 4), (3, 8)):  # min, max, scale, zero point
-                self._vector(quantization, field, size)
-
-    def _tables(self, table: int, field: int) -> Iterator[int]:
-        """Yield the places of the tables that a vector points at."""
-        start, count = self._vector(table, field, _INT)
-        for number in range(count):
-            yield self._target(start + _INT * number)
-
-    def _vector(self, table: int, field: int, size: int) -> tuple[int, int]:
-        """Return where a vector's elements begin and how many there are; 0 where it is absent."""
-        place = self._field(table, field)
-        if place is None:
-            return 0, 0
-        vector = self._target(place)
-        start, count = vector + _INT, self._number("I", vector)
-        if start + count * size > len(self._data):
-            raise IndexError(start)
-        return start, count
-
-    def _field(self, table: int, field: int) -> int | None:
-        """Return where a table keeps a field, or None where it leaves it out."""
-        layout = table - self._number("i", table)
-        if layout < 0:
-            raise IndexError(layout)
-        slot = _INT + 2 * field
-        if slot >= self._number("H", layout):
-            return None
-        offset = self._number("H", layout + slot)
-        return table + offset if offset else None
-
-    def _target(self, place: int) -> int:
-        return place + self._number("I", place)
-
-    def _number(self, kind: str, place: int) -> int:
-        value: int = struct.unpack_from(f"<{kind}", self._data, place)[0]
-        return value
+def _visit_tensor(file: FlatBuffer, tensor: int) -> None:
+    file.vector(tensor, _TENSOR_SHAPE, INT)
+    file.vector(tensor, _TENSOR_NAME, 1)
+    quantization = file.table(tensor, _TENSOR_QUANTIZATION)
+    if quantization is not None:
+        for field, size in ((0, 4), (1, 4), (2, 4), (3, 8)):  # min, max, scale, zero point
+            file.vector(quantization, field, size)
 
 
 _GRAPH, _METADATA = 7, 14
@@ -240,4 +199,5 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not _NOISE.match(line)]
     text = telling[-1] if telling else " ".join(filter(None, lines)) or type(error).__name__
-    return _ORT_PREFIX.sub("", text)[:400]
+    plain = "".join(one if one.isprintable() else "?" for one in _ORT_PREFIX.sub("", text))
+    return plain[:400]

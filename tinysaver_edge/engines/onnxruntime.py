@@ -17,6 +17,7 @@ from tinysaver_edge.engines.base import (
     ModelSignature,
     Precision,
     TensorInfo,
+    as_rows,
     signature_of,
 )
 from tinysaver_edge.engines.model_file import check_model_file, one_line
@@ -98,7 +99,7 @@ Session: TypeAlias = Any  # its InferenceSession
 Settings: TypeAlias = Any  # its SessionOptions
 Node: TypeAlias = Any  # its NodeArg
 
-_LOG_ERRORS_ONLY = 3
+_LOG_NOTHING = 4  # but what is fatal: errors are raised as well
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -126,13 +127,13 @@ class OnnxRuntimeEngine(Engine):
         return full_name(device)
 
     @classmethod
-    def inspect(cls, model: Path) -> ModelSignature:
+    def inspect(cls, model: Path, *, output: str | None = None) -> ModelSignature:
         """Read a file's signature, without optimising the graph."""
         ort = _import()
         settings = _session_options(ort, EngineOptions(threads=1))
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         check_model_file(model)
-        return _signature(model, _open(ort, model, settings, [CPU]))
+        return _signature(model, _open(ort, model, settings, [CPU]), output)
 
     def _load(self) -> tuple[str, ModelSignature]:
         ort = _import()
@@ -148,7 +149,7 @@ class OnnxRuntimeEngine(Engine):
                 raise
             device, self.precision, self.fell_back = CPU, Precision.FLOAT32, True
             self._session = _open(ort, self.model, settings, [CPU])
-        signature = _signature(self.model, self._session)
+        signature = _signature(self.model, self._session, self.output.name)
         self._input, self._outputs = signature.input_name, [signature.output_name]
         return device, signature
 
@@ -183,7 +184,7 @@ class OnnxRuntimeEngine(Engine):
                 f"{self.model.name} failed on {self.device} with a batch of {batch.shape}: "
                 f"{one_line(error)}"
             ) from error
-        return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
+        return as_rows(raw, len(batch), model=self.model.name)
 
     def _release(self) -> None:
         self._session = None
@@ -214,7 +215,7 @@ def _preload(ort: OnnxRuntime) -> None:
 def _session_options(ort: OnnxRuntime, options: EngineOptions) -> Settings:
     """Settings for latency: one graph at a time, its nodes in order, threads within a node."""
     settings = ort.SessionOptions()
-    settings.log_severity_level = _LOG_ERRORS_ONLY
+    settings.log_severity_level = _LOG_NOTHING
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.inter_op_num_threads = 1
     settings.intra_op_num_threads = options.threads or 0
@@ -243,13 +244,22 @@ def _name_of(provider: str | tuple[str, Any]) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def _signature(model: Path, session: Session) -> ModelSignature:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    return signature_of(model, [_info(one) for one in inputs], [_info(one) for one in outputs])
+def _signature(model: Path, session: Session, answer: str | None) -> ModelSignature:
+    try:
+        inputs, outputs = ([_info(one) for one in ends] for ends in _ends(session))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"model {model}: onnxruntime cannot read it: {one_line(error)}") from error
+    return signature_of(model, inputs, outputs, answer=answer)
+
+
+def _ends(session: Session) -> tuple[list[Node], list[Node]]:
+    return session.get_inputs(), session.get_outputs()
 
 
 def _info(node: Node) -> TensorInfo:
     """Read ``tensor(float16)`` and its shape, where names stand for dynamic axes."""
+    if not node.type.startswith("tensor("):  # a sequence or a map, which has no shape to ask for
+        return TensorInfo(node.name, None, node.type)
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(axis if isinstance(axis, int) and axis >= 0 else None for axis in node.shape)
     dtype = np.dtype(_DTYPES.get(kind, kind)).name if _is_numpy(kind) else kind
@@ -259,6 +269,6 @@ def _info(node: Node) -> TensorInfo:
 def _is_numpy(kind: str) -> bool:
     try:
         np.dtype(_DTYPES.get(kind, kind))
-    except TypeError:
+    except (TypeError, ValueError):
         return False
     return True

@@ -16,6 +16,7 @@ from tinysaver_edge.engines.base import (
     ModelSignature,
     Precision,
     TensorInfo,
+    as_rows,
     signature_of,
 )
 from tinysaver_edge.engines.batching import SIZES
@@ -49,16 +50,16 @@ class OpenVinoEngine(Engine):
         return not device.partition(":")[0].endswith("ExecutionProvider")
 
     @classmethod
-    def inspect(cls, model: Path) -> ModelSignature:
+    def inspect(cls, model: Path, *, output: str | None = None) -> ModelSignature:
         """Read a file's signature, without compiling it."""
-        return model_signature(model, read_model(open_core(), model))
+        return model_signature(model, read_model(open_core(), model), output)
 
     def _load(self) -> tuple[str, ModelSignature]:
         self._core = open_core()
         self._graph = read_model(self._core, self.model)
         self._for_several: dict[int | None, _Request | None] = {}
-        signature = model_signature(self.model, self._graph)
-        self._answer = signature.output_name
+        signature = model_signature(self.model, self._graph, self.output.name)
+        self._answer = place_of(self._graph.outputs, signature.output_name)
         single = self._of_one(signature)
         device = self.options.device or "CPU"
         try:
@@ -90,7 +91,7 @@ class OpenVinoEngine(Engine):
                 f"{self.model.name} failed on {self.device} with a batch of {batch.shape}: "
                 f"{one_line(error)}"
             ) from error
-        return raw if raw.ndim == 2 else raw.reshape(len(raw), -1)
+        return as_rows(raw, len(batch), model=self.model.name)
 
     def _takes(self, samples: int) -> bool:
         return super()._takes(samples) or self._several(samples) is not None
@@ -136,9 +137,10 @@ class OpenVinoEngine(Engine):
 class _Request:
     """A compiled graph, called on the batch's own memory and answering with the graph's own."""
 
-    def __init__(self, compiled: Compiled, answer: str) -> None:
+    def __init__(self, compiled: Compiled, answer: int) -> None:
         self._request = compiled.create_infer_request()
-        self._answer = port_of(compiled.outputs, answer)
+        # By place: compiling may leave an output with fewer names, or others.
+        self._answer = compiled.outputs[answer]
         self._tensor = _import().Tensor
         self._bound: Batch | None = None
 
@@ -167,7 +169,7 @@ def read_model(core: Core, model: Path) -> Graph:
         _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 
@@ -181,11 +183,19 @@ def _require_sound_tflite(model: Path) -> None:
         )
 
 
-def model_signature(model: Path, graph: Graph) -> ModelSignature:
-    """Return the signature of a graph that was read from a file."""
-    return signature_of(
-        model, [_info(port) for port in graph.inputs], [_info(port) for port in graph.outputs]
-    )
+def model_signature(model: Path, graph: Graph, answer: str | None = None) -> ModelSignature:
+    """Return the signature of a graph that was read from a file.
+
+    Args:
+        model: the file.
+        graph: what was read.
+        answer: name of the output that holds the classes, where there are several.
+    """
+    try:
+        inputs, outputs = ([_info(one) for one in ends] for ends in (graph.inputs, graph.outputs))
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
+    return signature_of(model, inputs, outputs, answer=answer)
 
 
 def _import() -> OpenVino:
@@ -217,7 +227,7 @@ def _info(port: Port) -> TensorInfo:
     if shape.rank.is_dynamic:
         return TensorInfo(_name(port), None, dtype)
     axes = tuple(None if axis.is_dynamic else axis.get_length() for axis in shape)
-    return TensorInfo(_name(port), axes, dtype)
+    return TensorInfo(_name(port), axes, dtype, tuple(sorted(port.get_names())))
 
 
 def _name(port: Port) -> str:
@@ -227,4 +237,10 @@ def _name(port: Port) -> str:
 
 def port_of(ports: Iterable[Port], name: str) -> Port:
     """Return the one of several inputs or outputs that a signature names."""
-    return next(port for port in ports if _name(port) == name)
+    return next(port for port in ports if name in (_name(port), *port.get_names()))
+
+
+def place_of(ports: Iterable[Port], name: str) -> int:
+    """Return which of several inputs or outputs a signature names."""
+    ports = list(ports)
+    return ports.index(port_of(ports, name))

@@ -104,7 +104,9 @@ def engine_for(model: Path, *, device: str | None = None) -> str:
     """Return the name of the engine to open a file with.
 
     That is the first, of ONNX Runtime, OpenVINO and the plug-ins, that is installed, reads such
-    files and knows the device by its name.
+    files and knows the device by its name. ONNX Runtime stays first since OpenVINO's lead is small
+    where it has one (at the median 8 %, see `benchmarks/bench_default_engine.py`) and differs by
+    model and processor: `bench.engine_choice` measures.
 
     Raises:
         MissingDependencyError: engines read such files, but none is installed.
@@ -172,14 +174,18 @@ def engine_version(name: str) -> str | None:
     return ", ".join(f"{owner} {version(owner)}" for owner in owners) or None
 
 
-def inspect(model: Path) -> ModelSignature:
+def inspect(model: Path, *, output: str | None = None) -> ModelSignature:
     """Read what a model file says of its input and output, without a description.
+
+    Args:
+        model: the file.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: no engine that reads such files is installed.
         ModelError: the file is missing, truncated, of no known format, or has several inputs.
     """
-    return engine_class(engine_for(model)).inspect(model)
+    return engine_class(engine_for(model)).inspect(model, output=output)
 
 
 def is_installed(name: str) -> bool:

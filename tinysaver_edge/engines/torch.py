@@ -52,7 +52,7 @@ class TorchEngine(Engine):
         return kind in ("cpu", "cuda") and (not number or number.isdigit())
 
     @classmethod
-    def inspect(cls, model: Path) -> ModelSignature:
+    def inspect(cls, model: Path, *, output: str | None = None) -> ModelSignature:
         """Read a file's signature, without its weights."""
         return _signature(read_architecture(model))
 

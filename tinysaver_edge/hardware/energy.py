@@ -15,7 +15,7 @@ from tinysaver_edge.hardware.system_files import ROOT, read, read_int
 _POWERCAP = "sys/class/powercap"
 
 
-class Meter(ABC):
+class EnergyMeter(ABC):
     """A counter of energy that only grows.
 
     Attributes:
@@ -42,7 +42,7 @@ class Meters:
         absent: those that cannot, with the reasons.
     """
 
-    found: tuple[Meter, ...]
+    found: tuple[EnergyMeter, ...]
     absent: tuple[Finding, ...]
 
 
@@ -78,7 +78,7 @@ class Metering:
     """
 
     def __init__(
-        self, meters: Sequence[Meter], *, clock: Callable[[], float] = time.monotonic
+        self, meters: Sequence[EnergyMeter], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._meters, self._clock = tuple(meters), clock
         self.used: tuple[Energy, ...] = ()
@@ -107,7 +107,7 @@ def open_meters(root: Path = ROOT) -> Meters:
     )
 
 
-class _NvmlMeter(Meter):
+class _NvmlMeter(EnergyMeter):
     """Energy of one GPU since its driver was loaded, its memory included.
 
     The driver brings the counter up to date some ten times a second: measure over seconds.
@@ -150,7 +150,7 @@ def _nvml() -> Meters:
     return Meters(tuple(meters), ())
 
 
-class _RaplMeter(Meter):
+class _RaplMeter(EnergyMeter):
     """Energy of one processor package, whose counter begins anew every few minutes or hours."""
 
     def __init__(self, root: Path, zone: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.limits import MOST_ROWS, ROWS_AT_ONCE
 from tinysaver_edge.engines.batching import most_at_once
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
@@ -56,9 +57,22 @@ class Batches:
     async def answer(self, given: NDArray[Any]) -> NDArray[Any]:
         """Wait for the answer to a request.
 
+        One of many frames is answered in pieces, between which others have their turn: it neither
+        takes memory by its length, nor keeps anybody waiting for long.
+
         Raises:
-            EngineError: the run failed, or the input is none.
+            EngineError: the run failed, the input is none, or it holds too many frames.
         """
+        rows = given.shape[0] if given.ndim else 0
+        if rows > MOST_ROWS:
+            raise EngineError(f"{rows} frames in one request: at most {MOST_ROWS}")
+        step = max(self._limit, ROWS_AT_ONCE)
+        if rows <= step:
+            return await self._turn(given)
+        pieces = [await self._turn(given[at : at + step]) for at in range(0, rows, step)]
+        return np.concatenate(pieces)
+
+    async def _turn(self, given: NDArray[Any]) -> NDArray[Any]:
         request = _Request(given, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         if self._idle:
@@ -104,20 +118,22 @@ class Batches:
             return self._prepare(given)
         except EngineError as error:
             return error
+        except Exception as error:  # what a decoder stumbles over is its sender's affair alone
+            return EngineError(f"the input cannot be read ({type(error).__name__})")
 
     def _rows(self, batches: Sequence[Batch]) -> list[Answer]:
         if len(batches) > 1 and len({batch.shape for batch in batches}) == 1:
             try:
                 values = self._run(np.concatenate(batches))
                 return [values[place : place + 1] for place in range(len(batches))]
-            except EngineError:
+            except Exception:
                 pass  # each alone tells which one it was
         return [self._alone(batch) for batch in batches]
 
     def _alone(self, batch: Batch) -> Answer:
         try:
             return self._run(batch)
-        except EngineError as error:
+        except Exception as error:  # another request's answer must not be lost over it
             return error
 
 

@@ -8,11 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.limits import MOST_ROWS
 from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.served import Served, served_by
 from tinysaver_edge.host.triton import uses_python_backend, write_triton
-from tinysaver_edge.host.writing import copy_file, render
+from tinysaver_edge.host.writing import Verbatim, check_name, copy_file, render
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
@@ -70,6 +71,8 @@ def deploy(
             f"{served.name}: Kubernetes takes names of up to 50 lower-case letters, digits and '-' "
             "that begin with a letter; give one with --name"
         )
+    for tensor in (served.signature.input_name, served.signature.output_name):
+        check_name(tensor, what="tensor")
     out.mkdir(parents=True, exist_ok=True)
     values = {
         "name": served.name,
@@ -77,15 +80,14 @@ def deploy(
         "jpeg": served.jpeg,
         "covered": not served.jpeg or served.artefact.codec is not None,
         # A bundle that was calibrated on JPEG tells the device which.
-        "client_options": "" if served.artefact.codec or not served.jpeg else " --large-jpeg 90",
+        "large_jpeg": None if served.artefact.codec or not served.jpeg else 90,
         "python_backend": uses_python_backend(served, python_backend),
-        "platform": "OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime",
+        "platform": Verbatim("OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime"),
         "sha256": served.sha256,
     }
     if target is Target.OVMS:
         _write_ovms(served, out)
     elif target is Target.RAY:
-        values["ray_status"] = "Ray 2.60 ran it on one node; a cluster was **not run here**."
         _write_ray(served, out, values)
     else:
         write_triton(served, out, python_backend=python_backend)
@@ -127,6 +129,7 @@ def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
         "file": "model.onnx",
         "height": served.artefact.preprocess.resize.height,
         "width": served.artefact.preprocess.resize.width,
+        "most_rows": MOST_ROWS,
         "model_input": signature.input_name,
         "input": {
             "name": "jpeg" if served.jpeg else signature.input_name,

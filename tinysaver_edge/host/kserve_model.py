@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.limits import MOST_ROWS
 from tinysaver_edge.codec import decode
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.batching import quickest_size
@@ -15,7 +16,7 @@ from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG, SHA256
 from tinysaver_edge.errors import EngineError, MissingDependencyError
 from tinysaver_edge.host.batches import Batches
 from tinysaver_edge.host.served import Served
-from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.output_format import RawOutput
 from tinysaver_edge.preprocess import Batch
 
 
@@ -35,7 +36,9 @@ class Answerer:
     def __init__(self, served: Served, *, at_once: int | None = None) -> None:
         self.served = served
         # Raw outputs go over the wire, as from any other host: the device makes logits of them.
-        self._engine: Engine = replace(served.artefact, output=OutputFormat()).open()
+        self._engine: Engine = replace(
+            served.artefact, output=RawOutput(name=served.artefact.output.name)
+        ).open()
         integer = np.dtype(self._engine.signature.output_dtype).kind in "iu"
         self._dtype = np.dtype(self._engine.signature.output_dtype if integer else "float32")
         self._shape = served.artefact.preprocess.shape(1)[1:]
@@ -144,11 +147,22 @@ def _given(kserve: Any, payload: Any, answerer: Answerer) -> NDArray[Any]:  # no
             f"{answerer.served.name} takes one input, {answerer.input['datatype']} "
             f"{answerer.input['shape']}"
         )
+    if answerer.served.jpeg and _has_too_many(getattr(inputs[0], "_raw_data", None)):
+        raise kserve.errors.InvalidInput(f"at most {MOST_ROWS} files in one request")
     try:
         values: NDArray[Any] = inputs[0].as_numpy()
     except Exception as error:  # its data and its shape do not belong together
         raise kserve.errors.InvalidInput(f"input {inputs[0].name}: {error}") from error
     return values
+
+
+def _has_too_many(raw: bytes | None) -> bool:
+    """Whether a tensor holds more files than may be, before an object is made of each."""
+    place = count = 0
+    while raw is not None and place + 4 <= len(raw) and count <= MOST_ROWS:
+        place += 4 + int.from_bytes(raw[place : place + 4], "little")
+        count += 1
+    return count > MOST_ROWS
 
 
 def import_kserve() -> Any:  # noqa: ANN401 - a module

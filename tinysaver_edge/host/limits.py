@@ -6,6 +6,7 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinysaver_edge._support.urls import redacted
 from tinysaver_edge.engines.remote.address import Address, Scheme
 from tinysaver_edge.engines.remote.security import Token
 from tinysaver_edge.errors import InputError
@@ -93,7 +94,9 @@ def parse_bind(text: str) -> tuple[str, int]:
     try:
         address = Address.parse(f"grpc://{text}/model")
     except InputError:
-        raise InputError(f"--bind {text!r}: expected HOST:PORT, as 127.0.0.1:8001") from None
+        raise InputError(
+            f"--bind {redacted(text)!r}: expected HOST:PORT, as 127.0.0.1:8001"
+        ) from None
     return address.host, address.port
 
 

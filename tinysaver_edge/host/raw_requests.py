@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tinysaver_edge._support.text import brief
+
 
 def parse_raw(kserve: Any, body: bytes, json_length: int, model_name: str) -> Any:  # noqa: ANN401
     """Read a request whose every input is bytes behind the JSON.
@@ -68,6 +70,10 @@ def raw_data_plane(kserve: Any) -> type:  # noqa: ANN401 - a module
                 request = parse_raw(kserve, body, int(length), model_name)
                 if request is not None:
                     return request
-            return super().decode_inference_request(body, headers, model_name)
+            try:
+                return super().decode_inference_request(body, headers, model_name)
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                # A client's mistake: KServe would tell of a fault of ours, at length.
+                raise kserve.errors.InvalidInput(brief(f"the request: {error}")) from None
 
     return RawDataPlane

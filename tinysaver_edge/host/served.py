@@ -78,7 +78,9 @@ def served_by(
         jpeg = artefact.codec is not None
     if jpeg:
         check_carries(artefact.preprocess, model=artefact.name)
-    signature = engine_class(artefact.engine).inspect(artefact.files[0])
+    signature = engine_class(artefact.engine).inspect(
+        artefact.files[0], output=artefact.output.name
+    )
     return Served(name or safe_name(artefact.name), artefact, signature, jpeg)
 
 

@@ -13,18 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tinysaver_edge.engines.remote.security import TRITON_PREFIX
-from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge._support.doors import Doorkeeper, is_own_name
+from tinysaver_edge._support.limits import (
+    ACCEPTED_AT_ONCE,
+    HEADER_BYTES,
+    MOST_HALF_SENT,
+    MOST_SERVE_CONNECTIONS,
+    MOST_SPELT_BYTES,
+    QUEUED,
+    REQUEST_S,
+)
+from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.host.guard import WHY, grpc_guard, refusal
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
-from tinysaver_edge.host.limits import Listening, same_token
+from tinysaver_edge.host.limits import Listening
 from tinysaver_edge.host.raw_requests import raw_data_plane
 from tinysaver_edge.host.served import Served
 
 Scope: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"/", "/v2", "/v2/health/live", "/v2/health/ready"})
 """What HTTP clients may ask without a token."""
+
+TOO_LONG = f"at most {MOST_SPELT_BYTES} bytes of numbers that are spelt out: send raw bytes"
 
 
 def serve(
@@ -73,8 +87,11 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    grpc_server = _grpc_server(plane, extension, listening)
-    http = _http_server(plane, extension, answerer.served.name, listening)
+    tries = WrongTokens(
+        lambda count, address: told(f"{count} wrong tokens, the last from {address}")
+    )
+    grpc_server = _grpc_server(plane, extension, listening, tries)
+    http = _http_server(plane, extension, answerer.served.name, listening, tries)
     http_sockets = [] if http is None else http_doors(listening)
     await grpc_server.start()
     http_task = None if http is None else asyncio.create_task(http.serve(http_sockets))
@@ -98,18 +115,24 @@ def _quieten() -> None:
 
     def in_a_line(record: logging.LogRecord) -> bool:
         if record.exc_info and (error := record.exc_info[1]) is not None:
-            what = " ".join(f"{record.getMessage()} {error}".split())
+            what = brief(f"{record.getMessage()} {error}")
             record.msg, record.args, record.exc_info, record.exc_text = what, (), None, None
         return True
 
-    logging.getLogger("kserve").addFilter(in_a_line)
+    for name in ("kserve", "uvicorn.error", "grpc._cython.cygrpc"):
+        logging.getLogger(name).addFilter(in_a_line)
     warnings.filterwarnings("ignore", module="fastapi")
 
 
 # gRPC
 
 
-def _grpc_server(plane: Any, extension: Any, listening: Listening) -> Any:  # noqa: ANN401
+def _grpc_server(
+    plane: Any,  # noqa: ANN401
+    extension: Any,  # noqa: ANN401
+    listening: Listening,
+    tries: WrongTokens,
+) -> Any:  # noqa: ANN401
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
     from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -117,6 +140,12 @@ def _grpc_server(plane: Any, extension: Any, listening: Listening) -> Any:  # no
 
     class Servicer(InferenceServicer):  # type: ignore[misc]
         """The protocol without its extension: nobody loads or unloads models from afar."""
+
+        async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
+            spelt = request.ByteSize() - sum(map(len, request.raw_input_contents))
+            if spelt > MOST_SPELT_BYTES:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, TOO_LONG)
+            return await super().ModelInfer(request, context)
 
         async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not loaded from afar")
@@ -126,11 +155,15 @@ def _grpc_server(plane: Any, extension: Any, listening: Listening) -> Any:  # no
 
     server = grpc.aio.server(
         ThreadPoolExecutor(1),
-        interceptors=(*_grpc_guard(listening), ExceptionToStatusInterceptor()),
-        maximum_concurrent_rpcs=listening.max_requests,
+        interceptors=(grpc_guard(listening, tries), ExceptionToStatusInterceptor()),
         options=[
             ("grpc.max_receive_message_length", listening.max_request_bytes),
             ("grpc.so_reuseport", 0),
+            # Who connects and says nothing is let go, and who has asked nothing for minutes.
+            ("grpc.server_handshake_timeout_ms", round(1e3 * REQUEST_S)),
+            ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.max_concurrent_streams", MOST_HALF_SENT),
+            ("grpc.max_metadata_size", HEADER_BYTES),
             # Devices ping while they wait, to find out about frozen hosts.
             ("grpc.http2.min_ping_interval_without_data_ms", 500),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -147,46 +180,6 @@ def _grpc_server(plane: Any, extension: Any, listening: Listening) -> Any:  # no
     return server
 
 
-def _grpc_guard(listening: Listening) -> list[Any]:
-    """Return the interceptor that asks for the token, where there is one."""
-    if listening.token is None:
-        return []
-    import grpc
-
-    name = listening.token.header.lower()
-
-    class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-        async def intercept_service(
-            self,
-            continuation: Callable[[Any], Awaitable[Any]],
-            details: Any,  # noqa: ANN401
-        ) -> Any:  # noqa: ANN401
-            sent = dict(details.invocation_metadata)
-            if _allowed(sent.get(name) or sent.get(TRITON_PREFIX + name), listening):
-                return await continuation(details)
-            handler = await continuation(details)
-            if handler is None:  # no such method
-                return None
-
-            async def refuse(request: Any, context: Any) -> None:  # noqa: ANN401
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not accepted")
-
-            return grpc.unary_unary_rpc_method_handler(
-                refuse,
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-
-    return [Guard()]
-
-
-def _allowed(given: str | None, listening: Listening) -> bool:
-    try:
-        return same_token(given, listening.expected())
-    except InputError:  # the token's file is being renewed
-        return False
-
-
 def _grpc_credentials(listening: Listening) -> Any:  # noqa: ANN401
     import grpc
 
@@ -199,7 +192,13 @@ def _grpc_credentials(listening: Listening) -> Any:  # noqa: ANN401
 # HTTP
 
 
-def _http_server(plane: Any, extension: Any, name: str, listening: Listening) -> Any:  # noqa: ANN401
+def _http_server(
+    plane: Any,  # noqa: ANN401
+    extension: Any,  # noqa: ANN401
+    name: str,
+    listening: Listening,
+    tries: WrongTokens,
+) -> Any:  # noqa: ANN401
     """Return KServe's HTTP server, its address and its door our own; None where none is wanted."""
     if listening.http_port is None:
         return None
@@ -216,6 +215,11 @@ def _http_server(plane: Any, extension: Any, name: str, listening: Listening) ->
         def install_signal_handlers(self) -> None:
             """Nothing: signals are ours."""
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            for one in sockets or ():  # more than are taken in one go
+                one.listen(QUEUED)
+
         def capture_signals(self) -> Any:  # noqa: ANN401
             from contextlib import nullcontext
 
@@ -223,11 +227,12 @@ def _http_server(plane: Any, extension: Any, name: str, listening: Listening) ->
 
     return Server(
         uvicorn.Config(
-            guarded(app, name, listening),
+            guarded(app, name, listening, tries),
             host=listening.host,
             port=listening.http_port,
             log_config=None,
-            limit_concurrency=listening.max_requests + 1,
+            backlog=ACCEPTED_AT_ONCE,
+            http=Doorkeeper(MOST_SERVE_CONNECTIONS).protocol(_http_protocol()),
             timeout_graceful_shutdown=max(1, round(listening.drain_s)),
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
@@ -270,32 +275,74 @@ def http_doors(listening: Listening) -> list[socket.socket]:
     return doors
 
 
-def guarded(app: App, name: str, listening: Listening) -> App:
+def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None = None) -> App:
     """Let through only what the protocol's core needs, with the token and of bearable length."""
     model = {f"/v2/models/{name}{version}" for version in ("", "/versions/1")}
     paths = OPEN_PATHS | {f"{path}{end}" for path in model for end in ("", "/ready", "/infer")}
+    paths |= {"/metrics"}
     header = b"" if listening.token is None else listening.token.header.lower().encode()
+    tries = tries or WrongTokens()
+    busy = 0
 
     async def door(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401
+        nonlocal busy
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
+        client = scope.get("client") or ("", 0)
+        infers = scope["path"].endswith("/infer")
         if scope["path"] not in paths:
             await _refuse(send, 404, "no such path")
-        elif scope["path"] not in OPEN_PATHS and not _allowed(
-            headers.get(header, b"").decode("latin-1"), listening
+        elif listening.token is None and not _named_rightly(headers, listening):
+            await _refuse(send, 421, "this name is not this machine's: give serve a token")
+        elif scope["path"] not in OPEN_PATHS and (
+            refused := await refusal(
+                headers.get(header, b"").decode("latin-1"),
+                client[0],
+                tuple(client),
+                listening,
+                tries,
+            )
         ):
-            await _refuse(send, 401, "the token is not accepted")
+            await _refuse(send, 401 if refused is TokenSeen.WRONG else 429, WHY[refused])
         elif b"transfer-encoding" in headers or not length.isdigit():
             await _refuse(send, 411, "send the length of the request")
         elif int(length) > listening.max_request_bytes:
             await _refuse(send, 413, f"at most {listening.max_request_bytes} bytes")
+        elif infers and _spelt_bytes(headers, int(length)) > MOST_SPELT_BYTES:
+            await _refuse(send, 413, TOO_LONG)
+        elif infers and busy >= listening.max_requests:
+            await _refuse(send, 503, f"at most {listening.max_requests} requests at once")
         else:
-            await app(scope, receive, send)
+            busy += infers
+            try:
+                await app(scope, receive, send)
+            finally:
+                busy -= infers
 
     return door
+
+
+def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:
+    """Return how much of a request is JSON."""
+    told = headers.get(b"inference-header-content-length", b"")
+    return min(int(told), length) if told.isdigit() else length
+
+
+def _named_rightly(headers: dict[bytes, bytes], listening: Listening) -> bool:
+    return is_own_name(headers.get(b"host", b"").decode("latin-1"), listening.host)
+
+
+def _http_protocol() -> type:
+    """Return uvicorn's quickest class of HTTP/1.1 that is here."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
+    except ImportError:
+        from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
+    found: type = Protocol
+    return found
 
 
 async def _refuse(send: Any, status: int, why: str) -> None:  # noqa: ANN401

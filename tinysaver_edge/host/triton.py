@@ -9,7 +9,7 @@ from typing import Any
 from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.served import Served
-from tinysaver_edge.host.writing import copy_file, render
+from tinysaver_edge.host.writing import Verbatim, copy_file, render
 
 MAX_BATCH = 8
 """Frames that Triton runs together at most."""
@@ -88,5 +88,5 @@ def _tensors(served: Served) -> dict[str, Any]:
     }
 
 
-def _type(datatype: str) -> str:
-    return _TYPES.get(datatype, f"TYPE_{datatype}")
+def _type(datatype: str) -> Verbatim:
+    return Verbatim(_TYPES.get(datatype, f"TYPE_{datatype}"))

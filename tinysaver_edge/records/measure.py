@@ -18,6 +18,7 @@ from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
+from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.records.records import Record, RecordKey, RecordWriter, finished_record
 
@@ -97,7 +98,7 @@ def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
         model_sha256=artefact.sha256,
         preprocess={
             "preprocess": _plain(asdict(artefact.preprocess)),
-            "output": _plain(asdict(artefact.output)),
+            "output": _output(artefact.output),
             # Records that were made before there was a codec keep their keys.
             **({} if artefact.codec is None else {"codec": asdict(artefact.codec)}),
         },
@@ -106,6 +107,12 @@ def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
         precision=artefact.options.precision.value,
         data=fingerprint,
     )
+
+
+def _output(output: OutputFormat) -> object:
+    """Records that were made before outputs could be named keep their keys."""
+    said = asdict(output)
+    return _plain({key: said[key] for key in said if key != "name" or said[key] is not None})
 
 
 def _plain(values: object) -> object:
@@ -136,6 +143,7 @@ def _fill(
             _check_skipped(skipped, data, skip_limit)
             logits = _answer(engine, batch, progress)
             _check_finite(logits, start, unreadable, artefact, data)
+            _check_kind(logits, start, unreadable, artefact)
             writer.put(start, logits, unreadable)
     finally:
         progress.finish()
@@ -217,4 +225,19 @@ def _check_finite(
         raise ModelError(
             f"model {artefact.name} answers NaN or infinity on {file}: "
             f"check its export, its description's scale and its precision"
+        )
+
+
+def _check_kind(
+    logits: NDArray[np.float32], start: int, unreadable: Sequence[int], artefact: Artefact
+) -> None:
+    """Refuse answers that are described as probabilities and are none."""
+    read = np.ones(len(logits), bool)
+    read[[index - start for index in unreadable]] = False
+    if artefact.output.kind is not OutputKind.PROBABILITIES or not read.any():
+        return
+    why = artefact.output.why_no_probabilities(logits[read])
+    if why is not None:
+        raise ModelError(
+            f"model {artefact.name}: described as answering probabilities, but it answers {why}"
         )

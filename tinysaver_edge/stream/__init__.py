@@ -32,6 +32,7 @@ __all__ = [
     "Corrupt",
     "Counter",
     "DecisionFuture",
+    "Denied",
     "Device",
     "DeviceError",
     "Doubtful",
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.telemetry.events import (
         Connected,
         Corrupt,
+        Denied,
         Doubtful,
         Drift,
         Dropped,
@@ -172,6 +174,7 @@ else:
             "telemetry.events": (
                 "Connected",
                 "Corrupt",
+                "Denied",
                 "Doubtful",
                 "Drift",
                 "Dropped",

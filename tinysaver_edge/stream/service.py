@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -31,12 +32,12 @@ from tinysaver_edge.stream.sinks.saved_frames import (
 )
 from tinysaver_edge.stream.sinks.video import VideoSink
 from tinysaver_edge.stream.sources.source import Frame
-from tinysaver_edge.stream.telemetry.address import Address
-from tinysaver_edge.stream.telemetry.events import Listener, Listeners
+from tinysaver_edge.stream.telemetry.address import ListenAddress
+from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
 from tinysaver_edge.stream.telemetry.logs import EventLog
-from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally, reading
 from tinysaver_edge.stream.telemetry.monitor import Monitor
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 from tinysaver_edge.stream.telemetry.promise import Kept, Promise, promise_readings
@@ -90,6 +91,8 @@ class ServiceOptions:
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""
+
+WRONG_TOKENS = "Wrong tokens that the page or the metrics were asked with"
 
 
 class Service:
@@ -164,6 +167,7 @@ class Service:
         self.warnings: list[str] = []
         self.sinks: list[Sink] = self._make_sinks()
         self.watch = self._make_watch(manifest, sources)
+        self._tries = WrongTokens(self._tell_denied)
         self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
 
     @property
@@ -225,7 +229,13 @@ class Service:
         if options.preview:
             made.append(PreviewSink(on_quit=self._quit))
         if options.mqtt is not None:
-            made.append(MqttSink(MqttAddress.parse(options.mqtt)))
+            broker = MqttAddress.parse(options.mqtt)
+            made.append(MqttSink(broker))
+            if broker.exposed:
+                what = "decisions" if broker.user is None else "user, password and decisions"
+                self.warnings.append(
+                    f"{made[-1].name}: {what} cross the network in plain text; use mqtts://"
+                )
         if options.hard_frames is not None:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         made.extend(map(open_sink, options.sinks))
@@ -269,22 +279,31 @@ class Service:
             self.warnings.append(f"drift is not watched: {error}")
             return NO_WATCH
 
+    def _tell_denied(self, tries: int, address: str) -> None:
+        self.listener(Denied("", self._clock(), tries, address))
+
     def _monitor(self) -> tuple[str, Monitor] | None:
         if self._options.metrics is None:
             return None
-        address = Address.parse(self._options.metrics, option="--metrics")
+        address = ListenAddress.parse(self._options.metrics, option="--metrics")
         published, hosts = PrometheusMetrics(), self._hosts
         published.add(lambda: promise_readings(self.promise, self.kept))
         if hosts is not None:
             published.add(lambda: host_readings(hosts))
         self.metrics.add(published)
-        made = Monitor(address, self.health, published, token=self._options.token)
+        published.add(
+            lambda: [reading("wrong_tokens", WRONG_TOKENS, self._tries.count, counts=True)]
+        )
+        made = Monitor(
+            address, self.health, published, token=self._options.token, tries=self._tries
+        )
+        self.warnings += made.warnings
         return "metrics and health", made
 
     def _dashboard(self) -> tuple[str, Dashboard] | None:
         if self._options.dashboard is None:
             return None
-        address = Address.parse(self._options.dashboard, option="--dashboard")
+        address = ListenAddress.parse(self._options.dashboard, option="--dashboard")
         watch = self.watch
         drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
         state = DashboardState(
@@ -294,7 +313,7 @@ class Service:
             promise=self.promise,
             hosts=self._hosts,
         )
-        made = Dashboard(state, address, token=self._options.token)
+        made = Dashboard(state, address, token=self._options.token, tries=self._tries)
         self.metrics.add(state)
         self.listener.add(state)
         self.sinks.append(state)

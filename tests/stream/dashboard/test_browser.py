@@ -10,7 +10,7 @@ import pytest
 from tests.chromium import Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
 from tinysaver_edge.stream.dashboard import Dashboard
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Lost, Reconnected
 
 pytestmark = [needs_chromium, pytest.mark.slow]
@@ -41,7 +41,7 @@ def browser(tmp_path_factory):
 
 @contextmanager
 def served(world, **options):
-    address = Address.parse("127.0.0.1:0", option="--dashboard")
+    address = ListenAddress.parse("127.0.0.1:0", option="--dashboard")
     with Dashboard(world.state, address, **options) as one:
         yield one
 
@@ -186,7 +186,7 @@ def test_a_device_that_goes_away_is_told_and_comes_back(browser):
         opened(browser, one.url)
         port = one.url.rpartition(":")[2]
     until(browser, "state.textContent === 'no answer from the device'")
-    address = Address.parse(f"127.0.0.1:{port}", option="--dashboard")
+    address = ListenAddress.parse(f"127.0.0.1:{port}", option="--dashboard")
     with Dashboard(world.state, address):
         until(browser, "state.textContent === '2 sources give frames'")
 

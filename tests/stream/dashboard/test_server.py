@@ -11,14 +11,14 @@ import pytest
 from tests.stream.dashboard.world import World, five_minutes
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.dashboard import Dashboard, server
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 TOKEN = "correct horse"
 
 
 def dashboard(state, text="127.0.0.1:0", **options):
-    return Dashboard(state, Address.parse(text, option="--dashboard"), **options)
+    return Dashboard(state, ListenAddress.parse(text, option="--dashboard"), **options)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Connected, Ended, Lost, Reconnected
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Gauge, Measure, Tally
@@ -135,7 +135,7 @@ def ask(url, *, token=None):
 @pytest.fixture
 def monitor():
     clock = FakeClock()
-    address = Address.parse("127.0.0.1:0", option="--metrics")
+    address = ListenAddress.parse("127.0.0.1:0", option="--metrics")
     with Monitor(address, health(clock), PrometheusMetrics(), token=None) as one:
         one.clock = clock
         yield one
@@ -157,7 +157,7 @@ def test_it_answers_over_http(monitor):
 
 
 def test_a_token_keeps_strangers_from_the_metrics():
-    address = Address.parse("127.0.0.1:0", option="--metrics")
+    address = ListenAddress.parse("127.0.0.1:0", option="--metrics")
     with Monitor(address, health(FakeClock()), PrometheusMetrics(), token="s3cret") as one:
         assert ask(f"{one.url}/metrics")[0] == 401
         assert ask(f"{one.url}/metrics", token="wrong")[0] == 401
@@ -184,7 +184,7 @@ def test_clients_that_say_nothing_are_bounded_and_others_are_served_after_them(m
 
 def test_a_port_that_is_taken_is_one_line(monitor):
     port = monitor.url.rpartition(":")[2]
-    address = Address.parse(f"127.0.0.1:{port}", option="--metrics")
+    address = ListenAddress.parse(f"127.0.0.1:{port}", option="--metrics")
     with pytest.raises(InputError, match=f"--metrics 127.0.0.1:{port}: the port is taken"):
         address.bind()
 
@@ -203,7 +203,7 @@ def test_a_port_that_is_taken_is_one_line(monitor):
 )
 def test_addresses_that_cannot_be_had(text, words):
     with pytest.raises(InputError, match=f"--dashboard.*{words}"):
-        Address.parse(text, option="--dashboard").bind()
+        ListenAddress.parse(text, option="--dashboard").bind()
 
 
 @pytest.mark.parametrize(
@@ -220,13 +220,13 @@ def test_addresses_that_cannot_be_had(text, words):
     ],
 )
 def test_loopback_is_known(text, loopback):
-    address = Address.parse(text, option="--x")
+    address = ListenAddress.parse(text, option="--x")
     assert address.is_loopback is loopback
     assert str(address) == f"--x {text}"
 
 
 def test_leaving_is_legal_in_every_state():
-    address = Address.parse("127.0.0.1:0", option="--metrics")
+    address = ListenAddress.parse("127.0.0.1:0", option="--metrics")
     one = Monitor(address, health(FakeClock()), PrometheusMetrics(), token=None)
     one.__exit__(None, None, None)
     with one:

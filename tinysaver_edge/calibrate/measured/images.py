@@ -138,6 +138,10 @@ def from_images(
     """
     check_reports(given.bench)
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
+    if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
+        progress.note(
+            "engines that nobody names are the default; --engine auto measures which is best"
+        )
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     looks, known = _look(run, shortlist.targets.method)

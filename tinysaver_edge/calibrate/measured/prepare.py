@@ -23,15 +23,13 @@ from tinysaver_edge.engines.base import (
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
 from tinysaver_edge.errors import DescriptionError, ModelError
 from tinysaver_edge.models.graph.model_files import model_files
-from tinysaver_edge.output_format import OutputKind
+from tinysaver_edge.output_format import MULTI_LABEL, OutputKind
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from tinysaver_edge.calibrate.plan import ModelFile
 
-NO_PROBABILITY = 0.01
-"""A logarithm above this is of no probability, however it was rounded."""
 SUMS_TO_ONE = 1e-3
 
 
@@ -81,7 +79,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
     files, preprocess, output = model_files(model.path), said.preprocess, said.output
     if embed:
         if why_not_embedded(model.path, said) is None:  # the engine sees the new file only
-            check_signature(inspect(model.path), said.preprocess, model=model.path)
+            signature = inspect(model.path, output=said.output.name)
+            check_signature(signature, said.preprocess, model=model.path)
         embedded = embed_into(model.path, said, folder / said.name)
         files, preprocess, output = embedded.files, embedded.preprocess, embedded.output
     asked = model.engine or said.engine
@@ -113,7 +112,9 @@ def _cost(model: ModelFile) -> tuple[float, int | None]:
 
     resize, said = model.description.preprocess.resize, model.description.macs
     try:
-        counted = count_macs(model.path, (resize.height, resize.width))
+        counted = count_macs(
+            model.path, (resize.height, resize.width), output=model.description.output.name
+        )
     except ModelError:
         if said is None:
             raise
@@ -135,12 +136,12 @@ def _check_kind(logits: NDArray[np.float32], artefact: Artefact) -> None:
     """Refuse logits described as probabilities, and the reverse, where one answer gives it away."""
     said = artefact.output.kind
     if said is OutputKind.PROBABILITIES:
-        total = float(np.exp(logits).sum())
-        # Where a background class is left out, it may have had all the rest.
-        most_left_out = 1.0 if artefact.output.class_offset else 0.5
-        if logits.max() <= NO_PROBABILITY and 1 - most_left_out <= total <= 1.5:
+        why = artefact.output.why_no_probabilities(logits)
+        if why is None:
             return
-        found = f"numbers that sum to {total:.3g}"
+        if why.endswith(MULTI_LABEL):
+            raise DescriptionError(f"model {artefact.name}: a black frame gives {why}")
+        found = why
     elif logits.min() >= 0 and abs(logits.sum() - 1) < SUMS_TO_ONE:
         found = "numbers from 0 to 1 that sum to 1"
     else:

@@ -6,12 +6,12 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import SplitResult, urlsplit
 
+from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError
 
 _FORM = "grpc://host:port/model[/version], grpcs://…, http://… or https://…"
-_PART = re.compile(r"[A-Za-z0-9._:@+~-]+")
+_PART = re.compile(r"[A-Za-z0-9._:+~-]+")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -57,24 +57,27 @@ class Address:
         """Read a URL.
 
         Raises:
-            InputError: it is none of the four forms, or holds a password. The message does not
-                repeat what stands before an ``@``, nor a query.
+            InputError: it is none of the four forms, or holds a password, no part of which is
+                repeated.
         """
-        try:
-            parts = urlsplit(url)
-            scheme, port, host = Scheme(parts.scheme), parts.port, parts.hostname
-            if "[" in parts.netloc:  # Python 3.10 takes anything between brackets
-                ipaddress.IPv6Address(host or "")
-        except ValueError:
-            raise InputError(f"remote model {_shown(url)!r}: expected {_FORM}") from None
-        _refuse_secrets(parts, url)
-        path = parts.path.strip("/").split("/")
-        if not port or not _is_host(host):
-            raise InputError(f"remote model {_shown(url)!r}: no host or port; expected {_FORM}")
+        found = Url.parse(url, what="remote model", form=f"expected {_FORM}")
+        if found.user is not None:
+            raise InputError(
+                f"remote model {found.shown()}: no passwords in URLs, they end up in logs; "
+                "give a token by file or environment variable"
+            )
+        where = f"remote model {found.shown()!r}"
+        if found.scheme not in {one.value for one in Scheme}:
+            raise InputError(f"{where}: expected {_FORM}")
+        if found.query or found.fragment:
+            raise InputError(f"{where}: nothing may follow the model's version")
+        path = found.path.strip("/").split("/")
+        if not found.port or not _is_host(found.host):
+            raise InputError(f"{where}: no host or port; expected {_FORM}")
         if len(path) > 2 or not all(_PART.fullmatch(part) for part in path):
-            raise InputError(f"remote model {_shown(url)!r}: no model's name; expected {_FORM}")
-        assert host is not None
-        return cls(scheme, host, port, path[0], path[1] if len(path) == 2 else "")
+            raise InputError(f"{where}: no model's name; expected {_FORM}")
+        version = path[1] if len(path) == 2 else ""
+        return cls(Scheme(found.scheme), found.host, found.port, path[0], version)
 
     @property
     def authority(self) -> str:
@@ -84,38 +87,17 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether the host is this one, by a name that cannot be another's."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def __str__(self) -> str:
         version = f"/{self.version}" if self.version else ""
         return f"{self.scheme.value}://{self.authority}/{self.model}{version}"
 
 
-def _is_host(host: str | None) -> bool:
-    if host is None or _NAME.fullmatch(host):
-        return host is not None
+def _is_host(host: str) -> bool:
+    if _NAME.fullmatch(host):
+        return True
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
         return False
-
-
-def _refuse_secrets(parts: SplitResult, url: str) -> None:
-    if "@" in parts.netloc:
-        raise InputError(
-            f"remote model {_shown(url)!r}: no passwords in URLs, they end up in logs; "
-            "give a token by file or environment variable"
-        )
-    if parts.query or parts.fragment:
-        raise InputError(f"remote model {_shown(url)!r}: nothing may follow the model's version")
-
-
-def _shown(url: str) -> str:
-    """Return a URL without what may be secret in it."""
-    kept = re.split(r"[?#]", url)[0]
-    return re.sub(r"//.*@", "//…@", kept)

@@ -16,12 +16,12 @@ _HINTS = MappingProxyType(
     {
         "WRONG_VERSION_NUMBER": "it speaks no TLS on this port",
         "an http1.x server": "it speaks HTTP on this port; gRPC has another",
-        "Expected HTTP/": "it speaks no HTTP on this port; perhaps it is gRPC's",
+        "BadStatusLine": "it speaks no HTTP on this port; perhaps it is gRPC's",
     }
 )
 """What a message of the libraries means, by a piece of it."""
 
-_HUNG_UP = ("Socket closed", "HTTPConnectionClosed")
+_HUNG_UP = ("Socket closed", "Remote end closed connection")
 
 
 def explained(

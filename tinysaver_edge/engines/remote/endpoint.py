@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.text import name_of
 from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import Breaker, State
-from tinysaver_edge.engines.remote.facts import Contract, Wanted, agree, check_sha256, check_values
+from tinysaver_edge.engines.remote.facts import (
+    Contract,
+    Reply,
+    Wanted,
+    agree,
+    check_sha256,
+    check_values,
+)
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Samples
@@ -178,19 +186,33 @@ class Endpoint:
             if left_s <= 0:
                 raise RequestError(Kind.TIMEOUT, f"had not answered within {timeout_s:.3g} s")
             self._meter.count("sent_bytes", _size(part))
-            reply = self._transport.infer(
-                part, contract, datatype=self._wanted.datatype, timeout_s=left_s
-            )
-            self._meter.count("received_bytes", reply.values.nbytes)
-            check_values(reply.values, len(part), self._wanted)
+            reply = self._reply(part, contract, left_s)
             check_sha256(reply.sha256, self._wanted)
-            shown = Proof(contract, reply.sha256 or contract.sha256, reply.version)
+            sha256 = reply.sha256 or contract.sha256
+            shown = Proof(
+                contract, None if sha256 is None else name_of(sha256), name_of(reply.version)
+            )
             if proof is not None and (shown.sha256, shown.version) != (proof.sha256, proof.version):
                 raise RequestError(
                     Kind.DRAINING, f"has another version ({shown.version}) now: it is checked anew"
                 )
             parts.append(reply.values)
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)), shown
+
+    def _reply(self, part: NDArray[Any], contract: Contract, timeout_s: float) -> Reply:
+        """Ask the host; whatever it has sent, there is an answer or a `RequestError`."""
+        try:
+            reply = self._transport.infer(
+                part, contract, datatype=self._wanted.datatype, timeout_s=timeout_s
+            )
+            self._meter.count("received_bytes", reply.values.nbytes)
+            check_values(reply.values, len(part), self._wanted)
+            return reply
+        except RequestError:
+            raise
+        except Exception as error:
+            text = f"answered what cannot be read ({type(error).__name__}: {error})"
+            raise RequestError(Kind.WRONG, text) from error
 
     def _answered(self, spent_s: float) -> None:
         self.breaker.succeeded()

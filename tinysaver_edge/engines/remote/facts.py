@@ -9,8 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
-from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.output_format import BINARY, OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
 SHA256 = "model_sha256"
@@ -38,6 +39,9 @@ DTYPES = MappingProxyType(
 DATATYPES = MappingProxyType({dtype: datatype for datatype, dtype in DTYPES.items()})
 """The other way round."""
 
+MOST_AXES = 8
+"""So many axes, and tensors, are told of in a message."""
+
 JPEG = "BYTES"
 """The type of a tensor of JPEG files."""
 
@@ -51,8 +55,8 @@ class TensorFacts:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        axes = ", ".join("n" if axis < 0 else str(axis) for axis in self.shape)
-        return f"{self.name} {self.datatype} ({axes})"
+        axes = ", ".join("n" if axis < 0 else str(axis) for axis in self.shape[:MOST_AXES])
+        return f"{name_of(self.name)} {name_of(self.datatype)} ({axes})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,12 @@ class Wanted:
         if self.classes is None or self.output.class_order is not None:
             return None
         return self.output.class_offset + self.classes
+
+    def takes(self, width: int) -> bool:
+        """Whether so many raw outputs will do; a single one stands for two classes."""
+        if self.outputs is not None and width != self.outputs:
+            return width == 1 and self.outputs == BINARY and self.output.fits(width)
+        return self.output.fits(width)
 
     @property
     def datatype(self) -> str:
@@ -183,18 +193,19 @@ def check_values(values: NDArray[np.generic], samples: int, wanted: Wanted) -> N
     """Refuse an answer that is none.
 
     Raises:
-        RequestError: it has another shape or type than it should have.
+        RequestError: it has another shape or type than it should have, or is no number: a
+            processor gone wrong, and another host may stand by.
     """
     least = wanted.output.least_outputs
     good = values.ndim == 2 and values.dtype.kind in "fiu" and len(values) == samples
-    if good and wanted.outputs is not None:
-        good = values.shape[1] == wanted.outputs
-    if not good or values.shape[1] < least:
+    if not good or not wanted.takes(values.shape[1]):
         raise RequestError(
             Kind.WRONG,
             f"answered {values.dtype} {values.shape}, expected "
             f"({samples}, {wanted.outputs or f'{least} or more'}) numbers",
         )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise RequestError(Kind.WRONG, "answered what is no number (NaN or infinity)")
 
 
 def _fits(shape: tuple[int, ...], wanted: Wanted) -> bool:
@@ -213,9 +224,11 @@ def _output(facts: ModelFacts, wanted: Wanted) -> TensorFacts:
         for one in facts.outputs
         if one.datatype in DTYPES
         and len(one.shape) == 2
-        and (one.shape[1] < 0 or width in (None, one.shape[1]))
-        and (one.shape[1] < 0 or one.shape[1] >= wanted.output.least_outputs)
+        and (one.shape[1] < 0 or wanted.takes(one.shape[1]))
     ]
+    named = [one for one in found if one.name == wanted.output.name]
+    if named:
+        return named[0]
     if len(found) != 1:
         wish = f"one output (n, {width or 'classes'}) of numbers"
         raise _wrong(f"answers with {_list(facts.outputs)}", wish)
@@ -229,7 +242,7 @@ def _input(wanted: Wanted) -> str:
 
 
 def _list(tensors: Sequence[TensorFacts]) -> str:
-    return ", ".join(map(str, tensors)) or "nothing"
+    return brief(", ".join(map(str, tensors[:MOST_AXES]))) or "nothing"
 
 
 def _wrong(has: str, wants: str) -> RequestError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from tinysaver_edge._support.text import brief
+
 
 class Kind(str, Enum):
     """Why a host gave no answer.
@@ -40,8 +42,11 @@ class Kind(str, Enum):
 
 
 class RequestError(Exception):
-    """A host gave no answer; stays inside the engine, which tells it as an `EngineError`."""
+    """A host gave no answer; stays inside the engine, which tells it as an `EngineError`.
+
+    Hosts are strangers: what they say is made printable and short here, once for all.
+    """
 
     def __init__(self, kind: Kind, message: str) -> None:
-        super().__init__(message)
+        super().__init__(brief(message))
         self.kind = kind

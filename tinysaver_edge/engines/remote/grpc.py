@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
@@ -25,9 +26,6 @@ from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.errors import InputError, MissingDependencyError
 
 Message: TypeAlias = Any  # one of the protocol's protobuf messages
-
-MOST_RECEIVED_BYTES = 64 << 20
-"""Longer answers are refused: no batch of class scores is that long."""
 
 _KINDS = MappingProxyType(
     {
@@ -106,8 +104,10 @@ class GrpcTransport:
             raise RequestError(Kind.UNREACHABLE, "says that it is not live")
         if not ask(self._client.is_model_ready, **model):
             raise RequestError(Kind.DRAINING, f"has no model {self._address.model!r} ready")
-        metadata = ask(self._client.get_model_metadata, **model)
-        most, sha256 = _configuration(lambda: ask(self._client.get_model_config, **model))
+        metadata = _bearable(ask(self._client.get_model_metadata, **model))
+        most, sha256 = _configuration(
+            lambda: _bearable(ask(self._client.get_model_config, **model))
+        )
         return ModelFacts(
             inputs=tuple(map(_tensor, metadata.inputs)),
             outputs=tuple(map(_tensor, metadata.outputs)),
@@ -198,7 +198,7 @@ def _credentials(model: RemoteModel) -> Any:  # noqa: ANN401 - grpc's
 def _channel_args(model: RemoteModel) -> list[tuple[str, Any]]:
     arguments: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", MOST_RECEIVED_BYTES),
+        ("grpc.max_receive_message_length", MOST_ANSWER_BYTES),
         # A frozen host neither answers nor hangs up: pings find out in two seconds.
         ("grpc.keepalive_time_ms", 1000),
         ("grpc.keepalive_timeout_ms", 1000),
@@ -226,11 +226,22 @@ def _configuration(ask: Callable[[], Any]) -> tuple[int | None, str | None]:
     try:
         config = ask().config
     except RequestError as failure:
-        if failure.kind in (Kind.REJECTED, Kind.DRAINING, Kind.DENIED):
+        if failure.kind in (Kind.REJECTED, Kind.DRAINING, Kind.DENIED, Kind.WRONG):
             return None, None
         raise
     sha256 = config.parameters[SHA256].string_value if SHA256 in config.parameters else ""
     return (config.max_batch_size or None), (sha256.lower() or None)
+
+
+def _bearable(told: Message) -> Message:
+    """Return what a host says of its model, if it can be read in a moment.
+
+    Raises:
+        RequestError: it is longer than any model's.
+    """
+    if told.ByteSize() > MOST_TOLD_BYTES:
+        raise RequestError(Kind.WRONG, f"describes its model in {told.ByteSize()} bytes")
+    return told
 
 
 def _tensor(tensor: Message) -> TensorFacts:
@@ -245,6 +256,9 @@ def _told(parameters: Message) -> str | None:
 def _values(answer: Message, name: str) -> NDArray[np.generic]:
     """Return an output's values, be they raw or typed."""
     raw = answer.raw_output_contents
+    spelt = answer.ByteSize() - sum(map(len, raw))
+    if spelt > MOST_JSON_BYTES:  # numbers one by one: reading them would take longer than there is
+        raise RequestError(Kind.WRONG, f"answered {spelt} bytes that are no raw values")
     for index, output in enumerate(answer.outputs):
         if output.name != name:
             continue

@@ -1,20 +1,26 @@
-"""HTTP: the Open Inference Protocol through tritonclient, whose client is one thread's only."""
+"""HTTP: the Open Inference Protocol, its tensors as bytes behind the JSON."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import math
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError
+from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
+    DTYPES,
     SHA256,
     Contract,
     ModelFacts,
@@ -23,20 +29,24 @@ from tinysaver_edge.engines.remote.facts import (
 )
 from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.engines.remote.security import Tls
+from tinysaver_edge.errors import InputError
 
 _KINDS = MappingProxyType(
     {
-        "401": Kind.DENIED,
-        "403": Kind.DENIED,
-        "404": Kind.DRAINING,
-        "408": Kind.TIMEOUT,
-        "429": Kind.BUSY,
-        "502": Kind.UNREACHABLE,
-        "503": Kind.UNREACHABLE,
-        "504": Kind.TIMEOUT,
+        401: Kind.DENIED,
+        403: Kind.DENIED,
+        404: Kind.DRAINING,
+        408: Kind.TIMEOUT,
+        429: Kind.BUSY,
+        502: Kind.UNREACHABLE,
+        503: Kind.UNREACHABLE,
+        504: Kind.TIMEOUT,
     }
 )
+
+JSON_LENGTH = "inference-header-content-length"
+"""How much of a body is JSON; tensors follow."""
 
 
 class HttpTransport:
@@ -47,15 +57,15 @@ class HttpTransport:
         model: security.
 
     Raises:
-        MissingDependencyError: tritonclient's HTTP part is not installed.
         InputError: a certificate cannot be read.
     """
 
     def __init__(self, address: Address, model: RemoteModel) -> None:
-        self._triton = _import()
         self._address = address
         self._model = model
-        self._options = _tls_options(address, model)
+        self._tls = _tls(address, model.tls)
+        version = f"/versions/{address.version}" if address.version else ""
+        self._path = f"/v2/models/{address.model}{version}"
         self._own = threading.local()
         self._closed = False
 
@@ -69,29 +79,23 @@ class HttpTransport:
             raise explained(failure, self._address, self._model.tls, timeout_s=left_s) from None
 
     def _describe(self, due_s: float) -> ModelFacts:
-        model = {
-            "model_name": self._address.model,
-            "model_version": self._address.version,
-            "headers": self._headers(),
-        }
-
-        def ask(question: str, **arguments: object) -> Any:  # noqa: ANN401
+        def ask(path: str) -> Answer:
             left_s = max(0.001, due_s - time.monotonic())
-            return self._call(question, timeout_s=left_s, **arguments)
+            return self._send("GET", path, timeout_s=left_s, most_bytes=MOST_TOLD_BYTES)
 
-        if not ask("is_server_live", headers=model["headers"]):
+        if ask("/v2/health/live").status != 200:
             raise RequestError(Kind.UNREACHABLE, "says that it is not live")
-        if not ask("is_model_ready", **model):
+        if ask(f"{self._path}/ready").status != 200:
             none = f"has no model {self._address.model!r} ready"
             try:
-                ask("get_model_metadata", **model)  # says why, where a token is not accepted
+                _checked(ask(self._path))  # says why, where a token is not accepted
             except RequestError as failure:
                 if failure.kind is not Kind.DRAINING:
                     raise
                 raise RequestError(Kind.DRAINING, f"{none} ({failure})") from failure
             raise RequestError(Kind.DRAINING, none)
-        metadata = ask("get_model_metadata", **model)
-        most, sha256 = _configuration(lambda: ask("get_model_config", **model))
+        metadata = _object(_checked(ask(self._path)).body)
+        most, sha256 = _configuration(lambda: _object(_checked(ask(f"{self._path}/config")).body))
         try:
             return ModelFacts(
                 inputs=tuple(map(_tensor, metadata["inputs"])),
@@ -99,7 +103,7 @@ class HttpTransport:
                 max_batch=most,
                 sha256=sha256,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise RequestError(
                 Kind.WRONG, f"describes its model in another form ({error})"
             ) from error
@@ -108,124 +112,175 @@ class HttpTransport:
         self, tensor: NDArray[Any], contract: Contract, *, datatype: str, timeout_s: float
     ) -> Reply:
         """Have one batch answered."""
-        given = self._triton.InferInput(contract.input, list(tensor.shape), datatype)
-        given.set_data_from_numpy(tensor, binary_data=True)
-        result = self._call(
-            "infer",
-            timeout_s=timeout_s,
-            model_name=self._address.model,
-            model_version=self._address.version,
-            inputs=[given],
-            outputs=[self._triton.InferRequestedOutput(contract.output, binary_data=True)],
-            headers=self._headers(),
+        head, raw = _request(tensor, contract, datatype)
+        answer = _checked(
+            self._send(
+                "POST",
+                f"{self._path}/infer",
+                timeout_s=timeout_s,
+                most_bytes=MOST_ANSWER_BYTES,
+                headers={"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(head))},
+                body=head + raw,
+            )
         )
-        answer = result.get_response()
         try:
-            values = result.as_numpy(contract.output)
-        except (KeyError, TypeError, ValueError) as error:
+            return _reply(answer, contract.output)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise RequestError(Kind.WRONG, f"answered what cannot be read ({error})") from error
-        if values is None or not isinstance(values, np.ndarray):
-            raise RequestError(Kind.WRONG, f"answered without the output {contract.output!r}")
-        told = (answer.get("parameters") or {}).get(SHA256)
-        version = answer.get("model_version") or ""
-        return Reply(values, str(version), str(told).lower() if told else None)
 
     def close(self) -> None:
         """Let go of this thread's connection; those of others end with their threads."""
         self._closed = True
-        self._drop()
+        self._connection().close()
 
-    def _headers(self) -> dict[str, str] | None:
+    def _headers(self) -> Mapping[str, str]:
         if self._model.token is None:
-            return None
+            return {}
         try:
             return self._model.token.headers(grpc=False)
         except InputError as error:
             raise RequestError(Kind.DENIED, str(error)) from error
 
-    def _call(self, method: str, *, timeout_s: float, **arguments: object) -> Any:  # noqa: ANN401
-        """Call the client, give it up when the time is over, and say in our words what went wrong.
-
-        The client has time-outs for single steps only; gevent's is one for all of them.
-        """
-        import gevent
-        from tritonclient.utils import InferenceServerException
-
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float,
+        most_bytes: int,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes = b"",
+    ) -> Answer:
+        """Ask the host, and say in our words what went wrong."""
         if self._closed:
             raise RequestError(Kind.CLOSED, "the connection was closed")
-        patience = gevent.Timeout(timeout_s)
-        patience.start()
         try:
-            return getattr(self._client(), method)(**arguments)
-        except gevent.Timeout:
-            self._drop()
-            raise RequestError(Kind.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
-        except InferenceServerException as error:
-            code = str(error.status() or "")
-            message = " ".join(str(error.message() or code).split())[:300]
-            raise RequestError(_KINDS.get(code, Kind.REJECTED), f"{code}: {message}") from None
-        except OSError as error:  # refused, reset, or the handshake failed
-            self._drop()
-            raise RequestError(Kind.UNREACHABLE, " ".join(str(error).split())[:300]) from None
-        except Exception as error:  # what is no HTTP comes out of the parser as many kinds
-            self._drop()
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise RequestError(Kind.UNREACHABLE, text) from None
-        finally:
-            patience.close()
-
-    def _client(self) -> Any:  # noqa: ANN401 - tritonclient's
-        client = getattr(self._own, "client", None)
-        if client is None:
-            step_s = max(self._model.connect_s, self._model.timeout_s)
-            client = self._own.client = self._triton.InferenceServerClient(
-                self._address.authority,
-                connection_timeout=step_s,
-                network_timeout=step_s,
-                **self._options,
+            return self._connection().request(
+                method,
+                path,
+                timeout_s=timeout_s,
+                most_bytes=most_bytes,
+                headers={**self._headers(), **headers},
+                body=body,
             )
-        return client
+        except TooMuchError as error:
+            raise RequestError(Kind.WRONG, str(error)) from None
+        except TimeoutError:
+            raise RequestError(Kind.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
+        except OSError as error:  # refused, reset, or the handshake failed
+            raise RequestError(Kind.UNREACHABLE, str(error)) from None
+        except (http.client.HTTPException, ValueError) as error:  # it speaks no HTTP
+            raise RequestError(Kind.UNREACHABLE, f"{type(error).__name__}: {error}") from None
 
-    def _drop(self) -> None:
-        """Let go of a connection on which an answer may still be under way."""
-        client = getattr(self._own, "client", None)
-        self._own.client = None
-        if client is not None:
-            client.close()
+    def _connection(self) -> HttpConnection:
+        held: HttpConnection | None = getattr(self._own, "connection", None)
+        if held is None:
+            held = self._own.connection = HttpConnection(
+                self._address.host,
+                self._address.port,
+                tls=self._tls,
+                server_name=self._model.tls.server_name,
+            )
+        return held
 
 
-def _import() -> Any:  # noqa: ANN401 - a module
-    try:
-        import tritonclient.http
-    except ImportError as error:
-        raise MissingDependencyError(
-            "tritonclient[http]", extra="remote-http", purpose="Asking a remote model over HTTP"
-        ) from error
-    return tritonclient.http
-
-
-def _tls_options(address: Address, model: RemoteModel) -> dict[str, Any]:
+def _tls(address: Address, tls: Tls) -> Callable[[], ssl.SSLContext] | None:
     if not address.scheme.secure:
-        return {}
-    import gevent.ssl
-
-    tls = model.tls
+        return None
     tls.read()  # complains in our words about what is no PEM
 
-    def context(**_: object) -> ssl.SSLContext:
-        made: ssl.SSLContext = gevent.ssl.create_default_context(
-            cafile=None if tls.ca is None else str(tls.ca)
-        )
+    def context() -> ssl.SSLContext:
+        made = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
         # From Python 3.13 on; a host that gRPC accepts must not depend on it.
         made.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if tls.certificate is not None and tls.key is not None:
             made.load_cert_chain(str(tls.certificate), str(tls.key))
         return made
 
-    options = {} if tls.ca is None else {"ca_certs": str(tls.ca)}
-    if tls.server_name is not None:
-        options["server_hostname"] = tls.server_name
-    return {"ssl": True, "ssl_context_factory": context, "ssl_options": options}
+    return context
+
+
+def _request(tensor: NDArray[Any], contract: Contract, datatype: str) -> tuple[bytes, bytes]:
+    """Return the JSON of a request and the bytes behind it."""
+    if tensor.dtype == object:
+        raw = b"".join(len(file).to_bytes(4, "little") + file for file in tensor.flat)
+    else:
+        raw = tensor.tobytes()
+    given = {
+        "name": contract.input,
+        "shape": list(tensor.shape),
+        "datatype": datatype,
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    wanted = {"name": contract.output, "parameters": {"binary_data": True}}
+    return json.dumps({"inputs": [given], "outputs": [wanted]}).encode(), raw
+
+
+def _checked(answer: Answer) -> Answer:
+    """Return an answer that is one.
+
+    Raises:
+        RequestError: the host refuses; tells what it says.
+    """
+    if answer.status == 200:
+        return answer
+    text = answer.body[:4096].decode("utf-8", "replace")
+    try:
+        said = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict) and isinstance(said.get("error"), str):
+        text = said["error"]
+    kind = _KINDS.get(answer.status, Kind.REJECTED)
+    raise RequestError(kind, f"{answer.status}: {text or http.client.responses.get(answer.status)}")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a host has sent.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        said = json.loads(body) if len(body) <= MOST_JSON_BYTES else None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise RequestError(Kind.WRONG, "answered what is no JSON object")
+    return said
+
+
+def _reply(answer: Answer, name: str) -> Reply:
+    """Read an answer, its values behind the JSON or within."""
+    told = answer.headers.get(JSON_LENGTH)
+    length = len(answer.body) if told is None else int(told)
+    if not 0 <= length <= len(answer.body):
+        raise ValueError(f"{length} bytes of JSON")
+    said = _object(answer.body[:length])
+    parameters = said.get("parameters")
+    sha256 = parameters.get(SHA256) if isinstance(parameters, dict) else None
+    values = _values(said["outputs"], answer.body, length, name)
+    return Reply(
+        values, str(said.get("model_version") or ""), str(sha256).lower() if sha256 else None
+    )
+
+
+def _values(outputs: Any, body: bytes, start: int, name: str) -> NDArray[np.generic]:  # noqa: ANN401
+    for output in outputs:
+        size = (output.get("parameters") or {}).get("binary_data_size")
+        if output["name"] != name:
+            start += size or 0
+            continue
+        dtype = np.dtype(DTYPES[output["datatype"]])
+        shape = tuple(int(axis) for axis in output["shape"])
+        if min(shape, default=0) < 0:
+            raise ValueError(f"shape {shape}")
+        if size is None:
+            return np.array(output["data"], dtype).reshape(shape)
+        if size != math.prod(shape) * dtype.itemsize or not 0 <= start <= len(body) - size:
+            raise ValueError(f"{size} bytes for {shape}")
+        return np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)
+    raise RequestError(Kind.WRONG, f"answered without the output {name!r}")
 
 
 def _configuration(ask: Callable[[], Any]) -> tuple[int | None, str | None]:
@@ -237,7 +292,7 @@ def _configuration(ask: Callable[[], Any]) -> tuple[int | None, str | None]:
     except (AttributeError, TypeError, ValueError):
         return None, None
     except RequestError as failure:
-        if failure.kind in (Kind.REJECTED, Kind.DRAINING, Kind.DENIED):
+        if failure.kind in (Kind.REJECTED, Kind.DRAINING, Kind.DENIED, Kind.WRONG):
             return None, None
         raise
 

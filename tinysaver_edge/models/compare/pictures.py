@@ -41,10 +41,23 @@ def read_pictures(path: Path, *, count: int = COUNT) -> Pictures:
         DataError: there are no images, or none of those taken can be read.
     """
     with open_data(path) as data:
-        frames = tuple(frame for frame in _taken(data, count) if frame is not None)
+        return pictures_of(data, count=count)
+
+
+def pictures_of(data: DataSource, *, count: int = COUNT) -> Pictures:
+    """Take pictures from a user's images, at even distances.
+
+    Args:
+        data: the images.
+        count: how many at most.
+
+    Raises:
+        DataError: none of those taken can be read.
+    """
+    frames = tuple(frame for frame in _taken(data, count) if frame is not None)
     if not frames:
-        raise DataError(f"data {path}: none of the images that were tried can be read")
-    return Pictures(frames, f"{len(frames)} images of {path.name}")
+        raise DataError(f"data {data.path}: none of the images that were tried can be read")
+    return Pictures(frames, f"{len(frames)} images of {data.path.name}")
 
 
 def _taken(data: DataSource, count: int) -> list[Frame | None]:

@@ -6,19 +6,25 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.models.description.carried import Carried, read_carried
 from tinysaver_edge.models.description.description import (
+    METADATA_KEY,
     ModelDescription,
     description_from,
     parse_description,
 )
 from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
+from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.models.graph.graph import channels_first
+from tinysaver_edge.output_format import BINARY
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Preprocess, ResizePolicy
 
 _CHOICES = (
@@ -31,12 +37,16 @@ _LARGEST_GAP = 0.06  # of the range: a quantised range is widened a little to ho
 _WHOLE_STEP = 0.03  # by which a factor may miss 1, where the integers are pixels less a constant
 
 
-def describe_scale(facts: FileFacts, known: str | None) -> list[str]:
+def describe_scale(
+    facts: FileFacts, known: str | None, carried: Carried | None = None
+) -> list[str]:
     """Return the lines of a description that give the scale."""
     if known is not None:
         return [f"scale = {_checked(known)}"]
     dtype, quantization = facts.signature.input_dtype, facts.input_quantization
     if np.dtype(dtype).kind == "f":
+        if carried is not None and carried.scale is not None:
+            return [f"scale = {carried.scale}  # {carried.source}"]
         if facts.scales_input:
             return ['scale = "raw"  # the graph itself begins with arithmetic on the picture']
         return [*_CHOICES, f'scale = "{UNFILLED}"']
@@ -138,6 +148,8 @@ def _scale(form: InputFormat) -> str:
 def _toml_output(description: ModelDescription) -> list[str]:
     output = description.output
     lines = ["[output]", f"kind = {_toml_text(output.kind.value)}"]
+    if output.name is not None:
+        lines.append(f"name = {_toml_text(output.name)}")
     if output.class_offset:
         lines.append(f"class_offset = {output.class_offset}")
     scale, zero = output.quantization_scale, output.quantization_zero_point
@@ -174,6 +186,7 @@ class KnownAlready:
         labels: file of class names, beside the model or the description.
         resize: squash, center_crop or letterbox.
         crop_ratio: side of the centre crop as a fraction of the largest possible.
+        output: name of the output that holds the classes, where there are several.
     """
 
     color: ColorOrder | None = None
@@ -181,10 +194,13 @@ class KnownAlready:
     labels: str | None = None
     resize: ResizePolicy | None = None
     crop_ratio: float | None = None
+    output: str | None = None
 
 
 def describe(model: Path, answers: KnownAlready | None = None) -> str:
     """Return the description of a model as TOML, with comments on what is to be filled in.
+
+    A description that the file carries itself is taken over as it is, but for the answers.
 
     Args:
         model: an .onnx, .xml or .tflite file.
@@ -195,25 +211,60 @@ def describe(model: Path, answers: KnownAlready | None = None) -> str:
         ModelError: the file is missing or damaged, or takes no picture.
         InputError: an answer does not fit.
     """
-    facts, answers = read_facts(model), answers or KnownAlready()
+    answers = answers or KnownAlready()
+    check_model_file(model)
+    own = read_metadata(model).get(METADATA_KEY)
+    if own is not None:
+        return _taken_over(parse_description(own, f"{model} (metadata)"), model, answers)
+    facts = read_facts(model, output=answers.output)
     if len(facts.signature.input_shape) != 4:
         raise InputError(
             f"model {model}: its input {facts.signature.input_name!r} is no picture: it has "
             f"{len(facts.signature.input_shape)} axes instead of 4"
         )
+    carried = read_carried(model, facts.signature.output_shape[1])
     body = "\n".join(
         [
             f"name = {_text(model.stem)}",
-            _labels(facts, answers, model),
+            _labels(facts, answers, model, carried),
             "",
             "[input]",
-            *_input(facts, answers),
+            *_input(facts, answers, carried),
             "",
             "[output]",
-            *_output(facts),
+            *_output(facts, answers),
         ]
     )
     return f"{_head(body, model)}\n{body}\n"
+
+
+def _taken_over(said: dict[str, Any], model: Path, answers: KnownAlready) -> str:
+    """Return the description that a file carries, with the answers put over it."""
+    source = f"{model} (metadata)"
+    own = description_from(said, model, folder=model.parent, source=source, confined=True)
+    resize: dict[str, Any] = {}
+    if answers.resize is not None:
+        resize["policy"] = answers.resize.value
+    if answers.crop_ratio is not None:
+        resize["crop_ratio"] = answers.crop_ratio
+    given: dict[str, Any] = {} if answers.labels is None else {"labels": answers.labels}
+    source_table, output_table = (dict(said.get(name) or {}) for name in ("input", "output"))
+    if answers.color is not None:
+        source_table["color"] = answers.color.value
+    if answers.scale is not None:
+        scale = f"scale = {_checked(answers.scale)}"
+        source_table.update(parse_description(scale, f"--scale {answers.scale}"))
+    if resize:
+        source_table["resize"] = {**source_table.get("resize", {}), **resize}
+    if answers.output is not None:
+        output_table["name"] = answers.output
+    table = {**said, **given, "input": source_table, "output": output_table}
+    confined = answers.labels is None
+    found = description_from(table, model, folder=model.parent, source=source, confined=confined)
+    changed = " but for your answers" if found != own else ""
+    return (
+        f"# {model.name}, as the description in the file itself has it{changed}.\n{to_toml(found)}"
+    )
 
 
 def _head(body: str, model: Path) -> str:
@@ -234,11 +285,17 @@ def _head(body: str, model: Path) -> str:
     )
 
 
-def _labels(facts: FileFacts, answers: KnownAlready, model: Path) -> str:
+def _labels(facts: FileFacts, answers: KnownAlready, model: Path, carried: Carried | None) -> str:
     outputs = facts.signature.output_shape[1]
+    outputs = BINARY if outputs == 1 else outputs
     count = "one class a line" if outputs is None else f"one class a line, {outputs} of them"
     if answers.labels is not None:
         return f"labels = {_text(answers.labels)}"
+    if carried is not None and carried.labels is not None:
+        names = carried.labels
+        if outputs in (None, len(names), len(names) + 1):
+            return f"labels = [{', '.join(map(_toml_text, names))}]  # {carried.source}"
+        return f"# {carried.source} has {len(names)} labels: labels = ... needs {outputs}"
     found = _files_of_names(model, outputs) if outputs is not None else []
     if len(found) == 1:
         return f"labels = {_text(found[0])}  # lies beside the model and has as many lines"
@@ -255,20 +312,31 @@ def _files_of_names(model: Path, outputs: int) -> list[str]:
     ]
 
 
-def _input(facts: FileFacts, answers: KnownAlready) -> list[str]:
+def _input(facts: FileFacts, answers: KnownAlready, carried: Carried | None) -> list[str]:
     shape = facts.signature.input_shape
     first = channels_first(shape)
+    if (shape[1 if first else 3] or 3) not in (1, 3):
+        raise InputError(
+            f"a picture has 1 or 3 channels: the input {facts.signature.input_name!r} is "
+            f"({', '.join('n' if axis is None else str(axis) for axis in shape)})"
+        )
     channels, height, width = shape[1:] if first else (shape[3], shape[1], shape[2])
     size = f"[{height}, {width}]" if height and width else f'"{UNFILLED}"'
     note = "height, width" if height and width else "the file takes any: [height, width]"
     return [
-        f'layout = "{"NCHW" if first else "NHWC"}"',
+        _layout(shape),
         f"dtype = {_text(facts.signature.input_dtype)}",
         f"size = {size}  # {note}",
-        _color(answers.color or _known_color(facts), channels),
-        *describe_scale(facts, answers.scale),
-        *_resize(answers),
+        _color(answers.color or _known_color(facts), channels, carried),
+        *describe_scale(facts, answers.scale, carried),
+        *_resize(answers, carried),
     ]
+
+
+def _layout(shape: tuple[int | None, ...]) -> str:
+    line = f'layout = "{"NCHW" if channels_first(shape) else "NHWC"}"'
+    first, last = (axis in (None, 1, 3) for axis in (shape[1], shape[3]))
+    return f"{line}  # assumed: the file leaves it open" if first and last else line
 
 
 def _known_color(facts: FileFacts) -> ColorOrder | None:
@@ -276,7 +344,10 @@ def _known_color(facts: FileFacts) -> ColorOrder | None:
     return ColorOrder.BGR if facts.signature.input_name == FRAME else None
 
 
-def _color(known: ColorOrder | None, channels: int | None) -> str:
+def _color(known: ColorOrder | None, channels: int | None, carried: Carried | None) -> str:
+    told = None if carried is None else carried.color
+    if known is None and told is not None and channels in (None, told.channels):
+        return f'color = "{told.value}"  # {carried.source if carried is not None else ""}'
     if known is None and channels != 1:
         return (
             f'color = "{UNFILLED}"  # "RGB": torchvision, timm, TensorFlow, Keras; "BGR": OpenCV, '
@@ -290,12 +361,15 @@ def _color(known: ColorOrder | None, channels: int | None) -> str:
     return f'color = "{color.value}"'
 
 
-def _resize(answers: KnownAlready) -> list[str]:
-    policy = answers.resize or ResizePolicy.SQUASH
+def _resize(answers: KnownAlready, carried: Carried | None) -> list[str]:
+    told = None if carried is None else carried.resize
+    policy = answers.resize or told or ResizePolicy.SQUASH
     ratio = "" if answers.crop_ratio is None else f", crop_ratio = {answers.crop_ratio}"
     line = f'resize = {{ policy = "{policy.value}"{ratio}, antialias = true }}'
     if answers.resize is not None:
         return [line]
+    if carried is not None and told is not None:
+        return [f"{line}  # {carried.source}"]
     return [
         "# How frames are brought to that size: assumed, best is what the model was trained with.",
         '# { policy = "center_crop", crop_ratio = 0.875 } cuts (torchvision, timm), { policy =',
@@ -304,13 +378,21 @@ def _resize(answers: KnownAlready) -> list[str]:
     ]
 
 
-def _output(facts: FileFacts) -> list[str]:
+def _output(facts: FileFacts, answers: KnownAlready) -> list[str]:
     lines = []
-    if facts.ends_in_softmax:
+    if answers.output is not None:
+        lines.append(f"name = {_toml_text(answers.output)}")
+    single = facts.signature.output_shape[1] == 1
+    if single and facts.last_operation == "Sigmoid":
+        lines.append('kind = "probabilities"  # one sigmoid: two classes, it is the second\'s')
+    elif single and not facts.ends_in_softmax:
+        lines.append('kind = "logits"  # one number: two classes, it speaks for the second')
+    elif facts.ends_in_softmax:
         lines.append('kind = "probabilities"  # it ends in a softmax')
     elif facts.last_operation == "Sigmoid":
         lines.append(
-            f'kind = "{UNFILLED}"  # it ends in a sigmoid, one answer a class: export it without'
+            f'kind = "{UNFILLED}"  # it ends in a sigmoid a class, so no class is the answer: '
+            "export it without, or with a softmax"
         )
     else:
         lines.append(f'kind = "logits"  # it ends in {facts.last_operation or "no softmax"}')

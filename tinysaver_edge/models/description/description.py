@@ -85,13 +85,16 @@ class ModelDescription:
         )
 
 
-def find_description(model: Path, *, descriptions_dir: Path | None = None) -> ModelDescription:
+def find_description(
+    model: Path, *, descriptions_dir: Path | None = None, output: str | None = None
+) -> ModelDescription:
     """Find a model's description: beside it, in a folder of descriptions, or in its metadata.
 
     Args:
         model: the model's file, say ``resnet56.onnx``.
         descriptions_dir: a folder that may hold ``resnet56.toml`` (or ``resnet56.onnx.toml``, where
             two files share a stem).
+        output: name of the output that holds the classes, before what the description says.
 
     Raises:
         DescriptionError: there is none, or it is incomplete or wrong.
@@ -102,16 +105,11 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
     for folder in folders:
         for name in (f"{model.name}.toml", f"{model.stem}.toml"):
             if (folder / name).is_file():
-                return read_description(folder / name, model)
+                return read_description(folder / name, model, output=output)
     if (text := read_metadata(model).get(METADATA_KEY)) is not None:
         source = f"{model} (metadata)"
-        return description_from(
-            parse_description(text, source),
-            model,
-            folder=model.parent,
-            source=source,
-            confined=True,
-        )
+        table = _with_output(parse_description(text, source), output)
+        return description_from(table, model, folder=model.parent, source=source, confined=True)
     raise DescriptionError(
         f"model {model} has no description: there is no {model.stem}.toml in "
         f"{' or '.join(map(str, folders))}; write one with "
@@ -119,8 +117,20 @@ def find_description(model: Path, *, descriptions_dir: Path | None = None) -> Mo
     )
 
 
-def read_description(path: Path, model: Path) -> ModelDescription:
+def _with_output(table: dict[str, Any], name: str | None) -> dict[str, Any]:
+    said = table.get("output")
+    if name is None or not isinstance(said, dict):
+        return table
+    return {**table, "output": {**said, "name": name}}
+
+
+def read_description(path: Path, model: Path, *, output: str | None = None) -> ModelDescription:
     """Read a description from a TOML file.
+
+    Args:
+        path: the TOML file.
+        model: the model's file.
+        output: name of the output that holds the classes, before what the description says.
 
     Raises:
         DescriptionError: the file cannot be read, or a field is missing, unknown or wrong.
@@ -129,9 +139,8 @@ def read_description(path: Path, model: Path) -> ModelDescription:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
-    return description_from(
-        parse_description(text, str(path)), model, folder=path.parent, source=str(path)
-    )
+    table = _with_output(parse_description(text, str(path)), output)
+    return description_from(table, model, folder=path.parent, source=str(path))
 
 
 def description_from(
@@ -158,7 +167,7 @@ def description_from(
     except ValidationError as error:
         raise DescriptionError(f"{source}: {complaint(error)}") from error
     looked_into = _needs_facts(checked) and model.suffix != ".safetensors"
-    facts = read_facts(model) if looked_into else None
+    facts = read_facts(model, output=checked.output.name) if looked_into else None
     try:
         preprocess = _preprocess(checked.input, facts)
     except InputError as error:
@@ -225,4 +234,5 @@ def _output(table: OutputTable, facts: FileFacts | None) -> OutputFormat:
         class_offset=table.class_offset,
         quantization_scale=given.scale if given is not None else None,
         quantization_zero_point=given.zero_point if given is not None else None,
+        name=table.name,
     )

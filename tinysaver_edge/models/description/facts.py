@@ -45,14 +45,18 @@ class FileFacts:
     output_quantization: Quantization | None
 
 
-def read_facts(model: Path) -> FileFacts:
+def read_facts(model: Path, *, output: str | None = None) -> FileFacts:
     """Look into a model file.
+
+    Args:
+        model: the file.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing, truncated, of no known format, or has several inputs.
     """
-    graph = read_graph(model)
+    graph = read_graph(model, output=output)
     last = next((node for node in graph.backward() if not _is_form(node)), None)
     return FileFacts(
         signature=graph.signature,

@@ -36,14 +36,20 @@ def read_labels(
         places = " nor in ".join(str(folder) for folder in dict.fromkeys(folders))
         raise DescriptionError(f"{source}: labels {name!r} is not in {places}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        labels = labels_in(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"{source}: labels {path} cannot be read: {error}") from error
+    if not labels:
+        raise DescriptionError(f"{source}: labels {path} is empty")
+    return labels
+
+
+def labels_in(text: str) -> tuple[str, ...]:
+    """Return the class names of a text, one a line; empty where it has none."""
+    lines = text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
-    if not lines:
-        raise DescriptionError(f"{source}: labels {path} is empty")
-    return _without_numbers(lines)
+    return _without_numbers(lines) if lines else ()
 
 
 def _without_numbers(lines: list[str]) -> tuple[str, ...]:

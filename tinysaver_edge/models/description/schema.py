@@ -179,6 +179,7 @@ class OutputTable(_Strict):
     """How the model states its answer."""
 
     kind: OutputKind
+    name: str | None = Field(default=None, min_length=1)
     class_offset: int = Field(default=0, ge=0)
     quantization: QuantizationTable | None = None
 

@@ -61,7 +61,7 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
         ModelError: the model cannot be read.
         MissingDependencyError: nothing that reads it is installed.
     """
-    form = description.preprocess.format
+    form, named = description.preprocess.format, description.output.name
     suffix = _suffix(model)
     reason = why_not_embedded(model, description)
     if reason is not None:
@@ -70,9 +70,9 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
     if out.resolve() == model.resolve():
         raise InputError(f"embedding {model} would replace it: choose another folder")
     if suffix == ".onnx":
-        files = embed_onnx(model, form, out, drop_metadata=METADATA_KEY)
+        files = embed_onnx(model, form, out, drop_metadata=METADATA_KEY, output=named)
     else:
-        files = embed_openvino(model, form, out)
+        files = embed_openvino(model, form, out, output=named)
     return EmbeddedModel(tuple(files), description.preprocess.in_graph(), description.output)
 
 

@@ -31,7 +31,9 @@ _OLDEST_OPSET = 7  # arithmetic broadcasts as numpy's from here on
 _OLDEST_OPSET_FOR_INTEGERS = 11  # Round, and Clip with its bounds as inputs
 
 
-def embed_onnx(model: Path, form: InputFormat, out: Path, *, drop_metadata: str) -> list[Path]:
+def embed_onnx(
+    model: Path, form: InputFormat, out: Path, *, drop_metadata: str, output: str | None = None
+) -> list[Path]:
     """Write a model that takes uint8 NHWC BGR frames, and its weights where they lie apart.
 
     Args:
@@ -39,6 +41,7 @@ def embed_onnx(model: Path, form: InputFormat, out: Path, *, drop_metadata: str)
         form: what its input is now, GRAY excepted.
         out: the file to write.
         drop_metadata: key of the metadata that would no longer be true.
+        output: name of the output that holds the classes, where there are several.
 
     Returns:
         The files written, the model first.
@@ -49,7 +52,7 @@ def embed_onnx(model: Path, form: InputFormat, out: Path, *, drop_metadata: str)
     """
     proto = load_onnx(model)
     _check_opset(model, proto, form)
-    _fold(model, proto, form)
+    _fold(model, proto, form, output)
     kept = [entry for entry in proto.metadata_props if entry.key != drop_metadata]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
@@ -85,10 +88,10 @@ def _bring_weights(model: Path, proto: ModelProto, out: Path) -> list[Path]:
     return [out.parent / name for name in new.values()]
 
 
-def _fold(model: Path, proto: ModelProto, form: InputFormat) -> None:
+def _fold(model: Path, proto: ModelProto, form: InputFormat, output: str | None) -> None:
     """Give the graph a frame for an input and make the old input of it."""
     editor = GraphEditor(proto, model)
-    source = onnx_signature(model, proto).input_name
+    source = onnx_signature(model, proto, output).input_name
     target, tensor, layout, position = _place(editor, source, form)
     multiply, add = (np.resize(np.array(one, np.float64), 3) for one in (form.multiply, form.add))
     if layout is Layout.NCHW and form.dtype == "float32":

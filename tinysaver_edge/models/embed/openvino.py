@@ -21,13 +21,16 @@ Input: TypeAlias = Any  # openvino.Input
 _TO_NCHW = [0, 3, 1, 2]
 
 
-def embed_openvino(model: Path, form: InputFormat, out: Path) -> list[Path]:
+def embed_openvino(
+    model: Path, form: InputFormat, out: Path, *, output: str | None = None
+) -> list[Path]:
     """Write a model that takes uint8 NHWC BGR frames, as ``out`` (.xml) and its .bin.
 
     Args:
         model: an .onnx, .tflite or .xml file.
         form: what its input is now, GRAY excepted.
         out: the .xml file to write.
+        output: name of the output that holds the classes, where there are several.
 
     Returns:
         The files written, the .xml first.
@@ -37,7 +40,8 @@ def embed_openvino(model: Path, form: InputFormat, out: Path) -> list[Path]:
         ModelError: the file cannot be read.
     """
     network = read_model(open_core(), model)
-    old = port_of(network.inputs, model_signature(model, network).input_name).get_node()
+    signature = model_signature(model, network, output)
+    old = port_of(network.inputs, signature.input_name).get_node()
     frame, tensor, layout, readers = _place(old, form)
     if form.color is ColorOrder.RGB:
         tensor = _reversed(tensor, axis=1 if layout is Layout.NCHW else 3)

@@ -20,11 +20,77 @@ StateDict: TypeAlias = dict[str, Tensor]
 SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 """Endings of the checkpoints that are read."""
 
+PUBLISHED_HEAD = "_fc"
+"""What published EfficientNets call the layer that answers."""
+
 _WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
 _HARMLESS = ("torch.", "collections.", "argparse.Namespace")
 # What unpickling makes of bytes that are no pickle.
 _NO_PICKLE = (pickle.UnpicklingError, LookupError, EOFError, UnicodeError)
+
+
+_COUNTER = ".num_batches_tracked"
+_PUBLISHED_STEM = "_conv_stem.weight"
+_PUBLISHED_TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    PUBLISHED_HEAD: "classifier",
+}
+_PUBLISHED_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_WITHOUT_EXPANSION = {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def is_published_efficientnet(weights: StateDict) -> bool:
+    """Whether weights have the names of efficientnet_pytorch, which ported TensorFlow's."""
+    return _PUBLISHED_STEM in weights
+
+
+def fitted(weights: StateDict, own: StateDict) -> StateDict:
+    """Return weights under a timm model's names, what no answer depends on filled in.
+
+    Args:
+        weights: of a checkpoint.
+        own: the model's, whose names and order of blocks count.
+    """
+    if is_published_efficientnet(weights):
+        weights = _as_timm(weights, own)
+    counters = {
+        name: value
+        for name, value in own.items()
+        if name.endswith(_COUNTER) and name not in weights  # only training reads it
+    }
+    return {**weights, **counters}
+
+
+def _as_timm(weights: StateDict, own: StateDict) -> StateDict:
+    """Rename published EfficientNets: their blocks are counted through, timm's by stages."""
+    blocks = list(
+        dict.fromkeys(".".join(name.split(".")[:3]) for name in own if name.startswith("blocks."))
+    )
+    renamed: StateDict = {}
+    for name, value in weights.items():
+        parts = name.split(".")
+        number = int(parts[1]) if parts[0] == "_blocks" and parts[1].isdecimal() else len(blocks)
+        if len(parts) > 3 and number < len(blocks):
+            expands = f"_blocks.{parts[1]}._expand_conv.weight" in weights
+            names = _PUBLISHED_BLOCK if expands else {**_PUBLISHED_BLOCK, **_WITHOUT_EXPANSION}
+            layer = names.get(parts[2], parts[2])
+            renamed[".".join([blocks[number], layer, *parts[3:]])] = value
+        else:
+            renamed[".".join([_PUBLISHED_TOP.get(parts[0], parts[0]), *parts[1:]])] = value
+    return renamed
 
 
 def read_weights(path: Path) -> StateDict:

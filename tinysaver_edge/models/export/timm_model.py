@@ -11,8 +11,14 @@ from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.timm_file import sized_model
 from tinysaver_edge.errors import InputError, MissingDependencyError, ModelError
 from tinysaver_edge.models.export.catalogue import nearest
+from tinysaver_edge.models.export.checkpoint import (
+    PUBLISHED_HEAD,
+    StateDict,
+    fitted,
+    is_published_efficientnet,
+    read_weights,
+)
 from tinysaver_edge.models.export.checkpoint import SUFFIXES as CHECKPOINT_SUFFIXES
-from tinysaver_edge.models.export.checkpoint import StateDict, read_weights
 from tinysaver_edge.models.export.quiet import unlogged
 from tinysaver_edge.preprocess import (
     ColorOrder,
@@ -146,7 +152,7 @@ def _classes_asked(timm: Timm, source: TimmSource, weights: StateDict | None) ->
         return source.num_classes
     config = timm.get_pretrained_cfg(source.name)
     heads = getattr(config, "classifier", None) or ()
-    for head in (heads,) if isinstance(heads, str) else heads:
+    for head in (PUBLISHED_HEAD, *((heads,) if isinstance(heads, str) else heads)):
         if f"{head}.weight" in weights:
             return int(weights[f"{head}.weight"].shape[0])
     return None
@@ -183,6 +189,12 @@ def _sized(timm: Timm, source: TimmSource, settings: Mapping[str, Any]) -> Modul
 def _load(module: Module, weights: StateDict, source: TimmSource) -> None:
     where = f"checkpoint {source.checkpoint}: does not fit {source.name}"
     own = module.state_dict()
+    if is_published_efficientnet(weights) and not source.name.startswith("tf_"):
+        raise InputError(
+            f"{where}: it is one of those from TensorFlow, which pad pictures otherwise: name "
+            f"tf_{source.name}"
+        )
+    weights = fitted(weights, own)
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
     if missing or unknown:

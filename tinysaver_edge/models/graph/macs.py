@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
 from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.openvino import read_openvino
-from tinysaver_edge.models.graph.reader import READABLE, read_graph
+from tinysaver_edge.models.graph.reader import READABLE, read_graph, read_whole
 
 Module: TypeAlias = Any  # torch.nn.Module
 
@@ -86,12 +87,15 @@ class _UnknownShapeError(Exception):
     """A tensor whose shape the reader could not infer."""
 
 
-def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
+def count_macs(
+    model: Path, input_size: Size | None = None, *, output: str | None = None
+) -> MacCount:
     """Count what one sample costs.
 
     Args:
         model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
         input_size: height and width, for a model that leaves them open.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
@@ -105,12 +109,14 @@ def count_macs(model: Path, input_size: Size | None = None) -> MacCount:
             ".safetensors: write macs into its description"
         )
     try:
-        return count_graph(read_graph(model, size=input_size))
+        return count_graph(read_graph(model, size=input_size, output=output))
     except _UnknownShapeError as unknown:
         reason = unknown
     if model.suffix == ".onnx" and find_spec("openvino") is not None:
         try:
-            return count_graph(read_openvino(model, size=input_size))
+            return count_graph(
+                read_whole(model, partial(read_openvino, model, size=input_size, output=output))
+            )
         except _UnknownShapeError:
             pass
     raise ModelError(
@@ -273,19 +279,23 @@ class ModelProfile:
         }
 
 
-def profile(model: Path, input_size: Size | None = None) -> ModelProfile:
+def profile(
+    model: Path, input_size: Size | None = None, *, output: str | None = None
+) -> ModelProfile:
     """Measure a model file.
 
     Args:
         model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
         input_size: height and width, for a model that leaves them open.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing or damaged, or a shape in it stays unknown.
     """
-    cost = count_macs(model, input_size)
+    cost = count_macs(model, input_size, output=output)
     size_bytes = sum(path.stat().st_size for path in model_files(model))
     if model.suffix == ".safetensors":
         return ModelProfile(model, cost, size_bytes, inspect(model))
-    return ModelProfile(model, cost, size_bytes, read_graph(model, size=input_size).signature)
+    signature = read_graph(model, size=input_size, output=output).signature
+    return ModelProfile(model, cost, size_bytes, signature)

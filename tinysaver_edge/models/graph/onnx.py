@@ -42,14 +42,15 @@ def load_onnx(model: Path, *, weights: bool = False) -> ModelProto:
     return proto
 
 
-def onnx_signature(model: Path, proto: ModelProto) -> ModelSignature:
-    """Return the signature of a loaded model."""
+def onnx_signature(model: Path, proto: ModelProto, answer: str | None = None) -> ModelSignature:
+    """Return the signature of a loaded model; ``answer`` names one of several outputs."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     inputs = [_info(one) for one in proto.graph.input if one.name not in stored]
-    return signature_of(model, inputs, [_info(one) for one in proto.graph.output])
+    outputs = [_info(one) for one in proto.graph.output]
+    return signature_of(model, inputs, outputs, answer=answer)
 
 
-def read_onnx(model: Path, *, size: Size | None = None) -> Graph:
+def read_onnx(model: Path, *, size: Size | None = None, output: str | None = None) -> Graph:
     """Read a file's graph, with the shapes of one sample where they can be inferred.
 
     Raises:
@@ -57,7 +58,7 @@ def read_onnx(model: Path, *, size: Size | None = None) -> Graph:
         ModelError: the file cannot be read.
     """
     proto = load_onnx(model)
-    signature = onnx_signature(model, proto)
+    signature = onnx_signature(model, proto, output)
     proto = _inlined(proto)
     stored = {tensor.name: tensor for tensor in _stored(proto)}
     return Graph(
@@ -156,6 +157,8 @@ def _fixed(proto: ModelProto, name: str, sample: Shape) -> ModelProto:
             for axis, length in zip(axes, sample, strict=True):
                 axis.dim_value = length
     for value in fixed.graph.output:
+        if not value.type.HasField("tensor_type"):
+            continue
         value.type.tensor_type.ClearField("shape")
     return fixed
 
@@ -163,6 +166,8 @@ def _fixed(proto: ModelProto, name: str, sample: Shape) -> ModelProto:
 def _info(value: ValueInfo) -> TensorInfo:
     import onnx
 
+    if not value.type.HasField("tensor_type"):
+        return TensorInfo(value.name, None, str(value.type.WhichOneof("value") or "nothing"))
     kind = value.type.tensor_type
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import model_signature, open_core, port_of, read_model
 from tinysaver_edge.errors import ModelError
@@ -18,7 +19,7 @@ Model: TypeAlias = Any  # openvino.Model
 Port: TypeAlias = Any  # openvino.Output
 
 
-def read_openvino(model: Path, *, size: Size | None = None) -> Graph:
+def read_openvino(model: Path, *, size: Size | None = None, output: str | None = None) -> Graph:
     """Read a file's graph, with the shapes of one sample, or of as many as it is fixed to.
 
     Raises:
@@ -26,8 +27,8 @@ def read_openvino(model: Path, *, size: Size | None = None) -> Graph:
         ModelError: the file cannot be read.
     """
     network = read_model(open_core(), model)
-    signature = model_signature(model, network)
-    _fix_shape(network, model, size)
+    signature = model_signature(model, network, output)
+    _fix_shape(network, model, signature, size)
     operations = network.get_ordered_ops()
     stored = {_name(one.output(0)): one for one in operations if one.get_type_name() == "Constant"}
     source = port_of(network.inputs, signature.input_name)
@@ -45,10 +46,10 @@ def read_openvino(model: Path, *, size: Size | None = None) -> Graph:
     )
 
 
-def _fix_shape(network: Model, model: Path, size: Size | None) -> None:
+def _fix_shape(network: Model, model: Path, signature: ModelSignature, size: Size | None) -> None:
     """Reshape to one sample where any number will do; a picture of unknown size stays open."""
     try:
-        sample = picture_shape(model_signature(model, network), size, model)
+        sample = picture_shape(signature, size, model)
     except ModelError:
         return
     try:

@@ -15,7 +15,14 @@ from tinysaver_edge.models.graph.onnx import load_onnx, onnx_signature
 from tinysaver_edge.preprocess import Batch
 
 
-def quantize_onnx(model: Path, out: Path, batches: Sequence[Batch], *, reduce_range: bool) -> None:
+def quantize_onnx(
+    model: Path,
+    out: Path,
+    batches: Sequence[Batch],
+    *,
+    reduce_range: bool,
+    output: str | None = None,
+) -> None:
     """Write a model whose weights and activations are INT8, with QuantizeLinear pairs (QDQ).
 
     Weights have a scale a channel, activations one a tensor.
@@ -26,13 +33,14 @@ def quantize_onnx(model: Path, out: Path, batches: Sequence[Batch], *, reduce_ra
         batches: model input to find the activations' ranges on.
         reduce_range: use 7 bits for weights: on processors without VNNI the products of 8 bits
             overflow.
+        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: onnx or onnxruntime is not installed.
         ModelError: it cannot be quantised.
     """
     tools = _tools(model)
-    name = onnx_signature(model, load_onnx(model)).input_name
+    name = onnx_signature(model, load_onnx(model), output).input_name
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         try:

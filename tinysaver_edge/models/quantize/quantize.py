@@ -209,7 +209,8 @@ def _convert(
     model = description.file
     if out.suffix == ".onnx":
         if form is Form.INT8:
-            quantize_onnx(model, out, batches, reduce_range=reduce_range)
+            named = description.output.name
+            quantize_onnx(model, out, batches, reduce_range=reduce_range, output=named)
         else:
             halve_onnx(model, out)
     elif form is Form.INT8:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.telemetry.address import Address
+from tinysaver_edge.stream.telemetry.address import ListenAddress
 
 COOKIE = "tinysaver_edge"
 SHORTEST_TOKEN = 8
@@ -22,13 +22,15 @@ class Access:
     Attributes:
         address: where it listens.
         token: what must be known; None where only this machine can reach it.
+        secret: of this process; what a browser keeps is of no use to find out the token.
 
     Raises:
         InputError: others can reach it and there is no token, or it is too short.
     """
 
-    address: Address
+    address: ListenAddress
     token: str | None = field(default=None, repr=False)
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def __post_init__(self) -> None:
         if self.token is None and not self.address.is_loopback:
@@ -44,20 +46,15 @@ class Access:
     @property
     def cookie(self) -> str:
         """What a browser keeps once it has shown the token, which it does not reveal."""
-        return hashlib.sha256(f"tinysaver-edge {self.token}".encode()).hexdigest()
+        return hmac.new(self.secret, f"{self.token}".encode(), "sha256").hexdigest()
 
     def knows(self, given: str) -> bool:
         """Whether this is the token."""
         return self.token is None or _same(given, self.token)
 
-    def admits(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> bool:
-        """Whether a request may be answered."""
-        if self.token is None:
-            return True
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.knows(given):
-            return True
-        return _same(cookies.get(COOKIE, ""), self.cookie)
+    def admits(self, cookies: Mapping[str, str]) -> bool:
+        """Whether a request may be answered without a token."""
+        return self.token is None or _same(cookies.get(COOKIE, ""), self.cookie)
 
     def addressed_rightly(self, host: str) -> bool:
         """Whether the Host header names this machine.

@@ -10,7 +10,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
+from tinysaver_edge._support.limits import WRONG_TOKEN_S
 from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.access import COOKIE, Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
@@ -69,18 +71,17 @@ HEADERS = {
 WIDEST = 960
 """Pictures go out no wider: a camera's own size would only fill the network."""
 
-WRONG_TOKEN_WAIT_S = 0.5
-"""Guessing shall take its time."""
-
 LARGEST_FORM = 4096
 
+CROWDED = "Too many wrong tokens: try again later.\n"
 
-def make_app(state: DashboardState, access: Access) -> Starlette:
+
+def make_app(state: DashboardState, access: Access, tries: WrongTokens) -> Starlette:
     """Return the application."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-    pages = _Pages(state, access)
+    pages = _Pages(state, access, tries)
     routes = [Route(path, partial(pages.file, path)) for path in FILES]
     routes += [
         Route("/login", pages.ask, methods=["GET"]),
@@ -92,16 +93,21 @@ def make_app(state: DashboardState, access: Access) -> Starlette:
         Route("/readyz", pages.readyz),
     ]
     app = Starlette(routes=routes)
-    app.add_middleware(_Guard, access=access)
+    app.add_middleware(_Guard, access=access, tries=tries)
     return app
 
 
 class _Guard:
     """Turns away who may not see it, and adds the headers that every answer has."""
 
-    def __init__(self, app: Any, access: Access) -> None:  # noqa: ANN401 - an ASGI application
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - an ASGI application
+        access: Access,
+        tries: WrongTokens,
+    ) -> None:
         self._app = app
-        self._access = access
+        self._access, self._tries = access, tries
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
         if scope["type"] != "http":
@@ -118,27 +124,48 @@ class _Guard:
                 ]
             await send(message)
 
-        refusal = self._refusal(Request(scope))
+        refusal = await self._refusal(Request(scope))
         await (self._app if refusal is None else refusal)(scope, receive, with_headers)
 
-    def _refusal(self, request: Request) -> Response | None:
+    async def _refusal(self, request: Request) -> Response | None:
         from starlette.responses import PlainTextResponse
 
         if not self._access.addressed_rightly(request.headers.get("host", "")):
             return PlainTextResponse("this name is not the dashboard's\n", 421)
-        if request.url.path in OPEN or self._access.admits(request.headers, request.cookies):
+        if request.url.path in OPEN or self._access.admits(request.cookies):
             return None
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            shown = await shown_token(request, given, self._access, self._tries)
+            if shown is TokenSeen.RIGHT:
+                return None
+            if shown is TokenSeen.UNSEEN:
+                return PlainTextResponse(CROWDED, 429)
         if request.url.path == "/":
             return login_page(status=401)
         return PlainTextResponse("give the token as Authorization: Bearer TOKEN\n", 401, CHALLENGE)
 
 
+async def shown_token(
+    request: Request, given: str, access: Access, tries: WrongTokens
+) -> TokenSeen:
+    """Judge a token; for a wrong one that takes a while."""
+    client = request.client or ("", 0)
+    shown = tries.show(client[0], tuple(client), is_right=lambda: access.knows(given))
+    if shown is TokenSeen.WRONG:
+        try:
+            await asyncio.sleep(WRONG_TOKEN_S)
+        finally:
+            tries.waited(client[0])
+    return shown
+
+
 class _Pages:
     """One method a page."""
 
-    def __init__(self, state: DashboardState, access: Access) -> None:
+    def __init__(self, state: DashboardState, access: Access, tries: WrongTokens) -> None:
         self._state = state
-        self._access = access
+        self._access, self._tries = access, tries
 
     async def file(self, path: str, request: Request) -> Response:
         from starlette.responses import FileResponse
@@ -158,8 +185,10 @@ class _Pages:
             if len(body) > LARGEST_FORM:
                 break
         given = parse_qs(body[:LARGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
-        if not self._access.knows(given):
-            await asyncio.sleep(WRONG_TOKEN_WAIT_S)
+        shown = await shown_token(request, given, self._access, self._tries)
+        if shown is TokenSeen.UNSEEN:
+            return login_page(status=429, note=f'<p class="bad" role="alert">{CROWDED}</p>')
+        if shown is TokenSeen.WRONG:
             return login_page(status=401, note=WRONG)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict")

@@ -6,17 +6,19 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.doors import Doorkeeper
+from tinysaver_edge._support.limits import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, QUEUED
+from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.dashboard.access import Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.telemetry.address import Address, url_of
+from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 START_S = 10.0
 STOP_S = 3.0
-MOST_CONNECTIONS = 32
 
 
 class Dashboard:
@@ -26,6 +28,7 @@ class Dashboard:
         state: what it shows.
         address: where to listen.
         token: what a browser must know; needed where others can reach the address.
+        tries: judges tokens; one for all doors of a stream.
 
     Attributes:
         url: where it listens, once it has been entered.
@@ -36,10 +39,16 @@ class Dashboard:
     """
 
     def __init__(
-        self, state: DashboardState, address: Address, *, token: str | None = None
+        self,
+        state: DashboardState,
+        address: ListenAddress,
+        *,
+        token: str | None = None,
+        tries: WrongTokens | None = None,
     ) -> None:
         self._access = Access(address, token)
         self._state = state
+        self._tries = tries or WrongTokens()
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -53,22 +62,23 @@ class Dashboard:
             InputError: the port cannot be had.
         """
         import uvicorn
+        from uvicorn.protocols.http.h11_impl import H11Protocol
 
         from tinysaver_edge.stream.dashboard.app import make_app
 
         listening = self._access.address.bind()
         self.url = url_of(listening)
         settings = uvicorn.Config(
-            make_app(self._state, self._access),
+            make_app(self._state, self._access, self._tries),
             log_config=None,
             access_log=False,
             log_level="critical",
             lifespan="off",
             ws="none",
             loop="asyncio",
-            http="h11",
+            http=Doorkeeper(MOST_CONNECTIONS).protocol(H11Protocol),
             server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(settings)
@@ -84,6 +94,9 @@ class Dashboard:
         if not self._server.started:
             listening.close()
             raise InputError(f"{self._access.address}: the dashboard's server does not start")
+        listening.listen(
+            QUEUED
+        )  # more than are taken in one go, or clients would wait for a second
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -7,8 +7,9 @@ import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
+from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.sources.source import Frame
@@ -49,27 +50,29 @@ class MqttAddress:
         Raises:
             InputError: it is of another form.
         """
-        try:
-            parts = urlsplit(address)
-            port = parts.port
-        except ValueError as error:
-            raise InputError(f"--mqtt: not an address; give {FORM}") from error
-        topic = unquote(parts.path).strip("/")
-        query = parse_qs(parts.query)
+        found = Url.parse(address, what="--mqtt", form=f"give {FORM}")
+        topic = unquote(found.path).strip("/")
+        query = parse_qs(found.query)
         qos = query.pop("qos", ["0"])[-1]
-        fits = parts.scheme in PORTS and parts.hostname and topic and not query
-        if not fits or qos not in ("0", "1") or set("#+\0") & set(topic) or parts.fragment:
-            shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-            raise InputError(f"--mqtt {shown}: give {FORM}, the topic without # and +")
+        fits = found.scheme in PORTS and topic and not query
+        if not fits or qos not in ("0", "1") or set("#+\0") & set(topic) or found.fragment:
+            raise InputError(
+                f"--mqtt {found.scheme}://{found.host}: give {FORM}, the topic without # and +"
+            )
         return cls(
-            host=str(parts.hostname),
-            port=port or PORTS[parts.scheme],
+            host=found.host,
+            port=found.port or PORTS[found.scheme],
             topic=topic,
-            tls=parts.scheme == "mqtts",
+            tls=found.scheme == "mqtts",
             qos=int(qos),
-            user=None if parts.username is None else unquote(parts.username),
-            password=None if parts.password is None else unquote(parts.password),
+            user=found.user,
+            password=found.password,
         )
+
+    @property
+    def exposed(self) -> bool:
+        """Whether decisions, and the password, cross a network in plain text."""
+        return not (self.tls or is_loopback(self.host))
 
 
 class MqttSink:

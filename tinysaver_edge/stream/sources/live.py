@@ -253,7 +253,8 @@ class LiveSource(Source):
         self._failure: Exception | None = None
         self._state = threading.Lock()
         self._lost_at_s: float | None = None
-        self._attempts = 0
+        self._attempts = self._failures = 0
+        self._barren: str | None = None
         self._connected = self._found = False
         self._sequence = 0
         self._untold = 0
@@ -304,16 +305,19 @@ class LiveSource(Source):
 
     def _connect(self) -> Connection | None:
         """Open the device, as often as it takes; None when the source is closed."""
-        failures = 0
-        if self._lost_at_s is not None:  # not at once: a server that fails on every frame
+        barren, self._barren = self._barren, None
+        if barren is not None:  # it opens, and then gives nothing: as good as not at all
+            self._failures += 1
+            self._retry(self._failures, barren)
+        elif self._lost_at_s is not None:  # not at once: a server that fails on every frame
             self._closed.wait(self._options.pause_s(1, self._random))
         while not self._closed.is_set():
             self._attempts += 1
             try:
                 connection = self._device.connect(self._options, self._closed)
             except DeviceError as error:
-                failures += 1
-                self._retry(failures, str(error))
+                self._failures += 1
+                self._retry(self._failures, str(error))
                 continue
             if self._closed.is_set():
                 connection.close()
@@ -336,7 +340,7 @@ class LiveSource(Source):
 
     def _capture(self, connection: Connection) -> bool:
         """Read a connection until it is lost (False), or ends or the source is closed (True)."""
-        drain = _Drain(connection.live_wait_s)
+        drain, given = _Drain(connection.live_wait_s), False
         while not self._closed.is_set():
             asked_s = time.monotonic()
             try:
@@ -345,6 +349,7 @@ class LiveSource(Source):
                 if self._closed.is_set():
                     return True
                 self._lose(str(error))
+                self._barren = None if given else str(error)
                 return False
             if image is None:
                 return True
@@ -353,6 +358,7 @@ class LiveSource(Source):
                 self._sequence += 1
             elif not self._closed.is_set():
                 self._give(image)
+                given, self._failures = True, 0
         return True
 
     def _spare(self) -> Picture | None:

@@ -87,7 +87,7 @@ class NetworkDevice:
         A host that does not answer is found out here: this can be interrupted, OpenCV cannot.
         """
         cv2 = opencv("Reading a network stream")
-        _knock(self.host, self.port, timeout_s=options.open_s, stopping=stopping)
+        knock(self.host, self.port, timeout_s=options.open_s, stopping=stopping)
         if stopping.is_set():
             raise DeviceError("closed")
         settings = [*_time_outs(options), cv2.CAP_PROP_N_THREADS, self.threads]
@@ -113,7 +113,7 @@ def _time_outs(options: LiveOptions) -> list[int]:
     ]
 
 
-def _knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
+def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
     """Connect to a host and hang up again.
 
     Raises:

@@ -17,8 +17,9 @@ from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.files import ImageSource, open_file
 from tinysaver_edge.stream.sources.live import Connection, LiveOptions, LiveSource, Random
 from tinysaver_edge.stream.sources.opencv import CameraDevice, GStreamerDevice, NetworkDevice
+from tinysaver_edge.stream.sources.snapshot import EVERY_S, HttpDevice
 from tinysaver_edge.stream.sources.source import Frame, Source
-from tinysaver_edge.stream.sources.uri import PORTS, SourceUri, parse_uri, split_url
+from tinysaver_edge.stream.sources.uri import PORTS, SourceUri, is_there, parse_uri, split_url
 
 
 class IterableSource(Source):
@@ -131,18 +132,18 @@ def open_source(
 def _is_plain_path(text: str) -> bool:
     """Whether there is such a file, whatever else its name may look like: ``a=b.mp4``."""
     special = text.startswith("/dev/") or (text.isascii() and text.isdigit())
-    return bool(text.strip()) and not special and Path(text).exists()
+    return bool(text.strip()) and not special and is_there(text)
 
 
 def _open_uri(uri: SourceUri, options: LiveOptions | None, random: Random | None) -> Source:
     if uri.scheme == "file":
         return _open_path(uri)
     if uri.scheme == "camera":
-        device: CameraDevice | NetworkDevice | GStreamerDevice = _camera(uri)
+        device: CameraDevice | NetworkDevice | HttpDevice | GStreamerDevice = _camera(uri)
     elif uri.scheme == "gst":
         device = GStreamerDevice(uri.target)
     elif uri.scheme in PORTS:
-        device = _network(uri)
+        device = _network(uri, options)
     else:
         return _registered(uri)
     return LiveSource(device, source_id=uri.source_id, options=options, random=random)
@@ -169,12 +170,22 @@ def _common(files: list[Path]) -> Path:
     return max(parents, key=lambda parent: len(parent.parts))
 
 
-def _network(uri: SourceUri) -> NetworkDevice:
-    parts = split_url(uri.target)
-    _need_known(uri, "threads")
+def _network(uri: SourceUri, options: LiveOptions | None) -> NetworkDevice | HttpDevice:
+    url = split_url(uri.target)
+    over_http = uri.scheme in ("http", "https")
+    _need_known(uri, "threads", *(("every",) if over_http else ()))
     threads = int_option(uri, "threads") or 1
-    port = parts.port or PORTS[uri.scheme]
-    return NetworkDevice(uri.target, str(parts.hostname), port, threads)
+    port = url.port or PORTS[uri.scheme]
+    stream = NetworkDevice(uri.target, url.host, port, threads)
+    if not over_http:
+        return stream
+    every_s, longest_s = float_option(uri, "every") or EVERY_S, (options or LiveOptions()).read_s
+    if "every" in uri.options and every_s >= longest_s:
+        raise InputError(
+            f"source {uri.scheme}: every {every_s:g} is not below {longest_s:g} s, after which a "
+            "camera counts as lost"
+        )
+    return HttpDevice(url, stream, min(every_s, longest_s / 2))
 
 
 def _need_known(uri: SourceUri, *names: str) -> None:
@@ -189,6 +200,8 @@ def _camera(uri: SourceUri) -> CameraDevice:
     if not uri.target:
         raise InputError("source camera: names no camera; expected camera:0 or camera:/dev/video0")
     digits = uri.target.isascii() and uri.target.isdigit()
+    if not digits and not uri.target.startswith("/"):
+        raise InputError("source camera: expected a number or a device file, as camera:/dev/video0")
     return CameraDevice(
         int(uri.target) if digits else uri.target,
         width=int_option(uri, "width"),

@@ -6,7 +6,8 @@
     /dev/video0                      a camera by its device file
     camera:0?width=1280&height=720&fps=30
     rtsp://, rtsps://                a network camera
-    http://, https://                an MJPEG stream
+    http://, https://                an MJPEG stream, or a picture that is asked for every second
+    http://camera/snapshot.jpg#every=0.5   … or as often as this says, in seconds
     rtsp://camera/path#threads=4     its decoder's threads: each beyond one adds a frame of delay
     gst:PIPELINE                     a GStreamer pipeline that ends in appsink
     demo://?fps=30&seed=1&frames=300 the simulated camera
@@ -14,7 +15,8 @@
     video.mp4, file:///path          a video file
 
 NAME is what decisions, events and metrics call the source. Without one it is the address without
-user, password and query: none of them ever gets into a message.
+user, password and query: none of them ever gets into a message. In user and password / ? # @ are
+written %2F %3F %23 %40: where it is not clear which part is the host, the address is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tinysaver_edge._support.urls import Url, looks_like_address
 from tinysaver_edge.errors import InputError
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -31,7 +35,7 @@ PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 
 _NAME = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+-]+):(?!\\)")
-_SECRET = re.compile(r"(?i)((?:pass\w*|pwd|token|secret|key|auth\w*|user\w*)=)[^/&;]*")
+FORM = "expected [NAME=]rtsp://[USER:PASSWORD@]HOST/…, a NAME of letters, digits, - and _"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +81,17 @@ def _parse(text: str) -> SourceUri:
     if text.startswith("/dev/"):
         return SourceUri("camera", text, text.removeprefix("/dev/"))
     match = _SCHEME.match(text)
+    scheme = "" if match is None else match[1].lower()
+    if scheme in PORTS and text[len(scheme) :].startswith("://"):
+        found = split_url(text)
+        options = _options(scheme, found.fragment, "#")
+        return SourceUri(scheme, text.partition("#")[0], shown(found), options=options)
+    if match is not None and scheme in ("gst", "gstreamer"):
+        return _gstreamer(text[match.end() :])
+    if (scheme in PORTS or looks_like_address(text)) and not is_there(text):
+        _refuse_doubtful(text, scheme)
     if match is None:
         return SourceUri("file", text, text)
-    scheme = match[1].lower()
-    if scheme in PORTS:
-        address, _, fragment = text.partition("#")
-        if "@" in fragment:
-            raise InputError(f"source {scheme}: a # in a user or password is written %23")
-        return SourceUri(
-            scheme, address, redacted(address), options=_options(scheme, fragment, "#")
-        )
-    if scheme in ("gst", "gstreamer"):
-        return _gstreamer(text[match.end() :])
     if scheme == "file":
         path = unquote(urlsplit(text).path) or text[match.end() :]
         return SourceUri("file", path, path)
@@ -105,6 +108,7 @@ def _with_options(scheme: str, rest: str) -> SourceUri:
     target, _, query = rest.removeprefix("//").partition("?")
     options = _options(scheme, query, "?")
     name = f"{scheme}{target}" if scheme == "camera" else target or scheme
+    name = name.rpartition("@")[2] or scheme  # a plug-in's address may hold a login
     return SourceUri(scheme, target, name.removeprefix("camera/dev/"), options=options)
 
 
@@ -116,31 +120,37 @@ def _options(scheme: str, text: str, sign: str) -> dict[str, str]:
         raise InputError(f"source {scheme}: options look like {what}") from error
 
 
-def redacted(url: str) -> str:
-    """Return a network address without user, password and query, fit for a log.
+def is_there(text: str) -> bool:
+    """Whether there is a file of that name; what cannot be a name is none."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a NUL; the error would repeat all of it
+        return False
 
-    What looks like a password in the path, as some cameras want it, is taken out too.
+
+def _refuse_doubtful(text: str, scheme: str) -> None:
+    """Refuse what is meant for an address and is none, before it is taken for a file or a host.
+
+    Raises:
+        InputError: it may hold a password; nothing of it is repeated.
     """
-    parts = split_url(url)
-    host = parts.hostname or ""
-    place = f"[{host}]" if ":" in host else host
-    port = "" if parts.port in (None, PORTS.get(parts.scheme)) else f":{parts.port}"
-    path = _SECRET.sub(r"\1***", parts.path)
-    return f"{parts.scheme}://{place}{port}{path}"
+    if scheme and text[len(scheme) :].startswith("://") and scheme not in PORTS:
+        Url.parse(text, what="source", form=FORM)  # of a scheme that a plug-in may know
+        return
+    quoted = text[:1] in "'\"`"
+    why = "stands in quotes, which are part of it: take them away" if quoted else "is none"
+    raise InputError(f"source: what looks like an address {why}; {FORM}")
 
 
-def split_url(url: str) -> SplitResult:
+def shown(url: Url) -> str:
+    """Return a network address without user, password and query, fit for a log."""
+    return url.shown(port=PORTS.get(url.scheme))
+
+
+def split_url(text: str) -> Url:
     """Take a network address apart.
 
     Raises:
         InputError: it is malformed, or has no host; the message does not repeat it.
     """
-    scheme = url.partition(":")[0]
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise InputError(f"source {scheme}: the address is malformed (host or port)") from error
-    if not parts.hostname:
-        raise InputError(f"source {scheme}: the address names no host; expected {scheme}://HOST/…")
-    return parts
+    return Url.parse(text, what="source", form=FORM)

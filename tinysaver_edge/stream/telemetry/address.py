@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from dataclasses import dataclass
 
+from tinysaver_edge._support.limits import QUEUED
+from tinysaver_edge._support.urls import is_loopback, redacted
 from tinysaver_edge.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """A host and a port to listen on.
 
     Attributes:
@@ -25,7 +26,7 @@ class Address:
     option: str
 
     @classmethod
-    def parse(cls, text: str, *, option: str) -> Address:
+    def parse(cls, text: str, *, option: str) -> ListenAddress:
         """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
 
         Raises:
@@ -36,16 +37,13 @@ class Address:
         host = host[1:-1] if bracketed else host
         fits = colon and host and (bracketed or ":" not in host) and port.isascii()
         if not fits or not port.isdigit() or int(port) > 65535:
-            raise InputError(f"{option} {text}: give HOST:PORT, such as 127.0.0.1:8080")
+            raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
         return cls(host, int(port), option)
 
     @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def bind(self) -> socket.socket:
         """Return a listening socket.
@@ -61,7 +59,7 @@ class Address:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))
-            listening.listen(64)
+            listening.listen(QUEUED)
         except OSError as error:
             listening.close()
             raise InputError(f"{self}: {_reason(error)}") from error

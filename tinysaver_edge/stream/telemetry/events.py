@@ -266,6 +266,27 @@ class SinkRecovered(Event):
         return f"sink {self.sink} works again; {self.lost} decisions were lost"
 
 
+@dataclass(frozen=True, slots=True)
+class Denied(Event):
+    """Somebody asked the page or the metrics with wrong tokens; told once a minute at most.
+
+    Attributes:
+        tries: wrong tokens since it was told last.
+        address: where the last of them came from.
+    """
+
+    kind: ClassVar[str] = "denied"
+
+    tries: int
+    address: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        number = "a wrong token" if self.tries == 1 else f"{self.tries} wrong tokens"
+        return f"{number}, the last from {self.address}"
+
+
 def frames(number: int) -> str:
     """Write so many frames: ``1 frame``, ``2 frames``."""
     return f"{number} frame" if number == 1 else f"{number} frames"

@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
+    Denied,
     Doubtful,
     Drift,
     Dropped,
@@ -66,7 +68,9 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
-    if isinstance(event, Lost | Retrying | Corrupt | Doubtful | Undecided | Drift | SinkFailed):
+    if isinstance(
+        event, Lost | Retrying | Corrupt | Denied | Doubtful | Undecided | Drift | SinkFailed
+    ):
         return logging.WARNING
     return logging.INFO
 
@@ -74,7 +78,7 @@ def level_of(event: Event) -> int:
 def in_words(event: Event) -> str:
     """Return an event as one line for people."""
     told = f"{event.source_id}: {event.text}" if event.source_id else event.text
-    return " ".join(told.split())
+    return for_people(" ".join(told.split()))
 
 
 class LogWriter:
@@ -147,7 +151,7 @@ def _moment(record: logging.LogRecord) -> str:
 
 class _TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_moment(record)} {record.levelname.lower():<7} {record.getMessage()}"
+        return f"{_moment(record)} {record.levelname.lower():<7} {for_people(record.getMessage())}"
 
 
 class _JsonLine(logging.Formatter):
@@ -155,6 +159,6 @@ class _JsonLine(logging.Formatter):
         values: dict[str, Any] = {
             "time": _moment(record),
             "severity": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": for_people(record.getMessage()),
         }
         return json.dumps(values | getattr(record, "event", {}))

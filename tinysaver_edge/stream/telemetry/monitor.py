@@ -5,22 +5,27 @@ from __future__ import annotations
 import hmac
 import json
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import socket
+from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.stream.telemetry.address import Address, url_of
+from tinysaver_edge._support.doors import is_own_name
+from tinysaver_edge._support.http_client import BoundedReader
+from tinysaver_edge._support.limits import (
+    HEADER_BYTES,
+    MOST_CONNECTIONS,
+    REQUEST_S,
+    WRONG_TOKEN_S,
+)
+from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
+from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 from tinysaver_edge.stream.telemetry.health import Health, Verdict
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-MOST_CONNECTIONS = 16
-"""Further ones are closed at once."""
-
-TIMEOUT_S = 5.0
-"""How long a client may take for its request."""
 
 
 class Monitor:
@@ -34,32 +39,81 @@ class Monitor:
         health: what is told of it.
         metrics: what is published.
         token: what `/metrics` must be asked with, or None.
+        tries: judges tokens; one for all doors of a stream.
 
     Attributes:
         url: where it listens, once it has been entered.
     """
 
     def __init__(
-        self, address: Address, health: Health, metrics: PrometheusMetrics, *, token: str | None
+        self,
+        address: ListenAddress,
+        health: Health,
+        metrics: PrometheusMetrics,
+        *,
+        token: str | None,
+        tries: WrongTokens | None = None,
     ) -> None:
         self._address = address
         self._health = health
         self._metrics = metrics
         self._token = token
+        self._tries = tries or WrongTokens()
         self._server: _Server | None = None
         self.url = ""
 
-    def respond(self, path: str, authorization: str) -> tuple[int, str, bytes]:
-        """Return status, content type and body of one request."""
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know: who else can read the figures."""
+        if self._token is not None or self._address.is_loopback:
+            return []
+        return [
+            f"{self._address}: whoever reaches this address can read the figures, and names of "
+            "cameras and hosts with them; set TINYSAVER_TOKEN"
+        ]
+
+    def respond(
+        self, path: str, authorization: str, *, host: str = "", client: tuple[str, int] = ("", 0)
+    ) -> tuple[int, str, bytes]:
+        """Return status, content type and body of one request.
+
+        Args:
+            path: what is asked for, without a query.
+            authorization: the header of that name.
+            host: the header of that name.
+            client: address and port that it comes from.
+        """
         if path == "/healthz":
             return _verdict(self._health.alive)
         if path == "/readyz":
             return _verdict(self._health.ready)
         if path != "/metrics":
             return 404, "text/plain", b"there are /metrics, /healthz and /readyz\n"
-        if self._token is not None and not _same(authorization, f"Bearer {self._token}"):
-            return 401, "text/plain", b"give the token as Authorization: Bearer TOKEN\n"
+        if self._token is None and not is_own_name(host, self._address.host):
+            return 421, "text/plain", b"this name is not this machine's; set TINYSAVER_TOKEN\n"
+        if self._token is not None and (refused := self._refusal(authorization, client)):
+            return refused
         return 200, self._metrics.content_type, self._metrics.exposition()
+
+    def _refusal(
+        self, authorization: str, client: tuple[str, int]
+    ) -> tuple[int, str, bytes] | None:
+        """Return the answer to who does not know the token, after a while; None for who does."""
+        denied = 401, "text/plain", b"give the token as Authorization: Bearer TOKEN\n"
+        if not authorization:
+            return denied
+        shown = self._tries.show(
+            client[0], client, is_right=lambda: _same(authorization, f"Bearer {self._token}")
+        )
+        if shown is TokenSeen.RIGHT:
+            return None
+        if shown is TokenSeen.UNSEEN:
+            return 429, "text/plain", b"too many wrong tokens: try again later\n"
+        try:
+            time.sleep(WRONG_TOKEN_S)
+        finally:
+            self._tries.waited(client[0])
+        return denied
 
     def __enter__(self) -> Self:
         """Listen.
@@ -101,19 +155,30 @@ class _Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening
         self.monitor = monitor
-        self._room = threading.Semaphore(MOST_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._open: dict[socket, None] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        """Answer in a thread; where there are too many, the oldest connection gives way.
+
+        Who asks at once is answered within milliseconds: the oldest is one that only sits there.
+        """
+        with self._lock:
+            oldest = next(iter(self._open)) if len(self._open) >= MOST_CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+            self._open[request] = None
+        if oldest is not None:
+            with suppress(OSError):  # it has ended meanwhile
+                oldest.shutdown(SHUT_RDWR)
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            with self._lock:
+                self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A client that hangs up is no news."""
@@ -121,14 +186,25 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = TIMEOUT_S
+    timeout = REQUEST_S
     server_version = "tinysaver-edge"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Have the whole request come in time, and be of bearable length."""
+        super().setup()
+        due_s = time.monotonic() + REQUEST_S
+        self.rfile = BoundedReader(self.connection, due_s, HEADER_BYTES).makefile()
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         authorization = self.headers.get("Authorization", "")
-        status, kind, body = self.server.monitor.respond(path, authorization)
+        status, kind, body = self.server.monitor.respond(
+            path,
+            authorization,
+            host=self.headers.get("Host", ""),
+            client=self.client_address[:2],
+        )
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

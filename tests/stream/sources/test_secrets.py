@@ -1,0 +1,205 @@
+"""User and password of an address are in nothing that we say, name, save or look up."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import traceback
+
+import pytest
+
+from tests.command import spawned
+from tests.small_bundle import small_bundle
+from tinysaver_edge._support.text import for_people
+from tinysaver_edge._support.urls import HINT, redacted
+from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.errors import TinySaverError
+from tinysaver_edge.host.limits import parse_bind
+from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.telemetry.address import ListenAddress
+
+USER, PASSWORD = "hildegard", "Kr4nich"
+AT = f"{USER}:{PASSWORD}@127.0.0.1:9"
+
+LOGINS = [
+    f"{USER}:{PASSWORD}",
+    f"{USER}:12/{PASSWORD}",
+    f"{USER}:/{PASSWORD}",
+    f"{USER}:{PASSWORD}/",
+    f"{USER}:{PASSWORD}?x",
+    f"{USER}:1234?{PASSWORD}",
+    f"{USER}:{PASSWORD}#1",
+    f"{USER}:12#{PASSWORD}",
+    f"{USER}:#{PASSWORD}",
+    f"{USER}:a@{PASSWORD}",
+    f"{USER}:a/b@{PASSWORD}",
+    f"{USER}:{PASSWORD}:x",
+    f"{USER}:[{PASSWORD}]",
+    f"{USER}:{PASSWORD}%zz",
+    f"{USER}:{PASSWORD}%40",
+    f"{USER}:{PASSWORD}\\x",
+    f"{USER}:{PASSWORD} x",
+    f"{USER}:{PASSWORD}\tx",
+    f"{USER}:{PASSWORD}\u2100",
+    f"{USER}:ä{PASSWORD}",
+    f":{PASSWORD}",
+    f"{PASSWORD}",
+    f"{USER}/{PASSWORD}",
+    f"{USER}?{PASSWORD}",
+]
+"""What may stand before the @."""
+
+STARTS = [
+    "{scheme}://", "{scheme}:/", "{scheme}:", "{scheme}//", "{scheme}:///", "", "//",
+    '"{scheme}://', "'{scheme}://", " {scheme}://", "x{scheme}://", "=", "={scheme}://",
+    "1door={scheme}://", "door.1={scheme}://", "Über={scheme}://", "door={scheme}:/",
+]  # fmt: skip
+"""What may stand before the login, rightly or not."""
+
+ADDRESSES = [
+    *(f"{{scheme}}://{login}@127.0.0.1:9/1" for login in LOGINS),
+    *(f"{start}{AT}/1" for start in STARTS),
+    f'"{{scheme}}://{AT}/1"',
+    f"{{scheme}}://{AT}/1?user={USER}&password={PASSWORD}",
+    f"{{scheme}}://127.0.0.1:9/1?user={USER}&pwd={PASSWORD}",
+    f"{{scheme}}://127.0.0.1:9/user={USER}_password={PASSWORD}_x",
+    f"{{scheme}}://127.0.0.1:9/1#{USER}={PASSWORD}@",
+    f"{{scheme}}://{AT}",
+    f"{{scheme}}://{AT}:99999/1",
+    f"{{scheme}}://{USER}:{PASSWORD}@/1",
+    f"{{scheme}}://{USER}:{PASSWORD}@",
+    f"{{scheme}}://{USER}:{PASSWORD}",
+    f"{{scheme}}://{USER}:{PASSWORD}/1",
+    f"{{scheme}}://{USER}:{PASSWORD}@[::1/1",
+    f"{{scheme}}://{USER}:{PASSWORD}@[::1]:9/1",
+    f"{{scheme}}://{AT}/" + 5000 * "x",
+    f"door={{scheme}}://{AT}/1",
+    f"ftp://{AT}/1",
+    f"onvif://{AT}/1",
+    f"camera:{AT}",
+    f"SCHEME://{AT}/1",
+    f"{{scheme}}://{AT}//{USER}@{PASSWORD}",
+    f"{{scheme}}:\\\\{AT}/1",
+    f"{USER}:{PASSWORD}@{{scheme}}://127.0.0.1:9/1",
+]  # fmt: skip
+
+
+def said(action) -> str:
+    """All that comes out of it: what it returns, or the error as a log would have it."""
+    try:
+        return f"{action()}"
+    except TinySaverError as error:
+        return "".join(traceback.format_exception(error, limit=0))
+
+
+@pytest.fixture
+def looked_up(monkeypatch):
+    """Names that were looked up."""
+    names = []
+    real = socket.getaddrinfo
+
+    def spied(host, *rest, **options):
+        names.append(host)
+        return real(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", spied)
+    return names
+
+
+def test_there_are_enough_of_them():
+    assert len(set(ADDRESSES)) >= 60
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_of_cameras(address, scheme, caplog, looked_up):
+    address = address.replace("{scheme}", scheme).replace("SCHEME", scheme.upper())
+
+    def opening():
+        source = open_source(address)
+        device = getattr(source, "_device", None)
+        host = getattr(device, "host", "")
+        source.close()
+        return f"{source.source_id} {source!r} {device!r} {host}"
+
+    with caplog.at_level(logging.DEBUG):
+        told = said(opening) + caplog.text + " ".join(looked_up)
+    assert PASSWORD not in told
+    assert USER not in told
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_of_brokers(address, caplog):
+    address = address.replace("{scheme}", "mqtt").replace("SCHEME", "MQTT")
+
+    def opening():
+        found = MqttAddress.parse(address)
+        return f"{found!r} {found} {MqttSink(found).name} {found.host}"
+
+    told = said(opening)
+    if "_password=" in address:  # a topic is no secret: every subscriber knows it
+        return
+    assert PASSWORD not in told
+    assert USER not in told
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("scheme", ["grpc", "https"])
+def test_of_hosts(address, scheme):
+    address = address.replace("{scheme}", scheme).replace("SCHEME", scheme.upper())
+    told = said(lambda: Address.parse(address)) + said(lambda: parse_bind(address))
+    told += said(lambda: ListenAddress.parse(address, option="--metrics"))
+    if "@" in address:
+        assert PASSWORD not in told
+        assert USER not in told
+
+
+@pytest.mark.parametrize("sign", "/?#")
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda login: open_source(f"rtsp://{login}@camera/1"),
+        lambda login: MqttAddress.parse(f"mqtt://{login}@broker/t"),
+        lambda login: Address.parse(f"grpc://{login}@host:1/m"),
+    ],
+)
+def test_the_message_says_how_such_a_password_is_written(read, sign):
+    with pytest.raises(TinySaverError) as caught:
+        read(f"user:12{sign}34")
+    assert HINT in str(caught.value)
+    escaped = {"/": "%2F", "?": "%3F", "#": "%23"}[sign]
+    assert escaped in str(caught.value)
+
+
+def test_what_is_written_so_is_taken():
+    found = MqttAddress.parse("mqtt://us%40er:a%2Fb%3Fc%23d@broker/t")
+    assert (found.host, found.user, found.password) == ("broker", "us@er", "a/b?c#d")
+
+
+@pytest.mark.parametrize("text", ["photo@2x.png", "a/b.png", "x", ""])
+def test_what_is_no_address_may_be_named(text):
+    assert redacted(text).endswith(text.rpartition("@")[2])
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "https", "amqp", "s3"])
+def test_what_libraries_say_of_an_address_loses_its_login(scheme):
+    told = for_people(f"cannot open '{scheme}://{AT}/1': refused\nand {scheme}://{AT} too")
+    place = f"{scheme}://…@127.0.0.1:9"
+    assert told == f"cannot open '{place}/1': refused\nand {place} too"
+
+
+@pytest.mark.parametrize(
+    "address", [ADDRESSES[0], ADDRESSES[1], ADDRESSES[5], f"{{scheme}}:/{AT}/1", f'"{{scheme}}://{AT}/1"']
+)  # fmt: skip
+def test_of_a_run_by_every_way_out(address, tmp_path):
+    bundle = small_bundle(tmp_path / "bundle", golden=False)
+    done = spawned(
+        "run", bundle, "--source", "demo://?frames=2", "--log-json", "--timeout-s", "1",
+        "--jsonl", tmp_path / "out",
+        environment={"TINYSAVER_MQTT": address.replace("{scheme}", "mqtt"),
+             "TINYSAVER_SOURCE": address.replace("{scheme}", "rtsp")},
+    )  # fmt: skip
+    told = done.out + done.err + "".join(p.read_text() for p in tmp_path.glob("out*"))
+    assert PASSWORD not in told
+    assert USER not in told

@@ -1,0 +1,89 @@
+"""How much of what strangers send is taken: bytes, pixels, rows, connections, tries, characters.
+
+Whoever reads from a network looks here for how much. `docs`: README, "Limits".
+"""
+
+from __future__ import annotations
+
+# Answers of hosts
+
+MOST_ANSWER_BYTES = 64 << 20
+"""An answer of a host of the large model: no batch of class scores is longer."""
+
+MOST_TOLD_BYTES = 1 << 20
+"""What a host says of itself: metadata, configuration, errors."""
+
+MOST_JSON_BYTES = 16 << 20
+"""JSON, which takes several times its length when it is read."""
+
+# Pictures
+
+MOST_SNAPSHOT_BYTES = 32 << 20
+"""One picture that a camera sends as a file."""
+
+MOST_PIXELS = 100_000_000
+"""Pixels of a picture from a network, told by its header before it is decoded."""
+
+JPEG_ROOM_BYTES = 64 << 10
+"""What a JPEG file may hold beyond the bytes of its pixels: noise and metadata."""
+
+# Requests
+
+MOST_ROWS = 1024
+"""Frames of one request to `serve`."""
+
+MOST_SPELT_BYTES = 4 << 20
+"""Numbers of a request to `serve` that are spelt out, as JSON or one by one, and no raw bytes:
+they take a hundred times their length when they are read."""
+
+ROWS_AT_ONCE = 8
+"""Frames of one request that are run together, at least; others take their turn in between."""
+
+# Connections
+
+MOST_CONNECTIONS = 32
+"""Of a stream's own servers, each: the page, and metrics and health."""
+
+ACCEPTED_AT_ONCE = 16
+"""Connections that a server takes in one go, before it looks at those it has."""
+
+QUEUED = 512
+"""Connections that the system keeps for a server until they are taken."""
+
+MOST_SERVE_CONNECTIONS = 256
+"""Of HTTP clients of `serve`."""
+
+MOST_HALF_SENT = 32
+"""gRPC requests whose message is still under way; beyond it the oldest is given up."""
+
+REQUEST_S = 10.0
+"""How long a client may take to send a request, from its connection or its last answer on."""
+
+ANSWER_S = 30.0
+"""How long a client may take to read an answer."""
+
+HEADER_BYTES = 16 << 10
+"""Request line and headers of one request."""
+
+# Tries
+
+WRONG_TOKEN_S = 0.5
+"""How long a wrong token waits for its answer."""
+
+WRONG_TOKENS_AT_ONCE = 6
+"""Wrong tokens of one address that may wait for their answers; until one has been answered no
+further token of that address is looked at, but from connections that have shown the right one."""
+
+WRONG_TOKENS_OF_ALL = 24
+"""The same for all addresses together, so that many of them guess no faster."""
+
+# Text
+
+MOST_TEXT = 300
+"""Characters of a stranger's text in one message."""
+
+MOST_NAME = 128
+"""Characters of a stranger's name of something: a version, a hash, a tensor."""
+
+MOST_LINE = 4000
+"""Characters of a line on the terminal or in the log."""

@@ -1,0 +1,79 @@
+"""Text from outside, made fit for terminals, logs and decisions."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from tinysaver_edge._support.limits import MOST_LINE, MOST_NAME, MOST_TEXT
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Kinds of characters that steer a terminal, turn the reading around or show nothing."""
+
+_JOINERS = "\u200c\u200d"
+"""Of no such power, and letters of some languages need them."""
+
+_LOGIN = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)(?!\[USER)[^\s'\"]*@")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with every character that is none to be seen written as its escape.
+
+    Terminals act upon some (ESC, BEL, backspace), others turn the order of what follows around.
+    Line breaks and tabs become spaces.
+
+    Example:
+        >>> printable("a\x1b[2Jb\nc")
+        'a\\x1b[2Jb c'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(sign) for sign in text)
+
+
+def brief(text: str, most: int = MOST_TEXT) -> str:
+    """Return a text on one line, printable and no longer than so many characters.
+
+    Args:
+        text: of whatever length; only its beginning is looked at.
+        most: characters; what is cut off is told by "…" as the last of them.
+    """
+    line = printable(" ".join(text[: 2 * most].split()))
+    if len(line) > most or len(text) > 2 * most:
+        return line[: most - 1] + "…"
+    return line
+
+
+def name_of(text: str) -> str:
+    """Return what a stranger calls something (a version, a tensor): printable and short."""
+    return brief(text, MOST_NAME)
+
+
+def for_people(message: str, most: int | None = MOST_LINE) -> str:
+    """Return what is about to be told on a terminal or in a log.
+
+    The last door: whatever a library, a file or a host has put into a message goes through it.
+    Every line is printable, and addresses have no logins.
+
+    Args:
+        message: of any number of lines.
+        most: characters that are left of a line; None for all.
+    """
+    lines = (printable(line[:most]) for line in message.split("\n"))
+    told = "\n".join(lines)
+    return _LOGIN.sub(r"\1…@", told) if "@" in told else told
+
+
+def _shown(sign: str) -> str:
+    if sign in "\n\r\t":
+        return " "
+    if sign in _JOINERS or unicodedata.category(sign) not in _HIDDEN:
+        return sign
+    code = ord(sign)
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )

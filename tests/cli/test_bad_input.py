@@ -291,7 +291,7 @@ class TestCalibrateOnRecords:
         ]:
             (folder / "r.toml").write_text(text)
             refused(command("calibrate", folder / "r.toml"), part)
-        (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nx=1\n')
+        (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nname="a"\n')
         refused(command("calibrate", folder / "r.toml"), "its data d does not lie beside", "--root")
         (folder / "d").mkdir()
         refused(command("calibrate", folder / "r.toml"), "models.a names no file")

@@ -22,7 +22,8 @@ from tinysaver_edge.models.description.description import description_from, find
 FORMS = ("sizes", "precisions")
 """Fields of a recipe's model that make several candidates of one saver."""
 
-_BUDGET_NAMES = ", ".join((*Budgets.__dataclass_fields__, "mean_flops (= 2 × MACs)"))
+BUDGET_NAMES = (*Budgets.__dataclass_fields__, "mean_flops")
+"""What a budget may limit; FLOPs are 2 × MACs."""
 
 
 class Group(str, Enum):
@@ -125,6 +126,7 @@ class Settings:
         "the --device lists, or this machine has, and takes the fastest that agrees.",
     )
     output: str | None = _option(
+        Group.INPUT,
         str,
         "Output that holds the classes, in each of the models; where they call it differently, "
         "output.name in their descriptions tells.",
@@ -196,7 +198,7 @@ class Settings:
     budgets: tuple[str, ...] = _option(
         Group.ASKED,
         str,
-        f"A limit; repeat it. Names: {_BUDGET_NAMES}.",
+        f"A limit; repeat it. Names: {', '.join(BUDGET_NAMES)} (= 2 × MACs).",
         flag="--budget",
         many=True,
         metavar="NAME=NUMBER",

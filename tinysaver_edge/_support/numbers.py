@@ -16,6 +16,14 @@ def points(drop_points: float | None) -> str:
     return f"gains {size}" if drop_points < 0 and size != "0.00 pt" else size
 
 
+def loss(drop_points: float) -> str:
+    """Say what becomes of accuracy: ``loses 0.37 points of accuracy``, or gains them."""
+    size = f"{abs(drop_points):.2f}"
+    if size == "0.00":
+        return "loses no accuracy"
+    return f"{'loses' if drop_points > 0 else 'gains'} {size} points of accuracy"
+
+
 def ratio(value: float | None) -> str:
     """Write a cost relative to the large model."""
     return "?" if value is None else f"{value:.3f}"

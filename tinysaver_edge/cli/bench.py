@@ -134,7 +134,13 @@ def bench(
     _show(report)
     if out is not None:
         report.write(out)
-        terminal.say(f"\nreport: {out} (calibrate --bench goes by its latencies)")
+        terminal.say(f"\nreport: {out}")
+    terminal.next_step(
+        f"calibrate with --bench {out}: its choice goes by these latencies then"
+        if out is not None
+        else "keep it with --out FILE.json: calibrate --bench FILE.json goes by its latencies",
+        as_json=as_json,
+    )
     if as_json:
         terminal.show_json(report.to_dict())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.settings import Settings
@@ -51,5 +52,25 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
         )
     terminal.warn(result.warnings)
     show_calibration(result)
+    terminal.next_step(_next_step(result, settings), as_json=as_json)
     if as_json:
         terminal.show_json(result.to_dict())
+
+
+def _next_step(result: Calibration, settings: Settings) -> str:
+    if result.policy.stages[0].threshold is None:
+        return (
+            "try other savers, more labelled samples or a larger --max-drop: here every frame "
+            "goes to the large model"
+        )
+    if result.bundle is None:
+        return "add --out bundle/, which writes what a device needs"
+    if settings.records is not None:
+        return (
+            f"{terminal.command_line('evaluate', result.bundle)} --records DIR --labels FILE.npy, "
+            "on samples that it has not seen; to run, a bundle needs models: calibrate --data"
+        )
+    return (
+        f"on the device {terminal.command_line('verify', result.bundle)}, then "
+        f"{terminal.command_line('run', result.bundle, '--source', '0')}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +146,15 @@ def describe(
         click.echo(for_people(text, None), nl=False)
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
+    terminal.next_step(_after_describing(model, out, still_open=bool(still_open)), as_json=as_json)
+
+
+def _after_describing(model: Path, out: Path | None, *, still_open: bool) -> str:
+    check = terminal.command_line("models", "check", model, "--data", "images/")
+    if out is None:
+        place = shlex.quote(str(model.with_suffix(".toml")))
+        return f"keep it with --out {place}, then {check}"
+    return f'put answers for "?" into {out}, then {check}' if still_open else check
 
 
 @models.command()

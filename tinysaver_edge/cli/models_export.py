@@ -80,6 +80,11 @@ def export_command(
         tolerance=flags["tolerance"],
     )
     _show(result)
+    terminal.next_step(
+        f"{terminal.command_line('models', 'check', outs[0], '--data', 'images/')}, on labelled "
+        "images of your own; then calibrate with it",
+        as_json=as_json,
+    )
     if as_json:
         terminal.show_json(result.to_dict())
 

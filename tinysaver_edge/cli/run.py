@@ -267,7 +267,18 @@ def run(
             raise
         show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
+    if stop.signal is None and not quiet and not log_json:
+        terminal.next_step(_next_step(bundle, live=live), as_json=as_json)
     return _exit_code(stop)
+
+
+def _next_step(bundle: Path, *, live: bool) -> str:
+    if live:
+        return (
+            "--jsonl FILE keeps every decision, --dashboard 127.0.0.1:8080 serves a page about it"
+        )
+    camera = terminal.command_line("run", bundle, "--source", "0")
+    return f"{camera} for a camera; --dashboard 127.0.0.1:8080 serves a page about it"
 
 
 def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,6 +61,17 @@ def say(message: str) -> None:
         logging.getLogger(_LOGGER).info(message)
     else:
         click.echo(for_people(message), err=True)
+
+
+def next_step(step: str, *, as_json: bool = False) -> None:
+    """Write the next useful step to stderr, in a line; nothing where a program reads along."""
+    if not as_json:
+        say(f"Next: {step}")
+
+
+def command_line(*words: str | Path) -> str:
+    """Return a call of this program to be copied into a shell."""
+    return shlex.join(["tinysaver-edge", *map(str, words)])
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -52,6 +52,12 @@ def verify(
     if as_json:
         terminal.show_json(result.to_dict())
     result.raise_if_failed()
+    terminal.next_step(
+        f"{terminal.command_line('run', bundle, '--source', '0')}"
+        f"{'' if large is None else ', with the same --large'}; what it takes here tells "
+        f"{terminal.command_line('bench', bundle)}",
+        as_json=as_json,
+    )
 
 
 def _mark(check: Check) -> str:

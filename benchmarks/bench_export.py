@@ -84,7 +84,7 @@ def _export(name: str, data: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.lively import enliven
-    from tinysaver_edge.models.compare.pictures import read_pictures
+    from tinysaver_edge.models.compare.compare import read_pictures
     from tinysaver_edge.models.export.export import export_model
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
     from tinysaver_edge.models.graph.macs import count_macs, count_module_macs

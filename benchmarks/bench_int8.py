@@ -130,7 +130,7 @@ def random_timm(folder: Path) -> list[Saver]:
         return []
     from lively import enliven
 
-    from tinysaver_edge.models.compare.pictures import draw_pictures
+    from tinysaver_edge.models.compare.compare import draw_pictures
     from tinysaver_edge.models.export.export import export_model
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 

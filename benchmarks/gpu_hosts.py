@@ -23,8 +23,7 @@ from gpu_worker import bundle_for
 from tinysaver_edge import Cascade
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.batching import SIZES
-from tinysaver_edge.host.batches import Batches
-from tinysaver_edge.host.kserve_model import Answerer
+from tinysaver_edge.host.kserve_model import Answerer, Batches
 from tinysaver_edge.host.served import served_by
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.timm_file import Architecture, read_architecture, write_timm_file
 from tinysaver_edge.hardware.energy import Energy, EnergyMeter, Metering
-from tinysaver_edge.models.compare.pictures import draw_pictures
+from tinysaver_edge.models.compare.compare import draw_pictures
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 from tinysaver_edge.output_format import OutputFormat

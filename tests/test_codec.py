@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tests.colours import PREPROCESS, colour_picture
-from tinysaver_edge._support.jpeg_header import jpeg_size
-from tinysaver_edge.codec import Jpeg, check_carries, decode
+from tinysaver_edge.codec import Jpeg, check_carries, decode, jpeg_size
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Preprocess, Resize
 

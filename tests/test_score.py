@@ -182,3 +182,21 @@ def test_a_broken_package_is_named(name, message):
 
 def test_margin_of_a_single_class_is_its_confidence():
     assert Margin()(Outputs.from_logits([[3.0]])).tolist() == [1.0]
+
+
+def test_a_margin_near_one_tells_what_float32_cannot():
+    """The gap between the best two logits is what is asked; old thresholds mean what they did."""
+    gaps = np.array([5.0, 10.0, 18.0, 20.0, 25.0, 33.0])
+    logits = np.stack([gaps, np.zeros_like(gaps), np.full_like(gaps, -200.0)], axis=1)
+    found = Margin()(Outputs.from_logits(logits))
+    assert found == pytest.approx(np.tanh(gaps / 2), abs=1e-7)
+    assert 1 - found[1:] == pytest.approx(2 / (np.exp(gaps[1:]) + 1), rel=1e-2)
+    assert (np.diff(found) > 0).all()
+    for row, score in zip(logits, found, strict=True):
+        assert Margin()(Outputs.from_logits(row[None]))[0] == score
+
+
+def test_a_margin_is_the_difference_of_two_probabilities():
+    outputs = Outputs.from_logits(np.random.default_rng(0).normal(0, 8, (500, 20)))
+    best = outputs.top(2)[1].astype(np.float64)
+    assert Margin()(outputs) == pytest.approx(best[:, 0] - best[:, 1], abs=3e-7)

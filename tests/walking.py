@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 
 import tinysaver_edge
 
@@ -44,6 +45,10 @@ class Walk:
             step = (threading.current_thread().name, file.relative_to(PACKAGE).as_posix())
             if not self.steps or self.steps[-1] != step:
                 self.steps.append(step)
+            self.entered(step[1], frame)
+
+    def entered(self, file: str, frame: FrameType) -> None:
+        """Look at a call, for walks that ask more than its file."""
 
     def told(self) -> list[str]:
         """Return the files once each, in the order in which they are entered, and print them."""

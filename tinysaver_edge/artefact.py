@@ -143,6 +143,7 @@ def bundled_artefacts(
                 options or EngineOptions(),
                 device=stage.model.device,
                 precision=_precision(bundle, stage.model),
+                sealed=() if stage.model.elsewhere else tuple(map(bundle.seal, stage.model.files)),
             ),
             labels=None if labels is None else tuple(labels),
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
-from tinysaver_edge.deciding.policy import Case, Judge, Policy, is_certified
+from tinysaver_edge.deciding.policy import Case, Judge, Policy
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
@@ -41,14 +43,16 @@ class Cascade:
     """Decides frames with a list of stages, cheapest first.
 
     Thread-safe: calls from several threads are served one after the other. A context manager;
-    `close` may be called any number of times.
+    `close` may be called any number of times, from signal handlers too. It does not survive a fork.
 
     Args:
         stages: at least one; all but the last have a score and a threshold.
         labels: class names, or None to name classes by their index.
         fusion: combines the answers after an escalation; None takes the large model's.
         certified: whether a certificate covers what these stages decide.
+        uncovered: why a certificate that is there does not, for `doubt`.
         clock: seconds, for timings and for frames that come without a time.
+        wall: seconds since 1970, for the time of day of such frames.
 
     Raises:
         InputError: there are no stages.
@@ -61,7 +65,9 @@ class Cascade:
         labels: Sequence[str] | None = None,
         fusion: Fusion | None = None,
         certified: bool = False,
+        uncovered: str | None = None,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
     ) -> None:
         self.policy = Policy(tuple(stage.policy for stage in stages), fusion)
         self.stages = tuple(stages)
@@ -74,8 +80,12 @@ class Cascade:
             doubt_about=self.stages[-1].engine.doubt_about,
         )
         self._certified = certified
-        self._clock = clock
+        self._uncovered = uncovered
+        self._bundle: Bundle | None = None
+        self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
+        self._calls = Calls("a cascade")
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._sequence = itertools.count()
         self.decider = Decider(self.stages, judge, clock=clock)
         self._closed = False
@@ -87,6 +97,7 @@ class Cascade:
         path: str | Path,
         *,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a bundle: check its files, build its engines and run each once to warm it up.
@@ -94,6 +105,7 @@ class Cascade:
         Args:
             path: the bundle's folder or .zip.
             clock: as for the constructor.
+            wall: as for the constructor.
             options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
                 and ``allow_absent``, each told of in `LoadOptions`.
 
@@ -106,8 +118,14 @@ class Cascade:
         """
         from tinysaver_edge.bundle.bundle import Bundle
 
-        with Bundle.load(path) as bundle:
-            return cls.from_bundle(bundle, clock=clock, **options)
+        bundle = Bundle.load(path)
+        try:
+            cascade = cls.from_bundle(bundle, clock=clock, wall=wall, **options)
+        except BaseException:
+            bundle.close()
+            raise
+        cascade._bundle = bundle  # a worker that starts again opens its file anew
+        return cascade
 
     @classmethod
     def from_bundle(
@@ -115,17 +133,22 @@ class Cascade:
         bundle: Bundle,
         *,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
-        """Build a cascade from a bundle that is already open; see `load`."""
+        """Build a cascade from a bundle that is open, and stays so; see `load`."""
+        from tinysaver_edge.bundle import covered
         from tinysaver_edge.deciding.loading import load_stages
 
+        uncovered = covered.why_not_covered(bundle.manifest)
         return cls(
             load_stages(bundle, **options),
             labels=bundle.manifest.labels,
             fusion=Policy.from_manifest(bundle.manifest).fusion,
-            certified=is_certified(bundle.manifest),
+            certified=uncovered is None,
+            uncovered=None if bundle.manifest.certificate is None else uncovered,
             clock=clock,
+            wall=wall,
         )
 
     @property
@@ -135,7 +158,7 @@ class Cascade:
         None if it does. It follows what the large model's hosts have proven by now; of a single
         answer `Decision.certified` tells.
         """
-        return self.stages[-1].engine.doubt if self._certified else None
+        return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
         self,
@@ -150,17 +173,20 @@ class Cascade:
             frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
                 grey uint8.
             frame_id: which frame it is; by default numbered in the order of calls.
-            timestamp_s: when it was taken; by default now.
+            timestamp_s: when it was taken; by default now, with the time of day.
 
         Raises:
             InputError: the frame is of another shape or type.
-            EngineError: no stage could answer, or the cascade is closed. When only some stage
+            EngineError: no stage could answer, the cascade is closed, or another process has
+                loaded it. When only some stage
                 fails, the others' answer comes back with ``degraded`` saying so.
         """
-        with self._lock:
+        self._calls.check()
+        with self._calls, self._lock:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
+            case.taken_at_s = self._wall() if timestamp_s is None else None
             return self.decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
@@ -181,7 +207,8 @@ class Cascade:
         """
         if frame_ids is not None and len(frame_ids) != len(frames):
             raise InputError(f"{len(frame_ids)} frame ids for {len(frames)} frames")
-        with self._lock:
+        self._calls.check()
+        with self._calls, self._lock:
             self._check_open()
             now_s = self._clock()
             ids: Sequence[FrameId | None] = frame_ids or [None] * len(frames)
@@ -230,6 +257,7 @@ class Cascade:
 
         Raises:
             InputError: a source, or an option, cannot be understood.
+            EngineError: the cascade is closed.
         """
         from tinysaver_edge.stream.drift.watch import NO_WATCH
         from tinysaver_edge.stream.options import StreamOptions, escalation_from
@@ -237,7 +265,8 @@ class Cascade:
         from tinysaver_edge.stream.telemetry.events import ignore
         from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
-        return Stream(
+        self._calls.check()
+        made = Stream(
             self.decider,
             sources,
             options=StreamOptions(
@@ -250,7 +279,12 @@ class Cascade:
             metrics=metrics or NO_METRICS,
             watch=watch or NO_WATCH,
             clock=self._clock,
+            wall=self._wall,
         )
+        with self._calls, self._lock:
+            self._check_open()
+            self._streams.add(made)
+        return made
 
     def submit(
         self,
@@ -281,14 +315,18 @@ class Cascade:
         """
         from tinysaver_edge.stream.submissions import Submissions
 
-        with self._lock:
-            self._check_open()
-            if self._submissions is None:
-                self._submissions = Submissions(self.decider, clock=self._clock)
-            submissions = self._submissions
-        return submissions.submit(
-            frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
-        )
+        self._calls.check()
+        with self._calls:
+            with self._lock:
+                self._check_open()
+                if self._submissions is None:
+                    self._submissions = Submissions(
+                        self.decider, clock=self._clock, wall=self._wall
+                    )
+                submissions = self._submissions
+            return submissions.submit(
+                frame, frame_id=frame_id, timestamp_s=timestamp_s, deadline_ms=deadline_ms
+            )
 
     def _new(self, frame_id: FrameId | None, timestamp_s: float) -> Case:
         return Case(frame_id or FrameId("frame", next(self._sequence)), timestamp_s)
@@ -300,16 +338,26 @@ class Cascade:
     def close(self) -> None:
         """Let go of the models. Legal in every state, any number of times.
 
-        Submitted frames that wait for the large model get the first stage's answer.
+        Submitted frames that wait for the large model get the first stage's answer; streams end.
+        From a signal handler that interrupts a call it returns at once: nothing new begins, and
+        the models go once the call has ended. In a forked process it does nothing.
         """
+        self._closed = True
+        self._calls.end(self._close)
+
+    def _close(self) -> None:
         with self._lock:
-            self._closed = True
             submissions, self._submissions = self._submissions, None
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
         if submissions is not None:
             submissions.close()
         with self._lock:
             for stage in self.stages:
                 stage.close()
+            if self._bundle is not None:
+                self._bundle.close()
 
     def __enter__(self) -> Self:
         return self

@@ -103,6 +103,8 @@ class Decision:
         revision: 0 for the first answer to a frame, 1 for its revision.
         frame_id: source and sequence of the frame.
         timestamp_s: when the frame was taken, on the caller's clock, in seconds.
+        taken_at: the same as a time of day, UTC, as ISO 8601 writes it (2026-01-31T12:00:00.250Z);
+            None where nobody knows, as for pictures out of files.
         timings_ms: milliseconds spent, by step, as measured on the cascade's clock.
         identity: which model another host says it answered with; None where the model whose answer
             it is ran here.
@@ -123,6 +125,7 @@ class Decision:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     identity: ModelIdentity | None = None
     reason: Reason | None = None
+    taken_at: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as plain values for JSON; a NaN score becomes None."""
@@ -143,6 +146,7 @@ class Decision:
                 "sequence": self.frame_id.sequence,
             },
             "timestamp_s": self.timestamp_s,
+            "taken_at": self.taken_at,
             "timings_ms": dict(self.timings_ms),
             "identity": None if self.identity is None else asdict(self.identity),
         }

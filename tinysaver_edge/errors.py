@@ -2,7 +2,74 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+PROJECT = "tinysaver-edge"
+"""What a checkout's ``pyproject.toml`` names."""
+
+PACKAGE = Path(__file__).resolve().parent
+
+_WRITTEN = re.compile(rf"'{PROJECT}\[([a-z0-9,-]+)\]'")
+"""How device profiles and messages write it."""
+
+
+_NAMED = re.compile(rf"^\[project\]\s*$(?:\n(?!\[).*)*?\nname\s*=\s*[\"']{PROJECT}[\"']", re.M)
+"""Where `pyproject.toml` does so; read as text, since errors import nothing of this package."""
+
+
+def install_command(extra: str | None = None, *, package: Path = PACKAGE) -> str:
+    """Return the command that installs this package, with an extra where one is named.
+
+    Args:
+        extra: for example ``"cpu"``.
+        package: folder of the installed package; for tests.
+    """
+    return f"pip install {_requirement(extra, package)}"
+
+
+def from_here(text: str, *, package: Path = PACKAGE) -> str:
+    """Return a text in which every ``'tinysaver-edge[extra]'`` works from where the user stands."""
+    return _WRITTEN.sub(lambda found: _requirement(found[1], package), text)
+
+
+def is_checkout(root: Path) -> bool:
+    """Tell a source checkout from a site-packages that happens to hold such folders."""
+    try:
+        text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return _NAMED.search(text) is not None
+
+
+def _requirement(extra: str | None, package: Path) -> str:
+    extras = "" if extra is None else f"[{extra}]"
+    place = package.parent if is_checkout(package.parent) else _installed_from()
+    if isinstance(place, Path):
+        here = Path.cwd()
+        return f"'{'.' if place == here else place}{extras}'"
+    return f"'{PROJECT}{extras}{'' if place is None else f' @ {place}'}'"
+
+
+def _installed_from() -> Path | str | None:
+    """Return the folder, file or address that pip took this package from; None: an index."""
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        said = json.loads(distribution(PROJECT).read_text("direct_url.json") or "{}")
+        url = str(said.get("url", ""))
+    except (PackageNotFoundError, OSError, ValueError, AttributeError):
+        return None
+    if "vcs_info" in said:
+        return f"git+{url}"
+    if url.startswith("file://"):
+        place = Path(unquote(urlsplit(url).path))
+        return place if place.exists() else None
+    return url or None
 
 
 class TinySaverError(Exception):
@@ -60,8 +127,7 @@ class MissingDependencyError(TinySaverError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs {package}, which is not installed: "
-            f"pip install 'tinysaver-edge[{extra}]'"
+            f"{purpose} needs {package}, which is not installed: {install_command(extra)}"
         )
         self.package = package
         self.extra = extra
@@ -91,6 +157,18 @@ class TooSlowError(VerificationError):
 
 
 class InfeasibleError(TinySaverError):
-    """No choice meets every limit that was asked for; the message says how far off each is."""
+    """No choice meets every limit that was asked for; the message says how far off each is.
+
+    Attributes:
+        candidates: what each saver would do, a row of `calibrate.calibration.Candidate` each.
+        warnings: what the user should know besides.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, candidates: Sequence[Any] = (), warnings: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+        self.warnings = tuple(warnings)

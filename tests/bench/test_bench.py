@@ -20,8 +20,7 @@ from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
 from tinysaver_edge.bench.report import read_report, report_path
 from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file, bench_model_file
-from tinysaver_edge.bench.sustained import sustain
-from tinysaver_edge.bench.throughput import measure_throughput
+from tinysaver_edge.bench.throughput import measure_throughput, sustain
 from tinysaver_edge.bench.timing import Effort, peak_mb, resident_mb
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade

@@ -1,6 +1,9 @@
+import gc
 import json
 import os
 import shutil
+import socket
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
+from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge._support.files import exchange, sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
@@ -145,7 +149,7 @@ class TestDamage:
     ):
         unpacked = tmp_path / "unpacked"
         unpacked.mkdir()
-        monkeypatch.setattr(bundle_module.tempfile, "tempdir", str(unpacked))
+        monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
         path = packed(folder, tmp_path / "b.zip")
         whole = path.read_bytes()
         for length in range(0, len(whole), len(whole) // 25):
@@ -251,16 +255,16 @@ def exercise(opened):
 class TestVersions:
     def test_a_newer_one_is_refused_with_what_is_needed(self, folder):
         def age(manifest):
-            manifest.update(schema_version=2, created_by="tinysaver-edge 9.0", novelty={"x": 1})
+            manifest.update(schema_version=3, created_by="tinysaver-edge 9.0", novelty={"x": 1})
 
         rewrite(folder, age)
         with pytest.raises(
-            BundleError, match=r"version 2 was written by tinysaver-edge 9\.0.*reads up to 1.*pip"
+            BundleError, match=r"version 3 was written by tinysaver-edge 9\.0.*reads up to 2.*pip"
         ):
             Bundle.load(folder)
 
-    def test_the_first_one_is_read(self, folder):
-        assert content(folder)["schema_version"] == 1
+    def test_this_one_is_written(self, folder):
+        assert content(folder)["schema_version"] == 2
 
 
 OUTSIDE = ["../secret", "/etc/hostname", "models/../../secret", "..\\secret", "C:/secret", "", "."]
@@ -313,7 +317,7 @@ class TestPaths:
                 name = file.relative_to(folder).as_posix()
                 if file.is_file() and name != link.filename:
                     archive.write(file, name)
-        with pytest.raises(BundleError, match=r"saver\.onnx is not what was calibrated"):
+        with pytest.raises(BundleError, match=r"saver\.onnx has \d+ bytes, not the"):
             Bundle.load(path)
 
 
@@ -434,3 +438,128 @@ def test_an_entry_tells_a_files_hash_and_size(tmp_path):
     entry = file_entry(tmp_path / "file", "models/file")
     assert (entry.path, entry.size_bytes) == ("models/file", 3)
     assert entry.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+class TestPacked:
+    """What may come as a .zip, and what of it is unpacked."""
+
+    @pytest.fixture
+    def scratch(self, tmp_path, monkeypatch):
+        """The folder that bundles are unpacked into."""
+        folder = tmp_path / "scratch"
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        return folder
+
+    def repacked(self, folder, path, *, top="", more=(), method=zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.write(file, top + file.relative_to(folder).as_posix())
+            for name, data in more:
+                archive.writestr(name, data)
+        return path
+
+    def test_the_one_folder_of_a_zip_may_be_the_bundle(self, folder, tmp_path):
+        path = self.repacked(folder, tmp_path / "b.zip", top="some bundle/")
+        with Bundle.load(path) as opened:
+            assert tree(opened.root) == tree(folder)
+
+    def test_of_two_bundles_neither_is_chosen(self, folder, tmp_path):
+        path = self.repacked(folder, tmp_path / "b.zip", top="a/", more=[("b/bundle.json", "{}")])
+        with pytest.raises(BundleError, match=r"holds 2 bundles \(a/, b/\)"):
+            Bundle.load(path)
+
+    def test_a_folder_above_a_bundle_is_told_where_it_lies(self, folder):
+        with pytest.raises(BundleError, match=r"lies in .*bundle: name that folder"):
+            Bundle.load(folder.parent)
+
+    def test_only_what_is_listed_is_unpacked(self, folder, tmp_path, scratch):
+        zeros = bytes(80 << 20)
+        path = self.repacked(folder, tmp_path / "b.zip", more=[("models/other.bin", zeros)])
+        del zeros
+        with Bundle.load(path) as opened:
+            assert tree(opened.root) == tree(folder)
+        assert list(scratch.iterdir()) == []
+
+    def test_a_listed_bomb_is_not_unpacked(self, folder, tmp_path, scratch):
+        with (folder / "models" / "saver.onnx").open("wb") as file:
+            file.truncate(80 << 20)
+
+        def corrected(manifest):
+            entry = manifest["stages"][0]["model"]["files"][0]
+            entry.update(size_bytes=80 << 20, sha256="0" * 64)
+
+        rewrite(folder, corrected)
+        path = self.repacked(folder, tmp_path / "b.zip")
+        with pytest.raises(BundleError, match="no bundle does"):
+            Bundle.load(path)
+        assert list(scratch.iterdir()) == []
+
+    def test_what_is_longer_than_listed_is_not_unpacked(self, folder, tmp_path, scratch):
+        with (folder / "models" / "saver.onnx").open("ab") as file:
+            file.write(bytes(1 << 20))
+        path = self.repacked(folder, tmp_path / "b.zip")
+        with pytest.raises(BundleError, match=r"saver\.onnx has \d+ bytes, not the \d+"):
+            Bundle.load(path)
+        assert list(scratch.iterdir()) == []
+
+    def test_no_list_of_members_is_read_without_end(self, folder, tmp_path):
+        path = tmp_path / "b.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(80):
+                archive.writestr(f"{number:060000}", b"")
+        with pytest.raises(BundleError, match="bytes of list of members"):
+            Bundle.load(path)
+
+    @pytest.mark.parametrize("cut", [30, 50, 200, 0.5, 0.9])
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_a_cut_zip_ends_early(self, folder, tmp_path, cut, method):
+        path = self.repacked(folder, tmp_path / "b.zip", method=method)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * cut) if cut < 1 else -cut])
+        with pytest.raises(BundleError, match=r"ends early or is damaged .*fetch it again"):
+            Bundle.load(path)
+
+    def test_an_empty_file_is_called_so(self, tmp_path):
+        (tmp_path / "b.zip").touch()
+        with pytest.raises(BundleError, match="the file is empty"):
+            Bundle.load(tmp_path / "b.zip")
+
+    def test_a_full_disk_is_called_so(self, folder, tiny_disk, tmp_path, monkeypatch):  # noqa: F811
+        path = self.repacked(
+            folder, tmp_path / "b.zip", more=[("x", b"")], method=zipfile.ZIP_STORED
+        )
+        (tiny_disk / "full").write_bytes(bytes(shutil.disk_usage(tiny_disk).free - 4096))
+        monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
+        with pytest.raises(BundleError, match="free some, or set TMPDIR"):
+            Bundle.load(path)
+        assert [one.name for one in tiny_disk.iterdir()] == ["full"]
+
+    @pytest.mark.parametrize("place", ["a\0b", "\ud800", "a\nb", "x" * 5000])
+    def test_a_path_that_no_file_has_is_refused(self, folder, place):
+        rewrite(folder, lambda manifest: manifest["golden"]["frames"][0].update(path=place))
+        with pytest.raises(BundleError):
+            Bundle.load(folder)
+
+    def test_what_was_unpacked_goes_with_its_bundle(self, folder, tmp_path, scratch):
+        path = self.repacked(folder, tmp_path / "b.zip")
+        opened = Bundle.load(path)
+        assert opened.root.stat().st_mode & 0o077 == 0
+        child = os.fork()
+        if not child:
+            opened.close()  # it is not this process's
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert opened.root.is_dir()
+        del opened
+        gc.collect()
+        assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["node", "node.zip"])
+def test_no_bundle_takes_the_place_of_a_socket(tmp_path, name):
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(tmp_path / name))
+        with pytest.raises(BundleError, match="a socket of this name is there"):
+            check_target(tmp_path / name)

@@ -449,3 +449,41 @@ def test_two_models_timed_apart_are_added_up():
     assert costs.at("p99_latency_ms", 0.5) == 12
     assert costs.at("memory_mb", 0.5) == 33
     assert costs.latency.at(0.5).source is LatencySource.PUBLISHED
+
+
+# What timing cannot tell.
+
+
+def spread(name, macs, *means):
+    """A saver that is always right, timed in rounds of these means."""
+    rounds = tuple(CascadeLatency.of(samples(one), samples(9.0)) for one in means)
+    outputs = outputs_of(np.random.default_rng(0), np.zeros(10, np.int64), accuracy=1.0)
+    timing = PairTiming(CascadeLatency.joined(rounds), None, rounds)
+    return ModelAnswers(name, outputs, macs, with_large=timing)
+
+
+def asked_of(*savers, **targets):
+    labels = np.zeros(10, np.int64)
+    outputs = outputs_of(np.random.default_rng(0), labels, accuracy=1.0)
+    large = replace(ModelAnswers("large", outputs, LARGE_MACS), latency=samples(16.0))
+    return chosen(Problem(large, savers, labels), Targets(method=Method.EMPIRICAL, **targets))
+
+
+def test_a_time_within_the_spread_rules_nobody_out():
+    """The dearer is quicker only as far as the rounds disagree; where it is for sure, it wins."""
+    cheap = spread("cheap", 10.0, 4.0, 6.0)
+    choice = asked_of(cheap, spread("dear", 20.0, 4.5, 4.6), objective=Objective.LATENCY)
+    assert choice.proposal.saver.name == "cheap"
+    rows = {row.saver: row for row in choice.candidates}
+    assert rows["cheap"].latency_spread_ms == (4.0, 6.0)
+    assert "within the spread" in rows["dear"].why
+    choice = asked_of(cheap, spread("dear", 20.0, 2.0, 2.1), objective=Objective.LATENCY)
+    assert choice.proposal.saver.name == "dear"
+
+
+def test_a_budget_of_time_is_kept_where_a_round_keeps_it():
+    budgets = Budgets(mean_latency_ms=4.5)
+    choice = asked_of(spread("one", 10.0, 4.0, 6.0), budgets=budgets)
+    assert row_of(choice).mean_latency_ms == pytest.approx(5.0)
+    with pytest.raises(InfeasibleError, match=r"mean_latency_ms 4\.5 would have to be"):
+        asked_of(spread("one", 10.0, 5.0, 6.0), budgets=budgets)

@@ -86,7 +86,7 @@ def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
     assert rows["strange"]["kappa"] == pytest.approx(0.011)
     assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
     assert done.json["saver"] in ("quick", "last")
-    assert f"strange: {rows['strange']['why']}" in done.err
+    assert f"strange: {rows['strange']['why']}" in (done.out + done.err)
 
 
 @pytest.mark.slow

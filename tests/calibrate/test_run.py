@@ -1,3 +1,4 @@
+import fcntl
 import json
 import shutil
 from dataclasses import replace
@@ -242,3 +243,32 @@ def test_out_names_where_records_go(work, tmp_path):
     calibrate(plan(work, records=None), out=tmp_path / "bundle.zip")
     assert (tmp_path / "bundle.records" / "tiny.npz").is_file()
     assert (tmp_path / "bundle.zip").is_file()
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_folder_one_is_in_is_refused_before_anything_is_measured(
+    work, tmp_path, monkeypatch, out
+):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(BundleError, match=r"cannot be the one you are in: name a new one"):
+        calibrate(plan(work, records=tmp_path / "records"), out=Path(out))
+    assert not (tmp_path / "records").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(work, tmp_path):
+    with pytest.raises(BundleError, match=r"--out /proc/bundle: cannot be written"):
+        calibrate(plan(work, records=tmp_path / "records"), out=Path("/proc/bundle"))
+    assert not (tmp_path / "records").exists()
+    with pytest.raises(InputError, match=r"records /proc/records: cannot be written"):
+        calibrate(plan(work, records=Path("/proc/records")), out=tmp_path / "bundle")
+
+
+def test_two_calibrations_do_not_share_their_records(work, tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    with (records / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"another calibration writes there"):
+            calibrate(plan(work, records=records), out=tmp_path / "bundle")
+    assert calibrate(plan(work, records=records), out=tmp_path / "bundle").bundle is not None

@@ -52,14 +52,20 @@ def test_drops_that_make_no_sense(drop):
         (0.0, Budgets(), 0.0, Objective.MACS),
         (2.0, Budgets(), 2.0, Objective.MACS),
         (None, Budgets(mean_macs=1e6), None, Objective.ACCURACY),
-        (2.0, Budgets(escalation_rate=0.5), 2.0, Objective.ACCURACY),
+        (2.0, Budgets(escalation_rate=0.5), 2.0, Objective.MACS),
     ],
 )
 def test_what_is_not_said_follows_from_what_is(drop, budgets, allowed, aim):
     targets = Targets(max_drop_points=drop, budgets=budgets)
     assert targets.allowed_drop_points == allowed
     assert targets.aim is aim
-    assert Targets(budgets=budgets, objective=Objective.MACS).aim is Objective.MACS
+    assert Targets(budgets=budgets, objective=Objective.ACCURACY).aim is Objective.ACCURACY
+
+
+def test_no_budget_takes_the_limit_on_the_drop_away():
+    """Nor does it turn the aim: only who says so gets the most accurate one for any price."""
+    targets = Targets(budgets=Budgets(mean_macs=1e6))
+    assert (targets.allowed_drop_points, targets.aim) == (0.5, Objective.MACS)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 95.0, math.nan])

@@ -347,7 +347,7 @@ class TestBundles:
         manifest = json.loads((bundle / "bundle.json").read_text())
         manifest["schema_version"] = 99
         (bundle / "bundle.json").write_text(json.dumps(manifest))
-        refused(command("verify", bundle), "schema version 99", "pip install -U tinysaver-edge")
+        refused(command("verify", bundle), "schema version 99", "upgrade with pip install")
 
     def test_sources_that_cannot_be_run(self, command, bundle, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -356,7 +356,7 @@ class TestBundles:
         for name, part in [
             ("none.mp4", "no such file or folder"),
             ("empty", "no images in this folder"),
-            ("clip.mp4", "not a readable image or video"),
+            ("clip.mp4", "no video but text"),
             ("1.png", "not a readable image"),
         ]:
             done = command("run", bundle, "--source", tmp_path / name, "--json")

@@ -26,6 +26,7 @@ MIDDLE = Kind(blur=0.03, layers=150)
 LARGE = Kind(layers=900)
 MODELS = {"tiny": TINY, "middle": MIDDLE, "large": LARGE}
 EASY = ("--max-drop", "20")
+ANY = ("--no-max-drop",)
 CLASSES = ", ".join(json.dumps(name) for name in NAMES)
 
 
@@ -45,15 +46,18 @@ class World:
         return json.loads(done.stdout)
 
     def refused(self, *arguments: str, code: int = 2) -> str:
-        """Return the one line that a refusal is; notes on savers and on too few may come before."""
+        """Return the line that a refusal is; before it notes on savers, or what each can do."""
         records = ("--work-dir", str(self.folder / "records"))
         out = self.folder / "refused"
         done = self.run(*arguments, *records, "--out", str(out))
         assert done.returncode == code, done.stderr
         assert done.stdout == ""
         *notes, last = done.stderr.splitlines()
-        few = "samples are too few: " in " ".join(notes)  # which takes more than a line
-        assert few or all(": not measured: " in note for note in notes), done.stderr
+        if code == 3:
+            assert ["Candidates"] in [note.split() for note in notes], done.stderr
+        else:
+            few = "samples are too few: " in " ".join(notes)  # which takes more than a line
+            assert few or all(": not measured: " in note for note in notes), done.stderr
         assert last.startswith("tinysaver-edge: ")
         assert not out.exists()
         return last
@@ -73,7 +77,9 @@ class World:
 
     def timing(self, saver: str) -> CascadeLatency:
         text = (self.folder / "records" / f"{saver}+large.timing.json").read_text()
-        return CascadeLatency.from_dict(json.loads(text)["latency"])
+        return CascadeLatency.joined(
+            [CascadeLatency.from_dict(one) for one in json.loads(text)["rounds"]]
+        )
 
 
 RECIPE = """
@@ -106,15 +112,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_a_device_with_tighter_limits_changes_the_saver(world: World) -> None:
     loose = world.device("loose", budgets=f"mean_macs = {1.3 * macs(MIDDLE)}")
     tight = world.device("tight", budgets=f"mean_macs = {0.9 * macs(MIDDLE)}")
-    assert world.calibrate("--device", loose)["saver"] == "middle"
-    assert world.calibrate("--device", tight)["saver"] == "tiny"
+    assert world.calibrate("--device", loose, *ANY)["saver"] == "middle"
+    assert world.calibrate("--device", tight, *ANY)["saver"] == "tiny"
     # A flag goes before the device's limit of that name, and only of that name.
     flag = ("--budget", f"mean_macs={1.3 * macs(MIDDLE)}")
-    loosened = world.calibrate("--device", tight, *flag)
+    loosened = world.calibrate("--device", tight, *ANY, *flag)
     assert loosened["saver"] == "middle"
     assert any("is looser than" in line and "device tight" in line for line in loosened["warnings"])
     other = ("--budget", "escalation_rate=0.9")
-    assert world.calibrate("--device", tight, *other)["saver"] == "tiny"
+    assert world.calibrate("--device", tight, *ANY, *other)["saver"] == "tiny"
 
 
 def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
@@ -125,7 +131,7 @@ def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
     limits = {"patient": 1.2 * slow, "hasty": (quick * slow) ** 0.5}
     chosen = {
         name: world.calibrate(
-            "--device", world.device(name, budgets=f"mean_latency_ms = {limit_ms}")
+            *ANY, "--device", world.device(name, budgets=f"mean_latency_ms = {limit_ms}")
         )
         for name, limit_ms in limits.items()
     }
@@ -136,7 +142,9 @@ def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
     for name, limit_ms in limits.items():
         said = chosen[name]["latency"]
         assert said["cascade"]["source"] == "measured"
-        assert said["cascade"]["mean_ms"] <= limit_ms
+        # What a round of timing keeps is not ruled out; where not all of them do, that is said.
+        unsure = any("in some rounds of timing only" in line for line in chosen[name]["warnings"])
+        assert unsure == (said["cascade_at_most"]["mean_ms"] > limit_ms)
         assert said["escalation_rate"] == pytest.approx(
             1 - chosen[name]["calibration"]["accept_rate"]
         )
@@ -161,7 +169,7 @@ def published(*names: str) -> str:
 
 def test_published_latencies_take_the_place_of_this_machines(world: World) -> None:
     device = world.device("paper", budgets="mean_latency_ms = 6", rest=published(*PUBLISHED_MS))
-    result = world.calibrate("--device", device)
+    result = world.calibrate("--device", device, *ANY)
     rate = result["latency"]["escalation_rate"]
     saver = PUBLISHED_MS[result["saver"]]
     assert result["saver"] == "middle"
@@ -172,7 +180,7 @@ def test_published_latencies_take_the_place_of_this_machines(world: World) -> No
         **dict.fromkeys(("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms"), 50.0),
     }
     assert any("device paper: latencies are published" in line for line in result["warnings"])
-    tighter = world.calibrate("--device", device, "--budget", "mean_latency_ms=4.9")
+    tighter = world.calibrate("--device", device, *ANY, "--budget", "mean_latency_ms=4.9")
     assert tighter["saver"] == "tiny"
 
 
@@ -220,13 +228,13 @@ def test_an_impossible_budget_exits_3_and_says_what_is_possible(world: World) ->
     ]
     for asked in budgets:
         flags = [word for one in asked for word in ("--budget", one)]
-        said = world.refused(recipe, *flags, code=3)
+        said = world.refused(recipe, *ANY, *flags, code=3)
         assert "over by" in said
         hints = dict(HINT.findall(said))
         assert list(hints) == [asked[0].partition("=")[0]]
         enough = [f"{name}={value}" for name, value in hints.items()]
         flags = [word for one in (*enough, *asked[1:]) for word in ("--budget", one)]
-        assert world.calibrate(*flags)["saver"]
+        assert world.calibrate(*ANY, *flags)["saver"]
 
 
 def test_a_budget_of_time_needs_timing(world: World) -> None:
@@ -258,7 +266,7 @@ def test_a_recipe_with_an_unknown_key_is_one_line(world: World) -> None:
 def test_a_recipe_with_an_impossible_budget_is_one_line(world: World) -> None:
     recipe = world.file("greedy.toml", RECIPE + "[targets.budgets]\nmean_macs = 10\n"
                         + models(*MODELS))  # fmt: skip
-    assert "mean_macs 10 would have to be" in world.refused(recipe, code=3)
+    assert "mean_macs 10 would have to be" in world.refused(recipe, *ANY, code=3)
     nonsense = world.file("nonsense.toml", RECIPE + "[targets.budgets]\nmean_macs = -1\n"
                           + models(*MODELS))  # fmt: skip
     assert "budget mean_macs=-1.0: must be a number above 0" in world.refused(nonsense)

@@ -23,7 +23,9 @@ def test_the_terminal_says_what_the_drift_watch_is_promised(command, records, tm
     done = command(*on(records, "--max-drop", "2", "--no-report", "--out", out))
     with Bundle.load(out) as bundle:
         promised = bundle.manifest.disagreement
-    (told,) = (line for line in done.err.splitlines() if line.startswith("drift watch: "))
+    (told,) = (
+        line for line in (done.out + done.err).splitlines() if line.startswith("drift watch: ")
+    )
     assert f"answered {promised.disagreed:,} otherwise" in told
     assert told.endswith(f"in the field, more than {100 * promised.tested(0.05):.2f} % is drift")
 

@@ -32,7 +32,7 @@ def test_it_tells_what_the_large_model_sees(work, command):
     done = spawned(*asked(work, "--large-jpeg", 40, "--json"))
     assert done.code == 0, done.err
     assert done.json["large_jpeg"] == 40
-    said = " ".join(done.err.split())
+    said = " ".join((done.out + done.err).split())
     assert "big sees JPEG of quality 40, which costs it " in said
     assert "; the drop counts from its accuracy on that" in said
     assert done.json["jpeg_cost"]["at_most_points"] > done.json["jpeg_cost"]["drop_points"]

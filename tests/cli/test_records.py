@@ -20,6 +20,8 @@ FIGURES = {
     "drop_points",
     "accept_rate",
     "cost_macs_ratio",
+    "drop_interval_points",
+    "saver_drop_interval_points",
 }
 KEYS = {
     "stages",
@@ -80,15 +82,15 @@ def test_json_is_one_object_on_stdout_and_everything_else_on_stderr(command, rec
     assert (first["score"], first["threshold"]) == (result["score"], result["threshold"])
     assert (last["score"], last["threshold"]) == (None, None)
     assert [row["saver"] for row in result["candidates"]] == ["tiny", "mid"]
-    assert "Candidates" in done.err
-    assert "tiny" in done.err
+    assert "Candidates" in (done.out + done.err)
+    assert "tiny" in (done.out + done.err)
 
 
-def test_without_json_stdout_is_empty(command, records, tmp_path):
+def test_without_json_the_tables_are_on_stdout(command, records, tmp_path):
     done = command(*on(records, "--out", tmp_path / "b"))
-    assert (done.code, done.out) == (0, "")
-    assert "not worth it" not in done.err
-    assert "κ" in done.err
+    assert done.code == 0
+    assert "not worth it" not in (done.out + done.err)
+    assert "κ" in done.out
 
 
 def test_the_figures_are_those_of_the_records(command, records, tmp_path):
@@ -191,10 +193,25 @@ class TestBudgets:
         asked = ("--method", method, "--budget", "mean_macs=1e6", "--max-drop", drop)
         done = command(*on(records, *asked, "--out", tmp_path / "b", "--json"))
         assert done.code == 3
-        assert done.complaint.startswith("no cascade keeps every limit: ")
-        assert "mean_macs 1e+06 would have to be " in done.complaint
-        assert "(over by " in done.complaint
+        *shown, last = done.err.splitlines()
+        complaint = last.removeprefix("tinysaver-edge: ")
+        assert complaint.startswith("no cascade keeps every limit: ")
+        assert "mean_macs 1e+06 would have to be " in complaint
+        assert "(over by " in complaint
         assert list(tmp_path.iterdir()) == []
+        # A program hears the same, and everybody what each saver would do.
+        said = done.json
+        assert (said["error"], said["exit_code"]) == (complaint, 3)
+        assert {row["saver"] for row in said["candidates"]} == {"mid", "tiny"}
+        assert not any(row["feasible"] or row["chosen"] for row in said["candidates"])
+        assert shown[0].strip() == "Candidates"
+
+    def test_every_failure_is_an_object_where_one_was_asked_for(self, command, records):
+        done = command(*on(records, "--holdout", "1.5", "--json"))
+        assert done.code == 2
+        (line,) = done.err.splitlines()
+        said = line.removeprefix("tinysaver-edge: ")
+        assert done.json == {"error": said, "exit_code": 2, "candidates": []}
 
     def test_a_failed_request_leaves_an_old_bundle_alone(self, command, records, tmp_path):
         bundle = tmp_path / "b"
@@ -223,7 +240,7 @@ class TestOnRealRecords:
         assert result["calibration"]["accept_rate"] == pytest.approx(0.0065, abs=5e-5)
         assert result["calibration"]["cost_macs_ratio"] > 1
         (warning,) = [text for text in result["warnings"] if "not worth it" in text]
-        assert warning in " ".join(done.err.split())
+        assert warning in " ".join((done.out + done.err).split())
 
     def test_every_cheaper_model_is_a_candidate(self, command):
         asked = ("--method", "empirical", "--max-drop", "0.5", "--json")

@@ -11,8 +11,7 @@ import pytest
 from tests.pictures import class_folders, encoded
 from tinysaver_edge.data import dark_depth, decode_image, open_data
 from tinysaver_edge.data.images import decode_small
-from tinysaver_edge.data.looks import read_looks
-from tinysaver_edge.data.seen import Seen, seen_from_text
+from tinysaver_edge.data.looks import Seen, read_looks, seen_from_text
 
 
 def deep(suffix: str, brightest: int, shape: tuple[int, ...] = (32, 32)) -> bytes:

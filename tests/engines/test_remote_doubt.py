@@ -17,8 +17,7 @@ from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.engine import RemoteEngine
-from tinysaver_edge.engines.remote.facts import ModelFacts, Reply, TensorFacts
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, ModelFacts, Reply, RequestError, TensorFacts
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.score import Margin
 from tinysaver_edge.testing import FAKE_PREPROCESS, FakeEngine, numbered_frame

@@ -11,8 +11,7 @@ from tests.engines.test_remote_doubt import EASY, HARD, SHA256, Host, cascade_of
 from tinysaver_edge._support.limits import MOST_NAME, MOST_TEXT
 from tinysaver_edge._support.text import brief, for_people, printable
 from tinysaver_edge.decision import AnswerSource
-from tinysaver_edge.engines.remote.facts import Reply
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, Reply, RequestError
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2K\x1b[1A\u202e"
 

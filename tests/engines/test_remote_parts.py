@@ -14,12 +14,12 @@ from tinysaver_edge.engines.remote.breaker import SAVED, Breaker, RetryBudget, S
 from tinysaver_edge.engines.remote.engine import to_tensor
 from tinysaver_edge.engines.remote.facts import (
     ModelFacts,
+    RequestError,
     TensorFacts,
     Wanted,
     agree,
     check_values,
 )
-from tinysaver_edge.engines.remote.failure import RequestError
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess, Resize

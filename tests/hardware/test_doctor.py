@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hardware import systems
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.doctor import Standing, examine
 from tinysaver_edge.hardware.doctor.engines import (
     NO_GPU,
@@ -21,13 +22,15 @@ from tinysaver_edge.hardware.doctor.engines import (
     opencv_check,
     remedy,
 )
-from tinysaver_edge.hardware.doctor.packages import owner_checks, python_check, version_checks
 from tinysaver_edge.hardware.doctor.system import (
     accelerator_checks,
     cache_check,
     camera_check,
     driver_check,
+    owner_checks,
+    python_check,
     throttling_check,
+    version_checks,
 )
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import Inventory, Listed
@@ -223,7 +226,7 @@ def test_engines() -> None:
     crashed = engine_checks(engines_of(version=None, why="its process was ended by SIGILL"))
     assert [one.state for one in crashed] == [Standing.BROKEN, Standing.NOTE, Standing.BROKEN]
     assert "older version" in crashed[0].mend
-    assert crashed[2].mend == "pip install 'tinysaver-edge[cpu]'"
+    assert crashed[2].mend == install_command("cpu")
 
 
 def test_a_driver_that_was_updated_under_the_kernel(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tinysaver_edge._support.limits import MOST_ROWS
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.host.batches import Batches
+from tinysaver_edge.host.kserve_model import Batches
 
 
 class Model:

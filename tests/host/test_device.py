@@ -16,7 +16,7 @@ from tinysaver_edge.bundle.bundle import MANIFEST, Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import BundleError, InputError
-from tinysaver_edge.host.device import write_device_bundle
+from tinysaver_edge.host.deploy import write_device_bundle
 
 FRAMES = [colour_picture(number % len(NAMES), number) for number in range(40)]
 

@@ -23,12 +23,12 @@ from tests.model_zoo import (
     tiny_classifier,
 )
 from tests.real_data import data_folder
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.embed import embed as embed_module
 from tinysaver_edge.models.embed.embed import EmbeddedModel, embed
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import (
     DEVICE_FORMAT,

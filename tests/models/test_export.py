@@ -25,8 +25,10 @@ from tests.cli.test_devices import PROGRAM, run  # noqa: E402
 from tinysaver_edge.engines.registry import create_engine, engine_class  # noqa: E402
 from tinysaver_edge.errors import InputError, ModelError  # noqa: E402
 from tinysaver_edge.models.compare.check import check_model  # noqa: E402
-from tinysaver_edge.models.compare.compare import answers  # noqa: E402
-from tinysaver_edge.models.compare.pictures import draw_pictures  # noqa: E402
+from tinysaver_edge.models.compare.compare import (  # noqa: E402
+    answers,
+    draw_pictures,
+)
 from tinysaver_edge.models.description.description import METADATA_KEY, find_description  # noqa: E402
 from tinysaver_edge.models.description.metadata import read_metadata  # noqa: E402
 from tinysaver_edge.models.export.export import SUFFIXES, Export, export_model  # noqa: E402

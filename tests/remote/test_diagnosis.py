@@ -14,7 +14,7 @@ from tests.remote.certificates import Authority, needs_openssl
 from tinysaver_edge.engines.remote import RemoteModel, Tls
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained, refused_by_tls
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, RequestError
 from tinysaver_edge.engines.remote.transport import open_transport
 from tinysaver_edge.errors import InputError
 

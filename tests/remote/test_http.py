@@ -16,8 +16,7 @@ import pytest
 from tinysaver_edge._support import limits
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.facts import Contract
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Contract, Kind, RequestError
 from tinysaver_edge.engines.remote.http import HttpTransport
 
 CONTRACT = Contract("frames", (2,), "logits", None, None)

@@ -1,13 +1,26 @@
 import hashlib
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tinysaver_edge._support.files import atomic_write, default_cache_dir, sha256_of, write_text
+from tinysaver_edge._support.files import (
+    Seal,
+    atomic_write,
+    check_file_target,
+    default_cache_dir,
+    read_arrays,
+    sha256_of,
+    write_text,
+)
+from tinysaver_edge.errors import InputError
 
 
 def test_a_written_file_is_there_and_nothing_else(tmp_path):
@@ -76,3 +89,94 @@ def test_cache_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert default_cache_dir() is None
+
+
+@pytest.fixture
+def umask():
+    """Lets a test choose what others may not do."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_has_its_say(tmp_path, umask, mask, mode):
+    umask(mask)
+    with atomic_write(tmp_path / "usual") as file:
+        file.write(b"x")
+    with atomic_write(tmp_path / "private", private=True) as file:
+        file.write(b"x")
+    assert (tmp_path / "usual").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_socket_is_not_replaced(tmp_path):
+    place = tmp_path / "node"
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(place))
+        for check in (check_file_target, lambda path: write_text(path, "text")):
+            with pytest.raises(InputError, match="a socket of this name is there"):
+                check(place)
+        assert stat.S_ISSOCK(place.lstat().st_mode)
+
+
+def test_a_pipe_is_written_into(tmp_path):
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    reading = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    check_file_target(place)
+    write_text(place, "text")
+    assert os.read(reading, 10) == b"text"
+    os.close(reading)
+    assert stat.S_ISFIFO(place.lstat().st_mode)
+
+
+def test_a_device_is_written_into():
+    device = Path("/dev/null")
+    before = device.stat()
+    write_text(device, "text")
+    assert (device.stat().st_ino, device.stat().st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for text in ("one", "two"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "file").read_text() == text
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    with pytest.raises(InputError, match="a folder of this name"):
+        check_file_target(tmp_path)
+
+
+class TestSeal:
+    def test_it_holds_until_the_file_is_written_to(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_bytes(b"text")
+        seal = Seal.of(path)
+        assert (seal.sha256, seal.size_bytes) == (hashlib.sha256(b"text").hexdigest(), 4)
+        assert seal.holds()
+        path.write_bytes(b"text")
+        os.utime(path, ns=(seal.state[3], seal.state[3]))  # whoever tries to look innocent
+        assert not seal.holds()
+
+    def test_another_file_of_that_name_does_not_hold(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_bytes(b"text")
+        seal = Seal.of(path)
+        (tmp_path / "other").write_bytes(b"text")
+        (tmp_path / "other").replace(path)
+        assert not seal.holds()
+        path.unlink()
+        assert not seal.holds()
+
+
+def test_arrays_that_unpack_without_end_are_refused(tmp_path):
+    path = tmp_path / "arrays.npz"
+    np.savez_compressed(path, zeros=np.zeros(20 << 20, np.float32))
+    with pytest.raises(ValueError, match="unpack to"):
+        read_arrays(path)
+    np.savez_compressed(path, zeros=np.zeros(1 << 20, np.float32))
+    assert len(read_arrays(path)["zeros"]) == 1 << 20

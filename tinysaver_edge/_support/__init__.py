@@ -1,7 +1,8 @@
 """What every program needs and no concept of ours.
 
-files, numbers, parameters, progress, resources   whole files, numbers in words, data of the package
-lazy, plug_ins, opencv   what is loaded only when it is asked for: names, other packages, OpenCV
-limits, text, flatbuffer, jpeg_header   how much of what strangers send is taken, and how it is shown
-urls, http_client, doors, wrong_tokens   addresses; a client and doors that keep within limits
+files, numbers, parameters, progress, resources   whole files, TOML, numbers in words, our data
+lazy, plug_ins, packages   loaded only when asked for: names, other packages, engines and OpenCV
+calls                      who is in the middle of a call, so that no signal handler waits for it
+limits, text, flatbuffer   how much of what strangers send is taken, and how it is shown
+urls, http_client, doors   addresses; a client and doors that keep within limits
 """

@@ -3,12 +3,203 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
+import threading
 import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from tinysaver_edge._support.limits import ANSWER_S, HEADER_BYTES, REQUEST_S
+from tinysaver_edge._support.limits import (
+    ANSWER_S,
+    HEADER_BYTES,
+    QUEUED,
+    REQUEST_S,
+    WRONG_TOKENS_AT_ONCE,
+    WRONG_TOKENS_OF_ALL,
+)
+from tinysaver_edge._support.urls import is_loopback, redacted
+from tinysaver_edge.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """A host and a port to listen on.
+
+    Attributes:
+        host: a name or an address of this machine.
+        port: TCP port; 0 takes any that is free.
+        option: the command's option that named it, for messages.
+    """
+
+    host: str
+    port: int
+    option: str
+
+    @classmethod
+    def parse(cls, text: str, *, option: str) -> ListenAddress:
+        """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+        Raises:
+            InputError: it is of another form.
+        """
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        fits = colon and host and (bracketed or ":" not in host) and port.isascii()
+        if not fits or not port.isdigit() or int(port) > 65535:
+            raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
+        return cls(host, int(port), option)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        return is_loopback(self.host)
+
+    def bind(self) -> socket.socket:
+        """Return a listening socket.
+
+        Raises:
+            InputError: the port is taken, not allowed, or the host is not this machine's.
+        """
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise InputError(f"{self}: {self.host} cannot be found ({error.strerror})") from error
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self.host, self.port))
+            listening.listen(QUEUED)
+        except OSError as error:
+            listening.close()
+            raise InputError(f"{self}: {_reason(error)}") from error
+        return listening
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.option} {host}:{self.port}"
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another program; name another"
+    if error.errno == errno.EACCES:
+        return "this user may not listen on that port; name one above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return f"cannot listen there ({error.strerror})"
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address that a socket listens on, as a browser takes it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+TELL_EVERY_S = 60.0
+"""How often wrong tokens are told of."""
+
+_TRUSTED = 1024
+"""Connections that have shown the token, as far as they are remembered."""
+
+
+class TokenSeen(Enum):
+    """What became of a token.
+
+    Attributes:
+        RIGHT: it is the one.
+        WRONG: it is not; whoever sent it waits `limits.WRONG_TOKEN_S`, and `WrongTokens.waited` is
+            called then.
+        UNSEEN: it was not looked at, as too many wrong ones wait.
+    """
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNSEEN = "unseen"
+
+
+class WrongTokens:
+    """Judges tokens, and has wrong ones wait. Thread-safe.
+
+    From one address, and from all together, only so many wrong tokens wait at once; until then no
+    further one is looked at, right or wrong, or else the difference would tell. Connections that
+    have shown the right one are not held up by their neighbours.
+
+    Args:
+        tell: takes how many wrong ones came since it was called last, and from where the last.
+        clock: seconds.
+
+    Attributes:
+        count: wrong and unseen tokens so far.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[int, str], object] = lambda count, address: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.count = 0
+        self._tell, self._clock = tell, clock
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+        self._trusted: OrderedDict[Hashable, None] = OrderedDict()
+        self._untold = 0
+        self._told_s = float("-inf")
+
+    def show(
+        self, address: str, connection: Hashable, *, is_right: Callable[[], bool]
+    ) -> TokenSeen:
+        """Judge a token.
+
+        Args:
+            address: where it comes from.
+            connection: over what, which outlives the request.
+            is_right: compares it; called only where it may be.
+        """
+        with self._lock:
+            crowded = (
+                self._waiting[address] >= WRONG_TOKENS_AT_ONCE
+                or self._waiting.total() >= WRONG_TOKENS_OF_ALL
+            )
+            if crowded and connection not in self._trusted:
+                shown = TokenSeen.UNSEEN
+            elif is_right():
+                self._trusted[connection] = None
+                self._trusted.move_to_end(connection)
+                if len(self._trusted) > _TRUSTED:
+                    self._trusted.popitem(last=False)
+                return TokenSeen.RIGHT
+            else:
+                shown = TokenSeen.WRONG
+                self._trusted.pop(connection, None)
+                self._waiting[address] += 1
+            self.count += 1
+            self._untold += 1
+            told = self._due()
+        if told:
+            self._tell(told, address)
+        return shown
+
+    def waited(self, address: str) -> None:
+        """A wrong token has waited, or its sender has gone."""
+        with self._lock:
+            self._waiting[address] -= 1
+            if self._waiting[address] <= 0:
+                del self._waiting[address]
+
+    def _due(self) -> int:
+        now = self._clock()
+        if now - self._told_s < TELL_EVERY_S:
+            return 0
+        untold, self._untold, self._told_s = self._untold, 0, now
+        return untold
+
 
 _PRIVATE = (".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
 """Ends of names that nobody can own in the public DNS."""

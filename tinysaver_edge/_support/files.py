@@ -3,16 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import secrets
+import stat
 import sys
-import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinysaver_edge.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_DEEP = "nested too deeply"
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
+    """Read a JSON document.
+
+    Raises:
+        ValueError: it is none, or nested beyond what a parser follows.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read a TOML document.
+
+    Raises:
+        ValueError: it is none, or nested beyond what a parser follows.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or no UTF-8.
+    """
+    return parse_toml(path.read_text(encoding="utf-8"))
+
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -26,46 +74,84 @@ def combined(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """Return what a TOML text holds.
+_PRIVATE, _USUAL = 0o600, 0o666
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """Say what lies at a path if it is no regular file ("a socket"); None if it is, or nothing."""
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    except OSError:
+        return None
+
+
+def check_file_target(path: Path, *, flag: str = "--out") -> None:
+    """Refuse to write a file where something lies that no file may take the place of.
+
+    Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
 
     Raises:
-        ValueError: it is no valid TOML.
+        InputError: there is a folder, a socket or a disk.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
+    kind = kind_of(path)
+    if kind is not None and not _is_written_into(path):
+        raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return what a TOML file holds.
+def _is_written_into(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no valid TOML, or no UTF-8.
-    """
-    return parse_toml(path.read_text(encoding="utf-8"))
+
+def new_beside(path: Path) -> Path:
+    """Return a name in the same folder that nothing has, for what is to take the path's place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes its place only when the block ends without an error.
 
-    The folder is made where it is missing. After a kill the old file, or none, is there.
+    The folder is made where it is missing. After a kill the old file, or none, is there. A link
+    stays one, and what it points at is replaced. Pipes and character devices are written into.
+
+    Args:
+        path: the file.
+        private: whether nobody but the user may read it, whatever the umask lets others do.
+
+    Raises:
+        InputError: a folder, a socket or a disk of this name is there.
     """
+    if _is_written_into(path):
+        with path.open("wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
+    check_file_target(path, flag="file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = new_beside(path)
+    # Made with the mode it is to have, so that the user's umask has its say.
+    mode = _PRIVATE if private else _USUAL
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        new.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -102,6 +188,60 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A file as it was when it was hashed.
+
+    Whoever opens the file afterwards and finds `holds` still true has opened what was hashed: a
+    system gives a file another change time with every write to it, and takes no orders about it.
+
+    Attributes:
+        path: the file.
+        sha256: of its content.
+        size_bytes: its length.
+        state: device, inode, length, times of modification and change.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    state: tuple[int, int, int, int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Seal:
+        """Hash a file.
+
+        Raises:
+            OSError: it cannot be read.
+            InputError: it changed meanwhile.
+        """
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            before = _state(os.fstat(file.fileno()))
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+            after = _state(os.fstat(file.fileno()))
+        if before != after:
+            raise InputError(f"file {path}: was written to while it was read; try again")
+        return cls(path, digest.hexdigest(), after[2], after)
+
+    def holds(self) -> bool:
+        """Whether the file at this path is still the one that was hashed, with nothing written."""
+        try:
+            return _state(self.path.stat()) == self.state
+        except OSError:
+            return False
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+_INFLATED_BYTES = 64 << 20
+_INFLATED_TIMES = 100
+"""Arrays compress well, but not a hundredfold beyond so many bytes unless to fill a memory."""
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read all arrays of an .npz, or the one of an .npy as ``""``; nothing in it is executed.
 
@@ -111,6 +251,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as file:
         try:
+            _refuse_inflated(file)
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"": content}
@@ -118,6 +259,17 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         except Exception as error:
             # Damage comes out of numpy, zipfile, zlib and tokenize as about a dozen kinds of error.
             raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _refuse_inflated(file: BinaryIO) -> None:
+    """Refuse an .npz that unpacks to far more than it is."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            inflated = sum(one.file_size for one in archive.infolist())
+        packed = os.fstat(file.fileno()).st_size
+        if inflated > max(_INFLATED_BYTES, _INFLATED_TIMES * packed):
+            raise ValueError(f"{packed} bytes that unpack to {inflated} bytes")
+    file.seek(0)
 
 
 def default_cache_dir() -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     """Write a fraction as a percentage: ``0.9338`` becomes ``93.38 %``."""
@@ -46,7 +48,11 @@ def milliseconds(value: float | None) -> str:
 
 def score(value: float | None) -> str:
     """Write a score or threshold."""
-    return "none" if value is None else f"{value:.4f}"
+    if value is None:
+        return "none"
+    if 0 < 1 - value < 5e-5:
+        return f"1 - {1 - value:.0e}"
+    return f"{value:.4f}"
 
 
 def rate(frames_per_second: float) -> str:
@@ -56,3 +62,9 @@ def rate(frames_per_second: float) -> str:
         if frames_per_second >= 10
         else (f"{frames_per_second:.1f} frames/s")
     )
+
+
+def time_of_day(seconds: float) -> str:
+    """``1769860800.25`` since 1970 → ``"2026-01-31T12:00:00.250Z"``."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

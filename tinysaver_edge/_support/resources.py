@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinysaver_edge._support.files import read_toml
-from tinysaver_edge.errors import TinySaverError
-
-PROJECT = "tinysaver-edge"
-"""What a checkout's ``pyproject.toml`` must name for the folders beside it to be read."""
-
-_PACKAGE = Path(__file__).resolve().parents[1]
+from tinysaver_edge.errors import PACKAGE, PROJECT, TinySaverError, install_command, is_checkout
 
 _COPIES = "_data.d"
 """Folder of a wheel's copies. No import reaches a name with a dot in it: it is data for good."""
 
 
-def devices_dir(*, package: Path = _PACKAGE) -> Path:
+def devices_dir(*, package: Path = PACKAGE) -> Path:
     """Return the folder of device profiles, one TOML a device.
 
     Args:
@@ -28,7 +22,7 @@ def devices_dir(*, package: Path = _PACKAGE) -> Path:
     return _data_dir("devices", package)
 
 
-def calibration_dir(*, package: Path = _PACKAGE) -> Path:
+def calibration_dir(*, package: Path = PACKAGE) -> Path:
     """Return the folder of recipes (TOML) and published results (CSV).
 
     Args:
@@ -42,19 +36,10 @@ def calibration_dir(*, package: Path = _PACKAGE) -> Path:
 
 def _data_dir(name: str, package: Path) -> Path:
     root = package.parent
-    place = root / name if _is_checkout(root) else package / _COPIES / name
+    place = root / name if is_checkout(root) else package / _COPIES / name
     if not place.is_dir():
         raise TinySaverError(
             f"{place}: the folder is missing from this installation of {PROJECT}: "
-            f"pip install --force-reinstall --no-deps {PROJECT}"
+            f"{install_command()} --force-reinstall --no-deps"
         )
     return place
-
-
-def _is_checkout(root: Path) -> bool:
-    """Tell a source checkout from a site-packages that happens to hold such folders."""
-    try:
-        project = read_toml(root / "pyproject.toml").get("project", {})
-    except (OSError, ValueError):
-        return False
-    return isinstance(project, dict) and project.get("name") == PROJECT

@@ -3,7 +3,7 @@
 timing         one call again and again, and what it holds in memory
 pair           saver and large model in turns, as a cascade runs them
 model, bundle  a whole model file, a whole bundle; frames is what they are shown
-sustained, throughput   whether it gets slower in the long run; how much goes through at once
+throughput     how much goes through at once, and whether it gets slower in the long run
 engine_choice  the fastest engine of a device that agrees
 run, report    the command's measurement, and its JSON
 """

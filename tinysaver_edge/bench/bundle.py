@@ -13,7 +13,7 @@ import numpy as np
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bench.frames import EncodedFrame
 from tinysaver_edge.bench.model import KEPT_SAMPLES, ModelBench, bench_model
-from tinysaver_edge.bench.sustained import Sustained, sustain
+from tinysaver_edge.bench.throughput import Sustained, sustain
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort, measure_with
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade

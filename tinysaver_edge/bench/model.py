@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.bench.sustained import Sustained, sustain
-from tinysaver_edge.bench.throughput import Throughput, measure_throughput
+from tinysaver_edge.bench.throughput import Sustained, Throughput, measure_throughput, sustain
 from tinysaver_edge.bench.timing import (
     DEFAULT_EFFORT,
     Clock,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import parse_json, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
 from tinysaver_edge.bench.engine_choice import Chosen
 from tinysaver_edge.bench.model import ModelBench
-from tinysaver_edge.bench.sustained import Sustained
+from tinysaver_edge.bench.throughput import Sustained
 from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.probe import machine
@@ -150,7 +150,7 @@ def read_report(path: Path) -> MeasuredReport:
         InputError: the file cannot be read, or was written by a newer release.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["schema_version"] > SCHEMA_VERSION:
             raise InputError(f"bench report {path}: was written by a newer release; upgrade")
         stages = {

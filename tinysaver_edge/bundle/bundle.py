@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.files import atomic_write, exchange, sha256_of
-from tinysaver_edge.errors import BundleError
+from tinysaver_edge._support.files import (
+    Seal,
+    atomic_write,
+    exchange,
+    kind_of,
+    new_beside,
+    parse_json,
+    sha256_of,
+)
+from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
+from tinysaver_edge.errors import BundleError, InputError, install_command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tinysaver_edge.bundle.manifest import FileEntry, Manifest
-
-MANIFEST = "bundle.json"
 
 
 class Bundle:
@@ -32,11 +41,20 @@ class Bundle:
         manifest: the content of ``bundle.json``.
     """
 
-    def __init__(self, path: Path, root: Path, manifest: Manifest, *, unpacked: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        manifest: Manifest,
+        *,
+        unpacked: bool,
+        seals: Mapping[str, Seal] | None = None,
+    ) -> None:
         self.path = path
         self.root = root
         self.manifest = manifest
-        self._unpacked = unpacked
+        self._seals = dict(seals or {})
+        self._remove = weakref.finalize(self, _remove, root, os.getpid()) if unpacked else None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -49,21 +67,35 @@ class Bundle:
             BundleError: it is missing, damaged, unsafe, or made by a newer release.
         """
         path = Path(path)
-        unpacked = path.is_file()
-        root = _unpack(path) if unpacked else path
         try:
-            manifest = _read_manifest(root, shown=path)
-            for entry in files_of(manifest):
-                _check_file(root, entry, shown=path)
+            unpacked = not path.is_dir() and path.exists()
+        except (OSError, ValueError) as error:
+            raise BundleError(f"bundle {path}: no such bundle ({error})") from error
+        if unpacked:
+            if (kind := kind_of(path)) is not None:
+                raise BundleError(f"bundle {path}: is {kind}, neither a folder nor a .zip")
+            with PackedBundle(path) as packed:
+                manifest = _parse_manifest(packed.manifest(), shown=path)
+                root = packed.unpack(files_of(manifest))
+        else:
+            manifest, root = _read_manifest(path), path
+        try:
+            seals = {
+                entry.path: _check_file(root, entry, shown=path) for entry in files_of(manifest)
+            }
         except BaseException:
             if unpacked:
                 shutil.rmtree(root, ignore_errors=True)
             raise
-        return cls(path, root, manifest, unpacked=unpacked)
+        return cls(path, root, manifest, unpacked=unpacked, seals=seals)
 
     def file(self, entry: FileEntry) -> Path:
         """Return where a file of the manifest lies."""
         return self.root / entry.path
+
+    def seal(self, entry: FileEntry) -> Seal:
+        """Return a file of the manifest as it was when it was hashed."""
+        return self._seals[entry.path]
 
     @property
     def has_models(self) -> bool:
@@ -72,14 +104,20 @@ class Bundle:
 
     def close(self) -> None:
         """Remove what was unpacked. Legal in every state."""
-        if self._unpacked:
-            shutil.rmtree(self.root, ignore_errors=True)
+        if self._remove is not None:
+            self._remove()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _remove(root: Path, owner: int) -> None:
+    """Remove what was unpacked, but not from a process that was forked off its owner."""
+    if os.getpid() == owner:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def files_of(manifest: Manifest) -> Iterator[FileEntry]:
@@ -107,15 +145,35 @@ def check_target(target: Path) -> None:
     """Refuse to write a bundle over something that is none.
 
     Raises:
-        BundleError: there is something else, or the folder above is no folder.
+        BundleError: there is something else, it is the current folder or one above, or nothing can
+            be written there.
     """
+    here = Path.cwd()
+    try:
+        kind = kind_of(target)
+        is_folder = target.is_dir()
+        there = target.exists()
+        others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
+        resolved = target.resolve()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"--out {target}: {error}") from error
+    if resolved in (here, *here.parents):
+        raise BundleError(
+            f"--out {target}: a bundle takes the place of its folder, which cannot be the one you "
+            "are in: name a new one"
+        )
+    above = next(one for one in target.absolute().parents if one.exists())
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
-        if target.is_dir():
-            raise BundleError(f"--out {target}: a folder of this name is there")
+        if kind is not None:
+            raise BundleError(f"--out {target}: {kind} of this name is there")
         return
-    if target.is_file():
-        raise BundleError(f"--out {target}: a file of this name is there")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+    if there and not is_folder:
+        raise BundleError(f"--out {target}: {kind or 'a file'} of this name is there")
+    if others:
         raise BundleError(f"--out {target}: the folder holds something else; name a new one")
 
 
@@ -133,7 +191,8 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
     check_target(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        new = new_beside(target)
+        new.mkdir()
     except OSError as error:
         raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     try:
@@ -141,8 +200,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
             (new / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, new / place)
         text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
-        (new / MANIFEST).write_text(text)
-        new.chmod(0o755)
+        (new / MANIFEST).write_text(text, encoding="utf-8")
         _put_in_place(new, target)
     except OSError as error:
         raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
@@ -174,46 +232,43 @@ def _put_in_place(new: Path, target: Path) -> None:
     # Exchanged, the old bundle lies where the new one was made, and goes with it.
 
 
-def _unpack(path: Path) -> Path:
-    """Unpack a .zip into a new temporary folder; refuse members that would leave it."""
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"bundle {root}: {_why_no_manifest(root)}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
-                    raise BundleError(f"bundle {path}: path {name!r} leaves the bundle")
-            root = Path(tempfile.mkdtemp(prefix="tinysaver-bundle-"))
-            try:
-                archive.extractall(root)
-            except BaseException:
-                shutil.rmtree(root, ignore_errors=True)
-                raise
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-        raise BundleError(
-            f"bundle {path}: neither a folder nor a readable .zip ({error})"
-        ) from error
-    return root
+        if path.stat().st_size > MOST_MANIFEST_BYTES:
+            raise BundleError(f"bundle {root}: bundle.json of {path.stat().st_size} bytes")
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"bundle {root}: bundle.json: {error.strerror}") from error
+    return _parse_manifest(text, shown=root)
 
 
-def _read_manifest(root: Path, *, shown: Path) -> Manifest:
+def _why_no_manifest(root: Path) -> str:
+    if not root.is_dir():
+        return "no such bundle; make one with tinysaver-edge calibrate"
+    inner = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
+    if inner:
+        return f"bundle.json lies in {root / inner[0]}: name that folder"
+    return "has no bundle.json; make one with tinysaver-edge calibrate"
+
+
+def _parse_manifest(text: bytes, *, shown: Path) -> Manifest:
     from pydantic import ValidationError
 
     from tinysaver_edge.bundle.manifest import SCHEMA_VERSION, Manifest
-    from tinysaver_edge.errors import InputError
 
-    path = root / MANIFEST
-    if not path.is_file():
-        state = "has no bundle.json" if root.is_dir() else "no such bundle"
-        raise BundleError(f"bundle {shown}: {state}; make one with tinysaver-edge calibrate")
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise BundleError(f"bundle {shown}: bundle.json is damaged ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         writer = content.get("created_by", "a newer tinysaver-edge")
         raise BundleError(
             f"bundle {shown}: schema version {version} was written by {writer}; this release reads "
-            f"up to {SCHEMA_VERSION}: upgrade with pip install -U tinysaver-edge"
+            f"up to {SCHEMA_VERSION}: upgrade with {install_command()} --upgrade"
         )
     try:
         return Manifest.model_validate(content)
@@ -227,14 +282,25 @@ def _read_manifest(root: Path, *, shown: Path) -> Manifest:
         raise BundleError(f"bundle {shown}: bundle.json: {error}") from error
 
 
-def _check_file(root: Path, entry: FileEntry, *, shown: Path) -> None:
+def _check_file(root: Path, entry: FileEntry, *, shown: Path) -> Seal:
+    """Hash a file and hold it against the manifest."""
     path = root / entry.path
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle
+        raise BundleError(f"bundle {shown}: {entry.path!r}: {error}") from error
+    if not inside:
         raise BundleError(f"bundle {shown}: {entry.path} is a link that leaves the bundle")
-    if not path.is_file():
+    if not there:
         raise BundleError(f"bundle {shown}: {entry.path} is missing; copy the bundle again")
-    if path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256:
+    try:
+        seal = Seal.of(path)
+    except OSError as error:
+        raise BundleError(f"bundle {shown}: {entry.path}: {error.strerror}") from error
+    if seal.size_bytes != entry.size_bytes or seal.sha256 != entry.sha256:
         raise BundleError(
             f"bundle {shown}: {entry.path} is not what was calibrated (its hash differs); "
             f"copy the bundle again"
         )
+    return seal

@@ -17,12 +17,14 @@ from tinysaver_edge.preprocess import Preprocess
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the schema that this release writes; it reads this one and all before it."""
 
 
 def _inside(path: str) -> str:
     """Refuse a path that leaves the bundle's folder."""
+    if not path.isprintable():  # NUL, halves of surrogate pairs, escape sequences
+        raise ValueError(f"path {path!r} holds characters that no file of a bundle has")
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in parts[0]:
         raise ValueError(f"path {path!r} leaves the bundle")
@@ -98,7 +100,7 @@ class StageEntry(_Strict):
 
 
 class FiguresEntry(_Strict):
-    """What a cascade did on a set of labelled samples; see `evaluation.Figures`."""
+    """What a cascade did on a set of labelled samples; see `deciding.figures.Figures`."""
 
     samples: int
     accuracy_saver: Fraction
@@ -107,6 +109,8 @@ class FiguresEntry(_Strict):
     drop_points: float
     accept_rate: Fraction
     cost_macs_ratio: float | None
+    drop_interval_points: tuple[float, float] | None = None
+    saver_drop_interval_points: tuple[float, float] | None = None
 
 
 class RanEntry(_Strict):
@@ -202,6 +206,35 @@ class GoldenEntry(_Strict):
     ran: list[RanEntry] = Field(default_factory=list)
 
 
+class MeasuredStageEntry(_Strict):
+    """One stage as it was when its certificate was counted; see `ModelEntry`, `StageEntry`.
+
+    ``sha256`` is the combined hash of its files.
+    """
+
+    model: str
+    sha256: str | None
+    engine: str | None
+    device: str | None
+    precision: str | None
+    preprocess: Preprocess | None
+    output: OutputFormat | None
+    codec: Jpeg | None
+    score: Named | None
+    threshold: float | None
+
+
+class MeasuredEntry(_Strict):
+    """All that a certificate depends on; see `bundle.covered`.
+
+    ``labels_sha256`` is of the class names in their order, null where there are none.
+    """
+
+    stages: list[MeasuredStageEntry]
+    fusion: Named | None
+    labels_sha256: str | None
+
+
 class CertificateEntry(_Strict):
     """A certificate and the exact models that it speaks of.
 
@@ -211,6 +244,8 @@ class CertificateEntry(_Strict):
         models: combined hash of each stage's model files, by model name; null in a bundle made
             from records.
         codec: what frames passed on their way to the large model, null where it saw their pixels.
+        measured: all that it was counted with. A bundle that says otherwise beside it, or has none
+            of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
     """
@@ -219,6 +254,7 @@ class CertificateEntry(_Strict):
     counts: dict[str, Any]
     models: dict[str, str | None]
     codec: Jpeg | None = None
+    measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
 
     @property
@@ -247,7 +283,7 @@ class SeenEntry(_Strict):
 class Manifest(_Strict):
     """All of `bundle.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     created_by: str
     labels: list[str] | None
     stages: list[StageEntry] = Field(min_length=1)

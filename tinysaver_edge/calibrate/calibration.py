@@ -56,6 +56,7 @@ class TriedCombination:
         estimate: cost relative to the large model alone, or points lost where accuracy is what
             counts; None where the score could not be had.
         why: why it could not.
+        interval: within which 90 % of the resamples put it; None where there was one look only.
     """
 
     score: str
@@ -63,6 +64,7 @@ class TriedCombination:
     fitted: tuple[str, ...]
     estimate: float | None
     why: str = ""
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,14 @@ class Candidate:
         drop_points: points it would lose, on the samples the decision rests on.
         cost_macs_ratio: what it would cost, relative to the large model alone.
         mean_latency_ms: how long a frame would take on average, None where it was not measured.
+        latency_spread_ms: the least and the greatest of the means of the rounds it was timed in;
+            None where it was not timed here.
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
         estimate: what a search expected of it, on the samples set aside for that: its cost
             relative to the large model alone, or points lost where accuracy is the objective.
+        estimate_interval: within which 90 % of the search's resamples put it, or None.
         tried: every score and fusion that the search tried, the chosen one first.
     """
 
@@ -98,10 +103,12 @@ class Candidate:
     drop_points: float | None = None
     cost_macs_ratio: float | None = None
     mean_latency_ms: float | None = None
+    latency_spread_ms: tuple[float, float] | None = None
     feasible: bool = False
     chosen: bool = False
     why: str = ""
     estimate: float | None = None
+    estimate_interval: tuple[float, float] | None = None
     tried: tuple[TriedCombination, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

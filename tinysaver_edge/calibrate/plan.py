@@ -54,6 +54,7 @@ class ImageInput:
         embed: fold colour order, scale and layout into the models' graphs.
         labelled: whether the images' labels count; without, the large model is the reference.
         timing: time each model on this machine, for budgets and the report.
+        retime: time the models anew, where earlier timings are kept.
         isolate: measure each model in a process of its own, so that a crash loses only it.
         time_budget_s: start no more savers, and stop the one under way, after so many seconds.
         golden_frames: put up to 16 of the images into the bundle, for `verify`.
@@ -74,6 +75,7 @@ class ImageInput:
     embed: bool = True
     labelled: bool = True
     timing: bool = True
+    retime: bool = False
     isolate: bool = True
     time_budget_s: float | None = None
     golden_frames: bool = True

@@ -69,10 +69,13 @@ class PairTiming:
         latency: of their cascade, at any escalation rate.
         memory_mb: what both add to the process; None where the system does not tell, or other
             models share it.
+        rounds: the rounds that `latency` was timed in, others being timed between them; none where
+            it was not timed here. How far they lie apart is what timing cannot tell.
     """
 
     latency: CascadeLatency
     memory_mb: float | None
+    rounds: tuple[CascadeLatency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,18 +240,20 @@ class PairCosts:
         large: the model that is asked on the escalated ones.
         latency: of both, None where a model's is not known.
         memory_mb: what both add to the process, None where that is not known.
+        rounds: as for `PairTiming`.
     """
 
     saver: ModelAnswers
     large: ModelAnswers
     latency: CascadeLatency | None
     memory_mb: float | None = None
+    rounds: tuple[CascadeLatency, ...] = ()
 
     @classmethod
     def of(cls, saver: ModelAnswers, large: ModelAnswers) -> PairCosts:
         """Combine two models' costs: as timed together, else from what is known of each alone."""
         if (together := saver.with_large) is not None:
-            return cls(saver, large, together.latency, together.memory_mb)
+            return cls(saver, large, together.latency, together.memory_mb, together.rounds)
         latency = memory_mb = None
         if saver.latency is not None and large.latency is not None:
             latency = CascadeLatency.of(saver.latency, large.latency)
@@ -293,6 +298,9 @@ class PairCosts:
     def largest_rate(self, name: str, limit: float) -> float | None:
         """Return the largest escalation rate that keeps a limit; None where none does.
 
+        A limit of time is kept where one round of timing keeps it: what lies within the spread of
+        the rounds is not ruled out.
+
         Raises:
             InputError: the quantity was not measured.
         """
@@ -303,10 +311,10 @@ class PairCosts:
             rate = (limit - self.saver.macs) / self.large.macs
         elif name == "memory_mb":
             rate = 1.0 if self._known_memory_mb() <= limit else None
-        elif name == "mean_latency_ms":
-            rate = self._known_latency(name).largest_rate_for_mean(limit)
         else:
-            rate = self._known_latency(name).largest_rate_for_quantile(_QUANTILES[name], limit)
+            looks = (self._known_latency(name), *self.rounds)
+            rates = [_largest_rate_in(one, name, limit) for one in looks]
+            rate = max((one for one in rates if one is not None), default=None)
         return None if rate is None or rate < 0 else min(rate, 1.0)
 
     def rate_within(self, budgets: Budgets) -> float | None:
@@ -318,6 +326,11 @@ class PairCosts:
                 return None
             rate = min(rate, allowed)
         return rate
+
+    def mean_spread_ms(self, rate: float) -> tuple[float, float] | None:
+        """Return the least and the greatest mean of the rounds at a rate; None without rounds."""
+        means = [one.at(rate).mean_ms for one in self.rounds]
+        return (min(means), max(means)) if means else None
 
     def _known_latency(self, name: str) -> CascadeLatency:
         if self.latency is None:
@@ -337,6 +350,12 @@ class PairCosts:
             f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
             f"with the model files, timed, or name a --device whose profile has them"
         )
+
+
+def _largest_rate_in(latency: CascadeLatency, name: str, limit: float) -> float | None:
+    if name == "mean_latency_ms":
+        return latency.largest_rate_for_mean(limit)
+    return latency.largest_rate_for_quantile(_QUANTILES[name], limit)
 
 
 def limits_of(budgets: Budgets) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +18,13 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
-from tinysaver_edge.calibrate.chosen.choose import Choice, choose, figures_on, policy_of
-from tinysaver_edge.calibrate.chosen.comparison import compare_methods
+from tinysaver_edge.calibrate.chosen.choose import (
+    Choice,
+    choose,
+    compare_methods,
+    figures_on,
+    policy_of,
+)
 from tinysaver_edge.calibrate.measured.given_records import from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.independence import too_few
@@ -28,7 +35,7 @@ from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
@@ -38,7 +45,7 @@ from tinysaver_edge.calibrate.report import (
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource, check_left_out
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
 
@@ -138,7 +145,11 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
     drawn = {"seed": plan.seed, "candidates": len(problem.savers) + left_out}
     proposals = propose_all(problem, plan.targets, **drawn)
-    choice = choose(problem, proposals, plan.targets)
+    try:
+        choice = choose(problem, proposals, plan.targets)
+    except InfeasibleError as error:
+        rows = (*error.candidates, *_unmeasured(gathered))
+        raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
     policy = policy_of(problem, choice)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
@@ -157,6 +168,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *_warnings(choice),
+            *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
         ),
         latency=_latency(choice),
@@ -234,6 +246,7 @@ def _gather(
     folder = plan.input.records or (None if out is None else default_records(out))
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
+    stack.enter_context(_alone(folder))
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     gathered = from_images(
         plan.input,
@@ -260,6 +273,31 @@ def _tell_if_too_few(
     said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
     if said is not None:
         progress.note(said)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
+
+    Raises:
+        InputError: another one is under way there, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"records {folder}: another calibration writes there: wait for it, or name another "
+                "--out and --work-dir"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
@@ -351,6 +389,21 @@ def _not_tried(choice: Choice) -> list[str]:
     """Say which scores a search could not have, each reason once."""
     reasons = {one.why: None for row in choice.candidates for one in row.tried if one.why}
     return [f"not tried: {why}" for why in reasons]
+
+
+def _within_spread(choice: Choice, plan: Plan) -> list[str]:
+    """Name limits of time that some rounds of timing keep and others do not."""
+    said, proposal = [], choice.proposal
+    for name, limit in limits_of(plan.targets.budgets).items():
+        if not name.endswith("latency_ms"):
+            continue
+        found = proposal.quantity(name, choice.index, budgeted=True)
+        if found > limit:
+            said.append(
+                f"budget {name}={limit:.4g}: {proposal.saver.name} keeps it in some rounds of "
+                f"timing only, in all together it is {found:.4g}: --retime on a quiet machine tells"
+            )
+    return said
 
 
 def _warnings(choice: Choice) -> list[str]:

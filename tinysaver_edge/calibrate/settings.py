@@ -178,15 +178,15 @@ class Settings:
     max_drop: float | None = _option(
         Group.ASKED,
         float,
-        "Points of accuracy that may be lost; 0.5 where neither it nor a budget is given.",
+        "Points of accuracy that may be lost; 0.5 by default, with budgets as well.",
         recipe="targets.max_drop",
         plan="targets.max_drop_points",
     )
     no_max_drop: bool = _option(
         Group.ASKED,
         bool,
-        "Take a recipe's --max-drop away: budgets alone decide, the certificate states what can "
-        "be signed there.",
+        "No limit on the drop: budgets alone decide, the certificate states what can be signed "
+        "there.",
     )
     confidence: float | None = _option(
         Group.ASKED,
@@ -212,8 +212,8 @@ class Settings:
     objective: str | None = _option(
         Group.ASKED,
         Objective,
-        "What is best among those that keep the limits; accuracy where there are budgets, else "
-        "macs.",
+        "What is best among those that keep the limits; macs by default, accuracy with "
+        "--no-max-drop.",
         recipe="targets.objective",
         plan="targets.objective",
     )
@@ -317,6 +317,12 @@ class Settings:
         plan="images.timing",
         negative=True,
     )
+    retime: bool = _option(
+        Group.MEASURING,
+        bool,
+        "Time the models anew, whatever earlier runs have kept.",
+        plan="images.retime",
+    )
     no_golden_frames: bool = _option(
         Group.WRITTEN,
         bool,
@@ -391,7 +397,10 @@ class Settings:
         Raises:
             InputError: something needed is not said, or a file cannot be used.
         """
-        return plan_of(self)
+        try:
+            return plan_of(self)
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise RecipeError(f"{self.source}: {error}") from error
 
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
@@ -415,7 +424,10 @@ def plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    targets = Targets(**_placed(settings, "targets"), budgets=budgets)
+    asked = _placed(settings, "targets")
+    if settings.no_max_drop:
+        asked["max_drop_points"] = None
+    targets = Targets(**asked, budgets=budgets)
     given = _images(settings, device) if settings.records is None else _records(settings)
     return Plan(input=given, targets=targets, device=device, **_placed(settings, "plan"))
 

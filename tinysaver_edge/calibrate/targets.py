@@ -10,7 +10,7 @@ from enum import Enum
 from tinysaver_edge.errors import InputError
 
 DEFAULT_MAX_DROP_POINTS = 0.5
-"""Points that may be lost where neither a drop nor a budget is named."""
+"""Points that may be lost where nothing else is said; no budget takes this away."""
 
 ALL = "all"
 """As a score or fusion: try every one there is."""
@@ -148,9 +148,10 @@ class Targets:
 
     Attributes:
         method: how thresholds are found.
-        max_drop_points: points that may be lost; where it is None, 0.5 unless there are budgets.
+        max_drop_points: points that may be lost; None leaves the decision to the budgets alone, and
+            is 0.5 where there are none.
         budgets: limits on cost.
-        objective: what is best; None takes accuracy where there are budgets, else MACs.
+        objective: what is best; None takes the least MACs, accuracy where nothing bounds the drop.
         confidence: 1 - δ, how surely the bound is kept, for methods that promise it.
         reference: whose answer is the right one.
         score: name of the score, or ``"all"`` to try every one; None leaves it to the method.
@@ -158,7 +159,7 @@ class Targets:
     """
 
     method: Method = Method.CERTIFIED
-    max_drop_points: float | None = None
+    max_drop_points: float | None = DEFAULT_MAX_DROP_POINTS
     budgets: Budgets = field(default_factory=Budgets)
     objective: Objective | None = None
     confidence: float = 0.9
@@ -200,4 +201,4 @@ class Targets:
         """The objective in force."""
         if self.objective is not None:
             return self.objective
-        return Objective.ACCURACY if self.budgets.any else Objective.MACS
+        return Objective.ACCURACY if self.allowed_drop_points is None else Objective.MACS

@@ -25,14 +25,9 @@ def p_value(
 
     Each sample's loss D is 1, -1 or 0: only the large model is right, only the cascade is, or
     neither alone. Whatever the unknown chance s of D ≠ 0 is, P(p_value <= risk) <= risk wherever
-    E[D] >= epsilon. With β = risk/10 and the Clopper-Pearson bound s_U of s at confidence 1 - β
-
-        p = β                                               if s_U < |ε| and ε > 0
-        p = β + max over s in [|ε|, s_U] of P(N10 - N01 <= d | s, E[D] = ε)    otherwise
-
-    (Berger and Boos, JASA 1994). While s_U <= 2/3 and d < nε - 2 the maximum lies at s_U: a wider
-    distribution reaches further below its mean. It was checked on grids of s (see the tests), not
-    proven; outside this range p is taken as 1.
+    E[D] >= epsilon: β = risk/10 goes into a bound on s, and p is β and the greatest tail within it
+    (Berger and Boos, JASA 1994; docs/certificate.md). Where that tail is not known to be greatest
+    at the bound, p is 1.
 
     Args:
         lost: (k,), number of samples with D = 1.
@@ -197,11 +192,9 @@ def count_p_values(
 def group_p_value(losses: ArrayLike, counts: ArrayLike, *, epsilon: float, risk: float) -> float:
     """p-value of "a group loses at least epsilon on average", for independent groups of frames.
 
-    A bettor who holds that groups lose less than epsilon multiplies the stake by 1 + λ(ε - x) at
-    each group's loss x. Under the hypothesis no fixed λ gains on average, nor does the mean over
-    several, so one over the final stake is a p-value (Markov; Waudby-Smith and Ramdas, JRSSB
-    2024, arXiv 2010.09686). Bets fixed in advance make it independent of the groups' order, so
-    that the counts in the certificate are enough to compute it again.
+    One over the stake of a bettor whose bets are fixed in advance (Waudby-Smith and Ramdas, JRSSB
+    2024, arXiv 2010.09686; docs/certificate.md), so that the counts in the certificate are enough
+    to compute it again.
 
     Args:
         losses: (k,), distinct losses, each within -1..1.

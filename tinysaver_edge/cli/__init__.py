@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tinysaver_edge._support.packages import silence_onnxruntime
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.errors import TinySaverError
@@ -37,6 +38,10 @@ _KEPT = MappingProxyType(
     {"calibrate": "; what was measured is kept and the next run goes on from there"}
 )
 """What an interruption leaves, by command."""
+
+
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""How click from 8.2 on says that a group was called alone; its message is the help."""
 
 
 class _ReaderGone(Exception):  # noqa: N818 - no error
@@ -89,8 +94,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
+    silence_onnxruntime()
     try:
         code = cli.main(standalone_mode=False)
+    except _NO_ARGUMENTS as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(error.exit_code)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tinysaver_edge._support import numbers
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT
 from tinysaver_edge.bench.engine_choice import CandidateAnswer, TryStep
 from tinysaver_edge.bench.model import ModelBench, artefact_of
@@ -91,6 +92,8 @@ def bench(
     """
     if profile is not None and engine != AUTO:
         raise InputError("--profile names the engines for --engine auto to try: add that")
+    if out is not None:
+        check_file_target(out)
     wanted = BenchRequest(
         Effort(
             min_runs=runs,
@@ -126,7 +129,7 @@ def bench(
                 run=_apart,
                 **said,
             )
-            terminal.say("\n".join(chosen.lines()) + "\n")
+            terminal.tell("\n".join(chosen.lines()) + "\n")
         else:
             artefact = artefact_of(target, descriptions=descriptions, engine=engine, **said)
         report = bench_model_file(artefact, image=image, wanted=wanted)
@@ -150,16 +153,16 @@ def _apart(step: TryStep, what: str) -> CandidateAnswer:
 
 
 def _show(report: BenchReport) -> None:
-    terminal.say(f"{report.subject}, with {report.frames}\n")
+    terminal.tell(f"{report.subject}, with {report.frames}\n")
     columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
     terminal.show_table("", columns, _latencies(report))
-    terminal.say("")
+    terminal.tell("")
     columns = ("model", "load", "first", "busy", "at once", "memory", "detail")
     terminal.show_table("", columns, [_model(one) for one in report.stages])
     whole, sustained = report.bundle, report.sustained
     if whole is not None:
         ran = whole.end_to_end
-        terminal.say(
+        terminal.tell(
             f"\n{numbers.rate(1e3 / ran.total.mean_ms)} from picture to decision, "
             f"{numbers.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
         )
@@ -167,7 +170,7 @@ def _show(report: BenchReport) -> None:
         heat = ", no zone tells the temperature"
         if sustained.start_c is not None and sustained.end_c is not None:
             heat = f", {sustained.start_c:.0f} to {sustained.end_c:.0f} °C"
-        terminal.say(
+        terminal.tell(
             f"\nafter {sustained.seconds:.0f} s a run takes {100 * sustained.drift:+.1f} % "
             f"({sustained.first.median_ms:.2f} to {sustained.last.median_ms:.2f} ms{heat})"
         )

@@ -16,7 +16,8 @@ from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate_options import calibrate_options
 from tinysaver_edge.cli.options import GroupedCommand, json_option
-from tinysaver_edge.cli.show import show_calibration
+from tinysaver_edge.cli.show import show_calibration, show_candidates
+from tinysaver_edge.errors import InfeasibleError, TinySaverError
 
 
 @click.command(cls=GroupedCommand)
@@ -38,23 +39,31 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
     The most accurate cascade that fits:
         tinysaver-edge calibrate cifar10 --no-max-drop --budget p95_latency_ms=5 --out bundle/
     """
-    settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
-    settings = settings.overridden(flags)
-    settings.check_place()
-    plan = settings.plan()
-    with terminal.progress() as progress:
-        result = run_calibration(
-            plan,
-            out=flags["out"],
-            progress=progress,
-            command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
-            created=datetime.now(timezone.utc),
-        )
+    try:
+        settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
+        settings = settings.overridden(flags)
+        result = _calibrated(settings)
+    except TinySaverError as error:
+        _show_failure(error, as_json=as_json)
+        raise
     terminal.warn(result.warnings)
     show_calibration(result)
     terminal.next_step(_next_step(result, settings), as_json=as_json)
     if as_json:
         terminal.show_json(result.to_dict())
+
+
+def _calibrated(settings: Settings) -> Calibration:
+    settings.check_place()
+    plan = settings.plan()
+    with terminal.progress() as progress:
+        return run_calibration(
+            plan,
+            out=settings.out,
+            progress=progress,
+            command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
+            created=datetime.now(timezone.utc),
+        )
 
 
 def _next_step(result: Calibration, settings: Settings) -> str:
@@ -74,3 +83,19 @@ def _next_step(result: Calibration, settings: Settings) -> str:
         f"on the device {terminal.command_line('verify', result.bundle)}, then "
         f"{terminal.command_line('run', result.bundle, '--source', '0')}"
     )
+
+
+def _show_failure(error: TinySaverError, *, as_json: bool) -> None:
+    """Show what each saver would do, before the line that says what is wrong."""
+    candidates = error.candidates if isinstance(error, InfeasibleError) else ()
+    if isinstance(error, InfeasibleError):
+        terminal.warn(error.warnings)
+        show_candidates(candidates)
+    if as_json:
+        rows = [one.to_dict() for one in candidates]
+        said = {
+            "error": " ".join(str(error).split()),
+            "exit_code": error.exit_code,
+            "candidates": rows,
+        }
+        terminal.show_json(said)

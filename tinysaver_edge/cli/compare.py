@@ -35,7 +35,7 @@ def compare(bundle: Path, published: Path | None, as_json: bool) -> None:
         found = set_beside(opened.manifest, read_published(published))
     if not found.same_large:
         large = found.own[0].large
-        terminal.say(f"no published figure is of {large}: all there are follow")
+        terminal.tell(f"no published figure is of {large}: all there are follow")
     terminal.show_table(
         f"{bundle} beside published figures",
         ("whose", "on", "large", "saver", "allowed", "right", "drop", "GMACs", "cost", "detail"),

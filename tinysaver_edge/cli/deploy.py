@@ -9,9 +9,8 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.host.deploy import Target
+from tinysaver_edge.host.deploy import Target, write_device_bundle
 from tinysaver_edge.host.deploy import deploy as write_deployment
-from tinysaver_edge.host.device import write_device_bundle
 
 DEVICE = "device"
 """The other side: what a device needs that has the large model answered by others."""

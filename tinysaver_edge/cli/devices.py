@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import check_file_target, write_text
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.errors import InputError, RecipeError
+from tinysaver_edge.errors import InputError, RecipeError, from_here
 from tinysaver_edge.hardware.probe import check_device_name, draft_profile
 from tinysaver_edge.hardware.probe import probe as look
 from tinysaver_edge.hardware.profile import (
@@ -57,7 +57,7 @@ def list_(folders: tuple[Path, ...], as_json: bool) -> None:
 def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Describe one device: engines, limits, set-up, sources. NAME may be a .toml file."""
     profile = load_profile(name, folders=folders)
-    terminal.say(f"{profile.name}: {profile.description}\n{profile.path}\n")
+    terminal.tell(f"{profile.name}: {profile.description}\n{profile.path}\n")
     terminal.show_table("", ("", "detail"), _details(profile))
     if as_json:
         terminal.show_json(profile.to_dict())
@@ -81,11 +81,11 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
             for one in section.findings
         ]
         terminal.show_table(section.title, ("", "detail"), rows)
-        terminal.say("")
+        terminal.tell("")
     if fitting or general is None:
-        terminal.say(f"profile: {', '.join(fitting) or 'none fits; devices new writes one'}")
+        terminal.tell(f"profile: {', '.join(fitting) or 'none fits; devices new writes one'}")
     else:
-        terminal.say(
+        terminal.tell(
             f"profile: none of this very device, {general} in general; devices new writes one"
         )
     if as_json:
@@ -105,7 +105,8 @@ def new(name: str, out: Path | None, force: bool) -> None:
     """Write a profile of this device, to be completed."""
     check_device_name(name)
     target = user_devices_dir() / f"{name}.toml" if out is None else out
-    if target.exists() and not force:
+    check_file_target(target)
+    if target.is_file() and not force:
         raise InputError(f"{target}: is there already; --force writes over it")
     if target.stem != name or target.suffix != ".toml":
         raise InputError(f"--out {target}: the file of device {name!r} must be called {name}.toml")
@@ -149,7 +150,10 @@ def _details(profile: DeviceProfile) -> list[tuple[str, str]]:
         ("power", [f"at most {profile.power_w:g} W"] if profile.power_w else []),
         ("engines, in order", engines),
         ("budgets", [f"{name}={value:g}" for name, value in profile.budgets.items()]),
-        ("set-up", [f"{number}. {step}" for number, step in enumerate(profile.setup, 1)]),
+        (
+            "set-up",
+            [f"{number}. {from_here(step)}" for number, step in enumerate(profile.setup, 1)],
+        ),
         ("published", [f"{one.fact} [{one.source}]" for one in profile.published]),
         ("verified here", list(verified.ran) or ["nothing: not verified on hardware"]),
         ("not run", list(verified.not_run)),

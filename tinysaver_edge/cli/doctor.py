@@ -29,12 +29,12 @@ def doctor(as_json: bool) -> None:
     )
     to_mend = [check for check in diagnosis.checks if check.mend]
     if to_mend:
-        terminal.say("")
+        terminal.tell("")
     for check in sorted(to_mend, key=lambda one: one.state is not Standing.BROKEN):
         what = "mend" if check.state is Standing.BROKEN else "could be had"
-        terminal.say(f"{what}: {check.name}\n    {check.mend}")
+        terminal.tell(f"{what}: {check.name}\n    {check.mend}")
     count = len(diagnosis.broken)
-    terminal.say(f"\n{count} broken" if count else "\nnothing is broken")
+    terminal.tell(f"\n{count} broken" if count else "\nnothing is broken")
     if as_json:
         terminal.show_json(diagnosis.to_dict())
     if not diagnosis.healthy:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from tinysaver_edge._support import numbers
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import check_file_target, write_text
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option, output_option
@@ -124,7 +124,9 @@ def describe(
         tinysaver-edge models describe resnet56.onnx --out resnet56.toml
         tinysaver-edge models describe resnet56.onnx --color RGB --scale imagenet
     """
-    if out is not None and out.exists() and not force:
+    if out is not None:
+        check_file_target(out)
+    if out is not None and out.is_file() and not force:
         raise InputError(f"{out} is there already: choose another name, or give --force")
     answers = KnownAlready(
         color=ColorOrder(color) if color else None,

@@ -10,7 +10,7 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, json_option
-from tinysaver_edge.models.compare.pictures import read_pictures
+from tinysaver_edge.models.compare.compare import read_pictures
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.export.export import TOLERANCE, Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource

@@ -269,7 +269,7 @@ def run(
     _show_end(tally, around, stream.source_ids)
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live), as_json=as_json)
-    return _exit_code(stop)
+    return _exit_code(stop, complete=not losses(around))
 
 
 def _next_step(bundle: Path, *, live: bool) -> str:
@@ -299,9 +299,10 @@ def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     terminal.warn(losses(around))
 
 
-def _exit_code(stop: Stop) -> int:
+def _exit_code(stop: Stop, *, complete: bool) -> int:
+    """Return 0 only where every decision went where it was to go: programs wait for that."""
     if stop.signal is None:
-        return 0
+        return 0 if complete else 2
     terminal.say(f"tinysaver-edge: stopped by {stop.signal.name}")
     return 128 + stop.signal
 

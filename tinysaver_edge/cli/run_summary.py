@@ -10,6 +10,7 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.decision import Decision, Reason
+from tinysaver_edge.stream.drift.watch import NO_WATCH
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
@@ -105,14 +106,22 @@ def show_kept(around: Service) -> None:
         parts.append(
             f"drop at most {kept.effective_drop_points:.2f} points "
             f"(certified {promise.certified_points:g}), {numbers.percent(kept.certified_share)} "
-            "of the answers certified"
+            f"of the answers certified{_unwatched(around)}"
         )
     if kept.fallback_share:
-        parts.append(
-            f"{numbers.percent(kept.fallback_share)} the saver's for want of the large model, "
-            f"drop about {kept.expected_drop_points:.2f} points expected"
-        )
+        said = f"{numbers.percent(kept.fallback_share)} the saver's for want of the large model"
+        if kept.expected_low_points is not None and kept.expected_high_points is not None:
+            low, high = kept.expected_low_points, kept.expected_high_points
+            said += f", a drop between {low:.2f} and {high:.2f} points expected"
+        parts.append(said)
     terminal.say("; ".join(parts))
+
+
+def _unwatched(around: Service) -> str:
+    """Say what a bound rests on where nothing would notice that it is not so."""
+    if around.watch is not NO_WATCH:
+        return ""
+    return ", if the frames are like those calibrated on, which no drift watch checked"
 
 
 def losses(around: Service) -> list[str]:

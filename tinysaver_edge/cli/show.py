@@ -1,4 +1,4 @@
-"""How calibrations and figures are shown to people: tables and sentences on stderr."""
+"""How calibrations and figures are shown to people: tables and sentences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from tinysaver_edge.deciding.figures import Figures
 
 def show_calibration(result: Calibration) -> None:
     """Write the candidates, the figures and the choice."""
-    timed = any(row.mean_latency_ms is not None for row in result.candidates)
-    searched = any(row.tried for row in result.candidates)
+    show_candidates(result.candidates)
+    sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
+    show_figures([(name, figures) for name, figures in sets if figures is not None])
+    if result.methods:
+        _show_methods(result.methods)
+    _show_choice(result)
+
+
+def show_candidates(rows: Sequence[Candidate]) -> None:
+    """Write a row for each saver: what it would do, and why it was chosen or not."""
+    timed = any(row.mean_latency_ms is not None for row in rows)
+    searched = any(row.tried for row in rows)
     columns = ["saver", "κ", "accuracy", "threshold", "accepted", "drop", "cost"]
     found = ["score", "fusion", "tried", "estimate"] if searched else []
     terminal.show_table(
@@ -31,18 +41,13 @@ def show_calibration(result: Calibration) -> None:
                 numbers.percent(row.accept_rate),
                 numbers.points(row.drop_points),
                 numbers.ratio(row.cost_macs_ratio),
-                *([numbers.milliseconds(row.mean_latency_ms)] if timed else []),
+                *([_latency(row)] if timed else []),
                 *(_found(row) if searched else ()),
                 row.why,
             )
-            for row in result.candidates
+            for row in rows
         ],
     )
-    sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
-    show_figures([(name, figures) for name, figures in sets if figures is not None])
-    if result.methods:
-        _show_methods(result.methods)
-    _show_choice(result)
 
 
 def _found(row: Candidate) -> tuple[str, ...]:
@@ -53,8 +58,25 @@ def _found(row: Candidate) -> tuple[str, ...]:
         f"{score}, fitted" if "score" in fitted else score,
         f"{fusion}, fitted" if "fusion" in fitted else fusion,
         str(sum(one.estimate is not None for one in row.tried)),
-        numbers.ratio(row.estimate),
+        _estimate(row),
     )
+
+
+def _latency(row: Candidate) -> str:
+    """Write a mean latency and how far the rounds of timing lay apart."""
+    mean = numbers.milliseconds(row.mean_latency_ms)
+    if row.latency_spread_ms is None:
+        return mean
+    low, high = row.latency_spread_ms
+    return f"{mean} ({low:.2f} to {high:.2f})"
+
+
+def _estimate(row: Candidate) -> str:
+    """Write what a search expected, with its interval; nothing where there is none."""
+    if row.estimate is None or row.estimate_interval is None:
+        return ""
+    low, high = row.estimate_interval
+    return f"{row.estimate:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _show_choice(result: Calibration) -> None:
@@ -62,32 +84,32 @@ def _show_choice(result: Calibration) -> None:
     stage, large = result.policy.stages[0], result.policy.stages[-1]
     after = large.model if result.policy.fusion is None else f"{large.model}, fused with it,"
     if stage.threshold is not None and stage.score is not None:
-        terminal.say(
+        terminal.tell(
             f"{stage.model} answers where its {stage.score.name} is at least "
             f"{numbers.score(stage.threshold)}, else {after} does "
             f"(method: {result.method.value})"
         )
     if result.large_codec is not None:
         cost = "" if result.codec_cost is None else f", which costs it {result.codec_cost}"
-        terminal.say(
+        terminal.tell(
             f"{large.model} sees {result.large_codec}{cost}; the drop counts from its accuracy on "
             f"that"
         )
     if result.certificate is not None:
         given = given_words(result.stated)
-        terminal.say(f"certificate: {result.certificate.statement}{given}")
+        terminal.tell(f"certificate: {result.certificate.statement}{given}")
     if result.disagreement is not None:
-        terminal.say(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
+        terminal.tell(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
     certified, budget = result.interval
     if certified is not None and budget is not None:
-        terminal.say(
+        terminal.tell(
             f"thresholds that keep every limit: {numbers.score(certified)} (drop) "
             f"to {numbers.score(budget)} (budget)"
         )
     if result.bundle is not None:
-        terminal.say(f"bundle: {result.bundle}")
+        terminal.tell(f"bundle: {result.bundle}")
     if result.report is not None:
-        terminal.say(f"report: {result.report}")
+        terminal.tell(f"report: {result.report}")
 
 
 def _show_methods(rows: Sequence[MethodRow]) -> None:
@@ -124,10 +146,16 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
                 numbers.percent(figures.accuracy_saver),
                 numbers.percent(figures.accuracy_large),
                 numbers.percent(figures.accuracy_cascade),
-                numbers.points(figures.drop_points),
+                _drop(figures),
                 numbers.percent(figures.accept_rate),
                 numbers.ratio(figures.cost_macs_ratio),
             )
             for name, figures in sets
         ],
     )
+
+
+def _drop(figures: Figures) -> str:
+    """Write a drop and within what it may lie on other samples like these."""
+    measured, within = numbers.points(figures.drop_points), figures.drop_interval_points
+    return measured if within is None else f"{measured} ({within[0]:+.2f} to {within[1]:+.2f})"

@@ -1,4 +1,4 @@
-"""What people read on a terminal: lines, tables and progress on stderr."""
+"""What people read on a terminal: results on stdout, progress and all else on stderr."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from rich.text import Text
 from tinysaver_edge._support.text import for_people
 
 
-def console() -> Console:
-    """Return a console on stderr, wide enough for tables where it is no terminal."""
-    plain = Console(stderr=True, highlight=False)
+def console(*, stderr: bool = True) -> Console:
+    """Return a console, wide enough for tables where it is no terminal."""
+    plain = Console(stderr=stderr, highlight=False)
     if plain.is_terminal:
         return plain
-    return Console(stderr=True, highlight=False, width=150)
+    return Console(stderr=stderr, highlight=False, width=150)
 
 
 _LOGGER = "tinysaver_edge.cli"
@@ -61,6 +61,20 @@ def say(message: str) -> None:
         logging.getLogger(_LOGGER).info(message)
     else:
         click.echo(for_people(message), err=True)
+
+
+def tell(message: str) -> None:
+    """Write a line of what the command was asked for: to stdout, unless JSON goes there."""
+    if _stdout_is_taken():
+        say(message)
+    else:
+        click.echo(for_people(message))
+
+
+def _stdout_is_taken() -> bool:
+    """Whether stdout is for programs in this command."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))
 
 
 def next_step(step: str, *, as_json: bool = False) -> None:
@@ -89,7 +103,7 @@ def show_json(values: dict[str, Any]) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to stderr; all but the first column and a last one of words lean right."""
+    """Write a table as `tell` does; all but the first column and a last one of words lean right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         words = place == 0 or column in ("why", "detail", "result")
@@ -97,7 +111,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     for row in rows:
         # As text: a cell like tinysaver-edge[cpu] is no markup.
         table.add_row(*(Text(for_people(cell)) for cell in row))
-    console().print(table)
+    console(stderr=_stdout_is_taken()).print(table)
 
 
 class _RateColumn(ProgressColumn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import atomic_write, read_arrays
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data.images import Depth, dark_depth, decode_small
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
+
+MOST = 20_000
+"""Of more files, the hashes that are least are kept: as good as a draw, the same one each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Files that were seen.
+
+    Attributes:
+        hashes: ``(k,)`` uint64, rising, each once.
+        whole: whether these are all; else all that are not above the last.
+    """
+
+    hashes: NDArray[np.uint64]
+    whole: bool = True
+
+    @classmethod
+    def of(cls, content: NDArray[np.uint64], *, most: int = MOST) -> Seen:
+        """Keep the hashes of some files; 0 stands for none."""
+        hashes = np.unique(content[content != 0]).astype(np.uint64)
+        return cls(hashes[:most], len(hashes) <= most)
+
+    def places(self, content: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the positions of files that are among them."""
+        return np.flatnonzero(np.isin(content, self.hashes)).astype(np.int64)
+
+    def count(self, content: NDArray[np.uint64]) -> int:
+        """Return how many of some files are among them, estimated where not all were kept."""
+        found = len(self.places(content))
+        if self.whole or not len(self.hashes):
+            return found
+        comparable = int((content <= self.hashes[-1]).sum())
+        return round(found * len(content) / comparable) if comparable else 0
+
+    def to_text(self) -> list[str]:
+        """Return the hashes as hexadecimal text."""
+        return [f"{int(one):016x}" for one in self.hashes]
+
+
+def seen_from_text(texts: Iterable[str]) -> Seen:
+    """Read what `Seen.to_text` wrote.
+
+    Raises:
+        ValueError: a text is no hash.
+    """
+    return Seen.of(np.array([int(text, 16) for text in texts], np.uint64))
+
 
 SIDE = 16
 """Width and height of the small pictures."""

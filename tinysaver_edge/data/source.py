@@ -78,7 +78,7 @@ class DataSource(ABC):
         """Return one image decoded, or None when it cannot be read or is damaged."""
         try:
             return decode_image(self.read(index))
-        except OSError:
+        except (OSError, ValueError):
             return None
 
     def fingerprint(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tinysaver_edge._support.files import parse_json
 from tinysaver_edge.data.source import Sample, one_spelling
 from tinysaver_edge.errors import DataError
 
@@ -69,9 +69,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"data {path}, line {number}: not JSON ({error.msg})") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"data {path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise DataError(f"data {path}, line {number}: expected an object, got {line[:40]!r}")
         yield number, {_plain(key): "" if v is None else str(v) for key, v in row.items()}

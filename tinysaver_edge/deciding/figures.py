@@ -9,13 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.certificate import (
+    EvidenceKind,
+    WalkStep,
+    least_certifiable_points,
+    upper_rates,
+)
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
+
+CONFIDENCE = 0.95
+"""Of every interval here."""
+
+EXACT_FROM = 500
+"""Samples from which the certificate's test tells more than bounds on two rates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The seven figures of a cascade on one set of samples.
+    """The figures of a cascade on one set of samples.
 
     Attributes:
         samples: how many.
@@ -26,6 +38,9 @@ class Figures:
         accept_rate: share that was not escalated past the first stage.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
+        drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
+            None where they are not independent of each other.
+        saver_drop_interval_points: the same of the drop of the first stage's model alone.
     """
 
     samples: int
@@ -35,27 +50,39 @@ class Figures:
     drop_points: float
     accept_rate: float
     cost_macs_ratio: float | None
+    drop_interval_points: tuple[float, float] | None = None
+    saver_drop_interval_points: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
         return asdict(self)
 
 
-def figures(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64]) -> Figures:
+def figures(
+    policy: Policy,
+    outputs: Sequence[Outputs],
+    labels: NDArray[np.int64],
+    *,
+    grouped: bool = False,
+) -> Figures:
     """Measure a policy on recorded answers.
 
     Args:
         policy: the stages.
         outputs: each stage's answers on the same n samples.
         labels: ``(n,)`` the true classes.
+        grouped: whether some samples belong together, as the frames of a clip do.
 
     Raises:
         InputError: outputs and stages do not match.
     """
     replayed = replay(policy, outputs)
     samples = len(labels)
-    saver, large = (int((one.predictions == labels).sum()) for one in (outputs[0], outputs[-1]))
-    cascade = int((replayed.predictions == labels).sum())
+    correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
+    saver, large, cascade = (int(one.sum()) for one in correct)
+    intervals = [
+        None if grouped else drop_interval(correct[1], after) for after in (correct[2], correct[0])
+    ]
     return Figures(
         samples=samples,
         accuracy_saver=saver / samples,
@@ -65,7 +92,37 @@ def figures(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64
         drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
         cost_macs_ratio=cost_ratio(policy, replayed),
+        drop_interval_points=intervals[0],
+        saver_drop_interval_points=intervals[1],
     )
+
+
+def drop_interval(
+    before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the points of accuracy lost, None where there are no samples.
+
+    From few samples it is made of exact bounds on how often each alone is right, from more of the
+    certificate's own test, both ways; which of the two, the number of samples decides.
+
+    Args:
+        before: ``(n,)`` where the one is right, samples independent of each other.
+        after: ``(n,)`` where the other is.
+    """
+    n, risk = len(before), 1 - CONFIDENCE
+    if not n:
+        return None
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    if n >= EXACT_FROM:
+        both = (WalkStep(0.0, 0, lost, gained), WalkStep(0.0, 0, gained, lost))
+        most = [
+            least_certifiable_points(one, evidence=EvidenceKind.LABELS, samples=n, risk=risk / 2)
+            for one in both
+        ]
+        return (-most[1], most[0])
+    high = upper_rates([lost, gained], n, risk=risk / 4)
+    low = 1 - upper_rates([n - lost, n - gained], n, risk=risk / 4)
+    return (100 * float(low[0] - high[1]), 100 * float(high[0] - low[1]))
 
 
 def _accept_rate(policy: Policy, replayed: Replay) -> float:

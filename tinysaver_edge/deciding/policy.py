@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge.decision import AnswerSource, Decision, FrameId, ModelIdentity, Reason, StageRef
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.outputs import Outputs
@@ -75,27 +76,6 @@ class Policy:
         return cls(
             tuple(_stage_policy(stage) for stage in manifest.stages), _fusion(manifest.fusion)
         )
-
-
-def is_certified(manifest: Manifest) -> bool:
-    """Whether a bundle's certificate speaks of the policy beside it.
-
-    A threshold that was edited by hand is none of those that passed, and another codec shows the
-    large model other pixels. The counts are not checked here: `verify` recomputes them.
-    """
-    from tinysaver_edge.certificate import Certificate
-
-    entry, threshold = manifest.certificate, manifest.stages[0].threshold
-    if entry is None or threshold is None:
-        return False
-    if {stage.model.name for stage in manifest.stages} != set(entry.models):
-        return False
-    if manifest.stages[-1].model.codec != entry.codec:
-        return False
-    try:
-        return Certificate.from_json(entry.counts).covers(threshold)
-    except InputError:
-        return False
 
 
 def _stage_policy(stage: StageEntry) -> StagePolicy:
@@ -193,6 +173,7 @@ class Case:
     """What is known of one frame while it is being decided.
 
     Attributes:
+        taken_at_s: when it was taken, in seconds since 1970; None where nobody knows.
         score: of the first stage asked.
         position: the last stage that answered, or -1.
         outputs: what it answered.
@@ -204,6 +185,7 @@ class Case:
 
     frame_id: FrameId
     timestamp_s: float
+    taken_at_s: float | None = None
     score: float = math.nan
     position: int = -1
     outputs: Outputs | None = None
@@ -314,6 +296,7 @@ class Judge:
             revision=revision,
             frame_id=case.frame_id,
             timestamp_s=case.timestamp_s,
+            taken_at=None if case.taken_at_s is None else time_of_day(case.taken_at_s),
             timings_ms=case.timings_ms,
             identity=identity,
             reason=reason,

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.demo.disturbances import FRAME_HEIGHT, FRAME_WIDTH, Textures
 from tinysaver_edge.demo.parts import CLASS_NAMES
 from tinysaver_edge.demo.pieces import Piece
 from tinysaver_edge.demo.scene import (
@@ -19,7 +20,6 @@ from tinysaver_edge.demo.scene import (
     random_piece,
     random_scene,
 )
-from tinysaver_edge.demo.textures import FRAME_HEIGHT, FRAME_WIDTH, Textures
 
 __all__ = ["CLASS_NAMES", "FRAME_HEIGHT", "FRAME_WIDTH", "LabelledFrame", "SimulatedCamera", "draw"]
 

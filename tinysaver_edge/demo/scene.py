@@ -9,10 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.demo.disturbances import (
+    FRAME_HEIGHT,
+    FRAME_WIDTH,
     Line,
     Spot,
+    Textures,
     View,
     random_clutter,
     random_occluder,
@@ -20,7 +23,6 @@ from tinysaver_edge.demo.disturbances import (
 )
 from tinysaver_edge.demo.parts import CLASS_NAMES
 from tinysaver_edge.demo.pieces import Piece, paint_piece
-from tinysaver_edge.demo.textures import FRAME_HEIGHT, FRAME_WIDTH, Textures
 
 #: Distance between two parts on the belt.
 SPACING_PX: Final = 260

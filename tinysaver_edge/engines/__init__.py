@@ -1,6 +1,6 @@
 """Engines: one file for each way to run one model, behind one contract.
 
-base                        the contract: `Engine`, its options, a model's signature
+base, signature             the contract: `Engine`, its options; which tensors are picture and answer
 registry                    engines by name, those of other packages too
 onnxruntime                 ONNX Runtime
 openvino, openvino_compile  OpenVINO
@@ -9,7 +9,7 @@ torch_cuda                  what torch needs on a GPU: page-locked memory, graph
 remote/                     a model on another host
 worker                      any engine in a process of its own
 batching                    which batch size is the quickest
-model_file                  what can be said of a file before an engine opens it
+model_file, onnx_file       what can be said of a file before an engine opens it
 """
 
 from __future__ import annotations
@@ -40,15 +40,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tinysaver_edge.engines.base import (
-        Engine,
-        EngineOptions,
-        ModelSignature,
-        Precision,
-        TensorInfo,
-        signature_of,
-    )
+    from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
     from tinysaver_edge.engines.registry import create_engine, engine_names, inspect
+    from tinysaver_edge.engines.signature import TensorInfo, signature_of
     from tinysaver_edge.output_format import OutputFormat, OutputKind
     from tinysaver_edge.preprocess import (
         Batch,
@@ -63,15 +57,9 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "base": (
-                "Engine",
-                "EngineOptions",
-                "ModelSignature",
-                "Precision",
-                "TensorInfo",
-                "signature_of",
-            ),
+            "base": ("Engine", "EngineOptions", "ModelSignature", "Precision"),
             "registry": ("create_engine", "engine_names", "inspect"),
+            "signature": ("TensorInfo", "signature_of"),
             "tinysaver_edge.output_format": ("OutputFormat", "OutputKind"),
             "tinysaver_edge.preprocess": (
                 "Batch",

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import Seal
 from tinysaver_edge.decision import ModelIdentity
-from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.engines.model_file import external_files
+from tinysaver_edge.errors import (
+    DescriptionError,
+    EngineError,
+    InputError,
+    ModelError,
+    TinySaverError,
+)
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess
 
@@ -51,6 +59,8 @@ class EngineOptions:
         graphs: let an engine record what it does for the first few sizes of batches and replay it
             (CUDA graphs). Answers are the same; a size's first call takes longer, and no other
             thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
+        sealed: the model's files as they were hashed; nothing else may then be loaded. None of
+            them where it does not matter.
     """
 
     device: str | None = None
@@ -59,6 +69,7 @@ class EngineOptions:
     cache_dir: Path | None = None
     allow_fallback: bool = False
     graphs: bool = True
+    sealed: tuple[Seal, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -92,7 +103,7 @@ class ModelSignature:
     @property
     def batch_size(self) -> int | None:
         """The fixed number of samples a call takes, or None where any number will do."""
-        return self.input_shape[0]
+        return self.input_shape[0] if self.input_shape else None
 
 
 class Engine(ABC):
@@ -147,11 +158,13 @@ class Engine(ABC):
         self._closed = False
         self._sample_shape = preprocess.shape(1)[1:]
         self._dtype = np.dtype(preprocess.format.dtype)
+        seals = _sealed(model, options.sealed)
         self.device, self.signature = self._load()
         try:
+            _check_unchanged(model, seals)
             check_signature(self.signature, preprocess, model=model)
             _check_outputs(self.signature, output, model=model)
-        except DescriptionError:
+        except TinySaverError:
             self.close()
             raise
 
@@ -275,6 +288,46 @@ class Engine(ABC):
         self.close()
 
 
+def _sealed(model: Path, seals: Sequence[Seal]) -> list[Seal]:
+    """Return a model's files as they are now, with the hashes that they were sealed with.
+
+    A file that was written to since is hashed again.
+
+    Raises:
+        ModelError: one of them holds something else, or the model needs one that is not sealed.
+    """
+    if not seals:
+        return []
+    known = {seal.path.resolve() for seal in seals}
+    for path in (model, *external_files(model)):
+        if path.resolve() not in known:
+            raise ModelError(
+                f"model {model}: needs {path.name}, which is none of the files it was hashed with"
+            )
+    return [seal if seal.holds() else _sealed_again(model, seal) for seal in seals]
+
+
+def _sealed_again(model: Path, seal: Seal) -> Seal:
+    try:
+        found = Seal.of(seal.path)
+    except OSError as error:
+        raise ModelError(f"model {model}: {seal.path.name}: {error.strerror}") from error
+    if found.sha256 != seal.sha256:
+        raise ModelError(
+            f"model {model}: {seal.path.name} is not what was calibrated (its hash differs)"
+        )
+    return found
+
+
+def _check_unchanged(model: Path, seals: Sequence[Seal]) -> None:
+    """Refuse a model whose files were written to while it was loaded."""
+    for seal in seals:
+        if not seal.holds():
+            raise ModelError(
+                f"model {model}: {seal.path.name} was written to while it was loaded; try again"
+            )
+
+
 def signature_for(preprocess: Preprocess) -> ModelSignature:
     """Return the signature of a model that has no file here: it takes what is made for it."""
     return ModelSignature(
@@ -347,116 +400,3 @@ def finite_or_raise(logits: NDArray[np.float32], *, model: str, where: str) -> N
             f"model {model} answered NaN or infinity on {where}: check its export, its "
             f"description's scale and its precision"
         )
-
-
-class TensorInfo(NamedTuple):
-    """One input or output as the file states it.
-
-    Attributes:
-        name: the tensor's name.
-        shape: its axes, None where one is dynamic; None where even their number is unknown.
-        dtype: numpy name of its type, or what the format calls it where numpy has no such numbers
-            (texts, maps, sequences).
-        aliases: its other names.
-    """
-
-    name: str
-    shape: tuple[int | None, ...] | None
-    dtype: str
-    aliases: tuple[str, ...] = ()
-
-
-def signature_of(
-    model: Path,
-    inputs: Sequence[TensorInfo],
-    outputs: Sequence[TensorInfo],
-    *,
-    answer: str | None = None,
-) -> ModelSignature:
-    """Pick a model's one input and the output that holds the classes.
-
-    Args:
-        model: the file, for messages.
-        inputs: all that it takes.
-        outputs: all that it gives. Those that are no tensors of numbers are passed over.
-        answer: name of the output that holds the classes; None where only one can.
-
-    Raises:
-        ModelError: there are several inputs; or the output of that name, or without a name not
-            exactly one output, is of the form ``(n, classes)``, where further axes of length 1 do
-            not count.
-    """
-    if len(inputs) != 1:
-        raise ModelError(
-            f"model {model}: has {len(inputs)} inputs ({_names(inputs)}), but a picture is all it "
-            "would get: export it with a single input"
-        )
-    source = inputs[0]
-    if not _is_number(source.dtype):
-        raise ModelError(f"model {model}: its input {source.name!r} takes {source.dtype}")
-    found, axes = _answer(model, outputs, answer)
-    name = answer or found.name
-    return ModelSignature(source.name, source.shape or (), source.dtype, name, axes, found.dtype)
-
-
-def _answer(
-    model: Path, outputs: Sequence[TensorInfo], name: str | None
-) -> tuple[TensorInfo, tuple[int | None, int | None]]:
-    """Return the output that holds the classes, and its batch and classes."""
-    asked = [one for one in outputs if name is None or name in (one.name, *one.aliases)]
-    if not asked:
-        raise ModelError(
-            f"model {model}: has no output {name!r}, only {_names(outputs)}: correct output.name "
-            "in its description"
-        )
-    answers = [(info, axes) for info in asked if (axes := _class_axes(info)) is not None]
-    if len(answers) == 1:
-        return answers[0]
-    if answers:
-        first = answers[0][0].name
-        raise ModelError(
-            f"model {model}: {len(answers)} outputs can hold the classes, "
-            f"{_names([info for info, _ in answers])}: say which (output.name = {first!r} in its "
-            f"description, or --output {first})"
-        )
-    raise ModelError(
-        f"model {model}: no output of the form (n, classes) among {_names(asked)}: export it with "
-        "the class scores as one such output"
-    )
-
-
-def _is_number(dtype: str) -> bool:
-    try:
-        return np.dtype(dtype).kind in "fiu"
-    except (TypeError, ValueError):
-        return False
-
-
-def _class_axes(info: TensorInfo) -> tuple[int | None, int | None] | None:
-    """Return ``(batch, classes)``, or None where the tensor is no list of class scores."""
-    if not _is_number(info.dtype):
-        return None
-    if info.shape is None:
-        return (None, None)
-    if len(info.shape) < 2:
-        return None
-    batch, *others = info.shape
-    classes = [axis for axis in others if axis != 1] or [1]
-    return (batch, classes[0]) if len(classes) == 1 else None
-
-
-def _names(infos: Sequence[TensorInfo]) -> str:
-    return ", ".join(
-        f"{printable(info.name)} {info.dtype} "
-        + ("(?)" if info.shape is None else "(" + ", ".join(map(_axis, info.shape)) + ")")
-        for info in infos
-    )
-
-
-def printable(name: str) -> str:
-    """Return a name from a file without what would break a line or a terminal."""
-    return "".join(one if one.isprintable() else "?" for one in name)
-
-
-def _axis(length: int | None) -> str:
-    return "n" if length is None else str(length)

@@ -8,13 +8,11 @@ pointer, a download that brought a web page.
 from __future__ import annotations
 
 import mmap
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from tinysaver_edge._support.flatbuffer import DAMAGED, INT, FlatBuffer
+from tinysaver_edge.engines.onnx_file import check_onnx, external_names
 from tinysaver_edge.errors import ModelError
 
 # Places of the fields in their tables, by the schema of TensorFlow Lite.
@@ -65,89 +63,6 @@ def _visit_tensor(file: FlatBuffer, tensor: int) -> None:
             file.vector(quantization, field, size)
 
 
-_GRAPH, _METADATA = 7, 14
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_LONGEST_METADATA = 16 << 20
-
-
-def read_metadata(model: Path) -> dict[str, str]:
-    """Return the metadata of an .onnx file.
-
-    Raises:
-        ModelError: the file ends early or is no ONNX model.
-    """
-    with model.open("rb") as file:
-        return dict(_entry(content) for number, content in _fields(file, model) if content)
-
-
-def _check_onnx(model: Path) -> None:
-    """Refuse an .onnx file that ends early or holds no graph.
-
-    Raises:
-        ModelError: it does.
-    """
-    with model.open("rb") as file:
-        if _GRAPH not in [number for number, _ in _fields(file, model)]:
-            raise ModelError(f"model {model}: holds no graph: fetch or export it again")
-
-
-def _fields(file: BinaryIO, model: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of each field, and the content of the metadata among them."""
-    end = os.fstat(file.fileno()).st_size
-    while file.tell() < end:
-        tag = _varint(file, model)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            _varint(file, model)
-            continue
-        if kind not in (_FIXED64, _LENGTH, _FIXED32):
-            raise ModelError(f"model {model}: is no ONNX model: fetch or export it again")
-        length = _varint(file, model) if kind == _LENGTH else {_FIXED64: 8, _FIXED32: 4}[kind]
-        if file.tell() + length > end:
-            raise ModelError(f"model {model}: the file ends early: fetch or export it again")
-        if number == _METADATA and length <= _LONGEST_METADATA:
-            yield number, file.read(length)
-        else:
-            file.seek(length, os.SEEK_CUR)
-            yield number, b""
-
-
-def _varint(file: BinaryIO, model: Path) -> int:
-    """Read an integer of seven bits a byte, the lowest first."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if not byte[0] & 0x80:
-            return value
-    raise ModelError(f"model {model}: the file ends early or is no ONNX model: fetch it again")
-
-
-def _entry(content: bytes) -> tuple[str, str]:
-    """Read a StringStringEntryProto: field 1 is the key, field 2 the value."""
-    parts = {1: "", 2: ""}
-    position = 0
-    while position < len(content):
-        number = content[position] >> 3
-        length, position = _length(content, position + 1)
-        parts[number] = content[position : position + length].decode("utf-8", "replace")
-        position += length
-    return parts[1], parts[2]
-
-
-def _length(content: bytes, position: int) -> tuple[int, int]:
-    length = shift = 0
-    while position < len(content):
-        byte = content[position]
-        length |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if not byte & 0x80:
-            break
-    return length, position
-
-
 _HEAD_BYTES = 64
 # ModelProto's fields in protobuf's encoding: a file that begins with another byte is no ONNX model.
 _ONNX_FIRST_BYTES = frozenset(b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca")
@@ -160,7 +75,7 @@ def check_model_file(path: Path) -> None:
 
     Raises:
         ModelError: the file is missing, empty, a Git LFS pointer, begins like another format,
-            or ends early.
+            or ends early, or its weights lie outside its folder.
     """
     if not path.is_file():
         raise ModelError(f"model {path}: no such file")
@@ -179,9 +94,47 @@ def check_model_file(path: Path) -> None:
             "fetch or export it again"
         )
     if path.suffix == ".onnx":
-        _check_onnx(path)
+        check_onnx(path)
+        external_files(path)
     elif path.suffix == ".tflite":
         _check_tflite(path)
+    elif path.suffix == ".xml":
+        external_files(path)
+
+
+def model_files(model: Path) -> tuple[Path, ...]:
+    """Return all files that a model needs, the one to open first.
+
+    Raises:
+        ModelError: one of them is missing or lies outside the model's folder.
+    """
+    weights = external_files(model)
+    for path in weights:
+        if not path.is_file():
+            raise ModelError(f"model {model}: its weights {path.name} are not beside it")
+    return (model, *weights)
+
+
+def external_files(model: Path) -> tuple[Path, ...]:
+    """Return the files beside a model that its engine will read, be they there or not.
+
+    Engines follow such names wherever they lead, some releases even to any file of the machine.
+
+    Raises:
+        ModelError: one of them lies outside the model's folder, by its name or as a link.
+    """
+    if model.suffix == ".xml":
+        files: tuple[Path, ...] = (model.with_suffix(".bin"),)
+    elif model.suffix == ".onnx":
+        files = tuple(model.parent / name for name in external_names(model))
+    else:
+        return ()
+    # Download caches keep a folder of links: model and weights then lie in one folder elsewhere.
+    homes = {model.parent.resolve(), model.resolve().parent}
+    for path in files:
+        if not any(path.resolve().is_relative_to(home) for home in homes):
+            raise ModelError(f"model {model}: its weights {path.name!r} lie outside its folder")
+    return files
 
 
 def _looks_like(suffix: str, head: bytes) -> bool:

@@ -10,18 +10,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.base import (
-    Engine,
-    EngineOptions,
-    ModelSignature,
-    Precision,
-    TensorInfo,
-    as_rows,
-    signature_of,
-)
+from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.openvino_compile import compile_for, reshaped, same_answers
+from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
 from tinysaver_edge.preprocess import Batch
 
@@ -169,7 +163,7 @@ def read_model(core: Core, model: Path) -> Graph:
         _require_sound_tflite(model)
     try:
         return core.read_model(str(model))
-    except (RuntimeError, UnicodeDecodeError) as error:
+    except (RuntimeError, ValueError) as error:  # names that are no UTF-8 among them
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 
@@ -200,12 +194,11 @@ def model_signature(model: Path, graph: Graph, answer: str | None = None) -> Mod
 
 def _import() -> OpenVino:
     try:
-        import openvino
+        return import_engine("openvino")
     except ImportError as error:
         raise MissingDependencyError(
             "openvino", extra="openvino", purpose="Running models with engine openvino"
         ) from error
-    return openvino
 
 
 def open_core() -> Core:
@@ -214,14 +207,17 @@ def open_core() -> Core:
     Raises:
         MissingDependencyError: openvino is not installed.
     """
-    return _import().Core()
+    core = _import().Core()
+    # Weights that stay in their file can be changed in it while the model runs.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def _info(port: Port) -> TensorInfo:
     kind = port.get_element_type()
     try:
         dtype = np.dtype(kind.to_dtype()).name
-    except (RuntimeError, TypeError, ValueError):
+    except (IndexError, RuntimeError, TypeError, ValueError):
         dtype = kind.get_type_name()
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:

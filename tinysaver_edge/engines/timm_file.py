@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
 
@@ -61,7 +61,7 @@ def read_header(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelError(f"model {path}: {error.strerror}") from error
     try:
-        header = json.loads(text) if len(text) == length else None
+        header = parse_json(text) if len(text) == length else None
     except ValueError:
         header = None
     if not isinstance(header, dict):
@@ -83,7 +83,7 @@ def read_architecture(path: Path) -> Architecture:
             f"'tinysaver-edge models export NAME --checkpoint {path.name} --out …'"
         )
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         triples = {key: tuple(map(float, values.pop(key))) for key in ("multiply", "add")}
         found = Architecture(**{**values, **triples})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -4,7 +4,7 @@ probe     all of it: what is there, what a cascade can use of it, and the draft 
 profile   what is known of a kind of device, from devices/*.toml
 doctor/   what makes installations fail, each with the command that mends it
 engines   which run here, on which devices; inventory asks each, trial runs a tiny model
-cpu, memory, nvidia, jetson, thermal   parts of a machine, read from system_files
+cpu, nvidia, jetson   parts of a machine, read from system_files
 energy    counters of energy, where the system has them
 finding   one thing that is there, or why it is not
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tinysaver_edge.engines.registry import engine_names
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.finding import Finding
 from tinysaver_edge.hardware.inventory import Inventory, Listed, take
 from tinysaver_edge.hardware.system_files import ROOT, read
@@ -118,7 +119,7 @@ def probe_engines(
 
 def _ask(engine: str) -> Inventory:
     if find_spec(engine) is None:
-        why = f"not installed: pip install 'tinysaver-edge[{engine}]'"
+        why = f"not installed: {install_command(engine)}"
         return Inventory(engine, None, why=why)
     return take(engine)
 

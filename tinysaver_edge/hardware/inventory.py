@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.hardware.trial import run_apart
 
 TIMEOUT_S = 60.0
@@ -62,7 +63,7 @@ def take(engine: str) -> Inventory:
 
 
 def _onnxruntime() -> tuple[str, list[Listed]]:
-    import onnxruntime
+    onnxruntime = import_engine("onnxruntime")
 
     return onnxruntime.__version__, [
         Listed(provider) for provider in onnxruntime.get_available_providers()
@@ -70,7 +71,7 @@ def _onnxruntime() -> tuple[str, list[Listed]]:
 
 
 def _openvino() -> tuple[str, list[Listed]]:
-    import openvino
+    openvino = import_engine("openvino")
 
     core = openvino.Core()
     devices = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge._support import jpeg_header
+from tinysaver_edge import codec as jpeg_header
 from tinysaver_edge._support.limits import MOST_NAME
 from tinysaver_edge._support.text import brief, printable
 from tinysaver_edge.errors import InputError

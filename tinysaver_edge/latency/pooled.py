@@ -16,6 +16,7 @@ from tinysaver_edge.latency.samples import (
     LatencySamples,
     LatencySource,
     Samples,
+    joined_samples,
     quantile_of,
 )
 
@@ -109,6 +110,16 @@ class CascadeLatency:
             escalation: what an escalation takes on top of that.
         """
         return cls(saver, saver.plus(escalation))
+
+    @classmethod
+    def joined(cls, rounds: Sequence[CascadeLatency]) -> CascadeLatency:
+        """Return several rounds of timing the same pair as one, at least one."""
+        after = [one.saver_after for one in rounds if one.saver_after is not None]
+        return cls(
+            joined_samples([one.saver for one in rounds]),
+            joined_samples([one.escalated for one in rounds]),
+            joined_samples(after) if after else None,
+        )
 
     def at(self, escalation_rate: float) -> PooledLatency:
         """Return the latency when that share of the frames, 0..1, is escalated.

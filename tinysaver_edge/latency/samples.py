@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -187,3 +187,9 @@ def _at_most(samples: Samples, count: int = PAIRS_OF) -> Samples:
     edges = np.linspace(0, len(samples), count + 1)
     parts: Samples = np.diff(np.interp(edges, np.arange(len(sums)), sums)) * count / len(samples)
     return parts.clip(0)
+
+
+def joined_samples(rounds: Sequence[LatencySamples]) -> LatencySamples:
+    """Return several rounds of timing the same thing as one, at least one."""
+    samples_ms = np.concatenate([one.samples_ms for one in rounds])
+    return LatencySamples(samples_ms, rounds[0].source)

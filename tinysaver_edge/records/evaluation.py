@@ -15,9 +15,9 @@ from tinysaver_edge._support.files import default_cache_dir, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.data import check_left_out, class_indices, open_data
-from tinysaver_edge.data.looks import Looks, read_looks
-from tinysaver_edge.data.seen import Seen
+from tinysaver_edge.data.looks import Looks, Seen, read_looks
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
@@ -155,5 +155,10 @@ def _evaluation(bundle: Bundle, records: Sequence[Record], labels: NDArray[np.in
         raise DataError("no readable images are left to evaluate on")
     outputs = [record.outputs.subset(kept) for record in records]
     warnings = [f"{len(skipped)} images could not be read and were left out"] if skipped else []
-    found = figures(Policy.from_manifest(bundle.manifest), outputs, labels[kept])
+    # What was certified over clips is not measured as if each frame stood alone.
+    certificate = bundle.manifest.certificate
+    over_groups = [kind.value for kind in EvidenceKind if kind.grouped]
+    grouped = certificate is not None and certificate.counts.get("evidence") in over_groups
+    policy = Policy.from_manifest(bundle.manifest)
+    found = figures(policy, outputs, labels[kept], grouped=grouped)
     return Evaluation(found, tuple(warnings))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
 from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 
@@ -124,10 +124,10 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
     if not sidecar.is_file():
         return (), None
     try:
-        content = json.loads(sidecar.read_text())
+        content = parse_json(sidecar.read_text())
         skipped = tuple(int(index) for index in content.get("skipped", ()))
         key = RecordKey(**content["key"]) if "key" in content else None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise RecordError(f"record {sidecar}: damaged ({error}); delete it") from error
     return skipped, key
 

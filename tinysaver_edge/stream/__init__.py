@@ -93,8 +93,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.options import StreamOptions
     from tinysaver_edge.stream.pipeline import Stream
     from tinysaver_edge.stream.service import Service, ServiceOptions
-    from tinysaver_edge.stream.sinks.base import Sink, open_sink
-    from tinysaver_edge.stream.sinks.callback import CallbackSink
+    from tinysaver_edge.stream.sinks.base import CallbackSink, Sink, open_sink
     from tinysaver_edge.stream.sinks.jsonl import JsonlSink
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
     from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -158,8 +157,7 @@ else:
             "options": ("StreamOptions",),
             "pipeline": ("Stream",),
             "service": ("Service", "ServiceOptions"),
-            "sinks.base": ("Sink", "open_sink"),
-            "sinks.callback": ("CallbackSink",),
+            "sinks.base": ("CallbackSink", "Sink", "open_sink"),
             "sinks.jsonl": ("JsonlSink",),
             "sinks.mqtt": ("MqttAddress", "MqttSink"),
             "sinks.preview": ("PreviewSink",),

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.batching import quickest_size
@@ -105,12 +107,10 @@ class Feeder:
             started_s = clock()
             arrived_s = frame.timestamp_s if self._source.live else started_s
             self._preprocessor.into(frame.image, batch[0])
-            case = Case(frame.frame_id, frame.timestamp_s)
+            case = Case(frame.frame_id, frame.timestamp_s, self._taken_at_s(frame))
             case.spent("preprocess", (clock() - started_s) * 1e3)
             if shown and not self._keeps:  # the source writes the next frame over this one
-                frame = Frame(
-                    frame.image.copy(), frame.timestamp_s, frame.sequence, frame.source_id
-                )
+                frame = replace(frame, image=frame.image.copy())
             item = Item(
                 self._lane,
                 case,
@@ -122,6 +122,13 @@ class Feeder:
             )
             if not self._dispatcher.offer(item):
                 return
+
+    def _taken_at_s(self, frame: Frame) -> float | None:
+        """Return when a frame was taken, in seconds since 1970; None where nobody knows."""
+        if frame.taken_at_s is not None or not self._source.live:
+            return frame.taken_at_s
+        context = self._source.context
+        return context.wall() - (context.clock() - frame.timestamp_s)
 
 
 CLOSE_S = 2.0
@@ -139,8 +146,9 @@ class Stream:
             for decision in stream:
                 ...
 
-    A context manager. Leaving the loop, or `close` from any thread, ends it: frames that wait for
-    the large model get the saver's answer, sinks write out what they have, sources are closed.
+    A context manager. Leaving the loop, or `close` from any thread or signal handler, ends it:
+    frames that wait for the large model get the saver's answer, sinks write out what they have,
+    sources are closed.
 
     Args:
         decider: decides. Its stages must stay open for as long.
@@ -151,9 +159,10 @@ class Stream:
         metrics: takes the figures.
         watch: audits accepted frames.
         clock: seconds; live frames are stamped with it.
+        wall: seconds since 1970, for the time of day in decisions.
 
     Raises:
-        InputError: there is no source, or one cannot be understood.
+        InputError: there is no source, one cannot be understood, or two were given one name.
     """
 
     def __init__(
@@ -167,14 +176,16 @@ class Stream:
         metrics: Metrics = NO_METRICS,
         watch: Watch = NO_WATCH,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
     ) -> None:
         if not sources:
             raise InputError("a stream needs at least one source")
         self._decider = decider
         self._options = options or StreamOptions()
-        self._context = Context(listener, metrics, clock)
+        self._context = Context(listener, metrics, clock, wall, sources=len(sources))
         self._watch = watch
         self._output = Output(sinks, lanes=len(sources), context=self._context, watch=watch)
+        self._calls = Calls("a stream")
         self._state = threading.Lock()
         self._setup = threading.RLock()  # held while it is set up, and while it is torn down
         self._started = self._closed = False
@@ -200,10 +211,14 @@ class Stream:
         """
         self._start(iterated=True)
         try:
-            while (decision := self._output.get()) is not None:
+            while (decision := self._get()) is not None:
                 yield decision
         finally:
             self.close()
+
+    def _get(self) -> Decision | None:
+        with self._calls:
+            return self._output.get()
 
     async def __aiter__(self) -> AsyncIterator[Decision]:
         """Yield every decision, without holding up the event loop."""
@@ -222,13 +237,18 @@ class Stream:
         """
         self._start(iterated=False)
         try:
-            self._output.get()
+            self._get()
         finally:
             self.close()
 
     # Starting and stopping
 
     def _start(self, *, iterated: bool) -> None:
+        self._calls.check()
+        with self._calls:
+            self._start_once(iterated=iterated)
+
+    def _start_once(self, *, iterated: bool) -> None:
         with self._state:
             if self._started or self._closed:
                 raise InputError("a stream runs once: make another")
@@ -239,7 +259,7 @@ class Stream:
             try:
                 self._set_up(iterated=iterated)
             except BaseException:
-                self.close()
+                self._close()
                 raise
 
     def _is_closed(self) -> bool:
@@ -289,7 +309,11 @@ class Stream:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.
 
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
+        From a signal handler that interrupts the loop's wait it returns at once, and the loop ends.
         """
+        self._calls.end(self._close)
+
+    def _close(self) -> None:
         with self._state:
             first, self._closed = not self._closed, True
         self._output.stop()
@@ -315,10 +339,11 @@ class Stream:
 
 
 def _opened(sources: Sequence[AnySource]) -> tuple[Source, ...]:
-    """Open sources, and number those that would have the same name."""
+    """Open sources, and number those that would have the same name by chance."""
     opened: list[Source] = []
     try:
         opened.extend(open_source(source) for source in sources)
+        _refuse_one_name(opened)
     except TinySaverError:
         for source in opened:
             source.close()
@@ -329,3 +354,13 @@ def _opened(sources: Sequence[AnySource]) -> tuple[Source, ...]:
         if count > 1:
             source.source_id = f"{source.source_id}#{count}"
     return tuple(opened)
+
+
+def _refuse_one_name(opened: Sequence[Source]) -> None:
+    """Refuse a name that a user gave and that another source has as well."""
+    names = [source.source_id for source in opened]
+    for source in opened:
+        if source.named and names.count(source.source_id) > 1:
+            raise InputError(
+                f"two sources are called {source.source_id}: give each a name of its own"
+            )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.wrong_tokens import WrongTokens
+from tinysaver_edge._support.doors import ListenAddress, WrongTokens
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -32,7 +32,6 @@ from tinysaver_edge.stream.sinks.saved_frames import (
 )
 from tinysaver_edge.stream.sinks.video import VideoSink
 from tinysaver_edge.stream.sources.source import Frame
-from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -154,6 +153,7 @@ class Service:
     ) -> None:
         self.promise, self._hosts = Promise.of(manifest), hosts
         self._options, self._clock, self._wall = options, clock, wall
+        self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
         self._stop: Callable[[], object] = lambda: None
         self._stack = ExitStack()
@@ -225,7 +225,9 @@ class Service:
         if options.jsonl is not None:
             made.append(JsonlSink(options.jsonl, max_bytes=options.jsonl_max_bytes))
         if options.video is not None:
-            made.append(VideoSink(options.video, fps=options.video_fps))
+            made.append(
+                VideoSink(options.video, fps=options.video_fps, by_source=self._sources > 1)
+            )
         if options.preview:
             made.append(PreviewSink(on_quit=self._quit))
         if options.mqtt is not None:

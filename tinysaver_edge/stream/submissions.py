@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -51,10 +52,11 @@ class Submissions:
     Args:
         decider: decides.
         clock: seconds.
+        wall: seconds since 1970.
     """
 
-    def __init__(self, decider: Decider, *, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, decider: Decider, *, clock: Clock, wall: Clock = time.time) -> None:
+        self._clock, self._wall = clock, wall
         self._dispatcher = Dispatcher(
             decider,
             max_in_flight=MAX_IN_FLIGHT,
@@ -101,6 +103,7 @@ class Submissions:
             raise EngineError(reason)
         frame_id = frame_id or FrameId(SOURCE_ID, next(self._sequence))
         case = Case(frame_id, started_s if timestamp_s is None else timestamp_s)
+        case.taken_at_s = self._wall() if timestamp_s is None else None
         due_s = float("inf") if deadline_ms is None else started_s + deadline_ms / 1e3
         item = Item(lane, case, started_s, due_s, batch)
         try:

@@ -2,7 +2,7 @@
 
 run      all checks in order; the first that fails is the cause
 check    one promise that was looked at
-engines, decoder, golden   the same engines, the same pixels, the same answers
+engines, golden   the same engines, the same pixels, the same answers
 """
 
 from tinysaver_edge.verify.check import Check, Verification

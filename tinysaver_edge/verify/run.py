@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.bench import Effort, measure_alone, measure_pair
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
@@ -24,9 +25,9 @@ from tinysaver_edge.errors import (
 from tinysaver_edge.latency import PooledLatency, pooled
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import LATENCY, Check, Verification
-from tinysaver_edge.verify.decoder import check_decoder
 from tinysaver_edge.verify.engines import check_engines, why_not_open
 from tinysaver_edge.verify.golden import (
+    check_decoder,
     compare_golden,
     golden_answers,
     kept_answers,
@@ -158,15 +159,10 @@ def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
     except (InputError, VerificationError) as error:
         return Check("certificate", False, str(error))
     threshold = bundle.manifest.stages[0].threshold
-    if threshold is None or not certificate.covers(threshold):
-        return Check("certificate", False, f"does not cover the threshold {threshold}")
-    for stage in bundle.manifest.stages:
-        if entry.models.get(stage.model.name) != stage.model.sha256:
-            detail = f"was not made for this {stage.model.name}: its hash differs"
-            return Check("certificate", False, detail)
-    if (codec := bundle.manifest.stages[-1].model.codec) != entry.codec:
-        made = f"was made on {entry.codec or 'pixels'}"
-        return Check("certificate", False, f"{made}, the large model would see {codec or 'pixels'}")
+    if (why := why_not_covered(bundle.manifest)) is not None:
+        return Check("certificate", False, why.removeprefix("it "))
+    assert threshold is not None
+    codec = bundle.manifest.stages[-1].model.codec
     if (differs := _differs(certificate.stopping_at(threshold), bundle.manifest)) is not None:
         return Check("certificate", False, differs)
     counted = f", counted from the large model on {codec}" if codec else ""

@@ -246,11 +246,22 @@ def test_among_equals_the_loosest_threshold_wins():
     assert row_of(chosen(problem, asked)).accept_rate == 1.0
 
 
-def test_budgets_alone_ask_for_no_drop():
+def test_budgets_alone_decide_where_the_drop_has_no_limit():
     problem = simple(saver_correct=[False] * 10, margins=[0.5] * 10, large_correct=[True] * 10)
-    asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_macs=150))
+    asked = Targets(method=Method.EMPIRICAL, max_drop_points=None, budgets=Budgets(mean_macs=150))
     row = row_of(chosen(problem, asked))
     assert (row.accept_rate, row.drop_points) == (1.0, 100.0)
+    with pytest.raises(InfeasibleError, match=r"max drop 0\.5 would have to be 100 points"):
+        chosen(problem, replace(asked, max_drop_points=0.5))
+
+
+def test_the_cheaper_of_two_that_keep_a_budget_wins():
+    """The more accurate one escalates everything and costs more than the large model alone."""
+    margins = np.linspace(0.95, 0.05, 10)
+    problem = simple(saver_correct=[True] * 10, margins=margins, large_correct=[True] * 10)
+    asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(mean_macs=5000))
+    row = row_of(chosen(problem, asked))
+    assert (row.accept_rate, row.cost_macs_ratio) == (1.0, pytest.approx(0.1))
 
 
 def test_both_a_drop_and_a_budget_hold_or_both_are_named():

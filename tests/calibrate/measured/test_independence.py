@@ -118,8 +118,7 @@ def test_independent_images_are_certified_without_a_word(work: Path, tmp_path: P
 
 def test_images_that_a_model_was_quantised_on_are_left_out(work: Path, tmp_path: Path) -> None:
     from tinysaver_edge.data import open_data
-    from tinysaver_edge.data.looks import read_looks
-    from tinysaver_edge.data.seen import Seen
+    from tinysaver_edge.data.looks import Seen, read_looks
 
     with open_data(work / "honest") as data:
         content = read_looks(data).content

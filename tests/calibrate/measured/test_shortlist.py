@@ -59,7 +59,16 @@ def shortlist(**changes: object) -> Shortlist:
         (90.0, 0.8, {}, 0.2),
         (70.0, None, {}, 0.2),
         (70.0, 0.8, {"objective": Objective.ACCURACY}, 0.2),
-        (70.0, 0.8, {"objective": Objective.MACS, "budgets": Budgets(mean_macs=500.0)}, 0.2),
+        (
+            70.0,
+            0.8,
+            {
+                "objective": Objective.MACS,
+                "max_drop_points": None,
+                "budgets": Budgets(mean_macs=500.0),
+            },
+            0.2,
+        ),
     ],
 )
 def test_least_cost(top1, accuracy, changes, least):

@@ -285,3 +285,35 @@ def test_certificates_are_wrong_no_more_often_than_promised():
             wrong += loss(choice, saver, large, labels)[0].mean() > 0.01
     assert passed > 200
     assert wrong / runs <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / runs)
+
+
+def test_a_saver_whose_logits_are_large_is_certified_as_if_they_were_not():
+    """Thirty times the logits keep the order of the samples, in the last digits of the margin."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 2000)
+
+    def answers(gain):
+        logits = rng.normal(0, 1, (2000, 5))
+        logits[np.arange(2000), labels] += gain
+        return logits
+
+    large, saver = Outputs.from_logits(answers(4)), answers(2.5)
+    found = [
+        certify_pair(Outputs.from_logits(saver * by), large, labels, max_drop_points=2.0)
+        for by in (1, 30)
+    ]
+    accepted = [one.certificate.steps[-1].accepted for one in found]
+    assert accepted[1] == pytest.approx(accepted[0], rel=0.1)
+
+
+def test_scores_that_saturate_are_named():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 2000)
+    saver = rng.normal(0, 1, (2000, 5))
+    large = np.eye(5)[labels] * 9
+    choice = certify_pair(
+        Outputs.from_logits(saver * 1e4), Outputs.from_logits(large), labels, max_drop_points=1.0
+    )
+    assert choice.certificate is None
+    assert "saturated at 1" in choice.why
+    assert "maxlogit_pnorm" in choice.why

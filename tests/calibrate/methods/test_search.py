@@ -205,8 +205,8 @@ def test_only_what_was_asked_for_is_searched():
 @pytest.mark.parametrize(
     "asked",
     [
-        Targets(score=ALL, fusion=ALL, budgets=Budgets(mean_macs=400.0)),
-        Targets(score=ALL, fusion=ALL, budgets=Budgets(escalation_rate=0.3)),
+        Targets(score=ALL, fusion=ALL, max_drop_points=None, budgets=Budgets(mean_macs=400.0)),
+        Targets(score=ALL, fusion=ALL, max_drop_points=None, budgets=Budgets(escalation_rate=0.3)),
         Targets(
             score=ALL,
             fusion=ALL,

@@ -77,6 +77,6 @@ def test_a_certified_run_is_told_and_marked():
 
 
 def test_a_threshold_from_a_budget_is_told_as_fixed():
-    targets = Targets(budgets=Budgets(escalation_rate=0.6))
+    targets = Targets(max_drop_points=None, budgets=Budgets(escalation_rate=0.6))
     proof = finished(problem(4000), targets=targets).facts().proof
     assert "fixed before the answers" in proof.sentences[2]

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Choice, choose
-from tinysaver_edge.calibrate.chosen.comparison import compare_methods
+from tinysaver_edge.calibrate.chosen.choose import Choice, choose, compare_methods
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput

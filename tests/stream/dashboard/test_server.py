@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.stream.dashboard.world import World, five_minutes
+from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.dashboard import Dashboard, server
-from tinysaver_edge.stream.telemetry.address import ListenAddress
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 TOKEN = "correct horse"

@@ -7,7 +7,7 @@ from tests.stream.dashboard.world import CALM, Hosts, World, five_minutes, pictu
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.stream.dashboard import state as module
-from tinysaver_edge.stream.dashboard.shown import THUMBNAIL_WIDTH
+from tinysaver_edge.stream.dashboard.state import THUMBNAIL_WIDTH
 from tinysaver_edge.stream.dashboard.timeline import STEPS
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import Connected, Dropped, Ended

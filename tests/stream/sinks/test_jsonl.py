@@ -129,3 +129,28 @@ def test_what_cannot_be_written_is_refused_at_the_start(tmp_path):
 def test_limits_that_make_no_sense_are_refused(tmp_path, options):
     with pytest.raises(InputError, match="cannot rotate"):
         JsonlSink(tmp_path / "x", **options)
+
+
+def test_a_pipe_is_not_rotated(tmp_path):
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    reading = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    with JsonlSink(place, max_bytes=10) as sink:
+        for number in range(3):
+            sink.write(decision(number), None)
+    assert os.read(reading, 1 << 16).count(b"\n") == 3
+    os.close(reading)
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_stays_when_its_file_rotates(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "out.jsonl").touch()
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "logs" / "out.jsonl")
+    with JsonlSink(tmp_path / "out.jsonl", max_bytes=10) as sink:
+        for number in range(3):
+            sink.write(decision(number), None)
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert {one.name for one in (tmp_path / "logs").iterdir()} == {
+        "out.jsonl", "out.jsonl.1", "out.jsonl.2",
+    }  # fmt: skip

@@ -179,13 +179,56 @@ def test_a_video_has_every_frame_with_its_answer(tmp_path, ending):
 
 
 def test_each_source_has_its_own_video_and_sizes_are_made_to_fit(tmp_path):
-    with VideoSink(tmp_path / "out.avi") as sink:
+    with VideoSink(tmp_path / "out.avi", by_source=True) as sink:
         for number in range(3):
-            for source in ("door", "rtsp://yard/1"):
+            for source in ("door", "rtsp://yard/1", "rtsp/yard/1"):
                 given = frame(number, source_id=source, height=60 + 20 * number, width=80)
                 sink.write(decision(number, source_id=source), given)
-    assert {one.name for one in tmp_path.iterdir()} == {"out.avi", "out.rtsp_yard_1.avi"}
-    assert [one.shape for one in read_video(tmp_path / "out.avi")] == [(60, 80, 3)] * 3
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "out.door.avi", "out.rtsp_yard_1.avi", "out.rtsp_yard_1-2.avi",
+    }  # fmt: skip
+    for one in tmp_path.iterdir():
+        assert [picture.shape for picture in read_video(one)] == [(60, 80, 3)] * 3
+
+
+def test_a_video_that_lacks_frames_is_told_at_the_end(tmp_path):
+    path = tmp_path / "out.avi"
+    sink = VideoSink(path).__enter__()
+    for number in range(5):
+        sink.write(decision(number), frame(number, height=120, width=160))
+    (tmp_path / "other").touch()
+    (tmp_path / "other").replace(path)
+    with pytest.raises(OSError, match="holds 0 of 5 frames"):
+        sink.__exit__(None, None, None)
+
+
+def test_saved_pictures_are_their_users_alone(tmp_path):
+    with VideoSink(tmp_path / "out.avi") as sink:
+        sink.write(decision(0), frame(0, height=120, width=160))
+    folder = PictureFolder(tmp_path / "frames", suffix=".jpg", most=4)
+    folder.open()
+    for number in range(6):
+        folder.save(frame(number).image, decision(number), time_s=NOON + number)
+    saved = [tmp_path / "out.avi", tmp_path / "frames", *(tmp_path / "frames").iterdir()]
+    assert len(saved) > 4
+    assert [one.name for one in saved if one.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim.jpg", "{root}/victim.jpg", "a/../../victim.jpg", "frames.jsonl", "."]
+)
+def test_what_a_table_names_outside_its_folder_is_left_alone(tmp_path, name):
+    victim, path = tmp_path / "victim.jpg", tmp_path / "frames"
+    victim.write_bytes(b"keep me")
+    (path / "a").mkdir(parents=True)
+    row = {"file": name.format(root=tmp_path), "label": "x"}
+    (path / "frames.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    folder = PictureFolder(path, suffix=".jpg", most=2)
+    folder.open()
+    for number in range(6):
+        folder.save(frame(number).image, decision(number), time_s=NOON + number)
+    assert victim.read_bytes() == b"keep me"
+    assert len(rows(path)) <= 2
 
 
 def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):  # noqa: F811

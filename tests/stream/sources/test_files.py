@@ -88,9 +88,9 @@ def told(folder):
         ("missing", None, "no such file or folder"),
         ("a.png", b"no image", r"a\.png: not a readable image"),
         ("a.png", b"", r"a\.png: not a readable image"),
-        ("a.mp4", b"no video", r"a\.mp4: not a readable image or video"),
-        ("a.mp4", b"", r"a\.mp4: not a readable image or video"),
-        ("notes.txt", b"text", r"notes\.txt: not a readable image or video"),
+        ("a.mp4", b"no video", r"a\.mp4: no video but text"),
+        ("a.mp4", b"", r"a\.mp4: the file is empty"),
+        ("notes.txt", b"text", r"notes\.txt: no video but text"),
     ],
 )
 def test_sources_that_cannot_be_read(tmp_path, name, content, message):

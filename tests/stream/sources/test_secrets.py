@@ -10,6 +10,7 @@ import pytest
 
 from tests.command import spawned
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._support.urls import HINT, redacted
 from tinysaver_edge.engines.remote.address import Address
@@ -17,7 +18,6 @@ from tinysaver_edge.errors import TinySaverError
 from tinysaver_edge.host.limits import parse_bind
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.telemetry.address import ListenAddress
 
 USER, PASSWORD = "hildegard", "Kr4nich"
 AT = f"{USER}:{PASSWORD}@127.0.0.1:9"

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry
+from tinysaver_edge.bundle.covered import measured_with
+from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.deciding.figures import figures
@@ -39,14 +40,19 @@ EPSILON = 0.75
 def manifest(tmp_path_factory):
     """A bundle's manifest with a certificate, and figures that leave something to lose."""
     with Bundle.load(small_bundle(tmp_path_factory.mktemp("b") / "b", golden=False)) as one:
-        made = one.manifest
+        return certified(one.manifest)
+
+
+def certified(made: Manifest) -> Manifest:
+    """Return a bundle's manifest with a certificate that covers it."""
     certificate = Certificate(
         EvidenceKind.LABELS, EPSILON, 0.1, 1, 2000, 1, (WalkStep(THRESHOLD, 1600, 4, 2),)
     )
     entry = CertificateEntry(
         statement=certificate.statement,
         counts=certificate.to_json(),
-        models={stage.model.name: None for stage in made.stages},
+        models={stage.model.name: stage.model.sha256 for stage in made.stages},
+        measured=measured_with(made.stages, fusion=made.fusion, labels=made.labels),
     )
     return made.model_copy(update={"certificate": entry, "calibration": MEASURED})
 
@@ -95,6 +101,24 @@ def test_without_answers_or_certificate_there_is_no_bound(manifest) -> None:
     kept = uncertified.kept(answers=10, certified=0, fallbacks=1)
     assert kept.effective_drop_points is None
     assert kept.expected_drop_points == pytest.approx(0.5 + 4.75)
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "low", "high"),
+    [(0, -0.5, 1.5), (20, 0.5 * (-0.5 + 7), 0.5 * (1.5 + 13)), (40, 7, 13), (200, 7, 13)],
+)
+def test_an_expectation_comes_with_its_interval(manifest, fallbacks, low, high) -> None:
+    """From the cascade's, where nothing fell back, to the saver's, where all of it did."""
+    within = {"drop_interval_points": (-0.5, 1.5), "saver_drop_interval_points": (7.0, 13.0)}
+    measured = MEASURED.model_copy(update=within)
+    promise = Promise.of(manifest.model_copy(update={"calibration": measured}))
+    kept = promise.kept(answers=200, certified=0, fallbacks=fallbacks)
+    assert (kept.expected_low_points, kept.expected_high_points) == pytest.approx((low, high))
+
+
+def test_older_bundles_have_no_interval(manifest) -> None:
+    kept = Promise.of(manifest).kept(answers=200, certified=0, fallbacks=20)
+    assert (kept.expected_low_points, kept.expected_high_points) == (None, None)
 
 
 def answers_of(rng, right):

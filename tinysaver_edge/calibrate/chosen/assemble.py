@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import combined
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.bundle import file_entry, write_bundle
+from tinysaver_edge.bundle.covered import measured_with
 from tinysaver_edge.bundle.manifest import (
     CertificateEntry,
     DisagreementEntry,
@@ -31,8 +33,9 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.data.seen import Seen
+from tinysaver_edge.data.looks import Seen
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
+from tinysaver_edge.errors import BundleError
 from tinysaver_edge.outputs import Outputs
 
 CONFIDENCE = 0.95
@@ -158,7 +161,7 @@ def assemble(
         target: folder or .zip.
 
     Raises:
-        BundleError: the target cannot be written.
+        BundleError: the target cannot be written, or a model's file is not the one measured.
     """
     files: dict[str, Path] = {}
     stages = [
@@ -189,7 +192,7 @@ def assemble(
             seed=plan.seed,
             calibration=FiguresEntry(**result.calibration.to_dict()),
             holdout=None if result.holdout is None else FiguresEntry(**result.holdout.to_dict()),
-            certificate=_certificate_entry(result, gathered),
+            certificate=_certificate_entry(result, stages, gathered),
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
@@ -198,8 +201,10 @@ def assemble(
         write_bundle(target, manifest, files)
 
 
-def _certificate_entry(result: Calibration, gathered: MeasuredProblem) -> CertificateEntry | None:
-    """Bind a certificate to the models it speaks of."""
+def _certificate_entry(
+    result: Calibration, stages: list[StageEntry], gathered: MeasuredProblem
+) -> CertificateEntry | None:
+    """Bind a certificate to the models it speaks of, and to all else that it was counted with."""
     certificate = result.certificate
     if certificate is None:
         return None
@@ -209,6 +214,9 @@ def _certificate_entry(result: Calibration, gathered: MeasuredProblem) -> Certif
         counts=certificate.to_json(),
         models={stage.model: hashes.get(stage.model) for stage in result.policy.stages},
         codec=result.large_codec,
+        measured=measured_with(
+            stages, fusion=_named(result.policy.fusion), labels=gathered.label_names
+        ),
         stated=list(result.stated),
     )
 
@@ -249,6 +257,11 @@ def _stage_entry(
             place = f"models/{artefact.name}/{file.name}"
             files[place] = file
             entries.append(file_entry(file, place))
+        if combined([entry.sha256 for entry in entries]) != artefact.sha256:
+            raise BundleError(
+                f"model {artefact.name}: {artefact.files[0]} was written to since it was measured; "
+                "calibrate again"
+            )
         model = ModelEntry(
             name=artefact.name,
             files=entries,

@@ -10,18 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support import numbers
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
 from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import SEARCHED
 from tinysaver_edge.calibrate.problem import Problem, limits_of
 from tinysaver_edge.calibrate.targets import (
+    DEFAULT_MAX_DROP_POINTS,
     Budgets,
+    Method,
     Objective,
     Targets,
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
-from tinysaver_edge.errors import InfeasibleError
+from tinysaver_edge.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
     pass
@@ -150,14 +154,20 @@ def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) ->
         targets: limits and objective.
 
     Raises:
-        InfeasibleError: none keeps every limit; says by how much each would have to give.
+        InfeasibleError: none keeps every limit; says by how much each would have to give, and
+            has a row for each.
         InputError: a limit is one of time or memory, and that was not measured.
     """
     picks = [_pick(proposal, targets) for proposal in proposals]
     feasible = [pick for pick in picks if pick.feasible]
     if not feasible:
-        raise InfeasibleError(how_far_off([one for one in proposals if not one.left_out], targets))
+        raise InfeasibleError(
+            how_far_off([one for one in proposals if not one.left_out], targets),
+            candidates=[_row(problem, pick, best=None, targets=targets) for pick in picks],
+        )
     best = min(feasible, key=lambda pick: pick.rank(targets.aim))
+    if targets.aim is Objective.LATENCY:
+        best = min(_as_quick(feasible, best), key=lambda pick: pick.mean_macs)
     return Choice(
         best.proposal,
         best.index,
@@ -198,6 +208,12 @@ class _Pick:
             return (self.proposal.quantity("mean_latency_ms", self.index), self.lost_share)
         return (self.mean_macs, self.lost_share)
 
+    @property
+    def spread_ms(self) -> tuple[float, float]:
+        """Mean latency, as the rounds of timing had it at least and at most."""
+        mean = self.proposal.quantity("mean_latency_ms", self.index)
+        return self.proposal.latency_spread_ms(self.index) or (mean, mean)
+
     def interval(self, targets: Targets) -> tuple[float | None, float | None]:
         """See `Choice.interval`."""
         loosest = strictest = None
@@ -210,6 +226,12 @@ class _Pick:
     def _finite(self, place: np.intp) -> float | None:
         threshold = float(self.proposal.thresholds[place])
         return None if np.isinf(threshold) else threshold
+
+
+def _as_quick(picks: Sequence[_Pick], quickest: _Pick) -> list[_Pick]:
+    """Return those that timing cannot tell from the quickest: their spreads overlap."""
+    most = quickest.spread_ms[1]
+    return [pick for pick in picks if pick.spread_ms[0] <= most]
 
 
 def _pick(proposal: Proposal, targets: Targets) -> _Pick:
@@ -230,7 +252,7 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
     return _Pick(proposal, place, feasible, affordable)
 
 
-def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Candidate:
+def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> Candidate:
     proposal, index = pick.proposal, pick.index
     evidence = proposal.evidence
     right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
@@ -244,7 +266,12 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Can
     )
     if proposal.searched is not None:
         found = proposal.searched
-        row = replace(row, estimate=found.estimate, tried=found.tried)
+        row = replace(
+            row,
+            estimate=found.estimate,
+            estimate_interval=found.tried[0].interval,
+            tried=found.tried,
+        )
     if index < 0:
         return row
     threshold = float(proposal.thresholds[index])
@@ -256,17 +283,27 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> Can
         drop_points=float(proposal.drop_points[index]),
         cost_macs_ratio=pick.mean_macs / problem.large.macs,
         mean_latency_ms=proposal.quantity("mean_latency_ms", index) if timed else None,
+        latency_spread_ms=proposal.latency_spread_ms(index) if timed else None,
         feasible=pick.feasible,
         chosen=pick is best,
         why=_why(problem, pick, best=best, targets=targets),
     )
 
 
-def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str:
+def _why_not(pick: _Pick) -> str:
+    """Say which limits a saver cannot keep."""
+    if not pick.proposal.allowed.any():
+        return pick.proposal.why or "no threshold keeps the drop"
+    if not pick.affordable.any():
+        return "over budget"
+    return "over budget where the drop is kept"
+
+
+def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> str:
     cost = pick.mean_macs / problem.large.macs
     aim = targets.aim
-    if not pick.feasible:
-        return "over budget" if targets.budgets.any else "no threshold keeps the limit"
+    if best is None or not pick.feasible:
+        return _why_not(pick)
     if np.isinf(pick.proposal.thresholds[pick.index]):
         return "not worth it: may accept nothing"
     if cost > 1:
@@ -281,6 +318,8 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick, targets: Targets) -> str
     if aim is Objective.ACCURACY and pick.lost_share > best.lost_share:
         points = 100 * (pick.lost_share - best.lost_share)
         return f"loses {points:.2f} points more than {other}"
+    if aim is Objective.LATENCY and pick in _as_quick([pick], best):
+        return f"as quick as {other} within the spread of timing, but not cheaper"
     mine, least = pick.rank(aim)[0], best.rank(aim)[0]
     if aim is Objective.ACCURACY:
         mine, least = pick.mean_macs, best.mean_macs
@@ -304,7 +343,12 @@ def policy_of(problem: Problem, choice: Choice) -> Policy:
 def figures_on(policy: Policy, problem: Problem) -> Figures:
     """Measure a two-stage policy on a problem's samples."""
     saver = next(one for one in problem.savers if one.name == policy.stages[0].model)
-    return figures(policy, (saver.outputs, problem.large.outputs), problem.labels)
+    return figures(
+        policy,
+        (saver.outputs, problem.large.outputs),
+        problem.labels,
+        grouped=problem.groups is not None,
+    )
 
 
 def single_model_better(problem: Problem, result: Calibration) -> str | None:
@@ -342,3 +386,63 @@ def single_model_better(problem: Problem, result: Calibration) -> str | None:
 
 def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
     return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)
+
+
+PROMISES = {
+    Method.CERTIFIED: "drop within the bound, with the confidence",
+    Method.LTT_HB: "drop within the bound, with the confidence",
+    Method.CRC: "drop within the bound on average over calibration sets",
+    Method.EMPIRICAL: "none: the drop on these samples only",
+    Method.TINYSAVER: "none",
+}
+"""What each method promises about other samples."""
+
+
+def compare_methods(
+    problem: Problem, holdout: Problem | None, targets: Targets, *, seed: int, candidates: int
+) -> tuple[MethodRow, ...]:
+    """Let every method choose at the same bound, without budgets.
+
+    Args:
+        problem: what to choose on.
+        holdout: samples set aside, or None.
+        targets: bound, confidence and objective; 0.5 points where there is no bound.
+        seed: of whatever is drawn.
+        candidates: how many savers share the risk.
+    """
+    drop = targets.allowed_drop_points
+    common = replace(
+        targets,
+        budgets=Budgets(),
+        objective=None,
+        max_drop_points=DEFAULT_MAX_DROP_POINTS if drop is None else drop,
+    )
+    return tuple(
+        _comparison_row(
+            problem, holdout, replace(common, method=method), seed=seed, candidates=candidates
+        )
+        for method in Method
+    )
+
+
+def _comparison_row(
+    problem: Problem, holdout: Problem | None, targets: Targets, *, seed: int, candidates: int
+) -> MethodRow:
+    method = targets.method
+    if targets.searches and method not in SEARCHED:
+        targets = replace(targets, score=None, fusion=None)
+    try:
+        proposals = propose_all(problem, targets, seed=seed, candidates=candidates)
+        choice = choose(problem, proposals, targets)
+    except (InfeasibleError, InputError) as error:
+        return MethodRow(method, PROMISES[method], why=str(error))
+    policy = policy_of(problem, choice)
+    evidence = problem.subset(choice.proposal.evidence)
+    return MethodRow(
+        method=method,
+        promise=PROMISES[method],
+        saver=choice.proposal.saver.name,
+        threshold=choice.threshold,
+        calibration=figures_on(policy, evidence),
+        holdout=None if holdout is None else figures_on(policy, holdout),
+    )

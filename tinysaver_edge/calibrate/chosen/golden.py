@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.bundle import file_entry
 from tinysaver_edge.bundle.manifest import GoldenEntry
@@ -19,8 +19,8 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify import golden_answers
-from tinysaver_edge.verify.decoder import decoded, write_decoder_sample
 from tinysaver_edge.verify.engines import ran_by
+from tinysaver_edge.verify.golden import decoded, write_decoder_sample
 
 MOST_FRAMES = 16
 """Golden frames in a bundle, at most: it goes to devices, and the images are the user's."""

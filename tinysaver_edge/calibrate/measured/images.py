@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,18 @@ from tinysaver_edge.calibrate.measured.measuring import (
     measure_all,
     measure_on_pixels,
 )
-from tinysaver_edge.calibrate.measured.timing import LargeTiming, PairTimingStep, TimingPlace
+from tinysaver_edge.calibrate.measured.timing import (
+    LargeTiming,
+    PairTimingStep,
+    TimingPlace,
+    TimingStep,
+    time_in_turns,
+)
 from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
     CodecCost,
     MeasuredProblem,
-    ModelAnswers,
     Problem,
     check_models,
     join_records,
@@ -47,8 +52,7 @@ from tinysaver_edge.cascade import Clock
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
-from tinysaver_edge.data.looks import Looks, read_looks
-from tinysaver_edge.data.seen import seen_from_text
+from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
@@ -136,7 +140,8 @@ def from_images(
         InputError: models, descriptions, images or labels do not fit each other.
         EngineError: a model cannot be run.
     """
-    check_reports(given.bench)
+    if given.bench:
+        check_reports(given.bench)
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
         progress.note(
@@ -270,24 +275,30 @@ def _timed(
 ) -> Problem:
     """Return the problem with what the large model and every saver with it take here."""
     place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
-    alone = LargeTiming(large, place)
-    latency = alone.known() or run_step(
-        alone, progress=run.progress, what=f"timing {large.name}", isolate=run.given.isolate
-    )
-    savers: list[ModelAnswers] = []
+    steps: dict[str, TimingStep] = {large.name: LargeTiming(large, place)}
     for saver in problem.savers:
-        step = PairTimingStep(artefacts[saver.name], large, fusion, place)
-        try:
-            pair = step.known() or run_step(
-                step,
-                progress=run.progress,
-                what=f"timing {saver.name} with {large.name}",
-                isolate=run.given.isolate,
-            )
-        except EngineError as error:
-            run.lose(saver.name, error)
+        steps[saver.name] = PairTimingStep(artefacts[saver.name], large, fusion, place)
+    known = {} if run.given.retime else {name: one.known() for name, one in steps.items()}
+    found = {name: one for name, one in known.items() if one is not None}
+
+    def once(step: TimingStep, name: str) -> Any:  # noqa: ANN401
+        what = f"timing {name}" + ("" if name == large.name else f" with {large.name}")
+        return run_step(step, progress=run.progress, what=what, isolate=run.given.isolate)
+
+    unknown = {name: step for name, step in steps.items() if name not in found}
+    for name, came in time_in_turns(unknown, once):
+        if not isinstance(came, EngineError):
+            found[name] = came
+        elif name == large.name:
+            raise came
         else:
-            savers.append(replace(saver, with_large=pair))
+            run.lose(name, came)
+    latency = found[large.name]
+    savers = [
+        replace(saver, with_large=found[saver.name])
+        for saver in problem.savers
+        if saver.name in found
+    ]
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
     return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))

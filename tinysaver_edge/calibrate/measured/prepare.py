@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import parse_json, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import (
@@ -20,9 +20,9 @@ from tinysaver_edge.engines.base import (
     check_signature,
     finite_or_raise,
 )
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
 from tinysaver_edge.errors import DescriptionError, ModelError
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.output_format import MULTI_LABEL, OutputKind
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _write_note(note: Path, key: str, artefact: Artefact) -> None:
 def _read_note(note: Path, key: str) -> Artefact | None:
     """Return what was prepared before, where nothing it depends on has changed since."""
     try:
-        content = json.loads(note.read_text())
+        content = parse_json(note.read_text())
         if content["key"] != key:
             return None
         artefact = _adapter().validate_python(content["artefact"])

@@ -6,15 +6,15 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import parse_json, write_text
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
@@ -24,19 +24,44 @@ from tinysaver_edge.calibrate.problem import PairTiming
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.errors import DataError, InputError
+from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.latency.samples import joined_samples
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
 
-EFFORT = Effort(warm_up=20, min_runs=400, min_seconds=2.0, max_seconds=20.0)
+EFFORT = Effort(warm_up=20, min_runs=200, min_seconds=1.0, max_seconds=10.0)
+"""Of one round."""
+
+LEAST_ROUNDS = 2
+MOST_ROUNDS = 4
+
+SETTLED = 0.1
+"""Rounds whose medians lie no further apart than this share of the least agree."""
+
 FRAMES = 8
 """Images that take turns, spread over the data."""
 
 Found = TypeVar("Found")
+
+
+class TimingStep(Protocol):
+    """One thing to time, a round at a time."""
+
+    def __call__(self, progress: Progress) -> Any:  # noqa: ANN401
+        """Time it for one round."""
+
+    def known(self) -> Any:  # noqa: ANN401
+        """Return what was timed before on this machine, None where it has to be timed."""
+
+    def settled(self, rounds: Sequence[Any]) -> bool:
+        """Whether another round would tell nothing new."""
+
+    def keep(self, rounds: Sequence[Any]) -> Any:  # noqa: ANN401
+        """Put rounds together and on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +114,19 @@ class LargeTiming:
         """Return what was timed before on this machine, None where it has to be timed."""
         return _read(self._path, self._key, lambda kept: LatencySamples.from_dict(kept["latency"]))
 
+    def keep(self, rounds: Sequence[LatencySamples]) -> LatencySamples:
+        """Put rounds together and on disk."""
+        latency = joined_samples(rounds)
+        _write(self._path, self._key, {"latency": latency.to_dict()})
+        return latency
+
+    @staticmethod
+    def settled(rounds: Sequence[LatencySamples]) -> bool:
+        """Whether another round would tell nothing new."""
+        return _agree(rounds)
+
     def __call__(self, progress: Progress) -> LatencySamples:
-        """Time it.
+        """Time it for one round.
 
         Raises:
             EngineError: the model fails.
@@ -98,9 +134,7 @@ class LargeTiming:
         """
         frames = self.place.frames()
         with ExitStack() as stack:
-            latency = measure_alone(_stage(self.large, stack), frames, effort=EFFORT)
-        _write(self._path, self._key, {"latency": latency.to_dict()})
-        return latency
+            return measure_alone(_stage(self.large, stack), frames, effort=EFFORT)
 
     @property
     def _path(self) -> Path:
@@ -132,11 +166,26 @@ class PairTimingStep:
         return _read(
             self._path,
             self._key,
-            lambda kept: PairTiming(CascadeLatency.from_dict(kept["latency"]), kept["memory_mb"]),
+            lambda kept: _joined(
+                [CascadeLatency.from_dict(one) for one in kept["rounds"]], kept["memory_mb"]
+            ),
         )
 
+    def keep(self, rounds: Sequence[PairTiming]) -> PairTiming:
+        """Put rounds together and on disk."""
+        found = _joined([one.latency for one in rounds], rounds[0].memory_mb)
+        told = [one.to_dict() for one in found.rounds]
+        _write(self._path, self._key, {"memory_mb": found.memory_mb, "rounds": told})
+        return found
+
+    @staticmethod
+    def settled(rounds: Sequence[PairTiming]) -> bool:
+        """Whether another round would tell nothing new."""
+        found = [one.latency for one in rounds]
+        return _agree([one.saver for one in found]) and _agree([one.escalated for one in found])
+
     def __call__(self, progress: Progress) -> PairTiming:
-        """Time them.
+        """Time them for one round.
 
         Raises:
             EngineError: a model fails.
@@ -148,7 +197,6 @@ class PairTimingStep:
             saver, large = _stage(self.saver, stack), _stage(self.large, stack)
             latency = measure_pair(saver, large, frames, fusion=self.fusion, effort=EFFORT)
             memory_mb = self.place.memory_since(before)
-        _write(self._path, self._key, {"memory_mb": memory_mb, "latency": latency.to_dict()})
         return PairTiming(latency, memory_mb)
 
     @property
@@ -159,6 +207,44 @@ class PairTimingStep:
     def _key(self) -> str:
         fusion = None if self.fusion is None else (self.fusion.name, self.fusion.parameters)
         return _key(self.place, self.saver, self.large, fusion)
+
+
+def _joined(rounds: Sequence[CascadeLatency], memory_mb: float | None) -> PairTiming:
+    return PairTiming(CascadeLatency.joined(rounds), memory_mb, tuple(rounds))
+
+
+def _agree(rounds: Sequence[LatencySamples]) -> bool:
+    """Whether the rounds' medians lie close together."""
+    medians = [one.median_ms for one in rounds]
+    return max(medians) <= (1 + SETTLED) * min(medians)
+
+
+def time_in_turns(
+    steps: Mapping[str, TimingStep], run: Callable[[TimingStep, str], Any]
+) -> Iterator[tuple[str, Any]]:
+    """Time several things in rounds, one after the other in each, until each has settled.
+
+    What disturbs a machine for a while then disturbs all of them, not one.
+
+    Args:
+        steps: by name; what is kept from earlier is not passed in.
+        run: times one for one round, by its name; raises `EngineError` where it cannot be.
+
+    Yields:
+        Each name with what came of it, or with the error.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in steps}
+    for number in range(MOST_ROUNDS):
+        for name in list(found):
+            if number >= LEAST_ROUNDS and steps[name].settled(found[name]):
+                continue
+            try:
+                found[name].append(run(steps[name], name))
+            except EngineError as error:
+                del found[name]
+                yield name, error
+    for name, rounds in found.items():
+        yield name, steps[name].keep(rounds)
 
 
 def _stage(artefact: Artefact, stack: ExitStack) -> Stage:
@@ -181,7 +267,7 @@ def _key(place: TimingPlace, *parts: object) -> str:
 
 def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         return parse(content) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None

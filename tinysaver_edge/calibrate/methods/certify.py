@@ -20,9 +20,8 @@ from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
 FUSE_FROM_LOST = 15
-"""Fuse where the bound allows this many samples to be lost. Below, the answers that a fusion
-changes add more noise to the test than they win: with 10, a pair of ImageNet records costs up to
-18 % more; with 15, up to 8 % more and 3 % less on average."""
+"""Fuse where the bound allows this many samples to be lost; below, the answers that a fusion
+changes add more noise to the test than they win (docs/certificate.md)."""
 
 TUNE_SHARE = 0.05
 HEAD_TUNE_SHARE = 0.2
@@ -102,11 +101,9 @@ def default_rule(
 ) -> CertifyRule:
     """The rule: the margin, fused by constant weights where there are enough labelled samples.
 
-    Nothing is fitted and no sample is spent on tuning. On the ImageNet records a head with 5 % or
-    20 % of the samples to learn from, or a fusion with 5 % or 10 %, wins less at n = 50,000 than
-    rounding shows, and loses at 10,000 (`benchmarks/bench_certified_cost.py`). Without labels a
-    fused answer that differs from the large model's only counts against the cascade, so there is
-    no fusion.
+    Nothing is fitted, so no sample is spent on tuning, which wins less than it costs
+    (docs/certificate.md). Without labels a fused answer that differs from the large model's only
+    counts against the cascade, so there is no fusion.
 
     Args:
         units: how many independent samples (or groups) there are, a tune split included.

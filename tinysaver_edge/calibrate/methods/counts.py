@@ -22,6 +22,9 @@ from tinysaver_edge.certificate import (
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
+SATURATED = 0.05
+"""Share of scores at the end of their range from which that is what is wrong."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SortedScores:
@@ -322,6 +325,16 @@ class CertifiedTest:
         if needed is None:
             return (
                 f"the cascade loses {100 * (first.lost - first.gained) / n:.2g} points at the "
-                f"strictest threshold already, which rules out {wish}: allow more, or fuse nothing"
+                f"strictest threshold already, which rules out {wish}: {self._remedy()}"
             )
         return f"{n} samples do not prove {wish}: as these answers differ, about {needed} would"
+
+    def _remedy(self) -> str:
+        """Say what helps a cascade that loses too much where it accepts least."""
+        saturated = float((self.score >= 1.0).mean())
+        if saturated > SATURATED:
+            return (
+                f"{100 * saturated:.0f} % of the scores are saturated at 1, since the saver's "
+                "logits are very large: try --score maxlogit_pnorm, or allow more"
+            )
+        return "allow more, or fuse nothing"

@@ -120,6 +120,12 @@ class Proposal:
         rates = self.budgeted_rates if budgeted else self.escalation_rates
         return self.costs.at(name, float(rates[index]))
 
+    def latency_spread_ms(self, index: int) -> tuple[float, float] | None:
+        """Return the least and the greatest mean of the rounds of timing, at one threshold."""
+        if self.asks_nobody[index]:
+            return None
+        return self.costs.mean_spread_ms(float(self.escalation_rates[index]))
+
     def mean_macs(self) -> NDArray[np.float64]:
         """Expected MACs a frame at each threshold, ``(k,)``."""
         macs: NDArray[np.float64] = self.saver.macs + self.escalation_rates * self.costs.large.macs

@@ -41,10 +41,7 @@ from tinysaver_edge.score import Margin, Score
 class SearchRule:
     """How a search decides; fixed before any sample is looked at.
 
-    Mean true cost before nasnetlarge, with 12 savers and 10,000 ImageNet records, relative to no
-    search, over 24 draws: 0.990 ± 0.006 by this rule; 0.993 and 1.007 with a twentieth and a fifth
-    to search on; 0.991 and 0.994 with two deviations to take and to drop out; 1.017 ± 0.012 where
-    only the saver that looks best is certified. `benchmarks/bench_search.py` repeats most of it.
+    Measured against other rules in docs/certificate.md.
 
     Attributes:
         share: of the samples, to search on, where the bound is to be proved on the others.
@@ -244,9 +241,18 @@ def _tried(
                 what for what, part in (("score", score), ("fusion", fusion)) if part.learns
             ),
             estimate=scale * float(estimates[score, fusion].mean()),
+            interval=_interval(scale * estimates[score, fusion]),
         )
         for score, fusion in order
     ]
+
+
+def _interval(estimates: FloatArray) -> tuple[float, float] | None:
+    """Return within what 90 % of the resamples lie; one look tells nothing of that."""
+    if len(estimates) < 2:
+        return None
+    low, high = np.quantile(estimates, (0.05, 0.95))
+    return float(low), float(high)
 
 
 def _missing(score: ScoreOption, why: str) -> TriedCombination:

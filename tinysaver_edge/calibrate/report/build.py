@@ -17,8 +17,7 @@ from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.plan import Plan
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.classes import class_rows
-from tinysaver_edge.calibrate.report.confidence import reliability, score_histogram
+from tinysaver_edge.calibrate.report.confidence import class_rows, reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of, outputs_of
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.latency import latency_facts
@@ -27,6 +26,7 @@ from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.outputs import Outputs
 
@@ -55,7 +55,8 @@ def decision_sentence(result: Calibration) -> str:
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
         f"it answered {numbers.percent(found.accept_rate, 1)}, "
-        f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}{promise}."
+        f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}"
+        f"{_within(found)}{promise}."
     )
 
 
@@ -77,6 +78,14 @@ def _drop_words(drop_points: float) -> str:
 def _score_words(policy: Policy) -> str | None:
     score = policy.stages[0].score
     return f"{score.name}, {score.meaning}" if score is not None and score.meaning else None
+
+
+def _within(found: Figures) -> str:
+    """Say within what the drop may lie on other samples like these."""
+    if found.drop_interval_points is None:
+        return ""
+    low, high = (numbers.short_points(end) for end in found.drop_interval_points)
+    return f" (95 % interval of the drop on samples like these: {low} to {high})"
 
 
 _NO_ARTEFACTS: Mapping[str, Artefact] = MappingProxyType({})

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate
-from tinysaver_edge.calibrate.report.classes import ClassRow
-from tinysaver_edge.calibrate.report.confidence import Reliability, ScoreHistogram
+from tinysaver_edge.calibrate.report.confidence import ClassRow, Reliability, ScoreHistogram
 from tinysaver_edge.calibrate.report.curves import Bounds, Point
 from tinysaver_edge.calibrate.report.latency import LatencyFacts
 from tinysaver_edge.calibrate.report.origin import Origin

@@ -44,6 +44,8 @@ def score(value: float | None) -> str:
     """Write a score or a threshold: four significant digits, or ``none``."""
     if value is None or math.isinf(value):
         return "none"
+    if 0 < 1 - value < 5e-5:
+        return _signed(f"1 - {1 - value:.0e}")
     return _signed(f"{value:.4g}")
 
 

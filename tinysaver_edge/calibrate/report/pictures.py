@@ -10,8 +10,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.opencv import opencv
-from tinysaver_edge.calibrate.report.classes import class_name
+from tinysaver_edge._support.packages import opencv
+from tinysaver_edge.calibrate.report.confidence import class_name
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.preprocess import Frame
 

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from tinysaver_edge._support.files import write_text
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.report import numbers
-from tinysaver_edge.calibrate.report.charts.classes import escalations, skyline
-from tinysaver_edge.calibrate.report.charts.confidence import reliability, score_histogram
-from tinysaver_edge.calibrate.report.charts.latency import latency
+from tinysaver_edge.calibrate.report.charts.confidence import (
+    escalations,
+    reliability,
+    score_histogram,
+    skyline,
+)
 from tinysaver_edge.calibrate.report.charts.svg import NARROW, WIDE, Size
-from tinysaver_edge.calibrate.report.charts.sweep import sweep
+from tinysaver_edge.calibrate.report.charts.sweep import latency, sweep
 from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.tradeoff import rank_of

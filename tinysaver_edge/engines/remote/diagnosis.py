@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, RequestError
 from tinysaver_edge.engines.remote.security import Tls
 
 _HINTS = MappingProxyType(

@@ -15,13 +15,14 @@ from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import Breaker, State
 from tinysaver_edge.engines.remote.facts import (
     Contract,
+    Kind,
     Reply,
+    RequestError,
     Wanted,
     agree,
     check_sha256,
     check_values,
 )
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Samples
 from tinysaver_edge.engines.remote.traffic import HostState, Meter

@@ -25,8 +25,7 @@ from tinysaver_edge.engines.base import (
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.breaker import RetryBudget, State
 from tinysaver_edge.engines.remote.endpoint import Endpoint
-from tinysaver_edge.engines.remote.facts import Wanted
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, RequestError, Wanted
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.samples import Golden, Samples
 from tinysaver_edge.engines.remote.traffic import HostState, Meter, Traffic

@@ -17,11 +17,12 @@ from tinysaver_edge.engines.remote.facts import (
     DTYPES,
     SHA256,
     Contract,
+    Kind,
     ModelFacts,
     Reply,
+    RequestError,
     TensorFacts,
 )
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.errors import InputError, MissingDependencyError
 

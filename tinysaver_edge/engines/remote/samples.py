@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import read_arrays
-from tinysaver_edge.engines.remote.failure import Kind, RequestError
+from tinysaver_edge.engines.remote.facts import Kind, RequestError
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.outputs import Outputs

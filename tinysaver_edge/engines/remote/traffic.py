@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tinysaver_edge.decision import ModelIdentity
 from tinysaver_edge.engines.remote.breaker import State
-from tinysaver_edge.engines.remote.failure import Kind
+from tinysaver_edge.engines.remote.facts import Kind
 
 
 @dataclass(frozen=True, slots=True)

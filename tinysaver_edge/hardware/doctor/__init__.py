@@ -8,7 +8,6 @@ from typing import Any
 
 from tinysaver_edge.hardware.doctor.check import Checkup, Standing
 from tinysaver_edge.hardware.doctor.engines import device_checks, engine_checks, opencv_check
-from tinysaver_edge.hardware.doctor.packages import owner_checks, python_check, version_checks
 from tinysaver_edge.hardware.doctor.system import (
     Access,
     accelerator_checks,
@@ -16,7 +15,10 @@ from tinysaver_edge.hardware.doctor.system import (
     camera_check,
     driver_check,
     may_open,
+    owner_checks,
+    python_check,
     throttling_check,
+    version_checks,
 )
 from tinysaver_edge.hardware.engines import Engines, probe_engines
 from tinysaver_edge.hardware.jetson import read_jetson

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.inventory import TIMEOUT_S
@@ -115,14 +116,14 @@ def engine_checks(engines: Engines) -> list[Checkup]:
         if inventory.version is not None:
             checks.append(ok(inventory.engine, inventory.version))
         elif (inventory.why or "").startswith("not installed"):
-            mend = f"pip install 'tinysaver-edge[{inventory.engine}]'"
+            mend = install_command(inventory.engine)
             checks.append(note(inventory.engine, "not installed", mend))
         else:
             why = inventory.why or "it did not say why"
             mend = remedy(why) or f"pip install --force-reinstall {inventory.engine}"
             checks.append(broken(inventory.engine, f"cannot be imported: {why}", mend))
     if not engines.working and not engines.others:
-        mend = "pip install 'tinysaver-edge[cpu]'"
+        mend = install_command("cpu")
         checks.append(broken("engines", "there is none that runs a model", mend))
     return checks
 

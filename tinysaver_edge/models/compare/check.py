@@ -14,8 +14,13 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_class, engine_names
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
-from tinysaver_edge.models.compare.compare import answers, compare
-from tinysaver_edge.models.compare.pictures import Pictures, draw_pictures, pictures_of
+from tinysaver_edge.models.compare.compare import (
+    Pictures,
+    answers,
+    compare,
+    draw_pictures,
+    pictures_of,
+)
 from tinysaver_edge.models.compare.readings import Readings, try_readings
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tinysaver_edge._support.flatbuffer import DAMAGED, FlatBuffer
-from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
+from tinysaver_edge.engines.onnx_file import read_metadata as read_onnx_metadata
 from tinysaver_edge.errors import TinySaverError
 from tinysaver_edge.models.description.labels import labels_in
 from tinysaver_edge.models.description.schema import PRESETS, to_affine

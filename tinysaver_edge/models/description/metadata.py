@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
+from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge.engines.onnx_file import read_metadata as read_onnx_metadata
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.engines.timm_file import read_header
 from tinysaver_edge.errors import InputError
@@ -79,8 +80,7 @@ def _read_xml(model: Path) -> dict[str, str]:
 
 def _write_xml(model: Path, entries: Mapping[str, str]) -> None:
     """Save anew, both files under other names first; the .bin stays the same."""
-    import openvino
-
+    openvino = import_engine("openvino")
     network = read_model(open_core(), model)
     for key, value in entries.items():
         network.set_rt_info(value, key.split("."))

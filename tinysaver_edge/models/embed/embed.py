@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.embed.onnx import embed_onnx
 from tinysaver_edge.models.embed.openvino import embed_openvino
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.reader import READABLE
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import ColorOrder, Preprocess

@@ -9,6 +9,7 @@ what they are, so the result is the same.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge.engines.onnx_file import external_names
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.embed.onnx_editor import PREFIX, GraphEditor
-from tinysaver_edge.models.graph.model_files import external_entries, external_names
 from tinysaver_edge.models.graph.onnx import load_onnx, onnx_signature
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout
 
 ModelProto: TypeAlias = Any
 NodeProto: TypeAlias = Any
+GraphProto: TypeAlias = Any
 
 FRAME = PREFIX + "frame"
 _TO_NCHW = [0, 3, 1, 2]
@@ -72,9 +74,9 @@ def _check_opset(model: Path, proto: ModelProto, form: InputFormat) -> None:
 
 def _bring_weights(model: Path, proto: ModelProto, out: Path) -> list[Path]:
     """Copy files of weights beside the new model, under names that are its own."""
-    names = external_names(model, proto)
+    names = external_names(model)
     new = {name: f"{out.name}.data{place or ''}" for place, name in enumerate(names)}
-    for entry in external_entries(proto):
+    for entry in _external_entries(proto):
         entry.value = new[entry.value]
     for name in names:
         try:
@@ -86,6 +88,27 @@ def _bring_weights(model: Path, proto: ModelProto, out: Path) -> list[Path]:
         except FileNotFoundError as error:
             raise ModelError(f"model {model}: its weights {name} are not beside it") from error
     return [out.parent / name for name in new.values()]
+
+
+def _external_entries(proto: ModelProto) -> Iterator[Any]:
+    """Yield the entries that name a file, of all tensors that are kept in one."""
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == tensor.EXTERNAL:
+            yield from (entry for entry in tensor.external_data if entry.key == "location")
+
+
+def _tensors(graph: GraphProto) -> Iterator[Any]:
+    """Yield weights and constants, those of graphs within the graph included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _present(attribute)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _present(attribute: Any) -> Iterable[Any]:  # noqa: ANN401 - onnx.AttributeProto
+    return (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))
 
 
 def _fold(model: Path, proto: ModelProto, form: InputFormat, output: str | None) -> None:

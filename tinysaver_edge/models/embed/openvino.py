@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.engines.openvino import model_signature, open_core, port_of, read_model
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Layout
@@ -60,8 +61,7 @@ def _place(old: Operation, form: InputFormat) -> tuple[Operation, Operation, Lay
     Returns:
         The new input, the tensor to compute on, its layout, and who reads the result.
     """
-    import openvino
-    import openvino.opset13 as ops
+    openvino, ops = import_engine("openvino"), import_engine("openvino.opset13")
 
     axes = list(old.get_partial_shape())
     readers = list(old.output(0).get_target_inputs())
@@ -85,15 +85,14 @@ def _is_to_nchw(operation: Operation) -> bool:
 
 
 def _reversed(tensor: Operation, *, axis: int) -> Operation:
-    import openvino.opset13 as ops
+    ops = import_engine("openvino.opset13")
 
     return ops.gather(tensor, ops.constant(np.array([2, 1, 0])), ops.constant(np.array(axis)))
 
 
 def _scaled(tensor: Operation, form: InputFormat, layout: Layout) -> Operation:
     """Add what `Preprocessor` does in numpy: float32 arithmetic, then the input's own type."""
-    import openvino
-    import openvino.opset13 as ops
+    openvino, ops = import_engine("openvino"), import_engine("openvino.opset13")
 
     kind = openvino.Type(np.dtype(form.dtype))
     if form.is_raw:
@@ -118,7 +117,7 @@ def _save(network: Model, out: Path) -> list[Path]:
     Operations are named by their place: OpenVINO counts them through the whole process, and the
     same model would be another file every time.
     """
-    import openvino
+    openvino = import_engine("openvino")
 
     for place, operation in enumerate(network.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{place}")

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.compare.pictures import Pictures, draw_pictures
+from tinysaver_edge.models.compare.compare import Pictures, draw_pictures
 from tinysaver_edge.models.description.description import ModelDescription
 from tinysaver_edge.models.export.job import ExportedFile, ExportJob
 from tinysaver_edge.models.export.timm_model import TimmModel, TimmSource, exportable, load_timm
@@ -152,6 +153,7 @@ def _check_outs(outs: Sequence[Path]) -> None:
     for out in outs:
         if out.suffix not in SUFFIXES:
             raise InputError(f"cannot export to {out}: it must end in {', '.join(SUFFIXES)}")
+        check_file_target(out)
     if len(set(outs)) != len(outs):
         raise InputError("the same file is named twice to export to")
 

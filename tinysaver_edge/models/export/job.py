@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_for
 from tinysaver_edge.engines.timm_file import Architecture, write_timm_file
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.compare.compare import Comparison, answers, compare
-from tinysaver_edge.models.compare.pictures import Pictures
+from tinysaver_edge.models.compare.compare import Comparison, Pictures, answers, compare
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
 from tinysaver_edge.models.description.metadata import write_metadata
@@ -24,7 +24,6 @@ from tinysaver_edge.models.export.timm_model import TimmModel
 from tinysaver_edge.models.export.torch_layers import first_layer_apart, first_layer_merged_apart
 from tinysaver_edge.models.export.torch_onnx import export_onnx
 from tinysaver_edge.models.graph.macs import count_module_macs
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocessor
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tinysaver_edge._support.packages import unlogged
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.timm_file import sized_model
 from tinysaver_edge.errors import InputError, MissingDependencyError, ModelError
@@ -19,7 +20,6 @@ from tinysaver_edge.models.export.checkpoint import (
     read_weights,
 )
 from tinysaver_edge.models.export.checkpoint import SUFFIXES as CHECKPOINT_SUFFIXES
-from tinysaver_edge.models.export.quiet import unlogged
 from tinysaver_edge.preprocess import (
     ColorOrder,
     InputFormat,

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.models.graph.onnx import load_onnx
 
 Module: TypeAlias = Any  # torch.nn.Module
@@ -152,8 +153,8 @@ def _run_module(module: Module, batch: NDArray[np.float32]) -> _Tensors:
 
 def _run_file(plain: Path, tensors: list[str], batch: NDArray[np.float32]) -> _Tensors:
     import onnx
-    import onnxruntime
 
+    onnxruntime = import_engine("onnxruntime")
     proto = load_onnx(plain)
     given = {one.name for one in proto.graph.output}
     for name in tensors:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.packages import quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.quiet import quietly
 from tinysaver_edge.models.export.torch_layers import (
     layer_outputs,
     layer_untranslated,

@@ -18,11 +18,11 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.engines.model_file import model_files, one_line
 from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
-from tinysaver_edge.models.graph.model_files import model_files
 from tinysaver_edge.models.graph.openvino import read_openvino
 from tinysaver_edge.models.graph.reader import READABLE, read_graph, read_whole
 
@@ -112,6 +112,10 @@ def count_macs(
         return count_graph(read_graph(model, size=input_size, output=output))
     except _UnknownShapeError as unknown:
         reason = unknown
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model {model}: its graph contradicts itself ({one_line(error)}): export it again"
+        ) from error
     if model.suffix == ".onnx" and find_spec("openvino") is not None:
         try:
             return count_graph(

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.base import ModelSignature, TensorInfo, signature_of
+from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.model_file import check_model_file, one_line
+from tinysaver_edge.engines.signature import TensorInfo, signature_of
 from tinysaver_edge.errors import MissingDependencyError, ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size, picture_shape
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.packages import import_engine, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.quiet import quietly
 from tinysaver_edge.models.export.torch_onnx import strip
 from tinysaver_edge.models.graph.onnx import load_onnx, onnx_signature
 from tinysaver_edge.preprocess import Batch
@@ -75,12 +75,11 @@ def halve_onnx(model: Path, out: Path) -> None:
     import onnx
 
     _tools(model)
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
+    convert = import_engine("onnxruntime.transformers.float16").convert_float_to_float16
     proto = load_onnx(model, weights=True)
     try:
         with quietly():
-            halved = convert_float_to_float16(proto, keep_io_types=True)
+            halved = convert(proto, keep_io_types=True)
     except Exception as error:
         raise ModelError(
             f"model {model}: onnxruntime cannot convert it to float16: {one_line(error)}"
@@ -113,13 +112,12 @@ class _Reader:
 
 def _tools(model: Path) -> Any:  # noqa: ANN401 - the module
     try:
-        import onnxruntime.quantization
-        import onnxruntime.quantization.shape_inference
+        import_engine("onnxruntime.quantization.shape_inference")
+        return import_engine("onnxruntime.quantization")
     except ImportError as error:
         raise MissingDependencyError(
             error.name or "onnxruntime", extra="quantize", purpose=f"Quantising {model.name}"
         ) from error
-    return onnxruntime.quantization
 
 
 def _tidy(model: Path, out: Path) -> None:

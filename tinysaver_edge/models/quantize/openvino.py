@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tinysaver_edge._support.packages import import_engine, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.quiet import quietly
 from tinysaver_edge.preprocess import Batch
 
 Network: TypeAlias = Any  # openvino.Model
@@ -74,8 +74,7 @@ def copy_openvino(model: Path, out: Path) -> None:
 
 
 def _save(network: Network, out: Path, *, half: bool) -> None:
-    import openvino
-
+    openvino = import_engine("openvino")
     out.parent.mkdir(parents=True, exist_ok=True)
     openvino.save_model(network, str(out), compress_to_fp16=half)
 

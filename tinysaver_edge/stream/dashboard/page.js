@@ -112,9 +112,10 @@ function points(value) { return `${value.toFixed(value < 10 ? 2 : 1)}\u00a0point
 function showPromise(promise) {
   at("promised").hidden = promise === null || promise.all === null;
   if (at("promised").hidden) return;
-  const bound = kept => kept.effective_drop_points === null || !kept.certified_share
-    ? `About ${points(kept.expected_drop_points)}`
-    : `At most ${points(kept.effective_drop_points)}, about ${points(kept.expected_drop_points)} expected`;
+  const expected = kept => kept.expected_low_points === null || kept.expected_low_points === undefined ? ""
+    : `between ${kept.expected_low_points.toFixed(2)} and ${points(kept.expected_high_points)} expected`;
+  const bound = kept => [kept.effective_drop_points === null || !kept.certified_share ? ""
+    : `At most ${points(kept.effective_drop_points)}`, expected(kept)].filter(part => part).join(", ") || "No bound on the drop";
   const shares = kept => `${percent(kept.certified_share)} of the answers certified, ${percent(kept.fallback_share)} the saver's for want of the large model`;
   const certified = promise.certified_points === null ? "No certificate."
     : `Certified: at most ${points(promise.certified_points)} against the large model alone.`;

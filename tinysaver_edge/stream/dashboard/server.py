@@ -6,13 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.doors import Doorkeeper
+from tinysaver_edge._support.doors import Doorkeeper, ListenAddress, WrongTokens, url_of
 from tinysaver_edge._support.limits import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, QUEUED
-from tinysaver_edge._support.wrong_tokens import WrongTokens
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.stream.dashboard.access import Access
+from tinysaver_edge.stream.dashboard.app import Access
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

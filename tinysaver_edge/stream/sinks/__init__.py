@@ -1,8 +1,7 @@
 """Sinks: where decisions go besides the program that asks for them.
 
-base          the contract `Sink`, and those of other packages
+base          the contract `Sink`, a function as one, and those of other packages
 queued        a bounded queue and a thread around any sink, so that none stalls the stream
-callback      a function
 jsonl         rotating JSON lines
 video         an annotated video; annotate draws on its frames
 preview       a window

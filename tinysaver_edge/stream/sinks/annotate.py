@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.preprocess import Frame as Picture
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +43,12 @@ class JsonlSink:
                 "bytes must be above 0, files 0 or more"
             )
         self.name = f"jsonl {path.name}"
-        self._path = path
+        self._path = Path(os.path.realpath(path)) if path.is_file() else path
         self._max_bytes = max_bytes
         self._keep = keep
         self._file: int | None = None
         self._size = 0
+        self._is_file = True
 
     def write(self, decision: Decision, frame: Frame | None) -> None:
         """Append one line.
@@ -55,7 +57,8 @@ class JsonlSink:
             OSError: it cannot be written.
         """
         line = json.dumps(decision.to_dict(), separators=(",", ":")).encode() + b"\n"
-        if self._max_bytes is not None and 0 < self._size > self._max_bytes - len(line):
+        full = self._max_bytes is not None and 0 < self._size > self._max_bytes - len(line)
+        if full and self._is_file:
             self._rotate()
         if self._file is not None and not os.fstat(self._file).st_nlink:
             self._close()  # removed: nobody would ever read what is written there
@@ -72,6 +75,7 @@ class JsonlSink:
         self._size += written
 
     def _rotate(self) -> None:
+        """Give the full file another name; a link's target, so that the link stays."""
         self._close()
         for number in range(self._keep, 0, -1):
             older = self._path if number == 1 else self._numbered(number - 1)
@@ -87,6 +91,7 @@ class JsonlSink:
         """Open or make the file; a line that a kill cut short is ended."""
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._file, self._size = file, os.fstat(file).st_size
+        self._is_file = stat.S_ISREG(os.fstat(file).st_mode)  # pipes and devices do not rotate
         if self._size and os.pread(file, 1, self._size - 1) != b"\n":
             self._size += os.write(file, b"\n")
         return file

@@ -11,14 +11,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
 
 TABLE = "frames.jsonl"
+
+PICTURES = (".jpg", ".png")
+
+_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+"""Pictures show people: nobody but the user sees them until the user says so."""
 
 FORGET = 0.25
 """When the folder is full, so much of it goes at once: the table is then written anew."""
@@ -29,7 +34,8 @@ class PictureFolder:
 
     The answer is that of whoever was asked last; nobody has checked it, so it is no label. The
     table can be given to ``calibrate --data`` with ``--reference large``, or once a person has
-    corrected the answers and called their column ``label``.
+    corrected the answers and called their column ``label``. What is made
+    here only its user can read.
 
     Args:
         path: the folder; one that is there is continued.
@@ -57,7 +63,7 @@ class PictureFolder:
         """
         opencv("Saving frames")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
             table = self.path / TABLE
             lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
             probe = self.path / f".{os.getpid()}.probe"
@@ -67,12 +73,20 @@ class PictureFolder:
             raise InputError(f"{self.path}: frames cannot be saved there ({error})") from error
         self._rows.clear()
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
-                row = json.loads(line)
-                if (self.path / row["file"]).is_file():
+            with suppress(ValueError, KeyError, TypeError, OSError):  # a kill cut the line short
+                row = parse_json(line)
+                if self._is_ours(row["file"]):
                     self._rows.append(row)
         if len(self._rows) != len(lines):
             self._write_table()
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a name of the table is that of a picture in this folder, and nothing else's.
+
+        Tables are corrected by hand and passed on, and what they name is removed one day.
+        """
+        file = self.path / name
+        return file.parent == self.path and file.suffix in PICTURES and file.is_file()
 
     def save(self, picture: Picture, decision: Decision, *, time_s: float, **more: object) -> Path:
         """Save a frame and add its row.
@@ -101,9 +115,10 @@ class PictureFolder:
             "answered_by": decision.source.value,
             "source_id": decision.frame_id.source_id,
             "sequence": decision.frame_id.sequence,
+            "taken_at": decision.taken_at,
             **more,
         }
-        with atomic_write(file) as target:
+        with atomic_write(file, private=True) as target:
             target.write(_encoded(picture, self._suffix))
         try:
             self._append(row)
@@ -115,7 +130,7 @@ class PictureFolder:
 
     def _append(self, row: dict[str, Any]) -> None:
         line = json.dumps(row).encode() + b"\n"
-        with (self.path / TABLE).open("ab", buffering=0) as table:
+        with open(self.path / TABLE, "ab", buffering=0, opener=_privately) as table:
             before = table.tell()
             try:
                 written = table.write(line)
@@ -132,8 +147,12 @@ class PictureFolder:
         self._write_table()
 
     def _write_table(self) -> None:
-        with atomic_write(self.path / TABLE) as table:
+        with atomic_write(self.path / TABLE, private=True) as table:
             table.writelines(json.dumps(row).encode() + b"\n" for row in self._rows)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, _PRIVATE_FILE)
 
 
 def _encoded(picture: Picture, suffix: str) -> bytes:

@@ -77,6 +77,7 @@ class Queued:
         self._opened = threading.Event()
         self._refusal: BaseException | None = None
         self._lost = 0
+        self._writing: Decision | None = None
         self._thread = threading.Thread(target=self._work, name=f"sink {self.name}", daemon=True)
 
     @property
@@ -128,6 +129,8 @@ class Queued:
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()
+            if self._writing is not None:  # a sink that hangs in the middle of one
+                left.append((self._writing, None))
         for decision, _ in left:
             self._metrics.count(Counter.SINK_DROPPED, decision.frame_id.source_id, detail=self.name)
 
@@ -147,11 +150,14 @@ class Queued:
                 self._accepting = self._refusal is None and not self._ending
             self._opened.set()
         while (item := self._next()) is not None:
+            self._writing = item[0]
             self._write(*item)
+            self._writing = None
             del item  # the picture is not kept while nothing comes
         try:
             self._sink.__exit__(None, None, None)
         except Exception as error:
+            self._metrics.count(Counter.SINK_FAILED, "", detail=self.name)
             self._listener(SinkFailed("", self._clock(), self.name, reason_of(error)))
 
     def _next(self) -> tuple[Decision, Frame | None] | None:

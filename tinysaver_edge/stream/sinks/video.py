@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.files import check_file_target, kind_of
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -27,13 +31,15 @@ SPARE_BYTES = 32 << 20
 class VideoSink:
     """Writes frames with their answers into a video file.
 
-    The first source's frames go to the file that is named, those of any other source to
-    ``NAME.SOURCE.ENDING`` beside it. Frames of another size than the first are resized. A revised
-    decision comes too late for its frame and is left out.
+    With one source its frames go to the file that is named, with several each one's to
+    ``NAME.SOURCE.ENDING`` beside it; only their user can read them. Frames of another
+    size than the first are resized. A revised decision comes too late for its frame and is left
+    out.
 
     Args:
         path: ends in .mp4, .avi or .mkv; a file that is there is replaced.
         fps: frames a second at which it will be played.
+        by_source: whether there are several sources.
 
     Raises:
         InputError: the ending or the rate is none.
@@ -41,7 +47,7 @@ class VideoSink:
 
     wants_frames = True
 
-    def __init__(self, path: Path, *, fps: float = 30.0) -> None:
+    def __init__(self, path: Path, *, fps: float = 30.0, by_source: bool = False) -> None:
         if path.suffix.lower() not in CODECS:
             raise InputError(f"{path}: a video ends in {', '.join(CODECS)}")
         if not 0 < fps <= 1000:
@@ -49,8 +55,9 @@ class VideoSink:
         self.name = f"video {path.name}"
         self._path = path
         self._fps = fps
+        self._by_source = by_source
         self._cv2: Any = None
-        self._writers: dict[str, tuple[Any, tuple[int, int], Path]] = {}
+        self._writers: dict[str, _Open] = {}
 
     def write(self, decision: Decision, frame: Frame | None) -> bool:
         """Append one frame; return whether there was one to append.
@@ -67,25 +74,39 @@ class VideoSink:
         source_id = decision.frame_id.source_id
         if source_id not in self._writers:
             self._writers[source_id] = self._open(source_id, (width, height))
-        writer, size, path = self._writers[source_id]
-        if not path.exists():
-            raise FileNotFoundError(2, "removed while it was being written", str(path))
+        open_ = self._writers[source_id]
+        if not open_.path.exists():
+            raise FileNotFoundError(2, "removed while it was being written", str(open_.path))
         picture: Picture = frame.image
-        if (width, height) != size:
-            picture = self._cv2.resize(picture, size, interpolation=self._cv2.INTER_LINEAR)
-        writer.write(annotated(picture, decision))
+        if (width, height) != open_.size:
+            picture = self._cv2.resize(picture, open_.size, interpolation=self._cv2.INTER_LINEAR)
+        open_.writer.write(annotated(picture, decision))
+        open_.frames += 1
         return True
 
-    def _open(self, source_id: str, size: tuple[int, int]) -> tuple[Any, tuple[int, int], Path]:
-        path = self._path
-        if self._writers:
-            plain = re.sub(r"[^\w.-]+", "_", source_id)
-            path = path.with_name(f"{path.stem}.{plain}{path.suffix}")
+    def _place(self, source_id: str) -> Path:
+        """Return the file for a source's frames; no two sources share one."""
+        if not self._by_source and not self._writers:
+            return self._path
+        plain = re.sub(r"[^\w.-]+", "_", source_id)
+        taken = {one.path for one in self._writers.values()}
+        names = (plain, *(f"{plain}-{number}" for number in range(2, len(taken) + 3)))
+        paths = [
+            self._path.with_name(f"{self._path.stem}.{one}{self._path.suffix}") for one in names
+        ]
+        return next(path for path in paths if path not in taken)
+
+    def _open(self, source_id: str, size: tuple[int, int]) -> _Open:
+        path = self._place(source_id)
+        try:
+            _make_empty(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         codec = self._cv2.VideoWriter_fourcc(*CODECS[path.suffix.lower()])
         writer = self._cv2.VideoWriter(str(path), codec, self._fps, size)
         if not writer.isOpened():
             raise InputError(f"{path}: OpenCV cannot write this video here; try .avi")
-        return writer, size, path
+        return _Open(writer, size, path)
 
     def __enter__(self) -> Self:
         """Check that the file can be made.
@@ -97,13 +118,60 @@ class VideoSink:
         self._cv2 = opencv("Writing video")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.open("wb").close()
+            if self._by_source:
+                check_file_target(self._path, flag="video")
+            else:
+                _make_empty(self._path)
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Finish the files; without this an .mp4 cannot be played."""
-        for writer, _, _ in self._writers.values():
-            writer.release()
+        """Finish the files; without this an .mp4 cannot be played.
+
+        Raises:
+            OSError: one of them lacks frames: OpenCV does not say so while it writes.
+        """
+        finished = list(self._writers.values())
         self._writers.clear()
+        for one in finished:
+            one.writer.release()
+        for one in finished:
+            self._check(one)
+
+    def _check(self, one: _Open) -> None:
+        if not one.path.exists():  # `write` has told that it was removed
+            return
+        film = self._cv2.VideoCapture(str(one.path))
+        try:
+            held = film.get(self._cv2.CAP_PROP_FRAME_COUNT) if film.isOpened() else 0
+        finally:
+            film.release()
+        if held + 1 < one.frames or (one.frames and not held):
+            raise OSError(
+                errno.EIO,
+                f"holds {held:.0f} of {one.frames} frames; is the disk full",
+                str(one.path),
+            )
+
+
+@dataclass(slots=True)
+class _Open:
+    """A video that is being written: OpenCV's writer, width and height, the file, its frames."""
+
+    writer: Any
+    size: tuple[int, int]
+    path: Path
+    frames: int = 0
+
+
+def _make_empty(path: Path) -> None:
+    """Make the file, for its user alone; one that is there is emptied.
+
+    Raises:
+        InputError: something else of this name is there.
+        OSError: it cannot be made.
+    """
+    if (kind := kind_of(path)) is not None:
+        raise InputError(f"{path}: is {kind}: a video needs a file")
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import (
     IMAGE_SUFFIXES,
     dark_depth,
@@ -15,6 +15,7 @@ from tinysaver_edge.data import (
     printable,
 )
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
 from tinysaver_edge.stream.sources.opencv import read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.telemetry.events import Corrupt, Doubtful
@@ -71,7 +72,8 @@ class ImageSource(_FileSource):
     Args:
         files: at least one.
         root: folder that their names are relative to.
-        source_id: what all frames are called; None calls each by its own file's name.
+        source_id: what all frames are called; None calls each by its own file's name, behind that
+            of the source where a stream has several.
         doubts: what was found beside the files, a line each, to be told at the start.
     """
 
@@ -96,7 +98,7 @@ class ImageSource(_FileSource):
         for number, path in enumerate(self._files):
             if self.closed:
                 return
-            name = self._name or printable(path.relative_to(self._root).as_posix())
+            name = self._name or self._name_of(path)
             data = _read(path)
             image = None if data is None else decode_image(data)
             if data is None or image is None:
@@ -109,6 +111,12 @@ class ImageSource(_FileSource):
             yield Frame(image, 0.0, number, name)
         if not readable:
             raise InputError(f"source {printable(str(self._files[0]))}: not a readable image")
+
+    def _name_of(self, path: Path) -> str:
+        inside = printable(path.relative_to(self._root).as_posix())
+        if self.context.sources == 1:
+            return inside
+        return self.source_id if len(self._files) == 1 else f"{self.source_id}/{inside}"
 
 
 def _read(path: Path) -> bytes | None:
@@ -135,7 +143,8 @@ class VideoSource(_FileSource):
         capture = cv2.VideoCapture(str(self._path))
         readable = 0
         try:
-            for number, image in enumerate(read_video(capture, reuse=reuse)):
+            shown = shown_frames(self._path)
+            for number, image in enumerate(read_video(capture, reuse=reuse, shown=shown)):
                 if self.closed:
                     return
                 if image is None:
@@ -147,4 +156,4 @@ class VideoSource(_FileSource):
         finally:
             capture.release()
         if not readable:
-            raise InputError(f"source {self._path}: not a readable image or video")
+            raise InputError(f"source {self._path}: {why_no_video(self._path)}")

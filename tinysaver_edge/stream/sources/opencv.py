@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.opencv import opencv
+from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.errors import SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
@@ -208,7 +208,12 @@ class CaptureConnection:
         self._capture.release()
 
 
-def read_video(capture: Any, *, reuse: bool) -> Iterator[Picture | None]:  # noqa: ANN401
+def read_video(
+    capture: Any,  # noqa: ANN401 - OpenCV has no types
+    *,
+    reuse: bool,
+    shown: int | None = None,
+) -> Iterator[Picture | None]:
     """Yield the pictures of an open video file; None for each that cannot be decoded.
 
     OpenCV says of the end what it says of a damaged frame. The container knows how many frames
@@ -217,10 +222,11 @@ def read_video(capture: Any, *, reuse: bool) -> Iterator[Picture | None]:  # noq
     Args:
         capture: an open ``cv2.VideoCapture``.
         reuse: write them all into the same memory.
+        shown: how many frames the container's edit list leaves; None where it has none.
     """
     import cv2
 
-    expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if shown is None else shown
     image: Picture | None = None
     seen, failures = 0, 0
     while True:

@@ -43,7 +43,10 @@ class IterableSource(Source):
                 yield item
             else:
                 checked = _picture(item, self.source_id, number)
-                yield Frame(checked, self.context.clock(), number, self.source_id)
+                context = self.context
+                yield Frame(
+                    checked, context.clock(), number, self.source_id, taken_at_s=context.wall()
+                )
 
 
 class CallbackDevice:
@@ -113,12 +116,23 @@ def open_source(
     """
     if isinstance(source, Source):
         return source
+    try:
+        return _opened(source, options, random)
+    except (OSError, ValueError) as error:  # a name that no file can have: too long, with a NUL
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"source: cannot be opened ({why.lower()})") from error
+
+
+def _opened(source: AnySource, options: LiveOptions | None, random: Random | None) -> Source:
     if isinstance(source, bool):
         raise InputError(f"source {source}: not an address, a path, a camera or pictures")
     if isinstance(source, str) and _is_plain_path(source):
         return open_file(Path(source))
     if isinstance(source, str | int):
-        return _open_uri(parse_uri(str(source)), options, random)
+        uri = parse_uri(str(source))
+        opened = _open_uri(uri, options, random)
+        opened.named = uri.named
+        return opened
     if isinstance(source, Path):
         return open_file(source)
     if isinstance(source, Iterable):

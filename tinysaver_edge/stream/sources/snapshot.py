@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError
-from tinysaver_edge._support.jpeg_header import jpeg_size
 from tinysaver_edge._support.limits import MOST_PIXELS, MOST_SNAPSHOT_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
+from tinysaver_edge.codec import jpeg_size
 from tinysaver_edge.data import decode_image
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions

@@ -33,12 +33,15 @@ class Frame:
         sequence: position in its source, from 0. It only grows; a gap is a frame that was dropped
             or could not be read.
         source_id: name of the camera or file, without any credentials.
+        taken_at_s: when it was taken, in seconds since 1970; None where the source does not tell.
+            A stream works it out of `timestamp_s` for live sources.
     """
 
     image: Picture
     timestamp_s: float
     sequence: int
     source_id: str
+    taken_at_s: float | None = None
 
     @property
     def frame_id(self) -> FrameId:
@@ -58,11 +61,15 @@ class Context:
         listener: hears of events.
         metrics: takes the figures.
         clock: seconds; live frames are stamped with it.
+        wall: seconds since 1970.
+        sources: how many sources the stream has.
     """
 
     listener: Listener = ignore
     metrics: Metrics = NO_METRICS
     clock: Clock = time.monotonic
+    wall: Clock = time.time
+    sources: int = 1
 
 
 class Source(ABC):
@@ -77,6 +84,9 @@ class Source(ABC):
 
     live: ClassVar[bool] = False
     """Whether frames come at a pace of their own, so that a slow consumer misses some."""
+
+    named: bool = False
+    """Whether its user has named it: no two sources of a stream may then be called so."""
 
     def __init__(self, source_id: str) -> None:
         self.source_id = source_id
@@ -206,6 +216,10 @@ class _Limited(Source):
     @source_id.setter
     def source_id(self, name: str) -> None:
         self._source.source_id = name
+
+    @property
+    def named(self) -> bool:  # type: ignore[override]
+        return self._source.named
 
     def attach(self, context: Context) -> None:
         super().attach(context)

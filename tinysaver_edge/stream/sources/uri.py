@@ -93,7 +93,10 @@ def _parse(text: str) -> SourceUri:
     if match is None:
         return SourceUri("file", text, text)
     if scheme == "file":
-        path = unquote(urlsplit(text).path) or text[match.end() :]
+        try:
+            path = unquote(urlsplit(text).path) or text[match.end() :]
+        except ValueError as error:
+            raise InputError("source file: the address is malformed") from error
         return SourceUri("file", path, path)
     return _with_options(scheme, text[match.end() :])
 

@@ -7,10 +7,10 @@ import logging
 import queue
 import threading
 from contextlib import suppress
-from datetime import datetime, timezone
 from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.stream.telemetry.events import (
     Corrupt,
@@ -144,20 +144,16 @@ class _PatientListener(QueueListener):
             thread.join(PATIENCE_S)
 
 
-def _moment(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class _TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_moment(record)} {record.levelname.lower():<7} {for_people(record.getMessage())}"
+        said = for_people(record.getMessage())
+        return f"{time_of_day(record.created)} {record.levelname.lower():<7} {said}"
 
 
 class _JsonLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, Any] = {
-            "time": _moment(record),
+            "time": time_of_day(record.created),
             "severity": record.levelname.lower(),
             "message": for_people(record.getMessage()),
         }

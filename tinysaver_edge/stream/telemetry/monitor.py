@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.doors import is_own_name
+from tinysaver_edge._support.doors import ListenAddress, TokenSeen, WrongTokens, is_own_name, url_of
 from tinysaver_edge._support.http_client import BoundedReader
 from tinysaver_edge._support.limits import (
     HEADER_BYTES,
@@ -19,8 +19,6 @@ from tinysaver_edge._support.limits import (
     REQUEST_S,
     WRONG_TOKEN_S,
 )
-from tinysaver_edge._support.wrong_tokens import TokenSeen, WrongTokens
-from tinysaver_edge.stream.telemetry.address import ListenAddress, url_of
 from tinysaver_edge.stream.telemetry.health import Health, Verdict
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 

@@ -20,7 +20,10 @@ frames as chance would have it,
 
     expected drop  =  drop that calibration measured + f · g.
 
-With every escalation a fallback that is the drop of the saver alone. Where calibration had no
+With every escalation a fallback that is the drop of the saver alone. Calibration knows both drops
+from its samples only, each within an interval; that of the expected drop is what lies between the
+two in the same share. Where it is not known, as in older bundles, nobody is told an expectation.
+Where calibration had no
 labels, "right" means here what the large model answers.
 
 Final answers are counted, not provisional ones. Frames without an answer (dropped by a camera
@@ -32,8 +35,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.certificate import Certificate
-from tinysaver_edge.deciding.policy import is_certified
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ class Kept:
         fallback_share: of them that were the saver's because the large model could not be had.
         effective_drop_points: what the drop is at most; None where there is no certificate.
         expected_drop_points: what it is when fallbacks fall on escalated frames at random.
+        expected_low_points: lower end of its 95 % interval; None where that is not known.
+        expected_high_points: upper end.
     """
 
     answers: int
@@ -57,6 +62,8 @@ class Kept:
     fallback_share: float
     effective_drop_points: float | None
     expected_drop_points: float
+    expected_low_points: float | None = None
+    expected_high_points: float | None = None
 
     def to_dict(self) -> dict[str, float | None]:
         """Return it as plain values for JSON."""
@@ -73,25 +80,33 @@ class Promise:
         measured_points: drop that calibration measured, on samples set aside where there were any.
         gain_points: of the samples escalated there, by how much more the cascade got right than
             the saver alone.
+        escalated_share: of the samples, that calibration escalated.
+        intervals_points: 95 % intervals of the drop of the cascade and of the saver alone; None
+            where the bundle does not have them.
     """
 
     certified_points: float | None
     measured_points: float
     gain_points: float
+    escalated_share: float = 0.0
+    intervals_points: tuple[tuple[float, float], tuple[float, float]] | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Promise:
         """Read it off a bundle's manifest."""
         certified: float | None = None
-        if manifest.certificate is not None and is_certified(manifest):
+        if manifest.certificate is not None and why_not_covered(manifest) is None:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate
         gain = figures.accuracy_cascade - figures.accuracy_saver
+        cascade, saver = figures.drop_interval_points, figures.saver_drop_interval_points
         return cls(
             certified_points=certified,
             measured_points=figures.drop_points,
             gain_points=100 * gain / escalated if escalated > 0 else 0.0,
+            escalated_share=escalated,
+            intervals_points=None if cascade is None or saver is None else (cascade, saver),
         )
 
     def kept(self, *, answers: int, certified: int, fallbacks: int) -> Kept | None:
@@ -108,7 +123,19 @@ class Promise:
         bound = None
         if self.certified_points is not None:
             bound = min(100.0, self.certified_points + 100 * (1 - covered))
-        return Kept(answers, covered, share, bound, self.measured_points + share * self.gain_points)
+        expected = self.measured_points + share * self.gain_points
+        return Kept(answers, covered, share, bound, expected, *self._expected_within(share))
+
+    def _expected_within(self, share: float) -> tuple[float, float] | tuple[None, None]:
+        """Return the interval of the expected drop at a share of fallbacks."""
+        if self.intervals_points is None:
+            return None, None
+        given = min(1.0, share / self.escalated_share) if self.escalated_share > 0 else 0.0
+        low, high = (
+            (1 - given) * cascade + given * saver
+            for cascade, saver in zip(*self.intervals_points, strict=True)
+        )
+        return low, high
 
 
 def promise_readings(promise: Promise, kept: Kept | None) -> list[Reading]:

@@ -1,0 +1,100 @@
+"""A certificate covers exactly what it was measured with."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.small_bundle import small_bundle
+from tests.stream.telemetry.test_promise import certified
+from tinysaver_edge._support.files import sha256_of
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.covered import why_not_covered
+from tinysaver_edge.bundle.manifest import Manifest
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.testing import numbered_frame
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    """A bundle with a certificate that covers it."""
+    folder = small_bundle(tmp_path_factory.mktemp("covered") / "bundle")
+    with Bundle.load(folder) as bundle:
+        made = certified(bundle.manifest)
+    (folder / "bundle.json").write_text(json.dumps(made.model_dump(mode="json")))
+    return folder
+
+
+@pytest.fixture
+def folder(signed, tmp_path):
+    shutil.copytree(signed, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def edited(folder, change):
+    content = json.loads((folder / "bundle.json").read_text())
+    change(content)
+    (folder / "bundle.json").write_text(json.dumps(content))
+    return folder
+
+
+def stage(content, place=0):
+    return content["stages"][place]
+
+
+def test_what_was_measured_is_certified(folder):
+    with Cascade.load(folder) as cascade:
+        assert cascade.doubt is None
+        assert cascade.decide(numbered_frame(7)).certified
+
+
+CHANGES = {
+    "engine": lambda c: stage(c)["model"].update(engine="openvino"),
+    "precision": lambda c: stage(c, 1)["model"].update(precision="float16"),
+    "device": lambda c: stage(c)["model"].update(device="GPU"),
+    "preprocess": lambda c: stage(c)["model"]["preprocess"]["resize"].update(antialias=False),
+    "output": lambda c: stage(c, 1)["model"]["output"].update(kind="probabilities"),
+    "score": lambda c: stage(c).update(score={"name": "msp", "parameters": {}}),
+    "threshold": lambda c: stage(c).update(threshold=0.1),
+    "fusion": lambda c: c.update(fusion={"name": "linear", "parameters": {"weight": 0.9}}),
+    "labels": lambda c: c["labels"].reverse(),
+    "no block": lambda c: c["certificate"].update(measured=None),
+    "no saver": lambda c: (c["stages"].pop(0), c.update(golden=None)),
+    "model's hash": lambda c: c["certificate"]["models"].update(saver="0" * 64),
+    "measured hash": lambda c: c["certificate"]["measured"]["stages"][0].update(sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_an_edited_manifest_is_not_certified(folder, what):
+    before = json.loads((folder / "bundle.json").read_text())
+    assert why_not_covered(Manifest.model_validate(before)) is None
+    edited(folder, CHANGES[what])
+    after = Manifest.model_validate(json.loads((folder / "bundle.json").read_text()))
+    assert why_not_covered(after)
+
+
+def test_a_swapped_model_with_its_hash_corrected_answers_uncertified(folder):
+    model = folder / "models" / "saver.onnx"
+    shutil.copyfile(folder / "models" / "large.onnx", model)
+
+    def corrected(content):
+        entry = stage(content)["model"]["files"][0]
+        entry.update(sha256=sha256_of(model), size_bytes=model.stat().st_size)
+
+    with Cascade.load(edited(folder, corrected)) as cascade:
+        assert "saver: its hash differs" in cascade.doubt
+        assert not cascade.decide(numbered_frame(7)).certified
+
+
+def first_version(content):
+    content["schema_version"] = 1
+    content["certificate"].pop("measured")
+
+
+def test_a_certificate_of_the_first_version_covers_the_models_whose_hashes_it_names(folder):
+    content = json.loads((folder / "bundle.json").read_text())
+    first_version(content)
+    assert why_not_covered(Manifest.model_validate(content)) is None
+    content["certificate"]["models"]["saver"] = "0" * 64
+    assert "its hash differs" in why_not_covered(Manifest.model_validate(content))

@@ -1,0 +1,71 @@
+"""What goes to stdout, what to stderr, and which exit code tells that something is missing."""
+
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import PROGRAM, ROOT
+from tests.small_bundle import small_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("streams") / "bundle")
+
+
+@pytest.mark.parametrize("words", [("devices", "list"), ("verify",), ("models", "list")])
+def test_a_table_that_was_asked_for_goes_to_stdout(command, bundle, words):
+    done = command(*words, *([bundle] if words == ("verify",) else []))
+    assert len(done.out.splitlines()) > 3
+    assert done.code == 0
+
+
+def test_beside_json_it_does_not(command, bundle):
+    done = command("verify", bundle, "--json")
+    assert json.loads(done.out)["passed"]
+    assert "certificate" in done.err or "golden" in done.err or "decisions" in done.err
+
+
+@pytest.mark.parametrize("words", [(), ("models",), ("devices",)])
+def test_a_group_alone_shows_its_help(command, words):
+    done = command(*words)
+    assert done.code in (0, 2)
+    text = done.out + done.err
+    assert "\nCommands:\n" in text
+    assert text.startswith("Usage:")
+
+
+def test_decisions_that_could_not_be_written_are_no_success(bundle, tmp_path):
+    lines = tmp_path / "out.jsonl"
+    limit = 2048
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "run", bundle, "--source", "demo://?frames=40&fps=200",
+         "--quiet", "--jsonl", lines],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert all(json.loads(line) for line in lines.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    "words", [("models", "describe", "{model}", "--force"), ("bench", "{model}")]
+)
+def test_no_report_takes_the_place_of_a_socket(command, bundle, tmp_path, words):
+    import socket
+
+    place = tmp_path / "node"
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(place))
+        model = bundle / "models" / "large.onnx"
+        done = command(*(word.format(model=model) for word in words), "--out", place)
+    assert done.code == 2
+    assert "a socket of this name is there" in done.complaint
+    assert stat.S_ISSOCK(place.lstat().st_mode)

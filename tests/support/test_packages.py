@@ -1,0 +1,66 @@
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinysaver_edge
+from tinysaver_edge._support.packages import ASKED_FOR
+
+PACKAGE = Path(tinysaver_edge.__file__).parent
+ENGINES = {"onnxruntime", "openvino"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+def test_no_engine_is_imported_but_by_the_one_place_that_silences_it():
+    direct = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for name in imported(path)
+        if name.partition(".")[0] in ENGINES
+    }
+    assert direct == set()
+
+
+def after(program, **environment):
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "ORT_DISABLE_TELEMETRY", ASKED_FOR)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True,
+        env={**clean, **environment},
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_onnxruntime_is_told_before_it_is_imported():
+    pytest.importorskip("onnxruntime")
+    program = (
+        "import os, sys; from tinysaver_edge._support.packages import import_engine\n"
+        "import_engine('onnxruntime'); print(os.environ.get('ORT_DISABLE_TELEMETRY'))"
+    )
+    assert after(program) == ["1"]
+    assert after(program, ORT_DISABLE_TELEMETRY="0") == ["0"]
+    assert after(program, **{ASKED_FOR: "1"}) == ["None"]
+
+
+def test_openvino_is_imported_without_what_reports_it(tmp_path):
+    pytest.importorskip("openvino")
+    program = (
+        "import sys; from tinysaver_edge._support.packages import import_engine\n"
+        "import_engine('openvino'); print(sorted(one for one in sys.modules if 'telemetry' in one"
+        " and 'stub' not in one and 'tools' not in one))"
+    )
+    assert after(program, HOME=str(tmp_path)) == ["[]"]
+    assert list(tmp_path.rglob("*")) == []

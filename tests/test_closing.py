@@ -1,0 +1,176 @@
+"""Closing a cascade from where services close it: signal handlers, other threads, forked children.
+
+Each runs in a process of its own, which has to end by itself.
+"""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+from tests.small_bundle import small_bundle
+from tests.test_cascade import pair
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.testing import FakeClock, FakeSource, numbered_frame
+
+PRELUDE = """
+import os, signal, sys, threading, time
+from tinysaver_edge import Cascade
+from tinysaver_edge.testing import numbered_frame
+
+cascade = Cascade.load(sys.argv[1], threads=1)
+frame = numbered_frame(7, height=1080, width=1920)
+
+def soon(what, *, seconds=0.3):
+    threading.Thread(target=lambda: (time.sleep(seconds), what()), daemon=True).start()
+
+def on_signal(what):
+    signal.signal(signal.SIGTERM, lambda *_: what())
+    soon(lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("closing") / "bundle")
+
+
+def told(bundle, program):
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(program), bundle],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "cascade.decide(frame)",
+        "cascade.decide_many([frame] * 4)",
+        "cascade.submit(frame).result(9)",
+    ],
+)
+def test_a_handler_that_closes_in_the_middle_of_a_call_does_not_wait_for_it(bundle, call):
+    program = f"""
+        on_signal(cascade.close)
+        try:
+            while True:
+                {call}
+        except Exception as error:
+            print(error)
+    """
+    assert told(bundle, program) == "the cascade is closed"
+
+
+@pytest.mark.parametrize("how", ["soon", "on_signal"])
+@pytest.mark.parametrize("what", ["cascade", "stream"])
+def test_a_stream_ends_when_it_or_its_cascade_is_closed(bundle, how, what):
+    program = f"""
+        stream = cascade.stream("demo://?fps=50")
+        {how}({what}.close)
+        numbers = [decision.frame_id.sequence for decision in stream]
+        print(numbers == sorted(numbers), len(numbers) > 0)
+    """
+    assert told(bundle, program) == "True True"
+
+
+def test_a_forked_process_is_told_to_load_its_own(bundle):
+    program = """
+        cascade.submit(frame).result(9)
+        stream = cascade.stream("demo://?frames=1")
+        def refused(call):
+            try:
+                call()
+            except Exception as error:
+                return "after the fork" in str(error)
+        if not (child := os.fork()):
+            signal.alarm(20)
+            calls = (
+                lambda: cascade.decide(frame), lambda: cascade.decide_many([frame]),
+                lambda: cascade.submit(frame), lambda: cascade.stream("demo://"),
+                lambda: next(iter(stream)),
+            )
+            print([refused(call) for call in calls], flush=True)
+            stream.close()
+            cascade.close()
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], cascade.decide(frame).index)
+    """
+    assert told(bundle, program).startswith("[True, True, True, True, True]\n0 ")
+
+
+def test_a_closed_cascade_makes_no_streams():
+    cascade = pair()
+    cascade.close()
+    with pytest.raises(EngineError, match="the cascade is closed"):
+        cascade.stream(FakeSource(1))
+
+
+def test_closing_from_another_thread_waits_for_the_stream_to_end():
+    with pair(clock=time.monotonic) as cascade:
+        stream = cascade.stream([numbered_frame(0)] * 4)
+        given = iter(stream)
+        next(given)
+        closer = threading.Thread(target=cascade.close)
+        closer.start()
+        closer.join(10)
+        assert not closer.is_alive()
+        assert len(list(given)) <= 3
+
+
+class TestTimeOfDay:
+    NOON = 1_769_860_800.25
+
+    def cascade(self, clock):
+        return pair(clock=clock, wall=lambda: self.NOON + clock())
+
+    def test_of_a_frame_that_comes_without_a_time_it_is_now(self):
+        clock = FakeClock()
+        with self.cascade(clock) as cascade:
+            clock.advance(0.5)
+            assert cascade.decide(numbered_frame(0)).taken_at == "2026-01-31T12:00:00.750Z"
+            assert cascade.decide(numbered_frame(0), timestamp_s=3.0).taken_at is None
+            text = cascade.decide(numbered_frame(0)).to_dict()["taken_at"]
+            assert text == "2026-01-31T12:00:00.750Z"
+
+    def test_of_a_live_frame_it_is_when_it_was_taken(self):
+        wall = time.time() - time.monotonic()
+        pictures = iter([numbered_frame(number) for number in range(3)])
+        with pair(clock=time.monotonic) as cascade:
+            taken = list(cascade.stream(lambda: next(pictures, None)))
+        assert taken
+        for one in taken:
+            moment = datetime.fromisoformat(one.taken_at.replace("Z", "+00:00")).timestamp()
+            assert moment == pytest.approx(one.timestamp_s + wall, abs=0.05)
+
+    def test_of_files_nobody_knows_it(self, tmp_path):
+        cv2 = pytest.importorskip("cv2")
+        cv2.imwrite(str(tmp_path / "one.png"), numbered_frame(0))
+        with self.cascade(FakeClock()) as cascade:
+            assert [one.taken_at for one in cascade.stream(tmp_path)] == [None]
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    from tinysaver_edge.errors import InputError
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for file in ("one.png", "two.png"):
+            cv2.imwrite(str(tmp_path / name / file), numbered_frame(0))
+    with pair([[9.0, 0.0, 0.0]] * 4) as cascade:
+        with pytest.raises(InputError, match="two sources are called cam"):
+            cascade.stream(f"cam={tmp_path}/a", f"cam={tmp_path}/b")
+        ids = {one.frame_id for one in cascade.stream(tmp_path / "a", tmp_path / "b")}
+        assert {one.source_id for one in ids} == {
+            "a/one.png", "a/two.png", "b/one.png", "b/two.png",
+        }  # fmt: skip
+        alone = {one.frame_id.source_id for one in cascade.stream(tmp_path / "a")}
+        assert alone == {"one.png", "two.png"}

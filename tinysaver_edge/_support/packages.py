@@ -1,0 +1,94 @@
+"""Packages of engines, imported without what they would tell their makers."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import ModuleType
+from typing import Any
+
+from tinysaver_edge.errors import MissingDependencyError
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Swallow the process's prints, warnings and log lines while the block runs."""
+    said = io.StringIO()
+    with unlogged(), warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Swallow log lines alone: a bar that shows how far a download has come stays."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
+    """Return the module `cv2`.
+
+    Args:
+        purpose: what it is needed for, in a few words, for the error.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
+    return cv2
+
+
+ASKED_FOR = "TINYSAVER_ENGINE_TELEMETRY"
+"""Set to 1, this variable of the environment leaves the engines' telemetry as it is."""
+
+_ONNXRUNTIME_OFF = "ORT_DISABLE_TELEMETRY"
+_OPENVINO_TELLER = "openvino_telemetry"
+
+
+def import_engine(name: str) -> ModuleType:
+    """Import ``onnxruntime``, ``openvino`` or a module of theirs, its telemetry off.
+
+    ONNX Runtime from 1.29 on writes an id of the device below HOME and reports the models it opens;
+    OpenVINO reports each import. Both decide when they are imported: afterwards is too late.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if os.environ.get(ASKED_FOR) == "1":
+        return importlib.import_module(name)
+    silence_onnxruntime()
+    with _without_openvino_teller():
+        return importlib.import_module(name)
+
+
+def silence_onnxruntime() -> None:
+    """Turn its telemetry off for this process and those it starts, unless it is asked for."""
+    if os.environ.get(ASKED_FOR) != "1":
+        os.environ.setdefault(_ONNXRUNTIME_OFF, "1")
+
+
+@contextmanager
+def _without_openvino_teller() -> Iterator[None]:
+    """Let the package that reports be missing for a moment: OpenVINO then does without."""
+    if _OPENVINO_TELLER in sys.modules:
+        yield
+        return
+    sys.modules[_OPENVINO_TELLER] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(_OPENVINO_TELLER, None)

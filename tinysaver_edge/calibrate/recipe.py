@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import calibration_dir
-from tinysaver_edge.calibrate.settings import BUDGET_NAMES, FORMS, OPTIONS, Option, Settings
+from tinysaver_edge.calibrate.settings import FORMS, OPTIONS, Option, Settings
+from tinysaver_edge.calibrate.targets import BUDGET_UNITS
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 
@@ -57,7 +58,7 @@ def recipe_keys() -> tuple[str, ...]:
     return (
         *(key for key in _RecipeTable.model_fields if key not in tables),
         *(f"targets.{key}" for key in _TargetsTable.model_fields if key != "budgets"),
-        *(f"targets.budgets.{key}" for key in BUDGET_NAMES),
+        *(f"targets.budgets.{key}" for key in BUDGET_UNITS),
         *(f"models.NAME.{key}" for key in MODEL_KEYS),
     )
 
@@ -153,7 +154,11 @@ def _find(recipe: str) -> Path:
     if "/" not in recipe and shipped.is_file():
         return shipped
     known = ", ".join(recipe_names()) or "none"
-    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}")
+    near = difflib.get_close_matches(path.name, recipe_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if path.exists():
+        hint = "; images are named with --data, a model with --large or --saver"
+    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}{hint}")
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.calibrate.targets import (
+    BUDGET_UNITS,
+    Budgets,
+    Method,
+    Objective,
+    Reference,
+    Targets,
+)
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
@@ -21,9 +28,6 @@ from tinysaver_edge.models.description.description import description_from, find
 
 FORMS = ("sizes", "precisions")
 """Fields of a recipe's model that make several candidates of one saver."""
-
-BUDGET_NAMES = (*Budgets.__dataclass_fields__, "mean_flops")
-"""What a budget may limit; FLOPs are 2 × MACs."""
 
 
 class Group(str, Enum):
@@ -198,7 +202,7 @@ class Settings:
     budgets: tuple[str, ...] = _option(
         Group.ASKED,
         str,
-        f"A limit; repeat it. Names: {', '.join(BUDGET_NAMES)} (= 2 × MACs).",
+        f"A limit; repeat it. Names: {', '.join(BUDGET_UNITS)} (= 2 × MACs).",
         flag="--budget",
         many=True,
         metavar="NAME=NUMBER",
@@ -449,8 +453,10 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
 def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
     if settings.data is None:
         raise InputError("nothing to calibrate on: name --data, --records or a recipe")
-    if settings.large is None or not settings.savers:
-        raise InputError("name the large model with --large and savers with --saver")
+    if settings.large is None:
+        raise InputError("no large model: name its file with --large")
+    if not settings.savers:
+        raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     return ImageInput(
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),

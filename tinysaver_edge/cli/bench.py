@@ -33,7 +33,7 @@ from tinysaver_edge.latency import LatencySamples
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path, exists=True))
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--image", type=click.Path(path_type=Path), help="An image or a folder of images.")
 @click.option("--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions.")
 @click.option(
@@ -142,7 +142,6 @@ def bench(
         f"calibrate with --bench {out}: its choice goes by these latencies then"
         if out is not None
         else "keep it with --out FILE.json: calibrate --bench FILE.json goes by its latencies",
-        as_json=as_json,
     )
     if as_json:
         terminal.show_json(report.to_dict())

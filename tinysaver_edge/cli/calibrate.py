@@ -48,7 +48,7 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
         raise
     terminal.warn(result.warnings)
     show_calibration(result)
-    terminal.next_step(_next_step(result, settings), as_json=as_json)
+    terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
 

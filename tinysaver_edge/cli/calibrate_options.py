@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tinysaver_edge.calibrate.settings import OPTIONS, Option
-from tinysaver_edge.cli.options import Command, options_of
+from tinysaver_edge.cli.options import Command, Number, options_of
 
 
 def calibrate_options(command: Command) -> Command:
@@ -37,4 +37,4 @@ def _type(option: Option) -> Any:  # noqa: ANN401
         return click.Path(path_type=Path)
     if issubclass(option.kind, Enum):
         return click.Choice([str(one.value) for one in option.kind])
-    return option.kind
+    return Number() if option.kind is float else option.kind

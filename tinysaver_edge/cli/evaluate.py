@@ -7,9 +7,13 @@ from pathlib import Path
 import click
 
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.covered import why_not_covered
+from tinysaver_edge.bundle.manifest import Manifest
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_figures
+from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
 
@@ -47,6 +51,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled images it has not seen.
 
+    Besides the figures it says what the certificate promises, and whether it is kept here: where
+    the 95 % interval of the drop lies on one side of the bound.
+
     \b
         tinysaver-edge evaluate bundle/ --data more.zip
         tinysaver-edge evaluate bundle/ --records DIR --labels labels.npy --json
@@ -59,12 +66,43 @@ def evaluate(
             result = evaluate_records(opened, records, labels)
         else:
             raise InputError("give either --data, or --records together with --labels")
-        entry = opened.manifest.certificate
-        stated = f"{entry.statement}{entry.given}" if entry is not None and entry.stated else None
+        manifest = opened.manifest
     terminal.warn(result.warnings)
     seen = f" ({result.seen} seen before)" if result.seen else ""
     show_figures([(f"{data or records}{seen}", result.figures)])
-    if stated:
-        terminal.say(f"certificate: {stated}")
+    kept = _kept(manifest, result.figures)
+    terminal.tell(_promise(manifest))
+    if kept is not None:
+        terminal.tell(_HOW_KEPT[kept])
+    terminal.next_step(_AGAIN if kept is False else terminal.command_line("verify", bundle))
     if as_json:
         terminal.show_json(result.to_dict())
+
+
+_HOW_KEPT = {
+    True: "kept here: the whole interval of the drop lies within the bound",
+    False: "not kept here: the whole interval of the drop lies above the bound, so these images "
+    "differ from those calibrated on, or are labelled otherwise",
+}
+_AGAIN = "calibrate again on images like these, then verify the new bundle on the device"
+
+
+def _promise(manifest: Manifest) -> str:
+    """Say what the bundle promises about images that it has not seen."""
+    entry = manifest.certificate
+    if entry is None:
+        return "certificate: none, nothing is promised about other images"
+    if (why := why_not_covered(manifest)) is not None:
+        return f"certificate: does not count, {why}"
+    return f"certificate: {entry.statement}{entry.given}"
+
+
+def _kept(manifest: Manifest, found: Figures) -> bool | None:
+    """Whether the drop keeps the certified bound; None where the samples cannot tell."""
+    entry, within = manifest.certificate, found.drop_interval_points
+    if entry is None or within is None or why_not_covered(manifest) is not None:
+        return None
+    bound = Certificate.from_json(entry.counts).max_drop_points
+    if within[1] <= bound:
+        return True
+    return False if within[0] > bound else None

@@ -67,7 +67,6 @@ def check_command(
         terminal.next_step(
             f"{terminal.command_line('calibrate', '--data', 'images/', '--large', 'LARGE.onnx')} "
             f"--saver {shlex.quote(str(model))} --out bundle/",
-            as_json=as_json,
         )
     else:
         wrong = next(one for one in result.findings if one.passed is False)

@@ -83,7 +83,6 @@ def export_command(
     terminal.next_step(
         f"{terminal.command_line('models', 'check', outs[0], '--data', 'images/')}, on labelled "
         "images of your own; then calibrate with it",
-        as_json=as_json,
     )
     if as_json:
         terminal.show_json(result.to_dict())

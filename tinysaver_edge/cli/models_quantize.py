@@ -105,7 +105,6 @@ def quantize_command(
         f"{terminal.command_line('calibrate', '--data', 'images/', '--large', 'LARGE.onnx')} "
         f"--saver {shlex.quote(str(result.files[0]))} --out bundle/; a threshold found on "
         f"{model.name} is not valid for it",
-        as_json=as_json,
     )
     if as_json:
         terminal.show_json(result.to_dict())

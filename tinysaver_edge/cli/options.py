@@ -31,10 +31,24 @@ class Number(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
+        if isinstance(value, str) and not _is_number(value):
+            self.fail(
+                f"'{value}' is no number: digits with a decimal point and no unit, as 0.5.",
+                param,
+                ctx,
+            )
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no number.", param, ctx)
         return number
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Threads(click.IntRange):

@@ -268,7 +268,7 @@ def run(
         show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
     if stop.signal is None and not quiet and not log_json:
-        terminal.next_step(_next_step(bundle, live=live), as_json=as_json)
+        terminal.next_step(_next_step(bundle, live=live))
     return _exit_code(stop, complete=not losses(around))
 
 

@@ -77,10 +77,15 @@ def _stdout_is_taken() -> bool:
     return context is not None and bool(context.params.get("as_json"))
 
 
-def next_step(step: str, *, as_json: bool = False) -> None:
+def explain(words: str) -> None:
+    """Write to stderr what the words of a table mean; nothing where a program reads along."""
+    if not _stdout_is_taken():
+        say(words)
+
+
+def next_step(step: str) -> None:
     """Write the next useful step to stderr, in a line; nothing where a program reads along."""
-    if not as_json:
-        say(f"Next: {step}")
+    explain(f"Next: {step}")
 
 
 def command_line(*words: str | Path) -> str:

@@ -56,7 +56,6 @@ def verify(
         f"{terminal.command_line('run', bundle, '--source', '0')}"
         f"{'' if large is None else ', with the same --large'}; what it takes here tells "
         f"{terminal.command_line('bench', bundle)}",
-        as_json=as_json,
     )
 
 

@@ -40,6 +40,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
         "percent",
         "points",
         "lost_points",
+        "short_points",
         "ratio",
         "score",
         "about",

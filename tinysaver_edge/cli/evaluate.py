@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 
@@ -13,9 +16,8 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_figures
-from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
+from tinysaver_edge.records.evaluation import Evaluation, evaluate_images, evaluate_records
 
 
 @click.command()
@@ -70,20 +72,33 @@ def evaluate(
     terminal.warn(result.warnings)
     seen = f" ({result.seen} seen before)" if result.seen else ""
     show_figures([(f"{data or records}{seen}", result.figures)])
-    kept = _kept(manifest, result.figures)
     terminal.tell(_promise(manifest))
+    kept = _kept(manifest, result)
     if kept is not None:
-        terminal.tell(_HOW_KEPT[kept])
-    terminal.next_step(_AGAIN if kept is False else terminal.command_line("verify", bundle))
+        terminal.tell(_HOW_KEPT[kept] + _IF_UNSEEN[result.seen is None and kept is Kept.YES])
+    terminal.next_step(_AGAIN if kept is Kept.NO else terminal.command_line("verify", bundle))
     if as_json:
         terminal.show_json(result.to_dict())
 
 
-_HOW_KEPT = {
-    True: "kept here: the whole interval of the drop lies within the bound",
-    False: "not kept here: the whole interval of the drop lies above the bound, so these images "
-    "differ from those calibrated on, or are labelled otherwise",
-}
+class Kept(Enum):
+    """Whether the drop on some samples keeps a certified bound."""
+
+    YES = "yes"
+    NO = "no"
+    UNTOLD = "untold"
+
+
+_HOW_KEPT: Mapping[Kept, str] = MappingProxyType(
+    {
+        Kept.YES: "kept here: the whole interval of the drop lies within the bound",
+        Kept.NO: "not kept here: the whole interval of the drop lies above the bound, so these "
+        "samples differ from those calibrated on, or are labelled otherwise",
+        Kept.UNTOLD: "these samples cannot tell whether it is kept here: the bound lies within "
+        "the interval of the drop",
+    }
+)
+_IF_UNSEEN = ("", ", if the bundle was not calibrated on these samples")
 _AGAIN = "calibrate again on images like these, then verify the new bundle on the device"
 
 
@@ -97,12 +112,12 @@ def _promise(manifest: Manifest) -> str:
     return f"certificate: {entry.statement}{entry.given}"
 
 
-def _kept(manifest: Manifest, found: Figures) -> bool | None:
-    """Whether the drop keeps the certified bound; None where the samples cannot tell."""
-    entry, within = manifest.certificate, found.drop_interval_points
-    if entry is None or within is None or why_not_covered(manifest) is not None:
+def _kept(manifest: Manifest, result: Evaluation) -> Kept | None:
+    """Hold the drop against the certificate; None where samples were seen, or nothing promised."""
+    entry, within = manifest.certificate, result.figures.drop_interval_points
+    if entry is None or within is None or result.seen or why_not_covered(manifest) is not None:
         return None
     bound = Certificate.from_json(entry.counts).max_drop_points
     if within[1] <= bound:
-        return True
-    return False if within[0] > bound else None
+        return Kept.YES
+    return Kept.NO if within[0] > bound else Kept.UNTOLD

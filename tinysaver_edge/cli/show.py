@@ -56,6 +56,7 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
     terminal.explain(
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, plus the "
         "share of frames escalated; accepted: frames that keep the saver's answer"
+        f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
     )
 
 
@@ -130,7 +131,7 @@ def _show_methods(rows: Sequence[MethodRow]) -> None:
     """Write what every method would have chosen."""
     terminal.show_table(
         "Methods on the same samples",
-        ("method", "saver", "cost", "drop", "hold-out drop", "threshold", "why"),
+        ("method", "saver", "cost", "drop", "hold-out drop", "threshold", "promise"),
         [_method_row(row) for row in rows],
     )
 
@@ -144,7 +145,7 @@ def _method_row(row: MethodRow) -> tuple[str, ...]:
         numbers.points(None if here is None else here.drop_points),
         numbers.points(None if there is None else there.drop_points),
         numbers.score(row.threshold),
-        row.why or f"promise: {row.promise}",
+        f"{row.promise}; {row.why}" if row.why else row.promise,
     )
 
 

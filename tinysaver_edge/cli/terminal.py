@@ -111,7 +111,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     """Write a table as `tell` does; all but the first column and a last one of words lean right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
-        words = place == 0 or column in ("why", "detail", "result")
+        words = place == 0 or column in ("why", "promise", "detail", "result")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
         # As text: a cell like tinysaver-edge[cpu] is no markup.

@@ -1,6 +1,6 @@
 """Engines: one file for each way to run one model, behind one contract.
 
-base, signature             the contract: `Engine`, its options; which tensors are picture and answer
+base, signature             the contract: `Engine`; which tensors are the picture and the answer
 registry                    engines by name, those of other packages too
 onnxruntime                 ONNX Runtime
 openvino, openvino_compile  OpenVINO

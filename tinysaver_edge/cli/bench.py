@@ -156,8 +156,18 @@ def _show(report: BenchReport) -> None:
     columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
     terminal.show_table("", columns, _latencies(report))
     terminal.tell("")
-    columns = ("model", "load", "first", "busy", "at once", "memory", "detail")
+    columns = (
+        "model",
+        "load",
+        "first inference",
+        "throughput",
+        "in parallel",
+        "memory",
+        "detail",
+    )
     terminal.show_table("", columns, [_model(one) for one in report.stages])
+    if any(one.throughput is not None for one in report.stages):
+        terminal.explain("throughput: the most frames a second, with so many calls in parallel")
     whole, sustained = report.bundle, report.sustained
     if whole is not None:
         ran = whole.end_to_end

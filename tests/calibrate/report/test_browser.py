@@ -106,6 +106,12 @@ TOO_WIDE_TABLES = """
   .map(one => one.getAttribute('aria-label'))
 """
 
+CELLS_OVER_THEIR_EDGE = """
+[...document.querySelectorAll('table.cards td')]
+  .filter(one => one.getClientRects().length && one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.textContent)
+"""
+
 OUT_OF_SIGHT = """
 [...document.querySelectorAll('section:last-of-type dl.words dd')]
   .filter(one => !one.getClientRects().length).length
@@ -131,6 +137,7 @@ def test_twelve_timed_candidates_are_read_without_scrolling(browser, tmp_path, w
     assert browser.value("document.querySelectorAll('table.cards td.name').length") == 12
     assert browser.value(TOO_WIDE_TABLES) == []
     assert browser.value(OUT_OF_SIGHT) == 0
+    assert browser.value(CELLS_OVER_THEIR_EDGE) == []
 
 
 def test_one_width_of_each_chart_is_shown(browser, report):

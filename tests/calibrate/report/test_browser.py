@@ -140,6 +140,16 @@ def test_twelve_timed_candidates_are_read_without_scrolling(browser, tmp_path, w
     assert browser.value(CELLS_OVER_THEIR_EDGE) == []
 
 
+def test_on_paper_no_table_is_cut_and_every_word_is_explained(browser, report):
+    browser.open(report.as_uri(), width=718)  # A4 within its margins
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value("document.documentElement.scrollWidth") <= 718
+        assert browser.value(OUT_OF_SIGHT) == 0
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_one_width_of_each_chart_is_shown(browser, report):
     charts = "[...document.querySelectorAll('svg.chart.%s')]"
     count = f"{charts}.filter(one => one.getClientRects().length).length"

@@ -10,7 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.calibrate.targets import (
+    BUDGET_UNITS,
+    Budgets,
+    Method,
+    Objective,
+    Reference,
+    Targets,
+)
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
@@ -22,7 +29,15 @@ from tinysaver_edge.models.description.description import description_from, find
 FORMS = ("sizes", "precisions")
 """Fields of a recipe's model that make several candidates of one saver."""
 
-_BUDGET_NAMES = ", ".join((*Budgets.__dataclass_fields__, "mean_flops (= 2 × MACs)"))
+
+class Group(str, Enum):
+    """What an option is about: its heading in the help."""
+
+    INPUT = "Images and models"
+    RECORDS = "Records, in place of images"
+    ASKED = "What is asked"
+    MEASURING = "How it is measured"
+    WRITTEN = "What is written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,7 @@ class Option:
     """What flag, recipe and plan call one setting, and what a value of it is.
 
     Attributes:
+        group: where the help lists it.
         kind: type of a value: Path, str, int, float, bool, or an enum for its words.
         help: for people.
         flag: on the command line; ``--`` and the setting's name where None.
@@ -42,6 +58,7 @@ class Option:
         negative: whether saying it takes away what is there otherwise.
     """
 
+    group: Group
     kind: type
     help: str
     flag: str | None = None
@@ -53,8 +70,8 @@ class Option:
     negative: bool = False
 
 
-def _option(kind: type, text: str, *, default: object = None, **more: Any) -> Any:  # noqa: ANN401
-    option = Option(kind, text, **more)
+def _option(group: Group, kind: type, text: str, *, default: object = None, **more: Any) -> Any:  # noqa: ANN401
+    option = Option(group, kind, text, **more)
     nothing = () if option.many else False if kind is bool else default
     return field(default=nothing, metadata={"option": option})
 
@@ -69,17 +86,24 @@ class Settings:
         at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
     """
 
-    root: Path = _option(Path, "Folder that a recipe's paths start at.", default=Path())
+    root: Path = _option(
+        Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
+    )
     data: Path | DataSource | None = _option(
+        Group.INPUT,
         Path,
         "Labelled images: folder of class folders, .zip of it, .csv or .jsonl.",
         recipe="data",
         plan="images.data",
     )
     large: str | None = _option(
-        str, "The large model: a file, or a name with a recipe or records.", recipe="large"
+        Group.INPUT,
+        str,
+        "The large model: a file, or a name with a recipe or records.",
+        recipe="large",
     )
     large_jpeg: int | None = _option(
+        Group.INPUT,
         int,
         "Show the large model frames as JPEG of this quality, as a device sends them to another "
         "machine: threshold and certificate then hold for that. It is measured on pixels as well, "
@@ -89,25 +113,31 @@ class Settings:
         recipe="large_jpeg",
     )
     savers: tuple[str, ...] = _option(
+        Group.INPUT,
         str,
         "A candidate saver; repeat it. 'all' with records: every cheaper model.",
         flag="--saver",
         many=True,
         recipe="savers",
     )
-    descriptions: Path | None = _option(Path, "Folder of model descriptions (NAME.toml).")
+    descriptions: Path | None = _option(
+        Group.INPUT, Path, "Folder of model descriptions (NAME.toml)."
+    )
     engine: str | None = _option(
+        Group.INPUT,
         str,
         "Engine for every model, before what its description says. 'auto' measures those that "
         "the --device lists, or this machine has, and takes the fastest that agrees.",
     )
     output: str | None = _option(
+        Group.INPUT,
         str,
         "Output that holds the classes, in each of the models; where they call it differently, "
         "output.name in their descriptions tells.",
         metavar="NAME",
     )
     sizes: tuple[str, ...] = _option(
+        Group.INPUT,
         str,
         "Try the savers at this input size, as 160 or 120x160 (height, width); repeat it.",
         flag="--size",
@@ -115,54 +145,76 @@ class Settings:
         metavar="PIXELS",
     )
     precisions: tuple[str, ...] = _option(
-        Precision, "Try the savers in this arithmetic; repeat it.", flag="--precision", many=True
+        Group.INPUT,
+        Precision,
+        "Try the savers in this arithmetic; repeat it.",
+        flag="--precision",
+        many=True,
     )
     records: Path | None = _option(
+        Group.RECORDS,
         Path,
         "Folder of records (NAME.npz) to calibrate on, without models.",
         recipe="records",
         plan="records.records",
     )
     labels: Path | None = _option(
-        Path, "True classes of the records, .npy.", recipe="labels", plan="records.labels"
+        Group.RECORDS,
+        Path,
+        "True classes of the records, .npy.",
+        recipe="labels",
+        plan="records.labels",
     )
     groups: Path | None = _option(
+        Group.RECORDS,
         Path,
         "Clip or scene of each of the records' samples, .npy.",
         recipe="groups",
         plan="records.groups",
     )
     macs: Path | None = _option(
-        Path, "Table with columns name and macs, for records.", recipe="macs", plan="records.macs"
+        Group.RECORDS,
+        Path,
+        "Table with columns name and macs, for records.",
+        recipe="macs",
+        plan="records.macs",
     )
     max_drop: float | None = _option(
+        Group.ASKED,
         float,
         "Points of accuracy that may be lost; 0.5 by default, with budgets as well.",
         recipe="targets.max_drop",
         plan="targets.max_drop_points",
     )
     no_max_drop: bool = _option(
+        Group.ASKED,
         bool,
         "No limit on the drop: budgets alone decide, the certificate states what can be signed "
         "there.",
     )
     confidence: float | None = _option(
+        Group.ASKED,
         float,
         "How surely the drop keeps its bound; 0.9 by default.",
         recipe="targets.confidence",
         plan="targets.confidence",
     )
     budgets: tuple[str, ...] = _option(
+        Group.ASKED,
         str,
-        f"A limit; repeat it. Names: {_BUDGET_NAMES}.",
+        f"A limit; repeat it. Names: {', '.join(BUDGET_UNITS)} (= 2 × MACs).",
         flag="--budget",
         many=True,
         metavar="NAME=NUMBER",
     )
     device: str | None = _option(
-        str, "Device profile, by name or path; its limits hold as well.", recipe="targets.device"
+        Group.ASKED,
+        str,
+        "Device profile, by name or path; its limits hold as well.",
+        recipe="targets.device",
     )
     objective: str | None = _option(
+        Group.ASKED,
         Objective,
         "What is best among those that keep the limits; macs by default, accuracy with "
         "--no-max-drop.",
@@ -170,24 +222,28 @@ class Settings:
         plan="targets.objective",
     )
     method: str | None = _option(
+        Group.ASKED,
         Method,
         "How the threshold is found; certified by default.",
         recipe="targets.method",
         plan="targets.method",
     )
     reference: str | None = _option(
+        Group.ASKED,
         Reference,
         "Whose answer is right: the labels', or the large model's where there are none.",
         recipe="targets.reference",
         plan="targets.reference",
     )
     score: str | None = _option(
+        Group.ASKED,
         str,
         "Deferral score, by default the method's (margin); 'all' tries every one.",
         recipe="targets.score",
         plan="targets.score",
     )
     fusion: str | None = _option(
+        Group.ASKED,
         str,
         "Fusion after an escalation; 'none' for the large model's answer alone, 'all' tries "
         "every one.",
@@ -195,21 +251,27 @@ class Settings:
         plan="targets.fusion",
     )
     compare_methods: bool = _option(
-        bool, "Show what every method would have chosen.", plan="plan.compare_methods"
+        Group.ASKED, bool, "Show what every method would have chosen.", plan="plan.compare_methods"
     )
     holdout: float | None = _option(
-        float, "Share of the samples to set aside, 0..1.", recipe="holdout", plan="plan.holdout"
+        Group.ASKED,
+        float,
+        "Share of the samples to set aside, 0..1.",
+        recipe="holdout",
+        plan="plan.holdout",
     )
     seed: int | None = _option(
-        int, "Decides everything that is drawn.", recipe="seed", plan="plan.seed"
+        Group.ASKED, int, "Decides everything that is drawn.", recipe="seed", plan="plan.seed"
     )
     group_column: str | None = _option(
+        Group.INPUT,
         str,
         "Column of a table that names each file's clip or scene.",
         recipe="group_column",
         plan="images.group_column",
     )
     independent: bool = _option(
+        Group.ASKED,
         bool,
         "Vouch that no image depends on another, though some look like others: taken at moments "
         "drawn at random, say. The certificate states that it is your word.",
@@ -217,6 +279,7 @@ class Settings:
         plan="images.independent",
     )
     trust_labels: bool = _option(
+        Group.ASKED,
         bool,
         "Vouch for labels that do not look right: of other classes than the large model's, or its "
         "own answers. The certificate states that it is your word.",
@@ -224,6 +287,7 @@ class Settings:
         plan="plan.trust_labels",
     )
     skip_limit: float | None = _option(
+        Group.INPUT,
         float,
         "Share of images that may be unreadable, or left out for an ending that is not read; 0.01 "
         "by default.",
@@ -231,39 +295,60 @@ class Settings:
         plan="images.skip_limit",
     )
     time_budget: float | None = _option(
+        Group.MEASURING,
         float,
         "After so many seconds start no more savers, and stop the one under way. The large model "
         "is measured first, whatever it takes.",
         plan="images.time_budget_s",
     )
     work_dir: Path | None = _option(
-        Path, "Where measured records are kept; OUT.records by default.", plan="images.records"
+        Group.MEASURING,
+        Path,
+        "Where measured records are kept; OUT.records by default.",
+        plan="images.records",
     )
     bench: tuple[Path, ...] = _option(
+        Group.MEASURING,
         Path,
         "Report of bench, perhaps from the device: its latencies count; repeat it.",
         many=True,
         plan="images.bench",
     )
     no_timing: bool = _option(
-        bool, "Do not time the models on this machine.", plan="images.timing", negative=True
+        Group.MEASURING,
+        bool,
+        "Do not time the models on this machine.",
+        plan="images.timing",
+        negative=True,
     )
     retime: bool = _option(
-        bool, "Time the models anew, whatever earlier runs have kept.", plan="images.retime"
+        Group.MEASURING,
+        bool,
+        "Time the models anew, whatever earlier runs have kept.",
+        plan="images.retime",
     )
     no_golden_frames: bool = _option(
-        bool, "Put none of the images into the bundle.", plan="images.golden_frames", negative=True
+        Group.WRITTEN,
+        bool,
+        "Put none of the images into the bundle.",
+        plan="images.golden_frames",
+        negative=True,
     )
     no_embed: bool = _option(
+        Group.WRITTEN,
         bool,
         "Leave the models' graphs as they are; scale in numpy.",
         plan="images.embed",
         negative=True,
     )
     no_report: bool = _option(
-        bool, "Write no report.html beside the bundle.", plan="plan.report", negative=True
+        Group.WRITTEN,
+        bool,
+        "Write no report.html beside the bundle.",
+        plan="plan.report",
+        negative=True,
     )
-    out: Path | None = _option(Path, "Folder or .zip for the bundle.")
+    out: Path | None = _option(Group.WRITTEN, Path, "Folder or .zip for the bundle.")
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = "the command line"
     at_home: bool = False
@@ -368,8 +453,10 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
 def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
     if settings.data is None:
         raise InputError("nothing to calibrate on: name --data, --records or a recipe")
-    if settings.large is None or not settings.savers:
-        raise InputError("name the large model with --large and savers with --saver")
+    if settings.large is None:
+        raise InputError("no large model: name its file with --large")
+    if not settings.savers:
+        raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     return ImageInput(
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from tinysaver_edge.calibrate.settings import OPTIONS, Option
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from tinysaver_edge.cli.options import Command, Number, options_of
 
 
 def calibrate_options(command: Command) -> Command:
     """Give a command all of them."""
     for name, option in reversed(list(OPTIONS.items())):
         flag = option.flag or f"--{name.replace('_', '-')}"
-        made = click.option(
+        made = options_of(option.group.value)(
             flag,
             name,
             type=_type(option),
@@ -39,4 +37,4 @@ def _type(option: Option) -> Any:  # noqa: ANN401
         return click.Path(path_type=Path)
     if issubclass(option.kind, Enum):
         return click.Choice([str(one.value) for one in option.kind])
-    return option.kind
+    return Number() if option.kind is float else option.kind

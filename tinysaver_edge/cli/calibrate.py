@@ -5,19 +5,49 @@ from __future__ import annotations
 import shlex
 import sys
 from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate import calibrate as run_calibration
+from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.calibrate.settings import Settings
+from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.calibrate_options import calibrate_options
-from tinysaver_edge.cli.options import GroupedCommand, json_option
+from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.cli.show import show_calibration, show_candidates
 from tinysaver_edge.errors import InfeasibleError, TinySaverError
+
+
+def calibrate_options(command: Command) -> Command:
+    """Give a command all of them."""
+    for name, option in reversed(list(OPTIONS.items())):
+        flag = option.flag or f"--{name.replace('_', '-')}"
+        made = options_of(option.group.value)(
+            flag,
+            name,
+            type=_type(option),
+            is_flag=option.kind is bool or None,  # False lets a value be left out
+            multiple=option.many,
+            metavar=option.metavar,
+            help=option.help,
+        )
+        command = made(command)
+    return command
+
+
+def _type(option: Option) -> Any:  # noqa: ANN401
+    """Return what reads a value, in click's terms."""
+    if option.span is not None:
+        return click.IntRange(*option.span)
+    if issubclass(option.kind, Path):
+        return click.Path(path_type=Path)
+    if issubclass(option.kind, Enum):
+        return click.Choice([str(one.value) for one in option.kind])
+    return Number() if option.kind is float else option.kind
 
 
 @click.command(cls=GroupedCommand)

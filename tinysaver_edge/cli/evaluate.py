@@ -75,13 +75,13 @@ def evaluate(
     terminal.tell(_promise(manifest))
     kept = _kept(manifest, result)
     if kept is not None:
-        terminal.tell(_HOW_KEPT[kept] + _IF_UNSEEN[result.seen is None and kept is Kept.YES])
-    terminal.next_step(_AGAIN if kept is Kept.NO else terminal.command_line("verify", bundle))
+        terminal.tell(_HOW_KEPT[kept] + _IF_UNSEEN[result.seen is None and kept is _Kept.YES])
+    terminal.next_step(_AGAIN if kept is _Kept.NO else terminal.command_line("verify", bundle))
     if as_json:
         terminal.show_json(result.to_dict())
 
 
-class Kept(Enum):
+class _Kept(Enum):
     """Whether the drop on some samples keeps a certified bound."""
 
     YES = "yes"
@@ -89,12 +89,12 @@ class Kept(Enum):
     UNTOLD = "untold"
 
 
-_HOW_KEPT: Mapping[Kept, str] = MappingProxyType(
+_HOW_KEPT: Mapping[_Kept, str] = MappingProxyType(
     {
-        Kept.YES: "kept here: the whole interval of the drop lies within the bound",
-        Kept.NO: "not kept here: the whole interval of the drop lies above the bound, so these "
+        _Kept.YES: "kept here: the whole interval of the drop lies within the bound",
+        _Kept.NO: "not kept here: the whole interval of the drop lies above the bound, so these "
         "samples differ from those calibrated on, or are labelled otherwise",
-        Kept.UNTOLD: "these samples cannot tell whether it is kept here: the bound lies within "
+        _Kept.UNTOLD: "these samples cannot tell whether it is kept here: the bound lies within "
         "the interval of the drop",
     }
 )
@@ -112,12 +112,12 @@ def _promise(manifest: Manifest) -> str:
     return f"certificate: {entry.statement}{entry.given}"
 
 
-def _kept(manifest: Manifest, result: Evaluation) -> Kept | None:
+def _kept(manifest: Manifest, result: Evaluation) -> _Kept | None:
     """Hold the drop against the certificate; None where samples were seen, or nothing promised."""
     entry, within = manifest.certificate, result.figures.drop_interval_points
     if entry is None or within is None or result.seen or why_not_covered(manifest) is not None:
         return None
     bound = Certificate.from_json(entry.counts).max_drop_points
     if within[1] <= bound:
-        return Kept.YES
-    return Kept.NO if within[0] > bound else Kept.UNTOLD
+        return _Kept.YES
+    return _Kept.NO if within[0] > bound else _Kept.UNTOLD

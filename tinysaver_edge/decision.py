@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from tinysaver_edge._support.numbers import time_of_day
+
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
@@ -103,8 +105,8 @@ class Decision:
         revision: 0 for the first answer to a frame, 1 for its revision.
         frame_id: source and sequence of the frame.
         timestamp_s: when the frame was taken, on the caller's clock, in seconds.
-        taken_at: the same as a time of day, UTC, as ISO 8601 writes it (2026-01-31T12:00:00.250Z);
-            None where nobody knows, as for pictures out of files.
+        taken_at_s: when it was taken, in seconds since 1970; None where nobody knows. `taken_at`
+            is the same in words.
         timings_ms: milliseconds spent, by step, as measured on the cascade's clock.
         identity: which model another host says it answered with; None where the model whose answer
             it is ran here.
@@ -125,7 +127,12 @@ class Decision:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     identity: ModelIdentity | None = None
     reason: Reason | None = None
-    taken_at: str | None = None
+    taken_at_s: float | None = None
+
+    @property
+    def taken_at(self) -> str | None:
+        """The time of day at which it was taken, UTC (2026-01-31T12:00:00.250Z); or None."""
+        return None if self.taken_at_s is None else time_of_day(self.taken_at_s)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as plain values for JSON; a NaN score becomes None."""

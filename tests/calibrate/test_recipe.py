@@ -1,10 +1,12 @@
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
+from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.recipe import load_recipe, recipe_keys
 from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.calibrate.targets import Method, Objective
 from tinysaver_edge.codec import Jpeg
@@ -223,3 +225,29 @@ def test_a_recipes_drop_can_be_taken_away(folder):
     assert asked.overridden({"no_max_drop": False}).max_drop == 0.7
     with pytest.raises(InputError, match="exclude each other"):
         asked.overridden({"no_max_drop": True, "max_drop": 0.1})
+
+
+def test_the_readme_lists_every_key():
+    text = (calibration_dir() / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"(?m)^\| `([^`]+)` \|", text)) == sorted(recipe_keys())
+
+
+@pytest.mark.parametrize(
+    ("slip", "parts"),
+    [
+        ("savrs = []", ["savrs: no such key", "did you mean savers?", "takes description, data"]),
+        ("max_drop = 1", ["max_drop: no such key", "it belongs to [targets]"]),
+        ("[targets]\nmax_dorp = 1", ["targets.max_dorp", "did you mean max_drop?", "confidence"]),
+        ("[targets]\nsavers = []", ["targets.savers", "it belongs to the top of the recipe"]),
+        ("[targets]\np95_latency_ms = 5", ["it belongs to [targets.budgets]"]),
+        ("[targets]\nmax_drop = '0.5 points'", ["targets.max_drop", "number", "'0.5 points'"]),
+        ("large = 3", ["large: ", "not 3"]),
+        ("[models.big]\nfiel = 'a'", ["models.big.fiel", "did you mean file?", "sizes"]),
+    ],
+)
+def test_a_wrong_key_says_which_there_are_and_where_they_are_told(folder, slip, parts):
+    (folder / "slip.toml").write_text(slip)
+    with pytest.raises(RecipeError) as caught:
+        settings(folder, "slip")
+    for part in ("slip.toml", "calibration/README.md", *parts):
+        assert part in str(caught.value)

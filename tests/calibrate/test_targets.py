@@ -20,12 +20,15 @@ def test_flops_are_twice_the_macs():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (("mean_macs",), "expected NAME=NUMBER, for example mean_macs=60e6"),
+        (("mean_macs",), "a plain number of MACs, as mean_macs=60e6"),
         (("mean_macs=",), "expected NAME=NUMBER"),
         (("mean_macs=60 M",), "expected NAME=NUMBER"),
         (("mean_macs=1e6=2",), "expected NAME=NUMBER"),
         (("=5",), "budget '' is unknown"),
-        (("macs=5",), "budget 'macs' is unknown: there are mean_macs, .*mean_flops"),
+        (("macs=5",), "budget 'macs' is unknown: did you mean mean_macs.*There are .*mean_flops"),
+        (("p95_latency=5",), "did you mean p95_latency_ms"),
+        (("p95_latency_ms=5ms",), "a plain number of milliseconds, as p95_latency_ms=5"),
+        (("escalation_rate=30",), "from 0 to 1, as 0.3 for 30 %"),
         (("mean_macs=5", "mean_macs=6"), "mean_macs is given twice"),
         (("mean_macs=5", "mean_flops=6"), "mean_macs is given twice"),
         (("mean_macs=0",), "must be a number above 0"),

@@ -102,7 +102,7 @@ def test_a_form_as_dear_as_the_large_model_is_left_out(pictures, tmp_path):
         ("sizes = [[1, 2, 3]]", "size [1, 2, 3]: expected pixels"),
         ('sizes = "big"', "size 'big': expected pixels"),
         ('precisions = ["int3"]', "precision 'int3': there are float32, tf32, float16, bfloat16"),
-        ("sizes = [[8]]\nsises = [8]", "unknown field sises"),
+        ("sizes = [[8]]\nsises = [8]", "sises: no such key; did you mean sizes?"),
     ],
 )
 def test_nonsense_in_a_recipe(tmp_path, fields, complaint):

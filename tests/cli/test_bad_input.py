@@ -174,7 +174,10 @@ class TestCalibrateOnImages:
         ("more", "part"),
         [
             (("--max-drop", "-1"), "--max-drop -1.0"),
-            (("--max-drop", "nan"), "--max-drop nan"),
+            (("--max-drop", "nan"), "'--max-drop': nan is no number"),
+            (("--max-drop", "0,5"), "'0,5' is no number: digits with a decimal point"),
+            (("--max-drop", "0.5%"), "no unit, as 0.5"),
+            (("--confidence", "90"), "as 0.9 for 90 %"),
             (("--holdout", "1"), "--holdout 1.0"),
             (("--seed", "-1"), "--seed -1"),
             (("--budget", "speed=9"), "budget 'speed' is unknown"),
@@ -276,7 +279,9 @@ class TestCalibrateOnRecords:
     def test_what_is_not_named(self, command, folder):
         refused(command("calibrate", "--records", folder), "records need --labels")
         refused(command("calibrate"), "nothing to calibrate on: name --data, --records or a recipe")
-        refused(command("calibrate", "--data", folder), "--large", "--saver")
+        refused(command("calibrate", "--data", folder), "name its file with --large")
+        done = command("calibrate", "--data", folder, "--large", "big.onnx")
+        refused(done, "no saver to try", "--saver")
         refused(command("calibrate", "none-such"), "recipe 'none-such'", "cifar10")
         refused(command("calibrate", folder / "none.toml"), "none.toml: no such file")
         refused(command("calibrate", "cifar10", "--root", folder / "none"), "no such folder")
@@ -291,7 +296,7 @@ class TestCalibrateOnRecords:
         ]:
             (folder / "r.toml").write_text(text)
             refused(command("calibrate", folder / "r.toml"), part)
-        (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nx=1\n')
+        (folder / "r.toml").write_text('data="d"\nlarge="a"\nsavers=["b"]\n[models.a]\nname="a"\n')
         refused(command("calibrate", folder / "r.toml"), "its data d does not lie beside", "--root")
         (folder / "d").mkdir()
         refused(command("calibrate", folder / "r.toml"), "models.a names no file")
@@ -381,6 +386,57 @@ class TestBundles:
         refused(command("verify"), "Missing argument 'BUNDLE'")
 
 
+class TestSlips:
+    """A newcomer's: what was meant is near, and the message says so."""
+
+    def test_of_commands(self, command):
+        refused(command("verfy", "b"), "Did you mean 'verify'?")
+        refused(command("models", "quantise", "m.onnx"), "Did you mean 'quantize'?")
+
+    def test_of_model_files(self, command, work, tmp_path):  # noqa: F811
+        done = command("models", "describe", work / "big.onx")
+        refused(done, "big.onx: no such file; did you mean", "big.onnx?")
+        refused(command("models", "describe", work), "a folder: name the model's file in it")
+        lost = tmp_path / "none" / "big.onnx"
+        refused(command("models", "describe", lost), f"there is no folder {lost.parent}")
+        refused(command("bench", tmp_path / "none.onnx"), "none.onnx: no such file")
+
+    def test_of_bundles(self, command, pristine):
+        source = ("--source", pristine / "golden")
+        done = command("run", pristine / "bundle.json", *source)
+        refused(done, f"name the folder that it lies in, {pristine}")
+        done = command("run", pristine / "golden", *source)
+        refused(done, f"has no bundle.json, but {pristine} has: name that folder")
+
+    def test_of_sources_and_recipes(self, command, pristine, tmp_path):
+        done = command("run", pristine, "--source", "rstp://10.0.0.1/1")
+        refused(done, "source rstp", "did you mean rtsp?")
+        refused(command("calibrate", "cifar"), "did you mean cifar10?")
+        refused(command("calibrate", tmp_path), "images are named with --data")
+
+    def test_of_tables(self, command, records, tmp_path):  # noqa: F811
+        wrong = records / "labels.npy"
+        done = command(*on(records), "--macs", wrong)
+        refused(done, "no text; expected CSV with columns name, macs")
+
+    def test_of_paths_of_windows(self, command):
+        done = command("run", "C:\\Users\\me\\bundle", "--source", "0")
+        refused(done, "no such bundle", "a path of Windows means nothing here")
+
+    def test_names_that_do_not_fit_are_told_before_anything_is_measured(
+        self,
+        command,
+        pristine,
+        tmp_path,
+    ):
+        manifest = json.loads((pristine / "bundle.json").read_text())
+        assert manifest["labels"]
+        (tmp_path / "data" / "no such class").mkdir(parents=True)
+        (tmp_path / "data" / "no such class" / "1.png").write_bytes(encoded(1))
+        done = command("evaluate", pristine, "--data", tmp_path / "data")
+        refused(done, "label 'no such class'")
+
+
 @pytest.mark.parametrize(
     "words", [(), ("calibrate",), ("evaluate",), ("run",), ("verify",)], ids=lambda w: " ".join(w)
 )
@@ -389,6 +445,41 @@ def test_help_shows_an_example(command, words):
     assert done.code == 0
     assert "tinysaver-edge " in done.out.partition("\n")[2]
     assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        (
+            "run",
+            [
+                "Sources",
+                "Escalation",
+                "The large model's hosts",
+                "What is written",
+                "Drift",
+                "Metrics and page",
+            ],
+        ),
+        (
+            "calibrate",
+            [
+                "Images and models",
+                "Records, in place of images",
+                "What is asked",
+                "How it is measured",
+                "What is written",
+            ],
+        ),
+    ],
+)
+def test_help_comes_in_groups(command, name, headings):
+    """Every option of the command stands in one of them, and only what all commands have, last."""
+    lines = command(name, "--help").out.splitlines()
+    found = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert found == [*headings, "Other options"]
+    last = lines[lines.index("Other options:") + 1 :]
+    assert {line.split()[0] for line in last} <= {"-h,", "--json"}
 
 
 def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa: F811

@@ -115,7 +115,7 @@ def test_killed_at_several_moments_it_goes_on_where_it_was(work, tmp_path):
         kept = now
     assert sum(in_time) >= 5
     out, err = started(work, bundle).communicate(timeout=DEADLINE_S)
-    assert "Candidates" in err
+    assert "Candidates" in out
     assert "to go" not in err or kept < 2 * COUNT
     with Bundle.load(bundle) as opened:
         assert [stage.model.name for stage in opened.manifest.stages] == ["tiny", "big"]

@@ -153,7 +153,7 @@ def test_with_log_json_every_line_of_the_log_is_json(command, bundle):
         "run", bundle, "--source", "demo://?frames=40&fps=200", "--log-json", "--quiet",
         "--metrics", "127.0.0.1:0", "--jsonl", "/dev/full", "--audit-share", "0",
     )  # fmt: skip
-    assert done.code == 0
+    assert done.code == 2  # the file takes no line
     told = [json.loads(line) for line in done.err.splitlines()]
     assert {"connected", "ended", "sink_failed"} <= {one.get("event") for one in told}
     said = [one["message"] for one in told if "event" not in one]

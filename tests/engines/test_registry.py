@@ -19,7 +19,7 @@ from tinysaver_edge.engines.registry import (
     engine_names,
     inspect,
 )
-from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError, install_command
 from tinysaver_edge.preprocess import Preprocessor
 
 
@@ -131,7 +131,7 @@ def test_a_missing_package_is_named_with_the_command(
             preprocess=Form().preprocess,
             output=Form().output,
         )
-    assert f"pip install 'tinysaver-edge[{extra}]'" in str(caught.value)
+    assert install_command(extra) in str(caught.value)
 
 
 def test_inspect_picks_the_engine(tmp_path) -> None:

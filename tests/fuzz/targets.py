@@ -161,7 +161,7 @@ def saved_frames(folder: Path) -> Target:
 
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
-    from tinysaver_edge._support.doors import Address
+    from tinysaver_edge._support.doors import ListenAddress
     from tinysaver_edge.engines.remote.address import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source
@@ -194,7 +194,7 @@ def addresses(folder: Path) -> Target:
             opened,
             Host.parse,
             MqttAddress.parse,
-            lambda one: Address.parse(one, option="--metrics"),
+            lambda one: ListenAddress.parse(one, option="--metrics"),
         )
         for read in readers:
             with suppress(TinySaverError):

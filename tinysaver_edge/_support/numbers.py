@@ -11,8 +11,19 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 
 
 def points(drop_points: float | None) -> str:
-    """Write a drop in points with its sign."""
-    return "?" if drop_points is None else f"{drop_points:+.2f} pt"
+    """Write a drop in points: ``0.37 pt``, or ``gains 0.20 pt`` where accuracy is won."""
+    if drop_points is None:
+        return "?"
+    size = f"{abs(drop_points):.2f} pt"
+    return f"gains {size}" if drop_points < 0 and size != "0.00 pt" else size
+
+
+def loss(drop_points: float) -> str:
+    """Say what becomes of accuracy: ``loses 0.37 points of accuracy``, or gains them."""
+    size = f"{abs(drop_points):.2f}"
+    if size == "0.00":
+        return "loses no accuracy"
+    return f"{'loses' if drop_points > 0 else 'gains'} {size} points of accuracy"
 
 
 def ratio(value: float | None) -> str:

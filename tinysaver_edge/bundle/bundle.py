@@ -71,6 +71,8 @@ class Bundle:
             unpacked = not path.is_dir() and path.exists()
         except (OSError, ValueError) as error:
             raise BundleError(f"bundle {path}: no such bundle ({error})") from error
+        if unpacked and path.name == MANIFEST:
+            raise BundleError(f"bundle {path}: name the folder that it lies in, {path.parent}")
         if unpacked:
             if (kind := kind_of(path)) is not None:
                 raise BundleError(f"bundle {path}: is {kind}, neither a folder nor a .zip")
@@ -251,6 +253,9 @@ def _why_no_manifest(root: Path) -> str:
     inner = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     if inner:
         return f"bundle.json lies in {root / inner[0]}: name that folder"
+    for near in (root.parent, root.with_suffix("")):
+        if (near / MANIFEST).is_file():
+            return f"has no bundle.json, but {near} has: name that folder"
     return "has no bundle.json; make one with tinysaver-edge calibrate"
 
 

@@ -135,7 +135,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:
-            raise InputError(f"--holdout {self.holdout}: a share from 0 up to but not including 1")
+            raise InputError(
+                f"--holdout {self.holdout}: a share from 0 up to but not including 1, as 0.3 for "
+                "30 %"
+            )
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or above")
 

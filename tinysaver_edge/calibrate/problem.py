@@ -228,7 +228,9 @@ def split_holdout(
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or above")
     if not 0 <= fraction < 1:
-        raise InputError(f"--holdout {fraction}: a share from 0 up to but not including 1")
+        raise InputError(
+            f"--holdout {fraction}: a share from 0 up to but not including 1, as 0.3 for 30 %"
+        )
     generator = np.random.default_rng(seed)
     if groups is None:
         order = generator.permutation(samples)

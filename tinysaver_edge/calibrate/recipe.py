@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
@@ -10,8 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import calibration_dir
-from tinysaver_edge.calibrate.settings import OPTIONS, Option, Settings
+from tinysaver_edge.calibrate.options import Option
+from tinysaver_edge.calibrate.settings import FORMS, OPTIONS, Settings
+from tinysaver_edge.calibrate.targets import BUDGET_UNITS
 from tinysaver_edge.errors import RecipeError
+from tinysaver_edge.models.description.schema import DescriptionTable
 
 
 class _Strict(BaseModel):
@@ -44,6 +49,53 @@ _RecipeTable = create_model(
 perhaps ``sizes`` and ``precisions``, each of which is a candidate of its own."""
 
 
+MODEL_KEYS = ("file", *FORMS, *DescriptionTable.model_fields)
+"""Keys of one model's table; those within its ``input`` and ``output`` are a description's."""
+
+
+def recipe_keys() -> tuple[str, ...]:
+    """Return every key that a recipe may have, with its tables: ``targets.max_drop`` for one."""
+    tables = ("targets", "models")
+    return (
+        *(key for key in _RecipeTable.model_fields if key not in tables),
+        *(f"targets.{key}" for key in _TargetsTable.model_fields if key != "budgets"),
+        *(f"targets.budgets.{key}" for key in BUDGET_UNITS),
+        *(f"models.NAME.{key}" for key in MODEL_KEYS),
+    )
+
+
+def _complaint(error: ValidationError) -> str:
+    """Say which key is unknown or wrong; an unknown one first, it may be a slip for another."""
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    *tables, key = (str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(key, ".".join(tables))
+    place = ".".join((*tables, key))
+    return f"{place}: {first['msg']}, not {first['input']!r}; {_listed()}"
+
+
+def _listed() -> str:
+    return f"{calibration_dir() / 'README.md'} lists them all"
+
+
+def _unknown(key: str, table: str) -> str:
+    """Say that a key is unknown, which one is nearest, and which there are in its table."""
+    general = re.sub(r"^models\..*", "models.NAME", table)
+    prefix = f"{general}." if general else ""
+    there = [one.removeprefix(prefix) for one in recipe_keys() if one.startswith(prefix)]
+    here = [one for one in there if "." not in one]
+    place = f"{table}.{key}" if table else key
+    elsewhere = [one for one in recipe_keys() if one.rpartition(".")[2] == key]
+    nearest = difflib.get_close_matches(key, here, n=1)
+    if elsewhere:
+        home = elsewhere[0].rpartition(".")[0]
+        hint = f"; it belongs to {f'[{home}]' if home else 'the top of the recipe'}"
+    else:
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    where = f"[{table}]" if table else "the top of a recipe"
+    return f"{place}: no such key{hint}; {where} takes {', '.join(here)}; {_listed()}"
+
+
 def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     """Read a recipe.
 
@@ -58,15 +110,15 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     try:
         table = _RecipeTable.model_validate(_parse(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        unknown = first["type"] == "extra_forbidden"
-        says = "no such key in a recipe; see calibration/README.md" if unknown else first["msg"]
-        raise RecipeError(f"recipe {path}: {place}: {says}") from error
+        raise RecipeError(f"recipe {path}: {_complaint(error)}") from error
     base = path.parent if root is None else root
     if not base.is_dir():
         raise RecipeError(f"--root {base}: no such folder")
     said = table.model_dump()
+    for name, described in said["models"].items():
+        for key in described:
+            if key not in MODEL_KEYS:
+                raise RecipeError(f"recipe {path}: {_unknown(key, f'models.{name}')}")
     return Settings(
         **{name: _read(said, option, base) for name, option in OPTIONS.items() if option.recipe},
         budgets=tuple(f"{name}={value!r}" for name, value in said["targets"]["budgets"].items()),
@@ -103,7 +155,11 @@ def _find(recipe: str) -> Path:
     if "/" not in recipe and shipped.is_file():
         return shipped
     known = ", ".join(recipe_names()) or "none"
-    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}")
+    near = difflib.get_close_matches(path.name, recipe_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if path.exists():
+        hint = "; images are named with --data, a model with --large or --saver"
+    raise RecipeError(f"recipe {recipe!r}: neither a .toml file nor one of {known}{hint}")
 
 
 def _parse(path: Path) -> dict[str, Any]:

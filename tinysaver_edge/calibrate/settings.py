@@ -9,8 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tinysaver_edge.calibrate.options import Group, Option, setting
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import (
+    BUDGET_UNITS,
     MOST_STAGES,
     Budgets,
     Method,
@@ -29,42 +31,6 @@ from tinysaver_edge.models.description.description import description_from, find
 FORMS = ("sizes", "precisions")
 """Fields of a recipe's model that make several candidates of one saver."""
 
-_BUDGET_NAMES = ", ".join((*Budgets.__dataclass_fields__, "mean_flops (= 2 × MACs)"))
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What flag, recipe and plan call one setting, and what a value of it is.
-
-    Attributes:
-        kind: type of a value: Path, str, int, float, bool, or an enum for its words.
-        help: for people.
-        flag: on the command line; ``--`` and the setting's name where None.
-        many: whether it may be said several times.
-        metavar: stands for the value in the help, or None.
-        span: least and greatest whole number, or None.
-        recipe: its place in a recipe, ``targets.score`` for one; None where recipes have none.
-        plan: its place in the plan, ``images.embed`` for one, where it is put as it is and where
-            nothing said leaves the plan's own default; None where `plan_of` makes more of it.
-        negative: whether saying it takes away what is there otherwise.
-    """
-
-    kind: type
-    help: str
-    flag: str | None = None
-    many: bool = False
-    metavar: str | None = None
-    span: tuple[int, int] | None = None
-    recipe: str | None = None
-    plan: str | None = None
-    negative: bool = False
-
-
-def _option(kind: type, text: str, *, default: object = None, **more: Any) -> Any:  # noqa: ANN401
-    option = Option(kind, text, **more)
-    nothing = () if option.many else False if kind is bool else default
-    return field(default=nothing, metadata={"option": option})
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -76,17 +42,24 @@ class Settings:
         at_home: whether the data is to lie beside the recipe, nobody having said otherwise.
     """
 
-    root: Path = _option(Path, "Folder that a recipe's paths start at.", default=Path())
-    data: Path | DataSource | None = _option(
+    root: Path = setting(
+        Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
+    )
+    data: Path | DataSource | None = setting(
+        Group.INPUT,
         Path,
         "Labelled images: folder of class folders, .zip of it, .csv or .jsonl.",
         recipe="data",
         plan="images.data",
     )
-    large: str | None = _option(
-        str, "The large model: a file, or a name with a recipe or records.", recipe="large"
+    large: str | None = setting(
+        Group.INPUT,
+        str,
+        "The large model: a file, or a name with a recipe or records.",
+        recipe="large",
     )
-    large_jpeg: int | None = _option(
+    large_jpeg: int | None = setting(
+        Group.INPUT,
         int,
         "Show the large model frames as JPEG of this quality, as a device sends them to another "
         "machine: threshold and certificate then hold for that. It is measured on pixels as well, "
@@ -95,113 +68,146 @@ class Settings:
         metavar="QUALITY",
         recipe="large_jpeg",
     )
-    savers: tuple[str, ...] = _option(
+    savers: tuple[str, ...] = setting(
+        Group.INPUT,
         str,
         "A candidate saver; repeat it. 'all' with records: every cheaper model.",
         flag="--saver",
         many=True,
         recipe="savers",
     )
-    descriptions: Path | None = _option(Path, "Folder of model descriptions (NAME.toml).")
-    engine: str | None = _option(
+    descriptions: Path | None = setting(
+        Group.INPUT, Path, "Folder of model descriptions (NAME.toml)."
+    )
+    engine: str | None = setting(
+        Group.INPUT,
         str,
         "Engine for every model, before what its description says. 'auto' measures those that "
         "the --device lists, or this machine has, and takes the fastest that agrees.",
     )
-    output: str | None = _option(
+    output: str | None = setting(
+        Group.INPUT,
         str,
         "Output that holds the classes, in each of the models; where they call it differently, "
         "output.name in their descriptions tells.",
         metavar="NAME",
     )
-    sizes: tuple[str, ...] = _option(
+    sizes: tuple[str, ...] = setting(
+        Group.INPUT,
         str,
         "Try the savers at this input size, as 160 or 120x160 (height, width); repeat it.",
         flag="--size",
         many=True,
         metavar="PIXELS",
     )
-    precisions: tuple[str, ...] = _option(
-        Precision, "Try the savers in this arithmetic; repeat it.", flag="--precision", many=True
+    precisions: tuple[str, ...] = setting(
+        Group.INPUT,
+        Precision,
+        "Try the savers in this arithmetic; repeat it.",
+        flag="--precision",
+        many=True,
     )
-    records: Path | None = _option(
+    records: Path | None = setting(
+        Group.RECORDS,
         Path,
         "Folder of records (NAME.npz) to calibrate on, without models.",
         recipe="records",
         plan="records.records",
     )
-    labels: Path | None = _option(
-        Path, "True classes of the records, .npy.", recipe="labels", plan="records.labels"
+    labels: Path | None = setting(
+        Group.RECORDS,
+        Path,
+        "True classes of the records, .npy.",
+        recipe="labels",
+        plan="records.labels",
     )
-    groups: Path | None = _option(
+    groups: Path | None = setting(
+        Group.RECORDS,
         Path,
         "Clip or scene of each of the records' samples, .npy.",
         recipe="groups",
         plan="records.groups",
     )
-    macs: Path | None = _option(
-        Path, "Table with columns name and macs, for records.", recipe="macs", plan="records.macs"
+    macs: Path | None = setting(
+        Group.RECORDS,
+        Path,
+        "Table with columns name and macs, for records.",
+        recipe="macs",
+        plan="records.macs",
     )
-    max_drop: float | None = _option(
+    max_drop: float | None = setting(
+        Group.ASKED,
         float,
         "Points of accuracy that may be lost; 0.5 by default, with budgets as well.",
         recipe="targets.max_drop",
         plan="targets.max_drop_points",
     )
-    no_max_drop: bool = _option(
+    no_max_drop: bool = setting(
+        Group.ASKED,
         bool,
         "No limit on the drop: budgets alone decide, the certificate states what can be signed "
         "there.",
     )
-    confidence: float | None = _option(
+    confidence: float | None = setting(
+        Group.ASKED,
         float,
         "How surely the drop keeps its bound; 0.9 by default.",
         recipe="targets.confidence",
         plan="targets.confidence",
     )
-    budgets: tuple[str, ...] = _option(
+    budgets: tuple[str, ...] = setting(
+        Group.ASKED,
         str,
-        f"A limit; repeat it. Names: {_BUDGET_NAMES}.",
+        f"A limit; repeat it. Names: {', '.join(BUDGET_UNITS)} (= 2 × MACs).",
         flag="--budget",
         many=True,
         metavar="NAME=NUMBER",
     )
-    device: str | None = _option(
-        str, "Device profile, by name or path; its limits hold as well.", recipe="targets.device"
+    device: str | None = setting(
+        Group.ASKED,
+        str,
+        "Device profile, by name or path; its limits hold as well.",
+        recipe="targets.device",
     )
-    objective: str | None = _option(
+    objective: str | None = setting(
+        Group.ASKED,
         Objective,
         "What is best among those that keep the limits; macs by default, accuracy with "
         "--no-max-drop.",
         recipe="targets.objective",
         plan="targets.objective",
     )
-    method: str | None = _option(
+    method: str | None = setting(
+        Group.ASKED,
         Method,
         "How the threshold is found; certified by default.",
         recipe="targets.method",
         plan="targets.method",
     )
-    reference: str | None = _option(
+    reference: str | None = setting(
+        Group.ASKED,
         Reference,
         "Whose answer is right: the labels', or the large model's where there are none.",
         recipe="targets.reference",
         plan="targets.reference",
     )
-    score: str | None = _option(
+    score: str | None = setting(
+        Group.ASKED,
         str,
         "Deferral score, by default the method's (margin); 'all' tries every one.",
         recipe="targets.score",
         plan="targets.score",
     )
-    fusion: str | None = _option(
+    fusion: str | None = setting(
+        Group.ASKED,
         str,
         "Fusion after an escalation; 'none' for the large model's answer alone, 'all' tries "
         "every one.",
         recipe="targets.fusion",
         plan="targets.fusion",
     )
-    max_stages: int | None = _option(
+    max_stages: int | None = setting(
+        Group.ASKED,
         int,
         "Most models that a cascade may have: 3 by default, so that two savers may be asked in "
         "turn and their answers pooled.",
@@ -210,76 +216,105 @@ class Settings:
         recipe="targets.max_stages",
         plan="targets.max_stages",
     )
-    compare_methods: bool = _option(
-        bool, "Show what every method would have chosen.", plan="plan.compare_methods"
+    compare_methods: bool = setting(
+        Group.ASKED, bool, "Show what every method would have chosen.", plan="plan.compare_methods"
     )
-    holdout: float | None = _option(
-        float, "Share of the samples to set aside, 0..1.", recipe="holdout", plan="plan.holdout"
+    holdout: float | None = setting(
+        Group.ASKED,
+        float,
+        "Share of the samples to set aside, 0..1.",
+        recipe="holdout",
+        plan="plan.holdout",
     )
-    seed: int | None = _option(
-        int, "Decides everything that is drawn.", recipe="seed", plan="plan.seed"
+    seed: int | None = setting(
+        Group.ASKED, int, "Decides everything that is drawn.", recipe="seed", plan="plan.seed"
     )
-    group_column: str | None = _option(
+    group_column: str | None = setting(
+        Group.INPUT,
         str,
         "Column of a table that names each file's clip or scene.",
         recipe="group_column",
         plan="images.group_column",
     )
-    independent: bool = _option(
+    independent: bool = setting(
+        Group.ASKED,
         bool,
         "Vouch that no image depends on another, though some look like others: taken at moments "
         "drawn at random, say. The certificate states that it is your word.",
         recipe="independent",
         plan="images.independent",
     )
-    trust_labels: bool = _option(
+    trust_labels: bool = setting(
+        Group.ASKED,
         bool,
         "Vouch for labels that do not look right: of other classes than the large model's, or its "
         "own answers. The certificate states that it is your word.",
         recipe="trust_labels",
         plan="plan.trust_labels",
     )
-    skip_limit: float | None = _option(
+    skip_limit: float | None = setting(
+        Group.INPUT,
         float,
         "Share of images that may be unreadable, or left out for an ending that is not read; 0.01 "
         "by default.",
         recipe="skip_limit",
         plan="images.skip_limit",
     )
-    time_budget: float | None = _option(
+    time_budget: float | None = setting(
+        Group.MEASURING,
         float,
         "After so many seconds start no more savers, and stop the one under way. The large model "
         "is measured first, whatever it takes.",
         plan="images.time_budget_s",
     )
-    work_dir: Path | None = _option(
-        Path, "Where measured records are kept; OUT.records by default.", plan="images.records"
+    work_dir: Path | None = setting(
+        Group.MEASURING,
+        Path,
+        "Where measured records are kept; OUT.records by default.",
+        plan="images.records",
     )
-    bench: tuple[Path, ...] = _option(
+    bench: tuple[Path, ...] = setting(
+        Group.MEASURING,
         Path,
         "Report of bench, perhaps from the device: its latencies count; repeat it.",
         many=True,
         plan="images.bench",
     )
-    no_timing: bool = _option(
-        bool, "Do not time the models on this machine.", plan="images.timing", negative=True
+    no_timing: bool = setting(
+        Group.MEASURING,
+        bool,
+        "Do not time the models on this machine.",
+        plan="images.timing",
+        negative=True,
     )
-    retime: bool = _option(
-        bool, "Time the models anew, whatever earlier runs have kept.", plan="images.retime"
+    retime: bool = setting(
+        Group.MEASURING,
+        bool,
+        "Time the models anew, whatever earlier runs have kept.",
+        plan="images.retime",
     )
-    no_golden_frames: bool = _option(
-        bool, "Put none of the images into the bundle.", plan="images.golden_frames", negative=True
+    no_golden_frames: bool = setting(
+        Group.WRITTEN,
+        bool,
+        "Put none of the images into the bundle.",
+        plan="images.golden_frames",
+        negative=True,
     )
-    no_embed: bool = _option(
+    no_embed: bool = setting(
+        Group.WRITTEN,
         bool,
         "Leave the models' graphs as they are; scale in numpy.",
         plan="images.embed",
         negative=True,
     )
-    no_report: bool = _option(
-        bool, "Write no report.html beside the bundle.", plan="plan.report", negative=True
+    no_report: bool = setting(
+        Group.WRITTEN,
+        bool,
+        "Write no report.html beside the bundle.",
+        plan="plan.report",
+        negative=True,
     )
-    out: Path | None = _option(Path, "Folder or .zip for the bundle.")
+    out: Path | None = setting(Group.WRITTEN, Path, "Folder or .zip for the bundle.")
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = "the command line"
     at_home: bool = False
@@ -384,8 +419,10 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
 def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
     if settings.data is None:
         raise InputError("nothing to calibrate on: name --data, --records or a recipe")
-    if settings.large is None or not settings.savers:
-        raise InputError("name the large model with --large and savers with --saver")
+    if settings.large is None:
+        raise InputError("no large model: name its file with --large")
+    if not settings.savers:
+        raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     return ImageInput(
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),

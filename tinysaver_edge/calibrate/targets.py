@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from types import MappingProxyType
 
 from tinysaver_edge.errors import InputError
 
@@ -13,7 +15,23 @@ DEFAULT_MAX_DROP_POINTS = 0.5
 """Points that may be lost where nothing else is said; no budget takes this away."""
 
 DEFAULT_MAX_STAGES = 3
+"""Models that a cascade may have where nothing else is said."""
+
 MOST_STAGES = 4
+"""Models that it may have at all."""
+
+BUDGET_UNITS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "mean_macs": ("MACs", "60e6"),
+        "mean_latency_ms": ("milliseconds", "5"),
+        "p95_latency_ms": ("milliseconds", "5"),
+        "p99_latency_ms": ("milliseconds", "5"),
+        "escalation_rate": ("0 to 1", "0.3"),
+        "memory_mb": ("MiB", "200"),
+        "mean_flops": ("FLOPs (2 × MACs)", "120e6"),
+    }
+)
+"""What a budget may limit: the unit, and an example."""
 
 ALL = "all"
 """As a score or fusion: try every one there is."""
@@ -102,19 +120,24 @@ class Budgets:
         for text in texts:
             name, _, number = text.partition("=")
             name = name.strip()
+            if name not in BUDGET_UNITS:
+                near = difflib.get_close_matches(name, BUDGET_UNITS, n=1)
+                hint = f"did you mean {near[0]}? T" if near else "t"
+                raise InputError(
+                    f"budget {name!r} is unknown: {hint}here are {', '.join(BUDGET_UNITS)}"
+                )
             try:
                 value = float(number)
             except ValueError:
+                unit, example = BUDGET_UNITS[name]
                 raise InputError(
-                    f"budget {text!r}: expected NAME=NUMBER, for example mean_macs=60e6"
+                    f"budget {text!r}: expected NAME=NUMBER, a plain number of {unit}, as "
+                    f"{name}={example}"
                 ) from None
+            if name == "escalation_rate" and 1 < value < math.inf:
+                raise InputError(f"budget {text}: a share of frames from 0 to 1, as 0.3 for 30 %")
             if name == "mean_flops":
                 name, value = "mean_macs", value / 2
-            known = [limit.name for limit in fields(cls)]
-            if name not in known:
-                raise InputError(
-                    f"budget {name!r} is unknown: there are {', '.join(known)} and mean_flops"
-                )
             if name in values:
                 raise InputError(f"budget {name} is given twice")
             values[name] = value
@@ -176,7 +199,9 @@ class Targets:
         if not 2 <= self.max_stages <= MOST_STAGES:
             raise InputError(f"--max-stages {self.max_stages}: a number from 2 to {MOST_STAGES}")
         if not 0 < self.confidence < 1:
-            raise InputError(f"--confidence {self.confidence}: a probability between 0 and 1")
+            raise InputError(
+                f"--confidence {self.confidence}: a probability between 0 and 1, as 0.9 for 90 %"
+            )
         drop = self.max_drop_points
         if drop is not None and not (math.isfinite(drop) and 0 <= drop <= 100):
             raise InputError(f"--max-drop {drop}: a number of points from 0 to 100")

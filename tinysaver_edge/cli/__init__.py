@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import re
 import sys
 from types import MappingProxyType
 from typing import Any
@@ -44,12 +46,25 @@ _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """How click from 8.2 on says that a group was called alone; its message is the help."""
 
 
+_OF_WINDOWS = re.compile(r"(\w+=)?[A-Za-z]:\\")
+
+
 class _ReaderGone(Exception):  # noqa: N818 - no error
     """Whoever read stdout has enough, as ``head`` has."""
 
 
 class _LazyGroup(click.Group):
     """Imports a command only when it is called, so that ``--help`` is quick."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; a slip for one is told with the nearest."""
+        name = args[0]
+        near = difflib.get_close_matches(name, _COMMANDS, n=1)
+        if near and name not in _COMMANDS and not name.startswith("-"):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order a user meets them."""
@@ -76,7 +91,10 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="tinysaver-edge")
 def cli() -> None:
     """Let a tiny model answer the easy frames and ask the large one only when it is unsure.
@@ -125,4 +143,7 @@ def _asked_for() -> str:
 
 def _complain(message: str) -> None:
     """Say what went wrong in one line."""
-    click.echo(for_people(f"tinysaver-edge: {' '.join(message.split())}"), err=True)
+    said = f"tinysaver-edge: {' '.join(message.split())}"
+    if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
+        said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
+    click.echo(for_people(said), err=True)

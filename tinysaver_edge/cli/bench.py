@@ -33,7 +33,7 @@ from tinysaver_edge.latency import LatencySamples
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path, exists=True))
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--image", type=click.Path(path_type=Path), help="An image or a folder of images.")
 @click.option("--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions.")
 @click.option(
@@ -137,7 +137,12 @@ def bench(
     _show(report)
     if out is not None:
         report.write(out)
-        terminal.say(f"\nreport: {out} (calibrate --bench goes by its latencies)")
+        terminal.say(f"\nreport: {out}")
+    terminal.next_step(
+        f"calibrate with --bench {out}: its choice goes by these latencies then"
+        if out is not None
+        else "keep it with --out FILE.json: calibrate --bench FILE.json goes by its latencies",
+    )
     if as_json:
         terminal.show_json(report.to_dict())
 
@@ -151,8 +156,18 @@ def _show(report: BenchReport) -> None:
     columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
     terminal.show_table("", columns, _latencies(report))
     terminal.tell("")
-    columns = ("model", "load", "first", "busy", "at once", "memory", "detail")
+    columns = (
+        "model",
+        "load",
+        "first inference",
+        "throughput",
+        "in parallel",
+        "memory",
+        "detail",
+    )
     terminal.show_table("", columns, [_model(one) for one in report.stages])
+    if any(one.throughput is not None for one in report.stages):
+        terminal.explain("throughput: the most frames a second, with so many calls in parallel")
     whole, sustained = report.bundle, report.sustained
     if whole is not None:
         ran = whole.end_to_end

@@ -5,22 +5,52 @@ from __future__ import annotations
 import shlex
 import sys
 from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate import calibrate as run_calibration
+from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.calibrate.settings import Settings
+from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.calibrate_options import calibrate_options
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.cli.show import show_calibration, show_candidates
 from tinysaver_edge.errors import InfeasibleError, TinySaverError
 
 
-@click.command()
+def calibrate_options(command: Command) -> Command:
+    """Give a command all of them."""
+    for name, option in reversed(list(OPTIONS.items())):
+        flag = option.flag or f"--{name.replace('_', '-')}"
+        made = options_of(option.group.value)(
+            flag,
+            name,
+            type=_type(option),
+            is_flag=option.kind is bool or None,  # False lets a value be left out
+            multiple=option.many,
+            metavar=option.metavar,
+            help=option.help,
+        )
+        command = made(command)
+    return command
+
+
+def _type(option: Option) -> Any:  # noqa: ANN401
+    """Return what reads a value, in click's terms."""
+    if option.span is not None:
+        return click.IntRange(*option.span)
+    if issubclass(option.kind, Path):
+        return click.Path(path_type=Path)
+    if issubclass(option.kind, Enum):
+        return click.Choice([str(one.value) for one in option.kind])
+    return Number() if option.kind is float else option.kind
+
+
+@click.command(cls=GroupedCommand)
 @click.argument("recipe", required=False)
 @calibrate_options
 @json_option
@@ -40,19 +70,20 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
         tinysaver-edge calibrate cifar10 --no-max-drop --budget p95_latency_ms=5 --out bundle/
     """
     try:
-        result = _calibrated(recipe, flags)
+        settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
+        settings = settings.overridden(flags)
+        result = _calibrated(settings)
     except TinySaverError as error:
         _show_failure(error, as_json=as_json)
         raise
     terminal.warn(result.warnings)
     show_calibration(result)
+    terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
 
 
-def _calibrated(recipe: str | None, flags: dict[str, Any]) -> Calibration:
-    settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
-    settings = settings.overridden(flags)
+def _calibrated(settings: Settings) -> Calibration:
     settings.check_place()
     plan = settings.plan()
     with terminal.progress() as progress:
@@ -63,6 +94,25 @@ def _calibrated(recipe: str | None, flags: dict[str, Any]) -> Calibration:
             command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
             created=datetime.now(timezone.utc),
         )
+
+
+def _next_step(result: Calibration, settings: Settings) -> str:
+    if result.policy.stages[0].threshold is None:
+        return (
+            "try other savers, more labelled samples or a larger --max-drop: here every frame "
+            "goes to the large model"
+        )
+    if result.bundle is None:
+        return "add --out bundle/, which writes what a device needs"
+    if settings.records is not None:
+        return (
+            f"{terminal.command_line('evaluate', result.bundle)} --records DIR --labels FILE.npy, "
+            "on samples that it has not seen; to run, a bundle needs models: calibrate --data"
+        )
+    return (
+        f"on the device {terminal.command_line('verify', result.bundle)}, then "
+        f"{terminal.command_line('run', result.bundle, '--source', '0')}"
+    )
 
 
 def _show_failure(error: TinySaverError, *, as_json: bool) -> None:

@@ -60,12 +60,13 @@ def deploy(
         files = write_deployment(
             opened, Target(target), out, name=name, jpeg=jpeg or None, python_backend=python_backend
         )
-    terminal.say(f"{len(files)} files in {out}; {out / 'README.md'} says how to start them")
+    terminal.say(f"{len(files)} files in {out}")
+    terminal.next_step(f"{out / 'README.md'} says how to start them, and what to type on a device")
 
 
 def _deploy_device(bundle: Path, out: Path) -> None:
     with Bundle.load(bundle) as opened:
         lighter = write_device_bundle(opened, out)
-    terminal.say(
-        f"{out}: {lighter / 1e6:.2f} MB lighter, without the large model: run it with --large URL"
-    )
+    terminal.say(f"{out}: {lighter / 1e6:.2f} MB lighter, without the large model")
+    run = terminal.command_line("run", out.name, "--source", "0")
+    terminal.next_step(f"copy it to the device; there {run} --large grpcs://HOST:8001/MODEL")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.covered import why_not_covered
+from tinysaver_edge.bundle.manifest import Manifest
+from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_figures
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
+from tinysaver_edge.records.evaluation import Evaluation, evaluate_images, evaluate_records
 
 
 @click.command()
@@ -47,6 +53,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled images it has not seen.
 
+    Besides the figures it says what the certificate promises, and whether it is kept here: where
+    the 95 % interval of the drop lies on one side of the bound.
+
     \b
         tinysaver-edge evaluate bundle/ --data more.zip
         tinysaver-edge evaluate bundle/ --records DIR --labels labels.npy --json
@@ -59,12 +68,56 @@ def evaluate(
             result = evaluate_records(opened, records, labels)
         else:
             raise InputError("give either --data, or --records together with --labels")
-        entry = opened.manifest.certificate
-        stated = f"{entry.statement}{entry.given}" if entry is not None and entry.stated else None
+        manifest = opened.manifest
     terminal.warn(result.warnings)
     seen = f" ({result.seen} seen before)" if result.seen else ""
     show_figures([(f"{data or records}{seen}", result.figures)])
-    if stated:
-        terminal.say(f"certificate: {stated}")
+    terminal.tell(_promise(manifest))
+    kept = _kept(manifest, result)
+    if kept is not None:
+        terminal.tell(_HOW_KEPT[kept] + _IF_UNSEEN[result.seen is None and kept is _Kept.YES])
+    terminal.next_step(_AGAIN if kept is _Kept.NO else terminal.command_line("verify", bundle))
     if as_json:
         terminal.show_json(result.to_dict())
+
+
+class _Kept(Enum):
+    """Whether the drop on some samples keeps a certified bound."""
+
+    YES = "yes"
+    NO = "no"
+    UNTOLD = "untold"
+
+
+_HOW_KEPT: Mapping[_Kept, str] = MappingProxyType(
+    {
+        _Kept.YES: "kept here: the whole interval of the drop lies within the bound",
+        _Kept.NO: "not kept here: the whole interval of the drop lies above the bound, so these "
+        "samples differ from those calibrated on, or are labelled otherwise",
+        _Kept.UNTOLD: "these samples cannot tell whether it is kept here: the bound lies within "
+        "the interval of the drop",
+    }
+)
+_IF_UNSEEN = ("", ", if the bundle was not calibrated on these samples")
+_AGAIN = "calibrate again on images like these, then verify the new bundle on the device"
+
+
+def _promise(manifest: Manifest) -> str:
+    """Say what the bundle promises about images that it has not seen."""
+    entry = manifest.certificate
+    if entry is None:
+        return "certificate: none, nothing is promised about other images"
+    if (why := why_not_covered(manifest)) is not None:
+        return f"certificate: does not count, {why}"
+    return f"certificate: {entry.statement}{entry.given}"
+
+
+def _kept(manifest: Manifest, result: Evaluation) -> _Kept | None:
+    """Hold the drop against the certificate; None where samples were seen, or nothing promised."""
+    entry, within = manifest.certificate, result.figures.drop_interval_points
+    if entry is None or within is None or result.seen or why_not_covered(manifest) is not None:
+        return None
+    bound = Certificate.from_json(entry.counts).max_drop_points
+    if within[1] <= bound:
+        return _Kept.YES
+    return _Kept.NO if within[0] > bound else _Kept.UNTOLD

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from tinysaver_edge.cli.options import Number
+from tinysaver_edge.cli.options import Command, Number, options_of
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token
 from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.errors import InputError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _FILE = click.Path(path_type=Path)
 
+_option = options_of("The large model's hosts")
+
 _HOSTS = (
-    click.option(
+    _option(
         "--large",
         "large_urls",
         multiple=True,
@@ -26,7 +25,7 @@ _HOSTS = (
         help="Where the large model is served: grpc://HOST:PORT/MODEL[/VERSION], grpcs://, http:// "
         "or https://. Given more than once: several hosts of the same model.",
     ),
-    click.option(
+    _option(
         "--large-timeout-ms",
         type=Number(min=0, min_open=True),
         help="How long the hosts may take to answer a frame. [default: the deadline, or 1000]",
@@ -34,12 +33,12 @@ _HOSTS = (
 )
 
 _STREAMS = (
-    click.option(
+    _option(
         "--large-optional",
         is_flag=True,
         help="Start although no host can be reached; they are tried until one is.",
     ),
-    click.option(
+    _option(
         "--large-jpeg",
         type=click.IntRange(1, 100),
         metavar="QUALITY",
@@ -49,18 +48,16 @@ _STREAMS = (
 )
 
 _SECURITY = (
-    click.option(
-        "--large-ca", type=_FILE, help="PEM file of the authorities that vouch for the hosts."
-    ),
-    click.option("--large-cert", type=_FILE, help="PEM file of our own certificate."),
-    click.option("--large-key", type=_FILE, help="PEM file of its private key."),
-    click.option("--large-server-name", metavar="NAME", help="Name in the hosts' certificate."),
-    click.option("--large-token-file", type=_FILE, help="File that holds a bearer token."),
-    click.option(
+    _option("--large-ca", type=_FILE, help="PEM file of the authorities that vouch for the hosts."),
+    _option("--large-cert", type=_FILE, help="PEM file of our own certificate."),
+    _option("--large-key", type=_FILE, help="PEM file of its private key."),
+    _option("--large-server-name", metavar="NAME", help="Name in the hosts' certificate."),
+    _option("--large-token-file", type=_FILE, help="File that holds a bearer token."),
+    _option(
         "--large-token-env", metavar="NAME", help="Environment variable that holds a bearer token."
     ),
-    click.option("--insecure", is_flag=True, help="Allow plain text to other hosts than this one."),
-    click.option(
+    _option("--insecure", is_flag=True, help="Allow plain text to other hosts than this one."),
+    _option(
         "--vouch-for-large",
         "vouched",
         is_flag=True,

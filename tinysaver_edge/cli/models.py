@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +63,16 @@ class LazyGroup(click.Group):
         place = self._later[cmd_name]
         command: click.Command = getattr(importlib.import_module(place.module), place.attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; a slip for one is told with the nearest."""
+        name, known = args[0], self.list_commands(ctx)
+        near = difflib.get_close_matches(name, known, n=1)
+        if near and name not in known and not name.startswith("-"):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -147,6 +159,15 @@ def describe(
         click.echo(for_people(text, None), nl=False)
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
+    terminal.next_step(_after_describing(model, out, still_open=bool(still_open)))
+
+
+def _after_describing(model: Path, out: Path | None, *, still_open: bool) -> str:
+    check = terminal.command_line("models", "check", model, "--data", "images/")
+    if out is None:
+        place = shlex.quote(str(model.with_suffix(".toml")))
+        return f"keep it with --out {place}, then {check}"
+    return f'put answers for "?" into {out}, then {check}' if still_open else check
 
 
 @models.command()

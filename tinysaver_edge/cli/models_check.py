@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -62,7 +63,12 @@ def check_command(
         _show_readings(result.readings)
     if as_json:
         terminal.show_json(result.to_dict())
-    if not result.passed:
+    if result.passed:
+        terminal.next_step(
+            f"{terminal.command_line('calibrate', '--data', 'images/', '--large', 'LARGE.onnx')} "
+            f"--saver {shlex.quote(str(model))} --out bundle/",
+        )
+    else:
         wrong = next(one for one in result.findings if one.passed is False)
         raise ModelError(f"model {model}: {wrong.name}: {wrong.detail}")
 

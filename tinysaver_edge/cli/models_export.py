@@ -80,6 +80,10 @@ def export_command(
         tolerance=flags["tolerance"],
     )
     _show(result)
+    terminal.next_step(
+        f"{terminal.command_line('models', 'check', outs[0], '--data', 'images/')}, on labelled "
+        "images of your own; then calibrate with it",
+    )
     if as_json:
         terminal.show_json(result.to_dict())
 

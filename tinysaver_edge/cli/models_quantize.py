@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -100,6 +101,11 @@ def quantize_command(
             progress=progress,
         )
     _show(model, result)
+    terminal.next_step(
+        f"{terminal.command_line('calibrate', '--data', 'images/', '--large', 'LARGE.onnx')} "
+        f"--saver {shlex.quote(str(result.files[0]))} --out bundle/; a threshold found on "
+        f"{model.name} is not valid for it",
+    )
     if as_json:
         terminal.show_json(result.to_dict())
 
@@ -114,8 +120,8 @@ def _show(model: Path, result: Quantized) -> None:
         ],
     )
     terminal.say(
-        f"{numbers.points(result.drop_points)} of accuracy lost, the same class on "
-        f"{numbers.percent(result.top1_agreement)}; calibrate the cascade on {result.files[0]}"
+        f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "
+        f"{numbers.percent(result.top1_agreement)} of the images"
     )
 
 

@@ -1,12 +1,16 @@
-"""Options that several commands share, and the numbers they take."""
+"""Options that several commands share, the numbers they take, and groups of them in a help."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
@@ -27,10 +31,24 @@ class Number(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
+        if isinstance(value, str) and not _is_number(value):
+            self.fail(
+                f"'{value}' is no number: digits with a decimal point and no unit, as 0.5.",
+                param,
+                ctx,
+            )
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no number.", param, ctx)
         return number
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Threads(click.IntRange):
@@ -49,3 +67,44 @@ class Threads(click.IntRange):
                 ctx,
             )
         return threads
+
+
+class GroupedOption(click.Option):
+    """An option that the help lists under a heading of its own.
+
+    Args:
+        group: the heading; empty for what every command has.
+    """
+
+    def __init__(self, *arguments: Any, group: str = "", **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **settings)
+        self.group = group
+
+
+def options_of(group: str) -> Callable[..., Callable[[Command], Command]]:
+    """Return what stands for `click.option` within one group of a command's help.
+
+    Example:
+        source_option = options_of("Sources")
+
+        @click.command(cls=GroupedCommand)
+        @source_option("--source", help="A camera.")
+        def run(source: str) -> None: ...
+    """
+    return functools.partial(click.option, cls=GroupedOption, group=group)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in groups, in the order in which they first come."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group under its heading; what has none comes last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            row = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if row is not None:
+                groups.setdefault(getattr(option, "group", ""), []).append(row)
+        others = groups.pop("", [])
+        for heading, rows in (*groups.items(), ("Other options", others)):
+            with formatter.section(heading):
+                formatter.write_dl(rows)

@@ -24,9 +24,9 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
-from tinysaver_edge.cli.options import Number, Threads
+from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
-from tinysaver_edge.cli.service_options import AsOptions, service_options
+from tinysaver_edge.cli.service_options import WRITTEN, AsOptions, service_options
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.options import Escalation
@@ -35,6 +35,10 @@ from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
+
+_source_option = options_of("Sources")
+_escalation_option = options_of("Escalation")
+_output_option = options_of(WRITTEN)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -99,9 +103,9 @@ def stopping_on_signals(
                 signal.signal(number, handler)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
+@_source_option(
     "--source",
     "sources",
     required=True,
@@ -113,55 +117,56 @@ def stopping_on_signals(
     "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once; parted by spaces in "
     "the environment, where other users cannot read its passwords.",
 )
-@click.option(
-    "--escalation",
-    type=click.Choice([one.value for one in Escalation]),
-    default=Escalation.WAIT.value,
-    show_default=True,
-    help="One final decision a frame; or the saver's at once and a revision; or no large model.",
-)
-@click.option(
-    "--deadline-ms",
-    type=Number(min=0, min_open=True),
-    help="When the saver's answer goes out instead of the large model's. [default: 1000 for "
-    "cameras, none for files]",
-)
-@click.option(
-    "--max-in-flight",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="Frames that wait for the large model at once.",
-)
-@click.option(
+@_source_option(
     "--timeout-s",
     type=Number(min=0, min_open=True),
     default=5.0,
     show_default=True,
     help="How long a camera may take to open, or to give a frame.",
 )
-@click.option(
+@_source_option(
     "--wait-for-source",
     is_flag=True,
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
-@large_options
-@click.option(
+@_source_option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
+@_escalation_option(
+    "--escalation",
+    type=click.Choice([one.value for one in Escalation]),
+    default=Escalation.WAIT.value,
+    show_default=True,
+    help="A frame that the saver is unsure about is escalated to the large model: one final "
+    "decision a frame; or the saver's at once and a revision; or no large model.",
+)
+@_escalation_option(
+    "--deadline-ms",
+    type=Number(min=0, min_open=True),
+    help="When the saver's answer goes out instead of the large model's. [default: 1000 for "
+    "cameras, none for files]",
+)
+@_escalation_option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Frames that wait for the large model at once.",
+)
+@_escalation_option(
     "--large-worker",
     is_flag=True,
     help="Run the large model in a process of its own, started again when it dies.",
 )
-@click.option(
+@_escalation_option(
     "--threads",
     type=Threads(),
     help="Processor threads for one inference. [default: half the cores, since reading and the "
     "other model go on meanwhile]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
-@click.option("--quiet", is_flag=True, help="Write no decisions to stdout.")
-@click.option(
+@large_options
+@_output_option("--json", "as_json", is_flag=True, help="Write one JSON line a decision to stdout.")
+@_output_option("--quiet", is_flag=True, help="Write no decisions to stdout.")
+@_output_option(
     "--log-json",
     is_flag=True,
     help="Write events, and all else that it says, to stderr as JSON lines.",
@@ -262,7 +267,18 @@ def run(
             raise
         show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
+    if stop.signal is None and not quiet and not log_json:
+        terminal.next_step(_next_step(bundle, live=live))
     return _exit_code(stop, complete=not losses(around))
+
+
+def _next_step(bundle: Path, *, live: bool) -> str:
+    if live:
+        return (
+            "--jsonl FILE keeps every decision, --dashboard 127.0.0.1:8080 serves a page about it"
+        )
+    camera = terminal.command_line("run", bundle, "--source", "0")
+    return f"{camera} for a camera; --dashboard 127.0.0.1:8080 serves a page about it"
 
 
 def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:

@@ -9,32 +9,38 @@ from typing import Any
 
 import click
 
-from tinysaver_edge.cli.options import Number
+from tinysaver_edge.cli.options import Number, options_of
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
+WRITTEN = "What is written"
+
+_written = options_of(WRITTEN)
+_drift = options_of("Drift")
+_served = options_of("Metrics and page")
+
 _OPTIONS = (
-    click.option("--jsonl", type=_FILE, help="Append every decision to this file as JSON."),
-    click.option(
+    _written("--jsonl", type=_FILE, help="Append every decision to this file as JSON."),
+    _written(
         "--jsonl-max-mb",
         type=Number(min=0, min_open=True),
         default=64.0,
         show_default=True,
         help="Size at which that file is set aside as FILE.1; three of them stay.",
     ),
-    click.option("--video", type=_FILE, help="Write every frame and its answer to .mp4 or .avi."),
-    click.option(
+    _written("--video", type=_FILE, help="Write every frame and its answer to .mp4 or .avi."),
+    _written(
         "--video-fps",
         type=Number(min=0, min_open=True, max=1000),
         default=30.0,
         show_default=True,
         help="Frames a second at which it will be played.",
     ),
-    click.option("--preview", is_flag=True, help="Show a window; q closes it and ends the stream."),
-    click.option(
+    _written("--preview", is_flag=True, help="Show a window; q closes it and ends the stream."),
+    _written(
         "--mqtt",
         envvar="TINYSAVER_MQTT",
         show_envvar=True,
@@ -42,7 +48,7 @@ _OPTIONS = (
         help="Publish every decision; mqtts:// for TLS, USER:PASSWORD@ before HOST, ?qos=1 at "
         "the end.",
     ),
-    click.option(
+    _written(
         "--sink",
         "sinks",
         multiple=True,
@@ -52,39 +58,39 @@ _OPTIONS = (
         help="Give every decision to a sink that another package brings. May be given more than "
         "once; parted by spaces in the environment.",
     ),
-    click.option("--hard-frames", type=_FOLDER, help="Save escalated frames, one a second."),
-    click.option(
+    _written("--hard-frames", type=_FOLDER, help="Save escalated frames, one a second."),
+    _written(
         "--field-frames",
         type=_FOLDER,
         help="Save audited frames and as large a share of the escalated: the next calibration set.",
     ),
-    click.option(
+    _drift(
         "--audit-share",
         type=Number(min=0, max=1),
         help="Share of accepted frames that the large model is asked about as well, to notice "
         "drift; 0 turns it off.  [default: 0.01 for cameras, 0 for files]",
     ),
-    click.option(
+    _drift(
         "--drift-level",
         type=Number(min=0, max=1, min_open=True, max_open=True),
         default=0.05,
         show_default=True,
         help="Bound on the probability of ever raising a false alarm.",
     ),
-    click.option(
+    _drift(
         "--on-drift",
         type=click.Choice([one.value for one in Action]),
         default=Action.RAISE.value,
         show_default=True,
         help="Only warn; raise the threshold; or escalate every frame.",
     ),
-    click.option(
+    _served(
         "--metrics",
         metavar="HOST:PORT",
         help="Serve /metrics (Prometheus), /healthz and /readyz.",
     ),
-    click.option("--dashboard", metavar="HOST:PORT", help="Serve a page about the stream."),
-    click.option(
+    _served("--dashboard", metavar="HOST:PORT", help="Serve a page about the stream."),
+    _served(
         "--token",
         envvar="TINYSAVER_TOKEN",
         show_envvar=True,

@@ -9,8 +9,13 @@ from tinysaver_edge.bundle.manifest import given_words
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate.calibration import Candidate, MethodRow
 from tinysaver_edge.calibrate.report.proof import drift_sentence
+from tinysaver_edge.calibrate.report.tradeoff import rank_of
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.score.base import Score
+
+_FIRST = ("saver", "cost", "drop", "accepted")
+"""The columns that decide, as the report has them."""
 
 
 def show_calibration(result: Calibration) -> None:
@@ -27,26 +32,31 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
     """Write a row for each saver: what it would do, and why it was chosen or not."""
     timed = any(row.mean_latency_ms is not None for row in rows)
     searched = any(row.tried for row in rows)
-    columns = ["saver", "κ", "accuracy", "threshold", "accepted", "drop", "cost"]
+    time = ["mean latency"] if timed else []
     found = ["score", "fusion", "tried", "estimate"] if searched else []
     terminal.show_table(
         "Candidates",
-        [*columns, *(["latency"] if timed else []), *found, "why"],
+        [*_FIRST, *time, "threshold", *found, "κ", "saver alone", "why"],
         [
             (
                 row.saver,
+                numbers.ratio(row.cost_macs_ratio),
+                numbers.points(row.drop_points),
+                numbers.percent(row.accept_rate),
+                *([_latency(row)] if timed else []),
+                numbers.score(row.threshold),
+                *(_found(row) if searched else ()),
                 numbers.ratio(row.kappa),
                 numbers.percent(row.accuracy_saver),
-                numbers.score(row.threshold),
-                numbers.percent(row.accept_rate),
-                numbers.points(row.drop_points),
-                numbers.ratio(row.cost_macs_ratio),
-                *([_latency(row)] if timed else []),
-                *(_found(row) if searched else ()),
                 row.why,
             )
-            for row in rows
+            for row in sorted(rows, key=rank_of)
         ],
+    )
+    terminal.explain(
+        "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, plus the "
+        "share of frames escalated; accepted: frames that keep the saver's answer"
+        f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
     )
 
 
@@ -82,18 +92,21 @@ def _estimate(row: Candidate) -> str:
 def _show_choice(result: Calibration) -> None:
     """Say in words what was chosen and what is promised."""
     stage, large = result.policy.stages[0], result.policy.stages[-1]
-    after = large.model if result.policy.fusion is None else f"{large.model}, fused with it,"
+    after = f"{large.model} is asked"
+    if result.policy.fusion is not None and result.policy.fusion.changes_answers:
+        after += " and both models' probabilities give the answer (fused)"
     if result.policy.pool is not None:
-        after = f"{large.model}, pooled with all before it,"
+        after += " and the probabilities of all models asked give the answer (pooled)"
     between = "".join(
-        f", else {one.model}, pooled with it, where that is at least {numbers.score(one.threshold)}"
+        f", else {one.model} is asked, whose answer pooled with that counts from "
+        f"{numbers.score(one.threshold)} on"
         for one in result.policy.stages[1:-1]
     )
     if stage.threshold is not None and stage.score is not None:
         terminal.tell(
-            f"{stage.model} answers where its {stage.score.name} is at least "
-            f"{numbers.score(stage.threshold)}{between}, else {after} does "
-            f"(method: {result.method.value})"
+            f"{stage.model} answers where its {stage.score.name}{_meaning(stage.score)} is at "
+            f"least {numbers.score(stage.threshold)}{between}, else {after}; "
+            f"method: {result.method.value}"
         )
     if result.calibration.settled is not None and len(result.policy.stages) > 2:
         ends = zip(result.policy.stages, result.calibration.settled, strict=True)
@@ -122,11 +135,15 @@ def _show_choice(result: Calibration) -> None:
         terminal.tell(f"report: {result.report}")
 
 
+def _meaning(score: Score) -> str:
+    return f" ({score.meaning})" if score.meaning else ""
+
+
 def _show_methods(rows: Sequence[MethodRow]) -> None:
     """Write what every method would have chosen."""
     terminal.show_table(
         "Methods on the same samples",
-        ("method", "saver", "threshold", "cost", "drop", "hold-out drop", "why"),
+        ("method", "saver", "cost", "drop", "hold-out drop", "threshold", "promise"),
         [_method_row(row) for row in rows],
     )
 
@@ -136,11 +153,11 @@ def _method_row(row: MethodRow) -> tuple[str, ...]:
     return (
         row.method.value,
         row.saver or "none",
-        numbers.score(row.threshold),
         numbers.ratio(None if here is None else here.cost_macs_ratio),
         numbers.points(None if here is None else here.drop_points),
         numbers.points(None if there is None else there.drop_points),
-        row.why or f"promise: {row.promise}",
+        numbers.score(row.threshold),
+        f"{row.promise}; {row.why}" if row.why else row.promise,
     )
 
 
@@ -162,6 +179,18 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
             )
             for name, figures in sets
         ],
+    )
+    _explain_drop([figures for _, figures in sets])
+
+
+def _explain_drop(sets: Sequence[Figures]) -> None:
+    """Say what a drop is, and the interval behind it."""
+    within = ""
+    if any(one.drop_interval_points is not None for one in sets):
+        within = "; in brackets its 95 % interval on other samples like these, - for a gain"
+    terminal.explain(
+        "drop: points of accuracy that the cascade loses against the large model alone, 1 pt for "
+        f"1 % of the frames{within}"
     )
 
 

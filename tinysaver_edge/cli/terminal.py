@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -75,6 +77,22 @@ def _stdout_is_taken() -> bool:
     return context is not None and bool(context.params.get("as_json"))
 
 
+def explain(words: str) -> None:
+    """Write to stderr what the words of a table mean; nothing where a program reads along."""
+    if not _stdout_is_taken():
+        say(words)
+
+
+def next_step(step: str) -> None:
+    """Write the next useful step to stderr, in a line; nothing where a program reads along."""
+    explain(f"Next: {step}")
+
+
+def command_line(*words: str | Path) -> str:
+    """Return a call of this program to be copied into a shell."""
+    return shlex.join(["tinysaver-edge", *map(str, words)])
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Write warnings to stderr."""
     for warning in warnings:
@@ -93,7 +111,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     """Write a table as `tell` does; all but the first column and a last one of words lean right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
-        words = place == 0 or column in ("why", "detail", "result")
+        words = place == 0 or column in ("why", "promise", "detail", "result")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
         # As text: a cell like tinysaver-edge[cpu] is no markup.

@@ -10,13 +10,13 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import GroupedCommand, json_option
 from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
 from tinysaver_edge.verify.check import LATENCY
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @host_options
 @json_option
@@ -52,6 +52,11 @@ def verify(
     if as_json:
         terminal.show_json(result.to_dict())
     result.raise_if_failed()
+    terminal.next_step(
+        f"{terminal.command_line('run', bundle, '--source', '0')}"
+        f"{'' if large is None else ', with the same --large'}; what it takes here tells "
+        f"{terminal.command_line('bench', bundle)}",
+    )
 
 
 def _mark(check: Check) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge.decision import AnswerSource, Decision, FrameId, ModelIdentity, Reason, StageRef
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.outputs import Outputs
@@ -368,7 +367,7 @@ class Judge:
             revision=revision,
             frame_id=case.frame_id,
             timestamp_s=case.timestamp_s,
-            taken_at=None if case.taken_at_s is None else time_of_day(case.taken_at_s),
+            taken_at_s=case.taken_at_s,
             timings_ms=case.timings_ms,
             identity=identity,
             reason=reason,

@@ -158,7 +158,7 @@ class Engine(ABC):
         self._closed = False
         self._sample_shape = preprocess.shape(1)[1:]
         self._dtype = np.dtype(preprocess.format.dtype)
-        seals = _sealed(model, options.sealed)
+        seals = _sealed(model, options.sealed) if self.suffixes else []  # else there is no file
         self.device, self.signature = self._load()
         try:
             _check_unchanged(model, seals)

@@ -7,6 +7,7 @@ pointer, a download that brought a web page.
 
 from __future__ import annotations
 
+import difflib
 import mmap
 import re
 from pathlib import Path
@@ -70,6 +71,18 @@ _NOISE = re.compile(r"^(Exception from |Check '|FrontEnd API failed)")
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
+def _instead(path: Path) -> str:
+    """Say what stands where a model's file was looked for, and the nearest that there is."""
+    if path.is_dir():
+        return "a folder: name the model's file in it"
+    try:
+        beside = sorted(one.name for one in path.parent.iterdir() if one.is_file())
+    except OSError:
+        return f"no such file: there is no folder {path.parent}"
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
+    return f"no such file{f'; did you mean {path.parent / near[0]}?' if near else ''}"
+
+
 def check_model_file(path: Path) -> None:
     """Refuse what is plainly no model.
 
@@ -78,7 +91,7 @@ def check_model_file(path: Path) -> None:
             or ends early, or its weights lie outside its folder.
     """
     if not path.is_file():
-        raise ModelError(f"model {path}: no such file")
+        raise ModelError(f"model {path}: {_instead(path)}")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

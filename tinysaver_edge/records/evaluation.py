@@ -74,6 +74,9 @@ def evaluate_images(
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
     with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
         warnings = check_left_out(data.left_out, kept=len(data), limit=skip_limit, path=data.path)
+        known = bundle.manifest.labels
+        if known is not None:  # names that do not fit are told before anything is measured
+            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
         records = [
             measure(
                 artefact,
@@ -87,7 +90,7 @@ def evaluate_images(
         ]
         labels = class_indices(
             data.samples,
-            labels=bundle.manifest.labels,
+            labels=known,
             classes=records[-1].outputs.width,
             path=data.path,
         )

@@ -22,6 +22,8 @@ class Score(Parametrised, ABC):
 
     __slots__ = ()
     kind: ClassVar[str] = "score"
+    meaning: ClassVar[str] = ""
+    """What it is, in words for a reader who does not know its name: "the score, ...". Optional."""
 
     @abstractmethod
     def __call__(self, outputs: Outputs) -> FloatArray:

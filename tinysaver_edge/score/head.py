@@ -35,6 +35,9 @@ class Head(Score):
     """
 
     name: ClassVar[str] = "head"
+    meaning: ClassVar[str] = (
+        "how much more likely the large model is to spoil a right answer than to mend a wrong one"
+    )
     help: tuple[float, ...]
     harm: tuple[float, ...]
     depth: int = DEPTH

@@ -38,6 +38,7 @@ class MaxSoftmax(Score):
     """Highest softmax probability, p1 (Hendrycks and Gimpel, arXiv 1610.02136)."""
 
     name: ClassVar[str] = "msp"
+    meaning: ClassVar[str] = "the probability of its likeliest class"
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -57,6 +58,7 @@ class Margin(Score):
     """
 
     name: ClassVar[str] = "margin"
+    meaning: ClassVar[str] = "the probability of its likeliest class minus that of the second"
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -110,6 +112,7 @@ class Entropy(_Summed):
     """Negative entropy, sum of p log p; truncated to the best K over top-k records."""
 
     name: ClassVar[str] = "entropy"
+    meaning: ClassVar[str] = "how far its probabilities are from evenly spread"
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -121,6 +124,7 @@ class Doctor(_Summed):
     """-(1 - Σp²) / Σp² (Granese et al., arXiv 2106.02395); truncated over top-k records."""
 
     name: ClassVar[str] = "doctor"
+    meaning: ClassVar[str] = "how likely two draws from its probabilities agree"
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
@@ -148,6 +152,7 @@ class MaxLogitPNorm(Score):
     """
 
     name: ClassVar[str] = "maxlogit_pnorm"
+    meaning: ClassVar[str] = "how far its highest logit stands out among the others"
     p: float
 
     def __post_init__(self) -> None:
@@ -178,6 +183,7 @@ class TemperatureScaled(Score):
     """
 
     name: ClassVar[str] = "msp_temperature"
+    meaning: ClassVar[str] = "the probability of its likeliest class, with softened logits"
     temperature: float
 
     def __post_init__(self) -> None:

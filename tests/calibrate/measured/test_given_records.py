@@ -91,7 +91,7 @@ def test_tables_of_macs_that_are_no_text_or_not_there(tmp_path):
     with pytest.raises(RecordError, match="not readable"):
         read_macs(tmp_path / "models.csv")
     (tmp_path / "models.csv").write_bytes(b"name,macs\n\xff\xfe,1\n")
-    with pytest.raises(RecordError, match="not readable"):
+    with pytest.raises(RecordError, match="no text; expected CSV with columns name, macs"):
         read_macs(tmp_path / "models.csv")
 
 

@@ -16,6 +16,7 @@ from tests.pictures import class_folders
 from tinysaver_edge.calibrate.report import write_report
 from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.data import open_data
+from tinysaver_edge.latency import LatencySamples
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 
@@ -97,6 +98,56 @@ def test_it_loads_without_a_word_and_fits(browser, report, width, dark):
     assert browser.value(pictures) is True
     assert browser.console == []
     assert [one for one in browser.requests if not one.startswith("data:")] == [report.as_uri()]
+
+
+TOO_WIDE_TABLES = """
+[...document.querySelectorAll('.scroll')]
+  .filter(one => one.querySelector('table.cards') && one.scrollWidth > one.clientWidth)
+  .map(one => one.getAttribute('aria-label'))
+"""
+
+CELLS_OVER_THEIR_EDGE = """
+[...document.querySelectorAll('table.cards td')]
+  .filter(one => one.getClientRects().length && one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.textContent)
+"""
+
+OUT_OF_SIGHT = """
+[...document.querySelectorAll('section:last-of-type dl.words dd')]
+  .filter(one => !one.getClientRects().length).length
+"""
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_twelve_timed_candidates_are_read_without_scrolling(browser, tmp_path, width):
+    given = problem(600)
+    savers = tuple(
+        replace(
+            given.savers[place % 3],
+            name=f"candidate_{place}_{MODEL}",
+            macs=1e7 * (place + 1),
+            latency=LatencySamples(np.array([100.0])),
+        )
+        for place in range(12)
+    )
+    large = replace(given.large, latency=LatencySamples(np.array([1000.0])))
+    done = finished(replace(given, large=large, savers=savers), methods=True)
+    write_report(done.facts(), tmp_path / "report.html")
+    browser.open((tmp_path / "report.html").as_uri(), width=width)
+    assert browser.value("document.querySelectorAll('table.cards td.name').length") == 12
+    assert browser.value(TOO_WIDE_TABLES) == []
+    assert browser.value(OUT_OF_SIGHT) == 0
+    assert browser.value(CELLS_OVER_THEIR_EDGE) == []
+
+
+def test_on_paper_no_table_is_cut_and_every_word_is_explained(browser, report):
+    browser.open(report.as_uri(), width=718)  # A4 within its margins
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value("document.documentElement.scrollWidth") <= 718
+        assert browser.value(OUT_OF_SIGHT) == 0
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_one_width_of_each_chart_is_shown(browser, report):

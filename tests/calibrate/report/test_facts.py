@@ -212,7 +212,7 @@ def test_decision_says_what_happens():
     assert ", else large:" in facts.decision
     assert f"{100 * found.accept_rate:.1f}\u00a0%" in facts.decision
     fused = replace(done.result, policy=replace(done.result.policy, fusion=ConditionalLogit()))
-    assert "combined with the saver's" in replace(done, result=fused).facts().decision
+    assert "fused with it" in replace(done, result=fused).facts().decision
 
 
 def test_nothing_accepted_is_told_and_not_drawn():

@@ -20,7 +20,7 @@ from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.stream.drift.drift import DEFAULT_DRIFT, DriftWatch
 
 EVIL = '<script>alert("x")</script>&amp;'
-VOID = {"meta", "link", "br", "img"}
+VOID = {"meta", "link", "br", "img", "wbr"}
 LOADING = {"src", "href", "srcset", "action", "data", "poster", "background", "xlink:href"}
 
 
@@ -203,7 +203,7 @@ def test_measured_times_have_their_own_part():
     words = shown(Page(render(finished(timed).facts(machine="a bench"))))
     assert "Measured on a bench." in words
     assert "2.00 ms" in words
-    assert "mean time" in words
+    assert "mean latency" in words
     assert "Latency" not in shown(Page(render(finished().facts())))
 
 
@@ -222,3 +222,40 @@ def test_written_whole_and_small(with_images, tmp_path):
     assert path.read_text(encoding="utf-8") == render(with_images)
     assert path.stat().st_size < 1_500_000
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_words_are_explained_where_they_first_stand(with_images):
+    """And once more at the end, unfolded: a printed page opens nothing."""
+    text = render(with_images)
+    words = shown(Page(text))
+    body = words[words.index("What it does") : words.index("Accuracy against cost")]
+    margin = "its margin, the probability of its likeliest class minus that of the second,"
+    assert "Drop : points of accuracy that the cascade loses" in body
+    assert margin in body
+    assert "escalated : the large model is asked" in body
+    assert "κ : the saver's MACs over the large model's" in words
+    assert "details" not in Page(text).tags
+    end = words[words.index("What the words mean") :]
+    for word in ("accepted, escalated", "fused", "certified", "hold-out", "κ, cost", "MACs"):
+        assert word in end
+
+
+def test_a_gain_is_called_one():
+    done = finished()
+    gain = replace(done.result.calibration, drop_points=-0.2)
+    words = shown(
+        Page(render(replace(done, result=replace(done.result, calibration=gain)).facts()))
+    )
+    assert "gains 0.20" in words
+    assert "0.20 points of accuracy were gained" in words
+    assert "\u22120.20" not in words
+
+
+def test_one_score_of_all_is_said_once_and_several_in_a_column():
+    facts = finished().facts()
+    assert "Every saver's score is margin." in shown(Page(render(facts)))
+    first, *others = facts.candidates
+    other = replace(first, row=replace(first.row, score="entropy", fusion="linear"))
+    words = shown(Page(render(replace(facts, candidates=(other, *others)))))
+    assert "Every saver's score" not in words
+    assert "entropy, fused by linear" in words

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Choice, choose, compare_methods
+from tinysaver_edge.calibrate.chosen.choose import Choice, choose, compare_methods, policy_of
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
@@ -17,7 +17,7 @@ from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.report import ReportFacts, build_facts
 from tinysaver_edge.calibrate.targets import Method, Targets
 from tinysaver_edge.deciding.figures import figures
-from tinysaver_edge.deciding.policy import Policy, StagePolicy
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.outputs import Outputs
 
 MACS = {"large": 1000e6, "tiny": 50e6, "small": 200e6, "poor": 300e6}

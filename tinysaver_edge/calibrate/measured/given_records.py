@@ -64,7 +64,9 @@ def read_macs(path: Path) -> dict[str, float]:
     """
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RecordError(f"macs {path}: no text; expected CSV with columns name, macs") from error
+    except OSError as error:
         raise RecordError(f"macs {path}: not readable ({error})") from error
     except csv.Error as error:
         raise RecordError(f"macs {path}: not CSV ({error})") from error

@@ -143,14 +143,14 @@ def from_images(
     if given.bench:
         check_reports(given.bench)
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
-    if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
-        progress.note(
-            "engines that nobody names are the default; --engine auto measures which is best"
-        )
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     looks, known = _look(run, shortlist.targets.method)
     records = measure_all(run, large, savers, labels, shortlist)
+    if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
+        progress.note(
+            "engines that nobody names are the default; --engine auto measures which is best"
+        )
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions

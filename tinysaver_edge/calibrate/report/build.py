@@ -47,7 +47,7 @@ def decision_sentence(result: Calibration) -> str:
     fusion, pool = result.policy.fusion, result.policy.pool
     fused = " (the answers of all models asked are pooled)" if pool is not None else ""
     if fusion is not None and fusion.changes_answers:
-        fused = " (whose answer is then combined with the saver's)"
+        fused = " (fused with it)"
     promise = ""
     if result.certificate is not None:
         promise = f"; certified: {result.certificate.statement}{given_words(result.stated)}"
@@ -73,6 +73,11 @@ def _drop_words(drop_points: float) -> str:
         return "no accuracy was lost or gained"
     what = "lost" if drop_points > 0 else "gained"
     return f"{numbers.points(abs(drop_points))} of accuracy were {what}"
+
+
+def _score_words(policy: Policy) -> str | None:
+    score = policy.stages[0].score
+    return f"{score.name}, {score.meaning}" if score is not None and score.meaning else None
 
 
 def _within(found: Figures) -> str:
@@ -129,6 +134,7 @@ def build_facts(
         decision=decision_sentence(result),
         agreement=bool(np.array_equal(answered.large, problem.labels)),
         better_alone=single_model_better(problem, result),
+        score_words=_score_words(policy),
         result=result,
         holdout_margin_points=None if holdout is None else _margin_points(policy, holdout),
         singles=singles_of(problem),

@@ -117,6 +117,7 @@ class ReportFacts:
         decision: what was decided, in one sentence.
         agreement: whether the large model's own answers stand for the truth.
         better_alone: that a single model serves better, or None where none does.
+        score_words: the chosen score and what it is, None where there is no saver or no words.
         result: the calibration with its figures and warnings.
         holdout_margin_points: half the width of the hold-out drop's 95 % interval, or None.
         singles: every model alone, the large one first.
@@ -139,6 +140,7 @@ class ReportFacts:
     decision: str
     agreement: bool
     better_alone: str | None
+    score_words: str | None
     result: Calibration
     holdout_margin_points: float | None
     singles: tuple[SingleModel, ...]

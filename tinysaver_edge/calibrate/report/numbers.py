@@ -27,6 +27,14 @@ def short_points(drop_points: float | None) -> str:
     return _signed(f"{drop_points:+.2f}")
 
 
+def lost_points(drop_points: float | None) -> str:
+    """Write a drop below a head that names the unit: ``0.37``, or ``gains 0.20``."""
+    if drop_points is None:
+        return ""
+    size = f"{abs(drop_points):.2f}"
+    return f"gains{_SPACE}{size}" if drop_points < 0 and float(size) else size
+
+
 def ratio(value: float | None) -> str:
     """Write a cost relative to the large model alone: ``0.517``."""
     return numbers.ratio(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import write_text
+from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.charts.confidence import (
     escalations,
@@ -20,6 +22,9 @@ from tinysaver_edge.calibrate.report.charts.sweep import latency, sweep
 from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.tradeoff import rank_of
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST_CANDIDATES = 100
 """Rows of the candidates' table."""
@@ -34,6 +39,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
     for name in (
         "percent",
         "points",
+        "lost_points",
         "short_points",
         "ratio",
         "score",
@@ -66,6 +72,7 @@ def render(facts: ReportFacts) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page.filters.update(_FILTERS)
+    page.filters["breakable"] = _breakable
     source = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
     return page.from_string(source).render(_values(facts)) + "\n"
 
@@ -84,6 +91,8 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "command": _options(facts.origin.command or ""),
         "both": _drawer(facts),
         "meter": _meter,
+        "score_of": _score_of,
+        "same_score": _same_score([one.row for one in best_first[:MOST_CANDIDATES]]),
         "limit": bool(facts.max_drop_points),
         "marked": [] if facts.sweep is None else [mark.kind.value for mark in facts.sweep.marks],
         "shown_candidates": best_first[:MOST_CANDIDATES],
@@ -98,6 +107,25 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "lost_pictures": kinds.count("lost"),
         "needless_pictures": kinds.count("needless"),
     }
+
+
+def _breakable(name: str) -> Markup:
+    """Let a long name go on in the next line after a point, a hyphen and the like."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=\w)([._@-])(?=\w)", r"\1<wbr>", str(escape(name))))
+
+
+def _score_of(row: Candidate) -> str:
+    """Name a candidate's score, and how answers are fused after an escalation."""
+    fused = f", fused by {row.fusion}" if row.fusion and row.fusion != "none" else ""
+    return f"{row.score or ''}{fused}"
+
+
+def _same_score(rows: Sequence[Candidate]) -> str:
+    """Return the score and fusion that all candidates share; nothing where they differ."""
+    found = {_score_of(row) for row in rows if row.accept_rate is not None}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _drawer(facts: ReportFacts) -> Callable[[str], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -262,8 +263,10 @@ def _registered(uri: SourceUri) -> Source:
         return opener(uri)
     if uri.scheme not in PLUG_INS.names():
         known = sorted({"camera", "file", "gst", *PORTS, *_BUILT_IN, *PLUG_INS.names()})
+        near = difflib.get_close_matches(uri.scheme, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(
-            f"source {uri.scheme}: no such kind of source; there are {', '.join(known)}"
+            f"source {uri.scheme}: no such kind of source; there are {', '.join(known)}{hint}"
         )
     source = PLUG_INS.make(uri.scheme, uri)
     if not isinstance(source, Source):

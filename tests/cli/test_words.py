@@ -1,0 +1,145 @@
+"""What people read at the terminal: words explained, the next step told, and none for programs."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.cli.test_records import on, records  # noqa: F401 - a fixture
+from tests.colours import DESCRIPTION, SAVER, colour_model
+from tests.small_bundle import small_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("words") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def certified(records, tmp_path_factory):  # noqa: F811
+    """The folder of a certified bundle made from records, and what was said meanwhile."""
+    from tests.command import start
+
+    folder = tmp_path_factory.mktemp("certified")
+    asked = on(records, "--max-drop", 2, "--compare-methods", "--out", folder / "bundle")
+    process = start(*asked, environment={"COLUMNS": "300"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return folder / "bundle", out, err
+
+
+def next_steps(done):
+    return [line for line in done.err.splitlines() if line.startswith("Next: ")]
+
+
+def test_calibrate_explains_its_tables_and_says_what_comes_next(certified):
+    bundle, out, err = certified
+    assert "cost: MACs a frame" in err
+    assert "accepted: frames that keep the saver's answer" in err
+    assert "drop: points of accuracy that the cascade loses" in err
+    assert "margin (the probability of its likeliest class minus that of the second)" in out
+    assert f"\nNext: tinysaver-edge evaluate {bundle} --records DIR" in err
+    assert "Next: " not in out
+
+
+def test_terminal_and_report_name_their_columns_alike(certified):
+    bundle, out, _ = certified
+    page = bundle.with_suffix(".report.html").read_text(encoding="utf-8")
+    lines = out.splitlines()
+    for title, label in (("Candidates", "Candidates"), ("The cascade", "Figures")):
+        there = page[page.index(f'aria-label="{label}"') :]
+        heads = re.findall(r"<th[^>]*>([^<]+)</th>", there[: there.index("</thead>")])
+        here = lines[next(i for i, line in enumerate(lines) if line.startswith(title)) + 1]
+        assert re.split(r"\s{2,}", here.strip()) == [one.partition(" (points)")[0] for one in heads]
+
+
+def test_programs_get_none_of_it(command, records, bundle):  # noqa: F811
+    for asked in (on(records, "--method", "empirical"), ("verify", bundle)):
+        err = command(*asked, "--json").err
+        assert "Next: " not in err
+        assert "cost: MACs" not in err
+        assert "drop: points" not in err
+
+
+def always_sure(records, folder, name, *, wrong):  # noqa: F811
+    """Records whose saver is always sure, and wrong on a share of them."""
+    shutil.copytree(records, folder)
+    labels = np.load(folder / "labels.npy")
+    logits = np.zeros((len(labels), 10), np.float32)
+    slips = np.arange(len(labels)) < wrong * len(labels)
+    logits[np.arange(len(labels)), (labels + slips) % 10] = 50.0
+    np.savez(folder / f"{name}.npz", logits=logits)
+    return folder
+
+
+def few(records, folder):  # noqa: F811
+    """The first fifty samples."""
+    shutil.copytree(records, folder)
+    for path in folder.glob("*.npz"):
+        np.savez(path, logits=np.load(path)["logits"][:50])
+    np.save(folder / "labels.npy", np.load(folder / "labels.npy")[:50])
+    return folder
+
+
+def test_evaluate_says_what_is_promised_and_whether_it_is_kept(
+    command,
+    records,  # noqa: F811
+    certified,
+    tmp_path,
+):
+    bundle, out, _ = certified
+    saver = re.search(r"^(\w+) answers where", out, re.MULTILINE)[1]
+
+    def evaluated(folder):
+        return command("evaluate", bundle, "--records", folder, "--labels", folder / "labels.npy")
+
+    done = evaluated(always_sure(records, tmp_path / "right", saver, wrong=0.0))
+    assert "certificate: drop ≤ 2 points with probability ≥ 90 %" in done.out
+    assert "kept here: the whole interval of the drop lies within the bound, if" in done.out
+    assert next_steps(done) == [f"Next: tinysaver-edge verify {bundle}"]
+    done = evaluated(always_sure(records, tmp_path / "wrong", saver, wrong=0.3))
+    assert "not kept here: the whole interval of the drop lies above the bound" in done.out
+    assert "calibrate again on images like these" in next_steps(done)[0]
+    assert "cannot tell whether it is kept" in evaluated(few(records, tmp_path / "few")).out
+
+
+def test_a_bundle_without_a_certificate_promises_nothing(command, records, tmp_path):  # noqa: F811
+    bundle = tmp_path / "bundle"
+    assert command(*on(records, "--method", "empirical", "--out", bundle)).code == 0
+    done = command("evaluate", bundle, "--records", records, "--labels", records / "labels.npy")
+    assert "certificate: none, nothing is promised about other images" in done.out
+    assert "kept here" not in done.out
+
+
+def test_every_command_ends_with_the_next_step(command, bundle, tmp_path):
+    colour_model(tmp_path / "tiny.onnx", SAVER)
+    (tmp_path / "tiny.toml").write_text(DESCRIPTION)
+    golden = bundle / "golden"
+    report = tmp_path / "bench.json"
+    for asked, step in [
+        (("verify", bundle), f"run {bundle} --source 0"),
+        (("run", bundle, "--source", golden), f"run {bundle} --source 0 for a camera"),
+        (
+            ("bench", bundle, "--seconds", "0.01", "--runs", "1", "--out", report),
+            f"calibrate with --bench {report}",
+        ),
+        (("models", "describe", tmp_path / "tiny.onnx"), "keep it with --out "),
+        (("models", "check", tmp_path / "tiny.onnx"), f"--saver {tmp_path / 'tiny.onnx'}"),
+        (
+            ("deploy", bundle, "--target", "device", "--out", tmp_path / "device"),
+            "run device --source 0 --large grpcs://HOST:8001/MODEL",
+        ),
+    ]:
+        done = command(*asked)
+        assert done.code == 0, done.err
+        (told,) = next_steps(done)
+        assert step in told
+        assert done.err.splitlines()[-1] == told
+
+
+def test_a_stream_that_others_read_or_that_was_told_to_be_quiet_says_none(command, bundle):
+    for flag in ("--json", "--quiet", "--log-json"):
+        done = command("run", bundle, "--source", bundle / "golden", flag)
+        assert done.code == 0
+        assert "Next: " not in done.err

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts, group_losses
+from tinysaver_edge.calibrate.methods.path import Path
 
 
 @st.composite
@@ -48,3 +50,56 @@ def test_group_losses_are_the_means_of_each_group(trial):
         means = sorted(d[groups == g].mean() for g in range(groups.max() + 1))
         listed = [loss for loss, count in histogram for _ in range(count)]
         assert np.allclose(listed, means)
+
+
+@st.composite
+def chains(draw):
+    """Scores within 0..1 of some early stages, with many that are equal, and who is right."""
+    early, n = draw(st.integers(1, 3)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 100_000)))
+    path = Path.of(early)
+    thresholds = np.sort(np.unique(np.append(rng.random(4), 0.0)))[::-1]
+    scores = rng.integers(0, 8, (early, n)) / 7
+    exact = path.thresholds(thresholds)  # scores that are a stage's threshold to the last bit
+    scores[:, ::3] = exact[:, rng.integers(0, len(thresholds), n)][:, ::3]
+    right = rng.random((early + 2, n)) < 0.6
+    answers = Verdicts(right[0], right[-1], right[-2], tuple(right[1:early]))
+    groups = np.unique(rng.integers(0, 5, n), return_inverse=True)[1]
+    return path, scores, answers, groups, thresholds
+
+
+@given(chains())
+def test_along_a_path_every_stage_is_held_against_its_own_threshold(chain):
+    path, scores, answers, groups, thresholds = chain
+    counts = WalkCounts.along(path, scores, answers, thresholds)
+    histograms = list(group_losses(scores, answers, groups, path.thresholds(thresholds)))
+    early = [answers.saver, *answers.between]
+    for i, threshold in enumerate(thresholds):
+        d, reached = [], [0] * len(early)
+        for sample in range(scores.shape[1]):
+            right = answers.final[sample]
+            for place, its in enumerate(path.at(threshold)):
+                if scores[place, sample] >= its:
+                    right = early[place][sample]
+                    break
+                reached[place] += 1
+            d.append(int(answers.large[sample]) - int(right))
+        assert counts.reached[:, i].tolist() == reached
+        assert (counts.accepted[i], counts.lost[i], counts.gained[i]) == (
+            scores.shape[1] - reached[-1],
+            d.count(1),
+            d.count(-1),
+        )
+        means = sorted(np.array(d)[groups == g].mean() for g in range(groups.max() + 1))
+        listed = [loss for loss, count in histograms[i] for _ in range(count)]
+        assert np.allclose(listed, means)
+
+
+def test_the_thresholds_of_a_path_are_strict_together_and_loose_together():
+    rows = Path.of(3).thresholds(np.array([1 - 1e-15, 0.999, 0.5, 0.0]))
+    assert (np.diff(rows, axis=1) < 0).all()
+    assert rows[:, 0].min() > 1 - 1e-12
+    assert rows[:, -1].tolist() == [0.0, 0.0, 0.0]
+    odds = rows[:, 1:3] / (1 - rows[:, 1:3])
+    assert odds[1] == pytest.approx(0.2 * odds[0])
+    assert odds[2] == pytest.approx(0.2 * odds[1])

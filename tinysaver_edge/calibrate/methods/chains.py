@@ -29,7 +29,7 @@ SHARE = 0.1
 LEAST_UNITS = 2000
 """Samples (or groups) from which longer cascades are looked at; of fewer, each counts for proof."""
 
-CHAINS_KEPT = 2
+CHAINS_KEPT = 4
 """How many of more than two stages are certified, beside the best of two."""
 
 SCALED = (None, Margin.name, MaxSoftmax.name)

@@ -9,6 +9,9 @@ import pytest
 
 from tests.calibrate.test_run import model, named_model
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
+from tinysaver_edge.bench.bundle import bench_bundle
+from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Budgets, ImageInput, Plan, Targets, calibrate
 from tinysaver_edge.cascade import Cascade
@@ -169,3 +172,22 @@ def test_an_edited_weight_is_not_certified(work, made, tmp_path):
     path.write_text(json.dumps(content))
     with Cascade.load(tmp_path / "edited") as cascade:
         assert "it was made with pool" in cascade.doubt
+
+
+def test_a_stream_gives_the_decisions_of_decide(work, made):
+    with Cascade.load(work / "bundle") as cascade:
+        with cascade.stream(work / "images" / "amber") as stream:
+            streamed = {decision.frame_id.source_id: decision for decision in stream}
+        with open_data(work / "images") as data:
+            alone = [cascade.decide(data.frame(index)) for index in range(EACH)]
+    assert len(streamed) == EACH
+    expected = [(one.index, one.stage.index, one.source) for one in alone]
+    assert sorted(expected) == sorted(
+        (one.index, one.stage.index, one.source) for one in streamed.values()
+    )
+
+
+def test_bench_measures_each_of_the_three(work, made):
+    with Bundle.load(work / "bundle") as opened:
+        found = bench_bundle(opened, [made_up_frame()], effort=Effort(0, 3, 0.01, 0.1))
+    assert len(found.stages) == 3

@@ -32,7 +32,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
-from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
@@ -169,6 +169,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *_not_tried(choice),
             *([choice.proposal.told] if choice.proposal.told else []),
             *_warnings(choice),
+            *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
         ),
@@ -406,6 +407,29 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
                 f"timing only, in all together it is {found:.4g}: --retime on a quiet machine tells"
             )
     return said
+
+
+HARDLY = 0.02
+"""Share of the cost that a longer cascade has to save to be worth its memory."""
+
+
+def _hardly_worth_it(choice: Choice) -> list[str]:
+    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
+    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
+    chosen = next((row for row in rows if row.chosen), None)
+    two = [row for row in rows if SEVERAL not in row.saver]
+    if chosen is None or SEVERAL not in chosen.saver or not two:
+        return []
+    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
+    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
+    if saved >= HARDLY:
+        return []
+    costs = choice.proposal.costs
+    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
+    return [
+        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
+        f"--max-stages 2 does without it"
+    ]
 
 
 def _warnings(choice: Choice) -> list[str]:

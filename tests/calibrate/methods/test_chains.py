@@ -59,7 +59,7 @@ def test_what_is_certified_was_chosen_on_other_samples():
     assert [len(chain.early) for chain in kept] == [1, 2, 2, 2]
     proposals = propose_all(problem, Targets(max_drop_points=2.0), seed=1, candidates=3)
     for chain, proposal in zip(found.chains, proposals, strict=True):
-        assert proposal.name == chain.name
+        assert proposal.name == " → ".join(model.name for model in chain.early)
         assert proposal.evidence.tolist() == found.certify.tolist()
         if not chain.left_out and proposal.certify is not None:
             assert proposal.certify(0).candidates == 4

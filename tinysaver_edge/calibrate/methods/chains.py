@@ -48,11 +48,6 @@ class Chain:
     early: tuple[ModelAnswers, ...]
     left_out: str = ""
 
-    @property
-    def name(self) -> str:
-        """The models asked before the large one."""
-        return " → ".join(one.name for one in self.early)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenChains:

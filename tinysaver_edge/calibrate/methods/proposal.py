@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.score import Score
 
+SEVERAL = " → "
+"""Stands between the names of models asked in turn."""
+
 NOTHING = np.inf
 """Threshold that accepts nothing."""
 
@@ -79,7 +82,7 @@ class Proposal:
     @property
     def name(self) -> str:
         """The models asked before the large one."""
-        return " → ".join(one.name for one in self.models[:-1])
+        return SEVERAL.join(one.name for one in self.models[:-1])
 
     def policy_at(self, threshold: float | None) -> Policy:
         """Return the cascade at one of the first stage's thresholds; None accepts nothing.

@@ -22,8 +22,12 @@ from scipy import stats
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair
 from tinysaver_edge.calibrate.methods.counts import SortedScores, WalkCounts
-from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
-from tinysaver_edge.calibrate.methods.sweep import Sweep
+from tinysaver_edge.calibrate.methods.sweep import (
+    Sweep,
+    crc,
+    ltt_hoeffding_bentkus,
+    tinysaver_threshold,
+)
 from tinysaver_edge.fusion import Fusion
 from tinysaver_edge.outputs import IntArray
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinysaver_edge.calibrate.methods.others import hoeffding_bentkus
+from tinysaver_edge.calibrate.methods.sweep import hoeffding_bentkus
 from tinysaver_edge.certificate import consistency_p_value, walk
 
 methods = pytest.importorskip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -52,3 +53,13 @@ def setting(group: Group, kind: type, text: str, *, default: object = None, **mo
     made = Option(group, kind, text, **more)
     nothing = () if made.many else False if kind is bool else default
     return field(default=nothing, metadata={"option": made})
+
+
+def is_said(value: object) -> bool:
+    """Whether a value says anything; 0 does."""
+    return value is not None and value is not False and value not in ("", ())
+
+
+def listed(value: object) -> Sequence[Any]:
+    """Return a list as it is, and a single value as a list of it."""
+    return value if isinstance(value, list) else [value]

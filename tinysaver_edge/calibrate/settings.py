@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge.calibrate.options import Group, Option, setting
+from tinysaver_edge.calibrate.options import Group, Option, is_said, listed, setting
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
@@ -331,7 +331,7 @@ class Settings:
         given = {
             name: value
             for name, value in flags.items()
-            if name in OPTIONS and name != "root" and _is_said(value)
+            if name in OPTIONS and name != "root" and is_said(value)
         }
         if "no_max_drop" in given:
             if "max_drop" in given:
@@ -379,11 +379,6 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
 """Every option by its setting's name, in the order that the help has."""
 
 
-def _is_said(value: object) -> bool:
-    """Whether a value says anything; 0 does."""
-    return value is not None and value is not False and value not in ("", ())
-
-
 def plan_of(settings: Settings) -> Plan:
     """Find the files and make a plan.
 
@@ -407,7 +402,7 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
     placed: dict[str, Any] = {}
     for name, option in OPTIONS.items():
         value = getattr(settings, name)
-        if option.plan is None or not _is_said(value):
+        if option.plan is None or not is_said(value):
             continue
         there, key = option.plan.split(".")
         if there == part:
@@ -475,8 +470,8 @@ def _large(settings: Settings, name: str) -> ModelFile:
 def _forms(settings: Settings, name: str) -> tuple[ModelFile, ...]:
     """Return a saver in all its sizes and precisions; flags go before the recipe."""
     table = settings.models.get(name, {})
-    sizes = settings.sizes or _listed(table.get("sizes", []))
-    precisions = settings.precisions or _listed(table.get("precisions", []))
+    sizes = settings.sizes or listed(table.get("sizes", []))
+    precisions = settings.precisions or listed(table.get("precisions", []))
     try:
         variants = Variants.parse(sizes, precisions)
     except InputError as error:
@@ -507,8 +502,3 @@ def _file(settings: Settings, name: str) -> Path:
     """Return a model's file: as it is named, else below the recipe's root."""
     path = Path(name)
     return settings.root / name if not path.is_file() and (settings.root / name).is_file() else path
-
-
-def _listed(value: object) -> Sequence[Any]:
-    """Return a list as it is, and a single value as a list of it."""
-    return value if isinstance(value, list) else [value]

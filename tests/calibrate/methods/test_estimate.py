@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysaver_edge.calibrate.methods.combinations import Bench, FusionOption, ScoreOption, folds
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
-from tinysaver_edge.calibrate.methods.estimate import INFEASIBLE, Aim, Ranking, resample
+from tinysaver_edge.calibrate.methods.estimate import (
+    INFEASIBLE,
+    Aim,
+    Bench,
+    FusionOption,
+    Ranking,
+    ScoreOption,
+    folds,
+    resample,
+)
 from tinysaver_edge.calibrate.methods.sweep import Sweep
 from tinysaver_edge.outputs import Outputs
 

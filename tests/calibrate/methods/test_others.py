@@ -5,8 +5,12 @@ import pytest
 from scipy import stats
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
-from tinysaver_edge.calibrate.methods.others import crc, hoeffding_bentkus, ltt_hoeffding_bentkus
-from tinysaver_edge.calibrate.methods.sweep import Sweep
+from tinysaver_edge.calibrate.methods.sweep import (
+    Sweep,
+    crc,
+    hoeffding_bentkus,
+    ltt_hoeffding_bentkus,
+)
 
 
 def cascade(n, seed=0):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.real_data import needs_records, read_records
-from tinysaver_edge.calibrate.methods.others import tinysaver_threshold
+from tinysaver_edge.calibrate.methods.sweep import tinysaver_threshold
 from tinysaver_edge.errors import InputError
 
 

@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify
 from tinysaver_edge.calibrate.methods.chains import best_chains, chains_of
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
-from tinysaver_edge.calibrate.methods.others import crc, ltt_hoeffding_bentkus, tinysaver_threshold
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
-from tinysaver_edge.calibrate.methods.sweep import OperatingPoint, Sweep, lost_allowed
+from tinysaver_edge.calibrate.methods.sweep import (
+    OperatingPoint,
+    Sweep,
+    crc,
+    lost_allowed,
+    ltt_hoeffding_bentkus,
+    tinysaver_threshold,
+)
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import upper_rates

@@ -19,16 +19,19 @@ import numpy as np
 
 from tinysaver_edge.calibrate.calibration import TriedCombination
 from tinysaver_edge.calibrate.methods.certify import default_rule, split
-from tinysaver_edge.calibrate.methods.combinations import (
+from tinysaver_edge.calibrate.methods.estimate import (
     FOLDS,
+    Aim,
     Bench,
     FusionOption,
+    Ranking,
     ScoreOption,
+    Weights,
     all_fusions,
     all_scores,
     folds,
+    resample,
 )
-from tinysaver_edge.calibrate.methods.estimate import Aim, Ranking, Weights, resample
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError

@@ -55,8 +55,13 @@ def main() -> int:
     save(
         "bench_chains",
         title="Cascades of three stages",
-        text="\n\n".join((named, every, kept, spent)),
-        figures={"named": of_named, "all": of_every, "promise": of_runs, "search": of_search},
+        text="\n\n".join((named, every, kept, spent))),
+        figures={
+            "named": of_named,
+            "all": of_every,
+            "promise": of_runs,
+            "search": of_search,
+        },
     )
     return int(broken or dearest > 1.01)
 

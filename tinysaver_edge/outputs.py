@@ -248,14 +248,16 @@ def _top_of_one(row: NDArray[np.float32], k: int) -> tuple[IntArray, NDArray[np.
     if k > ITERATED_TOP:
         classes = np.argsort(-row, kind="stable")[:k]
         return classes[None], (weights[classes] / total)[None]
-    found = [best]
+    classes = np.empty((1, k), dtype=np.int64)
+    probabilities = np.empty((1, k), dtype=np.float32)
     left = row.copy() if k > 1 else row
-    for _ in range(k - 1):
-        left[best] = -np.inf
-        best = left.argmax()
-        found.append(best)
-    classes = np.array([found])
-    return classes, weights[classes] / total
+    for rank in range(k):
+        classes[0, rank] = best
+        probabilities[0, rank] = weights[best] / total
+        if rank + 1 < k:
+            left[best] = -np.inf
+            best = left.argmax()
+    return classes, probabilities
 
 
 def _fill_top(

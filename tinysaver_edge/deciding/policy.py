@@ -299,6 +299,7 @@ class Judge:
     ) -> None:
         self.policy = policy
         self.asked = policy.asked
+        self._pooled = policy.pool is not None
         self._labels = labels
         self._certified = certified and not fell_back
         self._doubt_about = doubt_about
@@ -322,11 +323,14 @@ class Judge:
             outputs: its answer to this frame alone.
             in_force: returns the threshold to hold its score against, by the bundle's.
         """
+        case.early, case.outputs, case.position = case.outputs, outputs, position
         policy = self.policy.stages[position]
-        case.early, case.position = case.outputs, position
-        case.outputs = outputs = self.policy.after(position, case.early, outputs)
-        case.accepted = position == self.asked[-1]
-        if case.accepted or policy.score is None:
+        if self._pooled:
+            case.outputs = outputs = self.policy.after(position, case.early, outputs)
+        if position == self.asked[-1]:
+            case.accepted = True
+            return
+        if policy.score is None:
             return
         score = float(policy.score(outputs)[0])
         if position == self.asked[0]:
@@ -381,11 +385,8 @@ class Judge:
         if last and fusion is not None and case.early is not None:
             classes, confidences = fusion.fuse(case.early, outputs)
             return int(classes[0]), float(confidences[0]), AnswerSource.FUSED
-        pooled = case.early is not None and self.policy.pools(case.position)
         source = (
-            AnswerSource.FUSED
-            if last and pooled
-            else AnswerSource.LARGE
+            self._last_source(case)
             if last
             else AnswerSource.SAVER
             if case.accepted
@@ -393,3 +394,7 @@ class Judge:
         )
         top_classes, probabilities = outputs.top(1)
         return int(top_classes[0, 0]), float(probabilities[0, 0]), source
+
+    def _last_source(self, case: Case) -> AnswerSource:
+        pooled = case.early is not None and self.policy.pools(case.position)
+        return AnswerSource.FUSED if pooled else AnswerSource.LARGE

@@ -55,7 +55,7 @@ def main() -> int:
     save(
         "bench_chains",
         title="Cascades of three stages",
-        text="\n\n".join((named, every, kept, spent))),
+        text="\n\n".join((named, every, kept, spent)),
         figures={
             "named": of_named,
             "all": of_every,

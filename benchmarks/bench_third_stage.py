@@ -3,7 +3,7 @@
     chrt -r 20 python benchmarks/bench_third_stage.py
 
 The engines look their answers up, 1,000 classes each, and take the same small picture. The engine's
-own call is taken off. Of 21 turns the quickest counts: what is slower has waited for other programs.
+own call is taken off. Of 21 turns the quickest counts: slower ones have waited for other programs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TARGET_US = 30.0
 def main() -> int:
     """Print what it adds; exit 1 where it is too much."""
     adds_us = third_stage_us()
-    text = f"A pooled third stage adds {adds_us:.1f} µs of Python to `decide` (target ≤ {TARGET_US:g})."
+    text = f"A pooled third stage adds {adds_us:.1f} µs to `decide` (target ≤ {TARGET_US:g})."
     figures = {"adds_us": adds_us}
     save("bench_third_stage", title="What a third stage adds", text=text, figures=figures)
     return int(adds_us > TARGET_US)

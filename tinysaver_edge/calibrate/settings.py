@@ -332,10 +332,8 @@ class Settings:
             given["at_home"] = False
             given["records"] = None
         elif "records" in given:
-            given["data"] = None
-            given.setdefault("group_column", None)
-            given.setdefault("independent", False)
-            given.setdefault("large_jpeg", None)
+            of_images = {"group_column": None, "independent": False, "large_jpeg": None}
+            given = {**of_images, **given, "data": None}
         return replace(self, **given)
 
     def check_place(self) -> None:
@@ -499,5 +497,4 @@ def _file(settings: Settings, name: str) -> Path:
 
 
 def _listed(value: object) -> Sequence[Any]:
-    """Return a list as it is, and a single value as a list of it."""
     return value if isinstance(value, list) else [value]

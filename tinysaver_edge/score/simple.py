@@ -13,7 +13,7 @@ from tinysaver_edge.outputs import FloatArray, Outputs, by_blocks
 from tinysaver_edge.score.base import Score
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 TINY = np.finfo(np.float32).tiny
 

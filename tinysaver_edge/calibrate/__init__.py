@@ -13,20 +13,36 @@ calibration        the result
 report/            the page about it
 """
 
-from tinysaver_edge.calibrate.calibration import Calibration
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.run import calibrate
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
+from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
     "Budgets",
     "Calibration",
+    "Candidate",
+    "Certificate",
+    "DataSource",
+    "DeviceProfile",
+    "Figures",
     "ImageInput",
+    "Jpeg",
     "Method",
+    "MethodRow",
     "ModelFile",
     "Objective",
     "Plan",
+    "Progress",
     "RecordInput",
+    "Reference",
     "Targets",
     "calibrate",
+    "load_profile",
 ]

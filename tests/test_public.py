@@ -21,8 +21,9 @@ MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverE
 VerificationError"""
 
 PUBLIC = {
-    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId ModelDescription
-        Reason RemoteModel Score Stage StagePolicy StageRef Tls Token {ERRORS} __version__ calibrate
+    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId LoadOptions
+        ModelDescription ModelIdentity Outputs Reason RemoteModel Score Stage StagePolicy StageRef
+        Tls Token {ERRORS} __version__ calibrate
         engines find_description get_score stream testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
         Connected Connection Context Corrupt Counter DecisionFuture Denied Device DeviceError
@@ -35,8 +36,10 @@ PUBLIC = {
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy TensorInfo
         create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration ImageInput Method ModelFile Objective Plan
-        RecordInput Targets calibrate""",
+    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate DataSource
+        DeviceProfile
+        Figures ImageInput Jpeg Method MethodRow ModelFile Objective Plan Progress RecordInput
+        Reference Targets calibrate load_profile""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }

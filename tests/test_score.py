@@ -200,3 +200,14 @@ def test_a_margin_is_the_difference_of_two_probabilities():
     outputs = Outputs.from_logits(np.random.default_rng(0).normal(0, 8, (500, 20)))
     best = outputs.top(2)[1].astype(np.float64)
     assert Margin()(outputs) == pytest.approx(best[:, 0] - best[:, 1], abs=3e-7)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 16, 100, 1001])
+def test_a_margin_alone_is_the_margin_among_others_to_the_bit(classes):
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(0, 2, (200, classes)).astype(np.float32)
+    logits[np.arange(200), rng.integers(0, classes, 200)] += rng.uniform(0, 60, 200)
+    together = Margin()(Outputs(logits=logits))
+    alone = [Margin()(Outputs(logits=logits[row : row + 1]))[0] for row in range(200)]
+    assert together.tolist() == [float(one) for one in alone]
+    assert (together > 0.999).sum() > 50

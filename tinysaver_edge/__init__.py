@@ -38,9 +38,12 @@ __all__ = [
     "FrameId",
     "InfeasibleError",
     "InputError",
+    "LoadOptions",
     "MissingDependencyError",
     "ModelDescription",
     "ModelError",
+    "ModelIdentity",
+    "Outputs",
     "Reason",
     "RecipeError",
     "RecordError",
@@ -68,9 +71,17 @@ if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
     from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
     from tinysaver_edge.deciding.stage import Stage
-    from tinysaver_edge.decision import AnswerSource, Decision, FrameId, Reason, StageRef
+    from tinysaver_edge.decision import (
+        AnswerSource,
+        Decision,
+        FrameId,
+        ModelIdentity,
+        Reason,
+        StageRef,
+    )
     from tinysaver_edge.engines.remote.model import RemoteModel
     from tinysaver_edge.engines.remote.security import Tls, Token
     from tinysaver_edge.errors import (
@@ -90,6 +101,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from tinysaver_edge.models.description.description import ModelDescription, find_description
+    from tinysaver_edge.outputs import Outputs
     from tinysaver_edge.score.base import Score
     from tinysaver_edge.score.registry import get_score
     from tinysaver_edge.stream.options import Escalation
@@ -99,9 +111,17 @@ else:
         {
             "bundle.bundle": ("Bundle",),
             "cascade": ("Cascade",),
+            "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
             "deciding.stage": ("Stage",),
-            "decision": ("AnswerSource", "Decision", "FrameId", "Reason", "StageRef"),
+            "decision": (
+                "AnswerSource",
+                "Decision",
+                "FrameId",
+                "ModelIdentity",
+                "Reason",
+                "StageRef",
+            ),
             "engines.remote.model": ("RemoteModel",),
             "engines.remote.security": ("Tls", "Token"),
             "errors": (
@@ -121,6 +141,7 @@ else:
                 "VerificationError",
             ),
             "models.description.description": ("ModelDescription", "find_description"),
+            "outputs": ("Outputs",),
             "score.base": ("Score",),
             "score.registry": ("get_score",),
             "stream.options": ("Escalation",),

@@ -112,7 +112,11 @@ def _carries(value: object, depth: int = 3) -> bool:
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> ImageWalk:
-    """A small calibration as by default, without timing; its models were prepared before."""
+    """A small calibration whose models were prepared before.
+
+    Timing, golden samples and the report are left out: they take some images again, beside the way
+    to the certificate, and would be a dozen files more.
+    """
     work = tmp_path_factory.mktemp("walk")
     large, saver = (model(work, name, kind) for name, kind in (("big", LARGE), ("tiny", SAVER)))
     colour_folders(work / "images", each=EACH)

@@ -1,4 +1,4 @@
-"""Doors of servers: which Host names are answered, and how long connections may stand in them."""
+"""Doors of servers: where they listen, which names and tokens get in, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages of engines, imported without what they would tell their makers."""
+"""Engines and OpenCV, imported without what they would tell people or their makers."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 
 class Parametrised:

@@ -1,4 +1,4 @@
-"""Throughput: how many frames a second a model answers when several are on their way at once."""
+"""Throughput: frames a second with several on their way, and whether a long run grows slower."""
 
 from __future__ import annotations
 

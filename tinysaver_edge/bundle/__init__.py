@@ -1,4 +1,10 @@
-"""The folder that a device needs: read, write and check it."""
+"""The folder that a device needs: read, write and check it.
+
+bundle    the folder or .zip: opened, checked, written
+manifest  the schema of `bundle.json`
+unpack    a .zip, no more of it than its manifest lists
+covered   what the certificate was measured with, and whether that is still here
+"""
 
 from tinysaver_edge.bundle.bundle import Bundle
 

@@ -1,19 +1,48 @@
-"""Calibration: from models and labelled samples to a saver, a threshold and a bundle."""
+"""Calibration: from models and labelled samples to a saver, a threshold and a bundle.
 
-from tinysaver_edge.calibrate.calibration import Calibration
+settings, options  every option: its flag, its place in a recipe and in the plan
+recipe             settings in a TOML file
+plan, targets      what is measured, and what is asked of it
+variants           one model file at several sizes and precisions
+run                from a plan to a bundle, through all that follows
+measured/          every model's outputs and times on the user's data
+problem            all models' answers on the same samples: what there is to choose from
+methods/           thresholds proposed and proven
+chosen/            the best that keeps every limit, written as a bundle
+calibration        the result
+report/            the page about it
+"""
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.run import calibrate
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
+from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
     "Budgets",
     "Calibration",
+    "Candidate",
+    "Certificate",
+    "DataSource",
+    "DeviceProfile",
+    "Figures",
     "ImageInput",
+    "Jpeg",
     "Method",
+    "MethodRow",
     "ModelFile",
     "Objective",
     "Plan",
+    "Progress",
     "RecordInput",
+    "Reference",
     "Targets",
     "calibrate",
+    "load_profile",
 ]

@@ -343,10 +343,8 @@ class Settings:
             given["at_home"] = False
             given["records"] = None
         elif "records" in given:
-            given["data"] = None
-            given.setdefault("group_column", None)
-            given.setdefault("independent", False)
-            given.setdefault("large_jpeg", None)
+            of_images = {"group_column": None, "independent": False, "large_jpeg": None}
+            given = {**of_images, **given, "data": None}
         return replace(self, **given)
 
     def check_place(self) -> None:

@@ -1,4 +1,12 @@
-"""Labelled images for calibration: where they lie, how they decode, what their labels mean."""
+"""Labelled images for calibration: where they lie, how they decode, what their labels mean.
+
+source  the contract `DataSource`
+files   class folders, a .zip of them, or a table; table reads those
+found   which files count as images
+images  how one is decoded
+labels  labels as class indices
+looks   what pictures look like, in small; alike finds copies and clips by it
+"""
 
 from tinysaver_edge.data.files import FolderData, ZipData, class_folder_samples, open_data
 from tinysaver_edge.data.found import (

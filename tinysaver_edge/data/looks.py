@@ -1,4 +1,4 @@
-"""What each picture of a data source looks like, in small: enough to find copies and neighbours."""
+"""What pictures look like, in small, and which were seen: enough to find copies and neighbours."""
 
 from __future__ import annotations
 

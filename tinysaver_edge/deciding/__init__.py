@@ -6,5 +6,4 @@ stage    one model with its engine, preprocessing and threshold
 decider  asks the stages, cheapest first
 policy   when an answer is accepted, and what becomes of the answers: `Judge`
 figures  what a policy does on labelled samples
-naming   gives the classes of a finished bundle names
 """

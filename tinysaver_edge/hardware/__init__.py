@@ -5,6 +5,6 @@ profile   what is known of a kind of device, from devices/*.toml
 doctor/   what makes installations fail, each with the command that mends it
 engines   which run here, on which devices; inventory asks each, trial runs a tiny model
 cpu, nvidia, jetson   parts of a machine, read from system_files
-energy    counters of energy, where the system has them
+energy    counters of energy, where the system has them; benchmarks read them
 finding   one thing that is there, or why it is not
 """

@@ -1,4 +1,4 @@
-"""Processor: model, cores, and the instruction sets that make neural networks quick."""
+"""Processor: model, cores, instruction sets for neural networks; its heat, clock, throttling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments: what Triton, KServe, OpenVINO Model Server and Ray Serve need to serve a bundle."""
+"""Deployments: what Triton, KServe, OVMS and Ray Serve need, and the bundle for the device."""
 
 from __future__ import annotations
 

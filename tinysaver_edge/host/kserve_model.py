@@ -1,4 +1,4 @@
-"""The large model as KServe wants its models: announced, asked, answered."""
+"""The large model as KServe wants its models: announced, asked in batches, answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Latency as it was sampled: of one model, and of a cascade from the samples of its models."""
+"""Latency as it was sampled: of one model, and of a cascade from the samples of its models.
+
+samples  of one model
+pooled   of a cascade, at any share of escalated frames
+"""
 
 from tinysaver_edge.latency.pooled import CascadeLatency, PooledLatency, cascade_latency, pooled
 from tinysaver_edge.latency.samples import LatencySamples, LatencySource

@@ -9,7 +9,7 @@ from tinysaver_edge._support.parameters import Parametrised
 from tinysaver_edge.outputs import FloatArray, Outputs
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 
 class Score(Parametrised, ABC):

@@ -1,4 +1,4 @@
-"""Golden samples: what models see, answer and decide here, against what was kept."""
+"""Golden samples: what is decoded, seen, answered, decided here, against what was kept."""
 
 from __future__ import annotations
 

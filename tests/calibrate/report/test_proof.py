@@ -72,7 +72,7 @@ def test_a_certified_run_is_told_and_marked():
     marks = {mark.kind: mark.point.threshold for mark in facts.sweep.marks}
     assert marks[MarkKind.CERTIFIED] == certificate.threshold == marks[MarkKind.CHOSEN]
     assert facts.decision.endswith(f"certified: {certificate.statement}.")
-    assert dict(facts.proof.counts)["candidates J"] == "3"
+    assert dict(facts.proof.counts)["candidates J"] == "4"
     assert finished().facts().proof is None
 
 

@@ -7,9 +7,13 @@ import pytest
 from tests.pictures import encoded, picture
 from tests.real_data import data_folder
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sources.files import open_file, open_frames
+from tinysaver_edge.stream.sources.files import open_file
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.events import Connected, Doubtful, Ended
+
+
+def open_frames(path):
+    return open_file(path).frames()
 
 
 def test_one_image(tmp_path):

@@ -1,10 +1,14 @@
-"""The choice: the best that keeps every limit, why others lost, and what gives where none does."""
+"""The choice: the best that keeps every limit, and why the others lost.
+
+Beside it: by how much limits would have to give where none keeps them all, what the choice does on
+samples, and what each method would have chosen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +30,6 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:

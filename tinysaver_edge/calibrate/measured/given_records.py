@@ -1,4 +1,4 @@
-"""Gather: read records, labels and MACs that the user brings, as a problem and its origin."""
+"""Given records: read them, labels and MACs that the user brings, as a problem and its origin."""
 
 from __future__ import annotations
 

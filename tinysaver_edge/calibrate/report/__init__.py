@@ -1,4 +1,16 @@
-"""The report: what a calibration found, as one HTML file that needs nothing else."""
+"""The report: what a calibration found, as one HTML file that needs nothing else.
+
+build             all that is shown, gathered into facts; write makes the page of it
+facts             what a report shows, as plain values
+tradeoff, curves  accuracy against cost
+confidence        how far the models know when they are right
+latency           the cascade beside the large model alone
+proof             the certificate in words
+origin            what a second run needs
+pictures          the images worth a look
+numbers           how numbers are printed
+charts/           the drawings
+"""
 
 from tinysaver_edge.calibrate.chosen.choose import single_model_better
 from tinysaver_edge.calibrate.report.build import build_facts

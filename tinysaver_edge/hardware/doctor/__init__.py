@@ -1,4 +1,9 @@
-"""Doctor: everything that makes an installation fail, each with the command that mends it."""
+"""Doctor: everything that makes an installation fail, each with the command that mends it.
+
+check    one thing that can fail, and what mends it
+engines  engines and OpenCV
+system   drivers, devices, folders
+"""
 
 from __future__ import annotations
 

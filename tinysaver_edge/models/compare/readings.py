@@ -414,12 +414,6 @@ class _Run:
         return np.array(max(self.right.values(), key=sum))
 
 
-def _differing(reading: InputReading) -> tuple[int, bool, float]:
-    """Order readings by in how much they differ from the described one, presets first."""
-    what = reading.what
-    return what.count(" and ") + ("resize" in what), "(" in what, -reading.difference
-
-
 def _both(one: BoolArray, other: BoolArray) -> tuple[BoolArray, BoolArray]:
     """Return two readings' answers on the images that both were tried on."""
     common = min(len(one), len(other))

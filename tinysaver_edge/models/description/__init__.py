@@ -1,1 +1,10 @@
-"""What a model file takes and gives: read, guessed, written down."""
+"""What a model file takes and gives: read, guessed, written down.
+
+description  what the runtime must know of a model
+schema       its form in TOML
+describe     writes one as far as the file tells
+facts        what the file tells beyond shapes
+carried      what others wrote into it
+metadata     the texts in it, in each format
+labels       class names from a file
+"""

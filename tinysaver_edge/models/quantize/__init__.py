@@ -1,1 +1,5 @@
-"""INT8 models, held against what they lose."""
+"""Smaller and quicker forms of a model, INT8 or half precision, and what they lose.
+
+quantize        makes a form and tells what it costs
+onnx, openvino  how each toolkit makes one
+"""

@@ -1,4 +1,4 @@
-"""The dashboard's pages, as a Starlette application."""
+"""The dashboard's pages, as a Starlette application, and who may see them."""
 
 from __future__ import annotations
 

@@ -46,18 +46,6 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
     return VideoSource(path, source_id=source_id)
 
 
-def open_frames(source: Path) -> Iterator[Frame]:
-    """Yield the frames of an image, of every image below a folder, or of a video.
-
-    Args:
-        source: a file or folder.
-
-    Raises:
-        InputError: there is nothing there, or nothing in it can be read.
-    """
-    return open_file(source).frames()
-
-
 class _FileSource(Source):
     """Tells of frames that cannot be read."""
 

@@ -209,8 +209,7 @@ class Settings:
     max_stages: int | None = setting(
         Group.ASKED,
         int,
-        "Most models that a cascade may have: 3 by default, so that two savers may be asked in "
-        "turn and their answers pooled.",
+        "Most models of a cascade: 3 by default, two savers in turn before the large one.",
         span=(2, MOST_STAGES),
         metavar="NUMBER",
         recipe="targets.max_stages",

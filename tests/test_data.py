@@ -190,7 +190,9 @@ def test_a_table_that_is_no_text_or_lacks_the_group(tmp_path):
     table.write_text("file,label,clip\n1.png,a,one\n2.png,a,\n")
     with pytest.raises(DataError, match="line 3: no value in column 'clip'"):
         open_data(table, group_column="clip")
-    with pytest.raises(DataError, match="line 2: no value in column 'scene'"):
+    with pytest.raises(
+        DataError, match="line 2: no column 'scene'; columns there: file, label, clip"
+    ):
         open_data(table, group_column="scene")
     class_folders(tmp_path / "images", classes=["a"], each=1)
     with pytest.raises(DataError, match="group column needs"):
@@ -476,3 +478,11 @@ def test_the_real_cifar10_archive():
 def test_the_first_of_several_names_is_enough():
     labels = ("tench, Tinca tinca", "goldfish, Carassius auratus")
     assert indices(["goldfish"], labels=labels, classes=2) == [1]
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_a_table_that_names_what_can_be_no_file(tmp_path, name):
+    table = tmp_path / "t.jsonl"
+    table.write_text(json.dumps({"file": name, "label": "a"}))
+    with pytest.raises(DataError, match=r"line 1: .* is no name that a file can have"):
+        open_data(table)

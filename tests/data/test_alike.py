@@ -226,3 +226,12 @@ def video(name: str) -> list[Frame]:
                 frames.append(frames[-1])
         _FRAMES[name] = frames
     return _FRAMES[name]
+
+
+def test_a_picture_and_its_mirror_image_are_one():
+    scenes = [scene(number, size=96) for number in range(60)]
+    flips = [one[:, ::-1] for one in scenes]
+    result = found([*scenes, *flips], names=hashed)
+    assert not result.independent
+    assert result.repeats == 60
+    assert found(scenes, names=hashed).repeats == 0

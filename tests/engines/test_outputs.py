@@ -214,3 +214,12 @@ def test_damaged_files_run_or_are_refused(tmp_path: Path, seed: int) -> None:
     for ask in (lambda: describe(model, TELL), lambda: opened("onnxruntime", model).infer(BATCH)):
         with suppress(TinySaverError):
             ask()
+
+
+@every_engine
+def test_a_model_that_takes_no_sample_is_refused(tmp_path: Path, engine: str) -> None:
+    model = onnx.load(tiny_classifier(tmp_path / "model.onnx"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    onnx.save(model, tmp_path / "none.onnx")
+    with pytest.raises(ModelError):
+        opened(engine, tmp_path / "none.onnx")

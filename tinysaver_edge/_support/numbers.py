@@ -18,6 +18,12 @@ def points(drop_points: float | None) -> str:
     return f"gains {size}" if drop_points < 0 and size != "0.00 pt" else size
 
 
+def gain(gained_points: float) -> str:
+    """Write how much more accurate something is, in points: ``+0.37 pt``, ``-0.20 pt``."""
+    size = f"{gained_points:+.2f} pt"
+    return "0.00 pt" if size in ("+0.00 pt", "-0.00 pt") else size
+
+
 def loss(drop_points: float) -> str:
     """Say what becomes of accuracy: ``loses 0.37 points of accuracy``, or gains them."""
     size = f"{abs(drop_points):.2f}"

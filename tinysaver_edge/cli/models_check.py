@@ -83,7 +83,7 @@ def _show_readings(readings: Readings) -> None:
                 one.what,
                 str(one.images),
                 numbers.percent(one.accuracy, 1),
-                numbers.points(100 * one.difference),
+                numbers.gain(100 * one.difference),
                 one.verdict.value,
             )
             for one in readings.tried

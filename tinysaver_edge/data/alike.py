@@ -178,25 +178,26 @@ class _Edges:
 
     Attributes:
         values: ``(n, d)`` float32.
+        mirrored: the same of the pictures as a mirror shows them: a flip is a copy too.
         length: ``(n,)`` of each, at least that of a picture that shows nothing.
         flat: ``(n,)`` which pictures show nothing to begin with.
     """
 
     values: NDArray[np.float32]
+    mirrored: NDArray[np.float32]
     length: NDArray[np.float32]
     flat: NDArray[np.bool_]
 
     @classmethod
     def of(cls, small: NDArray[np.uint8]) -> _Edges:
-        pixels = small.astype(np.float32)
-        across = np.diff(pixels, axis=2).reshape(len(pixels), -1)
-        down = np.diff(pixels, axis=1).reshape(len(pixels), -1)
-        values = np.concatenate([across, down], axis=1)
+        values = _differences(small)
+        mirrored = _differences(small[:, :, ::-1])
         least = FLAT_GREY * values.shape[1] ** 0.5
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
+        mirrored -= mirrored.mean(axis=0)
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
-        return cls(values, length, flat)
+        return cls(values, mirrored, length, flat)
 
     def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the correlation of pairs, -1..1."""
@@ -208,13 +209,21 @@ class _Edges:
 
     def alike(self, start: int, stop: int, least: float) -> NDArray[np.bool_]:
         """Return which of some pictures are like which before them, ``(stop - start, stop)``."""
-        products = self.values[start:stop] @ self.values[:stop].T
         length, square = self.length, np.einsum("nd,nd->n", self.values, self.values)
-        found = products > least * length[start:stop, None] * length[None, :stop]
+        products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
-        found |= apart < SAME_GREY**2 * self.values.shape[1]
+        found = apart < SAME_GREY**2 * self.values.shape[1]
+        np.maximum(products, self.mirrored[start:stop] @ self.values[:stop].T, out=products)
+        found |= products > least * length[start:stop, None] * length[None, :stop]
         found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
         return np.asarray(found)
+
+
+def _differences(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    pixels = small.astype(np.float32)
+    across = np.diff(pixels, axis=2).reshape(len(pixels), -1)
+    down = np.diff(pixels, axis=1).reshape(len(pixels), -1)
+    return np.concatenate([across, down], axis=1)
 
 
 def _blocks(index: NDArray[np.int64]) -> list[NDArray[np.int64]]:

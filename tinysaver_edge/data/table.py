@@ -38,9 +38,24 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
         label = _first(row, _LABEL_COLUMNS) if labelled else ""
         if file is None or label is None:
             raise DataError(f"data {path}, line {number}: {_missing(row, file)}")
+        if not _can_be_a_file(file):
+            raise DataError(f"data {path}, line {number}: {file!r} is no name that a file can have")
         if group is not None and not row.get(group):
-            raise DataError(f"data {path}, line {number}: no value in column {group_column!r}")
+            lacks = "no value in" if group in row else "no"
+            raise DataError(
+                f"data {path}, line {number}: {lacks} column {group_column!r}; "
+                f"columns there: {', '.join(map(str, row)) or 'none'}"
+            )
         yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
+
+
+def _can_be_a_file(name: str) -> bool:
+    """Whether a name has neither a NUL nor half a character, which JSON can write."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def _missing(row: Mapping[str, str], file: str | None) -> str:

@@ -345,8 +345,11 @@ def check_signature(signature: ModelSignature, preprocess: Preprocess, *, model:
 
     Raises:
         DescriptionError: they differ; names both.
+        ModelError: it takes no sample at all.
     """
     described, found = preprocess.shape(1), signature.input_shape
+    if found and found[0] == 0:
+        raise ModelError(f"model {model}: takes batches of 0 samples: export it again")
     same = len(found) == 4 and all(
         have is None or have == want for have, want in zip(found[1:], described[1:], strict=True)
     )

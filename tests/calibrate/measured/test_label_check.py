@@ -181,3 +181,24 @@ def test_thirteen_real_models_are_not_refused() -> None:
         )
         large = ModelAnswers(name, records.outputs[name].subset(index), records.macs[name])
         assert check_agreement(Problem(large, savers, records.labels[index]), None).stated == ()
+
+
+FEW_OF_A_CLASS = RNG.integers(0, 1000, 6000)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        np.argsort(np.array([str(one) for one in range(1000)])),
+        np.roll(np.arange(1000), 7),
+        np.concatenate([np.roll(np.arange(100), 1), np.arange(100, 1000)]),
+    ],
+    ids=["text", "cycled", "a tenth cycled"],
+)
+def test_another_order_of_many_classes_shows_in_all_of_them_together(order) -> None:
+    given = answers(0.7, FEW_OF_A_CLASS, 1000)
+    outputs = Outputs.from_probabilities(np.eye(1000)[given])
+    large, saver = ModelAnswers("m", outputs, 2.0), ModelAnswers("s", outputs, 1.0)
+    check_agreement(Problem(large, (saver,), FEW_OF_A_CLASS), None)
+    with pytest.raises(InputError, match="in the same order"):
+        check_agreement(Problem(large, (saver,), order[FEW_OF_A_CLASS]), None)

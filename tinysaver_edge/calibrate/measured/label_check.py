@@ -23,6 +23,11 @@ FEWEST_WRONG = 10
 FAR_BELOW = 0.2
 """A large model is not by so large a share less accurate than a saver."""
 
+MOVED = 0.01
+"""Classes in another order: so large a share of all answers would fit that do not."""
+_SURELY = 4.0  # standard deviations
+_SEED = 0x0DE5
+
 NEVER_ANSWERED = 0.1
 """A model does not leave out classes of so large a share of the samples."""
 
@@ -103,10 +108,49 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
     except InputError as error:
         yield str(error)
     else:
-        yield from doubtful_classes(labels, answers, model=large.name, names=names)
+        doubtful = doubtful_classes(labels, answers, model=large.name, names=names)
+        yield from doubtful or _in_another_order(labels, answers, model=large.name)
         yield from _far_below_a_saver(problem)
     yield from _own_answers(problem)
     yield from _never_answered(labels, answers, model=large.name, names=names)
+
+
+def _in_another_order(
+    labels: NDArray[np.int64], answers: NDArray[np.int64], *, model: str
+) -> Iterator[str]:
+    """Yield a line where answers would fit far better were classes counted in another order.
+
+    Where there are but a few samples a class, no class tells by itself that it is another, all of
+    them together do: every other sample says which answer each label mostly gets, and the rest
+    whether that holds. A class that is merely taken for a second one does not count, for that one
+    is taken for itself.
+    """
+    samples = len(labels)
+    classes = int(max(labels.max(), answers.max())) + 1
+    drawn = np.random.default_rng(_SEED).permutation(samples)
+    mostly = np.arange(classes)
+    halves = drawn[: samples // 2], drawn[samples // 2 :]
+    pairs, counts = np.unique(labels[halves[0]] * classes + answers[halves[0]], return_counts=True)
+    rising = np.argsort(counts, kind="stable")
+    mostly[pairs[rising] // classes] = pairs[rising] % classes  # the most frequent comes last
+    often, itself = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    np.maximum.at(often, pairs // classes, counts)
+    own = pairs // classes == pairs % classes
+    itself[pairs[own] // classes] = counts[own]
+    moved = (often >= itself + 2) & (mostly[mostly] != mostly)
+    asked = halves[1][moved[labels[halves[1]]]]
+    if not len(asked):
+        return
+    fitting = int((answers[asked] == mostly[labels[asked]]).sum())
+    as_they_are = int((answers[asked] == labels[asked]).sum())
+    gained = fitting - as_they_are
+    if gained > MOVED * len(halves[1]) and gained > _SURELY * (fitting + as_they_are) ** 0.5:
+        yield (
+            f"model {model}: {as_they_are / len(asked):.1%} of its answers fit the labels of "
+            f"{int(moved.sum())} classes, but {fitting / len(asked):.1%} would were these in "
+            f"another order: do labels and model count the same "
+            f"classes in the same order (1, 10, 2 is one of text)?"
+        )
 
 
 def _own_answers(problem: Problem) -> Iterator[str]:

@@ -211,7 +211,6 @@ class Settings:
         int,
         "Most models of a cascade: 3 by default, two savers in turn before the large one.",
         span=(2, MOST_STAGES),
-        metavar="NUMBER",
         recipe="targets.max_stages",
         plan="targets.max_stages",
     )

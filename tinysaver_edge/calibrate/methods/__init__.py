@@ -1,11 +1,13 @@
-"""How a threshold is proposed and certified; numpy and scipy only.
+"""How thresholds are proposed and certified; numpy and scipy only.
 
-propose        every method, from a saver's answers to a proposal
-proposal       what a method allows for one saver
+propose        every method, from the stages' answers to a proposal
+proposal       what a method allows for one cascade
 certify        `--method certified`
-others         the other methods, TinySaver's own among them
-sweep, counts  what each threshold accepts and loses
+chains         which savers are asked in turn, and which of these cascades are worth proof
+path           the thresholds and the pool of all stages, from one threshold
+counts         what each threshold of a path accepts and loses
+sweep          the same of every threshold of two stages, and the other methods
 search         the best score and fusion for each saver
-combinations   those that are searched; estimate says what each would bring
+estimate       those that are searched, and what each would bring
 fitting        whatever learns: scores and fusions
 """

@@ -161,7 +161,7 @@ def thresholds(
     labels = records.labels[index]
     choice = certify_pair(saver, large, labels, max_drop_points=points, confidence=1 - RISK)
     trial, truth = choice.trial, population.of(choice)
-    ordered, answers = SortedScores.of(trial.score), trial.answers
+    ordered, answers = SortedScores.of(trial.scores[0]), trial.answers
     drawn = Sweep.of(
         ordered,
         saver_correct=answers.saver,

@@ -51,11 +51,11 @@ class World:
         out = self.folder / "refused"
         done = self.run(*arguments, *records, "--out", str(out))
         assert done.returncode == code, done.stderr
-        assert done.stdout == ""
         *notes, last = done.stderr.splitlines()
         if code == 3:
-            assert ["Candidates"] in [note.split() for note in notes], done.stderr
+            assert done.stdout.startswith("Candidates"), done.stdout
         else:
+            assert done.stdout == ""
             few = "samples are too few: " in " ".join(notes)  # which takes more than a line
             assert few or all(": not measured: " in note for note in notes), done.stderr
         assert last.startswith("tinysaver-edge: ")
@@ -258,7 +258,7 @@ def test_a_recipe_with_an_unknown_key_is_one_line(world: World) -> None:
     recipe = world.file("typo.toml", 'larg = "large"\n' + RECIPE + models(*MODELS))
     said = world.refused(recipe)
     assert "typo.toml" in said
-    assert "larg: no such key in a recipe" in said
+    assert "larg: no such key; did you mean large?" in said
     nested = world.file("nested.toml", RECIPE + "[targets]\nmax_dorp = 1\n" + models(*MODELS))
     assert "targets.max_dorp" in world.refused(nested)
 

@@ -120,7 +120,6 @@ def test_killed_at_several_moments_it_goes_on_where_it_was(work, tmp_path):
     with Bundle.load(bundle) as opened:
         assert [stage.model.name for stage in opened.manifest.stages] == ["tiny", "big"]
         assert opened.manifest.calibration.samples == COUNT
-    assert out == ""
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_the_command_says_how_much_lighter_it_is(place, tmp_path) -> None:
     assert done.code == 0, done.err
     size = (place / "bundle/models/large.onnx").stat().st_size
     assert f"{size / 1e6:.2f} MB lighter" in done.err
-    assert "run it with --large URL" in done.err
+    assert "tinysaver-edge run b.zip --source 0 --large" in done.err
     with Bundle.load(tmp_path / "b.zip") as opened:
         assert opened.manifest.stages[-1].model.elsewhere
 

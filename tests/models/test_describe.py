@@ -153,6 +153,39 @@ def test_a_sigmoid_is_not_taken_for_logits(tmp_path: Path) -> None:
     assert unfilled(found) == ["output.kind"]
 
 
+@pytest.mark.parametrize("last", ["ArgMax", "TopK"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_class_numbers_are_no_scores(tmp_path: Path, last: str, suffix: str) -> None:
+    inputs, outputs = (["means"], ["at"]) if last == "ArgMax" else (["means", "k"], ["top", "at"])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"]),
+        helper.make_node(last, inputs, outputs, axis=1),
+        helper.make_node("Cast", ["at"], ["answer"], to=TensorProto.FLOAT),
+    ]
+    source = ("image", "float32", [1, 3, SIZE, SIZE])
+    model = tmp_path / "numbers.onnx"
+    save(model, nodes, source, [("answer", "float32", [1, 1])], {"k": np.array([1], np.int64)})
+    if suffix == ".xml":
+        import openvino
+
+        openvino.save_model(openvino.convert_model(model), model.with_suffix(suffix))
+    with pytest.raises(ModelError, match="'answer' gives class numbers, not scores: it ends in"):
+        describe(model.with_suffix(suffix))
+
+
+def test_the_best_scores_of_a_model_are_scores(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"]),
+        helper.make_node("TopK", ["means", "k"], ["answer", "at"], axis=1),
+    ]
+    model = tmp_path / "best.onnx"
+    source = ("image", "float32", [1, 3, SIZE, SIZE])
+    save(model, nodes, source, [("answer", "float32", [1, 3])], {"k": np.array([3], np.int64)})
+    assert told(model)["output"]["kind"] == "logits"
+
+
 def test_grey_models_and_contradicting_answers(tmp_path: Path) -> None:
     weights = {"w": np.ones((CLASSES, 1, SIZE, SIZE), np.float32)}
     nodes = [

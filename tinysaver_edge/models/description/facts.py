@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinysaver_edge.engines.base import ModelSignature
+from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import FORM, Graph, Node
 from tinysaver_edge.models.graph.reader import read_graph
 
@@ -14,6 +15,10 @@ _ARITHMETIC = frozenset(
     {"Sub", "Subtract", "Mul", "Multiply", "Div", "Divide", "Add", "BatchNormalization"}
 )
 _SOFTMAX = frozenset({"Softmax"})
+_PLACING = frozenset({"ArgMax", "ArgMin"})
+"""Operations whose answer is where something lies."""
+_PICKING = frozenset({"TopK"})
+"""Those whose second answer is that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,11 @@ def read_facts(model: Path, *, output: str | None = None) -> FileFacts:
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
-        ModelError: the file is missing, truncated, of no known format, or has several inputs.
+        ModelError: the file is missing, truncated, of no known format, has several inputs, or
+            gives class numbers instead of scores.
     """
     graph = read_graph(model, output=output)
+    _refuse_class_numbers(model, graph)
     last = next((node for node in graph.backward() if not _is_form(node)), None)
     return FileFacts(
         signature=graph.signature,
@@ -66,6 +73,21 @@ def read_facts(model: Path, *, output: str | None = None) -> FileFacts:
         input_quantization=_input_quantization(graph),
         output_quantization=_output_quantization(graph),
     )
+
+
+def _refuse_class_numbers(model: Path, graph: Graph) -> None:
+    """Refuse an answer that is places among the scores: one column of them looks like a score."""
+    tensor = graph.answer
+    for node in graph.backward():
+        picked = node.operation in _PICKING and tensor in node.outputs[1:]
+        if picked or node.operation in _PLACING:
+            raise ModelError(
+                f"model {model}: its output {graph.signature.output_name!r} gives class numbers, "
+                f"not scores: it ends in {node.operation}; export it without that"
+            )
+        if not _is_form(node) or not node.inputs:
+            return
+        tensor = node.inputs[0]
 
 
 def _is_form(node: Node) -> bool:

@@ -53,7 +53,7 @@ def test_a_file_that_looks_like_something_else(tmp_path, monkeypatch):
         ("ftp://host/x", "source ftp: no such kind of source; there are camera, demo, file"),
         ("camera:0?size=3", "no option 'size'"),
         ("rtsp://camera/1#thread=4", "no option 'thread'; there is threads"),
-        ("rtsp://camera/1#threads=none", "threads 'none' is no number"),
+        ("rtsp://camera/1#threads=none", "threads is no number"),
         ("rtsp://camera/1#4", "options look like #name=value"),
         ("camera:", "names no camera"),
         ("camera:0?width=a", "width 'a' is no number"),
@@ -68,6 +68,17 @@ def test_a_file_that_looks_like_something_else(tmp_path, monkeypatch):
 def test_what_cannot_be_opened(source, message):
     with pytest.raises(InputError, match=message):
         open_source(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "slip"),
+    [("every", "s3cr3t"), ("every", "8712"), ("threads", "s3cr3t"), ("threads", "87.12")],
+)
+def test_a_password_among_an_address_s_options_is_not_repeated(name, slip):
+    with pytest.raises(InputError) as caught:
+        open_source(f"http://u:p@camera/a.jpg#{name}={slip}")
+    assert name in str(caught.value)
+    assert slip not in str(caught.value)
 
 
 def test_a_source_of_another_package(tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def _network(uri: SourceUri, options: LiveOptions | None) -> NetworkDevice | Htt
     every_s, longest_s = float_option(uri, "every") or EVERY_S, (options or LiveOptions()).read_s
     if "every" in uri.options and every_s >= longest_s:
         raise InputError(
-            f"source {uri.scheme}: every {every_s:g} is not below {longest_s:g} s, after which a "
+            f"source {uri.scheme}: every is not below {longest_s:g} s, after which a "
             "camera counts as lost"
         )
     return HttpDevice(url, stream, min(every_s, longest_s / 2))
@@ -233,7 +233,7 @@ def int_option(uri: SourceUri, name: str) -> int | None:
     """
     value = float_option(uri, name)
     if value is not None and value != int(value):
-        raise InputError(f"source {uri.scheme}: {name} {value:g} is no whole number")
+        raise InputError(f"source {uri.scheme}: {name} is no whole number")
     return None if value is None else int(value)
 
 
@@ -241,7 +241,8 @@ def float_option(uri: SourceUri, name: str) -> float | None:
     """Return an option as a number above 0, or None where it is not given.
 
     Raises:
-        InputError: it is no such number.
+        InputError: it is no such number; that of an address is not repeated, since a slip may put a
+            password there.
     """
     text = uri.options.get(name)
     if text is None:
@@ -251,7 +252,8 @@ def float_option(uri: SourceUri, name: str) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise InputError(f"source {uri.scheme}: {name} {text!r} is no number above 0")
+        given = "" if uri.scheme in PORTS else f" {text!r}"
+        raise InputError(f"source {uri.scheme}: {name}{given} is no number above 0")
     return value
 
 

@@ -98,6 +98,8 @@ class RecordInput:
         large: name of the large model.
         savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
         groups: ``.npy`` of each sample's clip or scene, or None where samples are independent.
+        independent: whether the user vouches that no sample is another's copy, whatever the answers
+            say.
     """
 
     records: Path
@@ -106,6 +108,7 @@ class RecordInput:
     large: str
     savers: tuple[str, ...]
     groups: Path | None = None
+    independent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

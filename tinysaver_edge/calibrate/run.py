@@ -31,6 +31,7 @@ from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
+from tinysaver_edge.calibrate.measured.record_copies import check_copies
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
@@ -231,6 +232,18 @@ def _gather(
 ) -> tuple[MeasuredProblem, DataSource | None]:
     if not isinstance(plan.input, ImageInput):
         gathered = from_records(plan.input)
+        known = check_copies(
+            gathered.problem,
+            where=str(plan.input.records),
+            method=plan.targets.method,
+            stated=plan.input.independent,
+            numbered=gathered.sample_index,
+        )
+        gathered = replace(
+            gathered,
+            warnings=known.warnings,
+            stated=(known.stated,) if known.stated else (),
+        )
         _tell_if_too_few(
             plan,
             len(gathered.problem.labels),

@@ -237,7 +237,7 @@ class Settings:
     independent: bool = setting(
         Group.ASKED,
         bool,
-        "Vouch that no image depends on another, though some look like others: taken at moments "
+        "Vouch that no sample depends on another, though some look like others: taken at moments "
         "drawn at random, say. The certificate states that it is your word.",
         recipe="independent",
         plan="images.independent",
@@ -442,13 +442,12 @@ def _records(settings: Settings) -> RecordInput:
         )
     if settings.group_column is not None:
         raise InputError("--group-column is of a table of images: records take --groups, .npy")
-    if settings.independent:
-        raise InputError("--independent is of images: records without --groups count as such")
     if unlabelled and settings.labels is not None:
         raise InputError("--reference large needs no labels: leave --labels out")
     return RecordInput(
         large=settings.large,
         savers=settings.savers,
+        independent=settings.independent,
         **{"labels": None, **_placed(settings, "records")},
     )
 

@@ -150,7 +150,7 @@ def find_alike(
     order, following = _order(edges, [names[int(one)] for one in kept], label, group, usual)
     _, where = np.unique(looks.content[kept], return_index=True)
     copied = np.setdiff1d(np.arange(len(kept)), where)
-    leaders = _leading_group(first, group)
+    leaders = leading_group(first, group)
     sizes = np.bincount(leaders)
     weight = float(sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum())
     found = np.flatnonzero(first != np.arange(len(kept)))
@@ -282,8 +282,13 @@ def _first_alike(
     return first
 
 
-def _leading_group(first: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each group the group that most of its pictures are like; else itself."""
+def leading_group(first: NDArray[np.int64], group: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return for each group the group that most of its samples are like; else itself.
+
+    Args:
+        first: ``(n,)`` for each sample the first of another group that it is like; else itself.
+        group: ``(n,)`` group of each.
+    """
     numbers = _numbers(group)
     leading = np.arange(int(numbers.max()) + 1)
     sizes = np.bincount(numbers)

@@ -75,7 +75,7 @@ def measure(
     known = finished_record(folder, name, key)
     if known is not None:
         progress.note(f"{artefact.name}: record reused")
-        _check_skipped(known.skipped, data, skip_limit)
+        check_skipped(known.skipped, data, skip_limit)
         return replace(known, name=artefact.name)
     sample_bytes = int(np.prod(artefact.preprocess.shape(1))) * 4
     chunk = min(CHUNK_SAMPLES, max(BATCH, CHUNK_BYTES // sample_bytes // BATCH * BATCH))
@@ -83,7 +83,7 @@ def measure(
     with artefact.open() as engine:
         _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
     record = writer.finish()
-    _check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
+    check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
     return replace(record, name=artefact.name)
 
 
@@ -140,7 +140,7 @@ def _fill(
     try:
         for start, batch, unreadable in _decoded(missing, writer.chunk, artefact, data):
             skipped.extend(unreadable)
-            _check_skipped(skipped, data, skip_limit)
+            check_skipped(skipped, data, skip_limit)
             logits = _answer(engine, batch, progress)
             _check_finite(logits, start, unreadable, artefact, data)
             _check_kind(logits, start, unreadable, artefact)
@@ -200,7 +200,17 @@ def _decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
+def check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
+    """Refuse data of which too much cannot be read.
+
+    Args:
+        skipped: positions of the images that cannot be read.
+        data: all images.
+        limit: share of them that may be such.
+
+    Raises:
+        DataError: they are more; names the first.
+    """
     if len(skipped) > limit * len(data):
         names = ", ".join(data.samples[index].file for index in skipped[:3])
         more = ", …" if len(skipped) > 3 else ""

@@ -65,6 +65,17 @@ def test_copies_are_not_certified(work: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+def test_all_missing_images_are_counted_before_any_model_runs(work: Path, tmp_path: Path) -> None:
+    folder = work / "honest"
+    files = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*.png"))
+    gone = [f"{NAMES[0]}/gone{place}.png" for place in range(30)]
+    rows = "".join(f"{folder / file},{file.split('/')[0]}\n" for file in (*files, *gone))
+    (tmp_path / "table.csv").write_text("file,label\n" + rows)
+    with pytest.raises(DataError, match=rf"30 of {len(files) + 30} images cannot be read"):
+        calibrate(asked(work, tmp_path / "table.csv"), out=tmp_path / "bundle")
+    assert not list((tmp_path / "bundle.records").rglob("big*.npz"))
+
+
 def test_where_nothing_is_promised_copies_are_told(work: Path, tmp_path: Path) -> None:
     found = calibrate(asked(work, "copies", method=Method.EMPIRICAL), out=tmp_path / "bundle")
     assert any("330 of 360 images are copies" in line for line in found.warnings)

@@ -56,6 +56,7 @@ from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.records.measure import check_skipped
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
@@ -185,12 +186,14 @@ def from_images(
 
 
 def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence]:
-    """Look at the images before any model does."""
+    """Look at the images before any model does, and say how many cannot be read at all."""
     if run.data.independent:
         return None, Independence()
     looks = read_looks(
         run.data, folder=run.folder, fingerprint=run.fingerprint, progress=run.progress
     )
+    unreadable = [int(place) for place in np.flatnonzero(~looks.readable)]
+    check_skipped(unreadable, run.data, run.given.skip_limit)
     stated = run.given.independent
     return looks, check_independence(run.data, looks, method=method, stated=stated)
 

@@ -167,6 +167,12 @@ def test_groups_come_from_a_column(tmp_path):
         # Python 3.10's csv refuses a NUL, later ones take it.
         ("t.csv", "file,label\n1.png,cat\n2.png," + "x" * 140_000, "line 3"),
         ("t.csv", "file,label\n1.png,c\x00t\n2.png," + "x" * 140_000, "line [23]"),
+        (
+            "t.csv",
+            'file,label\n1.png,cat\n"2.png,cat\n3.png,cat\n4.png,cat\n',
+            r"line 3: not CSV \(a quote on it is never closed\)",
+        ),
+        ("t.csv", '\nfile,label\n1.png,"c\n2.png,' + "x" * 140_000, "line 3.*never closed"),
         ("t.csv", "name,label\n1.png,cat\n", "expected the columns file and label"),
         ("t.csv", "file,File,label\n1.png,2.png,cat\n", "line 1: 2 columns named file"),
         ("t.jsonl", '{"file": "a.png", "answer": "cat"}\n', "say --reference large"),

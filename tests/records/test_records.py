@@ -323,7 +323,7 @@ class TestBringYourOwn:
 
 
 class TestLabels:
-    @pytest.mark.parametrize("dtype", ["int64", "int16", "uint8", "uint64"])
+    @pytest.mark.parametrize("dtype", ["int64", "int16", "uint8", "uint64", "float32", "float64"])
     def test_whole_numbers(self, tmp_path, dtype):
         np.save(tmp_path / "labels.npy", np.array([3, 0, 1], dtype))
         labels = read_labels(tmp_path / "labels.npy")
@@ -333,7 +333,10 @@ class TestLabels:
     @pytest.mark.parametrize(
         "labels",
         [
-            np.array([0.0, 1.0]),
+            np.array([0.0, 1.5]),
+            np.array([0.0, np.nan]),
+            np.array([0.0, 1e30]),
+            np.array([0.0, -1.0]),
             np.array([0, -1]),
             np.array([], np.int64),
             np.array([[0], [1]]),
@@ -341,7 +344,18 @@ class TestLabels:
             np.array(["cat"]),
             np.array([True, False]),
         ],
-        ids=["floats", "negative", "none", "a table", "one number", "names", "truth values"],
+        ids=[
+            "floats",
+            "not a number",
+            "too large",
+            "float below 0",
+            "negative",
+            "none",
+            "a table",
+            "one number",
+            "names",
+            "truth values",
+        ],
     )
     def test_other_labels_are_refused(self, tmp_path, labels):
         np.save(tmp_path / "labels.npy", labels)

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tinysaver_edge._support.csv_lines import CsvLineError, csv_rows
 from tinysaver_edge._support.files import parse_json
 from tinysaver_edge.data.source import Sample, one_spelling
 from tinysaver_edge.errors import DataError
@@ -113,21 +114,20 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if lines[skipped : skipped + 1] and lines[skipped].lower().startswith("sep="):
         separator = lines[skipped][4:5] or separator  # as Excel says it
         skipped += 1
-    rows = csv.reader(lines[skipped:], delimiter=separator)
     header: list[str] | None = None
     try:
-        for cells in rows:
+        for place, cells in csv_rows(lines[skipped:], separator=separator):
+            line = place + skipped
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
                 header = [_plain(cell) for cell in cells]
-                _check_header(header, path, rows.line_num + skipped)
+                _check_header(header, path, line)
                 continue
             cells += [""] * (len(header) - len(cells))
-            yield rows.line_num + skipped, dict(zip(header, map(str.strip, cells), strict=False))
-    except csv.Error as error:
-        line = rows.line_num + skipped
-        raise DataError(f"data {path}, line {line}: not CSV ({error})") from error
+            yield line, dict(zip(header, map(str.strip, cells), strict=False))
+    except CsvLineError as error:
+        raise DataError(f"data {path}, line {error.line + skipped}: not CSV ({error})") from error
 
 
 def _check_header(header: Sequence[str], path: Path, line: int) -> None:

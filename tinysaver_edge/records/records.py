@@ -283,11 +283,18 @@ def read_labels(path: Path) -> NDArray[np.int64]:
         RecordError: the file is missing, damaged or not one whole number a sample.
     """
     labels = _read_column(path, what="labels")
+    if np.issubdtype(labels.dtype, np.floating) and _are_whole(labels):
+        labels = labels.astype(np.int64)
     if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
         raise RecordError(
             f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
         )
     return labels.astype(np.int64)
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    """Whether floats are whole numbers that an index can be, as spreadsheets write them."""
+    return bool((np.isfinite(values) & (values == np.round(values)) & (abs(values) < 2**31)).all())
 
 
 def _read_column(path: Path, *, what: str) -> NDArray[Any]:

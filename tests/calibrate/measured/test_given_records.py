@@ -100,3 +100,11 @@ def test_other_columns_spaces_and_a_mark_at_the_start_are_ignored(tmp_path):
         b"\xef\xbb\xbfmacs,what,name\r\n 2.83e9 ,x, big \r\n1,,b\r\n"
     )
     assert read_macs(tmp_path / "models.csv") == {"big": 2.83e9, "b": 1.0}
+
+
+def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path):
+    (tmp_path / "m.csv").write_text('name,macs\nbig,9\n"mid,5\ntiny,1\n')
+    with pytest.raises(RecordError, match=r"m\.csv, line 3: not CSV \(a quote on it is never"):
+        read_macs(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text('name,macs\n\n"bi""g",9\n')
+    assert read_macs(tmp_path / "m.csv") == {'bi"g': 9.0}

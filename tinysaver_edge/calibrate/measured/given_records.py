@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from tinysaver_edge._support.csv_lines import CsvLineError, csv_rows
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.calibrate.problem import (
     MeasuredProblem,
@@ -63,26 +63,29 @@ def read_macs(path: Path) -> dict[str, float]:
         RecordError: the file is missing, or a column or number is.
     """
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
     except UnicodeDecodeError as error:
         raise RecordError(f"macs {path}: no text; expected CSV with columns name, macs") from error
     except OSError as error:
         raise RecordError(f"macs {path}: not readable ({error})") from error
-    except csv.Error as error:
-        raise RecordError(f"macs {path}: not CSV ({error})") from error
+    except CsvLineError as error:
+        raise RecordError(f"macs {path}, line {error.line}: not CSV ({error})") from error
+    filled = [(number, cells) for number, cells in rows if cells]
+    header = filled[0][1] if filled else []
+    if len(filled) > 1 and not {"name", "macs"} <= set(header):
+        raise RecordError(f"macs {path}: needs columns name and macs, has {', '.join(header)}")
     costs: dict[str, float] = {}
-    for number, row in enumerate(rows, start=2):
-        if not {"name", "macs"} <= row.keys():
-            columns = ", ".join(column for column in row if column is not None)
-            raise RecordError(f"macs {path}: needs columns name and macs, has {columns}")
-        name = (row["name"] or "").strip()
+    for number, cells in filled[1:]:
+        cells += [""] * (len(header) - len(cells))
+        row = dict(zip(header, cells, strict=False))
+        name = row["name"].strip()
         if name in costs:
             raise RecordError(f"macs {path}, line {number}: {name} is there twice")
         try:
-            costs[name] = float(row["macs"] or "")
+            costs[name] = float(row["macs"])
         except ValueError:
             raise RecordError(
-                f"macs {path}, line {number}: {row['macs'] or ''!r} is not a number"
+                f"macs {path}, line {number}: {row['macs']!r} is not a number"
             ) from None
     if not costs:
         raise RecordError(f"macs {path}: no rows")

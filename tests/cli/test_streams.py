@@ -6,6 +6,7 @@ import resource
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,42 @@ def test_beside_json_it_does_not(command, bundle):
     done = command("verify", bundle, "--json")
     assert json.loads(done.out)["passed"]
     assert "certificate" in done.err or "golden" in done.err or "decisions" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("evaluate", "none", "--data", "none"), ("verify", "none"), ("bench", "none")),
+        *(("compare", "none"), ("run", "none", "--source", "demo://"), ("demo", "--seconds", "x")),
+        *(("models", one, "none.onnx") for one in ("check", "describe", "profile", "quantize")),
+        *(("models", "list", "--near", "x"), ("devices", "show", "none"), ("models", "--foo")),
+        *(("devices", one, "--devices", "none") for one in ("list", "probe")),
+        *(("calibrate", "--foo"), ("calibrate", "--method", "foo"), ("nothing",)),
+    ],
+    ids=" ".join,
+)
+def test_a_failure_is_one_object_where_json_was_asked_for(command, words):
+    done = command(*words, "--json")
+    (line,) = done.err.splitlines()
+    said = {"error": line.removeprefix("tinysaver-edge: "), "exit_code": 2}
+    if words[0] == "calibrate":
+        said["candidates"] = []
+    assert done.code == 2
+    assert done.json == said
+    assert command(*words).out == ""  # nobody asked
+
+
+def test_where_stdout_fails_the_line_on_stderr_has_to_do():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "verify", "none", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tinysaver-edge: ")
+    assert "none" in line
 
 
 @pytest.mark.parametrize("words", [(), ("models",), ("devices",)])

@@ -15,6 +15,7 @@ import click
 from tinysaver_edge._support.packages import silence_onnxruntime
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
+from tinysaver_edge.cli.answer import Answer, give_failure
 from tinysaver_edge.errors import TinySaverError
 
 _COMMANDS = MappingProxyType(
@@ -110,40 +111,48 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
     silence_onnxruntime()
+    answer = Answer()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, obj=answer)
     except _NO_ARGUMENTS as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _complain(error.format_message())
-        sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _complain(f"interrupted{_KEPT.get(_asked_for(), '')}")
-        sys.exit(130)
-    except TinySaverError as error:
-        _complain(str(error))
         sys.exit(error.exit_code)
     except (BrokenPipeError, _ReaderGone):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
-        _complain(f"{place}{error.strerror or error}")
-        sys.exit(2)
+    except (
+        click.ClickException,
+        click.Abort,
+        KeyboardInterrupt,
+        TinySaverError,
+        OSError,
+    ) as error:
+        message, exit_code = _told(error)
+        give_failure(answer, message, exit_code, error)
+        click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
+        sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """Return what went wrong in one line, and the exit code."""
+    if isinstance(error, click.ClickException):
+        message, exit_code = error.format_message(), error.exit_code
+    elif isinstance(error, TinySaverError):
+        message, exit_code = str(error), error.exit_code
+    elif isinstance(error, OSError):
+        place = "" if error.filename is None else f"{error.filename}: "
+        message, exit_code = f"{place}{error.strerror or error}", 2
+    else:
+        message, exit_code = f"interrupted{_KEPT.get(_asked_for(), '')}", 130
+    said = " ".join(message.split())
+    if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
+        said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
+    return said, exit_code
 
 
 def _asked_for() -> str:
     """Return the command that was given; there are no options with a value before it."""
     return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-
-
-def _complain(message: str) -> None:
-    """Say what went wrong in one line."""
-    said = f"tinysaver-edge: {' '.join(message.split())}"
-    if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
-        said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
-    click.echo(for_people(said), err=True)

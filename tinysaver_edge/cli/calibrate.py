@@ -19,7 +19,7 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.cli.show import show_calibration, show_candidates
-from tinysaver_edge.errors import InfeasibleError, TinySaverError
+from tinysaver_edge.errors import InfeasibleError
 
 
 def calibrate_options(command: Command) -> Command:
@@ -69,12 +69,13 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
     The most accurate cascade that fits:
         tinysaver-edge calibrate cifar10 --no-max-drop --budget p95_latency_ms=5 --out bundle/
     """
+    settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
+    settings = settings.overridden(flags)
     try:
-        settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
-        settings = settings.overridden(flags)
         result = _calibrated(settings)
-    except TinySaverError as error:
-        _show_failure(error, as_json=as_json)
+    except InfeasibleError as error:  # what each saver would do, before the line that says why
+        terminal.warn(error.warnings)
+        show_candidates(error.candidates)
         raise
     terminal.warn(result.warnings)
     show_calibration(result)
@@ -113,19 +114,3 @@ def _next_step(result: Calibration, settings: Settings) -> str:
         f"on the device {terminal.command_line('verify', result.bundle)}, then "
         f"{terminal.command_line('run', result.bundle, '--source', '0')}"
     )
-
-
-def _show_failure(error: TinySaverError, *, as_json: bool) -> None:
-    """Show what each saver would do, before the line that says what is wrong."""
-    candidates = error.candidates if isinstance(error, InfeasibleError) else ()
-    if isinstance(error, InfeasibleError):
-        terminal.warn(error.warnings)
-        show_candidates(candidates)
-    if as_json:
-        rows = [one.to_dict() for one in candidates]
-        said = {
-            "error": " ".join(str(error).split()),
-            "exit_code": error.exit_code,
-            "candidates": rows,
-        }
-        terminal.show_json(said)

@@ -36,7 +36,7 @@ class Done:
 
     @property
     def complaint(self) -> str:
-        """The one line of an error; stdout has nothing else than the same as an object, if at all."""
+        """The one line of an error; stdout has at most the same, as an object."""
         lines = self.err.splitlines()
         table = self.code == 3 and "Candidates" in self.out  # what each saver would do
         assert len(lines) == 1, self.err

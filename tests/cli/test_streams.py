@@ -92,6 +92,14 @@ def test_decisions_that_could_not_be_written_are_no_success(bundle, tmp_path):
     assert all(json.loads(line) for line in lines.read_text().splitlines())
 
 
+def test_decisions_for_a_pipe_that_nobody_reads_are_no_success(command, bundle, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    source = ("--source", "demo://?frames=5&fps=50")
+    done = command("run", bundle, *source, "--quiet", "--jsonl", tmp_path / "pipe")
+    assert done.code == 2
+    assert "sink jsonl pipe: 5 decisions could not be written" in done.err
+
+
 @pytest.mark.parametrize(
     "words", [("models", "describe", "{model}", "--force"), ("bench", "{model}")]
 )

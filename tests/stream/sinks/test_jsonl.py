@@ -143,6 +143,33 @@ def test_a_pipe_is_not_rotated(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_a_pipe_that_nobody_reads_fails_each_decision_and_nothing_else(tmp_path):
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    events, tally = Events(), Tally()
+    sink = JsonlSink(place)
+    wrapped = Queued(sink, clock=time.monotonic, listener=events, metrics=tally)
+    write(wrapped, range(5))
+    assert tally.total(Counter.SINK_FAILED) == 5
+    assert [event.reason for event in events.all] == ["nobody reads this pipe"]
+
+
+def test_a_pipe_s_reader_may_come_late_and_go(tmp_path):
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    with JsonlSink(place) as sink:
+        with pytest.raises(OSError, match="nobody reads this pipe"):
+            sink.write(decision(0), None)
+        reading = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+        sink.write(decision(1), None)
+        assert json.loads(os.read(reading, 1 << 16))["frame_id"]["sequence"] == 1
+        os.close(reading)
+        with pytest.raises(BrokenPipeError):
+            sink.write(decision(2), None)
+        with pytest.raises(OSError, match="nobody reads this pipe"):
+            sink.write(decision(3), None)
+
+
 def test_a_link_stays_when_its_file_rotates(tmp_path):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "out.jsonl").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -23,7 +24,7 @@ class JsonlSink:
     When the file would grow beyond its limit it becomes ``NAME.1``, the one before it ``NAME.2``,
     and so on; the oldest goes. A file that somebody removes is made anew. A line is written whole
     or not at all: what a full disk took of it is cut off again, and the next decision is tried
-    anew.
+    anew. A pipe takes decisions only while somebody reads it.
 
     Args:
         path: the file; one that is there is continued.
@@ -89,11 +90,25 @@ class JsonlSink:
 
     def _open(self) -> int:
         """Open or make the file; a line that a kill cut short is ended."""
-        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if self._path.is_fifo():
+            file = self._open_pipe()
+        else:
+            file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._file, self._size = file, os.fstat(file).st_size
         self._is_file = stat.S_ISREG(os.fstat(file).st_mode)  # pipes and devices do not rotate
         if self._size and os.pread(file, 1, self._size - 1) != b"\n":
             self._size += os.write(file, b"\n")
+        return file
+
+    def _open_pipe(self) -> int:
+        """Open a pipe that has a reader: one opened to be read, too, would keep all for nobody."""
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise OSError(errno.ENXIO, "nobody reads this pipe") from error
+            raise
+        os.set_blocking(file, True)  # a slow reader is waited for
         return file
 
     def _close(self) -> None:
@@ -111,6 +126,8 @@ class JsonlSink:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
+            if error.errno == errno.ENXIO and self._path.is_fifo():
+                return self  # a reader may come yet; what it misses are failed writes
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         return self
 

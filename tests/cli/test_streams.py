@@ -114,3 +114,14 @@ def test_no_report_takes_the_place_of_a_socket(command, bundle, tmp_path, words)
     assert done.code == 2
     assert "a socket of this name is there" in done.complaint
     assert stat.S_ISSOCK(place.lstat().st_mode)
+
+
+def test_a_report_for_a_place_that_takes_none_is_one_line_with_its_name(command, bundle, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in (tmp_path / "pipe", tmp_path / "loop", Path("/dev/full")):
+        model = bundle / "models" / "large.onnx"
+        done = command("models", "describe", model, "--out", place)
+        assert done.code == 2
+        assert str(place) in done.complaint
+    assert (tmp_path / "loop").is_symlink()

@@ -138,6 +138,27 @@ def test_a_device_is_written_into():
     assert (device.stat().st_ino, device.stat().st_mode) == (before.st_ino, before.st_mode)
 
 
+def test_a_pipe_that_nobody_reads_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: nobody reads this pipe"):
+        write_text(tmp_path / "pipe", "text")
+
+
+def test_where_there_is_no_room_is_said():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_text(Path("/dev/full"), "text")
+
+
+def test_a_link_to_itself_stays(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for place in (tmp_path / "a", tmp_path / "a" / "file"):
+        with pytest.raises(InputError, match="leads back to itself"):
+            write_text(place, "text")
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "b").is_symlink()
+
+
 def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for text in ("one", "two"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -99,8 +100,15 @@ def check_file_target(path: Path, *, flag: str = "--out") -> None:
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
 
     Raises:
-        InputError: there is a folder, a socket or a disk.
+        InputError: there is a folder, a socket or a disk, or a link that leads back to itself.
     """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(
+                f"{flag} {path}: a link that leads back to itself; name a file"
+            ) from None
     kind = kind_of(path)
     if kind is not None and not _is_written_into(path):
         raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
@@ -131,14 +139,53 @@ def atomic_write(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         private: whether nobody but the user may read it, whatever the umask lets others do.
 
     Raises:
-        InputError: a folder, a socket or a disk of this name is there.
+        InputError: a folder, a socket or a disk of this name is there, a pipe that nobody reads,
+            or a link that leads back to itself.
+        OSError: it cannot be written; where there is no room left, the error names the file.
     """
-    if _is_written_into(path):
-        with path.open("wb") as file:
-            yield file
-        return
-    path = Path(os.path.realpath(path))
     check_file_target(path, flag="file")
+    with _naming(path):
+        if _is_written_into(path):
+            with _opened(path) as file:
+                yield file
+        else:
+            with _replaced(Path(os.path.realpath(path)), private=private) as file:
+                yield file
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the file to what a write that finds no room says: the system leaves it out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a pipe or a device; a pipe without a reader would be waited on for good."""
+    if not path.is_fifo():
+        return path.open("wb")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InputError(
+                f"file {path}: nobody reads this pipe; start its reader first"
+            ) from None
+        raise
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, "wb")
+
+
+@contextmanager
+def _replaced(path: Path, *, private: bool) -> Iterator[BinaryIO]:
+    """Open a new file beside a path that takes its place at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = new_beside(path)
     # Made with the mode it is to have, so that the user's umask has its say.

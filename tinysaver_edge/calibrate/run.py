@@ -25,13 +25,12 @@ from tinysaver_edge.calibrate.chosen.choose import (
     figures_on,
     policy_of,
 )
-from tinysaver_edge.calibrate.measured.given_records import from_records
+from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
-from tinysaver_edge.calibrate.measured.record_copies import check_copies
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all

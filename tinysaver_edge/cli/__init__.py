@@ -15,7 +15,7 @@ import click
 from tinysaver_edge._support.packages import silence_onnxruntime
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
-from tinysaver_edge.cli.answer import Answer, give_failure
+from tinysaver_edge.cli.options import ProgramAnswer, give_failure
 from tinysaver_edge.errors import TinySaverError
 
 _COMMANDS = MappingProxyType(
@@ -111,7 +111,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
     silence_onnxruntime()
-    answer = Answer()
+    answer = ProgramAnswer()
     try:
         code = cli.main(standalone_mode=False, obj=answer)
     except _NO_ARGUMENTS as error:

@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinysaver_edge._support.text import for_people
-from tinysaver_edge.cli.answer import Answer
+from tinysaver_edge.cli.options import ProgramAnswer
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -105,7 +105,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 def show_json(values: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
-    Answer.note_given()
+    ProgramAnswer.note_given()
     click.echo(json.dumps(values, indent=2, allow_nan=False))
 
 

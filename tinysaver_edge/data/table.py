@@ -6,10 +6,54 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tinysaver_edge._support.csv_lines import CsvLineError, csv_rows
 from tinysaver_edge._support.files import parse_json
 from tinysaver_edge.data.source import Sample, one_spelling
 from tinysaver_edge.errors import DataError
+
+
+class CsvLineError(ValueError):
+    """A text is no CSV.
+
+    Attributes:
+        line: where, counted from 1.
+    """
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def csv_rows(lines: Sequence[str], *, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield each row's first line, counted from 1, and its cells.
+
+    Args:
+        lines: the text, without ends of lines.
+        separator: what parts the cells.
+
+    Raises:
+        CsvLineError: the text is no CSV; of a quote that nothing closes, the line it is on.
+    """
+    rows = csv.reader(lines, delimiter=separator)
+    while True:
+        before = rows.line_num
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            _check_closed(lines, before, rows.line_num)
+            raise CsvLineError(before + 1, str(error)) from error
+        if cells is None:
+            return
+        if rows.line_num == len(lines):
+            _check_closed(lines, before, rows.line_num)
+        yield before + 1, cells
+
+
+def _check_closed(lines: Sequence[str], before: int, after: int) -> None:
+    """Refuse a row of several lines whose quotes do not come in pairs."""
+    quotes = sum(line.count('"') for line in lines[before:after])
+    if after - before > 1 and quotes % 2:
+        raise CsvLineError(before + 1, "a quote on it is never closed")
+
 
 _FILE_COLUMNS = ("file", "path", "image", "filename")
 _LABEL_COLUMNS = ("label", "class", "target")

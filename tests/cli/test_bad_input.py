@@ -366,7 +366,8 @@ class TestBundles:
         ]:
             done = command("run", bundle, "--source", tmp_path / name, "--json")
             assert done.code == 2
-            assert done.out == ""
+            assert done.json["exit_code"] == 2
+            assert part in done.json["error"]
             assert part in done.err.splitlines()[-1]
 
     def test_what_evaluate_needs(self, command, bundle):

@@ -258,7 +258,7 @@ class TestCalibrateOnRecords:
         refused(command(*on(folder)), "label 10 of sample", "has 10 classes")
         np.save(folder / "labels.npy", labels[:-1])
         refused(command(*on(folder)), "holds 4000 samples, the labels 3999")
-        np.save(folder / "labels.npy", labels.astype(float))
+        np.save(folder / "labels.npy", labels + 0.5)
         refused(command(*on(folder)), "expected whole numbers")
 
     def test_nan(self, command, folder):

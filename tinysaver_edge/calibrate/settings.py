@@ -447,7 +447,7 @@ def _records(settings: Settings) -> RecordInput:
     return RecordInput(
         large=settings.large,
         savers=settings.savers,
-        independent=settings.independent,
+        independent=bool(settings.independent),
         **{"labels": None, **_placed(settings, "records")},
     )
 

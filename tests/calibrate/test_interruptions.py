@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -142,7 +143,9 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     assert [one for one in said if one.startswith("tinysaver-edge:")] == [f"{line} there\n"]
     assert said[-1].startswith(line)
     assert not any("Traceback" in one for one in said)
-    assert process.stdout.read() == ""
+    told = json.loads(process.stdout.read())
+    assert told["exit_code"] == 130
+    assert f"tinysaver-edge: {told['error']}" == said[-1].rstrip()
     assert not (workshop.folder / "bundle").exists()
 
     workshop.order("hang", after=10 * CHUNK)

@@ -55,6 +55,8 @@ def test_metrics_page_and_summary_tell_of_a_host_that_was_away(tmp_path) -> None
         code, _, err = one.stop()
         triton.stop()
     assert code == 143
-    assert "the saver's for want of the large model, drop about" in err
+    assert re.search(
+        r"% the saver's for want of the large model(, a drop between .* expected)?$", err, re.M
+    )
     assert "came back 1 times" in err
     assert "MB sent; failed: " in err

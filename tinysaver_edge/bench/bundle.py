@@ -20,6 +20,8 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.latency import LatencySamples
+from tinysaver_edge.latency.samples import Samples
+from tinysaver_edge.outputs import BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +30,25 @@ class EndToEnd:
 
     Attributes:
         frames: how many different pictures took turns.
-        escalation_rate: share of the runs that were escalated.
+        escalation_rate: share of the runs that the first stage did not settle.
+        settled: share that each stage settled, first to last.
         decode: decoding the picture.
         decide: resize, models and decision.
         total: both.
         accepted: `decide` where the first stage's answer was kept; None where it never was.
         escalated: `decide` where it was not; None where it always was.
+        ways: `decide` where each stage settled the frame; None where it never did.
     """
 
     frames: int
     escalation_rate: float
+    settled: tuple[float, ...]
     decode: LatencySamples
     decide: LatencySamples
     total: LatencySamples
     accepted: LatencySamples | None
     escalated: LatencySamples | None
+    ways: tuple[LatencySamples | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -56,12 +62,15 @@ class EndToEnd:
         return {
             "frames": self.frames,
             "escalation_rate": self.escalation_rate,
+            "settled": list(self.settled),
             "frames_per_s": 1e3 / self.total.mean_ms,
-            **{
-                name: None if one is None else one.thinned(KEPT_SAMPLES).to_dict()
-                for name, one in parts.items()
-            },
+            **{name: _kept(one) for name, one in parts.items()},
+            "ways": [_kept(one) for one in self.ways],
         }
+
+
+def _kept(one: LatencySamples | None) -> dict[str, Any] | None:
+    return None if one is None else one.thinned(KEPT_SAMPLES).to_dict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,7 @@ def measure_end_to_end(
         InputError: a picture cannot be decoded.
     """
     decode_ms: list[float] = []
-    escalated: list[bool] = []
+    ended: list[int] = []
     turns = itertools.cycle(frames)
 
     def run() -> None:
@@ -155,7 +164,7 @@ def measure_end_to_end(
         started = clock()
         frame = encoded.decode()
         decode_ms.append((clock() - started) * 1e3)
-        escalated.append(cascade.decide(frame).escalated)
+        ended.append(cascade.decide(frame).stage.index)
 
     each = replace(
         effort,
@@ -165,16 +174,24 @@ def measure_end_to_end(
     total = measure_with(each, run, clock=clock)
     decode = np.array(decode_ms[-len(total) :])
     decide = np.clip(total.samples_ms - decode, 0, None)
-    went_on = np.array(escalated[-len(total) :])
+    by = np.array(ended[-len(total) :])
+    went_on = by > 0
+    ways = tuple(_where(decide, by == place) for place in range(len(cascade.stages)))
     return EndToEnd(
         frames=len(frames),
         escalation_rate=float(went_on.mean()),
+        settled=tuple(float((by == place).mean()) for place in range(len(cascade.stages))),
         decode=LatencySamples(decode),
         decide=LatencySamples(decide),
         total=total,
-        accepted=LatencySamples(decide[~went_on]) if not went_on.all() else None,
-        escalated=LatencySamples(decide[went_on]) if went_on.any() else None,
+        accepted=_where(decide, ~went_on),
+        escalated=_where(decide, went_on),
+        ways=ways,
     )
+
+
+def _where(took_ms: Samples, these: BoolArray) -> LatencySamples | None:
+    return LatencySamples(took_ms[these]) if these.any() else None
 
 
 def _turns(cascade: Cascade, frames: Sequence[EncodedFrame]) -> Callable[[], object]:

@@ -376,7 +376,12 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
     return PredictedLatency(
-        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+        rates[-1],
+        costs.latency_at(*rates),
+        highest[-1],
+        costs.latency_at(*highest),
+        large,
+        highest if costs.between else None,
     )
 
 

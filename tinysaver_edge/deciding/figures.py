@@ -35,13 +35,16 @@ class Figures:
         accuracy_large: share that the last stage's model gets right, alone.
         accuracy_cascade: share that the cascade gets right.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
-        accept_rate: share that was not escalated past the first stage.
+        accept_rate: share that a stage before the last one settled.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
             None where they are not independent of each other.
-        saver_drop_interval_points: the same of the drop of the first stage's model alone.
+        saver_drop_interval_points: the same of the drop of the first stage's model alone; of more
+            than two stages, of what all but the last say.
         settled: share of the samples that each stage's answer ended, first to last.
+        accuracy_local: share that would be right were the last stage never asked; None in bundles
+            of older releases.
     """
 
     samples: int
@@ -54,6 +57,7 @@ class Figures:
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[float, ...] | None = None
+    accuracy_local: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
@@ -80,11 +84,11 @@ def figures(
     """
     replayed = replay(policy, outputs)
     samples = len(labels)
-    correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
-    saver, large, cascade = (int(one.sum()) for one in correct)
-    intervals = [
-        None if grouped else drop_interval(correct[1], after) for after in (correct[2], correct[0])
-    ]
+    local = without_large(policy, outputs)
+    correct = [one == labels for one in (outputs[-1].predictions, replayed.predictions, local)]
+    large, cascade, without = (int(one.sum()) for one in correct)
+    saver = int((outputs[0].predictions == labels).sum())
+    intervals = [None if grouped else drop_interval(correct[0], after) for after in correct[1:]]
     return Figures(
         samples=samples,
         accuracy_saver=saver / samples,
@@ -99,7 +103,21 @@ def figures(
         settled=tuple(
             float((replayed.stage == position).mean()) for position in range(len(outputs))
         ),
+        accuracy_local=without / samples,
     )
+
+
+def without_large(policy: Policy, outputs: Sequence[Outputs]) -> NDArray[np.int64]:
+    """Return what a cascade answers where its last stage is never asked, ``(n,)``.
+
+    What of two stages the saver says; where none before the last is asked at all, too.
+    """
+    if len(policy.asked) <= 2:
+        return outputs[policy.asked[0] if len(policy.asked) == 2 else 0].predictions
+    last = policy.asked[-2]
+    stages = policy.stages[: last + 1]
+    pool = None if policy.pool is None else policy.pool[:last]
+    return replay(Policy(stages, pool=pool), outputs[: last + 1]).predictions
 
 
 def drop_interval(
@@ -131,9 +149,8 @@ def drop_interval(
 
 
 def _accept_rate(policy: Policy, replayed: Replay) -> float:
-    if len(policy.stages) > 1 and policy.asked[0] != 0:
-        return 0.0
-    return float((replayed.stage == 0).mean())
+    last = len(policy.stages) - 1
+    return float((replayed.stage < last).mean()) if last else 1.0
 
 
 def cost_ratio(policy: Policy, replayed: Replay) -> float | None:

@@ -4,7 +4,13 @@ samples  of one model
 pooled   of a cascade, at any share of escalated frames
 """
 
-from tinysaver_edge.latency.pooled import CascadeLatency, PooledLatency, cascade_latency, pooled
+from tinysaver_edge.latency.pooled import (
+    CascadeLatency,
+    PooledLatency,
+    cascade_latency,
+    pooled,
+    settled_shares,
+)
 from tinysaver_edge.latency.samples import LatencySamples, LatencySource
 
 __all__ = [
@@ -14,4 +20,5 @@ __all__ = [
     "PooledLatency",
     "cascade_latency",
     "pooled",
+    "settled_shares",
 ]

@@ -4,9 +4,9 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
+from tests.by_hand import by_hand
 from tests.calibrate.test_run import model, named_model
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
 from tinysaver_edge.bench.bundle import bench_bundle
@@ -55,44 +55,14 @@ def made(work):
     return result
 
 
-def softmax(logits):
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
-
-
-def by_hand(engines, batches, policy):
-    """The class, stage and confidence of one frame: the pool, written out."""
-    pool = None
-    for place, (stage, infer, batch) in enumerate(
-        zip(policy.stages, engines, batches, strict=True)
-    ):
-        here = softmax(infer(batch)[0].astype(np.float64))
-        kept = np.argsort(-here)[:5]  # a fusion looks at five classes
-        here = np.where(np.isin(np.arange(len(here)), kept), here, 0)
-        if pool is not None:
-            weight = policy.pool[place - 1]
-            here = (1 - weight) * here + weight * pool
-            here = np.where(np.isin(np.arange(len(here)), np.argsort(-here)[:5]), here, 0)
-        pool = here
-        best = np.sort(pool)[::-1]
-        last = place == len(policy.stages) - 1
-        if last or best[0] - best[1] >= stage.threshold:
-            return int(pool.argmax()), place, float(best[0])
-    raise AssertionError
-
-
 def test_every_way_to_ask_says_what_a_plain_loop_does(work, made):
     with Cascade.load(work / "bundle") as cascade, open_data(work / "images") as data:
         frames = [data.frame(index) for index in range(0, len(data), 20)]
-        engines = [stage.engine.infer for stage in cascade.stages]
-        expected = [
-            by_hand(engines, [s.prepare_many([frame]) for s in cascade.stages], cascade.policy)
-            for frame in frames
-        ]
+        expected = [by_hand(cascade, frame) for frame in frames]
         alone = [cascade.decide(frame) for frame in frames]
         together = cascade.decide_many(frames)
         handed = [cascade.submit(frame).result(timeout=20) for frame in frames]
-    assert {stage for _, stage, _ in expected} == {0, 1, 2}
+    assert {one.stage for one in expected} == {0, 1, 2}
     for decisions in (alone, together, handed):
         assert [(d.index, d.stage.index) for d in decisions] == [row[:2] for row in expected]
         confidences = [d.confidence for d in decisions]

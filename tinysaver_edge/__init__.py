@@ -36,9 +36,11 @@ __all__ = [
     "EngineError",
     "Escalation",
     "FrameId",
+    "Fusion",
     "InfeasibleError",
     "InputError",
     "LoadOptions",
+    "Manifest",
     "MissingDependencyError",
     "ModelDescription",
     "ModelError",
@@ -62,6 +64,7 @@ __all__ = [
     "calibrate",
     "engines",
     "find_description",
+    "get_fusion",
     "get_score",
     "stream",
     "testing",
@@ -70,6 +73,7 @@ __all__ = [
 if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.cascade import Cascade
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
@@ -99,6 +103,7 @@ if TYPE_CHECKING:
         TooSlowError,
         VerificationError,
     )
+    from tinysaver_edge.fusion import Fusion, get_fusion
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
     from tinysaver_edge.score import Score, get_score
@@ -108,6 +113,7 @@ else:
         __name__,
         {
             "bundle.bundle": ("Bundle",),
+            "bundle.manifest": ("Manifest",),
             "cascade": ("Cascade",),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
@@ -137,6 +143,7 @@ else:
                 "TooSlowError",
                 "VerificationError",
             ),
+            "fusion": ("Fusion", "get_fusion"),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
             "score": ("Score", "get_score"),

@@ -31,6 +31,7 @@ __all__ = [
     "Preprocess",
     "Resize",
     "ResizePolicy",
+    "Seal",
     "TensorInfo",
     "create_engine",
     "engine_names",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tinysaver_edge._support.files import Seal
     from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
     from tinysaver_edge.engines.registry import create_engine, engine_names, inspect
     from tinysaver_edge.engines.signature import TensorInfo, signature_of
@@ -59,6 +61,7 @@ else:
             "base": ("Engine", "EngineOptions", "ModelSignature", "Precision"),
             "registry": ("create_engine", "engine_names", "inspect"),
             "signature": ("TensorInfo", "signature_of"),
+            "tinysaver_edge._support.files": ("Seal",),
             "tinysaver_edge.output_format": ("OutputFormat", "OutputKind"),
             "tinysaver_edge.preprocess": (
                 "Batch",

@@ -59,6 +59,7 @@ __all__ = [
     "Tls",
     "Token",
     "TooSlowError",
+    "Trust",
     "VerificationError",
     "__version__",
     "calibrate",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
     from tinysaver_edge.bundle.manifest import Manifest
+    from tinysaver_edge.bundle.signature import Trust
     from tinysaver_edge.cascade import Cascade
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
@@ -114,6 +116,7 @@ else:
         {
             "bundle.bundle": ("Bundle",),
             "bundle.manifest": ("Manifest",),
+            "bundle.signature": ("Trust",),
             "cascade": ("Cascade",),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),

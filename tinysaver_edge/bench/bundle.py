@@ -1,12 +1,19 @@
-"""Bench a bundle: every stage apart, then from the encoded picture to the decision."""
+"""Bench a bundle: its stages apart, its models in turns, then from the picture to the decision.
+
+Times taken of each model alone, again and again, come out too short: the large model drives the
+saver's weights out of the processor's caches, so that the next frame's saver takes up to twice as
+long, and the engines' threads get in each other's way.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,14 +21,28 @@ from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bench.frames import EncodedFrame
 from tinysaver_edge.bench.model import KEPT_SAMPLES, ModelBench, bench_model
 from tinysaver_edge.bench.throughput import Sustained, sustain
-from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort, measure_with
+from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort, measure, measure_with
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.deciding.policy import Policy
+from tinysaver_edge.deciding.policy import Policy, StagePolicy
+from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions
-from tinysaver_edge.latency import LatencySamples
-from tinysaver_edge.latency.samples import Samples
-from tinysaver_edge.outputs import BoolArray
+from tinysaver_edge.errors import EngineError
+from tinysaver_edge.latency import CascadeLatency, LatencySamples, Samples
+from tinysaver_edge.outputs import BoolArray, FloatArray, Outputs
+from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.score import Margin, Score
+
+if TYPE_CHECKING:
+    from tinysaver_edge.fusion import Fusion
+
+LEAST_SHARE = 0.1
+"""Share of the frames, before all sum to 1, that each stage settles while timing, so that there are
+enough of each; where they count, they are weighted as they occur."""
+
+ESCALATED_SHARE = 0.25
+"""Share of the frames that are escalated while timing. The saver's time depends a little on how
+long ago the large model ran, so it should be near to what cascades worth having do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +218,182 @@ def _where(took_ms: Samples, these: BoolArray) -> LatencySamples | None:
 def _turns(cascade: Cascade, frames: Sequence[EncodedFrame]) -> Callable[[], object]:
     turns = itertools.cycle(frames)
     return lambda: cascade.decide(next(turns).decode())
+
+
+class _Dictated(Score):
+    """A score that does another's work and then says what it was told to."""
+
+    name: ClassVar[str] = "dictated"
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+        self.accept = False
+
+    def __call__(self, outputs: Outputs) -> FloatArray:
+        self._score(outputs)
+        return np.array([1.0 if self.accept else -1.0])
+
+
+class _Driven:
+    """A cascade that settles every frame at the stage it is told to, whatever the scores.
+
+    Attributes:
+        ended: position of the stage that settled each frame so far.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        frames: Sequence[Frame],
+        **combined: Any,  # noqa: ANN401
+    ) -> None:
+        self._scores = [_Dictated(stage.policy.score or Margin()) for stage in stages[:-1]]
+        early = [
+            stage.with_policy(replace(stage.policy, score=score, threshold=0.0))
+            for stage, score in zip(stages, self._scores, strict=False)
+        ]
+        self._cascade = Cascade([*early, stages[-1]], **combined)
+        self._turns = itertools.cycle(frames)
+        self.ended: list[int] = []
+
+    def decide(self, end: int) -> None:
+        """Decide a frame by the stage at a position.
+
+        Raises:
+            EngineError: a model fails.
+        """
+        self.ended.append(end)
+        for position, score in enumerate(self._scores):
+            score.accept = position >= end
+        degraded = self._cascade.decide(next(self._turns)).degraded
+        if degraded is not None:  # a cascade answers without a model that fails
+            raise EngineError(degraded)
+
+
+def measure_pair(
+    saver: Stage,
+    large: Stage,
+    frames: Sequence[Frame],
+    *,
+    fusion: Fusion | None = None,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+    seed: int = 0,
+) -> CascadeLatency:
+    """Decide frames one after the other, some of them escalated at random whatever their score.
+
+    Args:
+        saver: asked on every frame; where it has no score yet, the margin's work is timed.
+        large: asked on the escalated ones.
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        fusion: combines both answers after an escalation.
+        clock: seconds.
+        effort: how long to measure. Each way a frame may take is timed at least once.
+        seed: of the order.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: a model fails.
+    """
+    driven = _Driven((saver, large), frames, fusion=fusion)
+    chance = random.Random(seed)
+
+    def run() -> None:
+        # The first three go every way that there is, however little time there is for more.
+        went = driven.ended
+        escalate = not went or (len(went) >= 3 and chance.random() < ESCALATED_SHARE)
+        driven.decide(int(escalate))
+
+    some = measure(run, clock=clock, warm_up=0, min_runs=3, min_seconds=0, max_seconds=math.inf)
+    more = measure_with(effort, run, clock=clock)
+    went = driven.ended
+    found = _by_way(more.samples_ms, went[-len(more) :], before=went[-len(more) - 1])
+    for way, samples_ms in _by_way(some.samples_ms, went[:3], before=0).items():
+        found.setdefault(way, samples_ms)
+    return CascadeLatency(
+        saver=LatencySamples(found[0, 0]),
+        escalated=LatencySamples(np.concatenate([found[way] for way in found if way[1]])),
+        saver_after=LatencySamples(found[1, 0]),
+    )
+
+
+def _by_way(
+    took_ms: Samples, went: Sequence[int], *, before: int
+) -> dict[tuple[int, int], Samples]:
+    """Sort runs by whether the one before and they themselves were escalated."""
+    ways = list(zip([before, *went], went, strict=False))
+    return {way: took_ms[[one == way for one in ways]] for way in set(ways)}
+
+
+def measure_ways(
+    stages: Sequence[Stage],
+    frames: Sequence[Frame],
+    *,
+    shares: Sequence[float],
+    pool: Sequence[float] | None = None,
+    fusion: Fusion | None = None,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+    seed: int = 0,
+) -> tuple[LatencySamples, ...]:
+    """Decide frames one after the other, each settled by a stage drawn at random.
+
+    What a stage takes depends a little on who ran before it, so the stages are drawn as often as
+    they settle frames in earnest, if not more rarely than `LEAST_SHARE`.
+
+    Args:
+        stages: of a cascade of any length, in order.
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        shares: of the frames that each stage settles, summing to 1.
+        pool: how the answers are pooled; see `Policy`.
+        fusion: or fused.
+        clock: seconds.
+        effort: how long to measure. Each way a frame may take is timed at least once.
+        seed: of the order.
+
+    Returns:
+        How long a frame takes that each stage settles, all that are asked before it included.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: a model fails.
+    """
+    driven = _Driven(stages, frames, pool=pool, fusion=fusion)
+    chance = random.Random(seed)
+    drawn = [max(share, LEAST_SHARE) for share in shares]
+
+    def run() -> None:
+        went = len(driven.ended)
+        end = chance.choices(range(len(stages)), drawn)[0] if went >= len(stages) else went
+        driven.decide(end)
+
+    each = len(stages)
+    some = measure(run, clock=clock, warm_up=0, min_runs=each, min_seconds=0, max_seconds=math.inf)
+    more = measure_with(effort, run, clock=clock)
+    ended = np.array(driven.ended[-len(more) :])
+    return tuple(
+        LatencySamples(
+            more.samples_ms[ended == end]
+            if (ended == end).any()
+            else some.samples_ms[end : end + 1]
+        )
+        for end in range(each)
+    )
+
+
+def measure_alone(
+    stage: Stage,
+    frames: Sequence[Frame],
+    *,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+) -> LatencySamples:
+    """Decide frames one after the other with one model, as if there were no cascade.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: the model fails.
+    """
+    cascade = Cascade([stage.with_policy(StagePolicy(stage.policy.model))])
+    turns = itertools.cycle(frames)
+    return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

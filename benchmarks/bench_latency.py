@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -209,6 +210,7 @@ def report(cases: Sequence[Case]) -> int:
             "rates": case.rates,
             "predicted_and_measured_ms": case.found,
             "p95_at_most_ms": case.at_most if case.on_edge else None,
+            "load": round(os.getloadavg()[1], 1),
         }
     rows, missed = [], False
     for name in CASES:
@@ -221,7 +223,8 @@ def report(cases: Sequence[Case]) -> int:
         f"ratios (target: within {100 * WITHIN:.0f} % for means, {100 * WITHIN_P95:.0f} % for the "
         f"p95). Escalated: in the calibration, in the run. Where a twentieth is escalated, the p95 "
         f"is the saver's or the large model's as chance has it: then both are predicted, at the "
-        f"rate and at its upper bound.\n\n{table(head, rows)}"
+        f"rate and at its upper bound. In brackets how many rounds, and the load of the two cores "
+        f"meanwhile, where it was kept: others worked there.\n\n{table(head, rows)}"
     )
     save("bench_latency", title="Predicted against measured latency", text=text, figures=figures)
     return int(missed)
@@ -243,8 +246,9 @@ def told(name: str, figures: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], 
             ]
         ratio = statistics.median(ratios)
         within = WITHIN_P95 if what.endswith("p95") else WITHIN
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)})"
-        bundle = f"{name}: {figures['models']}"
+        rounds = f"{len(ratios)}, load {figures['load']}" if figures.get("load") else len(ratios)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f} ({rounds})"
+        bundle = f"{name}: {figures['models']}" if figures["models"] else name
         row = (bundle, rates, what, predicted, f"{here:.3f}", f"{ratio:.2f}", spread)
         yield row, abs(ratio - 1) > within
 

@@ -50,7 +50,8 @@ def by_hand(cascade: Cascade, frame: NDArray[np.uint8]) -> Answer:
         every.append(int(pool.argmax()))
         second, first = np.sort(pool)[-2:]
         limit = policy.stages[place].threshold
-        if settled is None and (limit is None or first - second >= limit):
+        last = place + 1 == len(cascade.stages)
+        if settled is None and (last or (limit is not None and first - second >= limit)):
             settled = (every[-1], place, float(first))
     assert settled is not None
     return Answer(*settled, tuple(every))

@@ -226,6 +226,16 @@ def test_with_a_host_for_the_last_one_the_decisions_are_the_same(place, expected
         served.stop()
 
 
+def test_a_committee_is_a_chain_whose_first_stage_accepts_nothing(place, expected, tmp_path):
+    folder = changed(place, tmp_path, lambda of: of["stages"][0].update(threshold=None))
+    with Cascade.load(folder) as cascade:
+        decisions = [cascade.decide(frame) for frame in FRAMES]
+        by_loop = [by_hand(cascade, frame) for frame in FRAMES]
+    assert settled(decisions) == of(by_loop)
+    assert {one.stage for one in by_loop} == {1, 2}
+    assert [one.every for one in by_loop] == [one.every for one in expected]
+
+
 def changed(place, tmp_path, change):
     content = json.loads((place / "bundle" / MANIFEST).read_text())
     change(content)

@@ -9,11 +9,11 @@ import pytest
 from tests.by_hand import by_hand
 from tests.calibrate.test_run import model, named_model
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
-from tinysaver_edge.bench.bundle import bench_bundle
-from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file
 from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Budgets, ImageInput, Plan, Targets, calibrate
+from tinysaver_edge.calibrate.targets import Objective
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import open_data
 from tinysaver_edge.errors import BundleError
@@ -157,7 +157,27 @@ def test_a_stream_gives_the_decisions_of_decide(work, made):
     )
 
 
-def test_bench_measures_each_of_the_three(work, made):
-    with Bundle.load(work / "bundle") as opened:
-        found = bench_bundle(opened, [made_up_frame()], effort=Effort(0, 3, 0.01, 0.1))
-    assert len(found.stages) == 3
+def test_a_report_of_bench_tells_each_stages_time_and_verify_times_every_way(work, made):
+    report = bench_bundle_file(
+        work / "bundle", wanted=BenchRequest(Effort(0, 30, 0.01, 0.5), throughput_s=0.0)
+    )
+    settled = report.bundle.end_to_end.settled
+    assert len(report.stages) == len(settled) == 3
+    assert sum(settled) == pytest.approx(1)
+    report.write(work / "three.json")
+    plan = asked(work, objective=Objective.MACS, budgets=Budgets(mean_latency_ms=1e6))
+    plan = replace(plan, input=replace(plan.input, bench=(work / "three.json",)))
+    result = calibrate(plan, out=work / "benched")
+    assert [stage.model for stage in result.policy.stages] == ["tiny", "middle", "big"]
+    first, second, _ = result.calibration.settled
+    took = [stage.stage.mean_ms for stage in report.stages]
+    mean_ms = took[0] + (1 - first) * took[1] + (1 - first - second) * took[2]
+    assert result.latency.cascade.mean_ms == pytest.approx(mean_ms, rel=0.02)  # samples are thinned
+    with Bundle.load(work / "benched") as opened:
+        promised = opened.manifest.latency
+        assert promised.reached == result.latency.reached
+        assert promised.reached[0] >= 1 - first
+        assert promised.escalation_rate == promised.reached[1] >= 1 - first - second
+        latency = verify(opened, effort=Effort(1, 20, 0.0, 5.0)).checks[-1]
+    assert latency.passed is True, latency
+    assert "of frames go on to the later stages" in latency.detail

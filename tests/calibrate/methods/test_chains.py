@@ -8,6 +8,7 @@ import pytest
 from tests.calibrate.methods.test_search import problem_of
 from tests.calibrate.report.world import problem as world
 from tinysaver_edge.calibrate.chosen.choose import choose
+from tinysaver_edge.calibrate.measured.latencies import for_device
 from tinysaver_edge.calibrate.methods.certify import certify
 from tinysaver_edge.calibrate.methods.chains import (
     LEAST_UNITS,
@@ -20,6 +21,7 @@ from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score import Entropy
@@ -209,3 +211,21 @@ def test_limits_of_time_hold_for_three_stages():
     assert row.mean_latency_ms <= 30.0
     longer = [one for one in choice.candidates if "→" in one.saver and one.mean_latency_ms]
     assert longer
+
+
+def test_a_devices_profile_tells_what_each_stage_takes_there(tmp_path):
+    published = {"tiny": 2.0, "small": 5.0, "large": 80.0}
+    rows = "".join(
+        f'[[latencies]]\nmodel = "{name}"\nengine = "openvino"\ndevice = "CPU"\nmean_ms = {ms}\n'
+        f'source = "a note"\n\n'
+        for name, ms in published.items()
+    )
+    head = 'name = "box"\ndescription = "A box."\nkind = "computer"\nboards = ["Box 3"]\n\n'
+    engine = '[[engines]]\nengine = "openvino"\ndevice = "CPU"\nprecision = "float32"\n\n'
+    (tmp_path / "box.toml").write_text(f"{head}{engine}{rows}[verified]\non_hardware = false\n")
+    given = world(10)
+    two = replace(given, savers=given.savers[:2])
+    on_box, said = for_device(two, load_profile(str(tmp_path / "box.toml")))
+    costs = CascadeCosts.of(on_box.savers[0], on_box.large, on_box.savers[1:])
+    assert costs.at("mean_latency_ms", 0.5, 0.1) == pytest.approx(2 + 0.5 * 5 + 0.1 * 80)
+    assert "published means" in said[0]

@@ -18,7 +18,9 @@ from tests.remote.kserve import Served, needs_kserve
 from tests.small_bundle import small_bundle
 from tests.stream.slow import SURE, UNSURE
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle
+from tinysaver_edge.bundle.manifest import FiguresEntry
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import AnswerSource, Reason
@@ -30,7 +32,14 @@ from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
-from tinysaver_edge.testing import FakeClock, FakeEngine, frame_numbers, numbered_frame
+from tinysaver_edge.stream.telemetry.promise import Promise
+from tinysaver_edge.testing import (
+    FakeClock,
+    FakeEngine,
+    FakeSource,
+    frame_numbers,
+    numbered_frame,
+)
 from tinysaver_edge.verify import verify
 
 MODELS = ("saver", "middle", "large")
@@ -120,10 +129,11 @@ def test_a_local_stream_asks_all_but_the_last(place, expected):
             assert (decision.reason, decision.source) == (Reason.LOCAL, AnswerSource.FALLBACK)
 
 
-def test_what_the_second_settles_waits_for_no_room_at_a_stuck_large_model():
+@pytest.mark.parametrize("size", [8, 12], ids=["same input", "its own input"])
+def test_what_the_second_settles_waits_for_no_room_at_a_stuck_large_model(size):
     gate = threading.Event()
 
-    def stage(name, unsure, *, waits=False, last=False):
+    def stage(name, unsure, *, size=8, waits=False, last=False):
         def run(batch):
             if waits:
                 assert gate.wait(20)
@@ -140,7 +150,7 @@ def test_what_the_second_settles_waits_for_no_room_at_a_stuck_large_model():
 
     stages = [
         stage("saver", lambda number: True),
-        stage("middle", lambda number: number == 0),
+        stage("middle", lambda number: number == 0, size=size),
         stage("large", lambda number: False, waits=True, last=True),
     ]
     with Cascade(stages) as cascade:
@@ -150,6 +160,8 @@ def test_what_the_second_settles_waits_for_no_room_at_a_stuck_large_model():
         assert not stuck.done()
         gate.set()
         assert stuck.result(10).stage.model == "large"
+        with cascade.stream(FakeSource(20)) as stream:
+            assert [one.stage.model for one in stream] == ["large"] + ["middle"] * 19
 
 
 def watching(place, tally, **options):
@@ -234,6 +246,30 @@ def test_a_committee_is_a_chain_whose_first_stage_accepts_nothing(place, expecte
     assert settled(decisions) == of(by_loop)
     assert {one.stage for one in by_loop} == {1, 2}
     assert [one.every for one in by_loop] == [one.every for one in expected]
+
+
+def test_figures_tell_what_is_left_without_the_last_stage(place, expected):
+    labels = np.arange(len(FRAMES)) % len(NAMES)
+    with Cascade.load(place / "bundle") as cascade:
+        policy = cascade.policy
+        outputs = [stage.ask(stage.prepare_many(FRAMES)) for stage in cascade.stages]
+    found = figures(policy, outputs, labels)
+    right = [one.index == label for one, label in zip(expected, labels, strict=True)]
+    local = [
+        one.every[min(one.stage, 1)] == label for one, label in zip(expected, labels, strict=True)
+    ]
+    assert found.accuracy_cascade == pytest.approx(np.mean(right))
+    assert found.accuracy_local == pytest.approx(np.mean(local))
+    assert found.accept_rate == pytest.approx(np.mean([one.stage < 2 for one in expected]))
+    with Bundle.load(place / "bundle") as opened:
+        entry = FiguresEntry(**found.to_dict())
+        promise = Promise.of(opened.manifest.model_copy(update={"calibration": entry}))
+    missing = sum(one.stage == 2 for one in expected)
+    kept = promise.kept(answers=len(FRAMES), certified=0, fallbacks=missing)
+    without = 100 * (found.accuracy_large - found.accuracy_local)
+    assert kept.expected_drop_points == pytest.approx(without)
+    low, high = found.saver_drop_interval_points
+    assert (kept.expected_low_points, kept.expected_high_points) == pytest.approx((low, high))
 
 
 def changed(place, tmp_path, change):

@@ -192,7 +192,6 @@ CASES: dict[str, Callable[[Path, str, int], Case]] = {
     "CIFAR-10 recipe": cifar,
     "CIFAR-10 recipe, two stages": partial(cifar, **TWO),
     "demo recipe": demo,
-    "demo recipe, two stages": partial(demo, **TWO),
     "resnet20, resnet56: onnxruntime": partial(cifar, engine="onnxruntime", **OWN),
     "resnet20, resnet56: openvino": partial(cifar, engine="openvino", **OWN),
 }

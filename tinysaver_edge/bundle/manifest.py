@@ -61,6 +61,7 @@ class ModelEntry(_Strict):
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
     is what frames pass on their way to it, null where it was calibrated on their pixels. Where
     ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
+    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ModelEntry(_Strict):
     macs: float | None = None
     parameters: int | None = None
     elsewhere: bool = False
+    quantised: bool = False
 
     @property
     def sha256(self) -> str | None:
@@ -286,7 +288,8 @@ class Manifest(_Strict):
     """All of `bundle.json`.
 
     ``pool`` has, for every stage but the first, the weight of what was answered before; null where
-    answers are not pooled. See `deciding.policy.Policy`.
+    answers are not pooled. See `deciding.policy.Policy`. ``processor`` is the kind that the models
+    were measured on, null where they were not measured here; see `hardware.cpu.Cpu.family`.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -305,6 +308,7 @@ class Manifest(_Strict):
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
     seen: SeenEntry | None = None
+    processor: str | None = None
 
     @model_validator(mode="after")
     def _the_last_may_be_elsewhere(self) -> Self:

@@ -32,6 +32,7 @@ from tinysaver_edge.verify.golden import (
     golden_answers,
     kept_answers,
     kept_frames,
+    other_processor,
 )
 
 EFFORT = Effort(warm_up=20, min_runs=200, min_seconds=2.0, max_seconds=20.0)
@@ -141,6 +142,7 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
         return
     with cascade:
         yield from check_engines(list(cascade.stages), golden)
+        yield from _check_processor(manifest)
         if golden is None or kept is None:
             yield Check("golden samples", None, "the bundle was made without any")
             frames = [made_up_frame().decode()]
@@ -149,6 +151,18 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
             yield check_decoder(bundle, golden, kept, frames)
             yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
         yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def _check_processor(manifest: Manifest) -> Iterator[Check]:
+    """Hold the kind of processor against that which quantised models were measured on."""
+    eight = [stage.model for stage in manifest.stages if stage.model.quantised]
+    if not eight or manifest.processor is None:
+        return
+    why = [said for model in eight if (said := other_processor(manifest, model)) is not None]
+    if why:
+        yield Check("processor", None, "; ".join(why), warning=True)
+    else:
+        yield Check("processor", True, f"INT8 was measured on its kind, {manifest.processor}")
 
 
 def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:

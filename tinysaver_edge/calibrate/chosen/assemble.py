@@ -36,6 +36,7 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.looks import Seen
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
 
 CONFIDENCE = 0.95
@@ -197,6 +198,7 @@ def assemble(
             golden=golden,
             latency=_latency_entry(result, plan),
             seen=_seen_entry(gathered, seen, Path(folder), files),
+            processor=cpu.family if gathered.artefacts and (cpu := read_cpu()) else None,
         )
         write_bundle(target, manifest, files)
 
@@ -277,6 +279,7 @@ def _stage_entry(
             codec=artefact.codec,
             macs=artefact.macs,
             parameters=artefact.parameters,
+            quantised=artefact.quantised,
         )
     return StageEntry(model=model, score=_named(stage.score), threshold=stage.threshold)
 

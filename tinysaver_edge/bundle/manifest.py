@@ -250,6 +250,8 @@ class CertificateEntry(_Strict):
             of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
+        figures_sha256: of all figures beside it, so that who edits one of them is found out; null
+            in bundles that were made before it was kept.
     """
 
     statement: str
@@ -258,6 +260,7 @@ class CertificateEntry(_Strict):
     codec: Jpeg | None = None
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
+    figures_sha256: str | None = None
 
     @property
     def given(self) -> str:

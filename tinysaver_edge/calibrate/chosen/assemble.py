@@ -14,7 +14,7 @@ from tinysaver_edge._support.files import combined
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.bundle import file_entry, write_bundle
-from tinysaver_edge.bundle.covered import measured_with
+from tinysaver_edge.bundle.covered import figures_sha256, measured_with
 from tinysaver_edge.bundle.manifest import (
     CertificateEntry,
     DisagreementEntry,
@@ -198,6 +198,9 @@ def assemble(
             latency=_latency_entry(result, plan),
             seen=_seen_entry(gathered, seen, Path(folder), files),
         )
+        if (signed := manifest.certificate) is not None:
+            signed = signed.model_copy(update={"figures_sha256": figures_sha256(manifest)})
+            manifest = manifest.model_copy(update={"certificate": signed})
         write_bundle(target, manifest, files)
 
 

@@ -111,7 +111,7 @@ class Url:
         """
         place = f"[{self.host}]" if ":" in self.host else self.host
         where = "" if self.port in (None, port) else f":{self.port}"
-        path = _SECRET.sub(r"\1***", self.path)
+        path = hidden(self.path)
         return f"{self.scheme}://{place}{where}{path}"
 
 
@@ -128,6 +128,11 @@ def looks_like_address(text: str) -> bool:
     return _ANYWHERE.search(text) is not None or (":" in text.partition("@")[0] and "@" in text)
 
 
+def hidden(path: str) -> str:
+    """Return a path without what looks like a password in it."""
+    return _SECRET.sub(r"\1***", path)
+
+
 def redacted(text: str) -> str:
     """Return what somebody gave in place of something else, fit for a message.
 
@@ -139,4 +144,4 @@ def redacted(text: str) -> str:
         text = "…"
     elif at:
         text = f"…@{behind}"
-    return brief(_SECRET.sub(r"\1***", re.split(r"[?#]", text)[0]))
+    return brief(hidden(re.split(r"[?#]", text)[0]))

@@ -34,6 +34,7 @@ from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
@@ -75,6 +76,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
+    _check_asked(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -108,6 +110,21 @@ def calibrate(
             facts = _report_facts(plan, gathered, decided, result, data, command, created)
             write_report(facts, default_report(out))
         return result
+
+
+def _check_asked(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ CONFIDENCE = 0.95
 EXACT_FROM = 500
 """Samples from which the certificate's test tells more than bounds on two rates."""
 
+MOST_DIFFERING = 0.6
+"""Share of samples on which the two differ, beyond which that test tells nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -109,8 +112,8 @@ def drop_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of the points of accuracy lost, None where there are no samples.
 
-    From few samples it is made of exact bounds on how often each alone is right, from more of the
-    certificate's own test, both ways; which of the two, the number of samples decides.
+    From few samples, or where the two hardly ever agree, it is made of exact bounds on how often
+    each alone is right, else of the certificate's own test, both ways.
 
     Args:
         before: ``(n,)`` where the one is right, samples independent of each other.
@@ -131,7 +134,7 @@ def interval_of(lost: int, gained: int, n: int) -> tuple[float, float] | None:
     risk = 1 - CONFIDENCE
     if not n:
         return None
-    if n >= EXACT_FROM:
+    if n >= EXACT_FROM and lost + gained <= MOST_DIFFERING * n:
         both = (WalkStep(0.0, 0, lost, gained), WalkStep(0.0, 0, gained, lost))
         most = [
             least_certifiable_points(one, evidence=EvidenceKind.LABELS, samples=n, risk=risk / 2)

@@ -274,7 +274,7 @@ def given_words(stated: Sequence[str]) -> str:
 
 
 class SeenEntry(_Strict):
-    """The images that a bundle was calibrated on, as short hashes of their files.
+    """The images that a bundle was calibrated or its models quantised on, as hashes of their files.
 
     Attributes:
         file: ``.npy`` of uint64, rising; see `data.seen`.

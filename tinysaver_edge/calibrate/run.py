@@ -27,7 +27,7 @@ from tinysaver_edge.calibrate.chosen.choose import (
 )
 from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
-from tinysaver_edge.calibrate.measured.independence import too_few
+from tinysaver_edge.calibrate.measured.independence import note_tuned, too_few, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
@@ -90,9 +90,14 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
+        folder = _records_folder(plan, out)
+        gathered = without_tuned(gathered, plan.targets, folder)
         gathered = _on_device(gathered, plan)
         gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
         decided = _decide(plan, gathered)
+        if folder is not None and gathered.content is not None:
+            tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
+            note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
         result = replace(decided.result, bundle=out)
         if out is None:
             return result
@@ -274,7 +279,7 @@ def _gather(
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
-    folder = plan.input.records or (None if out is None else default_records(out))
+    folder = _records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     stack.enter_context(_alone(folder))
@@ -288,6 +293,13 @@ def _gather(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def _records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    if not isinstance(plan.input, ImageInput):
+        return None
+    return plan.input.records or (None if out is None else default_records(out))
 
 
 def _tell_if_too_few(

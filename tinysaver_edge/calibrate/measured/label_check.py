@@ -36,6 +36,9 @@ MOVED = 0.01
 _SURELY = 4.0  # standard deviations
 _SEED = 0x0DE5
 
+MISSING = 0.25
+"""So large a share of the classes does not go without a sample by chance: a folder is missing."""
+
 NEVER_ANSWERED = 0.1
 """A model does not leave out classes of so large a share of the samples."""
 
@@ -69,8 +72,8 @@ def check_agreement(
 
     Raises:
         InputError: the large model does no better than guessing, or would with its classes in
-            another order; it is never wrong where a saver is; or the labels cover no more than half
-            of the classes.
+            another order; it is never wrong where a saver is, or less often than it doubts
+            itself; or the labels leave out a quarter of the classes.
     """
     labels, large = problem.labels, problem.large
     refused = list(_refusals(problem, names))
@@ -110,7 +113,7 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
     """Yield why the labels cannot be of the large model's classes, or are its own answers."""
     labels, large = problem.labels, problem.large
     answers = large.outputs.predictions
-    yield from _half_missing(labels, large, names)
+    yield from _many_missing(labels, large, names)
     try:
         check_model(labels, answers, model=large.name)
     except InputError as error:
@@ -240,17 +243,17 @@ def _far_below_a_saver(problem: Problem) -> Iterator[str]:
         )
 
 
-def _half_missing(
+def _many_missing(
     labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
 ) -> Iterator[str]:
-    """Yield a line where the labels leave out half of the classes, and chance does not explain it.
+    """Yield a line where the labels leave out many of the classes, and chance does not explain it.
 
     Where there are but a few samples a class, or most of a thousand classes are of no interest,
     nothing is said.
     """
     missing = _missing_classes(labels, large)
     classes = large.outputs.width
-    if 2 * len(missing) >= classes:
+    if missing and len(missing) >= MISSING * classes:
         yield (
             f"no sample of {len(missing)} of the {classes} classes ({_listed(missing, names)}): is "
             f"the rest of the data missing, or its labels of other classes?"
@@ -261,7 +264,7 @@ def _without_samples(
     labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
 ) -> list[str]:
     missing = _missing_classes(labels, large)
-    if not missing or 2 * len(missing) >= large.outputs.width:
+    if not missing or len(missing) >= MISSING * large.outputs.width:
         return []
     return [
         f"no sample of {len(missing)} of the {large.outputs.width} classes "

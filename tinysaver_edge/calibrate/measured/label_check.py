@@ -401,5 +401,5 @@ def _by_a_toss(moved: Sequence[tuple[int, int]]) -> bool:
     """
     other, right = (sum(one[place] for one in moved) for place in (0, 1))
     tosses = other + right
-    likely = sum(math.comb(tosses, heads) for heads in range(other, tosses + 1)) / 2**tosses
+    likely: float = sum(math.comb(tosses, heads) for heads in range(other, tosses + 1)) / 2**tosses
     return likely > BY_CHANCE

@@ -16,8 +16,7 @@ from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchE
 from tinysaver_edge._support.limits import MOST_PIXELS, MOST_SNAPSHOT_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
-from tinysaver_edge.codec import jpeg_size
-from tinysaver_edge.data import decode_image
+from tinysaver_edge.data.images import decode_image, told_size
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
 from tinysaver_edge.stream.sources.opencv import NetworkDevice, knock
@@ -150,7 +149,7 @@ def picture_of(answer: Answer) -> Picture:
     if not _is_picture(answer.status, answer.headers):
         kind = brief(answer.headers.get("content-type", "nothing"), 60)
         raise DeviceError(f"answers {answer.status} with {kind} in place of a picture")
-    size = _size(answer.body)
+    size = told_size(answer.body) if answer.body[:2] in (b"\xff\xd8", b"\x89P") else None
     if size is None:
         raise DeviceError("the picture is neither JPEG nor PNG")
     if size[0] * size[1] > MOST_PIXELS:
@@ -225,10 +224,3 @@ class _Login:
 def _is_picture(status: int, headers: Mapping[str, str]) -> bool:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return status == 200 and kind in ("image/jpeg", "image/jpg", "image/pjpeg", "image/png")
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Return a picture's height and width as its header tells them."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    return jpeg_size(data)

@@ -252,6 +252,8 @@ class CertificateEntry(_Strict):
             of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
+        figures_sha256: of all figures beside it, so that who edits one of them is found out; null
+            in bundles that were made before it was kept.
     """
 
     statement: str
@@ -260,6 +262,7 @@ class CertificateEntry(_Strict):
     codec: Jpeg | None = None
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
+    figures_sha256: str | None = None
 
     @property
     def given(self) -> str:
@@ -273,7 +276,7 @@ def given_words(stated: Sequence[str]) -> str:
 
 
 class SeenEntry(_Strict):
-    """The images that a bundle was calibrated on, as short hashes of their files.
+    """The images that a bundle was calibrated or its models quantised on, as hashes of their files.
 
     Attributes:
         file: ``.npy`` of uint64, rising; see `data.seen`.

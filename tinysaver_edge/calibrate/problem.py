@@ -311,8 +311,9 @@ class CascadeCosts:
         """Return one of the quantities that `Budgets` limits, at an escalation rate for each model.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return rates[-1]
         if name == "mean_macs":
@@ -339,8 +340,9 @@ class CascadeCosts:
         """Return the quantity for the large model alone on every frame.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return 1.0
         if name == "mean_macs":
@@ -361,8 +363,9 @@ class CascadeCosts:
         the rounds is not ruled out.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         rate: float | None
         if name == "escalation_rate":
             rate = limit

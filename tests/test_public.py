@@ -199,7 +199,7 @@ def test_files_that_contributors_are_sent_to_are_there() -> None:
         "benchmarks",
         "docs",
     )
-    held = [path.as_posix() for folder in ours for path in (ROOT / folder).rglob("*.*")]
+    held = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")]
     held.append((ROOT / "pyproject.toml").as_posix())
     absent = {one for one in named if not any(f"/{one}" in path for path in held)}
     assert absent == {"devices/NAME.toml", "calibration/NAME.toml", "images/"}

@@ -19,6 +19,7 @@ from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
+    HARDLY,
     Choice,
     choose,
     compare_methods,
@@ -32,6 +33,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import check_asked
@@ -191,6 +193,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *([choice.proposal.told] if choice.proposal.told else []),
+            *_two_only(plan, problem),
             *_warnings(choice),
             *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
@@ -407,7 +410,12 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
     return PredictedLatency(
-        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+        rates[-1],
+        costs.latency_at(*rates),
+        highest[-1],
+        costs.latency_at(*highest),
+        large,
+        highest if costs.between else None,
     )
 
 
@@ -452,8 +460,12 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
     return said
 
 
-HARDLY = 0.02
-"""Share of the cost that a longer cascade has to save to be worth its memory."""
+def _two_only(plan: Plan, problem: Problem) -> list[str]:
+    """Say that a score or fusion leaves no cascade of more than two stages to look at."""
+    targets = plan.targets
+    several = len(problem.savers) > 1 and targets.max_stages > 2
+    why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
+    return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
 
 
 def _hardly_worth_it(choice: Choice) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
@@ -50,10 +50,10 @@ def check_latency(
     *,
     effort: Effort = EFFORT,
 ) -> Check:
-    """Time both ways that a frame can take and hold mean and quantiles against the limits.
+    """Time every way that a frame can take and hold mean and quantiles against the limits.
 
-    The ways are weighted as they were for the budget: by the highest share of escalated frames
-    that the calibration expects, not by that of the few golden frames.
+    The ways are weighted as they were for the budget: by the highest shares of frames that go on
+    to each stage that the calibration expects, not by those of the few golden frames.
 
     Args:
         promised: the limits, None where there were none.
@@ -63,15 +63,23 @@ def check_latency(
     """
     if promised is None or not promised.limits:
         return Check(LATENCY, None, "the bundle was calibrated without a limit of time")
-    stages = cascade.stages
-    if len(stages) > 2:
-        return Check(LATENCY, None, f"{len(stages)} stages: only two are timed against a limit")
+    stages, policy = cascade.stages, cascade.policy
     if len(stages) == 1:
         found = pooled(((measure_alone(stages[0], frames, effort=effort), 1.0),))
-    else:
-        saver, large = stages
-        pair = measure_pair(saver, large, frames, fusion=cascade.policy.fusion, effort=effort)
+    elif len(stages) == 2 and policy.pool is None:
+        pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
         found = pair.at(promised.escalation_rate)
+    else:
+        shares = promised.shares(len(stages))
+        ways = measure_ways(
+            stages,
+            frames,
+            shares=shares,
+            pool=policy.pool,
+            fusion=policy.fusion,
+            effort=effort,
+        )
+        found = pooled(tuple(zip(ways, shares, strict=True)))
     return judge(promised, found)
 
 
@@ -88,12 +96,20 @@ def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
         worst = max(worst, over)
         how = f"over by {100 * over:.0f} %" if over > 0 else "kept"
         told.append(f"{name} {measured[name]:.2f} of {limit:g}, {how}")
-    detail = f"{'; '.join(told)} ({100 * promised.escalation_rate:.1f} % of frames escalated)"
+    detail = f"{'; '.join(told)} ({_reached(promised)})"
     if worst > SLACK:
         return Check(LATENCY, False, detail)
     if worst > 0:
         return Check(LATENCY, None, f"{detail}: no more than runs differ by", warning=True)
     return Check(LATENCY, True, detail)
+
+
+def _reached(promised: LatencyEntry) -> str:
+    """Say how many frames go on to which stage."""
+    if promised.reached is None:
+        return f"{100 * promised.escalation_rate:.1f} % of frames escalated"
+    each = ", ".join(f"{100 * one:.1f} %" for one in promised.reached)
+    return f"{each} of frames go on to the later stages"
 
 
 CERTIFIED = "certified"
@@ -213,8 +229,6 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     if n != figures.samples:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
     accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
-    if figures.settled is not None and len(manifest.stages) > 2:
-        kept = 1 - figures.settled[-1]
     if abs(accepted - kept) > 1e-9:
         return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
     drop_points = 100 * (certificate.lost - certificate.gained) / n

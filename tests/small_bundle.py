@@ -31,6 +31,7 @@ from tinysaver_edge.bundle.manifest import (
 )
 from tinysaver_edge.calibrate.chosen.golden import make_golden
 from tinysaver_edge.data import open_data
+from tinysaver_edge.deciding.figures import cost_ratio
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.score import Margin
@@ -134,15 +135,7 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
         ],
         method="empirical",
         seed=0,
-        calibration=FiguresEntry(
-            samples=10,
-            accuracy_saver=0.5,
-            accuracy_large=0.5,
-            accuracy_cascade=0.5,
-            drop_points=0,
-            accept_rate=0.5,
-            cost_macs_ratio=0.6,
-        ),
+        calibration=_figures(stages),
         disagreement=DisagreementEntry(
             accepted=400,
             disagreed=4,
@@ -153,4 +146,21 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
             stricter=[0.95, 0.99],
         ),
         golden=golden,
+    )
+
+
+def _figures(stages: list[StagePolicy]) -> FiguresEntry:
+    """Figures of a cascade whose first stage settles half of ten samples, and the last the rest."""
+    settled = [0.0] * len(stages)
+    settled[0] += 0.5
+    settled[-1] += 0.5
+    return FiguresEntry(
+        samples=10,
+        accuracy_saver=0.5,
+        accuracy_large=0.5,
+        accuracy_cascade=0.5,
+        drop_points=0,
+        accept_rate=settled[0],
+        cost_macs_ratio=cost_ratio(Policy(tuple(stages)), settled),
+        settled=settled,
     )

@@ -62,6 +62,7 @@ class ModelEntry(_Strict):
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
     is what frames pass on their way to it, null where it was calibrated on their pixels. Where
     ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
+    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelEntry(_Strict):
     macs: float | None = None
     parameters: int | None = None
     elsewhere: bool = False
+    quantised: bool = False
 
     @property
     def sha256(self) -> str | None:
@@ -262,6 +264,8 @@ class CertificateEntry(_Strict):
             of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
+        figures_sha256: of all figures beside it, so that who edits one of them is found out; null
+            in bundles that were made before it was kept.
     """
 
     statement: str
@@ -270,6 +274,7 @@ class CertificateEntry(_Strict):
     codec: Jpeg | None = None
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
+    figures_sha256: str | None = None
 
     @property
     def given(self) -> str:
@@ -283,7 +288,7 @@ def given_words(stated: Sequence[str]) -> str:
 
 
 class SeenEntry(_Strict):
-    """The images that a bundle was calibrated on, as short hashes of their files.
+    """The images that a bundle was calibrated or its models quantised on, as hashes of their files.
 
     Attributes:
         file: ``.npy`` of uint64, rising; see `data.seen`.
@@ -298,7 +303,8 @@ class Manifest(_Strict):
     """All of `bundle.json`.
 
     ``pool`` has, for every stage but the first, the weight of what was answered before; null where
-    answers are not pooled. See `deciding.policy.Policy`.
+    answers are not pooled. See `deciding.policy.Policy`. ``processor`` is the kind that the models
+    were measured on, null where they were not measured here; see `hardware.cpu.Cpu.family`.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -317,6 +323,7 @@ class Manifest(_Strict):
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
     seen: SeenEntry | None = None
+    processor: str | None = None
 
     @model_validator(mode="after")
     def _the_last_may_be_elsewhere(self) -> Self:

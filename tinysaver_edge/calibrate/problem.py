@@ -315,8 +315,9 @@ class CascadeCosts:
         """Return one of the quantities that `Budgets` limits, at an escalation rate for each model.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return rates[-1]
         if name == "mean_macs":
@@ -341,8 +342,9 @@ class CascadeCosts:
         """Return the quantity for the large model alone on every frame.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return 1.0
         if name == "mean_macs":
@@ -363,8 +365,9 @@ class CascadeCosts:
         the rounds is not ruled out.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         rate: float | None
         if name == "escalation_rate":
             rate = limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,23 +19,24 @@ from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
-    HARDLY,
     Choice,
     choose,
     compare_methods,
     figures_on,
+    hardly_worth_it,
     policy_of,
 )
 from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
-from tinysaver_edge.calibrate.measured.independence import too_few
+from tinysaver_edge.calibrate.measured.independence import note_tuned, too_few, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
-from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
+from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
@@ -49,6 +50,7 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
 
 
@@ -77,6 +79,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
+    _check_asked(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -90,9 +93,14 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
+        folder = _records_folder(plan, out)
+        gathered = without_tuned(gathered, plan.targets, folder)
         gathered = _on_device(gathered, plan)
         gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
         decided = _decide(plan, gathered)
+        if folder is not None and gathered.content is not None:
+            tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
+            note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
         result = replace(decided.result, bundle=out)
         if out is None:
             return result
@@ -110,6 +118,21 @@ def calibrate(
             facts = _report_facts(plan, gathered, decided, result, data, command, created)
             write_report(facts, default_report(out))
         return result
+
+
+def _check_asked(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +195,10 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *([choice.proposal.told] if choice.proposal.told else []),
             *_two_only(plan, problem),
             *_warnings(choice),
-            *_hardly_worth_it(choice),
+            *hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
+            *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
         ),
         latency=_latency(choice),
         disagreement=disagreement(
@@ -260,7 +284,7 @@ def _gather(
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
-    folder = plan.input.records or (None if out is None else default_records(out))
+    folder = _records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     stack.enter_context(_alone(folder))
@@ -274,6 +298,13 @@ def _gather(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def _records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    if not isinstance(plan.input, ImageInput):
+        return None
+    return plan.input.records or (None if out is None else default_records(out))
 
 
 def _tell_if_too_few(
@@ -437,22 +468,16 @@ def _two_only(plan: Plan, problem: Problem) -> list[str]:
     return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
 
 
-def _hardly_worth_it(choice: Choice) -> list[str]:
-    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
-    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
-    chosen = next((row for row in rows if row.chosen), None)
-    two = [row for row in rows if SEVERAL not in row.saver]
-    if chosen is None or SEVERAL not in chosen.saver or not two:
+def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
+    """Say of which processors thresholds hold that were found on answers of 8 bits."""
+    eight = [name for name in models if name in gathered.artefacts]
+    eight = [name for name in eight if gathered.artefacts[name].quantised]
+    cpu = read_cpu()
+    if not eight or cpu is None:
         return []
-    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
-    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
-    if saved >= HARDLY:
-        return []
-    costs = choice.proposal.costs
-    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
     return [
-        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
-        f"--max-stages 2 does without it"
+        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
+        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
     ]
 
 

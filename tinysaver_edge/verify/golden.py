@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import read_arrays
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.bundle.manifest import GoldenEntry
+from tinysaver_edge.bundle.manifest import GoldenEntry, Manifest, ModelEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import decode_image
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import BundleError
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import Check
@@ -177,6 +178,8 @@ def compare_golden(
     for position, stage in enumerate(bundle.manifest.stages):
         key, tolerance = f"logits_{position}", golden.tolerances[position]
         check = _compare_answers(kept[key], here[key], stage.model.name, tolerance=tolerance)
+        if check.passed is False and (why := other_processor(bundle.manifest, stage.model)):
+            check = replace(check, detail=f"{check.detail}: {why}")
         if stage.model.codec is not None:
             check = replace(check, detail=f"{check.detail}, through {stage.model.codec}")
         checks.append(check)
@@ -186,6 +189,25 @@ def compare_golden(
         decisions = Check(decisions.name, None, detail)
     checks.append(decisions)
     return checks
+
+
+def other_processor(manifest: Manifest, model: ModelEntry) -> str | None:
+    """Say why a quantised model answers otherwise here, and what to do; None where it should not.
+
+    Args:
+        manifest: of the bundle; names the kind of processor that its models were measured on.
+        model: one of them.
+    """
+    cpu = read_cpu()
+    if not model.quantised or model.elsewhere or manifest.processor is None or cpu is None:
+        return None
+    if cpu.family == manifest.processor:
+        return None
+    return (
+        f"{model.name} is INT8 and was measured on {manifest.processor}, this is {cpu.family}, "
+        f"and INT8 answers differ between the two: calibrate on such a device (calibrate --data), "
+        f"or give {model.name} in float32"
+    )
 
 
 def _is_probe(name: str) -> bool:

@@ -15,6 +15,8 @@ from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.deciding.figures import interval_of, why_figures_disagree
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.errors import (
     EngineError,
@@ -32,6 +34,7 @@ from tinysaver_edge.verify.golden import (
     golden_answers,
     kept_answers,
     kept_frames,
+    other_processor,
 )
 
 EFFORT = Effort(warm_up=20, min_runs=200, min_seconds=2.0, max_seconds=20.0)
@@ -118,8 +121,8 @@ def verify(
 ) -> Verification:
     """Compare a bundle with itself on this machine.
 
-    In this order, so that the first that fails is the cause: files, certificate, class names,
-    engines and hosts, image decoder, preprocessing, answers, decisions, latency.
+    In this order, so that the first that fails is the cause: files, figures, certificate, class
+    names, engines and hosts, image decoder, preprocessing, answers, decisions, latency.
 
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
@@ -139,6 +142,7 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
     count = sum(len(model.files) for model in models if not model.elsewhere)
     if count:
         yield Check("files", True, f"{count} model files are those that were calibrated")
+    yield _check_figures(manifest)
     if manifest.certificate is not None:
         yield _check_certificate(bundle, manifest.certificate)
     elif manifest.method == CERTIFIED:
@@ -157,6 +161,7 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
         return
     with cascade:
         yield from check_engines(list(cascade.stages), golden)
+        yield from _check_processor(manifest)
         if golden is None or kept is None:
             yield Check("golden samples", None, "the bundle was made without any")
             frames = [made_up_frame().decode()]
@@ -165,6 +170,28 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
             yield check_decoder(bundle, golden, kept, frames)
             yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
         yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def _check_processor(manifest: Manifest) -> Iterator[Check]:
+    """Hold the kind of processor against that which quantised models were measured on."""
+    eight = [stage.model for stage in manifest.stages if stage.model.quantised]
+    if not eight or manifest.processor is None:
+        return
+    why = [said for model in eight if (said := other_processor(manifest, model)) is not None]
+    if why:
+        yield Check("processor", None, "; ".join(why), warning=True)
+    else:
+        yield Check("processor", True, f"INT8 was measured on its kind, {manifest.processor}")
+
+
+def _check_figures(manifest: Manifest) -> Check:
+    """Recompute what follows from other figures: drop, rates, cost."""
+    policy = Policy.from_manifest(manifest)
+    for name, told in (("calibration", manifest.calibration), ("holdout", manifest.holdout)):
+        why = None if told is None else why_figures_disagree(policy, told)
+        if why is not None:
+            return Check("figures", False, f"those of the {name} {why}")
+    return Check("figures", True, "accuracies, drop, rates and cost follow from each other")
 
 
 def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
@@ -207,6 +234,11 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     drop_points = 100 * (certificate.lost - certificate.gained) / n
     if abs(drop_points - figures.drop_points) > 1e-9:
         return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"
+    told = figures.drop_interval_points
+    if told is not None and not certificate.evidence.grouped:
+        counted = interval_of(certificate.lost, certificate.gained, n)
+        if counted is None or max(abs(a - b) for a, b in zip(told, counted, strict=True)) > 1e-6:
+            return f"counts another interval of the drop than {told[0]:.3f} to {told[1]:.3f}"
     return None
 
 

@@ -14,7 +14,7 @@ from tinysaver_edge._support.files import combined
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.bundle import file_entry, write_bundle
-from tinysaver_edge.bundle.covered import measured_with
+from tinysaver_edge.bundle.covered import figures_sha256, measured_with
 from tinysaver_edge.bundle.manifest import (
     CertificateEntry,
     DisagreementEntry,
@@ -33,9 +33,10 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.data.looks import Seen
+from tinysaver_edge.data.looks import Seen, seen_from_text
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
 
 CONFIDENCE = 0.95
@@ -201,8 +202,12 @@ def assemble(
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
-            seen=_seen_entry(gathered, seen, Path(folder), files),
+            seen=_seen_entry(gathered, seen, _fitted(result, plan), Path(folder), files),
+            processor=cpu.family if gathered.artefacts and (cpu := read_cpu()) else None,
         )
+        if (signed := manifest.certificate) is not None:
+            signed = signed.model_copy(update={"figures_sha256": figures_sha256(manifest)})
+            manifest = manifest.model_copy(update={"certificate": signed})
         write_bundle(target, manifest, files)
 
 
@@ -229,13 +234,30 @@ def _certificate_entry(
     )
 
 
+def _fitted(result: Calibration, plan: Plan) -> NDArray[np.uint64]:
+    """Return hashes of the images that the models which were chosen are quantised on."""
+    given = plan.input
+    models = (given.large, *given.savers) if isinstance(given, ImageInput) else ()
+    chosen = {stage.model for stage in result.policy.stages}
+    hashes = [
+        seen_from_text(one.description.fitted_on).hashes
+        for one in models
+        if one.description.name in chosen
+    ]
+    return np.concatenate([np.zeros(0, np.uint64), *hashes])
+
+
 def _seen_entry(
-    gathered: MeasuredProblem, index: NDArray[np.int64], folder: Path, files: dict[str, Path]
+    gathered: MeasuredProblem,
+    index: NDArray[np.int64],
+    fitted: NDArray[np.uint64],
+    folder: Path,
+    files: dict[str, Path],
 ) -> SeenEntry | None:
     """Write short hashes of the images' files; None where nobody looked at them."""
     if gathered.content is None:
         return None
-    seen = Seen.of(gathered.content[index])
+    seen = Seen.of(np.concatenate([gathered.content[index], fitted]))
     place = "seen.npy"
     files[place] = folder / place
     np.save(files[place], seen.hashes)
@@ -283,6 +305,7 @@ def _stage_entry(
             codec=artefact.codec,
             macs=artefact.macs,
             parameters=artefact.parameters,
+            quantised=artefact.quantised,
         )
     return StageEntry(model=model, score=_named(stage.score), threshold=stage.threshold)
 

@@ -34,7 +34,7 @@ class Small:
     firsts: IntArray
     truth: IntArray
 
-    def interview(self, **more: Any) -> Interview:  # noqa: ANN401 - as the interview takes them
+    def interview(self, **more: Any) -> Interview:
         given = {"target": len(self.walk.thresholds) // 2, **more}
         return Interview(self.walk, self.questions, self.places, firsts=self.firsts, **given)
 

@@ -18,8 +18,8 @@ export function roundedUp(value) {
 }
 
 // Two axes: values from 0 to the highest, and marks along the foot, each at a part 0..1 of the width.
-export function frame(place, highest, marks) {
-  const width = Math.max(260, Math.round(place.clientWidth)), height = width < 600 ? 150 : 180;
+export function frame(place, highest, marks, high = null) {
+  const width = Math.max(260, Math.round(place.clientWidth)), height = high ?? (width < 600 ? 150 : 180);
   const inner = { left: LEFT, right: width - RIGHT, top: TOP, bottom: height - BOTTOM };
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const y = value => inner.bottom - (inner.bottom - inner.top) * value / highest;

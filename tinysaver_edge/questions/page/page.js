@@ -4,13 +4,11 @@ import { falling } from "/curves.js";
 import { Zoom } from "/zoom.js";
 
 const LOOK_MS = 2000, AGAIN_MS = 1000, PATIENCE_MS = 8000;
-const KEPT = "tinysaver-edge answer", NAME = "tinysaver-edge name";
+const KEPT = "tinysaver-edge answers", NAME = "tinysaver-edge name";
 const KEYS = { 1: "first", 2: "second", 3: "neither", " ": "unsure" };
 const at = id => document.getElementById(id);
 const wait = ms => new Promise(done => setTimeout(done, ms));
-const sign = () => Array.from(crypto.getRandomValues(new Uint32Array(2)), one => one.toString(36)).join("");
 
-const tab = sign();     // which window asks: two of one person are not shown the same question
 let by = null;          // who answers; null until that is known
 let turn = null;        // the question on show
 let seen = null;        // what the calibration told last
@@ -25,11 +23,24 @@ function element(name, attributes, ...children) {
   return one;
 }
 
-// What a browser keeps may be switched off; the page then works without.
-const kept = {
-  get(key) { try { return localStorage.getItem(key); } catch { return null; } },
-  set(key, value) { try { value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value); } catch { /* not kept */ } },
-};
+// What the browser keeps for all windows of this address; where that is switched off, nothing.
+function recall(key) {
+  try { return JSON.parse(localStorage.getItem(key)) ?? {}; } catch { return {}; }
+}
+
+function remember(key, value) {
+  try { localStorage.setItem(key, JSON.stringify(value)); } catch { /* then it is not kept */ }
+}
+
+// An answer stands here from the click until the calibration has it, whatever happens in between.
+const nameOf = ({ by, question, repeat }) => `${question} ${repeat} ${by}`;
+
+function keep(answer) { remember(KEPT, { ...recall(KEPT), [nameOf(answer)]: answer }); }
+
+function release(answer) {
+  const { [nameOf(answer)]: gone, ...others } = recall(KEPT);
+  remember(KEPT, others);
+}
 
 class Refused extends Error {
   constructor(status, said) { super(said); this.status = status; }
@@ -44,8 +55,6 @@ async function ask(path, body) {
   if (!answer.ok) throw new Refused(answer.status, (await answer.text()).trim());
   return answer.json();
 }
-
-const mine = more => ({ by, tab, ...more });
 
 // ---------------------------------------------------------------- pictures
 
@@ -67,7 +76,7 @@ function picture(address) {
   return pictures.get(address);
 }
 
-const zoom = new Zoom(at("screen"), at("picture"), () => { at("whole").hidden = !zoom.changed; });
+const zoom = new Zoom(at("screen"), at("picture"), one => { at("whole").hidden = !one.changed; });
 
 async function showPicture(shown) {
   const image = at("picture"), nothing = at("nothing");
@@ -130,60 +139,65 @@ async function showTurn(shown) {
 }
 
 function showOver() {
-  const told = seen, more = at("more");
-  more.hidden = true;
-  let title = "All questions are answered", words = "Finish now: the certificate is made from these answers.";
+  const told = seen;
+  let title = "Nothing is left to ask", words = "No further answer can bring the certificate any further. Finish now: it is made from these answers.";
   if (ended) {
     title = "Finished";
     words = "The certificate is being made from the answers so far: look where the calibration was started. This page may be closed.";
-  } else if (told && told.questions === 0) {
+  } else if (told && told.open > 0) {
+    title = "You have seen all that is open";
+    words = `${told.open === 1 ? "One question has" : `${told.open} questions have`} no answer that counts: nobody could tell. Somebody else may know; if not, they count as the worst. Finish, or undo.`;
+  } else if (told && told.asked === 0) {
     title = "There is nothing to ask";
-    words = "The cascade and the large model give the same answer wherever it matters. Finish to certify.";
-  } else if (told && told.elsewhere > 0) {
-    title = "The rest is with others";
-    words = `${told.elsewhere === 1 ? "One question is" : `${told.elsewhere} questions are`} on show in another window. They come back here if nobody answers them.`;
-  }
-  if (!ended && told && told.second > 0) {
-    more.hidden = false;
-    more.textContent = `Answer what others answered too (${told.second})`;
-    words += " A second opinion shows how far the answers can be trusted: where two people differ, the worst counts.";
+    words = "No answer of yours could change the certificate. Finish to have it made.";
   }
   at("overtitle").textContent = title;
   at("overwords").textContent = words;
-  at("overundo").hidden = ended;
+  at("overundo").hidden = ended || !(told && told.undoable);
 }
 
 const share = part => `${(100 * part).toFixed(0)}\u00a0%`;
+const points = value => String(+value.toPrecision(3));
 
 function showSeen(told) {
   seen = told;
   if (told.finished) ended = true;
-  at("progress").textContent = ended ? "finished" : `${told.answered} of ${told.questions} answered`;
+  const whole = Math.max(told.target_questions, told.asked);
+  at("progress").textContent = ended ? "finished"
+    : told.asked < told.target_questions ? `${told.asked} of about ${told.target_questions} answered` : `${told.asked} answered`;
   at("progress").className = ended ? "pill good" : "pill";
-  at("who").hidden = !by;
-  at("whois").textContent = by || "";
+  at("bar").firstElementChild.style.width = `${whole ? 100 * told.asked / whole : 100}%`;
+  at("bar").setAttribute("aria-valuemax", whole);
+  at("bar").setAttribute("aria-valuenow", told.asked);
+  at("who").hidden = by === null;
+  at("whois").textContent = by || "nobody named";
   showStanding(told);
-  at("people").replaceChildren(...told.people.map(({ name }) => element("option", { value: name })));
-  const rows = [["left", `${told.questions - told.answered}`]];
-  if (told.unsure) rows.push(["can’t tell, counted as the worst", `${told.unsure}`]);
-  if (told.repeats.asked) rows.push(["asked twice, answered the same", `${told.repeats.agreed} of ${told.repeats.asked}`]);
-  if (told.disagreements) rows.push(["people differ, counted as the worst", `${told.disagreements}`]);
-  if (told.people.length > 1 || (told.people.length === 1 && told.people[0].name !== by))
-    rows.push(...told.people.map(({ name, answers }) => [name || "without a name", `${answers}`]));
-  at("facts").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  at("people").replaceChildren(...told.people.filter(({ name }) => name).map(({ name }) => element("option", { value: name })));
+  at("facts").replaceChildren(...facts(told).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   if (turn === null && by !== null) showOver();
   enable();
 }
 
-function showStanding({ standing, curve, questions, goal }) {
-  const certified = standing.cost !== null;
-  at("cost").textContent = certified ? standing.cost.toFixed(3) : "–";
-  at("costwords").textContent = certified
-    ? `of the large model’s, which is asked on ${share(standing.escalation)}` : "nothing is certified yet";
-  at("bound").textContent = standing.bound === null ? "–" : `${standing.bound.toFixed(2)}`;
-  at("boundwords").textContent = `points, with ${share(goal.confidence)} confidence; wanted ${goal.points}`;
-  falling(at("costs"), curve, { of: "cost", total: questions, words: "Cost per frame, by questions answered" });
-  falling(at("bounds"), curve, { of: "bound", total: questions, goal: goal.points, words: "Bound on the accuracy lost, by questions answered" });
+function facts({ open, unsure, disagreed, repeats, interval, people }) {
+  const rows = [["open, for the next step", `${open}`]];
+  if (unsure) rows.push(["nobody could tell (the worst counts)", `${unsure}`]);
+  if (disagreed) rows.push(["answers differ (the worst counts)", `${disagreed}`]);
+  if (repeats.of) rows.push(["asked twice, answered alike", `${repeats.agreed} of ${repeats.of}`]);
+  if (interval) rows.push(["alike, by 90\u00a0% confidence", `${share(interval[0])} to ${share(interval[1])}`]);
+  if (people.length > 1) rows.push(...people.map(({ name, answers }) => [name ? `by ${name}` : "by nobody named", `${answers}`]));
+  return rows;
+}
+
+function showStanding({ threshold, cost, target_cost, bound_points, max_drop_points, confidence, curve, asked, target_questions }) {
+  const total = Math.max(target_questions, asked);
+  const worth = threshold === null ? "–" : cost.toFixed(3), lost = bound_points >= 100 ? "–" : bound_points.toFixed(2);
+  at("cost").textContent = worth;
+  at("costwords").textContent = threshold === null ? "nothing is certified yet" : `of the large model’s; planned ${points(target_cost)}`;
+  at("bound").textContent = lost;
+  at("boundwords").textContent = `points${confidence ? ` by ${share(confidence)} confidence` : ""}; wanted ${points(max_drop_points)}`;
+  at("sofar").textContent = `cost ${worth} · lost ≤ ${lost}`;
+  falling(at("costs"), curve, { of: "cost", total, goal: target_cost, words: "Cost per frame, by questions answered" });
+  falling(at("bounds"), curve, { of: "bound", total, goal: max_drop_points, words: "Bound on the accuracy lost, by questions answered" });
 }
 
 function trouble(words) {
@@ -219,19 +233,20 @@ function take(told) {
 
 async function next() {
   busy = true; enable();
-  const told = await send("/turn", mine({ second: wantsSecond }), "All answers so far are kept.");
+  const told = await send("/turn", { by }, "All answers so far are kept.");
   busy = false;
-  if (told === null) { turn = null; showOver(); enable(); return; }
+  if (told === null) { await showTurn(null); return; }
+  opened = told.seen.open;
   await take(told);
 }
 
 async function deliver(answer) {
   busy = true; enable();
-  kept.set(KEPT, JSON.stringify(answer));
-  const told = await send("/answer", { ...answer, tab, second: wantsSecond }, "All answers so far are kept, your last one in this page.");
-  kept.set(KEPT, null);
+  keep(answer);
+  const told = await send("/answer", answer, "All answers so far are kept, your last one in this page.");
+  release(answer);
   busy = false;
-  if (told === null) await again(); else await take(told);
+  if (told === null) await again(); else if (answer.by === by) await take(told);
 }
 
 // After a refusal its line stays until something is answered.
@@ -252,13 +267,13 @@ function answer(reply) {
 async function undo() {
   if (busy || ended || !(seen && seen.undoable)) return;
   busy = true; enable();
-  const told = await send("/undo", mine({ second: wantsSecond }), "All answers so far are kept.");
+  const told = await send("/undo", { by }, "All answers so far are kept.");
   busy = false;
   if (told === null) await again(); else await take(told);
   if (turn !== null) at("stand").focus({ preventScroll: true });
 }
 
-let wantsSecond = false;
+let opened = 0;         // questions that were open when this window last asked for one in vain
 
 async function look() {
   for (;;) {
@@ -266,11 +281,13 @@ async function look() {
     if (document.hidden || busy || by === null || ended) continue;
     const before = turn;
     try {
-      const told = await ask("/seen", mine({}));
+      const told = await ask("/seen", { by, question: before?.question, repeat: before?.repeat });
       if (busy || turn !== before) continue;
       if (at("trouble").textContent.startsWith(GONE)) trouble(null);
       showSeen(told.seen);
-      if (turn === null && !ended && told.seen.open > 0) await next();
+      const waits = turn === null && !at("desk").hidden && told.seen.open > opened;
+      opened = told.seen.open;
+      if (!ended && (told.stale || waits)) await next();
     } catch (error) {
       if (!ended && !busy && !(error instanceof Refused)) lost("All answers are kept.");
     }
@@ -279,19 +296,15 @@ async function look() {
 
 // ---------------------------------------------------------------- who, keys, buttons
 
-function enter(name) {
-  by = name;
-  kept.set(NAME, name);
-  at("asking").hidden = true;
-  start();
-}
+// A name that was chosen here goes before the one that the calibration was started with.
+let startedAs = null;
 
-async function start() {
-  const held = kept.get(KEPT);
-  if (held !== null) {
-    try { await deliver(JSON.parse(held)); return; } catch { kept.set(KEPT, null); busy = false; }
-  }
-  await next();
+async function enter(name) {
+  by = name;
+  remember(NAME, { name, startedAs });
+  at("asking").hidden = true;
+  for (const answer of Object.values(recall(KEPT))) await deliver(answer);
+  if (turn === null) await next();
 }
 
 at("name").addEventListener("submit", event => {
@@ -304,6 +317,7 @@ at("whois").addEventListener("click", () => {
   by = null; turn = null;
   at("desk").hidden = at("who").hidden = true;
   at("asking").hidden = false;
+  at("by").value = recall(NAME).name ?? "";
   at("by").select();
   at("by").focus();
 });
@@ -311,23 +325,25 @@ at("whois").addEventListener("click", () => {
 for (const one of at("answers").children) one.addEventListener("click", () => answer(one.dataset.reply));
 at("undo").addEventListener("click", undo);
 at("overundo").addEventListener("click", undo);
-at("more").addEventListener("click", () => { wantsSecond = true; next(); });
 at("closer").addEventListener("click", () => zoom.step(1.6));
 at("farther").addEventListener("click", () => zoom.step(1 / 1.6));
 at("whole").addEventListener("click", () => zoom.reset());
 
 at("finish").addEventListener("click", () => {
-  const left = seen.questions - seen.answered;
-  at("surewords").textContent = left
-    ? `${left} ${left === 1 ? "question is" : "questions are"} not answered and ${left === 1 ? "counts" : "count"} as the worst. Answers are kept: calibrating again goes on from here.`
-    : "All questions are answered.";
+  const left = seen.open
+    ? "What is not answered counts as the worst. Answers are kept: calibrating again goes on from here."
+    : "No further answer can bring it any further.";
+  at("surewords").textContent = seen.threshold === null
+    ? `Nothing is certified by the answers so far. ${left}`
+    : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${seen.cost.toFixed(3)}. ${left}`;
+  at("sure").returnValue = "";
   at("sure").showModal();
 });
 
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "yes") return;
   busy = true; enable();
-  const told = await send("/finish", mine({}), "All answers are kept.");
+  const told = await send("/finish", { by }, "All answers are kept.");
   busy = false;
   if (told !== null) { ended = true; await take(told); at("over").focus(); }
 });
@@ -351,16 +367,15 @@ document.addEventListener("keydown", event => {
 addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
 addEventListener("resize", () => { if (seen) showStanding(seen); });
 
-// A window that goes gives its question back at once.
-addEventListener("pagehide", () => { if (by !== null && turn !== null) navigator.sendBeacon("/leave", new Blob([JSON.stringify(mine({}))], { type: "application/json" })); });
-
 (async () => {
-  const told = await send("/seen", { by: "", tab }, "All answers are kept.");
+  const told = await send("/seen", { by: "" }, "All answers are kept.");
   if (told === null) return;
   showSeen(told.seen);
-  const known = kept.get(NAME) ?? told.as;
+  startedAs = told.as;
+  const last = recall(NAME), chosen = last.startedAs === startedAs ? last.name : null;
+  const known = chosen ?? startedAs;
   if (told.seen.finished) { by = known ?? ""; await showTurn(null); return; }
-  if (known !== null) { enter(known); }
+  if (known !== null) await enter(known);
   else { at("asking").hidden = false; at("by").focus(); }
   look();
 })();

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.doors import ListenAddress, WrongTokens
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge._support.text import shown
+from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.web import Site, body_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.book import Reply, check_name
-from tinysaver_edge.questions.interview import Interview, Turn
+from tinysaver_edge.questions.interview import Interview, Standing, Turn
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,6 +32,10 @@ MOST_BODY = 4096
 MOST_POINTS = 240
 """Of a curve: a chart is no wider."""
 
+REPLAYED = 40
+"""Points of a curve that are found again from a book: each takes some milliseconds.
+"""
+
 AHEAD = 2
 """Pictures that a page may fetch before they are asked about."""
 
@@ -43,6 +48,10 @@ UPRIGHT = {
 """How files begin that browsers show as OpenCV does."""
 
 
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 class QuestionPage(Site):
     """The page on which people answer an interview's questions; a context manager.
 
@@ -53,6 +62,7 @@ class QuestionPage(Site):
         address: where to listen.
         token: what a browser must know; needed where others can reach the address.
         by: who answers where the page is not told otherwise; None has it ask for a name.
+        confidence: 1 - δ of what the answers are to prove, as far as it is to be shown.
         tries: judges tokens.
         clock: tells when an answer was given, with a time zone.
 
@@ -79,11 +89,13 @@ class QuestionPage(Site):
         *,
         token: str | None = None,
         by: str | None = None,
+        confidence: float | None = None,
         tries: WrongTokens | None = None,
-        clock: Callable[[], datetime] = partial(datetime.now, timezone.utc),
+        clock: Callable[[], datetime] = _now,
     ) -> None:
         super().__init__(address, token=token, tries=tries)
         self._interview, self._clock = interview, clock
+        self._confidence = confidence
         self._by = None if by is None else check_name(by)
         self._curve = _Curve(interview)
         self._finished = threading.Event()
@@ -112,7 +124,12 @@ class QuestionPage(Site):
     # What pages say. Each takes what was said, and returns what the page is told.
 
     def _seen(self, said: dict[str, Any]) -> dict[str, Any]:
-        return {"seen": self._told(_name(said)), "as": self._by}
+        """Tell what there is to be seen, and whether the question on show is answered already."""
+        by, asked, stale = _name(said), said.get("question"), False
+        if isinstance(asked, str):
+            with suppress(InputError):
+                stale = len(self._interview.answers_of(asked, by)) > (said.get("repeat") is True)
+        return {"seen": self._told(by), "as": self._by, "stale": stale}
 
     def _turn(self, said: dict[str, Any]) -> dict[str, Any]:
         return self._next(_name(said))
@@ -120,33 +137,38 @@ class QuestionPage(Site):
     def _answer(self, said: dict[str, Any]) -> dict[str, Any]:
         by, asked = _name(said), _text(said, "question")
         if self._finished.is_set():
-            raise _Refusal(409, "The asking is finished: calibrate again to go on answering.")
+            raise _RefusedError(409, "The asking is finished: calibrate again to go on answering.")
         try:
             reply = Reply(_text(said, "reply"))
         except ValueError:
-            raise _Refusal(400, "An answer is a, b, neither or unsure.") from None
+            raise _RefusedError(400, "An answer is a, b, neither or unsure.") from None
         try:
             earlier = self._interview.answers_of(asked, by)
         except InputError:
-            raise _Refusal(404, "This question is not asked here; it was not counted.") from None
+            raise _RefusedError(
+                404, "This question is not asked here; it was not counted."
+            ) from None
         repeat = said.get("repeat") is True
         if len(earlier) > repeat:  # from another window, or sent twice because no answer came
             if earlier[repeat].reply is not reply:
-                raise _Refusal(
+                raise _RefusedError(
                     409,
                     "You have answered this question before, perhaps in another window: the first "
                     "answer counts; to change it, undo there.",
                 )
         elif repeat > len(earlier):
-            raise _Refusal(409, "This question has not been answered before; it was not counted.")
+            raise _RefusedError(
+                409, "This question has not been answered before; it was not counted."
+            )
         else:
-            self._keep(lambda: self._interview.answer(asked, reply, by=by, at=self._clock()))
+            at = self._clock()
+            self._keep(lambda: self._interview.answer(asked, reply, by=by, at=at))
         return self._next(by)
 
     def _undo(self, said: dict[str, Any]) -> dict[str, Any]:
         by = _name(said)
         if self._finished.is_set():
-            raise _Refusal(409, "The asking is finished: calibrate again to go on answering.")
+            raise _RefusedError(409, "The asking is finished: calibrate again to go on answering.")
         self._keep(lambda: self._interview.undo(by))
         return self._next(by)
 
@@ -159,7 +181,7 @@ class QuestionPage(Site):
         try:
             write()
         except InputError as error:  # the disk: the page keeps the answer and tries again
-            raise _Refusal(507, str(error)) from None
+            raise _RefusedError(507, str(error)) from None
         self._curve.follow()
 
     # What pages are told.
@@ -183,13 +205,13 @@ class QuestionPage(Site):
             "first": names[0],
             "second": names[1],
             "replies": replies,
-            "file": shown(question.file),
+            "file": brief(question.file),
             "sample": question.sample,
             "picture": f"/picture/{question.id}" if self._interview.has_pictures else None,
         }
 
     def _class(self, index: int) -> str:
-        return shown(self._interview.name_of(index)).strip() or f"class {index}"
+        return brief(self._interview.name_of(index)).strip() or f"class {index}"
 
     def _told(self, by: str) -> dict[str, Any]:
         interview, standing = self._interview, self._curve.standing
@@ -197,7 +219,7 @@ class QuestionPage(Site):
         return {
             **standing.to_dict(),
             "interval": standing.repeats.interval,
-            "confidence": interview.confidence,
+            "confidence": self._confidence,
             "curve": self._curve.points,
             "people": [{"name": n, "answers": c} for n, c in interview.people.items()],
             "undoable": interview.people.get(by, 0) > 0,
@@ -227,7 +249,7 @@ class _Curve:
     def __init__(self, interview: Interview) -> None:
         self._interview = interview
         self.standing = interview.standing()
-        self._all = [_point(one) for one in interview.history(MOST_POINTS)]
+        self._all = [_point(one) for one in interview.history(REPLAYED)]
 
     def follow(self) -> None:
         """An answer was given or taken back."""
@@ -242,7 +264,7 @@ class _Curve:
         return self._all[::-1][:: max(1, step)][::-1]
 
 
-def _point(standing: Any) -> dict[str, Any]:
+def _point(standing: Standing) -> dict[str, Any]:
     return {
         "asked": standing.asked,
         "cost": None if standing.threshold is None else standing.cost,
@@ -250,7 +272,7 @@ def _point(standing: Any) -> dict[str, Any]:
     }
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     """Something that a page said cannot be taken.
 
     Attributes:
@@ -262,38 +284,36 @@ class _Refusal(Exception):
         self.status = status
 
 
-async def _heard(
-    request: Request, answer: Callable[[dict[str, Any]], dict[str, Any]]
-) -> Response:
+async def _heard(request: Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
     """Read what a page says, and answer it."""
     from starlette.responses import JSONResponse, PlainTextResponse
 
     try:
         return JSONResponse(answer(await _said(request)))
-    except _Refusal as refusal:
-        return PlainTextResponse(f"{refusal}\n", refusal.status)
+    except _RefusedError as refused:
+        return PlainTextResponse(f"{refused}\n", refused.status)
 
 
 async def _said(request: Request) -> dict[str, Any]:
     # A form of another site can send no JSON; a script there has to ask first, and is refused.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Refusal(415, "Pages speak JSON here.")
+        raise _RefusedError(415, "Pages speak JSON here.")
     body = await body_of(request, at_most=MOST_BODY)
     if body is None:
-        raise _Refusal(413, f"No answer takes more than {MOST_BODY} bytes.")
+        raise _RefusedError(413, f"No answer takes more than {MOST_BODY} bytes.")
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
-        raise _Refusal(400, "This is no JSON object.")
+        raise _RefusedError(400, "This is no JSON object.")
     return said
 
 
 def _text(said: dict[str, Any], name: str) -> str:
     text = said.get(name)
     if not isinstance(text, str):
-        raise _Refusal(400, f"{name} is missing.")
+        raise _RefusedError(400, f"{name} is missing.")
     return text
 
 
@@ -301,7 +321,7 @@ def _name(said: dict[str, Any]) -> str:
     try:
         return check_name(_text(said, "by"))
     except InputError as error:
-        raise _Refusal(400, str(error)) from None
+        raise _RefusedError(400, str(error)) from None
 
 
 def for_browsers(data: bytes) -> tuple[bytes, str] | None:

@@ -19,7 +19,7 @@ export class Zoom {
     });
     screen.addEventListener("pointerdown", event => this.press(event));
     screen.addEventListener("pointermove", event => this.move(event));
-    for (const end of ["pointerup", "pointercancel", "pointerleave"])
+    for (const end of ["pointerup", "pointercancel"])
       screen.addEventListener(end, event => this.fingers.delete(event.pointerId));
   }
 
@@ -45,6 +45,7 @@ export class Zoom {
 
   press(event) {
     if (event.target.closest(".zoom") || (event.pointerType === "mouse" && event.button !== 0)) return;
+    this.screen.setPointerCapture(event.pointerId);
     this.fingers.set(event.pointerId, this.inside(event));
   }
 
@@ -73,6 +74,6 @@ export class Zoom {
     this.y = Math.min(0, Math.max(height * (1 - this.scale), this.y));
     this.image.style.transform = this.changed ? `translate(${this.x}px, ${this.y}px) scale(${this.scale})` : "";
     this.screen.classList.toggle("zoomed", this.changed);
-    this.told?.();
+    this.told(this);
   }
 }

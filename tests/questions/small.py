@@ -59,7 +59,14 @@ def small(samples: int = 2000, *, seed: int = 0, differing: float = 0.05) -> Sma
     differ = np.flatnonzero((saver != large) & (first < len(thresholds)))
     order = differ[np.argsort(first[differ], kind="stable")]
     accepted = (score[:, None] >= thresholds).sum(axis=0)
-    pairs = Pairs(order, first[order], np.full(len(order), 20), saver[order], large[order])
+    pairs = Pairs(
+        order,
+        first[order],
+        np.full(len(order), 20),
+        saver[order],
+        large[order],
+        escalated=np.zeros(len(order), bool),
+    )
     walk = Walk(
         thresholds=thresholds,
         accepted=accepted,

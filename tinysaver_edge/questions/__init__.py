@@ -16,9 +16,11 @@ from tinysaver_edge.questions.book import (
 )
 from tinysaver_edge.questions.interview import Interview, Repeats, Standing, Turn
 from tinysaver_edge.questions.known import Known, Question, question_id
-from tinysaver_edge.questions.tally import Pairs, Tally, Walk
+from tinysaver_edge.questions.tally import FUSED, KEPT, Pairs, Shares, Tally, Walk
 
 __all__ = [
+    "FUSED",
+    "KEPT",
     "Answer",
     "AnswerBook",
     "Interview",
@@ -27,6 +29,7 @@ __all__ = [
     "Question",
     "Repeats",
     "Reply",
+    "Shares",
     "Standing",
     "Tally",
     "Turn",

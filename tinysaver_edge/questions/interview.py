@@ -84,7 +84,7 @@ class Standing:
         disagreed: those that people answered differently; they count as the worst.
         people: how many people answered.
         repeats: how often they agreed with themselves.
-        max_drop_points: ε, what is to be proven.
+        max_drop_points: ε, what is to be proven; None where only the bound is wanted.
         threshold: the loosest that is certified so far; None where none is.
         cost: MACs a frame there, where the large model alone takes 1; 1 where none is.
         target_cost: the cost that the plan expects in the end.
@@ -100,7 +100,7 @@ class Standing:
     disagreed: int
     people: int
     repeats: Repeats
-    max_drop_points: float
+    max_drop_points: float | None
     threshold: float | None
     cost: float
     target_cost: float
@@ -135,6 +135,7 @@ class Interview:
         firsts: IntArray,
         target: int,
         book: AnswerBook | None = None,
+        given: Sequence[Answer] = (),
         names: Sequence[str] | None = None,
         picture: Callable[[int], bytes | None] | None = None,
     ) -> None:
@@ -147,6 +148,7 @@ class Interview:
             firsts: int64 (q,), number of the threshold from which it counts, never falling.
             target: number of the threshold that the plan expects to reach.
             book: where answers are kept; None keeps them in memory.
+            given: answers kept elsewhere, that count beside those of the book.
             names: class names.
             picture: the encoded picture at a position of the data; None where there is none.
         """
@@ -173,7 +175,7 @@ class Interview:
         self._due: defaultdict[str, deque[tuple[int, int]]] = defaultdict(deque)
         self._out: dict[str, int] = {}
         self._head = 0
-        for answer in self.book.answers:
+        for answer in (*self.book.answers, *given):
             self._take(answer)
 
     def name_of(self, index: int) -> str:
@@ -302,6 +304,8 @@ class Interview:
         """How many questions bear on the next threshold, or one before; 0 where none can help."""
         if self._tally.over():
             return 0
+        if self._tally.walk.max_drop_points is None:
+            return len(self.questions)
         reached = self._tally.reached()
         following = 0 if reached is None else reached + 1
         return int(np.searchsorted(self._firsts, following, side="right"))
@@ -397,6 +401,11 @@ class Interview:
         for sample, theirs in zip(pairs.sample.tolist(), pairs.large.tolist(), strict=True):
             large[sample] |= theirs in wrong.get(sample, ())
         return Known(truth, large)
+
+    @property
+    def walk(self) -> Walk:
+        """What the answers are asked for."""
+        return self._tally.walk
 
     def still_open(self, *, up_to: int) -> list[Question]:
         """Return the questions not settled that bear on a threshold or one before, in order."""

@@ -26,6 +26,7 @@ class Pairs:
         end: int64 (r,), number of the first at which it no longer is.
         answer: int64 (r,), the class answered.
         large: int64 (r,), the large model's class.
+        escalated: bool (r,), whether the answer is one given after the large model was asked.
     """
 
     sample: IntArray
@@ -33,6 +34,7 @@ class Pairs:
     end: IntArray
     answer: IntArray
     large: IntArray
+    escalated: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -43,6 +45,22 @@ class Pairs:
         over = np.bincount(self.end[weights], minlength=thresholds + 1)
         counted: IntArray = np.cumsum(begun - over)[:thresholds]
         return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of the samples whose answers differ, how many are expected to be lost and gained, 0..1."""
+
+    lost: float
+    gained: float
+
+
+KEPT = Shares(lost=0.5, gained=0.3)
+"""Of accepted answers, as a plan expects it before anybody has answered: what the four pairs of
+`benchmarks/bench_questions.py` have at their certified thresholds (0.40 to 0.58, 0.26 to 0.33)."""
+
+FUSED = Shares(lost=0.27, gained=0.4)
+"""Of fused answers, likewise (0.22 to 0.29, 0.37 to 0.43). A plan promises nothing by either."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +75,8 @@ class Walk:
         samples: how many samples there are.
         evidence: what they are.
         groups: int64 (n,), each sample's group from 0 without a gap, or None.
-        max_drop_points: ε, in points.
+        max_drop_points: ε, in points; None where the threshold comes from a budget, and what can
+            be signed there is asked for.
         share: δ of this one certificate.
     """
 
@@ -68,8 +87,17 @@ class Walk:
     samples: int
     evidence: EvidenceKind
     groups: IntArray | None
-    max_drop_points: float
+    max_drop_points: float | None
     share: float
+
+    def expected(self) -> tuple[FloatArray, FloatArray]:
+        """Return how many samples are expected to be lost and gained at each threshold, (k,)."""
+        count, escalated = len(self.thresholds), self.pairs.escalated
+        kept, fused = self.pairs.counts(~escalated, count), self.pairs.counts(escalated, count)
+        return (
+            KEPT.lost * kept + FUSED.lost * fused,
+            KEPT.gained * kept + FUSED.gained * fused,
+        )
 
 
 class Tally:
@@ -147,10 +175,14 @@ class Tally:
 
     def reached(self) -> int | None:
         """Number of the loosest threshold certified now; None where there is none."""
+        if self.walk.max_drop_points is None:
+            return None
         return self._reached(0, self.walk.max_drop_points, len(self.walk.thresholds))
 
     def over(self) -> bool:
         """Whether no answer can bring the walk any further."""
+        if self.walk.max_drop_points is None:
+            return False
         last = self.reached()
         failed = 0 if last is None else last + 1
         if failed == len(self.walk.thresholds):

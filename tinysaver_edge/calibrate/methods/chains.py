@@ -21,6 +21,7 @@ from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
 from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score
 
 SHARE = 0.1
@@ -216,7 +217,7 @@ class _Estimates:
             path,
             tune_saver=outputs[0],
             stages=outputs,
-            truth=problem.labels if labelled else outputs[-1].predictions,
+            known=Known.of_labels(problem.labels if labelled else outputs[-1].predictions),
             groups=None,
             evidence=EvidenceKind.LABELS if labelled else EvidenceKind.CONSISTENCY,
             risk=self.targets.risk,

@@ -175,6 +175,7 @@ class Interview:
         self._due: defaultdict[str, deque[tuple[int, int]]] = defaultdict(deque)
         self._out: dict[str, int] = {}
         self._head = 0
+        self._elsewhere = tuple(given)
         for answer in (*self.book.answers, *given):
             self._take(answer)
 
@@ -435,7 +436,7 @@ class Interview:
         )
 
     def history(self, most: int) -> list[Standing]:
-        """Return what the answers of the book proved as they came, from nothing on.
+        """Return what the answers proved as they came, from nothing on.
 
         Args:
             most: standings to return; of more answers than that, so many are picked evenly.
@@ -447,7 +448,7 @@ class Interview:
             firsts=self._firsts,
             target=self.target,
         )
-        given = self.book.answers
+        given = (*self._elsewhere, *self.book.answers)
         picked = set(np.linspace(0, len(given), min(most, len(given) + 1)).round().tolist())
         found = [again.standing()]
         for number, answer in enumerate(given, 1):

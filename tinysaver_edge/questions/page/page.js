@@ -192,12 +192,13 @@ function showStanding({ threshold, cost, target_cost, bound_points, max_drop_poi
   const total = Math.max(target_questions, asked);
   const worth = threshold === null ? "–" : cost.toFixed(3), lost = bound_points >= 100 ? "–" : bound_points.toFixed(2);
   at("cost").textContent = worth;
-  at("costwords").textContent = threshold === null ? "nothing is certified yet" : `of the large model’s; planned ${points(target_cost)}`;
+  at("costwords").textContent = max_drop_points === null ? `planned ${points(target_cost)} of the large model’s, by budget`
+    : threshold === null ? "nothing is certified yet" : `of the large model’s; planned ${points(target_cost)}`;
   at("bound").textContent = lost;
-  at("boundwords").textContent = `points${confidence ? ` by ${share(confidence)} confidence` : ""}; wanted ${points(max_drop_points)}`;
+  at("boundwords").textContent = `points${confidence ? ` by ${share(confidence)} confidence` : ""}${max_drop_points === null ? "" : `; wanted ${points(max_drop_points)}`}`;
   at("sofar").textContent = `cost ${worth} · lost ≤ ${lost}`;
   falling(at("costs"), curve, { of: "cost", total, goal: target_cost, words: "Cost per frame, by questions answered" });
-  falling(at("bounds"), curve, { of: "bound", total, goal: max_drop_points, words: "Bound on the accuracy lost, by questions answered" });
+  falling(at("bounds"), curve, { of: "bound", total, goal: max_drop_points ?? undefined, words: "Bound on the accuracy lost, by questions answered" });
 }
 
 function trouble(words) {
@@ -333,7 +334,9 @@ at("finish").addEventListener("click", () => {
   const left = seen.open
     ? "What is not answered counts as the worst. Answers are kept: calibrating again goes on from here."
     : "No further answer can bring it any further.";
-  at("surewords").textContent = seen.threshold === null
+  at("surewords").textContent = seen.max_drop_points === null && seen.bound_points < 100
+    ? `Proven so far: at most ${points(seen.bound_points)} points lost. ${left}`
+    : seen.threshold === null
     ? `Nothing is certified by the answers so far. ${left}`
     : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${seen.cost.toFixed(3)}. ${left}`;
   at("sure").returnValue = "";

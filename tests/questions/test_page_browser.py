@@ -47,6 +47,7 @@ def move_on(browser, count):
 
 
 def centre(browser, selector):
+    browser.value(f"document.querySelector('{selector}').scrollIntoView({{block: 'nearest'}})")
     box = browser.value(
         f"(() => {{ const b = document.querySelector('{selector}').getBoundingClientRect();"
         "return [b.left + b.width / 2, b.top + b.height / 2] })()"

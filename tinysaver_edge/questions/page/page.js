@@ -179,7 +179,7 @@ function showSeen(told) {
 }
 
 function facts({ open, unsure, disagreed, repeats, interval, people }) {
-  const rows = [["open, for the next step", `${open}`]];
+  const rows = [["left for the next step", `${open}`]];
   if (unsure) rows.push(["nobody could tell (the worst counts)", `${unsure}`]);
   if (disagreed) rows.push(["answers differ (the worst counts)", `${disagreed}`]);
   if (repeats.of) rows.push(["asked twice, answered alike", `${repeats.agreed} of ${repeats.of}`]);

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.doors import ListenAddress, WrongTokens
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge._support.web import Site, body_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.book import Reply, check_name
@@ -211,7 +211,7 @@ class QuestionPage(Site):
         }
 
     def _class(self, index: int) -> str:
-        return brief(self._interview.name_of(index)).strip() or f"class {index}"
+        return name_of(self._interview.name_of(index)) or f"class {index}"
 
     def _told(self, by: str) -> dict[str, Any]:
         interview, standing = self._interview, self._curve.standing

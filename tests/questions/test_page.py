@@ -134,6 +134,8 @@ def test_two_people_share_the_questions_and_differing_answers_count_as_the_worst
         bound = told["seen"]["bound_points"]
         seen = answered(page, {**one}, "b", by="Ben")["seen"]
         assert seen["disagreed"] == 1
+        said = [(word["name"], word["answer"]) for word in seen["differing"][0]["said"]]
+        assert said == [("Anna", one["first"]), ("Ben", one["second"])]
         assert seen["bound_points"] >= bound
         assert {p["name"]: p["answers"] for p in seen["people"]} == {"Anna": 1, "Ben": 1}
         stale = {"question": one["question"], "repeat": False}

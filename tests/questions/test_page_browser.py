@@ -285,6 +285,21 @@ def test_another_window_of_the_same_person_is_followed(browser):
         assert len({one.question.id for one in interview.book.answers}) == 2
 
 
+def test_where_people_differ_is_shown_with_who_said_what(browser):
+    with asking(by="Anna") as (page, interview):
+        opened(browser, page)
+        first, second = shown(browser)
+        browser.press("1")
+        move_on(browser, 1)
+        one = interview.book.answers[0]
+        say(page, "/answer", by="Ben", question=one.question.id, repeat=False, reply="b")
+        browser.until("!differ.hidden")
+        click(browser, "#differs")
+        browser.until("differing.querySelector('img').naturalWidth > 0")
+        assert text(browser, "differing") == f"Anna: {first}\nBen: {second}"
+        assert "answered differently (the worst counts)" in text(browser, "facts")
+
+
 def test_without_questions_or_with_all_of_them_answered_it_says_so(browser):
     nothing = small(2000, differing=0.0)
     with asking(nothing, by="Anna") as (page, _):

@@ -217,6 +217,11 @@ class Interview:
         self.question(name)
         return tuple(one for one in self._said.get(self._number[name], ()) if one.by == by)
 
+    def differing(self, most: int) -> list[tuple[Answer, ...]]:
+        """Return what was said of questions that people answered differently, newest last."""
+        found = [number for number in self._said if self._state(number) == "disagreed"]
+        return [tuple(self._said[number]) for number in found[-most:]]
+
     def next_for(self, by: str) -> Turn | None:
         """Return what a person is asked next; None where no answer of theirs is needed any more.
 

@@ -174,14 +174,28 @@ function showSeen(told) {
   showStanding(told);
   at("people").replaceChildren(...told.people.filter(({ name }) => name).map(({ name }) => element("option", { value: name })));
   at("facts").replaceChildren(...facts(told).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  showDiffering(told);
   if (turn === null && by !== null) showOver();
   enable();
+}
+
+function showDiffering({ disagreed, differing }) {
+  at("differ").hidden = !disagreed;
+  at("differs").textContent = `Answers differ on ${disagreed === 1 ? "one question" : `${disagreed} questions`}`;
+  if (!at("differ").open) { at("differing").replaceChildren(); return; }
+  const words = JSON.stringify(differing);
+  if (at("differing").dataset.words === words && at("differing").childElementCount) return;
+  at("differing").dataset.words = words;
+  at("differing").replaceChildren(...differing.slice().reverse().map(({ file, picture, said }) => element("li", {},
+    ...(picture === null ? [] : [element("img", { src: picture, alt: `The frame of ${file}`, loading: "lazy" })]),
+    element("span", {}, ...said.flatMap(({ name, answer }, place) => [
+      ...(place ? [element("br", {})] : []), element("span", { className: "soft" }, `${name || "nobody named"}: `), answer])))));
 }
 
 function facts({ open, unsure, disagreed, repeats, interval, people }) {
   const rows = [["left for the next step", `${open}`]];
   if (unsure) rows.push(["nobody could tell (the worst counts)", `${unsure}`]);
-  if (disagreed) rows.push(["answers differ (the worst counts)", `${disagreed}`]);
+  if (disagreed) rows.push(["answered differently (the worst counts)", `${disagreed}`]);
   if (repeats.of) rows.push(["asked twice, answered alike", `${repeats.agreed} of ${repeats.of}`]);
   if (interval) rows.push(["alike, by 90\u00a0% confidence", `${share(interval[0])} to ${share(interval[1])}`]);
   if (people.length > 1) rows.push(...people.map(({ name, answers }) => [name ? `by ${name}` : "by nobody named", `${answers}`]));
@@ -324,6 +338,7 @@ at("whois").addEventListener("click", () => {
 });
 
 for (const one of at("answers").children) one.addEventListener("click", () => answer(one.dataset.reply));
+at("differ").addEventListener("toggle", () => { if (seen) showDiffering(seen); });
 at("undo").addEventListener("click", undo);
 at("overundo").addEventListener("click", undo);
 at("closer").addEventListener("click", () => zoom.step(1.6));

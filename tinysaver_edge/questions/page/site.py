@@ -16,8 +16,9 @@ from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge._support.web import Site, body_of
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions.book import Reply, check_name
+from tinysaver_edge.questions.book import Answer, Reply, check_name
 from tinysaver_edge.questions.interview import Interview, Standing, Turn
+from tinysaver_edge.questions.known import Question
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,6 +36,9 @@ MOST_POINTS = 240
 REPLAYED = 40
 """Points of a curve that are found again from a book: each takes some milliseconds.
 """
+
+MOST_DIFFERING = 12
+"""Questions that people answered differently, as far as a page lists them."""
 
 AHEAD = 2
 """Pictures that a page may fetch before they are asked about."""
@@ -207,7 +211,7 @@ class QuestionPage(Site):
             "replies": replies,
             "file": brief(question.file),
             "sample": question.sample,
-            "picture": f"/picture/{question.id}" if self._interview.has_pictures else None,
+            "picture": self._picture_at(question),
         }
 
     def _class(self, index: int) -> str:
@@ -223,9 +227,26 @@ class QuestionPage(Site):
             "curve": self._curve.points,
             "people": [{"name": n, "answers": c} for n, c in interview.people.items()],
             "undoable": interview.people.get(by, 0) > 0,
+            "differing": [self._differing(said) for said in interview.differing(MOST_DIFFERING)],
             "ahead": [f"/picture/{one.id}" for one in ahead],
             "finished": self._finished.is_set(),
         }
+
+    def _differing(self, said: tuple[Answer, ...]) -> dict[str, Any]:
+        """Tell who said what of a question on which that is not the same."""
+        words = [
+            {
+                "name": one.by,
+                "answer": one.reply.value if one.chosen is None else self._class(one.chosen),
+            }
+            for one in said
+        ]
+        question = said[0].question
+        file = brief(question.file) or f"sample {question.sample}"
+        return {"file": file, "picture": self._picture_at(question), "said": words}
+
+    def _picture_at(self, question: Question) -> str | None:
+        return f"/picture/{question.id}" if self._interview.has_pictures else None
 
     def _picture(self, request: Request) -> Response:
         """Send the picture of a question, and of nothing else."""

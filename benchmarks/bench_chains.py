@@ -31,6 +31,7 @@ from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.score import Margin
+from tinysaver_edge.questions import Known
 
 CHAINS = (
     ("mobilenetV2", "nasnetmobile", "nasnetlarge"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions import Interview, Pairs, Question, Reply, Walk
+from tinysaver_edge.questions import AnswerWord, Interview, Pairs, Question, Walk
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
 CLASSES = 10
@@ -38,10 +38,10 @@ class Small:
         given = {"target": len(self.walk.thresholds) // 2, **more}
         return Interview(self.walk, self.questions, self.places, firsts=self.firsts, **given)
 
-    def right(self, question: Question) -> Reply:
+    def right(self, question: Question) -> AnswerWord:
         """What somebody says who is right."""
         truth = int(self.truth[question.sample])
-        return {question.a: Reply.A, question.b: Reply.B}.get(truth, Reply.NEITHER)
+        return {question.a: AnswerWord.A, question.b: AnswerWord.B}.get(truth, AnswerWord.NEITHER)
 
 
 def small(samples: int = 2000, *, seed: int = 0, differing: float = 0.05) -> Small:

@@ -8,7 +8,13 @@ labels  labels as class indices
 looks   what pictures look like, in small; alike finds copies and clips by it
 """
 
-from tinysaver_edge.data.files import FolderData, ZipData, class_folder_samples, open_data
+from tinysaver_edge.data.files import (
+    FolderData,
+    ZipData,
+    class_folder_samples,
+    names_labels,
+    open_data,
+)
 from tinysaver_edge.data.found import (
     LeftOut,
     check_left_out,
@@ -38,6 +44,7 @@ __all__ = [
     "image_files",
     "is_image",
     "left_out_below",
+    "names_labels",
     "open_data",
     "printable",
 ]

@@ -8,32 +8,32 @@ page/      the questions in a browser, answered by one click each
 """
 
 from tinysaver_edge.questions.book import (
-    Answer,
     AnswerBook,
-    Reply,
+    AnswerWord,
+    GivenAnswer,
     read_answers,
     write_questions,
 )
-from tinysaver_edge.questions.interview import Interview, Repeats, Standing, Turn
+from tinysaver_edge.questions.interview import Interview, ProofSoFar, Repeats, Turn
 from tinysaver_edge.questions.known import Known, Question, question_id
-from tinysaver_edge.questions.tally import FUSED, KEPT, Pairs, Shares, Tally, Walk
+from tinysaver_edge.questions.tally import FUSED, KEPT, Pairs, Shares, Walk, WalkTally
 
 __all__ = [
     "FUSED",
     "KEPT",
-    "Answer",
     "AnswerBook",
+    "AnswerWord",
+    "GivenAnswer",
     "Interview",
     "Known",
     "Pairs",
+    "ProofSoFar",
     "Question",
     "Repeats",
-    "Reply",
     "Shares",
-    "Standing",
-    "Tally",
     "Turn",
     "Walk",
+    "WalkTally",
     "question_id",
     "read_answers",
     "write_questions",

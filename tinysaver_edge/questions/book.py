@@ -31,7 +31,7 @@ MOST_BYTES = 1 << 28
 LONGEST_NAME = 64
 
 
-class Reply(str, Enum):
+class AnswerWord(str, Enum):
     """What a person may say to a question."""
 
     A = "a"
@@ -41,7 +41,7 @@ class Reply(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GivenAnswer:
     """One answer to one question.
 
     Attributes:
@@ -53,7 +53,7 @@ class Answer:
     """
 
     question: Question
-    reply: Reply
+    reply: AnswerWord
     by: str = ""
     at: datetime | None = None
     repeat: bool = False
@@ -61,12 +61,12 @@ class Answer:
     @property
     def chosen(self) -> int | None:
         """The class that was called right, None where none was."""
-        if self.reply is Reply.A:
+        if self.reply is AnswerWord.A:
             return self.question.a
-        return self.question.b if self.reply is Reply.B else None
+        return self.question.b if self.reply is AnswerWord.B else None
 
 
-def _line(answer: Answer, *, undo: bool) -> bytes:
+def _line(answer: GivenAnswer, *, undo: bool) -> bytes:
     """Write an answer, or that it is taken back, as a line of a book."""
     at = answer.at or datetime.now(timezone.utc)
     said: dict[str, Any] = {
@@ -127,7 +127,7 @@ class AnswerBook:
             InputError: it cannot be written, is no book, or another program writes it.
         """
         self.path = path
-        self.answers: list[Answer] = []
+        self.answers: list[GivenAnswer] = []
         self.warnings: tuple[str, ...] = ()
         self._handle: int | None = None
         if path is None:
@@ -162,7 +162,7 @@ class AnswerBook:
         if data and not data.endswith(b"\n"):
             os.write(self._handle, b"\n")
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: GivenAnswer) -> None:
         """Keep an answer; it is on disk when this returns.
 
         Raises:
@@ -171,7 +171,7 @@ class AnswerBook:
         self._write(_line(answer, undo=False))
         self.answers.append(answer)
 
-    def undo(self, by: str, *, among: Container[str]) -> Answer | None:
+    def undo(self, by: str, *, among: Container[str]) -> GivenAnswer | None:
         """Take a person's last answer back and return it; None where there is none.
 
         Args:
@@ -229,7 +229,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _lines(data: bytes, trouble: Trouble) -> Iterator[tuple[Answer, bool]]:
+def _lines(data: bytes, trouble: Trouble) -> Iterator[tuple[GivenAnswer, bool]]:
     """Yield each line's answer, and whether it takes it back."""
     rows = data.split(b"\n")
     for number, row in enumerate(rows, 1):
@@ -242,7 +242,7 @@ def _lines(data: bytes, trouble: Trouble) -> Iterator[tuple[Answer, bool]]:
             trouble.add(TORN if torn else UNREADABLE, f"line {number}")
 
 
-def _answer(said: Any) -> tuple[Answer, bool]:  # noqa: ANN401 - whatever a line holds
+def _answer(said: Any) -> tuple[GivenAnswer, bool]:  # noqa: ANN401 - whatever a line holds
     """Read what `_line` wrote.
 
     Raises:
@@ -255,9 +255,9 @@ def _answer(said: Any) -> tuple[Answer, bool]:  # noqa: ANN401 - whatever a line
     if not all(isinstance(one, str) for one in texts.values()) or whole["a"] == whole["b"]:
         raise ValueError("no text")
     question = Question(texts["id"], whole["sample"], texts["file"], whole["a"], whole["b"])
-    answer = Answer(
+    answer = GivenAnswer(
         question,
-        Reply(said["answer"]),
+        AnswerWord(said["answer"]),
         by=texts["by"],
         at=datetime.fromisoformat(texts["at"]),
         repeat=said.get("repeat") is True,
@@ -265,9 +265,9 @@ def _answer(said: Any) -> tuple[Answer, bool]:  # noqa: ANN401 - whatever a line
     return answer, said.get("undo") is True
 
 
-def _standing(lines: Iterable[tuple[Answer, bool]], trouble: Trouble) -> list[Answer]:
+def _standing(lines: Iterable[tuple[GivenAnswer, bool]], trouble: Trouble) -> list[GivenAnswer]:
     """Return the answers that nobody took back."""
-    given: list[Answer] = []
+    given: list[GivenAnswer] = []
     for answer, undo in lines:
         if not undo:
             given.append(answer)
@@ -320,8 +320,8 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 
 
 def read_answers(
-    path: Path, asked: Iterable[Question], *, given: Sequence[Answer] = ()
-) -> tuple[list[Answer], tuple[str, ...]]:
+    path: Path, asked: Iterable[Question], *, given: Sequence[GivenAnswer] = ()
+) -> tuple[list[GivenAnswer], tuple[str, ...]]:
     """Read answers: a table with the columns id and answer, or a book.
 
     Further columns may be there: ``by`` names who answered; ``sample`` (or ``file``), ``a`` and
@@ -347,7 +347,7 @@ def read_answers(
         raise InputError(f"answers {path}: not readable ({error.strerror})") from error
     if data.lstrip().startswith(b"{"):
         lines = _standing(_lines(data, trouble), trouble)
-        found: Iterator[tuple[str, Answer, str]] = (
+        found: Iterator[tuple[str, GivenAnswer, str]] = (
             (one.question.id, one, "line of " + one.question.id) for one in lines
         )
     else:
@@ -355,20 +355,20 @@ def read_answers(
     return _counted(found, known, given, trouble), trouble.lines
 
 
-def _of_book(answers: Iterable[Answer]) -> Iterator[tuple[str, Answer, str]]:
+def _of_book(answers: Iterable[GivenAnswer]) -> Iterator[tuple[str, GivenAnswer, str]]:
     for one in answers:
         yield one.question.id, one, f"that on {one.question.id}"
 
 
 def _counted(
-    found: Iterable[tuple[str, Answer, str]],
+    found: Iterable[tuple[str, GivenAnswer, str]],
     known: dict[str, Question],
-    given: Sequence[Answer],
+    given: Sequence[GivenAnswer],
     trouble: Trouble,
-) -> list[Answer]:
+) -> list[GivenAnswer]:
     """Keep the answers to known questions; what several people say about one is kept as it is."""
     said = Counter((one.question.id, one.by, one.repeat) for one in given)
-    replies: dict[str, set[Reply]] = {}
+    replies: dict[str, set[AnswerWord]] = {}
     for one in given:
         replies.setdefault(one.question.id, set()).add(one.reply)
     kept = []
@@ -385,26 +385,26 @@ def _counted(
         if answer.reply in earlier and said[who]:
             trouble.add(DOUBLED, where)
             continue
-        if {answer.reply, *earlier} - {Reply.UNSURE, answer.reply}:
+        if {answer.reply, *earlier} - {AnswerWord.UNSURE, answer.reply}:
             trouble.add(CONTRADICTING, where)
         earlier.add(answer.reply)
         said[who] += 1
         kept.append(
-            Answer(question, _turned(answer, question), answer.by, answer.at, answer.repeat)
+            GivenAnswer(question, _turned(answer, question), answer.by, answer.at, answer.repeat)
         )
     return kept
 
 
-def _turned(answer: Answer, question: Question) -> Reply:
+def _turned(answer: GivenAnswer, question: Question) -> AnswerWord:
     """Return a reply in the order of the question as it is asked now."""
     if answer.question.a == question.a or answer.chosen is None:
         return answer.reply
-    return Reply.B if answer.reply is Reply.A else Reply.A
+    return AnswerWord.B if answer.reply is AnswerWord.A else AnswerWord.A
 
 
 def _rows(
     path: Path, data: bytes, known: dict[str, Question], trouble: Trouble
-) -> Iterator[tuple[str, Answer, str]]:
+) -> Iterator[tuple[str, GivenAnswer, str]]:
     """Yield the rows of a table, each with the question that it claims to answer."""
     try:
         rows = list(csv.reader(data.decode("utf-8-sig").splitlines()))
@@ -421,7 +421,7 @@ def _rows(
             continue
         where = f"row {number}"
         try:
-            reply = Reply(row["answer"].lower())
+            reply = AnswerWord(row["answer"].lower())
             by = check_name(row.get("by", ""))
         except (ValueError, InputError):
             trouble.add(UNREADABLE, where)
@@ -431,7 +431,7 @@ def _rows(
         if asked is not None and claimed is None:
             trouble.add(FORGED, where)
             continue
-        yield row["id"], Answer(claimed or Question(row["id"], 0, "", 0, 1), reply, by), where
+        yield row["id"], GivenAnswer(claimed or Question(row["id"], 0, "", 0, 1), reply, by), where
 
 
 def _claimed(row: dict[str, str], asked: Question) -> Question | None:

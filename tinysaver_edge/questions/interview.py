@@ -15,9 +15,9 @@ import numpy as np
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions.book import Answer, AnswerBook, Reply, check_name
+from tinysaver_edge.questions.book import AnswerBook, AnswerWord, GivenAnswer, check_name
 from tinysaver_edge.questions.known import UNKNOWN, Known, Question
-from tinysaver_edge.questions.tally import Tally, Walk
+from tinysaver_edge.questions.tally import Walk, WalkTally
 
 REPEATED = 0.05
 """Share of a person's answers that are asked for a second time."""
@@ -74,7 +74,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ProofSoFar:
     """What the answers prove so far.
 
     Attributes:
@@ -135,7 +135,7 @@ class Interview:
         firsts: IntArray,
         target: int,
         book: AnswerBook | None = None,
-        given: Sequence[Answer] = (),
+        given: Sequence[GivenAnswer] = (),
         names: Sequence[str] | None = None,
         picture: Callable[[int], bytes | None] | None = None,
     ) -> None:
@@ -157,7 +157,7 @@ class Interview:
         self.names = names
         self.target = target
         self._picture = picture
-        self._tally = Tally(walk)
+        self._tally = WalkTally(walk)
         self._number = {one.id: number for number, one in enumerate(self.questions)}
         self._places = places.tolist()
         self._firsts = firsts
@@ -165,7 +165,7 @@ class Interview:
         for number, place in enumerate(self._places):
             self._on_sample[place].append(number)
         # What was said of each question, by person; the counts that `standing` tells.
-        self._said: dict[int, list[Answer]] = {}
+        self._said: dict[int, list[GivenAnswer]] = {}
         self._truth: dict[int, tuple[int, bool]] = {}
         self._settled = np.zeros(len(self.questions), bool)
         self._given: dict[int, str] = {}
@@ -258,7 +258,9 @@ class Interview:
                 yield number
         yield from second
 
-    def answer(self, name: str, reply: Reply | str, *, by: str = "", at: datetime) -> Standing:
+    def answer(
+        self, name: str, reply: AnswerWord | str, *, by: str = "", at: datetime
+    ) -> ProofSoFar:
         """Keep an answer; it is on disk when this returns.
 
         Args:
@@ -272,19 +274,19 @@ class Interview:
         """
         question, who = self.question(name), check_name(by)
         try:
-            said = Reply(reply)
+            said = AnswerWord(reply)
         except ValueError:
             raise InputError(
-                f"answer {str(reply)[:20]!r}: say {', '.join(one.value for one in Reply)}"
+                f"answer {str(reply)[:20]!r}: say {', '.join(one.value for one in AnswerWord)}"
             ) from None
         number = self._number[name]
         repeat = any(one.by == who for one in self._said.get(number, ()))
-        given = Answer(question, said, who, at, repeat)
+        given = GivenAnswer(question, said, who, at, repeat)
         self.book.add(given)
         self._take(given)
         return self.standing()
 
-    def undo(self, by: str = "") -> Answer | None:
+    def undo(self, by: str = "") -> GivenAnswer | None:
         """Take back the last answer of a person; None where there is none.
 
         Raises:
@@ -316,7 +318,7 @@ class Interview:
         following = 0 if reached is None else reached + 1
         return int(np.searchsorted(self._firsts, following, side="right"))
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: GivenAnswer) -> None:
         """Count an answer that is in the book."""
         number = self._number.get(answer.question.id)
         if number is None or {answer.question.a, answer.question.b} != {
@@ -337,12 +339,12 @@ class Interview:
             del self._out[answer.by]
         self._moved(number, before)
 
-    def _compare(self, number: int, answer: Answer, sign: int) -> None:
+    def _compare(self, number: int, answer: GivenAnswer, sign: int) -> None:
         """Count whether a second answer agrees with the first of the same person."""
         if not answer.repeat:
             return
         first = next((one for one in self._said[number] if one.by == answer.by), None)
-        if first is None or first.repeat or Reply.UNSURE in (first.reply, answer.reply):
+        if first is None or first.repeat or AnswerWord.UNSURE in (first.reply, answer.reply):
             return
         self._compared += sign
         self._agreed += sign * (_meant(first) == _meant(answer))
@@ -352,7 +354,7 @@ class Interview:
         said = self._said.get(number)
         if not said:
             return None
-        meant = {_meant(one) for one in said if one.reply is not Reply.UNSURE}
+        meant = {_meant(one) for one in said if one.reply is not AnswerWord.UNSURE}
         if not meant:
             return "unsure"
         return "answered" if len(meant) == 1 else "disagreed"
@@ -384,7 +386,9 @@ class Interview:
         for number in self._on_sample[place]:
             if self._state(number) != "answered":
                 continue
-            told = next(_meant(one) for one in self._said[number] if one.reply is not Reply.UNSURE)
+            told = next(
+                _meant(one) for one in self._said[number] if one.reply is not AnswerWord.UNSURE
+            )
             if told is None:
                 neither.append(frozenset((self.questions[number].a, self.questions[number].b)))
             else:
@@ -418,12 +422,12 @@ class Interview:
         end = int(np.searchsorted(self._firsts, up_to, side="right"))
         return [self.questions[number] for number in np.flatnonzero(~self._settled[:end]).tolist()]
 
-    def standing(self) -> Standing:
+    def standing(self) -> ProofSoFar:
         """Return what the answers prove so far."""
         tally, walk = self._tally, self._tally.walk
         reached = tally.reached()
         still = int(np.count_nonzero(~self._settled[: self._upcoming()]))
-        return Standing(
+        return ProofSoFar(
             asked=sum(self._counted.values()),
             answered=self._counted["answered"],
             unsure=self._counted["unsure"],
@@ -463,12 +467,12 @@ class Interview:
         return found
 
 
-def _meant(answer: Answer) -> int | None:
+def _meant(answer: GivenAnswer) -> int | None:
     """Return the class called right, None for neither; where that was said."""
     return answer.chosen
 
 
-def _comes_again(answer: Answer) -> int | None:
+def _comes_again(answer: GivenAnswer) -> int | None:
     """Return after how many other answers a person is asked this again; None for never.
 
     Drawn by question and person, so that it is the same after a restart.

@@ -109,6 +109,11 @@ class Known:
         worst: NDArray[np.int8] = np.subtract(
             large == self.truth, answers == self.truth, dtype=np.int8
         )
-        unknown = (self.truth == UNKNOWN) & ~self.large_wrong
-        worst[unknown & (answers != large)] = 1
+        worst[self.open(answers, large)] = 1
         return worst
+
+    def open(self, answers: IntArray, large: IntArray) -> NDArray[np.bool_]:
+        """Return where nobody has told whether something is lost, bool (n,); as for `losses`."""
+        untold: NDArray[np.bool_] = (self.truth == UNKNOWN) & ~self.large_wrong
+        untold &= answers != large
+        return untold

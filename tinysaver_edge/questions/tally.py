@@ -14,6 +14,22 @@ from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions.known import UNKNOWN
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of the samples whose answers differ, how many are expected to be lost and gained, 0..1."""
+
+    lost: float
+    gained: float
+
+
+KEPT = Shares(lost=0.5, gained=0.25)
+"""Of accepted answers, as a plan expects it before anybody has answered: what the four pairs of
+`benchmarks/bench_questions.py` have at their certified thresholds (0.40 to 0.58, 0.24 to 0.33)."""
+
+FUSED = Shares(lost=0.27, gained=0.4)
+"""Of fused answers, likewise (0.22 to 0.29, 0.37 to 0.43). A plan promises nothing by either."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
     """Where along k thresholds the cascade's answer is another than the large model's.
@@ -46,21 +62,14 @@ class Pairs:
         counted: IntArray = np.cumsum(begun - over)[:thresholds]
         return counted
 
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Of the samples whose answers differ, how many are expected to be lost and gained, 0..1."""
-
-    lost: float
-    gained: float
-
-
-KEPT = Shares(lost=0.5, gained=0.3)
-"""Of accepted answers, as a plan expects it before anybody has answered: what the four pairs of
-`benchmarks/bench_questions.py` have at their certified thresholds (0.40 to 0.58, 0.26 to 0.33)."""
-
-FUSED = Shares(lost=0.27, gained=0.4)
-"""Of fused answers, likewise (0.22 to 0.29, 0.37 to 0.43). A plan promises nothing by either."""
+    def expected(self, thresholds: int) -> tuple[FloatArray, FloatArray]:
+        """Return how many samples are expected to be lost and gained at each threshold, (k,)."""
+        kept = self.counts(~self.escalated, thresholds)
+        fused = self.counts(self.escalated, thresholds)
+        return (
+            KEPT.lost * kept + FUSED.lost * fused,
+            KEPT.gained * kept + FUSED.gained * fused,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,17 +99,8 @@ class Walk:
     max_drop_points: float | None
     share: float
 
-    def expected(self) -> tuple[FloatArray, FloatArray]:
-        """Return how many samples are expected to be lost and gained at each threshold, (k,)."""
-        count, escalated = len(self.thresholds), self.pairs.escalated
-        kept, fused = self.pairs.counts(~escalated, count), self.pairs.counts(escalated, count)
-        return (
-            KEPT.lost * kept + FUSED.lost * fused,
-            KEPT.gained * kept + FUSED.gained * fused,
-        )
 
-
-class Tally:
+class WalkTally:
     """Counts of a walk with what is known, and at best and at worst with what is not.
 
     Every answer changes the counts of one sample only, so nothing is counted anew.

@@ -264,8 +264,8 @@ def certify(
     path = Path.of(len(stages) - 1, final=rule.fuses)
     if rule.needs_labels and isinstance(labels, Known):
         raise InputError(
-            "this score or fusion learns from labels, and answers to questions are none: use margin, "
-            "msp or entropy, and a fusion of constant weights"
+            "this score or fusion learns from labels, and answers to questions are none: use "
+            "margin, msp or entropy, and a fusion of constant weights"
         )
     tune_index, certify_index = _split(rule, known.samples, group_of, tune=tune, seed=seed)
     chosen_score, chosen_fusion = rule.fitted(

@@ -7,7 +7,7 @@ import pytest
 from tests.chromium import OVERFLOWING, WORDS_OVER_WORDS, Chromium, needs_chromium
 from tests.questions.asking import NAMES, answered, asking, say
 from tests.questions.small import small
-from tinysaver_edge.questions import AnswerBook, Reply
+from tinysaver_edge.questions import AnswerBook, AnswerWord
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 
@@ -108,7 +108,7 @@ def test_keys_answer_and_undo(browser):
             browser.press(key)
             move_on(browser, count)
         replies = [one.reply for one in interview.book.answers]
-        assert replies == [Reply.A, Reply.B, Reply.NEITHER, Reply.UNSURE]
+        assert replies == [AnswerWord.A, AnswerWord.B, AnswerWord.NEITHER, AnswerWord.UNSURE]
         assert "nobody could tell" in text(browser, "facts")
         for count, (key, more) in (
             (3, ("u", {})),
@@ -144,12 +144,16 @@ def test_buttons_that_were_walked_to_are_pressed_with_the_space_bar(browser):
         assert browser.value("document.activeElement.dataset.reply") == "first"
         browser.press(" ")
         move_on(browser, 1)
-        assert interview.book.answers[0].reply is Reply.A
+        assert interview.book.answers[0].reply is AnswerWord.A
         click(browser, '[data-reply="second"]')
         move_on(browser, 2)
         browser.press(" ")  # the space bar after a click is "can't tell", not the button again
         move_on(browser, 3)
-        assert [one.reply for one in interview.book.answers] == [Reply.A, Reply.B, Reply.UNSURE]
+        assert [one.reply for one in interview.book.answers] == [
+            AnswerWord.A,
+            AnswerWord.B,
+            AnswerWord.UNSURE,
+        ]
 
 
 def test_every_control_has_a_name(browser):
@@ -356,7 +360,7 @@ def test_a_calibration_that_goes_away_is_told_and_the_click_is_not_lost(browser,
         assert browser.value("trouble.hidden") is True
         assert browser.value("localStorage['tinysaver-edge answers']") == "{}"
     with AnswerBook(book) as kept:
-        assert [one.reply for one in kept.answers] == [Reply.A, Reply.B]
+        assert [one.reply for one in kept.answers] == [AnswerWord.A, AnswerWord.B]
 
 
 def test_a_window_that_is_closed_before_its_click_arrives_brings_it_later(browser, tmp_path):
@@ -370,7 +374,7 @@ def test_a_window_that_is_closed_before_its_click_arrives_brings_it_later(browse
     with asking(book=book, by="Anna", listen=listen) as (page, interview):
         browser.open(page.url, width=1280)
         move_on(browser, 1)
-        assert [one.reply for one in interview.book.answers] == [Reply.A]
+        assert [one.reply for one in interview.book.answers] == [AnswerWord.A]
 
 
 def test_a_picture_that_cannot_be_shown_leaves_only_that_one_cannot_tell(browser):

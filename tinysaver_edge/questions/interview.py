@@ -208,7 +208,7 @@ class Interview:
             raise InputError(f"question {name[:40]!r}: none of this id is asked here")
         return self.questions[self._number[name]]
 
-    def answers_of(self, name: str, by: str) -> tuple[Answer, ...]:
+    def answers_of(self, name: str, by: str) -> tuple[GivenAnswer, ...]:
         """Return what a person has said to a question of some id, the first answer first.
 
         Raises:
@@ -217,7 +217,7 @@ class Interview:
         self.question(name)
         return tuple(one for one in self._said.get(self._number[name], ()) if one.by == by)
 
-    def differing(self, most: int) -> list[tuple[Answer, ...]]:
+    def differing(self, most: int) -> list[tuple[GivenAnswer, ...]]:
         """Return what was said of questions that people answered differently, newest last."""
         found = [number for number in self._said if self._state(number) == "disagreed"]
         return [tuple(self._said[number]) for number in found[-most:]]
@@ -444,7 +444,7 @@ class Interview:
             over=not still,
         )
 
-    def history(self, most: int) -> list[Standing]:
+    def history(self, most: int) -> list[ProofSoFar]:
         """Return what the answers proved as they came, from nothing on.
 
         Args:

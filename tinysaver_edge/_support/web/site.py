@@ -180,14 +180,24 @@ class Site(ABC):
     def __init__(
         self, address: ListenAddress, *, token: str | None = None, tries: WrongTokens | None = None
     ) -> None:
-        self._access = Access(address, self.what, token)
+        self._access = self.check(address, token)
         self._tries = tries or WrongTokens()
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self.url = ""
+
+    @classmethod
+    def check(cls, address: ListenAddress, token: str | None) -> Access:
+        """Return the rule for who may see such a site, before there is anything to see.
+
+        Raises:
+            InputError: others can reach the address and there is no token, or it is too short.
+            MissingDependencyError: Starlette or uvicorn is not installed.
+        """
         for package in ("starlette", "uvicorn"):
             if importlib.util.find_spec(package) is None:
-                raise MissingDependencyError(package, extra="dashboard", purpose=f"The {self.what}")
+                raise MissingDependencyError(package, extra="dashboard", purpose=f"The {cls.what}")
+        return Access(address, cls.what, token)
 
     @abstractmethod
     def _routes(self) -> Sequence[Route]:

@@ -16,8 +16,8 @@ from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.text import brief, name_of
 from tinysaver_edge._support.web import Site, body_of
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions.book import Answer, Reply, check_name
-from tinysaver_edge.questions.interview import Interview, Standing, Turn
+from tinysaver_edge.questions.book import AnswerWord, GivenAnswer, check_name
+from tinysaver_edge.questions.interview import Interview, ProofSoFar, Turn
 from tinysaver_edge.questions.known import Question
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class QuestionPage(Site):
         if self._finished.is_set():
             raise _RefusedError(409, "The asking is finished: calibrate again to go on answering.")
         try:
-            reply = Reply(_text(said, "reply"))
+            reply = AnswerWord(_text(said, "reply"))
         except ValueError:
             raise _RefusedError(400, "An answer is a, b, neither or unsure.") from None
         try:
@@ -200,7 +200,7 @@ class QuestionPage(Site):
         names = [self._class(question.a), self._class(question.b)]
         if names[0] == names[1]:
             names = [f"{names[0]} ({one})" for one in (question.a, question.b)]
-        replies = [Reply.A.value, Reply.B.value]
+        replies = [AnswerWord.A.value, AnswerWord.B.value]
         if turn.repeat:
             names, replies = names[::-1], replies[::-1]
         return {
@@ -232,7 +232,7 @@ class QuestionPage(Site):
             "finished": self._finished.is_set(),
         }
 
-    def _differing(self, said: tuple[Answer, ...]) -> dict[str, Any]:
+    def _differing(self, said: tuple[GivenAnswer, ...]) -> dict[str, Any]:
         """Tell who said what of a question on which that is not the same."""
         words = [
             {
@@ -285,7 +285,7 @@ class _Curve:
         return self._all[::-1][:: max(1, step)][::-1]
 
 
-def _point(standing: Standing) -> dict[str, Any]:
+def _point(standing: ProofSoFar) -> dict[str, Any]:
     return {
         "asked": standing.asked,
         "cost": None if standing.threshold is None else standing.cost,

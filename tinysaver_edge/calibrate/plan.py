@@ -193,6 +193,7 @@ class Plan:
         trust_labels: whether the user vouches for labels that do not look right.
         asked: how people are asked.
         outlook: say what questions would buy, where there are no labels.
+        class_names: file with the classes' names, one a line, where nothing else tells them.
     """
 
     input: ImageInput | RecordInput
@@ -205,6 +206,7 @@ class Plan:
     trust_labels: bool = False
     asked: Asked = field(default_factory=Asked)
     outlook: bool = False
+    class_names: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:

@@ -103,6 +103,14 @@ class Settings:
         flag="--precision",
         many=True,
     )
+    class_names: Path | None = setting(
+        Group.INPUT,
+        Path,
+        "Names of the classes, one a line in the order of the models' outputs, where neither "
+        "their descriptions nor folders tell any.",
+        metavar="FILE",
+        plan="plan.class_names",
+    )
     records: Path | None = setting(
         Group.RECORDS,
         Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -118,7 +119,7 @@ def calibrate(
     terminal.warn(result.warnings)
     show_calibration(result)
     if result.plan is not None:
-        show_question_plan(result.plan)
+        show_question_plan(result.plan, seen=page is not None)
     terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
@@ -182,6 +183,7 @@ class _Page:
         from tinysaver_edge.questions.page import QuestionPage
 
         show_question_plan(plan)
+        terminal.warn(_for_people_hard(interview))
         page = QuestionPage(
             interview,
             self._free(),
@@ -211,6 +213,20 @@ class _Page:
             return " (asks for the token)" if self.token is not None else ""
         port = url.rpartition(":")[2]
         return f" (from your own machine: ssh -L {port}:127.0.0.1:{port} HOST, then open it)"
+
+
+def _for_people_hard(interview: Interview) -> Iterator[str]:
+    """Say what makes the questions hard to answer."""
+    if interview.names is None:
+        yield (
+            "the classes have no names, so people are asked about numbers: --class-names FILE "
+            "names them, one a line"
+        )
+    if not interview.has_pictures:
+        yield (
+            "records hold no pictures, so people are asked about numbers of samples: --questions "
+            "FILE.csv writes them for whoever has the pictures"
+        )
 
 
 def _calibrated(plan: Plan, settings: Settings, page: _Page | None) -> Calibration:

@@ -4,6 +4,7 @@ import { falling } from "/curves.js";
 import { Zoom } from "/zoom.js";
 
 const LOOK_MS = 2000, AGAIN_MS = 1000, PATIENCE_MS = 8000;
+const MOST_ENLARGED = 10;
 const KEPT = "tinysaver-edge answers", NAME = "tinysaver-edge name";
 const KEYS = { 1: "first", 2: "second", 3: "neither", " ": "unsure" };
 const at = id => document.getElementById(id);
@@ -78,6 +79,13 @@ function picture(address) {
 
 const zoom = new Zoom(at("screen"), at("picture"), one => { at("whole").hidden = !one.changed; });
 
+// A picture of a few pixels, drawn over the whole screen, is harder to make out than a small one.
+function notTooLarge(image) {
+  const { clientWidth: width, clientHeight: height } = at("screen");
+  const spare = (there, pixels) => Math.max(0, Math.floor((there - MOST_ENLARGED * pixels) / 2));
+  image.style.padding = `${spare(height, image.naturalHeight)}px ${spare(width, image.naturalWidth)}px`;
+}
+
 async function showPicture(shown) {
   const image = at("picture"), nothing = at("nothing");
   zoom.reset();
@@ -94,6 +102,7 @@ async function showPicture(shown) {
     await image.decode();
     if (turn !== shown) return false;
     image.hidden = false;
+    notTooLarge(image);
     nothing.hidden = true;
     return true;
   } catch (error) {
@@ -383,7 +392,7 @@ document.addEventListener("keydown", event => {
 
 // A page that comes back out of the browser's memory shows what was; ask anew.
 addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
-addEventListener("resize", () => { if (seen) showStanding(seen); });
+addEventListener("resize", () => { zoom.reset(); notTooLarge(at("picture")); if (seen) showStanding(seen); });
 
 (async () => {
   const told = await send("/seen", { by: "" }, "All answers are kept.");

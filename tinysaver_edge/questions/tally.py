@@ -115,7 +115,7 @@ class WalkTally:
         pairs, count = walk.pairs, len(walk.thresholds)
         order = np.argsort(pairs.sample, kind="stable")
         samples, begins = np.unique(pairs.sample[order], return_index=True)
-        ends = [*begins[1:].tolist(), len(order)]
+        ends = [*begins[1:].tolist(), len(order)][: len(samples)]  # none where nothing differs
         self._rows = {
             sample: order[begin:end].tolist()
             for sample, begin, end in zip(samples.tolist(), begins.tolist(), ends, strict=True)

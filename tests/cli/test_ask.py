@@ -179,7 +179,9 @@ def test_classes_without_names_and_other_machines_are_told_of(workshop, tmp_path
         (("--ask", "--ask-at", "0.0.0.0:0"), "others can reach this address, so the page of"),
         (("--ask", "--ask-at", "here"), "--ask-at here: give HOST:PORT"),
         (("--ask", "--token", "short"), "the token is too short"),
-        (("--ask-at", "127.0.0.1:0"), "add --ask"),
+        (("--ask-at", "127.0.0.1:0"), "--ask-at is about the page that --ask shows: add --ask"),
+        (("--as", "Anna"), "--as is about the page that --ask shows: add --ask"),
+        (("--ask", "--as", "\x1b[2J"), "up to 64 printable signs"),
         (("--ask", "--class-names", "nowhere.txt"), "--class-names nowhere.txt: there is no such"),
     ],
 )

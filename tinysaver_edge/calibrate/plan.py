@@ -121,18 +121,12 @@ class Asked:
         answers: files of answers.
         page: ask on a page now.
         book: file that keeps the answers given there; None puts it beside the bundle.
-        by: who answers there.
     """
 
     questions: Path | None = None
     answers: tuple[Path, ...] = ()
     page: bool = False
     book: Path | None = None
-    by: str = ""
-
-    def __post_init__(self) -> None:
-        if self.by and not self.page:
-            raise InputError("--as names who answers on the page: it goes with --ask")
 
     def reference(
         self,

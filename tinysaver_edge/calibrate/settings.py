@@ -106,8 +106,7 @@ class Settings:
     class_names: Path | None = setting(
         Group.INPUT,
         Path,
-        "Names of the classes, one a line in the order of the models' outputs, where neither "
-        "their descriptions nor folders tell any.",
+        "Names of the classes, one a line as the outputs go, where nothing else tells them.",
         metavar="FILE",
         plan="plan.class_names",
     )
@@ -218,14 +217,6 @@ class Settings:
         bool,
         "Without labels: ask on a page in the browser, now.",
         plan="asked.page",
-    )
-    ask_as: str | None = setting(
-        Group.ASKED,
-        str,
-        "With --ask: who answers, where the page is not told another name.",
-        flag="--as",
-        metavar="NAME",
-        plan="asked.by",
     )
     score: str | None = setting(
         Group.ASKED,

@@ -167,6 +167,7 @@ function showOver() {
 
 const share = part => `${(100 * part).toFixed(0)}\u00a0%`;
 const points = value => String(+value.toPrecision(3));
+const upTo = (value, digits) => (Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits).toFixed(digits);  // no bound looks better than it is
 
 function showSeen(told) {
   seen = told;
@@ -213,7 +214,7 @@ function facts({ open, unsure, disagreed, repeats, interval, people }) {
 
 function showStanding({ threshold, cost, target_cost, bound_points, max_drop_points, confidence, curve, asked, target_questions }) {
   const total = Math.max(target_questions, asked);
-  const worth = threshold === null ? "–" : cost.toFixed(3), lost = bound_points >= 100 ? "–" : bound_points.toFixed(2);
+  const worth = threshold === null ? "–" : upTo(cost, 3), lost = bound_points >= 100 ? "–" : upTo(bound_points, 2);
   at("cost").textContent = worth;
   at("costwords").textContent = max_drop_points === null ? `planned ${points(target_cost)} of the large model’s, by budget`
     : threshold === null ? "nothing is certified yet" : `of the large model’s; planned ${points(target_cost)}`;
@@ -359,10 +360,10 @@ at("finish").addEventListener("click", () => {
     ? "What is not answered counts as the worst. Answers are kept: calibrating again goes on from here."
     : "No further answer can bring it any further.";
   at("surewords").textContent = seen.max_drop_points === null && seen.bound_points < 100
-    ? `Proven so far: at most ${points(seen.bound_points)} points lost. ${left}`
+    ? `Proven so far: at most ${upTo(seen.bound_points, 2)} points lost. ${left}`
     : seen.threshold === null
     ? `Nothing is certified by the answers so far. ${left}`
-    : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${seen.cost.toFixed(3)}. ${left}`;
+    : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${upTo(seen.cost, 3)}. ${left}`;
   at("sure").returnValue = "";
   at("sure").showModal();
 });

@@ -14,7 +14,7 @@ import pytest
 from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, NAMES, SAVER, colour_picture
 from tests.command import spawned, start
-from tests.questions.asking import answered, say
+from tests.questions.asking import AskingCommand, say, truthful
 
 PICTURES = 900
 
@@ -46,52 +46,14 @@ def arguments(workshop, out, *more):
     return ("calibrate", models, *given, *asked, "--out", out, *more)
 
 
-class Page:
-    """The page of a command that is under way; a context manager.
-
-    Attributes:
-        url: where it listens.
-        said: what the command wrote before.
-    """
-
-    def __init__(self, process):
-        self.process, self.said = process, ""
-        for line in process.stderr:
-            self.said += line
-            if line.startswith("Questions: "):
-                self.url = line.split()[1]
-                break
-        else:
-            raise AssertionError(self.said)
-
-    def end(self):
-        """Wait for the command; return what it wrote since, and its answer."""
-        out, err = self.process.communicate(timeout=120)
-        assert self.process.returncode == 0, err
-        assert "Traceback" not in err
-        return err, json.loads(out)
-
-
 @contextmanager
 def page_of(workshop, out, *more, **options):
     process = start(*arguments(workshop, out, "--ask", "--ask-at", "127.0.0.1:0", *more), **options)
     try:
-        yield Page(process)
+        yield AskingCommand(process)
     finally:
         process.kill()
         process.wait()
-
-
-def truthful(page, truth, count, *, by="Anna"):
-    """Answer some questions as somebody who is right; return the last that was told."""
-    told = say(page, "/turn", by=by)
-    for _ in range(count):
-        turn = told["turn"]
-        if turn is None:
-            break
-        names = {turn["first"]: turn["replies"][0], turn["second"]: turn["replies"][1]}
-        told = answered(page, turn, names.get(truth[turn["file"]], "neither"), by=by)
-    return told["seen"]
 
 
 @pytest.mark.slow
@@ -163,7 +125,7 @@ def test_classes_without_names_and_other_machines_are_told_of(workshop, tmp_path
     del given[place : place + 2]
     process = start(*given, environment={"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"})
     try:
-        page = Page(process)
+        page = AskingCommand(process)
         assert "people are asked about numbers: --class-names FILE" in page.said
         port = page.url.rpartition(":")[2]
         assert f"ssh -L {port}:127.0.0.1:{port}" in page.said

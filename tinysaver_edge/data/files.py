@@ -66,8 +66,7 @@ def names_labels(path: Path) -> bool:
     """
     try:
         if path.suffix.lower() in (".csv", ".jsonl") and path.is_file():
-            columns = {name for _, row in _rows(path) for name in row}
-            return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
+            return table_names_labels(path)
         if path.is_dir():
             names: Iterable[str] = walk(path)[0]
         else:
@@ -301,6 +300,16 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
                 f"columns there: {', '.join(map(str, row)) or 'none'}"
             )
         yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
+
+
+def table_names_labels(path: Path) -> bool:
+    """Tell whether a table has a column of labels at all.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    columns = {name for _, row in _rows(path) for name in row}
+    return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
 
 
 def _can_be_a_file(name: str) -> bool:

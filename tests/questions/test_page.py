@@ -43,6 +43,7 @@ def test_everything_is_served_from_here_and_nothing_else_may_be_loaded(served, p
     assert headers["content-type"].startswith(kind)
     assert "default-src 'none'" in headers["content-security-policy"]
     assert headers["cache-control"] == "no-store"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
     assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"")
     assert b"https://" not in body
 

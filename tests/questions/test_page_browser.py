@@ -415,4 +415,4 @@ def test_from_click_to_the_next_question(browser, tmp_path):
         )
         took = answer["result"]["value"]
     print(f"from click to the next question: median {took[15]:.0f} ms, worst {took[-1]:.0f} ms")
-    assert took[7] < 300  # the median is about 30 on an idle machine
+    assert took[7] < 300  # the quicker ones: others may keep the machine busy

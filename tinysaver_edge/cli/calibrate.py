@@ -193,6 +193,9 @@ class _Page:
         from tinysaver_edge.questions.page import QuestionPage
 
         show_question_plan(plan)
+        if plan.standing.over:
+            terminal.say("No answer could bring the certificate any further: nobody is asked")
+            return
         terminal.warn(_for_people_hard(interview))
         page = QuestionPage(
             interview,

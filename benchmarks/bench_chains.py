@@ -131,7 +131,13 @@ def whole_of(
 
 def on(whole: CertifiedTest, index: np.ndarray) -> CertifiedTest:
     """The same on a draw."""
-    return replace(whole, scores=whole.scores[:, index], answers=whole.answers.subset(index))
+    return replace(
+        whole,
+        scores=whole.scores[:, index],
+        answers=whole.answers.subset(index),
+        given=whole.given[:, index],
+        large=whole.large[index],
+    )
 
 
 def true_cost(

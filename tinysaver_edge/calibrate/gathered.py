@@ -142,8 +142,10 @@ def records_folder(plan: Plan, out: Path | None) -> Path | None:
         return None
     if given.records is not None or out is not None:
         return given.records or (None if out is None else default_records(out))
-    at_hand = given.data.path if isinstance(given.data, DataSource) else Path(given.data)
-    return default_records(at_hand) if plan.outlook else None  # only a plan is wanted
+    # Where no bundle is wanted, only a plan, they lie beside the images.
+    if plan.outlook and isinstance(given.data, Path):
+        return default_records(given.data)
+    return None
 
 
 def _tell_if_too_few(

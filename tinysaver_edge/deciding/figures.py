@@ -121,9 +121,9 @@ def _from_answers(
     policy: Policy, outputs: Sequence[Outputs], replayed: Replay, known: Known, *, grouped: bool
 ) -> Figures:
     """Measure what can be told where people were asked only where answers differ."""
-    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
     answers, large = replayed.predictions, outputs[-1].predictions
     losses = known.losses(answers, large)
+    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
     exact = not grouped and not known.open(answers, large).any()
     return Figures(
         samples=known.samples,
@@ -230,28 +230,31 @@ def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
     n = told.samples
     if n < 1:
         return f"are of {n} samples"
-    local = told.accuracy_saver if told.accuracy_local is None else told.accuracy_local
     shares = {
         "accuracy_saver": told.accuracy_saver,
         "accuracy_large": told.accuracy_large,
         "accuracy_cascade": told.accuracy_cascade,
         "accept_rate": told.accept_rate,
-        "accuracy_local": local,
     }
+    local = told.accuracy_saver if told.accuracy_local is None else told.accuracy_local
+    shares["accuracy_local"] = local
     shares |= {f"settled {place}": one for place, one in enumerate(told.settled or ())}
     for name, share in shares.items():
         if share is not None and abs(share * n - round(share * n)) > NEAR * n:
             return f"say {name} {share:.6g}, no whole number of {n} samples"
-    drops = [(told.drop_points, told.drop_interval_points)]
-    # Where people were asked only where answers differ, nobody knows how often any model is right.
-    if told.accuracy_large is not None and told.accuracy_cascade is not None:
-        drop_points = 100 * (told.accuracy_large - told.accuracy_cascade)
+    large, cascade = told.accuracy_large, told.accuracy_cascade
+    if large is not None and cascade is not None:  # else people were asked, and nobody knows them
+        drop_points = 100 * (large - cascade)
         if abs(drop_points - told.drop_points) > 100 * NEAR:
             return f"say {told.drop_points:.4g} points lost, by their accuracies {drop_points:.4g}"
-    if told.accuracy_large is not None and local is not None:
-        drops.append((100 * (told.accuracy_large - local), told.saver_drop_interval_points))
-    for points, interval in drops:
-        if interval is not None and not interval[0] - 0.01 <= points <= interval[1] + 0.01:
+    alone = None if large is None or local is None else 100 * (large - local)
+    for points, interval in (
+        (told.drop_points, told.drop_interval_points),
+        (alone, told.saver_drop_interval_points),
+    ):
+        if points is None or interval is None:
+            continue
+        if not interval[0] - 0.01 <= points <= interval[1] + 0.01:
             return f"say {points:.4g} points lost, within {interval[0]:.4g} to {interval[1]:.4g}"
     return _why_shares_disagree(policy, told)
 

@@ -100,8 +100,7 @@ class Promise:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate
-        local = figures.accuracy_local
-        local = figures.accuracy_saver if local is None else local
+        local = figures.accuracy_saver if figures.accuracy_local is None else figures.accuracy_local
         gain: float | None = 0.0
         if figures.accuracy_cascade is None or local is None:
             gain = None

@@ -33,23 +33,27 @@ from tinysaver_edge.calibrate.chosen.choose import (
     figures_on,
     policy_of,
 )
-from tinysaver_edge.calibrate.gathered import gather, loosened, on_device, records_folder
+from tinysaver_edge.calibrate.gathered import (
+    check_plan,
+    gather,
+    loosened,
+    on_device,
+    records_folder,
+)
 from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
-from tinysaver_edge.calibrate.measured.latencies import is_this_machine
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.methods.search import check_asked
-from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
+from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
     single_model_better,
     write_report,
 )
-from tinysaver_edge.calibrate.targets import Method, Reference
+from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import replay
@@ -87,7 +91,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
-    _check_asked(plan)
+    check_plan(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -232,21 +236,6 @@ def _asked_entry(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
     return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
-
-
-def _check_asked(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
-    check_asked(plan.targets)
-    given, targets = plan.input, plan.targets
-    if not isinstance(given, ImageInput) or given.timing or given.bench:
-        return
-    elsewhere = plan.device is not None and not is_this_machine(plan.device)
-    times = targets.needs_latency and not elsewhere
-    if times or targets.budgets.memory_mb is not None:
-        raise InputError(
-            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
-            "to choose by: leave it out, or name what bench measured on the device with --bench"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodR
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
-from tinysaver_edge.calibrate.problem import Problem, limits_of
+from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.targets import (
     DEFAULT_MAX_DROP_POINTS,
     Budgets,
     Method,
     Objective,
     Targets,
+    limits_of,
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures

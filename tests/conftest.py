@@ -14,6 +14,7 @@ PATIENT = (
     "tests/host/",
     "tests/stream/sources/test_rtsp",
     "tests/stream/dashboard/",
+    "tests/questions/test_page",
 )
 """Where tests mostly wait, for servers and browsers."""
 

@@ -79,7 +79,8 @@ def check_independence(
         f"data {data.path}: {doubted}{said}. A certificate counts independent samples, and these "
         f"are not. Take copies out; name each image's clip or scene in a table, with "
         f"--group-column; or, where they were taken at moments drawn at random (`tinysaver-edge "
-        f"collect` does) or show different things, say --independent: the certificate then states that it is your word"
+        f"collect` does) or show different things, say --independent: the certificate then states "
+        f"that it is your word"
     )
 
 

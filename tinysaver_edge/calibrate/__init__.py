@@ -5,6 +5,7 @@ recipe             settings in a TOML file
 plan, targets      what is measured, and what is asked of it
 variants           one model file at several sizes and precisions
 run                from a plan to a bundle, through all that follows
+gathered           the first part of it: all that was measured, or read
 measured/          every model's outputs and times on the user's data
 problem            all models' answers on the same samples: what there is to choose from
 methods/           thresholds proposed and proven
@@ -14,9 +15,14 @@ report/            the page about it
 """
 
 from tinysaver_edge._support.progress import Progress
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.run import calibrate
+from tinysaver_edge.calibrate.calibration import (
+    Calibration,
+    Candidate,
+    MethodRow,
+    QuestionPlan,
+)
+from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.codec import Jpeg
@@ -25,6 +31,7 @@ from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
+    "Asked",
     "Budgets",
     "Calibration",
     "Candidate",
@@ -40,9 +47,11 @@ __all__ = [
     "Objective",
     "Plan",
     "Progress",
+    "QuestionPlan",
     "RecordInput",
     "Reference",
     "Targets",
     "calibrate",
     "load_profile",
+    "plan_questions",
 ]

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.options import Option
-from tinysaver_edge.calibrate.settings import FORMS, OPTIONS, Settings
+from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import BUDGET_UNITS
+from tinysaver_edge.calibrate.variants import FORMS
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from tinysaver_edge.calibrate import Calibration
+from tinysaver_edge.calibrate import Calibration, Plan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
-from tinysaver_edge.cli.show import show_calibration, show_candidates
+from tinysaver_edge.cli.show import show_calibration, show_candidates, show_question_plan
 from tinysaver_edge.errors import InfeasibleError
 
 
@@ -55,7 +55,7 @@ def _type(option: Option) -> Any:  # noqa: ANN401
 @calibrate_options
 @json_option
 def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa: ANN401
-    """Choose a saver and a threshold on labelled images, and write a bundle.
+    """Choose a saver and a threshold on images, labelled or not, and write a bundle.
 
     \b
     Two models and a folder of class folders:
@@ -63,6 +63,11 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
             --saver resnet8.tflite --saver resnet20.onnx --max-drop 0.5 --out bundle/
     A recipe, by name or path; flags override it:
         tinysaver-edge calibrate cifar10 --root ../data/cifar10 --out bundle/
+    A folder of frames that nobody has labelled: what asking people a few questions would buy, then
+    the questions, then a bundle from the answers (or --ask, on a page):
+        tinysaver-edge calibrate --data frames/ --large L.onnx --saver S.onnx
+        tinysaver-edge calibrate ... --questions ask.csv
+        tinysaver-edge calibrate ... --answers answers.csv --out bundle/
     Records that are there already:
         tinysaver-edge calibrate --records DIR --labels labels.npy --macs models.csv \\
             --large NAME --saver all --out bundle/
@@ -71,22 +76,43 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
     """
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     settings = settings.overridden(flags)
+    settings.check_place()
+    plan = settings.plan()
+    if plan.only_plans:
+        _tell_plan(plan, settings, as_json=as_json)
+        return
     try:
-        result = _calibrated(settings)
+        result = _calibrated(plan, settings)
     except InfeasibleError as error:  # what each saver would do, before the line that says why
         terminal.warn(error.warnings)
         show_candidates(error.candidates)
         raise
     terminal.warn(result.warnings)
     show_calibration(result)
+    if result.plan is not None:
+        show_question_plan(result.plan)
     terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
 
 
-def _calibrated(settings: Settings) -> Calibration:
-    settings.check_place()
-    plan = settings.plan()
+def _tell_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
+    """Say what can be had without labels, and what questions would buy."""
+    with terminal.progress() as progress:
+        found = plan_questions(plan, out=settings.out, progress=progress)
+    terminal.warn(found.warnings)
+    show_question_plan(found)
+    terminal.next_step(
+        "write the questions with --questions FILE.csv, or ask on a page with --ask and --out"
+        if found.file is None
+        else f"answer {found.file} in a column called answer (a, b, neither or unsure), as many as "
+        "you like from the top; then the same command with --answers in place of --questions"
+    )
+    if as_json:
+        terminal.show_json(found.to_dict())
+
+
+def _calibrated(plan: Plan, settings: Settings) -> Calibration:
     with terminal.progress() as progress:
         return run_calibration(
             plan,

@@ -9,7 +9,13 @@ collection  frames that were drawn at random moments, and who may be believed
 looks   what pictures look like, in small; alike finds copies and clips by it
 """
 
-from tinysaver_edge.data.files import FolderData, ZipData, class_folder_samples, open_data
+from tinysaver_edge.data.files import (
+    FolderData,
+    ZipData,
+    class_folder_samples,
+    names_labels,
+    open_data,
+)
 from tinysaver_edge.data.found import (
     LeftOut,
     check_left_out,
@@ -39,6 +45,7 @@ __all__ = [
     "image_files",
     "is_image",
     "left_out_below",
+    "names_labels",
     "open_data",
     "printable",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinysaver_edge.data.found import NOTHING, LeftOut, is_image, left_out_of, printable, walk
 from tinysaver_edge.data.source import DataSource, Sample, one_spelling
-from tinysaver_edge.data.table import table_samples
+from tinysaver_edge.data.table import table_names_labels, table_samples
 from tinysaver_edge.errors import DataError
 
 # RuntimeError: encrypted, or compressed in a way that Python cannot undo.
@@ -123,6 +123,26 @@ def open_data(
     if suffix in (".csv", ".jsonl"):
         return FolderData(path, list(table_samples(path, group_column, labelled=labelled)))
     raise DataError(f"data {path}: expected a folder, .zip, .csv or .jsonl, not {suffix or 'this'}")
+
+
+def names_labels(path: Path) -> bool:
+    """Tell whether images come with labels: class folders, or a column of a table.
+
+    Images that all lie in a folder itself have none, nor has a table without any such column.
+    Whatever cannot be read counts as labelled, so that who opens it says what is wrong.
+    """
+    try:
+        if path.suffix.lower() in (".csv", ".jsonl") and path.is_file():
+            return table_names_labels(path)
+        if path.is_dir():
+            names: Iterable[str] = walk(path)[0]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                names = list(_members(archive)[0])
+    except (DataError, *_DAMAGED_ZIP):
+        return True
+    images = [name for name in names if is_image(name)]
+    return not images or any("/" in name for name in images)
 
 
 def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:

@@ -94,6 +94,16 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
         yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
 
 
+def table_names_labels(path: Path) -> bool:
+    """Tell whether a table has a column of labels at all.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    columns = {name for _, row in _rows(path) for name in row}
+    return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
+
+
 def _can_be_a_file(name: str) -> bool:
     """Whether a name has neither a NUL nor half a character, which JSON can write."""
     try:

@@ -15,6 +15,7 @@ from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.methods.counts import CertifiedTest
     from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
@@ -54,6 +55,7 @@ class Proposal:
             than two; of two stages the last are those not accepted.
         skipped: whether a tune split ruled it out, so that it was not looked at any further.
         told: what became of others that were looked at beside it, for people; or empty.
+        trial: what a certificate is computed from; None for methods that prove nothing.
     """
 
     costs: CascadeCosts
@@ -73,6 +75,7 @@ class Proposal:
     reached: NDArray[np.int64] | None = None
     skipped: bool = False
     told: str = ""
+    trial: CertifiedTest | None = None
 
     @property
     def models(self) -> tuple[ModelAnswers, ...]:

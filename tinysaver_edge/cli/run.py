@@ -34,6 +34,7 @@ from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 _source_option = options_of("Sources")
@@ -249,6 +250,7 @@ def run(
             metrics=around.metrics,
             watch=around.watch,
         )
+        around.listener.add(_advice(bundle, around.field_frames))
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
@@ -270,6 +272,27 @@ def run(
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
     return exit_code(stop, complete=not losses(around))
+
+
+def _advice(bundle: Path, field_frames: Path | None) -> Listener:
+    """Return what says, at the first drift alarm, what is to be done about it."""
+    told = False
+
+    def advise(event: Event) -> None:
+        nonlocal told
+        if told or not isinstance(event, Drift):
+            return
+        told = True
+        again = bundle.with_name(f"{bundle.name.removesuffix('.zip')}-2")
+        words = ("calibrate", bundle, "--data", field_frames or "frames/", "--reference", "large")
+        calibrate = terminal.command_line(*words, "--out", again)
+        if field_frames is not None:
+            terminal.say(f"What now: stop this run, then {calibrate}")
+        else:
+            collect = "tinysaver-edge collect --source … --for 1d --frames 2000 --out frames/"
+            terminal.say(f"What now: {collect}, then {calibrate}")
+
+    return advise
 
 
 def _next_step(bundle: Path, *, live: bool) -> str:

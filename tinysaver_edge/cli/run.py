@@ -31,6 +31,7 @@ from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
@@ -131,6 +132,20 @@ def stopping_on_signals(
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
+@_source_option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="[NAME=]X,Y,W,H",
+    help="Decide this part of each frame only, in pixels; as it was collected.",
+)
+@_source_option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="[NAME=]MASK",
+    help="Blank a part of each frame, as `collect` does; as it was collected.",
+)
 @_source_option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @_escalation_option(
     "--escalation",
@@ -181,6 +196,8 @@ def run(
     max_in_flight: int,
     timeout_s: float,
     wait_for_source: bool,
+    regions: tuple[str, ...],
+    masks: tuple[str, ...],
     threads: int | None,
     limit: int | None,
     as_json: bool,
@@ -223,7 +240,8 @@ def run(
         )
         doubts = Doubts(cascade)
         doubts.tell()
-        given = [open_source(source, options=options) for source in sources]
+        opened_sources = [open_source(source, options=options) for source in sources]
+        given, _ = cut_sources(opened_sources, regions=regions, masks=masks)
         if limit is not None:
             given = limited(given, limit)
         live = any(source.live for source in given)

@@ -19,6 +19,7 @@ PATIENT = (
     "tests/host/",
     "tests/stream/sources/test_rtsp",
     "tests/stream/dashboard/",
+    "tests/questions/test_page",
 )
 """Where tests mostly wait, for servers and browsers."""
 

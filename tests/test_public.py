@@ -36,10 +36,10 @@ PUBLIC = {
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy TensorInfo
         create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate DataSource
+    "tinysaver_edge.calibrate": """Asked Budgets Calibration Candidate Certificate DataSource
         DeviceProfile
-        Figures ImageInput Jpeg Method MethodRow ModelFile Objective Plan Progress RecordInput
-        Reference Targets calibrate load_profile""",
+        Figures ImageInput Jpeg Method MethodRow ModelFile Objective Plan Progress QuestionPlan
+        RecordInput Reference Targets calibrate load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }

@@ -60,7 +60,7 @@ def calibrate(
     progress: Progress = SILENT,
     command: str | None = None,
     created: datetime | None = None,
-    ask: Callable[[Interview], None] | None = None,
+    ask: Callable[[QuestionPlan, Interview], None] | None = None,
 ) -> Calibration:
     """Choose a saver and a threshold, and write the bundle and its report.
 
@@ -70,7 +70,8 @@ def calibrate(
         progress: hears of the work.
         command: the command line that was given, for the report.
         created: the date for the report.
-        ask: asks people, where the plan wants that now; returns when they have had enough.
+        ask: asks people, where the plan wants that now; takes what their answers buy and the
+            questions, and returns when they have had enough.
 
     Returns:
         The choice with its figures, and the candidates that lost.
@@ -99,7 +100,7 @@ def calibrate(
         if plan.targets.reference is Reference.QUESTIONS:
             asking = stack.enter_context(_asking(plan, gathered, data, out))
             if plan.asked.page and ask is not None:
-                ask(asking.interview)
+                ask(asking.plan, asking.interview)
             gathered, outlook = _told(gathered, asking)
         elif plan.outlook:
             outlook = _outlook(plan, gathered, data)

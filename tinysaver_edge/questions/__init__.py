@@ -4,6 +4,7 @@ known      what is known of the true classes, as values; the questions themselve
 book       the answers as people gave them: a file that only grows, and tables in and out
 tally      the counts of a walk, kept up to date answer by answer
 interview  which question comes next for whom, and what the answers prove so far
+page/      the questions in a browser, answered by one click each
 """
 
 from tinysaver_edge.questions.book import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,7 @@ class Interview:
         self._due: defaultdict[str, deque[tuple[int, int]]] = defaultdict(deque)
         self._out: dict[str, int] = {}
         self._head = 0
+        self._elsewhere = tuple(given)
         for answer in (*self.book.answers, *given):
             self._take(answer)
 
@@ -181,6 +183,16 @@ class Interview:
         """Return the name of a class; its number where names are not known."""
         known = self.names is not None and index < len(self.names)
         return self.names[index] if known and self.names is not None else f"class {index}"
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is anything to show: records have no pictures."""
+        return self._picture is not None
+
+    @property
+    def people(self) -> dict[str, int]:
+        """How many answers there are of each who gave any."""
+        return {name: count for name, count in self._people.items() if count}
 
     def picture_of(self, question: Question) -> bytes | None:
         """Return the encoded picture of a question, None where there is none to show."""
@@ -196,6 +208,20 @@ class Interview:
             raise InputError(f"question {name[:40]!r}: none of this id is asked here")
         return self.questions[self._number[name]]
 
+    def answers_of(self, name: str, by: str) -> tuple[GivenAnswer, ...]:
+        """Return what a person has said to a question of some id, the first answer first.
+
+        Raises:
+            InputError: there is no question of this id.
+        """
+        self.question(name)
+        return tuple(one for one in self._said.get(self._number[name], ()) if one.by == by)
+
+    def differing(self, most: int) -> list[tuple[GivenAnswer, ...]]:
+        """Return what was said of questions that people answered differently, newest last."""
+        found = [number for number in self._said if self._state(number) == "disagreed"]
+        return [tuple(self._said[number]) for number in found[-most:]]
+
     def next_for(self, by: str) -> Turn | None:
         """Return what a person is asked next; None where no answer of theirs is needed any more.
 
@@ -205,26 +231,32 @@ class Interview:
         due = self._due[by]
         if due and due[0][0] <= self._people[by]:
             return Turn(self.questions[due[0][1]], repeat=True)
-        number = self._open_for(by)
+        number = next(self._open_for(by), None)
         if number is not None:
             self._out[by] = number
             return Turn(self.questions[number])
         self._out.pop(by, None)
         return Turn(self.questions[due[0][1]], repeat=True) if due else None
 
-    def _open_for(self, by: str) -> int | None:
+    def ahead_of(self, by: str, most: int) -> list[Question]:
+        """Return what a person may be asked soon, as far as that can be told now."""
+        return [self.questions[number] for number in islice(self._open_for(by), most + 1)][1:]
+
+    def _open_for(self, by: str) -> Iterator[int]:
+        """Yield what a person can be asked, in order; what another is asked just now comes last."""
         upcoming = self._upcoming()
         while self._head < len(self.questions) and self._settled[self._head]:
             self._head += 1
         others = {number for who, number in self._out.items() if who != by}
-        second = None
+        second = []
         for number in range(self._head, upcoming):
             if self._settled[number] or any(one.by == by for one in self._said.get(number, ())):
                 continue
-            if number not in others:
-                return number
-            second = number if second is None else second
-        return second
+            if number in others:
+                second.append(number)
+            else:
+                yield number
+        yield from second
 
     def answer(
         self, name: str, reply: AnswerWord | str, *, by: str = "", at: datetime
@@ -411,6 +443,28 @@ class Interview:
             open=still,
             over=not still,
         )
+
+    def history(self, most: int) -> list[ProofSoFar]:
+        """Return what the answers proved as they came, from nothing on.
+
+        Args:
+            most: standings to return; of more answers than that, so many are picked evenly.
+        """
+        again = Interview(
+            self._tally.walk,
+            self.questions,
+            np.array(self._places, np.int64),
+            firsts=self._firsts,
+            target=self.target,
+        )
+        given = (*self._elsewhere, *self.book.answers)
+        picked = set(np.linspace(0, len(given), min(most, len(given) + 1)).round().tolist())
+        found = [again.standing()]
+        for number, answer in enumerate(given, 1):
+            again._take(answer)
+            if number in picked:
+                found.append(again.standing())
+        return found
 
 
 def _meant(answer: GivenAnswer) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ class WalkTally:
         pairs, count = walk.pairs, len(walk.thresholds)
         order = np.argsort(pairs.sample, kind="stable")
         samples, begins = np.unique(pairs.sample[order], return_index=True)
-        ends = [*begins[1:].tolist(), len(order)]
+        ends = [*begins[1:].tolist(), len(order)][: len(samples)]  # none where nothing differs
         self._rows = {
             sample: order[begin:end].tolist()
             for sample, begin, end in zip(samples.tolist(), begins.tolist(), ends, strict=True)
@@ -126,6 +127,7 @@ class WalkTally:
         nothing = np.zeros(count, np.int64)
         self._lost = np.stack([differing, nothing])  # at worst, at best
         self._gained = np.stack([nothing, differing])
+        self._found: dict[str, Any] = {}  # until the next answer
         self._sums: list[NDArray[np.int32]] | None = None
         if walk.groups is not None:
             self._begin_groups(walk.groups)
@@ -150,6 +152,7 @@ class WalkTally:
             truth: the true class, `UNKNOWN` where nobody has told.
             neither: pairs of classes that are both wrong.
         """
+        self._found.clear()
         wrong = frozenset().union(*neither)
         for row in self._rows.get(sample, ()):
             answer, large = int(self.walk.pairs.answer[row]), int(self.walk.pairs.large[row])
@@ -177,7 +180,11 @@ class WalkTally:
         """Number of the loosest threshold certified now; None where there is none."""
         if self.walk.max_drop_points is None:
             return None
-        return self._reached(0, self.walk.max_drop_points, len(self.walk.thresholds))
+        if "reached" not in self._found:
+            drop, count = self.walk.max_drop_points, len(self.walk.thresholds)
+            self._found["reached"] = self._reached(0, drop, count)
+        found: int | None = self._found["reached"]
+        return found
 
     def over(self) -> bool:
         """Whether no answer can bring the walk any further."""
@@ -187,7 +194,10 @@ class WalkTally:
         failed = 0 if last is None else last + 1
         if failed == len(self.walk.thresholds):
             return True
-        return self._p_value(1, failed, self.walk.max_drop_points) > self.walk.share
+        if "over" not in self._found:
+            p = self._p_value(1, failed, self.walk.max_drop_points)
+            self._found["over"] = p > self.walk.share
+        return bool(self._found["over"])
 
     def bound_points(self, place: int) -> float:
         """The least drop at which the walk reaches a threshold now, in points to three digits.

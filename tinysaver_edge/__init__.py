@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 from tinysaver_edge._version import __version__
 
 __all__ = [
@@ -36,9 +36,11 @@ __all__ = [
     "EngineError",
     "Escalation",
     "FrameId",
+    "Fusion",
     "InfeasibleError",
     "InputError",
     "LoadOptions",
+    "Manifest",
     "MissingDependencyError",
     "ModelDescription",
     "ModelError",
@@ -57,11 +59,13 @@ __all__ = [
     "Tls",
     "Token",
     "TooSlowError",
+    "Trust",
     "VerificationError",
     "__version__",
     "calibrate",
     "engines",
     "find_description",
+    "get_fusion",
     "get_score",
     "stream",
     "testing",
@@ -70,6 +74,8 @@ __all__ = [
 if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.bundle.manifest import Manifest
+    from tinysaver_edge.bundle.signature import Trust
     from tinysaver_edge.cascade import Cascade
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
@@ -82,8 +88,7 @@ if TYPE_CHECKING:
         Reason,
         StageRef,
     )
-    from tinysaver_edge.engines.remote.model import RemoteModel
-    from tinysaver_edge.engines.remote.security import Tls, Token
+    from tinysaver_edge.engines.remote.model import RemoteModel, Tls, Token
     from tinysaver_edge.errors import (
         BundleError,
         DataError,
@@ -100,16 +105,18 @@ if TYPE_CHECKING:
         TooSlowError,
         VerificationError,
     )
+    from tinysaver_edge.fusion import Fusion, get_fusion
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
-    from tinysaver_edge.score.base import Score
-    from tinysaver_edge.score.registry import get_score
+    from tinysaver_edge.score import Score, get_score
     from tinysaver_edge.stream.options import Escalation
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "bundle.bundle": ("Bundle",),
+            "bundle.manifest": ("Manifest",),
+            "bundle.signature": ("Trust",),
             "cascade": ("Cascade",),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
@@ -122,8 +129,7 @@ else:
                 "Reason",
                 "StageRef",
             ),
-            "engines.remote.model": ("RemoteModel",),
-            "engines.remote.security": ("Tls", "Token"),
+            "engines.remote.model": ("RemoteModel", "Tls", "Token"),
             "errors": (
                 "BundleError",
                 "DataError",
@@ -140,10 +146,10 @@ else:
                 "TooSlowError",
                 "VerificationError",
             ),
+            "fusion": ("Fusion", "get_fusion"),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
-            "score.base": ("Score",),
-            "score.registry": ("get_score",),
+            "score": ("Score", "get_score"),
             "stream.options": ("Escalation",),
             "calibrate": (),
             "engines": (),

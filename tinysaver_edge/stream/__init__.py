@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 
 __all__ = [
     "Action",
@@ -35,6 +35,7 @@ __all__ = [
     "Denied",
     "Device",
     "DeviceError",
+    "DisagreementEntry",
     "Doubtful",
     "Drift",
     "DriftOptions",
@@ -48,6 +49,7 @@ __all__ = [
     "HardFramesSink",
     "IterableSource",
     "JsonlSink",
+    "Kept",
     "Listener",
     "Listeners",
     "LiveOptions",
@@ -61,6 +63,7 @@ __all__ = [
     "PrometheusMetrics",
     "Queued",
     "RandomShare",
+    "Reading",
     "Reconnected",
     "Retrying",
     "Service",
@@ -82,6 +85,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tinysaver_edge.bundle.manifest import DisagreementEntry
     from tinysaver_edge.stream.drift.drift import (
         Action,
         DriftOptions,
@@ -139,9 +143,11 @@ if TYPE_CHECKING:
         Gauge,
         Measure,
         Metrics,
+        Reading,
         Tally,
     )
     from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+    from tinysaver_edge.stream.telemetry.promise import Kept
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -153,6 +159,8 @@ else:
                 "DriftWatch",
                 "calibrated_disagreement",
             ),
+            "tinysaver_edge.bundle.manifest": ("DisagreementEntry",),
+            "telemetry.promise": ("Kept",),
             "drift.watch": ("Watch",),
             "options": ("StreamOptions",),
             "pipeline": ("Stream",),
@@ -187,7 +195,15 @@ else:
                 "SinkRecovered",
                 "Undecided",
             ),
-            "telemetry.metrics": ("AllMetrics", "Counter", "Gauge", "Measure", "Metrics", "Tally"),
+            "telemetry.metrics": (
+                "AllMetrics",
+                "Counter",
+                "Gauge",
+                "Measure",
+                "Metrics",
+                "Tally",
+                "Reading",
+            ),
             "telemetry.prometheus": ("PrometheusMetrics",),
         },
     )

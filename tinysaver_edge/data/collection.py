@@ -37,6 +37,7 @@ EPOCH = "epoch.json"
 
 SCHEMA_VERSION: Literal[1] = 1
 
+Encoding = Literal["png", "webp", "jpg"]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -134,7 +135,7 @@ class CollectionFile(_Strict):
     epoch_fps: Seconds | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Count
-    encoding: Literal["png", "webp", "jpg"] = "png"
+    encoding: Encoding = "png"
     cut: str = ""
     drawn: Count = 0
     written: Count = 0

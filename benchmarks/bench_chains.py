@@ -30,8 +30,8 @@ from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.fusion import NoFusion
-from tinysaver_edge.score import Margin
 from tinysaver_edge.questions import Known
+from tinysaver_edge.score import Margin
 
 CHAINS = (
     ("mobilenetV2", "nasnetmobile", "nasnetlarge"),

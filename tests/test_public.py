@@ -40,8 +40,8 @@ PUBLIC = {
     "tinysaver_edge.calibrate": """Asked Budgets Calibration Candidate Certificate CodecCost
         DataSource DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
         ModelFile Objective Plan Policy PredictedLatency Progress QuestionPlan RecordInput
-        Reference
-        Sample Targets TriedCombination WalkStep calibrate load_profile plan_questions""",
+        Reference Sample Targets TriedCombination WalkStep calibrate load_profile
+        plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -86,7 +86,10 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
 READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "Decider", "RemoteEngine"}
+HANDED_THROUGH = {
+    *("Address", "Artefact", "Decider", "RemoteEngine"),
+    *("Interview", "ProofSoFar", "Prospect"),
+}
 """Values that users get of one public name and give to another."""
 
 

@@ -37,11 +37,11 @@ PUBLIC = {
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Asked Budgets Calibration Candidate Certificate CodecCost
-        DataSource DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
-        ModelFile Objective Plan Policy PredictedLatency Progress QuestionPlan RecordInput
-        Reference Sample Targets TriedCombination WalkStep calibrate load_profile
-        plan_questions""",
+    "tinysaver_edge.calibrate": """AnswerWord Asked Budgets Calibration Candidate Certificate
+        CodecCost DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg LeftOut
+        Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress Question
+        QuestionPlan RecordInput Reference Sample Targets TriedCombination WalkStep calibrate
+        load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -83,13 +83,19 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
             yield from (str(form) for given, form in marks.items() if given != "return")
 
 
-READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
+READ_ONLY = {
+    "Bundle",
+    "Calibration",
+    "Candidate",
+    "DeviceProfile",
+    "Interview",
+    "Manifest",
+    "PredictedLatency",
+    "QuestionPlan",
+}
 """Values that users get and never make."""
 
-HANDED_THROUGH = {
-    *("Address", "Artefact", "Decider", "RemoteEngine"),
-    *("Interview", "ProofSoFar", "Prospect"),
-}
+HANDED_THROUGH = {"Address", "Artefact", "Decider", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 

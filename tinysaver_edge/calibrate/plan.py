@@ -121,18 +121,12 @@ class Asked:
         answers: files of answers.
         page: ask on a page now.
         book: file that keeps the answers given there; None puts it beside the bundle.
-        by: who answers there.
     """
 
     questions: Path | None = None
     answers: tuple[Path, ...] = ()
     page: bool = False
     book: Path | None = None
-    by: str = ""
-
-    def __post_init__(self) -> None:
-        if self.by and not self.page:
-            raise InputError("--as names who answers on the page: it goes with --ask")
 
     def reference(
         self,
@@ -193,6 +187,7 @@ class Plan:
         trust_labels: whether the user vouches for labels that do not look right.
         asked: how people are asked.
         outlook: say what questions would buy, where there are no labels.
+        class_names: file with the classes' names, one a line, where nothing else tells them.
     """
 
     input: ImageInput | RecordInput
@@ -205,6 +200,7 @@ class Plan:
     trust_labels: bool = False
     asked: Asked = field(default_factory=Asked)
     outlook: bool = False
+    class_names: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:

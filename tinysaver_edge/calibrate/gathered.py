@@ -119,9 +119,7 @@ def _gathered(
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
-    folder = plan.input.records or (None if out is None else default_records(out))
-    if folder is None and plan.outlook:  # no bundle is wanted, only a plan
-        folder = default_records(data.path)
+    folder = records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     stack.enter_context(_alone(folder))
@@ -135,6 +133,19 @@ def _gathered(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    given = plan.input
+    if not isinstance(given, ImageInput):
+        return None
+    if given.records is not None or out is not None:
+        return given.records or (None if out is None else default_records(out))
+    # Where no bundle is wanted, only a plan, they lie beside the images.
+    if plan.outlook and isinstance(given.data, Path):
+        return default_records(given.data)
+    return None
 
 
 def _tell_if_too_few(

@@ -145,7 +145,7 @@ class Asked:
             said: what the user says, or None.
             labelled: tells whether there are labels.
             written: whether a bundle is written.
-            certified: whether the method is the one that questions can serve.
+            certified: whether the method is the one that can do without labels.
 
         Raises:
             InputError: people are to be asked, and somebody else's answer is to be right.
@@ -166,9 +166,9 @@ class Asked:
             return said
         if asks:
             return Reference.QUESTIONS
-        if labelled():
+        if not certified or labelled():
             return Reference.LABELS
-        return Reference.LARGE if written or not certified else Reference.QUESTIONS
+        return Reference.LARGE if written else Reference.QUESTIONS
 
 
 @dataclass(frozen=True, slots=True)

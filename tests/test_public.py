@@ -29,11 +29,11 @@ PUBLIC = {
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
         Connected Connection Context Corrupt Counter DecisionFuture Denied Device DeviceError
         DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
-        EscalationSample Event Frame Gauge HardFramesSink IterableSource JsonlSink Kept Listener
+        Event Frame Gauge HardFramesSink IterableSource JsonlSink Kept Listener
         Listeners LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink PreviewSink
-        PrometheusMetrics Queued Reading Reconnected Retrying Service ServiceOptions Sink
-        SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink
-        Watch calibrated_disagreement open_sink open_source""",
+        PrometheusMetrics Queued RandomShare Reading Reconnected Retrying Service ServiceOptions
+        Sink SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided
+        VideoSink Watch calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",

@@ -114,8 +114,7 @@ class Problem:
         savers: the candidates, in the order they were named.
         labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
-        known: what people's answers to questions tell of the true classes; None where nobody was
-            asked.
+        known: what people's answers tell of the true classes; None where nobody was asked.
     """
 
     large: ModelAnswers
@@ -157,9 +156,7 @@ class Problem:
         known = {model.name: model.outputs for model in (self.large, *self.savers)}
         missing = [stage.model for stage in policy.stages if stage.model not in known]
         if missing:
-            raise InputError(
-                f"model {missing[0]} has no answers here: there are {', '.join(known)}"
-            )
+            raise InputError(f"model {missing[0]} has no answers here: only {', '.join(known)}")
         return [known[stage.model] for stage in policy.stages]
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
@@ -167,9 +164,7 @@ class Problem:
         return replace(
             self,
             large=replace(self.large, outputs=self.large.outputs.subset(index)),
-            savers=tuple(
-                replace(saver, outputs=saver.outputs.subset(index)) for saver in self.savers
-            ),
+            savers=tuple(replace(one, outputs=one.outputs.subset(index)) for one in self.savers),
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             known=None if self.known is None else self.known.subset(index),

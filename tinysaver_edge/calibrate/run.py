@@ -23,7 +23,7 @@ from tinysaver_edge.calibrate.calibration import (
     PredictedLatency,
     QuestionPlan,
 )
-from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about
+from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about, asked_entry
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
     Choice,
@@ -56,7 +56,6 @@ from tinysaver_edge.calibrate.report import (
 from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.deciding.policy import replay
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
@@ -95,7 +94,7 @@ def calibrate(
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
-        gathered, data = gather(plan, out, stack, progress)
+        gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
             doubts = check_agreement(
                 gathered.problem, gathered.label_names, trusted=plan.trust_labels
@@ -105,10 +104,6 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
-        folder = records_folder(plan, out)
-        gathered = without_tuned(gathered, plan.targets, folder)
-        gathered = on_device(gathered, plan)
-        gathered = replace(gathered, warnings=(*gathered.warnings, *loosened(plan)))
         outlook: QuestionPlan | None = None
         if plan.targets.reference is Reference.QUESTIONS:
             asking = stack.enter_context(_asking(plan, gathered, data, out))
@@ -118,11 +113,12 @@ def calibrate(
         elif plan.outlook:
             outlook = _outlook(plan, gathered, data)
         decided = _decide(plan, gathered)
+        folder = records_folder(plan, out)
         if folder is not None and gathered.content is not None:
             tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
             note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
         result = replace(
-            decided.result, bundle=out, plan=outlook, questions=_asked_entry(outlook, decided)
+            decided.result, bundle=out, plan=outlook, questions=_asked(outlook, decided)
         )
         if out is None:
             return result
@@ -159,16 +155,25 @@ def plan_questions(
         EngineError: a model cannot be run.
         InfeasibleError: no number of answers would certify anything.
     """
+    check_plan(plan)
     asked = plan.asked.questions
     if asked is not None:
         check_file_target(asked, flag="--questions")
     with ExitStack() as stack:
-        gathered, data = gather(plan, out, stack, progress)
-        gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
-        gathered = on_device(gathered, plan)
+        gathered, data = _ready(plan, out, stack, progress)
         asking = stack.enter_context(_asking(plan, gathered, data, None))
         found = asking.plan if asked is None else asking.write(asked, data)
-        return replace(found, warnings=(*gathered.warnings, *loosened(plan), *found.warnings))
+        return replace(found, warnings=(*gathered.warnings, *found.warnings))
+
+
+def _ready(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
+    """Return all models' answers on the samples that may be used, and the images, open."""
+    gathered, data = gather(plan, out, stack, progress)
+    gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
+    gathered = on_device(gathered, plan)
+    return replace(gathered, warnings=(*gathered.warnings, *loosened(plan))), data
 
 
 @contextmanager
@@ -213,24 +218,11 @@ def _outlook(plan: Plan, gathered: MeasuredProblem, data: DataSource | None) -> 
         return None
 
 
-def _asked_entry(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None:
-    """Return what people were asked for a certificate; None where it rests on nobody's answers."""
-    known, result = decided.evidence.known, decided.result
-    if outlook is None or known is None or result.certificate is None:
+def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None:
+    """Return what people were asked for a certificate; None where they were not."""
+    if outlook is None or decided.result.certificate is None:
         return None
-    policy, outputs = result.policy, decided.evidence.outputs_of(result.policy)
-    answers, large = replay(policy, outputs).predictions, outputs[-1].predictions
-    standing = outlook.standing
-    return AskedEntry(
-        asked=standing.asked,
-        answered=standing.answered,
-        unsure=standing.unsure,
-        disagreed=standing.disagreed,
-        open=int(known.open(answers, large).sum()),
-        people=standing.people,
-        repeats=standing.repeats.of,
-        agreed=standing.repeats.agreed,
-    )
+    return asked_entry(outlook.standing, decided.evidence, decided.result.policy)
 
 
 def default_answers(out: Path) -> Path:

@@ -14,12 +14,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge.bundle.manifest import AskedEntry
 from tinysaver_edge.calibrate.calibration import QuestionPlan
 from tinysaver_edge.calibrate.methods.outlook import Outlook
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.questions import (
@@ -28,6 +30,7 @@ from tinysaver_edge.questions import (
     Interview,
     Known,
     Pairs,
+    ProofSoFar,
     Question,
     read_answers,
     write_questions,
@@ -159,6 +162,30 @@ def ask_about(
         warnings=tuple(warnings),
     )
     return Asking(plan, interview, place, len(problem.labels))
+
+
+def asked_entry(standing: ProofSoFar, evidence: Problem, policy: Policy) -> AskedEntry | None:
+    """Return what people were asked for a certificate; None where nobody's answers count.
+
+    Args:
+        standing: what the answers prove.
+        evidence: the samples that the certificate rests on.
+        policy: what was chosen.
+    """
+    if evidence.known is None:
+        return None
+    outputs = evidence.outputs_of(policy)
+    answers, large = replay(policy, outputs).predictions, outputs[-1].predictions
+    return AskedEntry(
+        asked=standing.asked,
+        answered=standing.answered,
+        unsure=standing.unsure,
+        disagreed=standing.disagreed,
+        open=int(evidence.known.open(answers, large).sum()),
+        people=standing.people,
+        repeats=standing.repeats.of,
+        agreed=standing.repeats.agreed,
+    )
 
 
 def _questions(

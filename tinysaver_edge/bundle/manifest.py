@@ -13,11 +13,12 @@ from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
+from tinysaver_edge.reuse import ReuseRule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the schema that this release writes; it reads this one and all before it."""
 
 
@@ -235,6 +236,7 @@ class MeasuredEntry(_Strict):
     fusion: Named | None
     labels_sha256: str | None
     pool: list[Fraction] | None = None
+    reuse: ReuseRule | None = None
 
 
 class CertificateEntry(_Strict):
@@ -282,6 +284,20 @@ class SeenEntry(_Strict):
     whole: bool = True
 
 
+class ReuseEntry(_Strict):
+    """How a stream's frames are answered with what was found for earlier ones.
+
+    Attributes:
+        rule: when; see `reuse.Gate`.
+        disagreement: how often an answer that did not come from the large model at once, accepted
+            or repeated, differed from it on the frames of the epochs; null where it was not
+            counted.
+    """
+
+    rule: ReuseRule
+    disagreement: DisagreementEntry | None = None
+
+
 class Manifest(_Strict):
     """All of `bundle.json`.
 
@@ -289,7 +305,7 @@ class Manifest(_Strict):
     answers are not pooled. See `deciding.policy.Policy`.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     created_by: str
     labels: list[str] | None
     stages: list[StageEntry] = Field(min_length=1)
@@ -305,6 +321,7 @@ class Manifest(_Strict):
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
     seen: SeenEntry | None = None
+    reuse: ReuseEntry | None = None
 
     @model_validator(mode="after")
     def _the_last_may_be_elsewhere(self) -> Self:

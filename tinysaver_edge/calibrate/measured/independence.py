@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.looks import Looks
 from tinysaver_edge.errors import DataError
 
 MOST_UNITS = 1 << 24
+
+MOST_TRIED = 20_000
+"""Groups up to which the fewest that are enough are counted, and not taken from a formula."""
 
 WORTH_A_LINE = 0.001
 """Where images are independent, so large a share that look like others is told."""
@@ -92,10 +95,7 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
     if targets.method is not Method.CERTIFIED or drop is None:
         return None
     labelled = targets.reference is Reference.LABELS
-    if labelled:
-        evidence = EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
-    else:
-        evidence = EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+    evidence = EvidenceKind.of(labelled=labelled, unit="groups" if grouped else "samples")
     share = targets.risk / max(1, candidates)
     needed = least_units(drop, evidence=evidence, risk=share)
     if needed is not None and units >= needed:
@@ -136,6 +136,11 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
 
     if not 0 < max_drop_points < math.inf:
         return None
+    if evidence.grouped and max_drop_points < 100:
+        units = least_groups(max_drop_points / 100, risk=risk)
+        while units < MOST_TRIED and not enough(units):
+            units += 1
+        return units
     high = 1
     while not enough(high):
         high *= 2

@@ -267,8 +267,10 @@ def certify(
         tune_saver=saver.subset(tune_index),
         stages=[one.subset(certify_index) for one in stages] if len(tune_index) else stages,
         truth=truth[certify_index],
-        groups=None if group_of is None else _numbered(group_of[certify_index]),
-        evidence=_evidence(labelled=labels is not None, grouped=groups is not None),
+        groups=None if group_of is None else _drawn(group_of[certify_index], seed=seed),
+        evidence=EvidenceKind.of(
+            labelled=labels is not None, unit="samples" if groups is None else "groups"
+        ),
         risk=round(1 - confidence, 12),
         candidates=candidates,
     )
@@ -371,7 +373,11 @@ def _numbered(groups: NDArray[np.generic], *, samples: int | None = None) -> Int
     return numbers
 
 
-def _evidence(*, labelled: bool, grouped: bool) -> EvidenceKind:
-    if labelled:
-        return EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
-    return EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+def _drawn(groups: IntArray, *, seed: int) -> IntArray:
+    """Groups numbered from 0 in an order that is drawn, neither by name nor by time.
+
+    The test bets on one group after the other, and none may tell of the next.
+    """
+    numbers = _numbered(groups)
+    order = np.random.default_rng(seed).permutation(int(numbers.max()) + 1)
+    return order[numbers]

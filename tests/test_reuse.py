@@ -131,7 +131,7 @@ class TestGate:
     def test_zero_repeats_nothing(self) -> None:
         gate: Gate[int] = Gate(ReuseRule(still=0, same=0))
         for n in range(3):
-            look = gate.look(n, grey(10), 0.0)
+            look = gate.look(n, grey(10), n / 25)
             assert look.repeats is None
             assert gate.keeps(look, answer(0.5, 0.5)) is None
 
@@ -160,10 +160,11 @@ class TestGate:
         assert look.repeats is None
         assert gate.keeps(look, answer(0.5, 0.5)) is None
 
-    def test_forgets_when_time_goes_back(self) -> None:
+    @pytest.mark.parametrize("then_s", [4.0, 5.0, math.nan, -math.inf])
+    def test_forgets_when_time_does_not_go_on(self, then_s: float) -> None:
         gate: Gate[int] = Gate(self.rule())
         gate.look(0, grey(10), 5.0)
-        assert gate.look(1, grey(10), 4.0).repeats is None
+        assert gate.look(1, grey(10), then_s).repeats is None
 
     def test_drops_an_answer_that_never_came(self) -> None:
         gate: Gate[str] = Gate(self.rule())
@@ -194,7 +195,9 @@ class TestGate:
 
     @given(
         st.lists(
-            st.tuples(st.integers(0, 20), st.floats(0, 3), st.booleans()), min_size=1, max_size=80
+            st.tuples(st.integers(0, 20), st.floats(1e-6, 3), st.booleans()),
+            min_size=1,
+            max_size=80,
         ),
         st.sampled_from([0.7, 2.5, None]),
     )

@@ -26,6 +26,7 @@ from tinysaver_edge._support.lazy import lazy_exports
 from tinysaver_edge._version import __version__
 
 __all__ = [
+    "Alike",
     "AnswerSource",
     "Bundle",
     "BundleError",
@@ -47,7 +48,10 @@ __all__ = [
     "Reason",
     "RecipeError",
     "RecordError",
+    "Region",
     "RemoteModel",
+    "ReuseRule",
+    "Reused",
     "Score",
     "SourceError",
     "Stage",
@@ -75,11 +79,13 @@ if TYPE_CHECKING:
     from tinysaver_edge.deciding.policy import StagePolicy
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.decision import (
+        Alike,
         AnswerSource,
         Decision,
         FrameId,
         ModelIdentity,
         Reason,
+        Reused,
         StageRef,
     )
     from tinysaver_edge.engines.remote.model import RemoteModel
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
     )
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
+    from tinysaver_edge.reuse import Region, ReuseRule
     from tinysaver_edge.score.base import Score
     from tinysaver_edge.score.registry import get_score
     from tinysaver_edge.stream.options import Escalation
@@ -115,11 +122,13 @@ else:
             "deciding.policy": ("StagePolicy",),
             "deciding.stage": ("Stage",),
             "decision": (
+                "Alike",
                 "AnswerSource",
                 "Decision",
                 "FrameId",
                 "ModelIdentity",
                 "Reason",
+                "Reused",
                 "StageRef",
             ),
             "engines.remote.model": ("RemoteModel",),
@@ -142,6 +151,7 @@ else:
             ),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
+            "reuse": ("Region", "ReuseRule"),
             "score.base": ("Score",),
             "score.registry": ("get_score",),
             "stream.options": ("Escalation",),

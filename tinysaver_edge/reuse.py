@@ -218,7 +218,7 @@ def total_variation(one: Outputs, other: Outputs) -> float:
     classes = known[0].keys() | known[1].keys()
     apart = sum(abs(known[0].get(name, 0.0) - known[1].get(name, 0.0)) for name in classes)
     rest = abs(sum(known[0].values()) - sum(known[1].values()))
-    return min(1.0, 0.5 * (apart + rest))
+    return float(min(1.0, 0.5 * (apart + rest)))
 
 
 def _probabilities(outputs: Outputs) -> NDArray[np.float32]:
@@ -230,7 +230,7 @@ def _probabilities(outputs: Outputs) -> NDArray[np.float32]:
 
 
 def _variation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    return 0.5 * float(np.add.reduce(np.abs(one - other)))
+    return 0.5 * float(np.abs(one - other).sum())
 
 
 Key = TypeVar("Key")
@@ -245,8 +245,8 @@ class Look(Generic[Key]):
         key: the frame.
         span: what it is remembered with; other spans know nothing of it.
         repeats: the frame whose answer is its own; None where the saver is to be asked.
-        difference: to the last frame that a model was asked about, in grey levels; infinity where
-            there is none in this span.
+        difference: to the last frame that a model was asked about, be it forgotten or not, in grey
+            levels; infinity for the first.
     """
 
     key: Key
@@ -278,6 +278,7 @@ class Gate(Generic[Key]):
         self._began_s: float | None = None
         self._last_s = -math.inf
         self._anchor: tuple[Key, tuple[int, int, int]] | None = None
+        self._knows = False
         self._seen = np.zeros((SIDE, SIDE), np.int32)
         self._apart = np.zeros((SIDE, SIDE), np.int32)
         self._below = rule.still * STEPS * SIDE * SIDE
@@ -292,9 +293,9 @@ class Gate(Generic[Key]):
     def drop(self, key: Key) -> None:
         """Repeat this frame's answer no more: there was none, or not the one that was asked for."""
         anchor, escalated = self._anchor, self._escalated
-        if anchor is not None and anchor[0] is key:
+        if anchor is not None and anchor[0] == key:
             self._anchor = None
-        if escalated is not None and escalated[0] is key:
+        if escalated is not None and escalated[0] == key:
             self._escalated = None
 
     def look(self, key: Key, thumbnail: Thumbnail, time_s: float) -> Look[Key]:
@@ -303,24 +304,27 @@ class Gate(Generic[Key]):
         Args:
             key: what the caller knows it by.
             thumbnail: ``(16, 16)``; it is copied where it is kept.
-            time_s: when it was taken. A time before the last one's empties the memory.
+            time_s: when it was taken. Where that is not after the last one, nobody knows how old
+                an answer is, and the memory is emptied.
         """
-        if time_s < self._last_s:
+        time_s = time_s if math.isfinite(time_s) else 0.0
+        if time_s <= self._last_s:
             self.forget()
         if self._began_s is None:
             self._began_s = time_s
         self._last_s = time_s
         span = (self._generation, *self.rule.span(time_s - self._began_s))
-        anchor, steps = self._anchor, math.inf
-        if anchor is not None and anchor[1] == span:
+        anchor, apart = self._anchor, math.inf
+        if self._knows:
             np.subtract(thumbnail, self._seen, out=self._apart, casting="unsafe")
             np.abs(self._apart, out=self._apart)
-            steps = int(np.add.reduce(self._apart, axis=None))
-            if steps < self._below:
-                return Look(key, span, anchor[0], steps / (STEPS * SIDE * SIDE))
+            steps = int(self._apart.sum())
+            apart = steps / (STEPS * SIDE * SIDE)
+            if anchor is not None and anchor[1] == span and steps < self._below:
+                return Look(key, span, anchor[0], apart)
         np.copyto(self._seen, thumbnail, casting="unsafe")
-        self._anchor = (key, span)
-        return Look(key, span, None, steps / (STEPS * SIDE * SIDE))
+        self._anchor, self._knows = (key, span), True
+        return Look(key, span, None, apart)
 
     def keeps(self, look: Look[Key], outputs: Outputs) -> Key | None:
         """Hold the answer of a saver that is unsure against that at the last escalation.

@@ -42,6 +42,10 @@ class StreamOptions:
         together: frames of several sources that the saver is asked about at once, where so many
             wait: 1, 2 or 4. None times all three when a stream of several sources starts, and
             takes the quickest.
+        min_time_between_escalations_s: of one source; frames that come sooner get the saver's
+            answer, degraded.
+        escalations_per_minute: of one source, in any 60 seconds, audits included; None for no
+            limit.
 
     Raises:
         InputError: a figure is out of range.
@@ -52,12 +56,22 @@ class StreamOptions:
     max_in_flight: int = 4
     window: int = 64
     together: int | None = None
+    min_time_between_escalations_s: float = 0.0
+    escalations_per_minute: int | None = None
 
     def __post_init__(self) -> None:
         if self.deadline_ms is not None and not self.deadline_ms > 0:
             raise InputError(f"deadline_ms {self.deadline_ms}: must be above 0")
         if self.max_in_flight < 1:
             raise InputError(f"max_in_flight {self.max_in_flight}: must be at least 1")
+        pause_s, a_minute = self.min_time_between_escalations_s, self.escalations_per_minute
+        if not 0 <= pause_s < float("inf"):
+            raise InputError(f"min_time_between_escalations_s {pause_s}: must be at least 0")
+        if a_minute is not None and a_minute < 1:
+            raise InputError(
+                f"escalations_per_minute {a_minute}: must be at least 1; escalation 'local' never "
+                "asks the large model"
+            )
         if self.window < 1:
             raise InputError(f"window {self.window}: must be at least 1")
         if self.together not in (None, 1, 2, 4):

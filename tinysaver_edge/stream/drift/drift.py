@@ -93,7 +93,8 @@ class Action(str, Enum):
     Attributes:
         WARN: nothing but the event and the metric.
         RAISE: the next stricter threshold of the bundle, at each alarm; after the last, ESCALATE.
-        ESCALATE: the saver accepts nothing any more.
+            No earlier answer is repeated any more.
+        ESCALATE: the saver accepts nothing any more, and no earlier answer is repeated.
     """
 
     WARN = "warn"
@@ -223,6 +224,11 @@ class DriftWatch:
         return self._alarms == 0
 
     @property
+    def repeats(self) -> bool:
+        """Whether there was no alarm that leads to more than a warning."""
+        return self._alarms == 0 or self.options.action is Action.WARN
+
+    @property
     def state(self) -> DriftState:
         """What it has seen so far."""
         with self._lock:
@@ -245,15 +251,16 @@ class DriftWatch:
         return threshold if self._threshold is None else max(threshold, self._threshold)
 
     def audits(self, decision: Decision) -> bool:
-        """Draw whether this accepted frame is audited."""
+        """Draw whether this frame is audited."""
         return bool(self._random.random() < self.options.share)
 
     def audited(self, accepted: Decision, large: Decision, frame: Frame | None) -> None:
         """Compare two answers, and raise the alarm when the evidence is enough."""
         source_id = accepted.frame_id.source_id
         differs = accepted.index != large.index
-        if self._threshold is not None and accepted.score < self._threshold:
-            return  # accepted before the threshold was raised
+        repeated = accepted.reused is not None
+        if self._threshold is not None and (repeated or accepted.score < self._threshold):
+            return  # given out before the threshold was raised
         with self._lock:
             if len(self._names) < self._own:
                 self._names.add(source_id)

@@ -5,6 +5,7 @@ files   class folders, a .zip of them, or a table; table reads those
 found   which files count as images
 images  how one is decoded
 labels  labels as class indices
+collection  frames that were drawn at random moments, and who may be believed
 looks   what pictures look like, in small; alike finds copies and clips by it
 """
 

@@ -52,6 +52,13 @@ class Settings:
         recipe="data",
         plan="images.data",
     )
+    epochs: Path | None = setting(
+        Group.INPUT,
+        Path,
+        "Epochs of a stream, in place of images: a folder with one folder of frames, or one video, "
+        "for each, as collect --epochs writes it. Answers are then reused from frame to frame.",
+        recipe="epochs",
+    )
     large: str | None = setting(
         Group.INPUT,
         str,
@@ -117,7 +124,7 @@ class Settings:
     labels: Path | None = setting(
         Group.RECORDS,
         Path,
-        "True classes of the records, .npy.",
+        "True classes of the records, .npy; of epochs a .csv: epoch,from_s,to_s,class.",
         recipe="labels",
         plan="records.labels",
     )
@@ -335,14 +342,17 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        if "data" in given and "records" in given:
-            raise InputError("--data and --records exclude each other: name one of them")
+        named = [f"--{one}" for one in ("data", "epochs", "records") if one in given]
+        if len(named) > 1:
+            raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
-            given["records"] = None
+            given["records"] = given["epochs"] = None
+        elif "epochs" in given:
+            given |= {"at_home": False, "records": None, "data": None, "group_column": None}
         elif "records" in given:
             of_images = {"group_column": None, "independent": False, "large_jpeg": None}
-            given = {**of_images, **given, "data": None}
+            given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
 
     def check_place(self) -> None:
@@ -408,20 +418,34 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
 
 
 def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
-    if settings.data is None:
-        raise InputError("nothing to calibrate on: name --data, --records or a recipe")
+    if settings.data is None and settings.epochs is None:
+        raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
     if settings.large is None:
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
+    given = _placed(settings, "images") | ({} if settings.epochs is None else _epochs(settings))
     return ImageInput(
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
         labelled=settings.reference != Reference.LARGE.value,
         profile=device,
-        **_placed(settings, "images"),
+        **given,
     )
+
+
+def _epochs(settings: Settings) -> dict[str, Any]:
+    """Return what is said of epochs, by the plan's own names."""
+    unlabelled = settings.reference == Reference.LARGE.value
+    if settings.bench:
+        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
+    if unlabelled == (settings.labels is not None):
+        raise InputError(
+            "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
+            "--reference large, which takes the large model's answers for right"
+        )
+    return {"data": settings.epochs, "epochs": True, "spans": settings.labels, "timing": False}
 
 
 def _records(settings: Settings) -> RecordInput:

@@ -10,6 +10,7 @@ from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, ste
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
+from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks
 from tinysaver_edge.errors import DataError
 
@@ -82,8 +83,26 @@ def check_independence(
         f"data {data.path}: {doubted}{said}. A certificate counts independent samples, and these "
         f"are not. Take copies out; name each image's clip or scene in a table, with "
         f"--group-column; or, where they were taken at moments drawn at random (`tinysaver-edge "
-        f"collect` does) or show different things, say --independent: the certificate then states that it is your word"
+        f"collect` does) or show different things, say --independent: the certificate then states "
+        f"that it is your word"
     )
+
+
+def check_epochs(data: EpochData, *, stated: bool) -> Independence:
+    """Say what makes epochs independent: that they were drawn, or the user's word.
+
+    Args:
+        data: the epochs.
+        stated: whether the user vouches for it.
+    """
+    if data.collection is not None:
+        return Independence(tuple(data.collection.warnings), data.collection.statement)
+    line = (
+        "nobody says how these epochs were drawn: the certificate counts them as independent, "
+        "which epochs at random moments are (collect --epochs draws them) and every k-th is not"
+    )
+    word = "that its epochs are independent of each other"
+    return Independence(() if stated else (line,), word)
 
 
 def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
@@ -109,14 +128,14 @@ def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[
     return collection, []
 
 
-def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> str | None:
+def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str | None:
     """Say that nothing can be certified on so few samples, whatever the models answer.
 
     Args:
         targets: limit, confidence and reference.
         units: samples, or groups of them, that the certificate may rest on.
         candidates: how many savers share the risk.
-        grouped: whether the units are groups.
+        unit: what they are: "samples", "groups" or "epochs".
 
     Returns:
         One line, or None where they may be enough.
@@ -125,12 +144,12 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
     if targets.method is not Method.CERTIFIED or drop is None:
         return None
     labelled = targets.reference is Reference.LABELS
-    evidence = EvidenceKind.of(labelled=labelled, unit="groups" if grouped else "samples")
+    evidence = EvidenceKind.of(labelled=labelled, unit=unit)
     share = targets.risk / max(1, candidates)
     needed = least_units(drop, evidence=evidence, risk=share)
     if needed is not None and units >= needed:
         return None
-    unit = "groups of samples" if grouped else "samples"
+    unit = "groups of samples" if unit == "groups" else unit
     wish = f"a drop of {drop:g} points at confidence {targets.confidence:g}"
     if candidates > 1:
         wish += f" shared by {candidates} savers"

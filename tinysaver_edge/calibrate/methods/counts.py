@@ -164,6 +164,7 @@ class WalkCounts:
         gained: int64 (k,), samples where only the cascade is right (D = -1).
         samples: number of samples.
         reached: int64 (stages - 1, k), samples that go on to the second stage, the third, the last.
+        asked: int64 (k,), samples that the first stage is asked about; None for all of them.
     """
 
     thresholds: FloatArray
@@ -172,6 +173,7 @@ class WalkCounts:
     gained: IntArray
     samples: int
     reached: IntArray
+    asked: IntArray | None = None
 
     @classmethod
     def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
@@ -437,7 +439,8 @@ class CertifiedTest:
             wish += f" shared by {self.candidates} candidates"
         if self.groups is not None:
             units = int(self.groups.max()) + 1
-            return f"{units} groups of samples do not prove {wish}: add groups, or allow more"
+            what = self.evidence.unit if self.evidence.unit == "epochs" else "groups of samples"
+            return f"{units} {what} do not prove {wish}: add {self.evidence.unit}, or allow more"
         least = samples_needed(max_drop_points, risk=self.share)
         if least is not None and n < least:
             return f"{n} samples cannot prove {wish}: at least {least} are needed"

@@ -26,13 +26,13 @@ PUBLIC = {
         Reused Score Stage StagePolicy StageRef Tls Token Track {ERRORS} __version__ calibrate
         engines find_description get_score stream testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
-        ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture
-        Denied Device DeviceError Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
-        EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource JsonlSink Listener Listeners
-        LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued
-        Reconnected Retrying Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri
-        Stream StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement open_sink
-        open_source""",
+        ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
+        Device DeviceError Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
+        EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource JsonlSink
+        Listener Listeners LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink
+        PreviewSink PrometheusMetrics Queued Reconnected Retrying Service ServiceOptions Sink
+        SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink
+        Watch calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy TensorInfo
         create_engine engine_names inspect signature_of""",

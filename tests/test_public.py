@@ -21,18 +21,18 @@ MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverE
 VerificationError"""
 
 PUBLIC = {
-    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId LoadOptions
-        ModelDescription ModelIdentity Outputs Reason RemoteModel Score Stage StagePolicy StageRef
-        Tls Token {ERRORS} __version__ calibrate
+    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Likeness
+        LoadOptions ModelDescription ModelIdentity Outputs Reason Region RemoteModel ReuseRule
+        Reused Score Stage StagePolicy StageRef Tls Token Track {ERRORS} __version__ calibrate
         engines find_description get_score stream testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
-        Connected Connection Context Corrupt Counter DecisionFuture Denied Device DeviceError
-        Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended EscalationSample Event
-        Frame Gauge HardFramesSink IterableSource JsonlSink Listener Listeners LiveOptions
-        LiveSource Lost Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued
-        Reconnected Retrying Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri
-        Stream StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement open_sink
-        open_source""",
+        ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
+        Device DeviceError Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
+        EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource JsonlSink
+        Listener Listeners LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink
+        PreviewSink PrometheusMetrics Queued Reconnected Retrying Service ServiceOptions Sink
+        SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink
+        Watch calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy TensorInfo
         create_engine engine_names inspect signature_of""",

@@ -26,7 +26,6 @@ from tinysaver_edge._support.lazy import lazy_exports
 from tinysaver_edge._version import __version__
 
 __all__ = [
-    "Alike",
     "AnswerSource",
     "Bundle",
     "BundleError",
@@ -39,6 +38,7 @@ __all__ = [
     "FrameId",
     "InfeasibleError",
     "InputError",
+    "Likeness",
     "LoadOptions",
     "MissingDependencyError",
     "ModelDescription",
@@ -61,6 +61,7 @@ __all__ = [
     "Tls",
     "Token",
     "TooSlowError",
+    "Track",
     "VerificationError",
     "__version__",
     "calibrate",
@@ -74,15 +75,15 @@ __all__ = [
 if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
-    from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.cascade import Cascade, Track
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.decision import (
-        Alike,
         AnswerSource,
         Decision,
         FrameId,
+        Likeness,
         ModelIdentity,
         Reason,
         Reused,
@@ -117,12 +118,12 @@ else:
         __name__,
         {
             "bundle.bundle": ("Bundle",),
-            "cascade": ("Cascade",),
+            "cascade": ("Cascade", "Track"),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
             "deciding.stage": ("Stage",),
             "decision": (
-                "Alike",
+                "Likeness",
                 "AnswerSource",
                 "Decision",
                 "FrameId",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, Union
 
 from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
-from tinysaver_edge.deciding.memory import Memory
+from tinysaver_edge.deciding.memory import CameraMemory
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
-from tinysaver_edge.decision import Alike, Decision, FrameId
+from tinysaver_edge.decision import Decision, FrameId, Likeness
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.telemetry.events import Listener
     from tinysaver_edge.stream.telemetry.metrics import Metrics
 
-__all__ = ["BATCH", "Cascade", "Clock"]
+__all__ = ["BATCH", "Cascade", "Clock", "Track"]
 
 BATCH = 32
 """Frames that `Cascade.decide_many` gives an engine at a time."""
@@ -108,7 +108,7 @@ class Cascade:
         )
         return Decider(self.stages, judge, clock=self._clock)
 
-    def _remembering(self, reuse: Reuse) -> tuple[Decider, Callable[[], Memory] | None]:
+    def _remembering(self, reuse: Reuse) -> tuple[Decider, Callable[[], CameraMemory] | None]:
         """Return what asks the stages about cameras, and what makes a memory for one of them."""
         rule = self.reuse if reuse == "bundle" else reuse
         if rule is None or not rule.reuses:
@@ -116,7 +116,7 @@ class Cascade:
         as_calibrated = rule == self.reuse
         decider = self._decider(self._certified) if as_calibrated else self.decider
         certified = self._certified and as_calibrated
-        return decider, lambda: Memory(rule, certified=certified)
+        return decider, lambda: CameraMemory(rule, certified=certified)
 
     @classmethod
     def load(
@@ -185,9 +185,16 @@ class Cascade:
     def doubt(self) -> str | None:
         """Why the certificate does not cover what is decided at this moment, where there is one.
 
-        None if it does. It follows what the large model's hosts have proven by now; of a single
-        answer `Decision.certified` tells.
+        None if it does, in streams and tracks that repeat answers as the bundle says, if it says
+        so. It follows what the large model's hosts have proven by now; of a single answer
+        `Decision.certified` tells.
         """
+        return self.doubt_of(self.reuse)
+
+    def doubt_of(self, reuse: ReuseRule | None) -> str | None:
+        """Return the same for streams and tracks that repeat answers by a rule, or not at all."""
+        if self._certified and self.reuse is not None and reuse != self.reuse:
+            return f"its certificate is about cameras whose answers are repeated at {self.reuse}"
         return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
@@ -216,7 +223,7 @@ class Cascade:
     def _decide(
         self,
         decider: Decider,
-        memory: Memory | None,
+        memory: CameraMemory | None,
         frame: Frame,
         frame_id: FrameId | None,
         timestamp_s: float | None,
@@ -440,7 +447,7 @@ class Track:
     Thread-safe as `Cascade.decide` is; frames of two cameras need two of them.
     """
 
-    def __init__(self, cascade: Cascade, decider: Decider, memory: Memory | None) -> None:
+    def __init__(self, cascade: Cascade, decider: Decider, memory: CameraMemory | None) -> None:
         self._cascade, self._decider, self._memory = cascade, decider, memory
 
     def decide(
@@ -463,21 +470,21 @@ class Track:
 
 
 def _decide_remembering(
-    decider: Decider, memory: Memory, frame: Frame, case: Case, *, started_s: float
+    decider: Decider, memory: CameraMemory, frame: Frame, case: Case, *, started_s: float
 ) -> Decision:
     """Answer a camera's next frame, from memory if it can be."""
     look = memory.look(frame, case.timestamp_s)
     case.spent("look", (decider.clock() - started_s) * 1e3)
     if look.repeats is not None and look.repeats.decision is not None:
         case.timings_ms["total"] = case.timings_ms["look"]
-        return memory.repeated(look.repeats.decision, case, Alike.STILL)
+        return memory.repeated(look.repeats.decision, case, Likeness.STILL)
     answer, found = look.key, None
 
     def kept(case: Case) -> Decision | None:
         earlier = None if case.outputs is None else memory.keeps(look, case.outputs)
         if earlier is None or earlier.decision is None:
             return None
-        return memory.repeated(earlier.decision, case, Alike.SAME)
+        return memory.repeated(earlier.decision, case, Likeness.SAME)
 
     try:
         found = decider.decide(frame, case, started_s=started_s, kept=kept)

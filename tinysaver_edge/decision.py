@@ -91,7 +91,7 @@ class StageRef:
     model: str
 
 
-class Alike(str, Enum):
+class Likeness(str, Enum):
     """In what a frame was found to be like an earlier one.
 
     Attributes:
@@ -115,7 +115,7 @@ class Reused:
 
     frame_id: FrameId
     age_s: float
-    alike: Alike
+    alike: Likeness
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""

@@ -94,6 +94,43 @@ class ReuseRule:
             if seconds is not None and not 1e-3 <= seconds < math.inf:
                 raise InputError(f"{name} {seconds}: must be at least 0.001 s, and finite")
 
+    @classmethod
+    def parse(cls, text: str) -> ReuseRule:
+        """Read a rule as it is written on a command line.
+
+        Args:
+            text: ``still=2,same=0.1,max_age_s=5,epoch_s=10,region=0:0:0.5:1``; what is left out of
+                still and same is 0, all else as for the constructor. A region is left, top, width
+                and height.
+
+        Raises:
+            InputError: it cannot be understood, or a figure is out of range.
+        """
+        known = ("still", "same", "max_age_s", "epoch_s", "region")
+        given: dict[str, str] = {}
+        for part in text.split(","):
+            name, equals, value = (one.strip() for one in part.partition("="))
+            if name not in known or not equals or name in given:
+                raise InputError(f"reuse {text!r}: expected NAME=VALUE of {', '.join(known)}")
+            given[name] = value
+        try:
+            sides = [float(one) for one in given.pop("region", "").split(":") if one]
+            numbers = {name: float(value) for name, value in given.items()}
+        except ValueError as error:
+            raise InputError(f"reuse {text!r}: {error}") from error
+        if len(sides) not in (0, 4):
+            raise InputError(f"reuse {text!r}: a region is LEFT:TOP:WIDTH:HEIGHT")
+        region = Region(*sides) if sides else None
+        return cls(**{"still": 0.0, "same": 0.0, **numbers}, region=region)
+
+    def __str__(self) -> str:
+        told = f"still={self.still:g},same={self.same:g},epoch_s={self.epoch_s:g}"
+        told += "" if self.max_age_s is None else f",max_age_s={self.max_age_s:g}"
+        if self.region is None:
+            return told
+        sides = (self.region.left, self.region.top, self.region.width, self.region.height)
+        return f"{told},region={':'.join(f'{side:g}' for side in sides)}"
+
     @property
     def age_s(self) -> float:
         """What an answer that is repeated stays below."""

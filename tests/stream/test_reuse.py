@@ -15,7 +15,7 @@ from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
-from tinysaver_edge.decision import Alike, AnswerSource, Reason
+from tinysaver_edge.decision import AnswerSource, Likeness, Reason
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import Gate, ReuseRule, Thumbnailer
 from tinysaver_edge.score import Margin
@@ -76,7 +76,7 @@ def replayed(answers, scenes, rule):
         if look.repeats is not None:
             found = answered[look.repeats]
             age_s = (n - found[1]) / scenes.rate_hz
-            reused = (found[1], round(age_s, 6), Alike.STILL)
+            reused = (found[1], round(age_s, 6), Likeness.STILL)
             answered[n] = (found[0], found[1])
             yield (n, found[0], AnswerSource.REUSED, reused)
         elif not answers.unsure(number):
@@ -84,7 +84,7 @@ def replayed(answers, scenes, rule):
             yield (n, number % 10, AnswerSource.SAVER, None)
         elif (kept := gate.keeps(look, saver)) is not None:
             found = answered[kept]
-            reused = (found[1], round((n - found[1]) / scenes.rate_hz, 6), Alike.SAME)
+            reused = (found[1], round((n - found[1]) / scenes.rate_hz, 6), Likeness.SAME)
             answered[n] = found
             yield (n, found[0], AnswerSource.REUSED, reused)
         else:
@@ -129,7 +129,7 @@ def test_a_chain_of_stages_keeps_what_its_last_answer_was():
         decisions = list(cascade.stream(Scenes([1, 1, 11, 2, 1])))
     assert [one.index for one in decisions] == [2, 2, 2, 3, 2]
     assert answers.asked_large == [1, 2, 1]
-    assert decisions[2].reused.alike is Alike.SAME
+    assert decisions[2].reused.alike is Likeness.SAME
     assert decisions[2].stage.model == "large"
 
 
@@ -146,10 +146,8 @@ def test_while_an_escalation_is_under_way_others_like_it_join_it(large_size):
     assert [one.index for one in decisions] == [2] * 15
     assert [one.source for one in decisions] == [AnswerSource.LARGE] + [AnswerSource.REUSED] * 14
     alike = [one.reused.alike for one in decisions[1:]]
-    assert (
-        alike
-        == [Alike.STILL] * 7 + [Alike.SAME] + [Alike.STILL] * 3 + [Alike.SAME] + [Alike.STILL] * 2
-    )
+    still, same = Likeness.STILL, Likeness.SAME
+    assert alike == [still] * 7 + [same] + [still] * 3 + [same] + [still] * 2
     assert {one.reused.frame_id.sequence for one in decisions[1:]} == {0}
     assert [round(one.reused.age_s, 6) for one in decisions[1:]] == [n / 10 for n in range(1, 15)]
 

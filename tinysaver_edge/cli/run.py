@@ -26,10 +26,11 @@ from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
-from tinysaver_edge.cli.service_options import WRITTEN, AsOptions, service_options
+from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, service_options
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.options import Escalation
+from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.stream.options import PRESETS, Escalation, Preset
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
@@ -38,6 +39,7 @@ from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 _source_option = options_of("Sources")
 _escalation_option = options_of("Escalation")
+_repeated_option = options_of(REPEATED)
 _output_option = options_of(WRITTEN)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -153,6 +155,30 @@ def stopping_on_signals(
     help="Frames that wait for the large model at once.",
 )
 @_escalation_option(
+    "--min-time-between-escalations-s",
+    type=Number(min=0),
+    default=0.0,
+    help="Of one source; frames that come sooner get the saver's answer, degraded.",
+)
+@_escalation_option(
+    "--escalations-per-minute",
+    type=click.IntRange(min=1),
+    help="Of one source, audits included; frames beyond get the saver's answer, degraded.",
+)
+@_repeated_option(
+    "--reuse",
+    metavar="LIMITS",
+    help="When a frame is answered as an earlier one that looks like it: still=2 (grey levels), "
+    "same=0.1 (of the saver's probability), epoch_s, max_age_s, region=LEFT:TOP:WIDTH:HEIGHT, "
+    "parted by commas; or off.  [default: as calibrated, else off]",
+)
+@_repeated_option(
+    "--for",
+    "preset",
+    type=click.Choice(sorted(PRESETS)),
+    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera.",
+)
+@_escalation_option(
     "--large-worker",
     is_flag=True,
     help="Run the large model in a process of its own, started again when it dies.",
@@ -178,6 +204,10 @@ def run(
     escalation: str,
     deadline_ms: float | None,
     max_in_flight: int,
+    min_time_between_escalations_s: float,
+    escalations_per_minute: int | None,
+    reuse: str | None,
+    preset: str | None,
     timeout_s: float,
     wait_for_source: bool,
     threads: int | None,
@@ -220,20 +250,33 @@ def run(
                 allow_absent=escalation == Escalation.LOCAL.value,
             )
         )
-        doubts = Doubts(cascade)
+        suited = None if preset is None else PRESETS[preset]
+        repeats = _repeats(reuse, cascade.reuse, suited)
+        doubts = Doubts(cascade, repeats)
         doubts.tell()
+        if repeats is not None and cascade.reuse is None:
+            terminal.warn(
+                ["answers that are repeated are not certified: no limits were calibrated"]
+            )
         given = [open_source(source, options=options) for source in sources]
         if limit is not None:
             given = limited(given, limit)
         live = any(source.live for source in given)
         around = Service(
-            _watchful(service(live and escalation != Escalation.LOCAL.value), escalation),
+            _watchful(
+                service(
+                    live and escalation != Escalation.LOCAL.value,
+                    None if suited is None else suited.hold,
+                ),
+                escalation,
+            ),
             opened.manifest,
             clock=time.monotonic,
             wall=time.time,
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
+            reuse=repeats,
             hosts=hosts_of(cascade.stages),
         )
         stack.enter_context(around)
@@ -248,6 +291,9 @@ def run(
             listener=around.listener,
             metrics=around.metrics,
             watch=around.watch,
+            reuse=repeats,
+            min_time_between_escalations_s=min_time_between_escalations_s,
+            escalations_per_minute=escalations_per_minute,
         )
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
@@ -270,6 +316,17 @@ def run(
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
     return exit_code(stop, complete=not losses(around))
+
+
+def _repeats(
+    given: str | None, calibrated: ReuseRule | None, preset: Preset | None
+) -> ReuseRule | None:
+    """Return when earlier answers are repeated: as told, else as calibrated, else as it suits."""
+    if given == "off":
+        return None
+    if given is not None:
+        return ReuseRule.parse(given)
+    return calibrated if calibrated is not None or preset is None else preset.reuse
 
 
 def _next_step(bundle: Path, *, live: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tinysaver_edge.deciding.policy import Case
-from tinysaver_edge.decision import Alike, AnswerSource, Decision, Reason, Reused
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness, Reason, Reused
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.reuse import Gate, Look, ReuseRule, Thumbnailer
@@ -15,7 +15,7 @@ REPEATABLE = (None, Reason.FALLBACK_DEVICE, Reason.LOCAL)
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
+class Remembered:
     """What becomes of a frame that a model was asked about, for those that look like it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Answer:
         return True
 
 
-class Memory:
+class CameraMemory:
     """One camera's memory: a gate, and the answers that it says are to be repeated.
 
     `look` is for one thread, `keeps` for one that may be another.
@@ -49,11 +49,11 @@ class Memory:
     """
 
     def __init__(self, rule: ReuseRule, *, certified: bool) -> None:
-        self._gate: Gate[Answer] = Gate(rule)
+        self._gate: Gate[Remembered] = Gate(rule)
         self._thumbnail = Thumbnailer(rule.region)
         self._certified = certified
 
-    def look(self, frame: Frame, time_s: float) -> Look[Answer]:
+    def look(self, frame: Frame, time_s: float) -> Look[Remembered]:
         """Look at the camera's next frame.
 
         Args:
@@ -66,13 +66,13 @@ class Memory:
         Raises:
             InputError: the frame is of another shape or type.
         """
-        return self._gate.look(Answer(), self._thumbnail(frame), time_s)
+        return self._gate.look(Remembered(), self._thumbnail(frame), time_s)
 
-    def keeps(self, look: Look[Answer], outputs: Outputs) -> Answer | None:
+    def keeps(self, look: Look[Remembered], outputs: Outputs) -> Remembered | None:
         """Return the escalation's answer that an unsure saver's frame keeps; None to escalate."""
         return self._gate.keeps(look, outputs)
 
-    def end(self, answer: Answer, decision: Decision | None) -> None:
+    def end(self, answer: Remembered, decision: Decision | None) -> None:
         """Take a frame's final decision, None where it has none, and forget it if it is no good."""
         if not answer.end(decision):
             self._gate.drop(answer)
@@ -81,7 +81,7 @@ class Memory:
         """Begin anew: the camera was away, and may look elsewhere now."""
         self._gate.forget()
 
-    def repeated(self, decision: Decision, case: Case, alike: Alike) -> Decision:
+    def repeated(self, decision: Decision, case: Case, alike: Likeness) -> Decision:
         """Return what was found for an earlier frame as the decision on this one.
 
         Args:
@@ -95,7 +95,7 @@ class Memory:
         return replace(
             decision,
             source=AnswerSource.REUSED,
-            score=decision.score if alike is Alike.STILL else case.score,
+            score=decision.score if alike is Likeness.STILL else case.score,
             escalated=False,
             certified=decision.certified and self._certified,
             revision=0,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.decision import Alike, Decision
+from tinysaver_edge.decision import Decision, Likeness
 from tinysaver_edge.engines.batching import SIZES, most_at_once
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
@@ -24,7 +24,7 @@ from tinysaver_edge.stream.telemetry.metrics import Gauge
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.decider import Decider
-    from tinysaver_edge.deciding.memory import Answer, Memory
+    from tinysaver_edge.deciding.memory import CameraMemory, Remembered
     from tinysaver_edge.deciding.stage import Stage
 
 
@@ -97,7 +97,7 @@ class Dispatcher:
         taker: Taker,
         *,
         buffers: int = BUFFERS,
-        memory: Memory | None = None,
+        memory: CameraMemory | None = None,
     ) -> Lane:
         """Add a source.
 
@@ -154,7 +154,7 @@ class Dispatcher:
             self._escalations.repeat(item, known)
         return True
 
-    def audits_next(self, lane: Lane, answer: Answer) -> bool:
+    def audits_next(self, lane: Lane, answer: Remembered) -> bool:
         """Draw whether a frame that is still is to be audited."""
         return answer.decision is not None and self._escalations.may_audit(lane, answer.decision)
 
@@ -258,7 +258,7 @@ class Dispatcher:
         item.repeats = memory.keeps(item.look, case.outputs)
         if item.repeats is None:
             return False
-        item.alike, known = Alike.SAME, item.repeats.decision
+        item.alike, known = Likeness.SAME, item.repeats.decision
         if known is not None and self._escalations.may_audit(item.lane, known):
             self._settle_audited(item, self._escalations.repeated(item, known))
             return True

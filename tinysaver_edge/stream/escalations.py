@@ -22,7 +22,7 @@ from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.decider import Decider
-    from tinysaver_edge.deciding.memory import Answer
+    from tinysaver_edge.deciding.memory import Remembered
 
 NO_ANSWER = "no model has answered the frame that it looks like"
 
@@ -92,7 +92,7 @@ class Escalations:
         self._large = decider.stages[-1].policy.model
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
-        self._joined: dict[Answer, list[Item]] = {}
+        self._joined: dict[Remembered, list[Item]] = {}
         self._deadlines = Deadlines()
         self._served: Lane | None = None
         self._in_flight = 0

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from tinysaver_edge.deciding.policy import Case
-from tinysaver_edge.decision import Alike, AnswerSource, Decision
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
@@ -20,7 +20,7 @@ from tinysaver_edge.stream.telemetry.events import Undecided
 from tinysaver_edge.stream.telemetry.metrics import Counter, Measure
 
 if TYPE_CHECKING:
-    from tinysaver_edge.deciding.memory import Answer, Memory
+    from tinysaver_edge.deciding.memory import CameraMemory, Remembered
     from tinysaver_edge.reuse import Look
 
 
@@ -60,12 +60,12 @@ class Item:
     decision: Decision | None = None
     awaiting: bool = False
     audited: Decision | None = None
-    look: Look[Answer] | None = None
-    repeats: Answer | None = None
-    alike: Alike = Alike.STILL
+    look: Look[Remembered] | None = None
+    repeats: Remembered | None = None
+    alike: Likeness = Likeness.STILL
 
     @property
-    def answer(self) -> Answer | None:
+    def answer(self) -> Remembered | None:
         """What others may repeat; None where it repeats another's itself, or nobody remembers."""
         return None if self.look is None or self.look.repeats is not None else self.look.key
 
@@ -185,7 +185,7 @@ class Lane:
         *,
         buffers: list[Batch],
         lock: threading.Lock,
-        memory: Memory | None = None,
+        memory: CameraMemory | None = None,
     ) -> None:
         self.rules = rules
         self.taker = taker

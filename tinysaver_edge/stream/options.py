@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.reuse import ReuseRule
 
 LIVE_DEADLINE_MS = 1000.0
 """Deadline of live sources where none is given: what comes later is of no use, or never comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What suits one kind of camera, for whoever has calibrated nothing for it.
+
+    Attributes:
+        reuse: when earlier answers are repeated, where the bundle does not say; not certified.
+        hold: frames that must agree before another class is announced.
+    """
+
+    reuse: ReuseRule
+    hold: int
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "static-camera": Preset(ReuseRule(still=2.0, same=0.1), hold=3),
+        "moving-camera": Preset(ReuseRule(still=0.5, same=0.1), hold=5),
+    }
+)
+"""Of a camera that rests, what it sees changes here and there; of one that moves, all of it."""
 
 
 class Escalation(str, Enum):

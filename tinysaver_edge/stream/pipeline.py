@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tinysaver_edge.deciding.decider import Decider
-    from tinysaver_edge.deciding.memory import Memory
+    from tinysaver_edge.deciding.memory import CameraMemory
 
 
 FROZEN_S = 60.0
@@ -230,7 +230,7 @@ class Stream:
         listener: Listener = ignore,
         metrics: Metrics = NO_METRICS,
         watch: Watch = NO_WATCH,
-        memory: Callable[[], Memory] | None = None,
+        memory: Callable[[], CameraMemory] | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:

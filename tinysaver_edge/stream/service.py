@@ -18,9 +18,11 @@ from tinysaver_edge.stream.drift.drift import (
     DriftOptions,
     DriftWatch,
     calibrated_disagreement,
+    counts_repeated,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.sinks.base import Sink, open_sink
+from tinysaver_edge.stream.sinks.changes import ChangeSink
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+    from tinysaver_edge.reuse import ReuseRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class ServiceOptions:
         drift: how to watch for drift; None watches not.
         must_watch: whether a bundle that cannot be watched is an error.
         seed: decides which escalated frames are saved.
+        hold: frames that must agree before another class is announced, as a `Changed`; None
+            announces none.
     """
 
     jsonl: Path | None = None
@@ -86,6 +91,7 @@ class ServiceOptions:
     drift: DriftOptions | None = DEFAULT_DRIFT
     must_watch: bool = False
     seed: int = 0
+    hold: int | None = None
 
 
 FILE_PATIENCE_S = 10.0
@@ -121,6 +127,7 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
+        reuse: when the stream repeats earlier answers; None where it repeats none.
         hosts: asks the hosts of the large model (`telemetry.hosts.hosts_of`); None where it runs
             here.
 
@@ -149,9 +156,10 @@ class Service:
         sources: int = 1,
         live: bool = True,
         listener: Listener | None = None,
+        reuse: ReuseRule | None = None,
         hosts: RemoteEngine | None = None,
     ) -> None:
-        self.promise, self._hosts = Promise.of(manifest), hosts
+        self.promise, self._hosts, self._reuse = Promise.of(manifest), hosts, reuse
         self._options, self._clock, self._wall = options, clock, wall
         self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
@@ -241,7 +249,10 @@ class Service:
         if options.hard_frames is not None:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         made.extend(map(open_sink, options.sinks))
-        return [self._queued(one) for one in made]
+        queued: list[Sink] = [self._queued(one) for one in made]
+        if options.hold is not None:
+            queued.append(ChangeSink(options.hold, listener=self.listener, clock=self._clock))
+        return queued
 
     def _quit(self) -> None:
         """End the stream, from a thread of its own: this one is waited for."""
@@ -267,13 +278,14 @@ class Service:
 
         try:
             return DriftWatch(
-                calibrated_disagreement(manifest),
+                calibrated_disagreement(manifest, self._reuse),
                 options.drift,
                 clock=self._clock,
                 sources=sources,
                 listener=self.listener,
                 metrics=self.metrics,
                 keep=keep,
+                repeated=counts_repeated(manifest, self._reuse),
             )
         except InputError as error:
             if options.must_watch or keep is not None:

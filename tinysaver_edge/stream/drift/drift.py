@@ -22,6 +22,7 @@ from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Gauge, 
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import DisagreementEntry, Manifest
+    from tinysaver_edge.reuse import ReuseRule
 
 GAPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """Alternatives that are bet on: the rate plus so much of what is missing to 1."""
@@ -180,6 +181,8 @@ class DriftWatch:
         metrics: counts audits, disagreements and alarms.
         clock: seconds, for the events.
         keep: takes audited frames, to be saved; it must return at once.
+        repeated: whether what is promised is of repeated answers, too; else none of them is
+            audited, as there is nothing to hold them against.
     """
 
     def __init__(
@@ -192,8 +195,10 @@ class DriftWatch:
         listener: Listener = ignore,
         metrics: Metrics = NO_METRICS,
         keep: Callable[[Decision, Decision, Frame], None] | None = None,
+        repeated: bool = False,
     ) -> None:
         self.options = options
+        self._repeated = repeated
         self.promised = promised.tested(options.level)
         self._stricter = tuple(promised.stricter)
         self._own = sources if sources > 1 else 0
@@ -252,6 +257,8 @@ class DriftWatch:
 
     def audits(self, decision: Decision) -> bool:
         """Draw whether this frame is audited."""
+        if decision.reused is not None and not self._repeated:
+            return False
         return bool(self._random.random() < self.options.share)
 
     def audited(self, accepted: Decision, large: Decision, frame: Frame | None) -> None:
@@ -313,12 +320,21 @@ class DriftWatch:
         return "every frame is escalated"
 
 
-def calibrated_disagreement(manifest: Manifest) -> DisagreementEntry:
+def calibrated_disagreement(
+    manifest: Manifest, reuse: ReuseRule | None = None
+) -> DisagreementEntry:
     """Return what a bundle says of how often answers differed: what a `DriftWatch` tests.
+
+    Args:
+        manifest: of the bundle.
+        reuse: when earlier answers are repeated; None where none is.
 
     Raises:
         InputError: the bundle does not say it, or accepts nothing.
     """
+    if counts_repeated(manifest, reuse) and manifest.reuse is not None:
+        assert manifest.reuse.disagreement is not None
+        return manifest.reuse.disagreement
     if manifest.disagreement is not None:
         return manifest.disagreement
     first = manifest.stages[0]
@@ -328,3 +344,9 @@ def calibrated_disagreement(manifest: Manifest) -> DisagreementEntry:
         "the bundle does not say how often accepted answers differed from the large model's: "
         "calibrate it again with this release, or turn the drift watch off"
     )
+
+
+def counts_repeated(manifest: Manifest, reuse: ReuseRule | None) -> bool:
+    """Whether what a bundle says of answers that differed counts those repeated by a rule."""
+    told = manifest.reuse
+    return told is not None and told.rule == reuse and told.disagreement is not None

@@ -95,11 +95,15 @@ def frames_of(scene: Scene, photos: list[Frame]) -> Iterator[Frame]:
         scale = share * side / SIDE
         moved = np.zeros(2)
         if scene.motion == "pan":
-            moved = scene.speed * number * np.array([np.cos(scene.direction), np.sin(scene.direction)])
+            moved = (
+                scene.speed * number * np.array([np.cos(scene.direction), np.sin(scene.direction)])
+            )
         elif scene.motion == "zoom":
             scale *= (1 + scene.speed) ** (number if scene.direction < np.pi else -number)
         room = max(0.0, (side - scale * SIDE) / 2)
-        centre = np.array([photo.shape[1], photo.shape[0]]) / 2 + _within(offset * room + moved, room)
+        centre = np.array([photo.shape[1], photo.shape[0]]) / 2 + _within(
+            offset * room + moved, room
+        )
         corner = centre - scale * SIDE / 2
         matrix = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
         view = cv2.warpAffine(

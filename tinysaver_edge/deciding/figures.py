@@ -61,7 +61,7 @@ class Figures:
         accuracy_large: share that the last stage's model gets right, alone.
         accuracy_cascade: share that the cascade gets right.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
-        accept_rate: share that was not escalated past the first stage.
+        accept_rate: share that was not escalated past the first stage, what was reused included.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
@@ -235,7 +235,7 @@ def drop_interval(
 def _accept_rate(policy: Policy, replayed: Replay) -> float:
     if len(policy.stages) > 1 and policy.asked[0] != 0:
         return 0.0
-    return float((replayed.stage == 0).mean())
+    return float((replayed.stage <= 0).mean())
 
 
 def cost_ratio(policy: Policy, replayed: Replay) -> float | None:

@@ -1,8 +1,8 @@
 """Certified cost and validity of reuse over time, on real photos under a moving camera.
 
-    python benchmarks/bench_epochs.py [--epochs 2400] [--draws 300] [--cache FOLDER]
+    python benchmarks/bench_epochs.py [--epochs 1600] [--draws 300] [--cache FOLDER]
 
-The models run once over all scenes, 96,000 frames (twenty minutes on two quiet cores); what they
+The models run once over all scenes, 64,000 frames; what they
 answered is kept in the cache. Epochs of a calibration are then drawn from these with replacement.
 """
 
@@ -247,7 +247,7 @@ def check_against_package(found: dict[str, NDArray], steps: Steps) -> None:
 def main() -> int:
     """Measure, print and keep the figures; 1 where a target is missed."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--epochs", type=int, default=2400, help="scenes to make")
+    options.add_argument("--epochs", type=int, default=1600, help="scenes to make")
     options.add_argument("--draws", type=int, default=300, help="calibrations of each size")
     cache = Path(tempfile.gettempdir()) / "tinysaver-scenes"
     options.add_argument("--cache", type=Path, default=cache)

@@ -373,7 +373,8 @@ def _spans(path: Path, epochs: Sequence[Epoch]) -> Mapping[str, list[_Span]]:
             span = _Span(float(begin), float(end), name, line)
         except ValueError:
             raise DataError(
-                f"labels {path}, line {line}: from_s and to_s are seconds, not {begin!r} and {end!r}"
+                f"labels {path}, line {line}: from_s and to_s are seconds, not {begin!r} and "
+                f"{end!r}"
             ) from None
         if not (span.from_s < span.to_s and name):
             raise DataError(f"labels {path}, line {line}: needs a class, and from_s before to_s")

@@ -18,7 +18,7 @@ from tinysaver_edge.deciding.epochs import Timeline
 from tinysaver_edge.reuse import SIDE, Thumbnailer
 
 KEPT = "epochs.npz"
-"""Holds thumbnails ``(n, 256)`` in 1/256 of a grey level, hashes, times and epochs of all frames."""
+"""Holds thumbnails ``(n, 256)`` in 1/256 of a grey level, hashes, times and epochs."""
 
 
 def read_timeline(

@@ -26,7 +26,7 @@ _COMMANDS = MappingProxyType(
         "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
-        "bundle": "Name the classes of a finished bundle.",
+        "bundle": "Name the classes of a finished bundle; sign it.",
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",

@@ -28,7 +28,7 @@ from tinysaver_edge.calibrate.methods.certify import certify, default_rule, tria
 from tinysaver_edge.calibrate.methods.path import Path as StagePath
 from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.certificate import EvidenceKind, group_p_value, group_p_values, walk
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.reuse import SIDE, Thumbnailer
@@ -97,7 +97,7 @@ class World:
     saver: Outputs
     large: Outputs
     truth: NDArray
-    timeline: Timeline
+    timeline: EpochTimeline
 
     @classmethod
     def of(cls, found: dict[str, NDArray], index: NDArray | None = None) -> World:
@@ -110,7 +110,7 @@ class World:
             Outputs.from_probabilities(flat["probabilities"].astype(np.float32)),
             Outputs.from_topk(flat["classes"].astype(np.int64), flat["chances"]),
             found["truth"].ravel(),
-            Timeline(
+            EpochTimeline(
                 np.repeat(np.arange(count), frames),
                 np.tile(np.arange(frames) / scenes.FRAMES_PER_S, count),
                 flat["thumbnail"].astype(np.int32).reshape(-1, SIDE * SIDE),

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysaver_edge.deciding.epochs import Timeline, reused
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import SIDE, STEPS, Gate, ReuseRule
@@ -18,7 +18,7 @@ def scenes(draw):
     grey = np.cumsum(rng.integers(-2, 3, (count, SIDE * SIDE)), axis=0) * STEPS // 4 + 100 * STEPS
     logits = np.cumsum(rng.normal(0, 0.3, (count, classes)), axis=0).astype(np.float32)
     times = np.concatenate([np.cumsum(rng.uniform(0.05, 1.5, size)) for size in sizes])
-    timeline = Timeline(
+    timeline = EpochTimeline(
         np.repeat(np.arange(len(sizes)), sizes), times, grey.astype(np.int32), epoch_s=10.0
     )
     rule = ReuseRule(
@@ -54,7 +54,7 @@ def test_side_by_side_it_decides_as_the_gate_does_frame_by_frame(scene):
 
 
 def test_a_mean_by_epoch_weighs_each_frame_of_it_the_same():
-    timeline = Timeline(
+    timeline = EpochTimeline(
         np.array([3, 3, 3, 8]), np.array([0.0, 1, 2, 0]), np.zeros((4, 256), np.int32), 10.0
     )
     assert timeline.epochs == 2
@@ -64,7 +64,7 @@ def test_a_mean_by_epoch_weighs_each_frame_of_it_the_same():
 
 
 def test_answers_without_all_probabilities_are_refused():
-    timeline = Timeline(np.array([0]), np.zeros(1), np.zeros((1, 256), np.int32), 10.0)
+    timeline = EpochTimeline(np.array([0]), np.zeros(1), np.zeros((1, 256), np.int32), 10.0)
     top = Outputs.from_topk(np.array([[1, 0]]), np.array([[0.6, 0.4]], np.float32))
     with pytest.raises(InputError, match="logits"):
         reused(ReuseRule(1.0, 0.1), timeline, top, np.array([False]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.calibrate.targets import Method, Targets
 from tinysaver_edge.codec import Jpeg
@@ -156,6 +157,30 @@ class Plan:
     def large_codec(self) -> Jpeg | None:
         """What frames pass on their way to the large model, as far as that is known."""
         return self.input.large_codec if isinstance(self.input, ImageInput) else None
+
+
+def epochs_given(
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], *, unlabelled: bool
+) -> dict[str, Any]:
+    """Return what `ImageInput` takes of epochs.
+
+    Args:
+        epochs: their folder.
+        labels: the table of their classes by time.
+        given: what else `ImageInput` takes.
+        unlabelled: whether the large model is the reference.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    if given.get("bench"):
+        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
+    if unlabelled == (labels is not None):
+        raise InputError(
+            "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
+            "--reference large, which takes the large model's answers for right"
+        )
+    return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
 
 
 def _check_epochs(targets: Targets, *, compared: bool) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.targets import Budgets
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, PooledLatency, pooled
@@ -117,7 +117,7 @@ class Problem:
     savers: tuple[ModelAnswers, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
-    timeline: Timeline | None = None
+    timeline: EpochTimeline | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -487,7 +487,7 @@ def join_records(
     costs: dict[str, float],
     labels: NDArray[np.int64],
     groups: NDArray[np.str_] | None,
-    timeline: Timeline | None = None,
+    timeline: EpochTimeline | None = None,
 ) -> tuple[Problem, NDArray[np.int64]]:
     """Put the records together, without the samples that any of them skipped."""
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]

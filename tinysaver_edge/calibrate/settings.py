@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.options import Group, Option, is_said, listed, setting
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
     MOST_STAGES,
@@ -327,8 +327,7 @@ class Settings:
     def overridden(self, flags: Mapping[str, Any]) -> Settings:
         """Return the settings with every flag that was given put over them.
 
-        Naming records takes the recipe's images out, and the other way round. The root is the
-        recipe's.
+        Naming records takes the recipe's images out, and the other way round.
 
         Raises:
             InputError: two that exclude each other are named.
@@ -342,8 +341,7 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        named = [f"--{one}" for one in ("data", "epochs", "records") if one in given]
-        if len(named) > 1:
+        if len(named := [f"--{one}" for one in ("data", "epochs", "records") if one in given]) > 1:
             raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
@@ -355,24 +353,17 @@ class Settings:
             given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
 
-    def check_place(self) -> None:
-        """Refuse a recipe whose data is looked for in its own folder and is not there.
+    def plan(self) -> Plan:
+        """Find the files and make a plan.
 
         Raises:
-            RecipeError: names the flag that is missing.
+            InputError: something needed is not said, or a file cannot be used or is not there.
         """
         if self.at_home and isinstance(self.data, Path) and not self.data.exists():
             raise RecipeError(
                 f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
                 "of data and models with --root"
             )
-
-    def plan(self) -> Plan:
-        """Find the files and make a plan.
-
-        Raises:
-            InputError: something needed is not said, or a file cannot be used.
-        """
         try:
             return plan_of(self)
         except (OSError, ValueError) as error:  # a name that no file can have
@@ -386,11 +377,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
 
 
 def plan_of(settings: Settings) -> Plan:
-    """Find the files and make a plan.
-
-    Raises:
-        InputError: something needed is not said, or a file cannot be used.
-    """
+    """Do what `Settings.plan` does."""
     device = None if settings.device is None else load_profile(settings.device)
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
@@ -424,28 +411,18 @@ def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
-    given = _placed(settings, "images") | ({} if settings.epochs is None else _epochs(settings))
+    unlabelled = settings.reference == Reference.LARGE.value
+    given = _placed(settings, "images")
+    if settings.epochs is not None:
+        given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
     return ImageInput(
         large=_large(settings, settings.large),
         savers=tuple(form for name in settings.savers for form in _forms(settings, name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=settings.reference != Reference.LARGE.value,
+        labelled=not unlabelled,
         profile=device,
         **given,
     )
-
-
-def _epochs(settings: Settings) -> dict[str, Any]:
-    """Return what is said of epochs, by the plan's own names."""
-    unlabelled = settings.reference == Reference.LARGE.value
-    if settings.bench:
-        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
-    if unlabelled == (settings.labels is not None):
-        raise InputError(
-            "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
-            "--reference large, which takes the large model's answers for right"
-        )
-    return {"data": settings.epochs, "epochs": True, "spans": settings.labels, "timing": False}
 
 
 def _records(settings: Settings) -> RecordInput:

@@ -21,7 +21,7 @@ from tinysaver_edge.reuse import SIDE, STEPS, ReuseRule
 
 
 @dataclass(frozen=True)
-class Timeline:
+class EpochTimeline:
     """When frames were taken and what they look like, in small.
 
     Attributes:
@@ -58,9 +58,9 @@ class Timeline:
         """``(n,)``, each frame's epoch from 0 without a gap."""
         return np.repeat(np.arange(self.epochs), self.sizes)
 
-    def subset(self, index: IntArray) -> Timeline:
+    def subset(self, index: IntArray) -> EpochTimeline:
         """Return some of the frames, their order kept."""
-        return Timeline(
+        return EpochTimeline(
             self.numbers[index],
             self.times_s[index],
             self.thumbnails[index],
@@ -119,7 +119,7 @@ class ReusedFrames:
 
 
 def reused(
-    rule: ReuseRule, timeline: Timeline, saver: Outputs, accepted: BoolArray
+    rule: ReuseRule, timeline: EpochTimeline, saver: Outputs, accepted: BoolArray
 ) -> ReusedFrames:
     """Say what a gate that is empty at each epoch's start reuses.
 

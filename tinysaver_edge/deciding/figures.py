@@ -16,7 +16,7 @@ from tinysaver_edge.certificate import (
     runs_of,
     upper_rates,
 )
-from tinysaver_edge.deciding.epochs import Timeline, reused
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import ReuseRule
@@ -94,7 +94,7 @@ def figures(
     labels: NDArray[np.int64],
     *,
     grouped: bool = False,
-    timeline: Timeline | None = None,
+    timeline: EpochTimeline | None = None,
     reuse: ReuseRule | None = None,
 ) -> Figures:
     """Measure a policy on recorded answers.
@@ -143,7 +143,7 @@ def figures(
 
 def _reuse_figures(
     policy: Policy,
-    timeline: Timeline,
+    timeline: EpochTimeline,
     alone: Replay,
     replayed: Replay,
     labels: NDArray[np.int64],
@@ -172,7 +172,7 @@ def _interval(
     after: NDArray[np.bool_],
     *,
     grouped: bool,
-    timeline: Timeline | None,
+    timeline: EpochTimeline | None,
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of the points lost; None where samples belong together."""
     if timeline is not None:

@@ -19,7 +19,7 @@ from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.data import check_left_out, class_indices, open_data
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
@@ -144,7 +144,7 @@ def evaluate_epochs(
     return Evaluation(found.figures, (*said, *told, *found.warnings), seen)
 
 
-def _other_epochs(bundle: Bundle, timeline: Timeline) -> list[str]:
+def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
     """Say where these epochs are not what the bundle reuses within."""
     entry = bundle.manifest.reuse
     if entry is None:
@@ -218,7 +218,7 @@ def _evaluation(
     records: Sequence[Record],
     labels: NDArray[np.int64],
     *,
-    timeline: Timeline | None = None,
+    timeline: EpochTimeline | None = None,
 ) -> Evaluation:
     """Measure a policy on the samples that no record skipped."""
     skipped = sorted({index for record in records for index in record.skipped})

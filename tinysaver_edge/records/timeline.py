@@ -1,4 +1,4 @@
-"""Timeline of epochs: every frame looked at once, in small, and kept beside the models' records."""
+"""Every frame of epochs looked at once, in small, and kept beside the models' records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinysaver_edge._support.files import atomic_write, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import content_hash
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.reuse import SIDE, Thumbnailer
 
 KEPT = "epochs.npz"
@@ -27,7 +27,7 @@ def read_timeline(
     folder: Path | None = None,
     fingerprint: str = "",
     progress: Progress = SILENT,
-) -> tuple[Timeline, NDArray[np.uint64]]:
+) -> tuple[EpochTimeline, NDArray[np.uint64]]:
     """Look at every frame, or take what was kept of it.
 
     Args:
@@ -55,7 +55,7 @@ def read_timeline(
                 )
     thumbnails, content = looked
     names = tuple(one.name for one in data.epochs)
-    timeline = Timeline(data.numbers, data.times_s, thumbnails, data.epoch_s, names)
+    timeline = EpochTimeline(data.numbers, data.times_s, thumbnails, data.epoch_s, names)
     return timeline, content
 
 

@@ -58,7 +58,7 @@ from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.data.epochs import EpochData, open_epochs
 from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
@@ -208,7 +208,7 @@ def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence
     return looks, check_independence(run.data, looks, method=method, stated=stated)
 
 
-def _timeline(run: MeasuringRun) -> tuple[Timeline | None, NDArray[np.uint64] | None]:
+def _timeline(run: MeasuringRun) -> tuple[EpochTimeline | None, NDArray[np.uint64] | None]:
     """Return when an epoch's frames were taken and what they look like; None for other images."""
     if not isinstance(run.data, EpochData):
         return None, None

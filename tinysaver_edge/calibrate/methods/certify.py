@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, 
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.reuse import EpochTest, ReusePath
 from tinysaver_edge.certificate import Certificate, EvidenceKind
-from tinysaver_edge.deciding.epochs import Timeline
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
@@ -217,7 +217,7 @@ def certify(
     fusion: Fusion | str | None = None,
     tune: IntArray | None = None,
     groups: NDArray[np.generic] | None = None,
-    timeline: Timeline | None = None,
+    timeline: EpochTimeline | None = None,
 ) -> CertifiedChoice:
     """Certify the loosest threshold for a cascade, cheapest stage first.
 
@@ -309,7 +309,7 @@ def trial_of(
     evidence: EvidenceKind,
     risk: float,
     candidates: int,
-    timeline: Timeline | None = None,
+    timeline: EpochTimeline | None = None,
 ) -> CertifiedTest:
     """Score and answer the certify samples."""
     thresholds = score.fixed_thresholds()

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
 from tinysaver_edge.certificate import WalkStep, runs_of
-from tinysaver_edge.deciding.epochs import ReusedFrames, Timeline, reused
+from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
 from tinysaver_edge.reuse import ReuseRule
@@ -96,7 +96,7 @@ class EpochTest(CertifiedTest):
         reuse: the path.
     """
 
-    timeline: Timeline
+    timeline: EpochTimeline
     saver: Outputs
     reuse: ReusePath
     _done: dict[float, StepOnEpochs] = field(default_factory=dict, init=False, repr=False)

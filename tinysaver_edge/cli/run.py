@@ -255,9 +255,7 @@ def run(
         doubts = Doubts(cascade, repeats)
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
-            terminal.warn(
-                ["answers that are repeated are not certified: no limits were calibrated"]
-            )
+            terminal.warn(["what is repeated is not certified: no limits were calibrated"])
         given = [open_source(source, options=options) for source in sources]
         if limit is not None:
             given = limited(given, limit)

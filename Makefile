@@ -16,12 +16,13 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test fuzz lint test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
+.PHONY: help demo test fuzz lint docs test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
 	@echo "make test              install the development tools, lint, check types, run every test"
 	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make docs              build the site into docs/_build/html, strictly: a broken link fails"
 	@echo "make fuzz              feed all readers with ten thousand damaged files each (MUTANTS=, SEED=)"
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
@@ -60,6 +61,15 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/pip
 $(VENV)/.development: pyproject.toml | $(BIN)/pip
 	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,remote,dev]'
 	@touch $@ $(VENV)/.runtime
+
+# The pages that are made (docs/generated.py) are written by the build; everything works from a file.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/pip
+	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,docs]'
+	@touch $@
 
 MUTANTS ?= 10000
 SEED ?= 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.bundle.signature import Trust
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.fusion import Fusion
@@ -123,6 +124,7 @@ class Cascade:
         cls,
         path: str | Path,
         *,
+        trusted: str | Path | Trust | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         **options: Unpack[LoadOptions],
@@ -131,13 +133,15 @@ class Cascade:
 
         Args:
             path: the bundle's folder or .zip.
+            trusted: whose signature it needs, as for `Bundle.load`.
             clock: as for the constructor.
             wall: as for the constructor.
             options: ``threads``, ``cache_dir``, ``allow_fallback``, ``large``, ``large_worker``
                 and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
-            BundleError: the bundle is damaged, or holds no models, or not the large one's file.
+            BundleError: the bundle is damaged, not signed as it must be, or holds no models, or not
+                the large one's file.
             EngineError: an engine, device or precision is not to be had here, or a host serves
                 another model.
             InputError: a URL cannot be understood, or would send frames out in plain text.
@@ -145,7 +149,7 @@ class Cascade:
         """
         from tinysaver_edge.bundle.bundle import Bundle
 
-        bundle = Bundle.load(path)
+        bundle = Bundle.load(path, trusted=trusted)
         try:
             cascade = cls.from_bundle(bundle, clock=clock, wall=wall, **options)
         except BaseException:

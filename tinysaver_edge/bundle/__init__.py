@@ -1,9 +1,11 @@
 """The folder that a device needs: read, write and check it.
 
-bundle    the folder or .zip: opened, checked, written
-manifest  the schema of `bundle.json`
-unpack    a .zip, no more of it than its manifest lists
-covered   what the certificate was measured with, and whether that is still here
+bundle     the folder or .zip: opened, checked, written
+manifest   the schema of `bundle.json`
+unpack     a .zip, no more of it than its manifest lists
+covered    what the certificate was measured with, and whether that is still here
+signature  who vouches for it, and whether a device trusts them
+signing    keys, and a signature for a finished bundle
 """
 
 from tinysaver_edge.bundle.bundle import Bundle

@@ -21,6 +21,13 @@ from tinysaver_edge._support.files import (
     parse_json,
     sha256_of,
 )
+from tinysaver_edge.bundle.signature import (
+    MOST_SIGNATURE_BYTES,
+    SIGNATURE,
+    Signed,
+    Trust,
+    check_signature,
+)
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
 from tinysaver_edge.errors import BundleError, InputError, install_command
 
@@ -39,6 +46,7 @@ class Bundle:
         path: the folder or .zip that was opened.
         root: the folder its files lie in.
         manifest: the content of ``bundle.json``.
+        signed: who signed it, where that was asked for and holds.
     """
 
     def __init__(
@@ -49,38 +57,60 @@ class Bundle:
         *,
         unpacked: bool,
         seals: Mapping[str, Seal] | None = None,
+        signed: Signed | None = None,
     ) -> None:
         self.path = path
         self.root = root
         self.manifest = manifest
+        self.signed = signed
         self._seals = dict(seals or {})
         self._remove = weakref.finalize(self, _remove, root, os.getpid()) if unpacked else None
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, trusted: str | Path | Trust | None = None) -> Self:
         """Open a bundle and check every file's hash.
 
         Args:
             path: a folder with ``bundle.json``, or a .zip of one.
+            trusted: a folder of public keys, or a `Trust`: the bundle must be signed by one of
+                them. None where this device is not set to need that (``TINYSAVER_TRUSTED_KEYS``).
 
         Raises:
-            BundleError: it is missing, damaged, unsafe, or made by a newer release.
+            BundleError: it is missing, damaged, unsafe, made by a newer release, or not signed as
+                it must be.
+            InputError: the trusted keys cannot be read.
+            MissingDependencyError: the package that checks signatures is not installed.
         """
-        path = Path(path)
+        return cls._load(Path(path), Trust.of(trusted))
+
+    @classmethod
+    def load_untrusted(cls, path: str | Path) -> Self:
+        """Open a bundle as `load` does, whoever signed it: to sign it, or to change it."""
+        return cls._load(Path(path), None)
+
+    @classmethod
+    def _load(cls, path: Path, trust: Trust | None) -> Self:
         try:
             unpacked = not path.is_dir() and path.exists()
         except (OSError, ValueError) as error:
             raise BundleError(f"bundle {path}: no such bundle ({error})") from error
         if unpacked and path.name == MANIFEST:
             raise BundleError(f"bundle {path}: name the folder that it lies in, {path.parent}")
+        signed = None
         if unpacked:
             if (kind := kind_of(path)) is not None:
                 raise BundleError(f"bundle {path}: is {kind}, neither a folder nor a .zip")
             with PackedBundle(path) as packed:
-                manifest = _parse_manifest(packed.manifest(), shown=path)
+                text = packed.manifest()
+                if trust is not None:
+                    signed = check_signature(text, packed.signature(), trust, shown=path)
+                manifest = _parse_manifest(text, shown=path)
                 root = packed.unpack(files_of(manifest))
         else:
-            manifest, root = _read_manifest(path), path
+            text, root = _read_manifest(path), path
+            if trust is not None:
+                signed = check_signature(text, _read_signature(path), trust, shown=path)
+            manifest = _parse_manifest(text, shown=path)
         try:
             seals = {
                 entry.path: _check_file(root, entry, shown=path) for entry in files_of(manifest)
@@ -89,7 +119,7 @@ class Bundle:
             if unpacked:
                 shutil.rmtree(root, ignore_errors=True)
             raise
-        return cls(path, root, manifest, unpacked=unpacked, seals=seals)
+        return cls(path, root, manifest, unpacked=unpacked, seals=seals, signed=signed)
 
     def file(self, entry: FileEntry) -> Path:
         """Return where a file of the manifest lies."""
@@ -234,17 +264,27 @@ def _put_in_place(new: Path, target: Path) -> None:
     # Exchanged, the old bundle lies where the new one was made, and goes with it.
 
 
-def _read_manifest(root: Path) -> Manifest:
+def _read_manifest(root: Path) -> bytes:
     path = root / MANIFEST
     if not path.is_file():
         raise BundleError(f"bundle {root}: {_why_no_manifest(root)}")
     try:
         if path.stat().st_size > MOST_MANIFEST_BYTES:
             raise BundleError(f"bundle {root}: bundle.json of {path.stat().st_size} bytes")
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"bundle {root}: bundle.json: {error.strerror}") from error
-    return _parse_manifest(text, shown=root)
+
+
+def _read_signature(root: Path) -> bytes | None:
+    path = root / SIGNATURE
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_SIGNATURE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(f"bundle {root}: {SIGNATURE}: {error.strerror}") from error
 
 
 def _why_no_manifest(root: Path) -> str:

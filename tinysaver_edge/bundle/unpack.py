@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
+from tinysaver_edge.bundle.signature import MOST_SIGNATURE_BYTES, SIGNATURE
 from tinysaver_edge.errors import BundleError
 
 if TYPE_CHECKING:
@@ -101,9 +102,21 @@ class PackedBundle:
         Raises:
             BundleError: it is damaged, or of no sensible size.
         """
-        member = self._members[self._top + MANIFEST]
-        if member.file_size > MOST_MANIFEST_BYTES:
-            raise BundleError(f"bundle {self._path}: bundle.json of {member.file_size} bytes")
+        return self._content(self._members[self._top + MANIFEST], MOST_MANIFEST_BYTES)
+
+    def signature(self) -> bytes | None:
+        """Return the content of `bundle.sig.json`, or None where there is none.
+
+        Raises:
+            BundleError: it is damaged, or of no sensible size.
+        """
+        member = self._members.get(self._top + SIGNATURE)
+        return None if member is None else self._content(member, MOST_SIGNATURE_BYTES)
+
+    def _content(self, member: zipfile.ZipInfo, most: int) -> bytes:
+        if member.file_size > most:
+            name = member.filename.removeprefix(self._top)
+            raise BundleError(f"bundle {self._path}: {name} of {member.file_size} bytes")
         sink = io.BytesIO()
         self._copy(member, sink, member.file_size)
         return sink.getvalue()

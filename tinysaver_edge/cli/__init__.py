@@ -25,13 +25,14 @@ _COMMANDS = MappingProxyType(
         "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
         "verify": "Check that a bundle behaves here as it did where it was calibrated.",
-        "bundle": "Name the classes of a finished bundle.",
+        "bundle": "Name the classes of a finished bundle; sign it.",
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
         "deploy": "Write what Triton, KServe, OVMS or Ray Serve need to serve it.",
         "serve": "Have this machine answer a bundle's large model for devices.",
         "doctor": "Find what is broken here, and the command that mends it.",
+        "quickstart": "Make real ImageNet models to start with.",
         "demo": "See it work on a simulated camera: nothing to download.",
     }
 )

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -56,6 +57,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
+)
+
+trusted_option = click.option(
+    "--trusted",
+    type=click.Path(path_type=Path),
+    metavar="KEYS",
+    help="Folder of public keys (*.pem): refuse a bundle that none of them signed. "
+    "TINYSAVER_TRUSTED_KEYS sets it for a whole device.",
 )
 
 output_option = click.option(

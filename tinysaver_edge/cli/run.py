@@ -24,13 +24,13 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
-from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of
+from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of, trusted_option
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, service_options
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.reuse import ReuseRule
-from tinysaver_edge.stream.options import PRESETS, Escalation, Preset
+from tinysaver_edge.stream.options import PRESETS, Escalation, CameraPreset
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
@@ -198,8 +198,10 @@ def stopping_on_signals(
     help="Write events, and all else that it says, to stderr as JSON lines.",
 )
 @service_options
+@trusted_option
 def run(
     bundle: Path,
+    trusted: Path | None,
     sources: tuple[str, ...],
     escalation: str,
     deadline_ms: float | None,
@@ -240,7 +242,7 @@ def run(
     if log_json:
         terminal.log_json()
     with ExitStack() as stack:
-        opened = stack.enter_context(Bundle.load(bundle))
+        opened = stack.enter_context(Bundle.load(bundle, trusted=trusted))
         cascade = stack.enter_context(
             Cascade.from_bundle(
                 opened,
@@ -317,7 +319,7 @@ def run(
 
 
 def _repeats(
-    given: str | None, calibrated: ReuseRule | None, preset: Preset | None
+    given: str | None, calibrated: ReuseRule | None, preset: CameraPreset | None
 ) -> ReuseRule | None:
     """Return when earlier answers are repeated: as told, else as calibrated, else as it suits."""
     if given == "off":

@@ -8,10 +8,10 @@ import click
 
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, Threads
+from tinysaver_edge.cli.options import Number, Threads, trusted_option
 from tinysaver_edge.engines.batching import SIZES
-from tinysaver_edge.engines.remote.security import Token
-from tinysaver_edge.host.limits import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
+from tinysaver_edge.engines.remote.model import Token
+from tinysaver_edge.host.listening import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
 
@@ -46,8 +46,10 @@ _FILE = click.Path(path_type=Path)
 @click.option("--batch", type=click.Choice([str(size) for size in (1, *SIZES)]),
               help="Frames that are run at once at most, where so many wait. "
               "[default: what a few runs at the start show to be quickest]")  # fmt: skip
+@trusted_option
 def serve(
     bundle: Path,
+    trusted: Path | None,
     bind: str,
     http_port: int | None,
     name: str | None,
@@ -92,7 +94,7 @@ def serve(
     )
     if tls_cert is None and not listening.is_loopback:
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
-    with Bundle.load(bundle) as opened:
+    with Bundle.load(bundle, trusted=trusted) as opened:
         served = served_by(opened, name=name, jpeg=jpeg or None, threads=threads)
         if served.jpeg:
             terminal.say(f"{served.name} takes JPEG files in place of pixels")

@@ -10,7 +10,7 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
-from tinysaver_edge.cli.options import GroupedCommand, json_option
+from tinysaver_edge.cli.options import GroupedCommand, json_option, trusted_option
 from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
 from tinysaver_edge.verify.check import LATENCY
@@ -19,9 +19,11 @@ from tinysaver_edge.verify.check import LATENCY
 @click.command(cls=GroupedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @host_options
+@trusted_option
 @json_option
 def verify(
     bundle: Path,
+    trusted: Path | None,
     as_json: bool,
     **large_settings: Any,  # noqa: ANN401 - what `host_options` adds
 ) -> None:
@@ -32,6 +34,8 @@ def verify(
     then times it against the limits of time that it was calibrated for. Exits with 2 when something
     differs, with 3 when it is only too slow.
 
+    With --trusted it must be signed by one of those keys.
+
     With --large the golden samples go to the large model's hosts: what a device will be answered.
 
     \b
@@ -41,12 +45,18 @@ def verify(
     large = large_from(**large_settings)
     if large is not None:
         terminal.warn(large.warnings)
-    with Bundle.load(bundle) as opened:
+    with Bundle.load(bundle, trusted=trusted) as opened:
         result = run_verify(opened, large=large)
+        signed = opened.signed
     terminal.show_table(
         f"{bundle}",
         ("check", "result", "detail"),
         [(check.name, _mark(check), check.detail) for check in result.checks],
+    )
+    terminal.say(
+        "its signature was not looked at: --trusted KEYS does so"
+        if signed is None
+        else f"signed: {signed}"
     )
     terminal.warn(f"{one.name}: {one.detail}" for one in result.checks if one.warning)
     if as_json:

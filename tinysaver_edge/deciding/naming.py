@@ -17,7 +17,8 @@ from tinysaver_edge.models.description.labels import read_labels
 def name_classes(path: Path, labels: Path) -> tuple[str, ...]:
     """Write class names into a bundle that has none.
 
-    Its models, threshold, golden samples and certificate stay what they are, to the byte.
+    Its models, threshold, golden samples and certificate stay what they are, to the byte. A
+    signature does not: sign it anew.
 
     Args:
         path: the bundle, a folder or .zip; replaced once the new one is whole.
@@ -31,7 +32,7 @@ def name_classes(path: Path, labels: Path) -> tuple[str, ...]:
         BundleError: it has names already, holds no models, or the names do not fit its classes.
         DescriptionError: the file of names cannot be read.
     """
-    with Bundle.load(path) as bundle:
+    with Bundle.load_untrusted(path) as bundle:
         if bundle.manifest.labels is not None:
             raise BundleError(
                 f"bundle {path}: its classes have names already "

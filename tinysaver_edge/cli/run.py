@@ -30,7 +30,7 @@ from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, ser
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.reuse import ReuseRule
-from tinysaver_edge.stream.options import PRESETS, Escalation, CameraPreset
+from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source

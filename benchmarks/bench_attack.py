@@ -401,9 +401,9 @@ def attack_stream(bundle: Path, seconds: float) -> list[Phase]:
 def attack_host(bundle: Path, seconds: float, python: Path) -> list[Phase]:
     """Attack a host that a device asks."""
     from tinysaver_edge.engines.remote import RemoteModel, Token
-    from tinysaver_edge.engines.remote.address import Address
+    from tinysaver_edge.engines.remote.endpoint import open_transport
     from tinysaver_edge.engines.remote.facts import Contract
-    from tinysaver_edge.engines.remote.transport import open_transport
+    from tinysaver_edge.engines.remote.model import Address
 
     found = []
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinysaver_edge.engines.registry as engines
-import tinysaver_edge.score.registry as scores
+import tinysaver_edge.score as scores
 import tinysaver_edge.stream.sinks.base as sinks
 import tinysaver_edge.stream.sources.opening as sources
 from tinysaver_edge.engines.base import Engine, EngineOptions

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,25 +22,27 @@ MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverE
 VerificationError"""
 
 PUBLIC = {
-    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Likeness
-        LoadOptions ModelDescription ModelIdentity Outputs Reason Region RemoteModel ReuseRule
-        Reused Score Stage StagePolicy StageRef Tls Token Track {ERRORS} __version__ calibrate
-        engines find_description get_score stream testing""",
+    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion
+        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason Region
+        RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
+        {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
+        testing""",
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
         ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
-        Device DeviceError Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
-        EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource JsonlSink
-        Listener Listeners LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink
-        PreviewSink PrometheusMetrics Queued Reconnected Retrying Service ServiceOptions Sink
-        SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink
-        Watch calibrated_disagreement open_sink open_source""",
+        Device DeviceError DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch
+        Dropped Ended EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource
+        JsonlSink Kept Listener Listeners LiveOptions LiveSource Lost Measure Metrics
+        MqttAddress MqttSink PreviewSink PrometheusMetrics Queued Reading Reconnected Retrying
+        Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri Stream
+        StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement open_sink
+        open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
-        ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy TensorInfo
-        create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate DataSource
-        DeviceProfile
-        Figures ImageInput Jpeg Method MethodRow ModelFile Objective Plan Progress RecordInput
-        Reference Targets calibrate load_profile""",
+        ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
+        TensorInfo create_engine engine_names inspect signature_of""",
+    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate CodecCost DataSource
+        DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
+        ModelFile Objective Plan Policy PredictedLatency Progress RecordInput Reference Sample
+        Targets TriedCombination WalkStep calibrate load_profile""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -71,6 +74,40 @@ def test_every_error_is_public() -> None:
         if isinstance(value, type) and issubclass(value, errors.TinySaverError)
     }
     assert raised == set(ERRORS.split())
+
+
+def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
+    """Yield the types that a public class or function wants to be given, as they are written."""
+    for name, one in vars(thing).items() if isinstance(thing, type) else [("", thing)]:
+        if name == "__init__" or not name.startswith("_"):
+            marks = getattr(getattr(one, "__func__", one), "__annotations__", {})
+            yield from (str(form) for given, form in marks.items() if given != "return")
+
+
+READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
+"""Values that users get and never make."""
+
+HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"}
+"""Values that users get of one public name and give to another."""
+
+
+def test_types_that_users_must_give_are_public() -> None:
+    ours = {
+        node.name
+        for path in (ROOT / "tinysaver_edge").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    } - {"Path", "Picture"}  # the standard library's, and a picture's array
+    public = {name: place for place, listed in PUBLIC.items() for name in listed.split()}
+    named = {
+        word
+        for name, place in public.items()
+        if name not in READ_ONLY
+        for form in wanted(getattr(importlib.import_module(place), name))
+        for word in re.findall(r"\b[A-Z]\w+", form)
+    }
+    # A type that is new here is either exported by one of these places, or handed through.
+    assert (named & ours) - public.keys() == HANDED_THROUGH
 
 
 def test_every_event_is_public() -> None:

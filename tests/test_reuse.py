@@ -97,6 +97,30 @@ class TestRule:
         with pytest.raises(InputError):
             Region(*sides)
 
+    @pytest.mark.parametrize(
+        ("text", "rule"),
+        [
+            ("still=2,same=0.1", ReuseRule(2, 0.1)),
+            (" still = 2 ", ReuseRule(2, 0)),
+            ("same=0.2,max_age_s=3,epoch_s=60", ReuseRule(0, 0.2, max_age_s=3, epoch_s=60)),
+            ("still=1,region=0:0.5:1:0.5", ReuseRule(1, 0, region=Region(0, 0.5, 1, 0.5))),
+        ],
+    )
+    def test_is_read_from_a_command_line_and_written_as_there(
+        self, text: str, rule: ReuseRule
+    ) -> None:
+        assert ReuseRule.parse(text) == rule
+        assert ReuseRule.parse(str(rule)) == rule
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "2", "still", "still=x", "still=2,still=3", "stil=2", "still=2,region=1:2", "still=-1",
+         "same=nan", "still=2,region=0:0:0:0", "still=2;same=1", "region=a:b:c:d"],
+    )  # fmt: skip
+    def test_refuses_what_it_cannot_read(self, text: str) -> None:
+        with pytest.raises(InputError):
+            ReuseRule.parse(text)
+
 
 class TestDistances:
     def test_of_thumbnails_is_in_grey_levels(self) -> None:

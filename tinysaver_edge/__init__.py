@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 from tinysaver_edge._version import __version__
 
 __all__ = [
@@ -36,10 +36,12 @@ __all__ = [
     "EngineError",
     "Escalation",
     "FrameId",
+    "Fusion",
     "InfeasibleError",
     "InputError",
     "Likeness",
     "LoadOptions",
+    "Manifest",
     "MissingDependencyError",
     "ModelDescription",
     "ModelError",
@@ -62,11 +64,13 @@ __all__ = [
     "Token",
     "TooSlowError",
     "Track",
+    "Trust",
     "VerificationError",
     "__version__",
     "calibrate",
     "engines",
     "find_description",
+    "get_fusion",
     "get_score",
     "stream",
     "testing",
@@ -75,6 +79,8 @@ __all__ = [
 if TYPE_CHECKING:
     from tinysaver_edge import calibrate, engines, stream, testing
     from tinysaver_edge.bundle.bundle import Bundle
+    from tinysaver_edge.bundle.manifest import Manifest
+    from tinysaver_edge.bundle.signature import Trust
     from tinysaver_edge.cascade import Cascade, Track
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
@@ -89,8 +95,7 @@ if TYPE_CHECKING:
         Reused,
         StageRef,
     )
-    from tinysaver_edge.engines.remote.model import RemoteModel
-    from tinysaver_edge.engines.remote.security import Tls, Token
+    from tinysaver_edge.engines.remote.model import RemoteModel, Tls, Token
     from tinysaver_edge.errors import (
         BundleError,
         DataError,
@@ -107,17 +112,19 @@ if TYPE_CHECKING:
         TooSlowError,
         VerificationError,
     )
+    from tinysaver_edge.fusion import Fusion, get_fusion
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
     from tinysaver_edge.reuse import Region, ReuseRule
-    from tinysaver_edge.score.base import Score
-    from tinysaver_edge.score.registry import get_score
+    from tinysaver_edge.score import Score, get_score
     from tinysaver_edge.stream.options import Escalation
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "bundle.bundle": ("Bundle",),
+            "bundle.manifest": ("Manifest",),
+            "bundle.signature": ("Trust",),
             "cascade": ("Cascade", "Track"),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
@@ -132,8 +139,7 @@ else:
                 "Reused",
                 "StageRef",
             ),
-            "engines.remote.model": ("RemoteModel",),
-            "engines.remote.security": ("Tls", "Token"),
+            "engines.remote.model": ("RemoteModel", "Tls", "Token"),
             "errors": (
                 "BundleError",
                 "DataError",
@@ -150,11 +156,11 @@ else:
                 "TooSlowError",
                 "VerificationError",
             ),
+            "fusion": ("Fusion", "get_fusion"),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
             "reuse": ("Region", "ReuseRule"),
-            "score.base": ("Score",),
-            "score.registry": ("get_score",),
+            "score": ("Score", "get_score"),
             "stream.options": ("Escalation",),
             "calibrate": (),
             "engines": (),

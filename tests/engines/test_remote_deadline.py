@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tinysaver_edge.engines.remote import RemoteModel
-from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.engine import RemoteEngine
 from tinysaver_edge.engines.remote.facts import Kind, ModelFacts, Reply, RequestError, TensorFacts
+from tinysaver_edge.engines.remote.model import Address
+from tinysaver_edge.engines.remote.traffic import State
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess, Resize

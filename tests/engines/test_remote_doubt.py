@@ -14,10 +14,10 @@ from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.engines.remote import RemoteModel
-from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.engine import RemoteEngine
 from tinysaver_edge.engines.remote.facts import Kind, ModelFacts, Reply, RequestError, TensorFacts
+from tinysaver_edge.engines.remote.model import Address
+from tinysaver_edge.engines.remote.traffic import State
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.score import Margin
 from tinysaver_edge.testing import FAKE_PREPROCESS, FakeEngine, numbered_frame

@@ -9,8 +9,6 @@ import pytest
 
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token, remote_model
-from tinysaver_edge.engines.remote.address import Address, Scheme
-from tinysaver_edge.engines.remote.breaker import SAVED, Breaker, RetryBudget, State
 from tinysaver_edge.engines.remote.engine import to_tensor
 from tinysaver_edge.engines.remote.facts import (
     ModelFacts,
@@ -20,6 +18,8 @@ from tinysaver_edge.engines.remote.facts import (
     agree,
     check_values,
 )
+from tinysaver_edge.engines.remote.model import Address, Scheme
+from tinysaver_edge.engines.remote.traffic import SAVED, Breaker, RetryBudget, State
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess, Resize

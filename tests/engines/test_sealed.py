@@ -15,8 +15,7 @@ from tinysaver_edge import Cascade
 from tinysaver_edge._support.files import Seal
 from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.engines.base import EngineOptions
-from tinysaver_edge.engines.model_file import check_model_file, model_files
-from tinysaver_edge.engines.onnx_file import external_names
+from tinysaver_edge.engines.model_file import check_model_file, external_names, model_files
 from tinysaver_edge.engines.registry import create_engine, engine_class
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.preprocess import Preprocessor

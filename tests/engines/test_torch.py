@@ -22,8 +22,7 @@ from tinysaver_edge.engines.timm_file import (  # noqa: E402
     read_module,
     write_timm_file,
 )
-from tinysaver_edge.engines.torch import TorchEngine  # noqa: E402
-from tinysaver_edge.engines.torch_cuda import MOST_GRAPHS  # noqa: E402
+from tinysaver_edge.engines.torch import MOST_GRAPHS, TorchEngine  # noqa: E402
 from tinysaver_edge.engines.worker import Setup, WorkerEngine  # noqa: E402
 from tinysaver_edge.errors import DescriptionError, EngineError, ModelError  # noqa: E402
 from tinysaver_edge.output_format import OutputFormat  # noqa: E402

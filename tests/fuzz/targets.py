@@ -162,7 +162,7 @@ def saved_frames(folder: Path) -> Target:
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
     from tinysaver_edge._support.doors import ListenAddress
-    from tinysaver_edge.engines.remote.address import Address as Host
+    from tinysaver_edge.engines.remote.model import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source
     from tinysaver_edge.stream.sources.uri import parse_uri
@@ -272,8 +272,7 @@ def models(folder: Path) -> Target:
     """Model files, before an engine opens them, and as onnx reads them."""
     import onnx
 
-    from tinysaver_edge.engines.model_file import check_model_file, model_files
-    from tinysaver_edge.engines.onnx_file import read_metadata
+    from tinysaver_edge.engines.model_file import check_model_file, model_files, read_metadata
     from tinysaver_edge.models.graph.macs import count_macs
 
     file = colour_model(folder / "model.onnx", LARGE)
@@ -334,7 +333,7 @@ def videos(folder: Path) -> Target:
 def bench_reports(folder: Path) -> Target:
     """Reports of `bench`, which `calibrate --bench` goes by."""
     from tinysaver_edge.bench.report import read_report
-    from tinysaver_edge.latency.samples import LatencySource
+    from tinysaver_edge.latency import LatencySource
 
     file = folder / "report.json"
     runs = {"samples_ms": [1.0, 2.0], "source": LatencySource.MEASURED.value}
@@ -357,10 +356,9 @@ def bench_reports(folder: Path) -> Target:
 
 def http_answers(folder: Path) -> Target:
     """What a host answers over HTTP, to questions and to frames."""
-    from tinysaver_edge.engines.remote.address import Address
+    from tinysaver_edge.engines.remote.endpoint import open_transport
     from tinysaver_edge.engines.remote.facts import RequestError, Wanted, agree
-    from tinysaver_edge.engines.remote.model import remote_model
-    from tinysaver_edge.engines.remote.transport import open_transport
+    from tinysaver_edge.engines.remote.model import Address, remote_model
 
     tensor = {"name": "in", "datatype": "FP32", "shape": [-1, 3, 16, 16]}
     answer = {"name": "out", "datatype": "FP32", "shape": [-1, 6]}

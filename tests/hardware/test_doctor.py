@@ -33,9 +33,8 @@ from tinysaver_edge.hardware.doctor.system import (
     version_checks,
 )
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
-from tinysaver_edge.hardware.inventory import Inventory, Listed
-from tinysaver_edge.hardware.jetson import read_jetson
-from tinysaver_edge.hardware.trial import Apart, Trial
+from tinysaver_edge.hardware.nvidia import read_jetson
+from tinysaver_edge.hardware.trial import Apart, Inventory, Listed, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 

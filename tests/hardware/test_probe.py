@@ -13,12 +13,18 @@ from tests.hardware.trial_model import build
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.cpu import read_cpu, temperatures_c, throttling
 from tinysaver_edge.hardware.engines import EngineDevice, Engines, probe_engines
-from tinysaver_edge.hardware.inventory import Inventory, Listed
-from tinysaver_edge.hardware.jetson import read_board, read_jetson
-from tinysaver_edge.hardware.nvidia import read_nvidia
+from tinysaver_edge.hardware.nvidia import read_board, read_jetson, read_nvidia
 from tinysaver_edge.hardware.probe import Probe, draft_profile, probe, read_memory
 from tinysaver_edge.hardware.profile import read_profile
-from tinysaver_edge.hardware.trial import MODEL, Trial, run_apart, run_here, try_engine
+from tinysaver_edge.hardware.trial import (
+    MODEL,
+    Inventory,
+    Listed,
+    Trial,
+    run_apart,
+    run_here,
+    try_engine,
+)
 
 NONE = Engines((), (), ())
 

@@ -12,7 +12,7 @@ from tinysaver_edge._support.resources import devices_dir
 from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.hardware.jetson import read_board
+from tinysaver_edge.hardware.nvidia import read_board
 from tinysaver_edge.hardware.profile import (
     DeviceKind,
     load_profile,

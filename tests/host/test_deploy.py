@@ -20,7 +20,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.deploy import Target, deploy
-from tinysaver_edge.host.limits import Listening, parse_bind, same_token
+from tinysaver_edge.host.listening import Listening, parse_bind, same_token
 from tinysaver_edge.host.served import safe_name
 
 

@@ -15,9 +15,8 @@ from tests.remote.device_bundle import device_bundle
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.host import writing
-from tinysaver_edge.host.deploy import Target, deploy
-from tinysaver_edge.host.writing import check_name, render
+from tinysaver_edge.host import deploy as deploy_module
+from tinysaver_edge.host.deploy import Target, check_name, deploy, render
 
 NAMES = [
     'X", "b"); raise SystemExit("ran") #',
@@ -110,7 +109,7 @@ def test_a_bundles_own_name_is_a_text_in_the_readme(tmp_path) -> None:
 def test_every_kind_of_file_has_its_own_literals() -> None:
     values = {"name": 'a": b', "large_jpeg": None}
     assert 'name: "a\\": b"' in render("kserve_inferenceservice.yaml", values)
-    for template in Path(writing.__file__).with_name("templates").glob("*.j2"):
+    for template in Path(deploy_module.__file__).with_name("templates").glob("*.j2"):
         assert '"{{' not in template.read_text().replace(" ", "")
 
 

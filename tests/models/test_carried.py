@@ -10,10 +10,9 @@ import pytest
 
 from tests.model_zoo import CLASSES, Form, tiny_classifier
 from tests.real_data import data_folder
-from tinysaver_edge.models.description.carried import _told, read_carried
+from tinysaver_edge.models.description.carried import _told, read_carried, write_metadata
 from tinysaver_edge.models.description.describe import describe
 from tinysaver_edge.models.description.description import parse_description
-from tinysaver_edge.models.description.metadata import write_metadata
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
 NAMES = tuple(f"class {number} of ten" for number in range(10))

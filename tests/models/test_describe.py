@@ -17,6 +17,7 @@ from tests.real_data import data_folder
 from tinysaver_edge.cli.models import models
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import InputError, ModelError
+from tinysaver_edge.models.description.carried import write_metadata
 from tinysaver_edge.models.description.describe import KnownAlready, describe, to_toml
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
@@ -24,7 +25,6 @@ from tinysaver_edge.models.description.description import (
     find_description,
     parse_description,
 )
-from tinysaver_edge.models.description.metadata import write_metadata
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.preprocess import ColorOrder, Layout, Preprocessor, ResizePolicy

@@ -238,7 +238,7 @@ from pathlib import Path
 from tests.model_zoo import Form, tiny_classifier
 from tests.models.test_embed import description
 from tinysaver_edge.models.embed.embed import embed
-from tinysaver_edge.models.embed.openvino import embed_openvino
+from tinysaver_edge.models.embed.embed import embed_openvino
 model, out = Path(sys.argv[1]), Path(sys.argv[2])
 embed(model, description(model, Form()), out)
 if sys.argv[3] == "late":

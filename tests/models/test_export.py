@@ -24,13 +24,13 @@ from benchmarks.lively import enliven  # noqa: E402
 from tests.cli.test_devices import PROGRAM, run  # noqa: E402
 from tinysaver_edge.engines.registry import create_engine, engine_class  # noqa: E402
 from tinysaver_edge.errors import InputError, ModelError  # noqa: E402
-from tinysaver_edge.models.compare.check import check_model  # noqa: E402
 from tinysaver_edge.models.compare.compare import (  # noqa: E402
     answers,
+    check_model,
     draw_pictures,
 )
+from tinysaver_edge.models.description.carried import read_metadata  # noqa: E402
 from tinysaver_edge.models.description.description import METADATA_KEY, find_description  # noqa: E402
-from tinysaver_edge.models.description.metadata import read_metadata  # noqa: E402
 from tinysaver_edge.models.export.export import SUFFIXES, Export, export_model  # noqa: E402
 from tinysaver_edge.models.export.timm_model import (  # noqa: E402
     TimmModel,
@@ -38,8 +38,7 @@ from tinysaver_edge.models.export.timm_model import (  # noqa: E402
     exportable,
     load_timm,
 )
-from tinysaver_edge.models.export.torch_layers import first_layer_apart  # noqa: E402
-from tinysaver_edge.models.export.torch_onnx import export_onnx  # noqa: E402
+from tinysaver_edge.models.export.torch_onnx import export_onnx, first_layer_apart  # noqa: E402
 from tinysaver_edge.models.graph.macs import count_macs, profile  # noqa: E402
 from tinysaver_edge.preprocess import DEVICE_FORMAT, Preprocessor, ResizePolicy  # noqa: E402
 

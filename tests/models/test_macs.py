@@ -17,7 +17,7 @@ from tests.real_data import data_folder
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.macs import count_graph, count_macs
 from tinysaver_edge.models.graph.onnx import read_onnx
-from tinysaver_edge.models.graph.openvino import read_openvino
+from tinysaver_edge.models.graph.reader import read_openvino
 from tinysaver_edge.preprocess import Layout
 
 needs_openvino = pytest.mark.skipif(

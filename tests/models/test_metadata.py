@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.model_zoo import Form, tiny_classifier
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.models.description.carried import read_metadata, write_metadata
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
@@ -20,7 +21,6 @@ from tinysaver_edge.models.description.description import (
     find_description,
     parse_description,
 )
-from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 from tinysaver_edge.preprocess import (
     ColorOrder,
@@ -129,5 +129,5 @@ def test_other_files_carry_none(tmp_path: Path) -> None:
 
 def test_without_openvino_an_xml_has_none(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_metadata(network, {"tinysaver_edge.one": "text"})
-    monkeypatch.setattr("tinysaver_edge.models.description.metadata.find_spec", lambda _name: None)
+    monkeypatch.setattr("tinysaver_edge.models.description.carried.find_spec", lambda _name: None)
     assert read_metadata(network) == {}

@@ -18,6 +18,7 @@ from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.compare.compare import answers
+from tinysaver_edge.models.description.carried import read_metadata, write_metadata
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
@@ -25,7 +26,6 @@ from tinysaver_edge.models.description.description import (
     find_description,
     read_description,
 )
-from tinysaver_edge.models.description.metadata import read_metadata, write_metadata
 from tinysaver_edge.models.embed.embed import embed
 from tinysaver_edge.models.graph.reader import read_graph
 from tinysaver_edge.models.quantize.quantize import Form as Numbers

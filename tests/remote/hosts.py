@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.remote import RemoteModel
-from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.host.deploy import write_triton
 from tinysaver_edge.host.served import served_by
 

@@ -11,7 +11,7 @@ from tests.colours import colour_picture
 from tests.remote.hosts import Repository, remote, repository
 from tests.remote.triton import Triton, needs_triton
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.engines.remote.breaker import SAVED, State
+from tinysaver_edge.engines.remote.traffic import SAVED, State
 from tinysaver_edge.errors import EngineError
 
 pytestmark = [pytest.mark.slow, needs_triton]

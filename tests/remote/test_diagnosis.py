@@ -12,10 +12,10 @@ import pytest
 
 from tests.remote.certificates import Authority, needs_openssl
 from tinysaver_edge.engines.remote import RemoteModel, Tls
-from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained, refused_by_tls
+from tinysaver_edge.engines.remote.endpoint import open_transport
 from tinysaver_edge.engines.remote.facts import Kind, RequestError
-from tinysaver_edge.engines.remote.transport import open_transport
+from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import InputError
 
 pytestmark = needs_openssl

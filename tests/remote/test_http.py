@@ -15,9 +15,9 @@ import pytest
 
 from tinysaver_edge._support import limits
 from tinysaver_edge.engines.remote import RemoteModel
-from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.facts import Contract, Kind, RequestError
 from tinysaver_edge.engines.remote.http import HttpTransport
+from tinysaver_edge.engines.remote.model import Address
 
 CONTRACT = Contract("frames", (2,), "logits", None, None)
 TENSOR = np.arange(6, dtype=np.uint8).reshape(3, 2)

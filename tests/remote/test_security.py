@@ -12,7 +12,7 @@ from tests.remote.hosts import Repository, remote, repository
 from tests.remote.triton import Triton, needs_triton, token_options
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Tls, Token
-from tinysaver_edge.engines.remote.breaker import State
+from tinysaver_edge.engines.remote.traffic import State
 from tinysaver_edge.errors import EngineError, InputError
 
 pytestmark = [pytest.mark.slow, needs_triton, needs_openssl]

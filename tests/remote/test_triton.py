@@ -14,7 +14,7 @@ from tests.remote.triton import Triton, needs_triton
 from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.decision import ModelIdentity
-from tinysaver_edge.engines.remote.breaker import State
+from tinysaver_edge.engines.remote.traffic import State
 from tinysaver_edge.errors import EngineError
 
 pytestmark = [pytest.mark.slow, needs_triton]

@@ -1,4 +1,4 @@
-"""Engines and OpenCV, imported without what they would tell people or their makers."""
+"""How packages are imported: when first asked for, quietly, and telling their makers nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,51 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from tinysaver_edge.errors import MissingDependencyError
+
+ASKED_FOR = "TINYSAVER_ENGINE_TELEMETRY"
+"""Set to 1, this variable of the environment leaves the engines' telemetry as it is."""
+
+_ONNXRUNTIME_OFF = "ORT_DISABLE_TELEMETRY"
+_OPENVINO_TELLER = "openvino_telemetry"
+
+
+def lazy_exports(
+    package: str, places: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return a package's ``__getattr__`` and ``__dir__``.
+
+    Type checkers do not see them: the package names the same imports under ``TYPE_CHECKING`` and
+    in ``__all__``, and calls this where that is not set, so that a wrong name is an error to them.
+
+    Args:
+        package: the package's name.
+        places: names by the module, within the package or written out, that they stand in; a
+            module without any is exported itself.
+    """
+    modules = {name: place for place, names in places.items() for name in names or (place,)}
+
+    def load(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        place = modules[name]
+        inside = "" if place.startswith(f"{package.partition('.')[0]}.") else f"{package}."
+        module = import_module(f"{inside}{place}")
+        value: object = getattr(module, name) if places[place] else module
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        listed: list[str] = sys.modules[package].__all__
+        return sorted(listed)
+
+    return load, names
 
 
 @contextmanager
@@ -50,13 +89,6 @@ def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
     except ImportError as error:
         raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
     return cv2
-
-
-ASKED_FOR = "TINYSAVER_ENGINE_TELEMETRY"
-"""Set to 1, this variable of the environment leaves the engines' telemetry as it is."""
-
-_ONNXRUNTIME_OFF = "ORT_DISABLE_TELEMETRY"
-_OPENVINO_TELLER = "openvino_telemetry"
 
 
 def import_engine(name: str) -> ModuleType:

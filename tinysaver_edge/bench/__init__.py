@@ -1,14 +1,13 @@
 """Measured on this machine: one call, one stage, two models in turns, a whole model or bundle.
 
 timing         one call again and again, and what it holds in memory
-pair           saver and large model in turns, as a cascade runs them
-model, bundle  a whole model file, a whole bundle; frames is what they are shown
+model, bundle  a whole model file, a whole bundle, its models in turns; frames is what they see
 throughput     how much goes through at once, and whether it gets slower in the long run
 engine_choice  the fastest engine of a device that agrees
 run, report    the command's measurement, and its JSON
 """
 
-from tinysaver_edge.bench.pair import measure_alone, measure_pair
+from tinysaver_edge.bench.bundle import measure_alone, measure_pair
 from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_stages, measure_with
 
 __all__ = [

@@ -17,8 +17,8 @@ from tinysaver_edge.bench.model import ModelBench
 from tinysaver_edge.bench.throughput import Sustained
 from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.finding import ROOT
 from tinysaver_edge.hardware.probe import machine
-from tinysaver_edge.hardware.system_files import ROOT
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 
 SCHEMA_VERSION = 1

@@ -20,99 +20,12 @@ from tinysaver_edge.bench.timing import Clock
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.hardware.cpu import read_cpu, temperatures_c
-from tinysaver_edge.hardware.system_files import ROOT
+from tinysaver_edge.hardware.finding import ROOT
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.preprocess import Batch
 
 WINDOW = 0.1
 """Share of the time that the first and the last window take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sustained:
-    """A long run's first and last part.
-
-    Attributes:
-        seconds: how long it ran.
-        runs: how many runs that were.
-        first: the runs of the first window.
-        last: those of the last.
-        start_c: the hottest zone before, in degrees Celsius; None where none tells.
-        end_c: the hottest zone after.
-    """
-
-    seconds: float
-    runs: int
-    first: LatencySamples
-    last: LatencySamples
-    start_c: float | None
-    end_c: float | None
-
-    @property
-    def drift(self) -> float:
-        """How much longer a run takes in the end, at the median: 0.1 is a tenth longer."""
-        return self.last.median_ms / self.first.median_ms - 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
-        return {
-            "seconds": self.seconds,
-            "runs": self.runs,
-            "drift": self.drift,
-            "first": self.first.summary(),
-            "last": self.last.summary(),
-            "start_c": self.start_c,
-            "end_c": self.end_c,
-        }
-
-
-def sustain(
-    run: Callable[[], object],
-    *,
-    seconds: float,
-    clock: Clock = time.perf_counter,
-    root: Path = ROOT,
-) -> Sustained:
-    """Run something over and over.
-
-    Args:
-        run: what is timed; it should be warm.
-        seconds: how long.
-        clock: seconds.
-        root: folder that stands for ``/``, for temperatures.
-
-    Raises:
-        InputError: the time is not above 0.
-    """
-    if not seconds > 0:
-        raise InputError(f"to sustain for {seconds} seconds: must be above 0")
-    start_c = _hottest(root)
-    ends: list[float] = []
-    took: list[float] = []
-    begun = clock()
-    while not ends or ends[-1] < seconds:
-        started = clock()
-        run()
-        ended = clock()
-        took.append((ended - started) * 1e3)
-        ends.append(ended - begun)
-    end, samples = np.array(ends), np.array(took)
-    window = WINDOW * end[-1]
-    early, late = end <= window, end > end[-1] - window
-    early[0] = late[-1] = True
-    return Sustained(
-        seconds=float(end[-1]),
-        runs=len(took),
-        first=LatencySamples(samples[early]),
-        last=LatencySamples(samples[late]),
-        start_c=start_c,
-        end_c=_hottest(root),
-    )
-
-
-def _hottest(root: Path) -> float | None:
-    return max(temperatures_c(root).values(), default=None)
-
 
 _HINTS = MappingProxyType(
     {Precision.FLOAT32: "f32", Precision.FLOAT16: "f16", Precision.BFLOAT16: "bf16"}
@@ -238,3 +151,89 @@ def _workers(artefact: Artefact) -> int:
         processors = os.cpu_count() or 1
     cpu = read_cpu()
     return max(1, min(processors, math.floor(cpu.usable) if cpu is not None else processors))
+
+
+@dataclass(frozen=True, slots=True)
+class Sustained:
+    """A long run's first and last part.
+
+    Attributes:
+        seconds: how long it ran.
+        runs: how many runs that were.
+        first: the runs of the first window.
+        last: those of the last.
+        start_c: the hottest zone before, in degrees Celsius; None where none tells.
+        end_c: the hottest zone after.
+    """
+
+    seconds: float
+    runs: int
+    first: LatencySamples
+    last: LatencySamples
+    start_c: float | None
+    end_c: float | None
+
+    @property
+    def drift(self) -> float:
+        """How much longer a run takes in the end, at the median: 0.1 is a tenth longer."""
+        return self.last.median_ms / self.first.median_ms - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "seconds": self.seconds,
+            "runs": self.runs,
+            "drift": self.drift,
+            "first": self.first.summary(),
+            "last": self.last.summary(),
+            "start_c": self.start_c,
+            "end_c": self.end_c,
+        }
+
+
+def sustain(
+    run: Callable[[], object],
+    *,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    root: Path = ROOT,
+) -> Sustained:
+    """Run something over and over.
+
+    Args:
+        run: what is timed; it should be warm.
+        seconds: how long.
+        clock: seconds.
+        root: folder that stands for ``/``, for temperatures.
+
+    Raises:
+        InputError: the time is not above 0.
+    """
+    if not seconds > 0:
+        raise InputError(f"to sustain for {seconds} seconds: must be above 0")
+    start_c = _hottest(root)
+    ends: list[float] = []
+    took: list[float] = []
+    begun = clock()
+    while not ends or ends[-1] < seconds:
+        started = clock()
+        run()
+        ended = clock()
+        took.append((ended - started) * 1e3)
+        ends.append(ended - begun)
+    end, samples = np.array(ends), np.array(took)
+    window = WINDOW * end[-1]
+    early, late = end <= window, end > end[-1] - window
+    early[0] = late[-1] = True
+    return Sustained(
+        seconds=float(end[-1]),
+        runs=len(took),
+        first=LatencySamples(samples[early]),
+        last=LatencySamples(samples[late]),
+        start_c=start_c,
+        end_c=_hottest(root),
+    )
+
+
+def _hottest(root: Path) -> float | None:
+    return max(temperatures_c(root).values(), default=None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.hardware.system_files import ROOT, fields, read
+from tinysaver_edge.hardware.finding import ROOT, fields, read
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.preprocess import Frame
 

@@ -14,14 +14,22 @@ report/            the page about it
 """
 
 from tinysaver_edge._support.progress import Progress
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
+from tinysaver_edge.calibrate.calibration import (
+    Calibration,
+    Candidate,
+    MethodRow,
+    PredictedLatency,
+    TriedCombination,
+)
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.run import calibrate
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataSource, LeftOut, Sample
 from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
@@ -29,20 +37,28 @@ __all__ = [
     "Calibration",
     "Candidate",
     "Certificate",
+    "CodecCost",
     "DataSource",
     "DeviceProfile",
+    "EvidenceKind",
     "Figures",
     "ImageInput",
     "Jpeg",
+    "LeftOut",
     "Method",
     "MethodRow",
     "ModelFile",
     "Objective",
     "Plan",
+    "Policy",
+    "PredictedLatency",
     "Progress",
     "RecordInput",
     "Reference",
+    "Sample",
     "Targets",
+    "TriedCombination",
+    "WalkStep",
     "calibrate",
     "load_profile",
 ]

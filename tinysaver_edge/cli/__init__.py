@@ -33,6 +33,7 @@ _COMMANDS = MappingProxyType(
         "deploy": "Write what Triton, KServe, OVMS or Ray Serve need to serve it.",
         "serve": "Have this machine answer a bundle's large model for devices.",
         "doctor": "Find what is broken here, and the command that mends it.",
+        "quickstart": "Make real ImageNet models to start with.",
         "demo": "See it work on a simulated camera: nothing to download.",
     }
 )

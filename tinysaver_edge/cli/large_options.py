@@ -9,7 +9,7 @@ import click
 
 from tinysaver_edge.cli.options import Command, Number, options_of
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token
-from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import InputError
 
 _FILE = click.Path(path_type=Path)

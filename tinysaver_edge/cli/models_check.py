@@ -12,7 +12,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Threads, json_option, output_option
 from tinysaver_edge.data import open_data
 from tinysaver_edge.errors import ModelError
-from tinysaver_edge.models.compare.check import check_model
+from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.compare.readings import Readings
 from tinysaver_edge.models.description.description import find_description
 

@@ -30,7 +30,7 @@ from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, ser
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.reuse import ReuseRule
-from tinysaver_edge.stream.options import PRESETS, Escalation, Preset
+from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
@@ -257,9 +257,7 @@ def run(
         doubts = Doubts(cascade, repeats)
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
-            terminal.warn(
-                ["answers that are repeated are not certified: no limits were calibrated"]
-            )
+            terminal.warn(["what is repeated is not certified: no limits were calibrated"])
         given = [open_source(source, options=options) for source in sources]
         if limit is not None:
             given = limited(given, limit)
@@ -321,7 +319,7 @@ def run(
 
 
 def _repeats(
-    given: str | None, calibrated: ReuseRule | None, preset: Preset | None
+    given: str | None, calibrated: ReuseRule | None, preset: CameraPreset | None
 ) -> ReuseRule | None:
     """Return when earlier answers are repeated: as told, else as calibrated, else as it suits."""
     if given == "off":

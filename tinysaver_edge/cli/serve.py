@@ -10,8 +10,8 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, Threads, trusted_option
 from tinysaver_edge.engines.batching import SIZES
-from tinysaver_edge.engines.remote.security import Token
-from tinysaver_edge.host.limits import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
+from tinysaver_edge.engines.remote.model import Token
+from tinysaver_edge.host.listening import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
 

@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.report.proof import drift_sentence
 from tinysaver_edge.calibrate.report.tradeoff import rank_of
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.deciding.figures import Figures
-from tinysaver_edge.score.base import Score
+from tinysaver_edge.score import Score
 
 _FIRST = ("saver", "cost", "drop", "accepted")
 """The columns that decide, as the report has them."""

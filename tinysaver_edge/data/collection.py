@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge._support.files import parse_json, sha256_of
-from tinysaver_edge.data.table import CsvLineError, csv_rows
+from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError
 
 SUMMARY = "collection.json"

@@ -22,10 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tinysaver_edge._support.files import parse_json
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data.collection import EPOCH, Collection, find_collection
-from tinysaver_edge.data.found import is_image
-from tinysaver_edge.data.images import decode_image
+from tinysaver_edge.data.files import CsvLineError, csv_rows
+from tinysaver_edge.data.images import decode_image, is_image
 from tinysaver_edge.data.source import DataSource, Sample, by_number
-from tinysaver_edge.data.table import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 

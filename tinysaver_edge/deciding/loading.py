@@ -132,7 +132,7 @@ def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
 def _elsewhere(artefact: Artefact, hosts: RemoteModel, bundle: Bundle) -> Engine:
     """Open the last stage's model where others serve it."""
     from tinysaver_edge.engines.remote.engine import RemoteEngine
-    from tinysaver_edge.engines.remote.samples import golden_of
+    from tinysaver_edge.engines.remote.facts import golden_of
 
     return RemoteEngine(
         hosts,

@@ -3,20 +3,19 @@
 base, signature             the contract: `Engine`; which tensors are the picture and the answer
 registry                    engines by name, those of other packages too
 onnxruntime                 ONNX Runtime
-openvino, openvino_compile  OpenVINO
+openvino                    OpenVINO
 torch, timm_file            weights of timm's models, in torch
-torch_cuda                  what torch needs on a GPU: page-locked memory, graphs
 remote/                     a model on another host
 worker                      any engine in a process of its own
 batching                    which batch size is the quickest
-model_file, onnx_file       what can be said of a file before an engine opens it
+model_file                  what can be said of a file before an engine opens it
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 
 __all__ = [
     "Batch",
@@ -32,6 +31,7 @@ __all__ = [
     "Preprocess",
     "Resize",
     "ResizePolicy",
+    "Seal",
     "TensorInfo",
     "create_engine",
     "engine_names",
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tinysaver_edge._support.files import Seal
     from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision
     from tinysaver_edge.engines.registry import create_engine, engine_names, inspect
     from tinysaver_edge.engines.signature import TensorInfo, signature_of
@@ -60,6 +61,7 @@ else:
             "base": ("Engine", "EngineOptions", "ModelSignature", "Precision"),
             "registry": ("create_engine", "engine_names", "inspect"),
             "signature": ("TensorInfo", "signature_of"),
+            "tinysaver_edge._support.files": ("Seal",),
             "tinysaver_edge.output_format": ("OutputFormat", "OutputKind"),
             "tinysaver_edge.preprocess": (
                 "Batch",

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.hardware.finding import Finding
-from tinysaver_edge.hardware.system_files import ROOT, read, read_int
+from tinysaver_edge.hardware.finding import ROOT, Finding, read, read_int
 
 _POWERCAP = "sys/class/powercap"
 

@@ -10,10 +10,8 @@ from types import MappingProxyType
 
 from tinysaver_edge.engines.registry import engine_names
 from tinysaver_edge.errors import install_command
-from tinysaver_edge.hardware.finding import Finding
-from tinysaver_edge.hardware.inventory import Inventory, Listed, take
-from tinysaver_edge.hardware.system_files import ROOT, read
-from tinysaver_edge.hardware.trial import Trial, try_engine
+from tinysaver_edge.hardware.finding import ROOT, Finding, read
+from tinysaver_edge.hardware.trial import Inventory, Listed, Trial, take_inventory, try_engine
 
 REMOTE_PROVIDER = "AzureExecutionProvider"
 """Listed by every build of ONNX Runtime; it calls a service in the network and runs no model."""
@@ -121,7 +119,7 @@ def _ask(engine: str) -> Inventory:
     if find_spec(engine) is None:
         why = f"not installed: {install_command(engine)}"
         return Inventory(engine, None, why=why)
-    return take(engine)
+    return take_inventory(engine)
 
 
 def _is_there(engine: str) -> bool:

@@ -1,9 +1,17 @@
-"""Finding: one thing that a device has, or why it has it not."""
+"""Finding: one thing that a device has, or why it has it not; and the files that tell of it.
+
+A Linux system is read below a root, which may be a recorded tree.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+ROOT = Path("/")
+"""The machine at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,52 @@ class Section:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
         return {"title": self.title, "findings": [one.to_dict() for one in self.findings]}
+
+
+def read(root: Path, path: str) -> str | None:
+    """Return a small text file without the NULs and line ends around it, or None.
+
+    None stands for a file that is missing or may not be read, and for an empty one.
+
+    Args:
+        root: folder that stands for ``/``.
+        path: below it, without a leading slash.
+    """
+    try:
+        text = (root / path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.strip("\0 \t\r\n") or None
+
+
+def read_int(root: Path, path: str) -> int | None:
+    """Return the whole number that a file holds, or None."""
+    text = read(root, path)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None
+
+
+def fields(text: str) -> dict[str, str]:
+    """Return the ``name : value`` lines of a block of text; the first of a name counts."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def installed_packages(root: Path) -> dict[str, str]:
+    """Return the versions of the Debian packages that are installed; empty elsewhere."""
+    text = read(root, "var/lib/dpkg/status")
+    if text is None:
+        return {}
+    packages: dict[str, str] = {}
+    for block in re.split(r"\n\s*\n", text):
+        entry = fields(block)
+        name, status = entry.get("Package"), entry.get("Status", "")
+        if name is not None and status.endswith(" installed"):
+            packages[name] = entry.get("Version", "?")
+    return packages

@@ -1,15 +1,17 @@
-"""NVIDIA: driver and GPUs of a computer that is no Jetson, and the libraries beside them."""
+"""NVIDIA: driver and GPUs of a computer, what a Jetson has; and what boards call themselves."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from tinysaver_edge.hardware.finding import Finding
-from tinysaver_edge.hardware.system_files import ROOT, fields, installed_packages, read
+from tinysaver_edge.hardware.finding import ROOT, Finding, fields, installed_packages, read
 
 _LIBRARY_FOLDERS = ("usr/lib", "usr/lib64", "usr/lib/*-linux-gnu", "usr/lib/wsl/lib")
+_JETPACKS = MappingProxyType({"32": "4", "35": "5", "36": "6", "38": "7", "39": "7"})
+"""Major releases of Jetson Linux and of the JetPack that they belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +87,94 @@ def _libraries(root: Path) -> list[Finding]:
         Finding("CUDA toolkit", cuda[1]) if cuda else Finding.absent("CUDA toolkit", elsewhere),
         Finding("TensorRT", tensorrt) if tensorrt else Finding.absent("TensorRT", elsewhere),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Jetson:
+    """What runs on a Jetson; None where the system does not say.
+
+    Attributes:
+        release: of Jetson Linux, ``"36.4.3"``.
+        jetpack: version of JetPack, or only its major one where it was not installed as a package.
+        cuda: version of the CUDA runtime.
+        cudnn: version of cuDNN.
+        tensorrt: version of TensorRT.
+        power_mode: name of the power mode in force, as ``nvpmodel -q`` gives it.
+    """
+
+    release: str | None
+    jetpack: str | None
+    cuda: str | None
+    cudnn: str | None
+    tensorrt: str | None
+    power_mode: str | None
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what to show."""
+        missing = "not installed: sudo apt install nvidia-jetpack"
+        unsaid = "the system does not say"
+        return (
+            _finding("Jetson Linux", self.release, unsaid),
+            _finding("JetPack", self.jetpack, unsaid),
+            _finding("CUDA", self.cuda, missing),
+            _finding("cuDNN", self.cudnn, missing),
+            _finding("TensorRT", self.tensorrt, missing),
+            _finding("power mode", self.power_mode, "nvpmodel has left no status"),
+        )
+
+
+def read_board(root: Path = ROOT) -> str | None:
+    """Return what a board's device tree calls it; None on machines without one."""
+    return read(root, "proc/device-tree/model") or read(root, "sys/firmware/devicetree/base/model")
+
+
+def read_jetson(root: Path = ROOT) -> Jetson | None:
+    """Read what runs on a Jetson; None where this is none."""
+    release = _release(root)
+    if release is None and "Jetson" not in (read_board(root) or ""):
+        return None
+    packages = installed_packages(root)
+    major = (release or "").partition(".")[0]
+    jetpack = packages.get("nvidia-jetpack")
+    if jetpack is None and major in _JETPACKS:
+        jetpack = f"{_JETPACKS[major]} (its package nvidia-jetpack is not installed)"
+    return Jetson(
+        release=release,
+        jetpack=jetpack,
+        cuda=_version(packages, r"cuda-cudart-\d+-\d+"),
+        cudnn=_version(packages, r"libcudnn\d+(-cuda-\d+)?"),
+        tensorrt=_version(packages, r"libnvinfer\d+"),
+        power_mode=_power_mode(root),
+    )
+
+
+def _finding(name: str, value: str | None, reason: str) -> Finding:
+    return Finding.absent(name, reason) if value is None else Finding(name, value)
+
+
+def _release(root: Path) -> str | None:
+    """Read ``# R36 (release), REVISION: 4.3, GCID: …``."""
+    text = read(root, "etc/nv_tegra_release") or ""
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _version(packages: dict[str, str], pattern: str) -> str | None:
+    """Return the version of the newest package of that name, less what Debian adds to it."""
+    found = [version for name, version in packages.items() if re.fullmatch(pattern, name)]
+    if not found:
+        return None
+    newest = max(found, key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
+    return re.split(r"[-+]", newest)[0]
+
+
+def _power_mode(root: Path) -> str | None:
+    """Look up the mode that nvpmodel has noted as ``pmode:0002`` among those it knows."""
+    status = re.search(r"pmode:(\d+)", read(root, "var/lib/nvpmodel/status") or "")
+    if status is None:
+        return None
+    number = int(status[1])
+    modes = re.findall(
+        r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", read(root, "etc/nvpmodel.conf") or ""
+    )
+    return next((name for mode, name in modes if int(mode) == number), f"mode {number}")

@@ -11,10 +11,8 @@ from typing import Any
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.cpu import Cpu, read_cpu, thermal_findings
 from tinysaver_edge.hardware.engines import EngineDevice, Engines, probe_engines
-from tinysaver_edge.hardware.finding import Finding, Section
-from tinysaver_edge.hardware.jetson import Jetson, read_board, read_jetson
-from tinysaver_edge.hardware.nvidia import nvidia_findings
-from tinysaver_edge.hardware.system_files import ROOT, fields, read
+from tinysaver_edge.hardware.finding import ROOT, Finding, Section, fields, read
+from tinysaver_edge.hardware.nvidia import Jetson, nvidia_findings, read_board, read_jetson
 
 _MIB = 1 << 20
 

@@ -1,9 +1,10 @@
-"""Try an engine on a device: build a tiny model there and run it, in a process of its own.
+"""Ask an engine what it lists, and try it on a device, each in a process of its own.
 
 ONNX Runtime lists what it was compiled with, not what works: a provider may lack its libraries, its
 driver, or the kernels for this very GPU, and a driver that does not fit may take the whole process
 down. Only a run tells.
 
+    python -m tinysaver_edge.hardware.trial openvino
     python -m tinysaver_edge.hardware.trial onnxruntime CUDAExecutionProvider
 """
 
@@ -15,8 +16,10 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from tinysaver_edge._support.packages import import_engine
 
 MODEL = Path(__file__).with_name("trial.onnx")
 """A convolution, a pooling and a matrix product; `tests/hardware/trial_model.py` builds it."""
@@ -26,6 +29,9 @@ SIZE = 16
 
 TIMEOUT_S = 120.0
 """TensorRT takes tens of seconds to build even a small engine on a small board."""
+
+LISTING_TIMEOUT_S = 60.0
+"""Importing an engine from a slow card takes several seconds."""
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,8 +162,80 @@ def shorter(message: str, *, limit: int = 300) -> str:
     return message if len(message) <= limit else f"{message[: limit - 1]}…"
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A device as an engine lists it.
+
+    Attributes:
+        device: the engine's string for it.
+        title: what it calls itself, or "".
+        capabilities: what it says it can do, or nothing.
+    """
+
+    device: str
+    title: str = ""
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """An engine's package and the devices that it lists, be they of use or not.
+
+    Attributes:
+        engine: its name, which is also that of the package.
+        version: of the package, or None where it cannot be imported.
+        devices: what it lists.
+        why: why it cannot be imported, or None.
+    """
+
+    engine: str
+    version: str | None
+    devices: tuple[Listed, ...] = field(default_factory=tuple)
+    why: str | None = None
+
+
+def take_inventory(engine: str) -> Inventory:
+    """Ask ``onnxruntime`` or ``openvino`` what it lists."""
+    command = [sys.executable, "-m", "tinysaver_edge.hardware.trial", engine]
+    result = run_apart(command, timeout_s=LISTING_TIMEOUT_S)
+    if result.answer is None:
+        return Inventory(engine, None, why=result.why)
+    found = json.loads(result.answer)
+    devices = tuple(
+        Listed(one["device"], one["title"], tuple(one["capabilities"])) for one in found["devices"]
+    )
+    return Inventory(engine, found["version"], devices)
+
+
+def _onnxruntime() -> tuple[str, list[Listed]]:
+    onnxruntime = import_engine("onnxruntime")
+
+    return onnxruntime.__version__, [
+        Listed(provider) for provider in onnxruntime.get_available_providers()
+    ]
+
+
+def _openvino() -> tuple[str, list[Listed]]:
+    openvino = import_engine("openvino")
+
+    core = openvino.Core()
+    devices = [
+        Listed(
+            device,
+            str(core.get_property(device, "FULL_DEVICE_NAME")).strip(),
+            tuple(sorted(map(str, core.get_property(device, "OPTIMIZATION_CAPABILITIES")))),
+        )
+        for device in core.available_devices
+    ]
+    return openvino.__version__, devices
+
+
 def main() -> None:
-    """Run the trial that the command line names and print what came of it as JSON."""
+    """Print as JSON what an engine lists, or what came of its trial on a device."""
+    if len(sys.argv) == 2:
+        version, devices = {"onnxruntime": _onnxruntime, "openvino": _openvino}[sys.argv[1]]()
+        print(json.dumps({"version": version, "devices": [asdict(one) for one in devices]}))
+        return
     trial = run_here(sys.argv[1], sys.argv[2])
     print(json.dumps({"works": trial.works, "detail": trial.detail}))
 

@@ -3,7 +3,6 @@
 served        what is served of a bundle
 server        KServe's Python server, started and stopped
 kserve_model  the model behind it, asked in batches
-limits        where it listens, who may ask, and how much
+listening     where it listens, who may ask, and how much
 deploy        files for Triton, KServe, OpenVINO Model Server and Ray Serve
-writing       how those are written
 """

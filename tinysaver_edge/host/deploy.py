@@ -1,139 +1,39 @@
-"""Deployments: what Triton, KServe, OVMS and Ray Serve need, and the bundle for the device."""
+"""Deployments: what Triton, KServe, OVMS and Ray Serve need, and the bundle for the device.
+
+Names in a bundle are its author's, and the files run on a server: nothing that stands between two
+braces of a template gets into a file as it is. What is written is a literal of the kind of file.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import shlex
+import shutil
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.limits import MOST_ROWS
+from tinysaver_edge import codec as jpeg_header
+from tinysaver_edge._support.limits import MOST_NAME, MOST_ROWS
+from tinysaver_edge._support.text import brief, printable
 from tinysaver_edge.bundle.bundle import files_of, write_bundle
 from tinysaver_edge.engines.remote.facts import DATATYPES, JPEG
 from tinysaver_edge.errors import BundleError, InputError
 from tinysaver_edge.host.served import Served, served_by
-from tinysaver_edge.host.writing import Verbatim, check_name, copy_file, render
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
 
+_TEMPLATES = Path(__file__).with_name("templates")
 MAX_BATCH = 8
 """Frames that Triton runs together at most."""
 
 _BACKENDS = MappingProxyType({".onnx": "onnxruntime", ".xml": "openvino"})
-
 _TYPES = MappingProxyType({"BYTES": "TYPE_STRING"})
-
-
-def uses_python_backend(served: Served, asked: bool) -> bool:
-    """Whether Triton's Python backend runs a model: when asked to, and where JPEG is decoded."""
-    return asked or served.jpeg
-
-
-def write_triton(served: Served, out: Path, *, python_backend: bool = False) -> None:
-    """Write ``model_repository/`` for Triton.
-
-    Args:
-        served: the model.
-        out: a folder that is there.
-        python_backend: run an .onnx with the ``onnxruntime`` package in Triton's Python backend,
-            for builds without the ONNX Runtime backend. JPEG needs it in any case.
-
-    Raises:
-        InputError: Triton has no backend for such a model.
-    """
-    python_backend = uses_python_backend(served, python_backend)
-    suffix = served.file.suffix
-    if suffix not in _BACKENDS or (python_backend and suffix != ".onnx"):
-        readable = ".onnx in its Python backend" if python_backend else ".onnx and .xml"
-        raise InputError(f"{served.file.name}: Triton runs {readable}, not {suffix}")
-    folder = out / "model_repository" / served.name
-    version = folder / "1"
-    version.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(served.artefact.files):
-        copy_file(file, version / f"model{file.suffix if number == 0 else Path(file.name).suffix}")
-    values = {
-        "name": served.name,
-        "platform": "python" if python_backend else _BACKENDS[suffix],
-        "sha256": served.sha256,
-        "file": f"model{suffix}",
-        "jpeg": served.jpeg,
-        "height": served.artefact.preprocess.resize.height,
-        "width": served.artefact.preprocess.resize.width,
-        **_tensors(served),
-    }
-    (folder / "config.pbtxt").write_text(render("triton_config.pbtxt", values))
-    if python_backend:
-        (version / "model.py").write_text(render("triton_model.py", values))
-
-
-def _tensors(served: Served) -> dict[str, Any]:
-    """Return input and output as Triton's configuration wants them."""
-    signature = served.signature
-    fixed = signature.batch_size
-    max_batch = MAX_BATCH if fixed is None else 0
-    shape = served.artefact.preprocess.shape(1)[1:]
-    inputs: tuple[int | None, ...] = (1,) if served.jpeg else shape
-    outputs = signature.output_shape[1:]
-    if not max_batch:
-        inputs, outputs = (fixed, *inputs), (fixed, *outputs)
-    datatype = JPEG if served.jpeg else DATATYPES[signature.input_dtype]
-    return {
-        "max_batch": max_batch,
-        "model_input": signature.input_name,
-        "input": {
-            "name": "jpeg" if served.jpeg else signature.input_name,
-            "type": _type(datatype),
-            "dims": [-1 if axis is None else axis for axis in inputs],
-        },
-        "output": {
-            "name": signature.output_name,
-            "type": _type(DATATYPES[signature.output_dtype]),
-            "dims": [-1 if axis is None else axis for axis in outputs],
-        },
-    }
-
-
-def _type(datatype: str) -> Verbatim:
-    return Verbatim(_TYPES.get(datatype, f"TYPE_{datatype}"))
-
-
-def write_device_bundle(bundle: Bundle, out: Path) -> int:
-    """Write a copy of a bundle that leaves the large model's files to the hosts that serve it.
-
-    Hashes and golden samples stay, so a host still has to prove that it serves the model that was
-    calibrated, and the certificate covers its answers.
-
-    Args:
-        bundle: an open bundle.
-        out: a new folder, or a file name ending in ``.zip``.
-
-    Returns:
-        How many bytes it is lighter by.
-
-    Raises:
-        InputError: there is something already.
-        BundleError: there is no large model to leave out, or the target cannot be written.
-    """
-    if out.exists():
-        raise InputError(f"--out {out}: there is something already; name a new folder or .zip")
-    *early, large = bundle.manifest.stages
-    if not early or not large.model.files:
-        why = "has no saver beside it" if not early else "is known by name only"
-        raise BundleError(
-            f"bundle {bundle.path}: {large.model.name} {why}: nothing can be left out"
-        )
-    if large.model.elsewhere:
-        raise BundleError(f"bundle {bundle.path}: holds no file of {large.model.name} already")
-    model = large.model.model_copy(update={"elsewhere": True})
-    stages = [*early, large.model_copy(update={"model": model})]
-    manifest = bundle.manifest.model_copy(update={"stages": stages})
-    write_bundle(out, manifest, {entry.path: bundle.file(entry) for entry in files_of(manifest)})
-    return sum(entry.size_bytes for entry in model.files)
-
-
 _KUBERNETES = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")
 """Names of services that leave room for what KServe appends."""
 
@@ -213,6 +113,113 @@ def deploy(
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
+def write_device_bundle(bundle: Bundle, out: Path) -> int:
+    """Write a copy of a bundle that leaves the large model's files to the hosts that serve it.
+
+    Hashes and golden samples stay, so a host still has to prove that it serves the model that was
+    calibrated, and the certificate covers its answers.
+
+    Args:
+        bundle: an open bundle.
+        out: a new folder, or a file name ending in ``.zip``.
+
+    Returns:
+        How many bytes it is lighter by.
+
+    Raises:
+        InputError: there is something already.
+        BundleError: there is no large model to leave out, or the target cannot be written.
+    """
+    if out.exists():
+        raise InputError(f"--out {out}: there is something already; name a new folder or .zip")
+    *early, large = bundle.manifest.stages
+    if not early or not large.model.files:
+        why = "has no saver beside it" if not early else "is known by name only"
+        raise BundleError(
+            f"bundle {bundle.path}: {large.model.name} {why}: nothing can be left out"
+        )
+    if large.model.elsewhere:
+        raise BundleError(f"bundle {bundle.path}: holds no file of {large.model.name} already")
+    model = large.model.model_copy(update={"elsewhere": True})
+    stages = [*early, large.model_copy(update={"model": model})]
+    manifest = bundle.manifest.model_copy(update={"stages": stages})
+    write_bundle(out, manifest, {entry.path: bundle.file(entry) for entry in files_of(manifest)})
+    return sum(entry.size_bytes for entry in model.files)
+
+
+def write_triton(served: Served, out: Path, *, python_backend: bool = False) -> None:
+    """Write ``model_repository/`` for Triton.
+
+    Args:
+        served: the model.
+        out: a folder that is there.
+        python_backend: run an .onnx with the ``onnxruntime`` package in Triton's Python backend,
+            for builds without the ONNX Runtime backend. JPEG needs it in any case.
+
+    Raises:
+        InputError: Triton has no backend for such a model.
+    """
+    python_backend = uses_python_backend(served, python_backend)
+    suffix = served.file.suffix
+    if suffix not in _BACKENDS or (python_backend and suffix != ".onnx"):
+        readable = ".onnx in its Python backend" if python_backend else ".onnx and .xml"
+        raise InputError(f"{served.file.name}: Triton runs {readable}, not {suffix}")
+    folder = out / "model_repository" / served.name
+    version = folder / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(served.artefact.files):
+        copy_file(file, version / f"model{file.suffix if number == 0 else Path(file.name).suffix}")
+    values = {
+        "name": served.name,
+        "platform": "python" if python_backend else _BACKENDS[suffix],
+        "sha256": served.sha256,
+        "file": f"model{suffix}",
+        "jpeg": served.jpeg,
+        "height": served.artefact.preprocess.resize.height,
+        "width": served.artefact.preprocess.resize.width,
+        **_tensors(served),
+    }
+    (folder / "config.pbtxt").write_text(render("triton_config.pbtxt", values))
+    if python_backend:
+        (version / "model.py").write_text(render("triton_model.py", values))
+
+
+def uses_python_backend(served: Served, asked: bool) -> bool:
+    """Whether Triton's Python backend runs a model: when asked to, and where JPEG is decoded."""
+    return asked or served.jpeg
+
+
+def _tensors(served: Served) -> dict[str, Any]:
+    """Return input and output as Triton's configuration wants them."""
+    signature = served.signature
+    fixed = signature.batch_size
+    max_batch = MAX_BATCH if fixed is None else 0
+    shape = served.artefact.preprocess.shape(1)[1:]
+    inputs: tuple[int | None, ...] = (1,) if served.jpeg else shape
+    outputs = signature.output_shape[1:]
+    if not max_batch:
+        inputs, outputs = (fixed, *inputs), (fixed, *outputs)
+    datatype = JPEG if served.jpeg else DATATYPES[signature.input_dtype]
+    return {
+        "max_batch": max_batch,
+        "model_input": signature.input_name,
+        "input": {
+            "name": "jpeg" if served.jpeg else signature.input_name,
+            "type": _type(datatype),
+            "dims": [-1 if axis is None else axis for axis in inputs],
+        },
+        "output": {
+            "name": signature.output_name,
+            "type": _type(DATATYPES[signature.output_dtype]),
+            "dims": [-1 if axis is None else axis for axis in outputs],
+        },
+    }
+
+
+def _type(datatype: str) -> Verbatim:
+    return Verbatim(_TYPES.get(datatype, f"TYPE_{datatype}"))
+
+
 def _write_ovms(served: Served, out: Path) -> None:
     if served.file.suffix not in (".onnx", ".xml", ".tflite"):
         raise InputError(f"{served.file.name}: OpenVINO Model Server reads .onnx, .xml and .tflite")
@@ -261,3 +268,80 @@ def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
     for template in ("app.py", "grpc_service_pb2.py", "serve.yaml"):
         (out / template).write_text(render(f"ray_{template}", values))
     copy_file(served.file, out / "model.onnx")
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """Fill in a template of this package; a value that it lacks is an error.
+
+    Args:
+        template: its name, which ends as the file's does: that decides how values are written.
+        values: texts become literals: no template puts quotes around them.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=_LITERALS[Path(template).suffix],
+    )
+    environment.globals["jpeg_size"] = Verbatim(inspect.getsource(jpeg_header.jpeg_size))
+    return environment.get_template(f"{template}.j2").render(values)
+
+
+def check_name(name: str, *, what: str) -> None:
+    """Refuse what cannot be the name of a tensor on a server.
+
+    Raises:
+        InputError: it is empty, too long, or has characters that nobody can see.
+    """
+    if not name or len(name) > MOST_NAME or printable(name) != name:
+        raise InputError(
+            f"{what} {brief(name, 60)!r}: a name on a server is 1 to {MOST_NAME} printable "
+            "characters; rename it in the model"
+        )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a model file, readable for the user that the server runs as."""
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
+class Verbatim(str):
+    """Text of this package, never of a bundle, that goes into a file as it is."""
+
+    __slots__ = ()
+
+
+def _python(value: object) -> str:
+    if isinstance(value, Verbatim):
+        return value
+    return ascii(value)
+
+
+def _quoted(value: object) -> str:
+    """Return a literal as YAML and protobuf's text format have it."""
+    if isinstance(value, Verbatim):
+        return value
+    if isinstance(value, str):
+        # JSON's escapes are YAML's; protobuf knows them too, but \/, which is not written.
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def _words(value: object) -> str:
+    """Return a value for a text that people read and paste into a shell."""
+    if isinstance(value, Verbatim):
+        return value
+    text = printable(str(value))
+    if re.fullmatch(r"[\w.,:+@%=/-]*", text):
+        return text
+    return shlex.quote(re.sub(r"[`<>|*\[\]\\]", "_", text))  # nothing that Markdown or HTML reads
+
+
+_LITERALS: MappingProxyType[str, Callable[[object], str]] = MappingProxyType(
+    {".py": _python, ".pbtxt": _quoted, ".yaml": _quoted, ".md": _words}
+)
+"""How a value is written, by the kind of file."""

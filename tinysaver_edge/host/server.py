@@ -27,7 +27,7 @@ from tinysaver_edge._support.limits import (
 from tinysaver_edge._support.text import brief
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
-from tinysaver_edge.host.limits import WHY, Listening, grpc_guard, refusal
+from tinysaver_edge.host.listening import WHY, Listening, grpc_guard, refusal
 from tinysaver_edge.host.served import Served
 
 
@@ -249,7 +249,7 @@ def _grpc_server(
 def _grpc_credentials(listening: Listening) -> Any:  # noqa: ANN401
     import grpc
 
-    from tinysaver_edge.engines.remote.security import Tls
+    from tinysaver_edge.engines.remote.model import Tls
 
     ca, key, certificate = Tls(listening.client_ca, listening.certificate, listening.key).read()
     return grpc.ssl_server_credentials([(key, certificate)], ca, ca is not None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.lazy import lazy_exports
+from tinysaver_edge._support.packages import lazy_exports
 
 __all__ = [
     "Action",
@@ -37,6 +37,7 @@ __all__ = [
     "Denied",
     "Device",
     "DeviceError",
+    "DisagreementEntry",
     "Doubtful",
     "Drift",
     "DriftOptions",
@@ -52,6 +53,7 @@ __all__ = [
     "HardFramesSink",
     "IterableSource",
     "JsonlSink",
+    "Kept",
     "Listener",
     "Listeners",
     "LiveOptions",
@@ -64,6 +66,7 @@ __all__ = [
     "PreviewSink",
     "PrometheusMetrics",
     "Queued",
+    "Reading",
     "Reconnected",
     "Retrying",
     "Service",
@@ -85,6 +88,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tinysaver_edge.bundle.manifest import DisagreementEntry
     from tinysaver_edge.stream.drift.drift import (
         Action,
         DriftOptions,
@@ -145,9 +149,11 @@ if TYPE_CHECKING:
         Gauge,
         Measure,
         Metrics,
+        Reading,
         Tally,
     )
     from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
+    from tinysaver_edge.stream.telemetry.promise import Kept
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -159,6 +165,8 @@ else:
                 "DriftWatch",
                 "calibrated_disagreement",
             ),
+            "tinysaver_edge.bundle.manifest": ("DisagreementEntry",),
+            "telemetry.promise": ("Kept",),
             "drift.watch": ("Watch",),
             "options": ("StreamOptions",),
             "pipeline": ("Stream",),
@@ -196,7 +204,15 @@ else:
                 "SinkRecovered",
                 "Undecided",
             ),
-            "telemetry.metrics": ("AllMetrics", "Counter", "Gauge", "Measure", "Metrics", "Tally"),
+            "telemetry.metrics": (
+                "AllMetrics",
+                "Counter",
+                "Gauge",
+                "Measure",
+                "Metrics",
+                "Tally",
+                "Reading",
+            ),
             "telemetry.prometheus": ("PrometheusMetrics",),
         },
     )

@@ -290,6 +290,8 @@ class Lane:
 
     def forget(self, item: Item) -> None:
         """Let go of what a frame holds that nobody needs any more."""
+        if item.frame is None and not item.prepared:
+            return
         with self.room:
             if item.frame is not None:
                 item.frame = None

@@ -15,7 +15,7 @@ LIVE_DEADLINE_MS = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class CameraPreset:
     """What suits one kind of camera, for whoever has calibrated nothing for it.
 
     Attributes:
@@ -27,10 +27,10 @@ class Preset:
     hold: int
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+PRESETS: Mapping[str, CameraPreset] = MappingProxyType(
     {
-        "static-camera": Preset(ReuseRule(still=2.0, same=0.1), hold=3),
-        "moving-camera": Preset(ReuseRule(still=0.5, same=0.1), hold=5),
+        "static-camera": CameraPreset(ReuseRule(still=2.0, same=0.1), hold=3),
+        "moving-camera": CameraPreset(ReuseRule(still=0.5, same=0.1), hold=5),
     }
 )
 """Of a camera that rests, what it sees changes here and there; of one that moves, all of it."""

@@ -9,8 +9,7 @@ from tinysaver_edge.calibrate.measured.timing import (
     time_in_turns,
 )
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.latency import LatencySamples
-from tinysaver_edge.latency.samples import joined_samples
+from tinysaver_edge.latency import LatencySamples, joined_samples
 
 
 class Thing:

@@ -7,8 +7,7 @@ import numpy as np
 
 from tests.stream.decisions import decision, escalated
 from tinysaver_edge.decision import AnswerSource, ModelIdentity
-from tinysaver_edge.engines.remote.breaker import State
-from tinysaver_edge.engines.remote.traffic import HostState, Traffic
+from tinysaver_edge.engines.remote.traffic import HostState, State, Traffic
 from tinysaver_edge.stream.dashboard import DashboardState
 from tinysaver_edge.stream.drift.drift import DriftState
 from tinysaver_edge.stream.sources.source import Frame

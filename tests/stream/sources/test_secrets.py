@@ -13,9 +13,9 @@ from tests.small_bundle import small_bundle
 from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._support.urls import HINT, redacted
-from tinysaver_edge.engines.remote.address import Address
+from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import TinySaverError
-from tinysaver_edge.host.limits import parse_bind
+from tinysaver_edge.host.listening import parse_bind
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sources.opening import open_source
 

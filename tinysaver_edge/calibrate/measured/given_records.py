@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.problem import (
 )
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.data.alike import FEWEST, LEAST_WEIGHT, leading_group
-from tinysaver_edge.data.table import CsvLineError, csv_rows
+from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.records.records import (

@@ -12,7 +12,7 @@ from tinysaver_edge.calibrate.measured.measuring import MeasuringRun
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.hardware.jetson import read_board
+from tinysaver_edge.hardware.nvidia import read_board
 from tinysaver_edge.hardware.profile import DeviceProfile
 from tinysaver_edge.latency import CascadeLatency
 

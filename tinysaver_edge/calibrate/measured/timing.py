@@ -25,8 +25,7 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DataError, EngineError, InputError
-from tinysaver_edge.latency import CascadeLatency, LatencySamples
-from tinysaver_edge.latency.samples import joined_samples
+from tinysaver_edge.latency import CascadeLatency, LatencySamples, joined_samples
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin
 

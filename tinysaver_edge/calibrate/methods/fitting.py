@@ -25,8 +25,7 @@ from tinysaver_edge.fusion import (
     logit_features,
 )
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
-from tinysaver_edge.score import Head, MaxLogitPNorm, Score, TemperatureScaled
-from tinysaver_edge.score.head import DEPTH, head_features
+from tinysaver_edge.score import DEPTH, Head, MaxLogitPNorm, Score, TemperatureScaled, head_features
 
 RIDGE = 100.0
 """λ, in units of log-likelihood. On the ImageNet records the default weights are so near the best

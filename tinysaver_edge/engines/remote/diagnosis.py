@@ -8,9 +8,8 @@ import time
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.facts import Kind, RequestError
-from tinysaver_edge.engines.remote.security import Tls
+from tinysaver_edge.engines.remote.model import Address, Tls
 
 _HINTS = MappingProxyType(
     {

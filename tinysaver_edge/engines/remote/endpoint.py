@@ -1,35 +1,73 @@
-"""One host of a remote model: what it serves, how it is, and a thread that watches over it."""
+"""One host of a remote model: how it is reached, what it serves, and a thread that watches it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.text import name_of
 from tinysaver_edge.decision import ModelIdentity
-from tinysaver_edge.engines.remote.breaker import Breaker, State
 from tinysaver_edge.engines.remote.facts import (
     Contract,
     Kind,
+    ModelFacts,
     Reply,
     RequestError,
+    Samples,
     Wanted,
     agree,
     check_sha256,
     check_values,
 )
-from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.engines.remote.samples import Samples
-from tinysaver_edge.engines.remote.traffic import HostState, Meter
-from tinysaver_edge.engines.remote.transport import Transport
+from tinysaver_edge.engines.remote.model import Address, RemoteModel
+from tinysaver_edge.engines.remote.traffic import Breaker, HostState, Meter, State
 
 SMOOTHING = 0.2
 """Weight of the newest answer in an endpoint's mean latency."""
+
+
+class Transport(Protocol):
+    """Talks to one host. Any number of threads may use it; every call ends within its time."""
+
+    def describe(self, *, timeout_s: float) -> ModelFacts:
+        """Ask whether the host is live and its model ready, and what it takes and gives.
+
+        Raises:
+            RequestError: it is not, or does not say in time.
+        """
+
+    def infer(
+        self, tensor: NDArray[Any], contract: Contract, *, datatype: str, timeout_s: float
+    ) -> Reply:
+        """Have one batch answered.
+
+        Raises:
+            RequestError: there is no answer in time, or it cannot be read.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection. Legal in every state."""
+
+
+def open_transport(address: Address, model: RemoteModel) -> Transport:
+    """Return what talks to an address; nothing is sent yet.
+
+    Raises:
+        MissingDependencyError: the client library is not installed.
+        InputError: a certificate cannot be read.
+    """
+    if address.scheme.is_grpc:
+        from tinysaver_edge.engines.remote.grpc import GrpcTransport
+
+        return GrpcTransport(address, model)
+    from tinysaver_edge.engines.remote.http import HttpTransport
+
+    return HttpTransport(address, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,10 @@ from tinysaver_edge.engines.base import (
     ModelSignature,
     signature_for,
 )
-from tinysaver_edge.engines.remote.address import Address
-from tinysaver_edge.engines.remote.breaker import RetryBudget, State
-from tinysaver_edge.engines.remote.endpoint import Endpoint
-from tinysaver_edge.engines.remote.facts import Kind, RequestError, Wanted
-from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.engines.remote.samples import Golden, Samples
-from tinysaver_edge.engines.remote.traffic import HostState, Meter, Traffic
-from tinysaver_edge.engines.remote.transport import Transport, open_transport
+from tinysaver_edge.engines.remote.endpoint import Endpoint, Transport, open_transport
+from tinysaver_edge.engines.remote.facts import Golden, Kind, RequestError, Samples, Wanted
+from tinysaver_edge.engines.remote.model import Address, RemoteModel
+from tinysaver_edge.engines.remote.traffic import HostState, Meter, RetryBudget, State, Traffic
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Batch, Preprocess

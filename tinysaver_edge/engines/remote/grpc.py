@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
-from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
@@ -23,7 +22,7 @@ from tinysaver_edge.engines.remote.facts import (
     RequestError,
     TensorFacts,
 )
-from tinysaver_edge.engines.remote.model import RemoteModel
+from tinysaver_edge.engines.remote.model import Address, RemoteModel
 from tinysaver_edge.errors import InputError, MissingDependencyError
 
 Message: TypeAlias = Any  # one of the protocol's protobuf messages

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError
 from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
-from tinysaver_edge.engines.remote.address import Address
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
@@ -29,8 +28,7 @@ from tinysaver_edge.engines.remote.facts import (
     RequestError,
     TensorFacts,
 )
-from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.engines.remote.security import Tls
+from tinysaver_edge.engines.remote.model import Address, RemoteModel, Tls
 from tinysaver_edge.errors import InputError
 
 _KINDS = MappingProxyType(

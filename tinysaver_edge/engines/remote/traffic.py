@@ -1,14 +1,18 @@
-"""What went to a remote model and what came back, in figures."""
+"""What goes to a host, and when nothing does: figures, the retry budget, the circuit breaker."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from tinysaver_edge.decision import ModelIdentity
-from tinysaver_edge.engines.remote.breaker import State
 from tinysaver_edge.engines.remote.facts import Kind
+
+SAVED = 10.0
+"""So many retries may be saved up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +91,123 @@ class Meter:
                 received_bytes=self._counts["received_bytes"],
                 failures=dict(self._failures),
             )
+
+
+class RetryBudget:
+    """Earns a share of a retry with every request, and spends one on each. Thread-safe.
+
+    Args:
+        share: of a retry, earned with a request.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._left = SAVED if share else 0.0
+        self._lock = threading.Lock()
+
+    def earn(self) -> None:
+        """Take note of a request."""
+        with self._lock:
+            self._left = min(SAVED, self._left + self._share)
+
+    def spend(self) -> bool:
+        """Return whether a retry may be made, and take it off."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+
+class State(str, Enum):
+    """What a breaker lets through.
+
+    Attributes:
+        CLOSED: everything.
+        OPEN: nothing.
+        HALF_OPEN: the one probe that is under way.
+    """
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Counts failures in a row, and says when a host may be asked again. Thread-safe.
+
+    Args:
+        clock: seconds.
+        failures: so many in a row open it.
+        pause_s: how long it stays open before a probe.
+        is_open: begin open, with a probe due at once.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        failures: int = 3,
+        pause_s: float = 0.5,
+        is_open: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._failures = failures
+        self._pause_s = pause_s
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self._state = State.OPEN if is_open else State.CLOSED
+        self._probe_s = clock()
+
+    @property
+    def state(self) -> State:
+        """What it lets through now."""
+        with self._lock:
+            return self._state
+
+    def failed(self, *, lasting: bool = False) -> bool:
+        """Take note of a failure; return whether that opened the breaker.
+
+        Args:
+            lasting: open it at once.
+        """
+        with self._lock:
+            self._in_a_row += 1
+            opens = lasting or self._in_a_row >= self._failures
+            if self._state is not State.CLOSED or not opens:
+                return False
+            self._open()
+            return True
+
+    def succeeded(self) -> None:
+        """Take note of an answer. One that comes while open, from a request of before, is none."""
+        with self._lock:
+            if self._state is State.CLOSED:
+                self._in_a_row = 0
+
+    def wait_s(self) -> float | None:
+        """Return how long until a probe is due, 0 where one is; None where none will be."""
+        with self._lock:
+            if self._state is not State.OPEN:
+                return None
+            return max(0.0, self._probe_s - self._clock())
+
+    def begin_probe(self) -> bool:
+        """Let one probe through, if it is time; whoever gets True must call `end_probe`."""
+        with self._lock:
+            if self._state is not State.OPEN or self._clock() < self._probe_s:
+                return False
+            self._state = State.HALF_OPEN
+            return True
+
+    def end_probe(self, *, good: bool) -> None:
+        """Close the breaker after a good probe, open it again after a bad one."""
+        with self._lock:
+            if good:
+                self._state, self._in_a_row = State.CLOSED, 0
+            else:
+                self._open()
+
+    def _open(self) -> None:
+        self._state = State.OPEN
+        self._probe_s = self._clock() + self._pause_s

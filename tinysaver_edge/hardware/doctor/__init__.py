@@ -26,9 +26,8 @@ from tinysaver_edge.hardware.doctor.system import (
     version_checks,
 )
 from tinysaver_edge.hardware.engines import Engines, probe_engines
-from tinysaver_edge.hardware.jetson import read_jetson
-from tinysaver_edge.hardware.nvidia import read_nvidia
-from tinysaver_edge.hardware.system_files import ROOT
+from tinysaver_edge.hardware.finding import ROOT
+from tinysaver_edge.hardware.nvidia import read_jetson, read_nvidia
 
 __all__ = ["Checkup", "Diagnosis", "Standing", "examine"]
 

@@ -1,6 +1,5 @@
 """Does a model do what is said of it, whichever engine or form runs it?
 
-check     a model against its description, in every engine
 readings  which reading of its file fits labelled images; ways are the plausible ones
-compare   one form's answers against another's
+compare   one form's answers against another's; a model against its description
 """

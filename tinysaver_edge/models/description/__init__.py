@@ -4,7 +4,6 @@ description  what the runtime must know of a model
 schema       its form in TOML
 describe     writes one as far as the file tells
 facts        what the file tells beyond shapes
-carried      what others wrote into it
-metadata     the texts in it, in each format
+carried      the texts in it, ours and others'
 labels       class names from a file
 """

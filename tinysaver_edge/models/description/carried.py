@@ -1,30 +1,129 @@
-"""What others wrote into a model's file about its input and its classes.
+"""What a model's file carries besides its graph: our own texts, and what other tools wrote.
 
 TensorFlow Lite's metadata (Model Maker, Coral, Teachable Machine), OpenVINO's Model API
-(``model_info``) and Ultralytics' exports. All of it is a help for `describe`: what is damaged or
-unknown is passed over.
+(``model_info``) and Ultralytics' exports tell of input and classes. All of it is a help for
+`describe`: what is damaged or unknown is passed over.
 """
 
 from __future__ import annotations
 
 import ast
+import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from tinysaver_edge._support.flatbuffer import DAMAGED, FlatBuffer
-from tinysaver_edge.engines.onnx_file import read_metadata as read_onnx_metadata
-from tinysaver_edge.errors import TinySaverError
+from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge.engines.model_file import DAMAGED, FlatBuffer
+from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
+from tinysaver_edge.engines.openvino import open_core, read_model
+from tinysaver_edge.engines.timm_file import read_header
+from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.models.description.labels import labels_in
 from tinysaver_edge.models.description.schema import PRESETS, to_affine
+from tinysaver_edge.models.graph.onnx import load_onnx
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
+_GROUP = "tinysaver_edge"
 _LARGEST_TEXT = 1 << 20
 _CLOSE = 1e-3  # of the range, by which a scale may miss a preset that is meant
+# TensorFlow Lite: a zip of associated files behind the FlatBuffer, and a second FlatBuffer in one
+# of its buffers that says what they are. Places of the fields by its two schemas.
+_MODEL_BUFFERS, _MODEL_METADATA = 4, 6
+
+_GRAPHS, _GRAPH_INPUTS, _GRAPH_OUTPUTS = 3, 2, 3
+_TENSOR_CONTENT, _TENSOR_UNITS, _TENSOR_FILES = 3, 4, 6
+_IMAGE_CONTENT, _NORMALIZATION = 2, 1
+_AXIS_LABELS = 2
+_COLORS = {1: ColorOrder.RGB, 2: ColorOrder.GRAY}
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError)
+_RESIZES = {
+    "standard": ResizePolicy.SQUASH,
+    "fit_to_window_letterbox": ResizePolicy.LETTERBOX,
+    "crop": ResizePolicy.CENTER_CROP,
+}
+
+
+def read_metadata(model: Path) -> dict[str, str]:
+    """Return a file's metadata, of an .xml only those that this package wrote.
+
+    Args:
+        model: an .onnx, .safetensors or .xml; other files carry none. An .xml is read with
+            OpenVINO and has none where that is not installed.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    if model.suffix == ".onnx":
+        return read_onnx_metadata(model)
+    if model.suffix == ".safetensors":
+        return read_header(model)
+    if model.suffix == ".xml" and find_spec("openvino") is not None:
+        return _read_xml(model)
+    return {}
+
+
+def write_metadata(model: Path, entries: Mapping[str, str]) -> None:
+    """Write texts into a model's file, in place of those of the same names.
+
+    Args:
+        model: an .onnx or .xml.
+        entries: names like ``"tinysaver_edge.description"``, and their texts.
+
+    Raises:
+        InputError: such files carry none.
+        ModelError: the file is damaged.
+        MissingDependencyError: what writes it is not installed.
+    """
+    if model.suffix == ".onnx":
+        _write_onnx(model, entries)
+    elif model.suffix == ".xml":
+        _write_xml(model, entries)
+    else:
+        raise InputError(f"model {model}: a {model.suffix} file carries no metadata to be changed")
+
+
+def _write_onnx(model: Path, entries: Mapping[str, str]) -> None:
+    proto = load_onnx(model)
+    kept = [one for one in proto.metadata_props if one.key not in entries]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    for key, value in entries.items():
+        proto.metadata_props.add(key=key, value=value)
+    with atomic_write(model) as file:
+        file.write(proto.SerializeToString(deterministic=True))
+
+
+def _read_xml(model: Path) -> dict[str, str]:
+    network = read_model(open_core(), model)
+    if not network.has_rt_info([_GROUP]):
+        return {}
+    texts = network.get_rt_info([_GROUP])
+    texts = getattr(texts, "value", texts)
+    return {f"{_GROUP}.{key}": str(getattr(text, "value", text)) for key, text in texts.items()}
+
+
+def _write_xml(model: Path, entries: Mapping[str, str]) -> None:
+    """Save anew, both files under other names first; the .bin stays the same."""
+    openvino = import_engine("openvino")
+    network = read_model(open_core(), model)
+    for key, value in entries.items():
+        network.set_rt_info(value, key.split("."))
+    with tempfile.TemporaryDirectory(dir=model.parent, prefix=f".{model.name}.") as folder:
+        made = Path(folder) / model.name
+        openvino.save_model(network, str(made), compress_to_fp16=False)
+        del network
+        for suffix in (".bin", ".xml"):
+            with made.with_suffix(suffix).open("rb+") as file:
+                os.fsync(file.fileno())
+            made.with_suffix(suffix).replace(model.with_suffix(suffix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +162,6 @@ def read_carried(model: Path, outputs: int | None) -> Carried | None:
     except (TinySaverError, OSError):
         pass
     return None
-
-
-# TensorFlow Lite: a zip of associated files behind the FlatBuffer, and a second FlatBuffer in one
-# of its buffers that says what they are. Places of the fields by its two schemas.
-_MODEL_BUFFERS, _MODEL_METADATA = 4, 6
-_GRAPHS, _GRAPH_INPUTS, _GRAPH_OUTPUTS = 3, 2, 3
-_TENSOR_CONTENT, _TENSOR_UNITS, _TENSOR_FILES = 3, 4, 6
-_IMAGE_CONTENT, _NORMALIZATION = 2, 1
-_AXIS_LABELS = 2
-_COLORS = {1: ColorOrder.RGB, 2: ColorOrder.GRAY}
-_NO_ZIP = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError)
 
 
 def _of_tflite(model: Path, outputs: int | None) -> Carried | None:
@@ -179,13 +267,6 @@ def _scale_text(mean: Sequence[float], std: Sequence[float]) -> str | None:
             return f'"{name}"'
     numbers = [f"[{', '.join(f'{value:.8g}' for value in one)}]" for one in (multiply, add)]
     return f'{{ kind = "affine", multiply = {numbers[0]}, add = {numbers[1]} }}'
-
-
-_RESIZES = {
-    "standard": ResizePolicy.SQUASH,
-    "fit_to_window_letterbox": ResizePolicy.LETTERBOX,
-    "crop": ResizePolicy.CENTER_CROP,
-}
 
 
 def _of_texts(texts: Mapping[str, str]) -> Carried | None:

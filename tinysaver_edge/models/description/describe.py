@@ -12,7 +12,7 @@ import numpy as np
 
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.description.carried import Carried, read_carried
+from tinysaver_edge.models.description.carried import Carried, read_carried, read_metadata
 from tinysaver_edge.models.description.description import (
     METADATA_KEY,
     ModelDescription,
@@ -20,7 +20,6 @@ from tinysaver_edge.models.description.description import (
     parse_description,
 )
 from tinysaver_edge.models.description.facts import FileFacts, Quantization, read_facts
-from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.models.graph.graph import channels_first

@@ -14,9 +14,9 @@ from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
+from tinysaver_edge.models.description.carried import read_metadata
 from tinysaver_edge.models.description.facts import FileFacts, read_facts
 from tinysaver_edge.models.description.labels import read_labels
-from tinysaver_edge.models.description.metadata import read_metadata
 from tinysaver_edge.models.description.schema import (
     DescriptionTable,
     InputTable,

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import check_file_target
-from tinysaver_edge.errors import InputError
-from tinysaver_edge.models.compare.compare import Pictures, draw_pictures
-from tinysaver_edge.models.description.description import ModelDescription
-from tinysaver_edge.models.export.job import ExportedFile, ExportJob
+from tinysaver_edge.engines.model_file import model_files
+from tinysaver_edge.engines.registry import create_engine, engine_for
+from tinysaver_edge.engines.timm_file import Architecture, write_timm_file
+from tinysaver_edge.errors import InputError, ModelError
+from tinysaver_edge.models.compare.compare import (
+    Comparison,
+    Pictures,
+    answers,
+    compare,
+    draw_pictures,
+)
+from tinysaver_edge.models.description.carried import write_metadata
+from tinysaver_edge.models.description.describe import to_toml
+from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
+from tinysaver_edge.models.embed.embed import embed_openvino
+from tinysaver_edge.models.embed.onnx import embed_onnx
 from tinysaver_edge.models.export.timm_model import TimmModel, TimmSource, exportable, load_timm
+from tinysaver_edge.models.export.torch_onnx import (
+    export_onnx,
+    first_layer_apart,
+    first_layer_merged_apart,
+)
 from tinysaver_edge.models.graph.macs import count_module_macs
 from tinysaver_edge.output_format import OutputFormat
+from tinysaver_edge.preprocess import Preprocessor
+
+Module: TypeAlias = Any  # torch.nn.Module
+Logits: TypeAlias = NDArray[np.float32]
 
 SUFFIXES = (".onnx", ".xml", ".safetensors")
 """What is exported to: ONNX, OpenVINO's IR, and weights for the torch engine."""
@@ -161,3 +185,158 @@ def _check_outs(outs: Sequence[Path]) -> None:
 def _folder(out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     return out.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A file that was made, and how near it is to the model it was made of.
+
+    Attributes:
+        files: the file to open, then those of its weights where they lie apart.
+        engine: what ran it for the comparison.
+        comparison: its answers against torch's.
+    """
+
+    files: tuple[Path, ...]
+    engine: str
+    comparison: Comparison
+
+    @property
+    def path(self) -> Path:
+        """The file to open."""
+        return self.files[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """All that making and checking the files takes.
+
+    Attributes:
+        model: what is exported.
+        merged: its module with branches merged, or as it is.
+        description: what the files say of themselves.
+        batch: a fixed number of samples, or None for any.
+        pictures: what to compare on.
+        tolerance: largest difference of a logit that is let through.
+    """
+
+    model: TimmModel
+    merged: Module
+    description: ModelDescription
+    batch: int | None
+    pictures: Pictures
+    tolerance: float
+
+    def run(self, folder: Path, outs: Sequence[Path]) -> tuple[ExportedFile, ...]:
+        """Make all files in a folder of their own, check them, and move them where they belong.
+
+        Raises:
+            ModelError: torch has no finite answers, the model cannot be exported, or a file
+                answers otherwise.
+        """
+        expected = self._torch_answers(self.model.module)
+        plain, layers = folder / "plain" / "plain.onnx", {}
+        plain.parent.mkdir()
+        if any(out.suffix != ".safetensors" for out in outs):
+            layers = export_onnx(
+                self.merged,
+                self.model.preprocess.shape(1),
+                plain,
+                batch=self.batch,
+                name=self.model.source.name,
+            )
+        made = []
+        for place, out in enumerate(outs):
+            target = folder / str(place) / out.name
+            target.parent.mkdir()
+            self._make(plain, target)
+            engine, comparison = self._compare(target, expected)
+            if not comparison.within(self.tolerance):
+                raise self._refusal(out, engine, comparison, plain, layers)
+            made.append((model_files(target), out, engine, comparison))
+        return tuple(
+            ExportedFile(_moved(files, out), engine, comparison)
+            for files, out, engine, comparison in made
+        )
+
+    def _make(self, plain: Path, out: Path) -> None:
+        form = self.model.preprocess.format
+        if out.suffix == ".safetensors":
+            # Torch runs it as it was trained, branches and all.
+            macs = count_module_macs(self.model.module, self.model.preprocess.shape(1))
+            described = replace(self.description, engine="torch", macs=float(macs))
+            write_timm_file(
+                out, self.model.module, self._architecture(), {METADATA_KEY: to_toml(described)}
+            )
+            return
+        if out.suffix == ".onnx":
+            embed_onnx(plain, form, out, drop_metadata=METADATA_KEY)
+        else:
+            embed_openvino(plain, form, out)
+        write_metadata(out, {METADATA_KEY: to_toml(self.description)})
+
+    def _architecture(self) -> Architecture:
+        resize, form = self.model.preprocess.resize, self.model.preprocess.format
+        return Architecture(
+            name=self.model.source.name.partition(".")[0],
+            num_classes=self.model.num_classes,
+            height=resize.height,
+            width=resize.width,
+            multiply=(form.multiply[0], form.multiply[1], form.multiply[2]),
+            add=(form.add[0], form.add[1], form.add[2]),
+        )
+
+    def _torch_answers(self, module: Module) -> Logits:
+        """Run the model as timm builds it, branches and all, on pictures scaled in numpy."""
+        import torch
+
+        preprocessor = Preprocessor(self.model.preprocess)
+        parts = []
+        with torch.no_grad():
+            for frame in self.pictures.frames:
+                parts.append(module(torch.from_numpy(preprocessor(frame))).numpy())
+        logits: Logits = np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"model {self.model.source.name}: torch itself answers with numbers that are not "
+                "finite: the weights are damaged"
+            )
+        return logits
+
+    def _compare(self, made: Path, expected: Logits) -> tuple[str, Comparison]:
+        name = engine_for(made)
+        preprocess = self.description.preprocess
+        with create_engine(name, made, preprocess=preprocess, output=OutputFormat()) as engine:
+            found = answers(engine, preprocess, self.pictures.frames)
+        return name, compare(expected, found)
+
+    def _refusal(
+        self, out: Path, engine: str, found: Comparison, plain: Path, layers: dict[str, str]
+    ) -> ModelError:
+        """Say how far off a file is, and what it is that changed the answers."""
+        return ModelError(
+            f"model {self.model.source.name}: {out.name} answers up to {found.max_difference:.2g} "
+            f"off torch in {engine} (the largest logit is {found.largest_logit:.3g}), more than "
+            f"{self.tolerance:g}, {self._culprit(plain, layers)}: it was not written"
+        )
+
+    def _culprit(self, plain: Path, layers: dict[str, str]) -> str:
+        if not layers:
+            return "reading its weights back"
+        batch = Preprocessor(self.model.preprocess).batch(self.pictures.frames[: self.batch or 2])
+        changed = first_layer_merged_apart(
+            self.model.module, self.merged, batch, tolerance=self.tolerance
+        )
+        if changed:
+            return f"from layer {changed} on, whose branches do not merge (--no-merge keeps them)"
+        layer = first_layer_apart(self.merged, plain, layers, batch, tolerance=self.tolerance)
+        return f"from layer {layer} on" if layer else "at no layer in particular"
+
+
+def _moved(files: Sequence[Path], out: Path) -> tuple[Path, ...]:
+    """Move finished files beside each other, the one to open last."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    places = [out.parent / file.name for file in files]
+    for file, place in reversed(list(zip(files, places, strict=True))):
+        file.replace(place)
+    return tuple(places)

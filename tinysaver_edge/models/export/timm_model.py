@@ -112,7 +112,7 @@ def load_timm(source: TimmSource) -> TimmModel:
     preprocess = _preprocess(timm, module, source)
     classes = _count_classes(module, preprocess, source)
     published = weights is None and source.random_seed is None
-    labels = _imagenet_labels(timm) if published and classes == _IMAGENET_CLASSES else None
+    labels = imagenet_labels() if published and classes == _IMAGENET_CLASSES else None
     return TimmModel(source, module, preprocess, classes, labels)
 
 
@@ -266,9 +266,13 @@ def _count_classes(module: Module, preprocess: Preprocess, source: TimmSource) -
     return int(answer.shape[1])
 
 
-def _imagenet_labels(timm: Timm) -> tuple[str, ...]:
-    """Return the classes' names; two that share one get their synset's number besides."""
-    info = timm.data.ImageNetInfo("imagenet-1k")
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the names of ImageNet's classes; two that share one get their synset's number besides.
+
+    Raises:
+        MissingDependencyError: timm or torch is not installed.
+    """
+    info = _import().data.ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(place) for place in range(_IMAGENET_CLASSES)]
     return tuple(
         name if names.count(name) == 1 else f"{name} ({info.index_to_label_name(place)})"

@@ -1,25 +1,35 @@
-"""A torch model → a plain .onnx file: float32 NCHW in, logits out, nothing said besides."""
+"""A torch model → a plain .onnx file: float32 NCHW in, logits out, nothing said besides.
+
+Where that cannot be done, or the file answers otherwise, the layer that is to blame is looked for.
+"""
 
 from __future__ import annotations
 
+import ast
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge._support.packages import quietly
+from tinysaver_edge._support.packages import import_engine, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import MissingDependencyError, ModelError
-from tinysaver_edge.models.export.torch_layers import (
-    layer_outputs,
-    layer_untranslated,
-    layers_entered,
-)
 from tinysaver_edge.models.graph.onnx import load_onnx
 
 Module: TypeAlias = Any  # torch.nn.Module
+ModelProto: TypeAlias = Any
+_Tensors: TypeAlias = dict[str, NDArray[np.float32]]
 Program: TypeAlias = Any  # torch.export.ExportedProgram
 Message: TypeAlias = Any  # a protobuf message
 
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_AT_NODE = re.compile(r"(?:translating node|While executing) %(\w+)")
 OPSET = 18
 IR_VERSION = 8
 """The oldest versions that say all that is needed: every runtime of the last years reads them."""
@@ -139,3 +149,146 @@ def strip(message: Message) -> None:
         elif field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
                 strip(inner)
+
+
+@contextmanager
+def layers_entered(module: Module) -> Iterator[list[str]]:
+    """Keep the names of the layers being run, the innermost last; an error leaves them there."""
+    inside: list[str] = []
+    handles = []
+    for name, layer in module.named_modules():
+        handles.append(layer.register_forward_pre_hook(_entering(inside, name)))
+        handles.append(layer.register_forward_hook(_leaving(inside)))
+    try:
+        yield inside
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _entering(inside: list[str], name: str) -> Any:  # noqa: ANN401 - a hook
+    return lambda _layer, _inputs: inside.append(name)
+
+
+def _leaving(inside: list[str]) -> Any:  # noqa: ANN401 - a hook
+    def leave(_layer: Module, _inputs: object, _output: object) -> None:
+        inside.pop()
+
+    return leave
+
+
+def layer_untranslated(error: BaseException) -> str | None:
+    """Return the layer of the operation that torch's exporter has no ONNX for, or None.
+
+    The exporter works on a copy of the traced program, with operations of its own making: only the
+    frames of its error still know the one it stumbled on.
+    """
+    found = _AT_NODE.search(str(error))
+    cause: BaseException | None = error
+    while found is not None and cause is not None:
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            for value in frame.f_locals.values():
+                if getattr(value, "name", None) == found[1] and hasattr(value, "meta"):
+                    layers = value.meta.get("nn_module_stack") or {"": ("", None)}
+                    return str(list(layers.values())[-1][0]) or None
+        cause = cause.__cause__
+    return None
+
+
+def layer_outputs(proto: ModelProto) -> dict[str, str]:
+    """Return the tensor that each layer makes, by the layer's name, in the order they are run.
+
+    Args:
+        proto: what torch's exporter wrote, its notes on the nodes still there.
+    """
+    made: dict[str, str] = {}
+    for node in proto.graph.node:
+        for note in node.metadata_props:
+            if note.key == _SCOPES and node.output:
+                for layer in filter(None, ast.literal_eval(note.value)[:-1]):
+                    made.pop(layer, None)
+                    made[layer] = node.output[0]
+    return made
+
+
+def first_layer_apart(
+    module: Module,
+    plain: Path,
+    made: Mapping[str, str],
+    batch: NDArray[np.float32],
+    *,
+    tolerance: float,
+) -> str | None:
+    """Return the first layer whose output the exported file makes otherwise, or None.
+
+    Args:
+        module: the torch model that was exported.
+        plain: the .onnx file that was made of it, small enough to be run from memory.
+        made: as `layer_outputs` gives it.
+        batch: what to run both on.
+        tolerance: difference, as a fraction of the layer's largest number, that is none.
+    """
+    expected = _run_module(module, batch)
+    found = _run_file(plain, list(dict.fromkeys(made.values())), batch)
+    return _first_apart(
+        expected, {layer: found[tensor] for layer, tensor in made.items()}, tolerance
+    )
+
+
+def first_layer_merged_apart(
+    module: Module, merged: Module, batch: NDArray[np.float32], *, tolerance: float
+) -> str | None:
+    """Return the first layer that answers otherwise since its branches were merged, or None."""
+    expected = _run_module(module, batch)
+    found = _run_module(merged, batch)
+    return _first_apart(expected, {one: found[one] for one in expected if one in found}, tolerance)
+
+
+def _first_apart(expected: _Tensors, found: _Tensors, tolerance: float) -> str | None:
+    for layer, values in found.items():
+        if layer not in expected or expected[layer].shape != values.shape:
+            continue
+        scale = max(1.0, float(np.abs(expected[layer]).max()))
+        if not np.abs(expected[layer] - values).max() <= tolerance * scale:
+            return layer
+    return None
+
+
+def _run_module(module: Module, batch: NDArray[np.float32]) -> _Tensors:
+    """Return what each layer makes, by its name, in the order in which they are done."""
+    import torch
+
+    kept: _Tensors = {}
+
+    def keep(name: str) -> Any:  # noqa: ANN401 - a hook
+        def hook(_layer: Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                kept[name] = output.detach().float().numpy().copy()
+
+        return hook
+
+    named = [(name, layer) for name, layer in module.named_modules() if name]
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in named]
+    try:
+        with torch.no_grad():
+            module(torch.from_numpy(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def _run_file(plain: Path, tensors: list[str], batch: NDArray[np.float32]) -> _Tensors:
+    import onnx
+
+    onnxruntime = import_engine("onnxruntime")
+    proto = load_onnx(plain)
+    given = {one.name for one in proto.graph.output}
+    for name in tensors:
+        if name not in given:
+            proto.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found = session.run(tensors, {session.get_inputs()[0].name: batch})
+    return dict(zip(tensors, found, strict=True))

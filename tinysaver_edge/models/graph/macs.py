@@ -23,8 +23,7 @@ from tinysaver_edge.engines.registry import inspect
 from tinysaver_edge.engines.timm_file import read_module
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size
-from tinysaver_edge.models.graph.openvino import read_openvino
-from tinysaver_edge.models.graph.reader import READABLE, read_graph, read_whole
+from tinysaver_edge.models.graph.reader import READABLE, read_graph, read_openvino, read_whole
 
 Module: TypeAlias = Any  # torch.nn.Module
 

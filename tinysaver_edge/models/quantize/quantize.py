@@ -20,11 +20,16 @@ from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError, InputError
+from tinysaver_edge.models.description.carried import write_metadata
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
-from tinysaver_edge.models.description.metadata import write_metadata
-from tinysaver_edge.models.quantize.onnx import halve_onnx, quantize_onnx
-from tinysaver_edge.models.quantize.openvino import copy_openvino, halve_openvino, quantize_openvino
+from tinysaver_edge.models.quantize.forms import (
+    copy_openvino,
+    halve_onnx,
+    halve_openvino,
+    quantize_onnx,
+    quantize_openvino,
+)
 from tinysaver_edge.preprocess import Batch, Frame, Preprocessor
 
 _BATCH = 16

@@ -91,7 +91,7 @@ PLUG_INS = PlugIns("source", SourceError)
 Each names a function of a `SourceUri` that returns a `Source`.
 """
 
-_BUILT_IN = {"demo": "tinysaver_edge.demo.source:open_demo"}
+_BUILT_IN = {"demo": "tinysaver_edge.demo.camera:open_demo"}
 
 AnySource: TypeAlias = (
     "Source | str | Path | int | Iterable[Picture | Frame] | Callable[[], Picture | None]"

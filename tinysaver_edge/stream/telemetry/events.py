@@ -197,7 +197,7 @@ class Changed(Event):
     @property
     def text(self) -> str:
         """The event in a few words."""
-        return f"{self.after}, after {self.before}" if self.before is not None else self.after
+        return f"now {self.after}{f', before {self.before}' if self.before is not None else ''}"
 
 
 @dataclass(frozen=True, slots=True)

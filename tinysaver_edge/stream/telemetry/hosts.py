@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.engines.remote.breaker import State
+from tinysaver_edge.engines.remote.traffic import State
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:

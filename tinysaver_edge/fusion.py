@@ -1,14 +1,20 @@
-"""Fusions, the answer after an escalation: none, a weighted mean, a conditional logit."""
+"""Fused answers: after an escalation both models' outputs are known, and both count.
+
+None, a weighted mean, a conditional logit.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinysaver_edge._support.parameters import Parametrised
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 
 DEPTH = 5
@@ -244,3 +250,24 @@ def logit_features(candidates: Candidates, fusion: ConditionalLogit) -> FloatArr
         ),
         axis=2,
     )
+
+
+FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType(
+    {fusion.name: fusion for fusion in (NoFusion, LinearFusion, ConditionalLogit)}
+)
+
+
+def fusion_names() -> tuple[str, ...]:
+    """Names of all fusions there are."""
+    return tuple(FUSIONS)
+
+
+def get_fusion(name: str, parameters: Mapping[str, Any] | None = None) -> Fusion:
+    """Make a fusion from its name and stored parameters, as a bundle holds them.
+
+    Raises:
+        InputError: no fusion has this name, or a parameter is wrong.
+    """
+    if name not in FUSIONS:
+        raise InputError(f"no fusion is called {name!r}: there are {', '.join(FUSIONS)}")
+    return FUSIONS[name].from_parameters(parameters or {})

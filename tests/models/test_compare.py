@@ -9,10 +9,10 @@ import pytest
 
 from tests.cli.test_devices import run
 from tests.model_zoo import CLASSES, Form, tiny_classifier
-from tinysaver_edge.models.compare.check import ModelCheck, check_model
+from tinysaver_edge.models.compare.compare import ModelCheck, check_model
+from tinysaver_edge.models.description.carried import write_metadata
 from tinysaver_edge.models.description.describe import to_toml
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
-from tinysaver_edge.models.description.metadata import write_metadata
 from tinysaver_edge.output_format import OutputFormat, OutputKind
 
 TINY_MACS = 8 * 8 * 8 * 27 + 8 * 8 * 8 * 9 + 8 * CLASSES

@@ -13,8 +13,7 @@ from typing import Any
 from tinysaver_edge._support.doors import TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import MOST_HALF_SENT, REQUEST_S, WRONG_TOKEN_S
 from tinysaver_edge._support.urls import redacted
-from tinysaver_edge.engines.remote.address import Address, Scheme
-from tinysaver_edge.engines.remote.security import TRITON_PREFIX, Token
+from tinysaver_edge.engines.remote.model import TRITON_PREFIX, Address, Scheme, Token
 from tinysaver_edge.errors import InputError
 
 MOST_REQUEST_MB = 2047
@@ -22,6 +21,14 @@ MOST_REQUEST_MB = 2047
 
 LONGEST_DRAIN_S = 3600.0
 """An hour: whoever stops a host wants it to stop."""
+
+WHY = MappingProxyType(
+    {
+        TokenSeen.WRONG: "the token is not accepted",
+        TokenSeen.UNSEEN: "too many wrong tokens: try again later",
+    }
+)
+"""What is said to who is not let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +118,6 @@ def same_token(given: str | None, expected: str | None) -> bool:
     if expected is None:
         return True
     return given is not None and hmac.compare_digest(given.encode(), expected.encode())
-
-
-WHY = MappingProxyType(
-    {
-        TokenSeen.WRONG: "the token is not accepted",
-        TokenSeen.UNSEEN: "too many wrong tokens: try again later",
-    }
-)
-"""What is said to who is not let in."""
 
 
 async def refusal(

@@ -39,9 +39,9 @@ PUBLIC = {
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate CodecCost DataSource
+    "tinysaver_edge.calibrate": """Bets Budgets Calibration Candidate Certificate CodecCost DataSource
         DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
-        ModelFile Objective Plan Policy PredictedLatency Progress RecordInput Reference Sample
+        ModelFile Objective Plan Policy PredictedLatency Progress RecordInput Reference ReuseFigures Sample
         Targets TriedCombination WalkStep calibrate load_profile""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",

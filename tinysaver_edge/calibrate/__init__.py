@@ -25,14 +25,15 @@ from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInp
 from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.run import calibrate
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, LeftOut, Sample
-from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.deciding.figures import Figures, ReuseFigures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
+    "Bets",
     "Budgets",
     "Calibration",
     "Candidate",
@@ -55,6 +56,7 @@ __all__ = [
     "Progress",
     "RecordInput",
     "Reference",
+    "ReuseFigures",
     "Sample",
     "Targets",
     "TriedCombination",

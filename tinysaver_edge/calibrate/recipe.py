@@ -129,6 +129,20 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     )
 
 
+def check_place(settings: Settings) -> None:
+    """Refuse a recipe whose data is looked for in its own folder and is not there.
+
+    Raises:
+        RecipeError: names the flag that is missing.
+    """
+    data = settings.data
+    if settings.at_home and isinstance(data, Path) and not data.exists():
+        raise RecipeError(
+            f"{settings.source}: its data {data.name} does not lie beside it: name the folder of "
+            "data and models with --root"
+        )
+
+
 def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN401
     """Return what a recipe says of one option, paths below the recipe's root."""
     table, _, key = (option.recipe or "").rpartition(".")

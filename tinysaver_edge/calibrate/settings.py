@@ -357,13 +357,8 @@ class Settings:
         """Find the files and make a plan.
 
         Raises:
-            InputError: something needed is not said, or a file cannot be used or is not there.
+            InputError: something needed is not said, or a file cannot be used.
         """
-        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
-            raise RecipeError(
-                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
-                "of data and models with --root"
-            )
         try:
             return plan_of(self)
         except (OSError, ValueError) as error:  # a name that no file can have

@@ -14,7 +14,7 @@ import click
 from tinysaver_edge.calibrate import Calibration
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Option
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.recipe import check_place, load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
@@ -85,6 +85,7 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
 
 
 def _calibrated(settings: Settings) -> Calibration:
+    check_place(settings)
     plan = settings.plan()
     with terminal.progress() as progress:
         return run_calibration(

@@ -89,7 +89,10 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
 READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"}
+HANDED_THROUGH = {
+    *("Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"),
+    *("Interview", "ProofSoFar", "Prospect"),
+}
 """Values that users get of one public name and give to another."""
 
 

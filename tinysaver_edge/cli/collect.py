@@ -18,7 +18,7 @@ from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, opti
 from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
 from tinysaver_edge.collect import Draw, Recording, Store, collect_live, collect_recorded
 from tinysaver_edge.collect.store import lines_about
-from tinysaver_edge.data.collection import CollectedUnit, CollectionFile, length_of
+from tinysaver_edge.data.collection import CollectedUnit, CollectionFile, Encoding, length_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
@@ -183,7 +183,7 @@ def collect(
         raise InputError("--for: recordings are as long as they are; leave it out with --from")
     draw = None
     if count is not None:
-        encoding = "jpg" if jpeg else "webp" if webp else "png"
+        encoding: Encoding = "jpg" if jpeg else "webp" if webp else "png"
         seed = secrets.randbits(63) if seed is None else seed
         draw = Draw(count, seed, period_s, epoch_s, fps, encoding)
     stop = threading.Event()

@@ -201,7 +201,7 @@ def collect_live(
             mine = [one for one in left if one.source == watcher.source.source_id]
             watcher.begin(mine, zero_s)
         begun(store.file)
-        ended_s = _until_the_end(watchers, store, clock, zero_s, stop, patience_s)
+        early = _until_the_end(watchers, store, clock, zero_s, stop, patience_s)
     finally:
         for watcher in watchers:
             with suppress(InputError):
@@ -209,10 +209,12 @@ def collect_live(
     for failure in (one.failure for one in watchers):
         if failure is not None:
             store.warn(str(failure))
-    if ended_s is None:
-        for one in store.open_moments:
-            store.miss(one, AWAY)
-    return store.finish(stopped_at_s=ended_s)
+    ended_s = clock() - zero_s  # nothing was taken after this
+    if early and ended_s < store.file.period_s:
+        return store.finish(stopped_at_s=ended_s)
+    for one in store.open_moments:
+        store.miss(one, AWAY)
+    return store.finish()
 
 
 def _wait_for_all(watchers: Sequence[_Watcher], stop: threading.Event) -> None:
@@ -247,19 +249,16 @@ def _until_the_end(
     zero_s: float,
     stop: threading.Event,
     patience_s: float,
-) -> float | None:
-    """Wait for the end of the period; return where it was ended before, in seconds, or None."""
+) -> bool:
+    """Wait for the end of the period; return whether it was ended before."""
     period_s = store.file.period_s
     while True:
         now_s = clock() - zero_s
         for watcher in watchers:
             watcher.pass_by(now_s)
-        if stop.is_set() and now_s < period_s:
-            return now_s
-        if now_s >= period_s and not any(one.pending for one in watchers):
-            return None
-        if now_s >= period_s + patience_s:
-            return None
-        if all(one.ended.is_set() for one in watchers) and now_s < period_s:
-            return now_s
+        if now_s < period_s and (stop.is_set() or all(one.ended.is_set() for one in watchers)):
+            return True
+        done = not any(one.pending for one in watchers)
+        if (now_s >= period_s and (done or stop.is_set())) or now_s >= period_s + patience_s:
+            return False
         stop.wait(TICK_S)

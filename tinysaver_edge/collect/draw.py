@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data.collection import CollectedUnit, DrawnMoment, length_of
+from tinysaver_edge.data.collection import CollectedUnit, DrawnMoment, Encoding, length_of
 from tinysaver_edge.errors import InputError
 
 MOST = 10_000_000
@@ -38,7 +38,7 @@ class Draw:
     period_s: float | None = None
     epoch_s: float | None = None
     epoch_fps: float | None = None
-    encoding: str = "png"
+    encoding: Encoding = "png"
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MOST:

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tinysaver_edge._support.files import atomic_write, parse_json, sha256_of
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge._support.text import brief
 from tinysaver_edge._version import __version__
 from tinysaver_edge.collect.draw import Draw
 from tinysaver_edge.data.collection import (
@@ -171,10 +172,10 @@ class Store:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):  # cut short
                     row = parse_json(line)
                     one = self._moments[row["name"]]
-                    missed, file = str(row.get("missed", "")), str(row.get("file", ""))
-                    self._moments[one.name] = (
-                        one.missing(missed) if missed else one.taken(file, str(row["sha256"]))
-                    )
+                    if row.get("missed"):
+                        self._moments[one.name] = one.missing(brief(str(row["missed"])))
+                    elif row["file"] == self._name(one):
+                        self._moments[one.name] = one.taken(row["file"], brief(str(row["sha256"])))
         for place in self.folder.iterdir():
             if place.name.startswith(".") and place.name not in (JOURNAL, LOCK):
                 shutil.rmtree(place) if place.is_dir() else place.unlink()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,6 +37,7 @@ EPOCH = "epoch.json"
 
 SCHEMA_VERSION: Literal[1] = 1
 
+Encoding = Literal["png", "webp", "jpg"]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -133,7 +135,7 @@ class CollectionFile(_Strict):
     epoch_fps: Seconds | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Count
-    encoding: str = "png"
+    encoding: Encoding = "png"
     cut: str = ""
     drawn: Count = 0
     written: Count = 0
@@ -200,7 +202,7 @@ def moments_csv(moments: Iterable[DrawnMoment]) -> bytes:
         sequence = "" if one.sequence is None else one.sequence
         moment = f"{one.moment_s:.6f}"
         rows.writerow((one.name, one.source, moment, sequence, one.file, one.sha256, one.missed))
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def read_moments(path: Path) -> list[DrawnMoment]:
@@ -215,13 +217,32 @@ def read_moments(path: Path) -> list[DrawnMoment]:
             raise ValueError("other columns")
         return [
             DrawnMoment(
-                name, source, _seconds(moment), int(sequence) if sequence else None, *settled
+                _inside(name),
+                source,
+                _seconds(at),
+                int(number) if number else None,
+                _inside(file) if file else "",
+                sha256 if not file or _SHA256.fullmatch(sha256) else _refuse(sha256),
+                missed,
             )
-            for _, (name, source, moment, sequence, *settled) in rows[1:]
+            for _, (name, source, at, number, file, sha256, missed) in rows[1:]
         ]
     except (OSError, ValueError, CsvLineError, IndexError, TypeError) as error:
         why = getattr(error, "strerror", None) or "damaged"
         raise DataError(f"{path}: the table of drawn moments cannot be read ({why})") from error
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_PLAIN = re.compile(r"\w[\w.-]*")
+
+
+def _inside(name: str) -> str:
+    """Return a name that is one of a file in the folder: whoever goes on writes to it."""
+    return name if _PLAIN.fullmatch(name) else _refuse(name)
+
+
+def _refuse(text: str) -> str:
+    raise ValueError(text)
 
 
 def _seconds(text: str) -> float:

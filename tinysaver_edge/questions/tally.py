@@ -20,6 +20,9 @@ from tinysaver_edge.certificate import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions.known import UNKNOWN
 
+MOST_DROP = 100_000
+"""In thousandths of a point: everything is lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -134,6 +137,7 @@ class WalkTally:
         self._lost = np.stack([differing, nothing])  # at worst, at best
         self._gained = np.stack([nothing, differing])
         self._found: dict[str, Any] = {}  # until the next answer
+        self._bounds: dict[int, int] = {}
         self._sums: list[NDArray[np.int32]] | None = None
         if walk.groups is not None:
             self._begin_groups(walk.groups)
@@ -210,11 +214,24 @@ class WalkTally:
 
         100 where it does at none.
         """
-        low, high = 0, 100_000
+
+        def passes(thousandths: int) -> bool:
+            return self._reached(0, thousandths / 1000, place + 1) == place
+
+        # Answers move it by little: from where it was last, look further and further away.
+        before = self._bounds.get(place, MOST_DROP)
+        low, high, step = 0, MOST_DROP, 16
+        if before < MOST_DROP and not passes(before):
+            low = before
+        else:
+            high = before
+            while high - step > low and passes(high - step):
+                high, step = high - step, 4 * step
+            low = max(low, high - step)
         while high - low > 1:
             middle = (low + high) // 2
-            passes = self._reached(0, middle / 1000, place + 1) == place
-            low, high = (low, middle) if passes else (middle, high)
+            low, high = (low, middle) if passes(middle) else (middle, high)
+        self._bounds[place] = high
         return high / 1000
 
     def _reached(self, side: int, drop: float, count: int) -> int | None:

@@ -100,6 +100,18 @@ class StageEntry(_Strict):
     threshold: float | None = None
 
 
+class ReuseFiguresEntry(_Strict):
+    """Who answered the frames of epochs; see `deciding.figures.ReuseFigures`."""
+
+    epochs: int
+    still: Fraction
+    same: Fraction
+    saver: Fraction
+    large: Fraction
+    drop_points_without: float
+    cost_macs_ratio_without: float | None
+
+
 class FiguresEntry(_Strict):
     """What a cascade did on a set of labelled samples; see `deciding.figures.Figures`."""
 
@@ -113,6 +125,7 @@ class FiguresEntry(_Strict):
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[Fraction, ...] | None = None
+    reuse: ReuseFiguresEntry | None = None
 
 
 class RanEntry(_Strict):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
-from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement, reuse_entry
 from tinysaver_edge.calibrate.chosen.choose import (
     Choice,
     choose,
@@ -151,13 +151,14 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         rows = (*error.candidates, *_unmeasured(gathered))
         raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
     policy = policy_of(choice)
+    rule = choice.proposal.rule_at(choice.threshold)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
-        calibration=figures_on(policy, evidence),
-        holdout=None if holdout is None else figures_on(policy, holdout),
+        calibration=figures_on(policy, evidence, rule),
+        holdout=None if holdout is None else figures_on(policy, holdout, rule),
         certificate=certificate,
         interval=choice.interval,
         candidates=(*choice.candidates, *_unmeasured(gathered)),
@@ -180,6 +181,9 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             holdout,
             choices=_choices(proposals, certificate),
             seed=plan.seed,
+        ),
+        reuse=reuse_entry(
+            policy, rule, evidence, choices=_choices(proposals, certificate), seed=plan.seed
         ),
         large_codec=plan.large_codec,
         codec_cost=gathered.codec_cost,
@@ -247,13 +251,17 @@ def _gather(
             plan,
             len(gathered.problem.labels),
             gathered.problem.groups,
+            unit="samples" if gathered.problem.groups is None else "groups",
             candidates=len(gathered.problem.savers),
             progress=progress,
         )
         return gathered, None
     data = stack.enter_context(open_input_data(plan.input))
     candidates = len(plan.input.savers)
-    _tell_if_too_few(plan, len(data), data.groups, candidates=candidates, progress=progress)
+    unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
+    _tell_if_too_few(
+        plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
+    )
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
@@ -278,13 +286,14 @@ def _tell_if_too_few(
     samples: int,
     groups: NDArray[np.str_] | None,
     *,
+    unit: str,
     candidates: int,
     progress: Progress,
 ) -> None:
     """Say before any model runs that nothing can be certified."""
     units = samples if groups is None else len(np.unique(groups))
     units = round((1 - plan.holdout) * units)
-    said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
+    said = too_few(plan.targets, units=units, candidates=candidates, unit=unit)
     if said is not None:
         progress.note(said)
 

@@ -85,7 +85,6 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
 
 
 def _calibrated(settings: Settings) -> Calibration:
-    settings.check_place()
     plan = settings.plan()
     with terminal.progress() as progress:
         return run_calibration(

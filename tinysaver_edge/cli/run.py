@@ -230,7 +230,7 @@ def run(
         tinysaver-edge run bundle/ --source 0 --quiet --jsonl out.jsonl --dashboard 127.0.0.1:8080
         tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
     """
-    _quieten_libraries()
+    quieten_libraries()
     options = LiveOptions(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
@@ -315,7 +315,7 @@ def run(
     _show_end(tally, around, stream.source_ids)
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
-    return _exit_code(stop, complete=not losses(around))
+    return exit_code(stop, complete=not losses(around))
 
 
 def _repeats(
@@ -356,7 +356,7 @@ def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     terminal.warn(losses(around))
 
 
-def _exit_code(stop: Stop, *, complete: bool) -> int:
+def exit_code(stop: Stop, *, complete: bool) -> int:
     """Return 0 only where every decision went where it was to go: programs wait for that."""
     if stop.signal is None:
         return 0 if complete else 2
@@ -364,7 +364,7 @@ def _exit_code(stop: Stop, *, complete: bool) -> int:
     return 128 + stop.signal
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Keep OpenCV, FFmpeg and gRPC from writing to stderr what comes out as an event anyway."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # of the preview's fonts

@@ -108,6 +108,13 @@ def _show_choice(result: Calibration) -> None:
             f"least {numbers.score(stage.threshold)}{between}, else {after}; "
             f"method: {result.method.value}"
         )
+    if result.reuse is not None:
+        rule = result.reuse.rule
+        terminal.tell(
+            f"reused within {rule.epoch_s:g} s: an answer while the picture differs by less than "
+            f"{rule.still:g} grey levels, the large model's while the saver's probabilities differ "
+            f"by less than {rule.same:g}"
+        )
     if result.calibration.settled is not None and len(result.policy.stages) > 2:
         ends = zip(result.policy.stages, result.calibration.settled, strict=True)
         flow = ", ".join(f"{100 * share:.1f} at {one.model}" for one, share in ends)
@@ -181,6 +188,34 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
         ],
     )
     _explain_drop([figures for _, figures in sets])
+    _show_reuse(sets)
+
+
+def _show_reuse(sets: Sequence[tuple[str, Figures]]) -> None:
+    """Write who answered the frames of epochs, and what reusing answers saved and cost."""
+    rows = [(name, found, found.reuse) for name, found in sets if found.reuse is not None]
+    if not rows:
+        return
+    terminal.show_table(
+        "Who answered",
+        ("samples", "epochs", "still", "same", "saver", "large", "cost", "without", "drop without"),
+        [
+            (
+                name,
+                str(reuse.epochs),
+                *(numbers.percent(one, 1) for one in (reuse.still, reuse.same)),
+                *(numbers.percent(one, 1) for one in (reuse.saver, reuse.large)),
+                numbers.ratio(found.cost_macs_ratio),
+                numbers.ratio(reuse.cost_macs_ratio_without),
+                numbers.points(reuse.drop_points_without),
+            )
+            for name, found, reuse in rows
+        ],
+    )
+    terminal.explain(
+        "of the frames: still, no model asked; same, the saver asked and an earlier escalation's "
+        "answer kept; without: the same threshold where nothing is reused"
+    )
 
 
 def _explain_drop(sets: Sequence[Figures]) -> None:

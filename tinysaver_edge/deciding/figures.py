@@ -13,16 +13,42 @@ from tinysaver_edge.certificate import (
     EvidenceKind,
     WalkStep,
     least_certifiable_points,
+    runs_of,
     upper_rates,
 )
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.reuse import ReuseRule
 
 CONFIDENCE = 0.95
 """Of every interval here."""
 
 EXACT_FROM = 500
 """Samples from which the certificate's test tells more than bounds on two rates."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseFigures:
+    """Who answered the frames of epochs, and what reusing answers cost and saved.
+
+    Attributes:
+        epochs: how many.
+        still: share of the frames that no model was asked about.
+        same: share that only the first model was, an earlier escalation's answer being kept.
+        saver: share that a model before the large one settled.
+        large: share that the large model was asked about.
+        drop_points_without: points that the same cascade loses where nothing is reused.
+        cost_macs_ratio_without: what it then costs.
+    """
+
+    epochs: int
+    still: float
+    same: float
+    saver: float
+    large: float
+    drop_points_without: float
+    cost_macs_ratio_without: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +61,14 @@ class Figures:
         accuracy_large: share that the last stage's model gets right, alone.
         accuracy_cascade: share that the cascade gets right.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
-        accept_rate: share that was not escalated past the first stage.
+        accept_rate: share that was not escalated past the first stage, what was reused included.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
             None where they are not independent of each other.
         saver_drop_interval_points: the same of the drop of the first stage's model alone.
         settled: share of the samples that each stage's answer ended, first to last.
+        reuse: of frames of epochs, within which answers were reused; None where nothing was.
     """
 
     samples: int
@@ -54,6 +81,7 @@ class Figures:
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[float, ...] | None = None
+    reuse: ReuseFigures | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
@@ -66,6 +94,8 @@ def figures(
     labels: NDArray[np.int64],
     *,
     grouped: bool = False,
+    timeline: EpochTimeline | None = None,
+    reuse: ReuseRule | None = None,
 ) -> Figures:
     """Measure a policy on recorded answers.
 
@@ -74,16 +104,22 @@ def figures(
         outputs: each stage's answers on the same n samples.
         labels: ``(n,)`` the true classes.
         grouped: whether some samples belong together, as the frames of a clip do.
+        timeline: where they are frames of epochs.
+        reuse: what is reused within each.
 
     Raises:
         InputError: outputs and stages do not match.
     """
-    replayed = replay(policy, outputs)
+    alone = replayed = replay(policy, outputs)
+    if timeline is not None and reuse is not None:
+        first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(labels), bool)
+        replayed = reused(reuse, timeline, outputs[0], first).applied(alone)
     samples = len(labels)
     correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
     saver, large, cascade = (int(one.sum()) for one in correct)
     intervals = [
-        None if grouped else drop_interval(correct[1], after) for after in (correct[2], correct[0])
+        _interval(correct[1], after, grouped=grouped, timeline=timeline)
+        for after in (correct[2], correct[0])
     ]
     return Figures(
         samples=samples,
@@ -99,7 +135,73 @@ def figures(
         settled=tuple(
             float((replayed.stage == position).mean()) for position in range(len(outputs))
         ),
+        reuse=None
+        if timeline is None or reuse is None
+        else _reuse_figures(policy, timeline, alone, replayed, labels, large_right=large),
     )
+
+
+def _reuse_figures(
+    policy: Policy,
+    timeline: EpochTimeline,
+    alone: Replay,
+    replayed: Replay,
+    labels: NDArray[np.int64],
+    *,
+    large_right: int,
+) -> ReuseFigures:
+    last, samples = len(policy.stages) - 1, len(labels)
+    fresh = replayed.stage >= 1
+    same = (replayed.stage == 0) & (alone.stage > 0)
+    asked = fresh & (alone.stage == last)
+    still = replayed.stage < 0
+    right = int((alone.predictions == labels).sum())
+    return ReuseFigures(
+        epochs=timeline.epochs,
+        still=float(still.mean()),
+        same=float(same.mean()),
+        saver=float((~(still | same | asked)).mean()),
+        large=float(asked.mean()),
+        drop_points_without=100 * (large_right - right) / samples,
+        cost_macs_ratio_without=cost_ratio(policy, alone),
+    )
+
+
+def _interval(
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    grouped: bool,
+    timeline: EpochTimeline | None,
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the points lost; None where samples belong together."""
+    if timeline is not None:
+        return epoch_drop_interval(timeline.by_epoch(before.astype(np.int64) - after))
+    return None if grouped else drop_interval(before, after)
+
+
+def epoch_drop_interval(losses: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the points lost on epochs like these, None without any.
+
+    Of the certificate's own test, both ways.
+
+    Args:
+        losses: ``(epochs,)``, each one's mean loss.
+    """
+    if not len(losses):
+        return None
+    # By an order that is drawn: by time, or by name, one epoch might tell of the next.
+    drawn = losses[np.random.default_rng(0).permutation(len(losses))]
+    most = [
+        least_certifiable_points(
+            WalkStep(0.0, 0, 0, 0, group_losses=runs_of(one)),
+            evidence=EvidenceKind.EPOCHS,
+            samples=len(losses),
+            risk=(1 - CONFIDENCE) / 2,
+        )
+        for one in (-drawn, drawn)
+    ]
+    return (-most[0], most[1])
 
 
 def drop_interval(
@@ -133,7 +235,7 @@ def drop_interval(
 def _accept_rate(policy: Policy, replayed: Replay) -> float:
     if len(policy.stages) > 1 and policy.asked[0] != 0:
         return 0.0
-    return float((replayed.stage == 0).mean())
+    return float((replayed.stage <= 0).mean())
 
 
 def cost_ratio(policy: Policy, replayed: Replay) -> float | None:

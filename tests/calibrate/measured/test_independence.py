@@ -174,7 +174,7 @@ def test_frames_of_one_clip_count_once_it_is_named(work: Path, tmp_path: Path) -
     [
         (EvidenceKind.LABELS, 644),
         (EvidenceKind.CONSISTENCY, 460),
-        (EvidenceKind.GROUPS, 657),
+        (EvidenceKind.GROUPS, 495),
     ],
 )
 def test_how_many_are_needed_where_no_answer_differs(evidence: EvidenceKind, units: int) -> None:

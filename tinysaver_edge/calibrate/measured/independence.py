@@ -6,13 +6,18 @@ import math
 from dataclasses import dataclass
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
+from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks
 from tinysaver_edge.errors import DataError
 
 MOST_UNITS = 1 << 24
+
+MOST_TRIED = 20_000
+"""Groups up to which the fewest that are enough are counted, and not taken from a formula."""
 
 WORTH_A_LINE = 0.001
 """Where images are independent, so large a share that look like others is told."""
@@ -49,12 +54,17 @@ def check_independence(
     labels = [sample.label for sample in data.samples]
     alike = find_alike(looks, names, labels, data.groups)
     warnings = [] if looks.depth_line is None else [looks.depth_line]
-    if alike is None:
+    collected, doubts = _collected(data, looks)
+    warnings += doubts
+    if alike is None and collected is None:
         return Independence(tuple(warnings))
-    if alike.contradicting:
+    if alike is not None and alike.contradicting:
         warnings.append(
             f"{alike.contradicting} images are copies of others and labelled otherwise than those"
         )
+    if collected is not None:
+        return Independence((*warnings, *collected.warnings), collected.statement)
+    assert alike is not None
     said = alike.text(names)
     if alike.independent:
         if alike.copies or alike.repeats > WORTH_A_LINE * alike.units:
@@ -68,22 +78,64 @@ def check_independence(
     if method in (Method.EMPIRICAL, Method.TINYSAVER):
         warnings.append(f"{said}: the figures rest on fewer samples than they seem to")
         return Independence(tuple(warnings))
+    doubted = "".join(f"{one}; " for one in doubts)
     raise DataError(
-        f"data {data.path}: {said}. A certificate counts independent samples, and these are not. "
-        f"Take copies out; name each image's clip or scene in a table, with --group-column; or, "
-        f"where they were taken at moments drawn at random or show different things, say "
-        f"--independent: the certificate then states that it is your word"
+        f"data {data.path}: {doubted}{said}. A certificate counts independent samples, and these "
+        f"are not. Take copies out; name each image's clip or scene in a table, with "
+        f"--group-column; or, where they were taken at moments drawn at random (`tinysaver-edge "
+        f"collect` does) or show different things, say --independent: the certificate then states "
+        f"that it is your word"
     )
 
 
-def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> str | None:
+def check_epochs(data: EpochData, *, stated: bool) -> Independence:
+    """Say what makes epochs independent: that they were drawn, or the user's word.
+
+    Args:
+        data: the epochs.
+        stated: whether the user vouches for it.
+    """
+    if data.collection is not None:
+        return Independence(tuple(data.collection.warnings), data.collection.statement)
+    line = (
+        "nobody says how these epochs were drawn: the certificate counts them as independent, "
+        "which epochs at random moments are (collect --epochs draws them) and every k-th is not"
+    )
+    word = "that its epochs are independent of each other"
+    return Independence(() if stated else (line,), word)
+
+
+def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
+    """Return the collection that the images are, where they are one as it was drawn.
+
+    Its moments make them independent draws from its period, however much they look alike: copies
+    of a resting scene are draws that fell on it, and count as often as they fell. What they are
+    draws from is that period and no other, which the certificate states.
+
+    Returns:
+        None where there is none, or it is not believed; then with a line that says why.
+    """
+    folder = find_collection(data.path)
+    if folder is None:
+        return None, []
+    try:
+        collection = Collection.read(folder)
+    except DataError as error:
+        return None, [f"not believed to be drawn at random: {error}"]
+    doubt = collection.doubt(looks.content)
+    if doubt is not None:
+        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
+    return collection, []
+
+
+def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str | None:
     """Say that nothing can be certified on so few samples, whatever the models answer.
 
     Args:
         targets: limit, confidence and reference.
         units: samples, or groups of them, that the certificate may rest on.
         candidates: how many savers share the risk.
-        grouped: whether the units are groups.
+        unit: what they are: "samples", "groups" or "epochs".
 
     Returns:
         One line, or None where they may be enough.
@@ -92,15 +144,12 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
     if targets.method is not Method.CERTIFIED or drop is None:
         return None
     labelled = targets.reference is Reference.LABELS
-    if labelled:
-        evidence = EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
-    else:
-        evidence = EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+    evidence = EvidenceKind.of(labelled=labelled, unit=unit)
     share = targets.risk / max(1, candidates)
     needed = least_units(drop, evidence=evidence, risk=share)
     if needed is not None and units >= needed:
         return None
-    unit = "groups of samples" if grouped else "samples"
+    unit = "groups of samples" if unit == "groups" else unit
     wish = f"a drop of {drop:g} points at confidence {targets.confidence:g}"
     if candidates > 1:
         wish += f" shared by {candidates} savers"
@@ -136,6 +185,11 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
 
     if not 0 < max_drop_points < math.inf:
         return None
+    if evidence.grouped and max_drop_points < 100:
+        units = least_groups(max_drop_points / 100, risk=risk)
+        while units < MOST_TRIED and not enough(units):
+            units += 1
+        return units
     high = 1
     while not enough(high):
         high *= 2

@@ -84,17 +84,19 @@ def proof_facts(
 def _unit(certificate: Certificate) -> str:
     samples = numbers.count(certificate.samples)
     if certificate.evidence.from_consistency:
-        groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
+        unit = certificate.evidence.unit
+        groups = f" in {numbers.count(certificate.groups)} {unit}" if certificate.groups else ""
         return (
             f"It rests on {samples} samples{groups} without labels, the large model being the "
             f"reference: an answer that loses accuracy must differ from the large model's, so a "
             f"bound on differing answers bounds the drop as well, with room to spare."
         )
     if certificate.groups:
+        unit = certificate.evidence.unit
         return (
             f"It rests on {samples} labelled samples in {numbers.count(certificate.groups)} "
-            f"groups; samples of one group are not independent, so each group counts once, by its "
-            f"mean loss."
+            f"{unit}; samples of one are not independent, so each of these {unit} counts once, by "
+            f"its mean loss."
         )
     if certificate.candidates > 1:
         return (
@@ -165,7 +167,7 @@ def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
         rows.append(("gained, D = −1", numbers.count(certificate.gained)))
         rows.append(("the same, D = 0", numbers.count(certificate.same)))
     if certificate.groups:
-        rows.append(("groups", numbers.count(certificate.groups)))
+        rows.append((certificate.evidence.unit, numbers.count(certificate.groups)))
     rows += [
         ("candidates J", numbers.count(certificate.candidates)),
         ("p-value", f"{certificate.p_value:.3g}"),

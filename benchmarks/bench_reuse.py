@@ -29,7 +29,7 @@ import numpy as np
 from imagenet import DATA, save, table
 from pair import artefacts, cascade_of, need_data, threshold_for
 
-from tinysaver_edge import AnswerSource, Cascade, Decision, Likeness, Region, ReuseRule
+from tinysaver_edge import AnswerSource, Cascade, Decision, Likeness, ReuseRegion, ReuseRule
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream import Frame, LiveSource
@@ -39,7 +39,7 @@ HEIGHT, WIDTH = 360, 640
 NOISE = 4.0
 ESCALATED = 0.58
 EVERY_S, STANDS_S = 8.0, 3.0
-RULE = ReuseRule(still=1.5, same=0.1, region=Region(0.25, 0.25, 0.5, 0.5))
+RULE = ReuseRule(still=1.5, same=0.1, region=ReuseRegion(0.25, 0.25, 0.5, 0.5))
 WITHIN, MOST_SHARE, LEAST_SEEN, FAIR, MOST_MS = 2, 0.05, 0.99, 0.9, 0.15
 
 

@@ -23,7 +23,7 @@ VerificationError"""
 
 PUBLIC = {
     "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion
-        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason Region
+        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
         RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
         {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
         testing""",
@@ -192,7 +192,9 @@ def test_files_that_contributors_are_sent_to_are_there() -> None:
     named = set(re.findall(r"`([\w./]+(?:\.py|\.toml|/))`", text))
     named |= set(re.findall(r"^    ([\w/]+(?:\.py|/)) ", text, re.MULTILINE))
     assert {"cascade.py", "stream/sinks/", "stream/pipeline.py", "deciding/"} <= named
-    folders = ("tinysaver_edge", "devices", "calibration", "examples", "tests", "benchmarks", "docs")
+    folders = (
+        "tinysaver_edge", "devices", "calibration", "examples", "tests", "benchmarks", "docs",
+    )  # fmt: skip
     held = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")]
     held.append((ROOT / "pyproject.toml").as_posix())
     absent = {one for one in named if not any(f"/{one}" in path for path in held)}

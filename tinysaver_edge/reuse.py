@@ -37,7 +37,7 @@ Thumbnail = NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class ReuseRegion:
     """The part of a frame that is looked at, in fractions of its width and height.
 
     Raises:
@@ -82,7 +82,7 @@ class ReuseRule:
     same: float
     epoch_s: float = 10.0
     max_age_s: float | None = None
-    region: Region | None = None
+    region: ReuseRegion | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.still <= WHITE:
@@ -120,7 +120,7 @@ class ReuseRule:
             raise InputError(f"reuse {text!r}: {error}") from error
         if len(sides) not in (0, 4):
             raise InputError(f"reuse {text!r}: a region is LEFT:TOP:WIDTH:HEIGHT")
-        region = Region(*sides) if sides else None
+        region = ReuseRegion(*sides) if sides else None
         return cls(**{"still": 0.0, "same": 0.0, **numbers}, region=region)
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Thumbnailer:
         region: the part of the frame that is looked at; None for all of it.
     """
 
-    def __init__(self, region: Region | None = None) -> None:
+    def __init__(self, region: ReuseRegion | None = None) -> None:
         self._region = region
         self._shape: tuple[int, ...] = ()
         self._thumbnail = np.empty((SIDE, SIDE), np.int32)
@@ -198,7 +198,7 @@ class Thumbnailer:
             raise InputError("frame is no uint8 array (height, width, 3), BGR")
         if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3) or not frame.size:
             raise InputError(f"frame has shape {frame.shape}; expected (height, width, 3) BGR")
-        region = self._region or Region(0, 0, 1, 1)
+        region = self._region or ReuseRegion(0, 0, 1, 1)
         top, length = _span(region.top, region.height, frame.shape[0])
         down = max(1, min(_DOWN, length // SIDE))
         height = SIDE * down

@@ -173,13 +173,6 @@ def test_what_epochs_do_not_take_is_said_in_one_line(command, work, made, more, 
     assert not (work / "none").exists()
 
 
-def test_too_few_epochs_are_told_before_any_model_runs(command, work, tmp_path):
-    done = command(*asked(work, "--out", tmp_path / "none", clips="more"))
-    assert done.code == 3
-    first = done.err.index("12 epochs are too few")
-    assert first < done.err.index("to go")
-
-
 def test_without_labels_the_large_model_is_the_reference(command, work, made, tmp_path):
     done = command(
         "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / "clips",
@@ -189,3 +182,11 @@ def test_without_labels_the_large_model_is_the_reference(command, work, made, tm
     assert done.code == 0, done.err
     assert done.json["certificate"]["evidence"] == "consistency-epochs"
     assert "from consistency" in done.json["statement"]
+
+
+def test_too_few_epochs_are_told_before_any_model_runs(command, work, made, tmp_path):
+    kept = work / "bundle.records"  # with the models as they were prepared
+    done = command(*asked(work, "--out", tmp_path / "no", "--work-dir", kept, clips="more"))
+    assert done.code == 3
+    first = done.err.index("12 epochs are too few")
+    assert first < done.err.index("to go")

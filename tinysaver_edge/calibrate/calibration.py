@@ -194,6 +194,12 @@ class Calibration:
     report: Path | None = None
     stated: tuple[str, ...] = ()
 
+    @property
+    def promised(self) -> DisagreementEntry | None:
+        """What the drift watch goes by: repeated answers count as well, where there are any."""
+        counted = None if self.reuse is None else self.reuse.disagreement
+        return self.disagreement if counted is None else counted
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
         settled = self.calibration.settled

@@ -128,8 +128,9 @@ def _show_choice(result: Calibration) -> None:
     if result.certificate is not None:
         given = given_words(result.stated)
         terminal.tell(f"certificate: {result.certificate.statement}{given}")
-    if result.disagreement is not None:
-        terminal.tell(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
+    if result.promised is not None:
+        told = drift_sentence(result.promised, repeated=result.reuse is not None)
+        terminal.tell(f"drift watch: {told}".replace("\u00a0", " "))
     certified, budget = result.interval
     if certified is not None and budget is not None:
         terminal.tell(

@@ -191,7 +191,11 @@ def build_facts(
                 result.certificate, result.large_codec, result.codec_cost, stated=result.stated
             )
         ),
-        drift=None if result.disagreement is None else drift_sentence(result.disagreement),
+        drift=(
+            None
+            if result.promised is None
+            else drift_sentence(result.promised, repeated=result.reuse is not None)
+        ),
         origin=origin(
             plan,
             macs={one.name: one.macs for one in (problem.large, *problem.savers)},

@@ -18,11 +18,17 @@ USUAL_LEVEL = 0.05
 """The level of a drift watch that is not told another."""
 
 
-def drift_sentence(promised: DisagreementEntry) -> str:
-    """Say how often an escalation would have changed an accepted answer, and what drift is."""
+def drift_sentence(promised: DisagreementEntry, *, repeated: bool = False) -> str:
+    """Say how often an escalation would have changed an accepted answer, and what drift is.
+
+    Args:
+        promised: what was counted.
+        repeated: whether on one frame of each epoch, whose answer was accepted or repeated.
+    """
+    what = "accepted or repeated" if repeated else "accepted"
     where = "hold-out" if promised.held_out else "calibration"
     return (
-        f"of {numbers.count(promised.accepted)} accepted {where} samples an escalation would have "
+        f"of {numbers.count(promised.accepted)} {what} {where} samples an escalation would have "
         f"answered {numbers.count(promised.disagreed)} otherwise "
         f"({numbers.percent(promised.disagreed / promised.accepted)}); in the field, more than "
         f"{numbers.percent(promised.tested(USUAL_LEVEL))} is drift"

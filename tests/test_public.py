@@ -84,10 +84,13 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
             yield from (str(form) for given, form in marks.items() if given != "return")
 
 
-READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
+READ_ONLY = {
+    "Bundle", "Calibration", "Candidate", "Certificate", "DeviceProfile", "Figures", "Manifest",
+    "PredictedLatency",
+}  # fmt: skip
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"}
+HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Collection", "Decider", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 

@@ -30,6 +30,7 @@ from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.fusion import NoFusion
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin
 
 CHAINS = (
@@ -74,7 +75,7 @@ def tested(records: Records, chain: tuple[str, ...]) -> CertifiedTest:
         Path.of(len(chain) - 1),
         tune_saver=records.outputs[chain[0]],
         stages=[records.outputs[name] for name in chain],
-        truth=records.labels,
+        known=Known.of_labels(records.labels),
         groups=None,
         evidence=EvidenceKind.LABELS,
         risk=RISK,
@@ -88,6 +89,8 @@ def on(whole: CertifiedTest, index: np.ndarray) -> CertifiedTest:
         path=whole.path,
         scores=whole.scores[:, index],
         answers=whole.answers.subset(index),
+        given=whole.given[:, index],
+        large=whole.large[index],
         thresholds=whole.thresholds,
         evidence=whole.evidence,
         groups=None,

@@ -31,6 +31,7 @@ from tinysaver_edge.certificate import EvidenceKind, group_p_value, group_p_valu
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor
+from tinysaver_edge.questions import Known
 from tinysaver_edge.reuse import SIDE, Thumbnailer
 
 CHUNK = 50
@@ -145,7 +146,7 @@ def test_of(world: World, *, units: int, reuse: bool) -> EpochTest:
         StagePath.of(1, final=rule.fuses),
         tune_saver=world.saver,
         stages=(world.saver, world.large),
-        truth=world.truth,
+        known=Known.of_labels(world.truth),
         groups=world.timeline.positions,
         evidence=EvidenceKind.EPOCHS if reuse else EvidenceKind.GROUPS,
         risk=RISK,
@@ -173,8 +174,7 @@ def without_reuse(world: World, *, units: int) -> Steps:
     answers = test.answers
     for threshold in test.thresholds.tolist():
         accepted = test.scores[0] >= threshold
-        right = np.where(accepted, answers.saver, answers.final)
-        loss.append(by_epoch(answers.large.astype(np.int64) - right))
+        loss.append(by_epoch(np.where(accepted, answers.losses[0], answers.losses[-1])))
         cost.append(KAPPA + by_epoch(~accepted))
     return Steps(np.array(loss), np.array(cost))
 

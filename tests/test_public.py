@@ -30,19 +30,21 @@ PUBLIC = {
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
         ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
         Device DeviceError DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch
-        Dropped Ended EscalationSample Event Frame Frozen Gauge HardFramesSink IterableSource
+        Dropped Ended Event Frame Frozen Gauge HardFramesSink IterableSource
         JsonlSink Kept Listener Listeners LiveOptions LiveSource Lost Measure Metrics
-        MqttAddress MqttSink PreviewSink PrometheusMetrics Queued Reading Reconnected Retrying
+        MqttAddress MqttSink PreviewSink PrometheusMetrics Queued RandomShare Reading Reconnected
+        Retrying
         Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri Stream
         StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement open_sink
         open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate CodecCost DataSource
-        DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
-        ModelFile Objective Plan Policy PredictedLatency Progress RecordInput Reference Sample
-        Targets TriedCombination WalkStep calibrate load_profile""",
+    "tinysaver_edge.calibrate": """Asked Bets Budgets Calibration Candidate Certificate CodecCost
+        DataSource DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
+        ModelFile Objective Plan Policy PredictedLatency Progress QuestionPlan RecordInput
+        Reference ReuseFigures Sample Targets TriedCombination WalkStep calibrate load_profile
+        plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -85,12 +87,18 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
 
 
 READ_ONLY = {
-    "Bundle", "Calibration", "Candidate", "Certificate", "DeviceProfile", "Figures", "Manifest",
+    "Bundle",
+    "Calibration",
+    "Candidate",
+    "DeviceProfile",
+    "Interview",
+    "Manifest",
     "PredictedLatency",
-}  # fmt: skip
+    "QuestionPlan",
+}
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Collection", "Decider", "RemoteEngine"}
+HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "Interview", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 
@@ -196,8 +204,14 @@ def test_files_that_contributors_are_sent_to_are_there() -> None:
     named |= set(re.findall(r"^    ([\w/]+(?:\.py|/)) ", text, re.MULTILINE))
     assert {"cascade.py", "stream/sinks/", "stream/pipeline.py", "deciding/"} <= named
     folders = (
-        "tinysaver_edge", "devices", "calibration", "examples", "tests", "benchmarks", "docs",
-    )  # fmt: skip
+        "tinysaver_edge",
+        "devices",
+        "calibration",
+        "examples",
+        "tests",
+        "benchmarks",
+        "docs",
+    )
     held = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")]
     held.append((ROOT / "pyproject.toml").as_posix())
     absent = {one for one in named if not any(f"/{one}" in path for path in held)}

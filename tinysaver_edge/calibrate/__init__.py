@@ -5,6 +5,7 @@ recipe             settings in a TOML file
 plan, targets      what is measured, and what is asked of it
 variants           one model file at several sizes and precisions
 run                from a plan to a bundle, through all that follows
+gathered           the first part of it: all that was measured, or read
 measured/          every model's outputs and times on the user's data
 problem            all models' answers on the same samples: what there is to choose from
 methods/           thresholds proposed and proven
@@ -19,20 +20,23 @@ from tinysaver_edge.calibrate.calibration import (
     Candidate,
     MethodRow,
     PredictedLatency,
+    QuestionPlan,
     TriedCombination,
 )
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.problem import CodecCost
-from tinysaver_edge.calibrate.run import calibrate
+from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, LeftOut, Sample
-from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.deciding.figures import Figures, ReuseFigures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
 __all__ = [
+    "Asked",
+    "Bets",
     "Budgets",
     "Calibration",
     "Candidate",
@@ -53,12 +57,15 @@ __all__ = [
     "Policy",
     "PredictedLatency",
     "Progress",
+    "QuestionPlan",
     "RecordInput",
     "Reference",
+    "ReuseFigures",
     "Sample",
     "Targets",
     "TriedCombination",
     "WalkStep",
     "calibrate",
     "load_profile",
+    "plan_questions",
 ]

@@ -18,6 +18,7 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, PooledLatency, pooled
 from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import (
     Record,
 )
@@ -108,9 +109,11 @@ class Problem:
     Attributes:
         large: the model whose work is to be saved.
         savers: the candidates, in the order they were named.
-        labels: ``(n,)`` true classes.
+        labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
+        known: what people's answers to questions tell of the true classes; None where nobody was
+            asked.
     """
 
     large: ModelAnswers
@@ -118,6 +121,7 @@ class Problem:
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
     timeline: EpochTimeline | None = None
+    known: Known | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -168,6 +172,7 @@ class Problem:
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             timeline=None if self.timeline is None else self.timeline.subset(index),
+            known=None if self.known is None else self.known.subset(index),
         )
 
 

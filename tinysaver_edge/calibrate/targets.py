@@ -77,10 +77,12 @@ class Reference(str, Enum):
     Attributes:
         LABELS: the labels'.
         LARGE: the large model's, where there are no labels: the promise is consistency with it.
+        QUESTIONS: people's, who are asked only where answers differ (docs/questions.md).
     """
 
     LABELS = "labels"
     LARGE = "large"
+    QUESTIONS = "questions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,8 @@ class Targets:
     def __post_init__(self) -> None:
         if not 2 <= self.max_stages <= MOST_STAGES:
             raise InputError(f"--max-stages {self.max_stages}: a number from 2 to {MOST_STAGES}")
+        if self.reference is Reference.QUESTIONS:
+            self._check_askable()
         if not 0 < self.confidence < 1:
             raise InputError(
                 f"--confidence {self.confidence}: a probability between 0 and 1, as 0.9 for 90 %"
@@ -205,6 +209,13 @@ class Targets:
         drop = self.max_drop_points
         if drop is not None and not (math.isfinite(drop) and 0 <= drop <= 100):
             raise InputError(f"--max-drop {drop}: a number of points from 0 to 100")
+
+    def _check_askable(self) -> None:
+        """Refuse what takes labels of all samples, where people are asked about some."""
+        if self.method is not Method.CERTIFIED:
+            raise InputError(f"--method {self.method.value} needs labels: questions certify")
+        if self.score == ALL:
+            raise InputError("--score all needs labels to choose by: name a score, or leave it out")
 
     @property
     def allowed_drop_points(self) -> float | None:
@@ -215,8 +226,8 @@ class Targets:
 
     @property
     def searches(self) -> bool:
-        """Whether the score or the fusion is to be searched for."""
-        return ALL in (self.score, self.fusion)
+        """Whether the score or the fusion is to be searched for, by labels."""
+        return self.reference is not Reference.QUESTIONS and ALL in (self.score, self.fusion)
 
     @property
     def risk(self) -> float:

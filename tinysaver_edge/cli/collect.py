@@ -333,5 +333,4 @@ def _show(file: CollectionFile | None, out: Path, *, as_json: bool) -> None:
         terminal.show_json(file.model_dump(mode="json"))
     if file.kind is CollectedUnit.FRAMES and file.written:
         words = ("calibrate", "--data", out, "--large", "BIG.onnx", "--saver", "TINY.onnx")
-        step = terminal.command_line(*words, "--reference", "large", "--out", "bundle/")
-        terminal.next_step(step)
+        terminal.next_step(f"{terminal.command_line(*words)}, which says what can be certified")

@@ -32,9 +32,11 @@ from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 _source_option = options_of("Sources")
@@ -132,6 +134,20 @@ def stopping_on_signals(
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
+@_source_option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="[NAME=]X,Y,W,H",
+    help="Decide this part of each frame only, in pixels; as it was collected.",
+)
+@_source_option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="[NAME=]MASK",
+    help="Blank a part of each frame, as `collect` does; as it was collected.",
+)
 @_source_option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @_escalation_option(
     "--escalation",
@@ -212,6 +228,8 @@ def run(
     preset: str | None,
     timeout_s: float,
     wait_for_source: bool,
+    regions: tuple[str, ...],
+    masks: tuple[str, ...],
     threads: int | None,
     limit: int | None,
     as_json: bool,
@@ -258,7 +276,8 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
-        given = [open_source(source, options=options) for source in sources]
+        opened_sources = [open_source(source, options=options) for source in sources]
+        given, _ = cut_sources(opened_sources, regions=regions, masks=masks)
         if limit is not None:
             given = limited(given, limit)
         live = any(source.live for source in given)
@@ -295,6 +314,7 @@ def run(
             min_time_between_escalations_s=min_time_between_escalations_s,
             escalations_per_minute=escalations_per_minute,
         )
+        around.listener.add(_advice(bundle, around.field_frames))
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
@@ -327,6 +347,27 @@ def _repeats(
     if given is not None:
         return ReuseRule.parse(given)
     return calibrated if calibrated is not None or preset is None else preset.reuse
+
+
+def _advice(bundle: Path, field_frames: Path | None) -> Listener:
+    """Return what says, at the first drift alarm, what is to be done about it."""
+    told = False
+
+    def advise(event: Event) -> None:
+        nonlocal told
+        if told or not isinstance(event, Drift):
+            return
+        told = True
+        again = bundle.with_name(f"{bundle.name.removesuffix('.zip')}-2")
+        words = ("calibrate", bundle, "--data", field_frames or "frames/", "--reference", "large")
+        calibrate = terminal.command_line(*words, "--out", again)
+        if field_frames is not None:
+            terminal.say(f"What now: stop this run, then {calibrate}")
+        else:
+            collect = "tinysaver-edge collect --source … --for 1d --frames 2000 --out frames/"
+            terminal.say(f"What now: {collect}, then {calibrate}")
+
+    return advise
 
 
 def _next_step(bundle: Path, *, live: bool) -> str:

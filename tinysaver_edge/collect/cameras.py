@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from tinysaver_edge.collect.draw import Draw
 from tinysaver_edge.collect.epochs import Epochs
-from tinysaver_edge.collect.store import AWAY, STOPPED, Store, encode, utc
+from tinysaver_edge.collect.store import AWAY, FULL, STOPPED, Store, encode, utc
 from tinysaver_edge.data.collection import CollectionFile, DrawnMoment, SourceEntry
 from tinysaver_edge.errors import InputError, SourceError, TinySaverError
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
@@ -117,7 +117,8 @@ class _Watcher:
         if self._store.file.epoch_s is None:
             data = encode(frame.image, self._store.file.encoding) if due else b""
             for moment in due:
-                self._store.take(moment, data)
+                if not self._store.take(moment, data):
+                    self._store.miss(moment, FULL)
             return
         for moment in due:
             self._epochs.begin(moment, start_s=moment.moment_s)
@@ -192,9 +193,9 @@ def collect_live(
             store.begin(draw, moments, entries, start=utc(wall()), cut=cut)
         else:
             store.resume()
+            _miss_the_past(store, wall() - store.file.start.timestamp())
         started_s = store.file.start.timestamp()
         zero_s = clock() - (wall() - started_s)
-        _miss_the_past(store, clock() - zero_s)
         left = store.open_moments
         for watcher in watchers:
             mine = [one for one in left if one.source == watcher.source.source_id]

@@ -39,10 +39,12 @@ class Epochs:
 
     Args:
         store: the folder.
+        again: whether the moments of epochs that found no room are to come again; else they are
+            missed.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, again: bool = False) -> None:
+        self._store, self._full = store, "" if again else FULL
         self._open: list[_Epoch] = []
 
     def __len__(self) -> int:
@@ -55,7 +57,8 @@ class Epochs:
             folder.mkdir(mode=0o700)
         except OSError as error:
             self._store.note_no_room(error)
-            self._store.miss(moment, FULL)
+            if self._full:
+                self._store.miss(moment, self._full)
             return False
         self._open.append(_Epoch(moment, start_s, folder))
         return True
@@ -90,7 +93,7 @@ class Epochs:
             with atomic_write(epoch.folder / name, private=True) as target:
                 target.write(data)
         except OSError as error:
-            self._give_up(epoch, FULL)
+            self._give_up(epoch, self._full)
             self._store.note_no_room(error)
             return False
         epoch.seconds.append(round(second, 6))
@@ -128,7 +131,7 @@ class Epochs:
                 target.write(json.dumps(content, indent=1).encode() + b"\n")
             epoch.folder.rename(self._store.folder / moment.name)
         except OSError as error:
-            self._give_up(epoch, FULL)
+            self._give_up(epoch, self._full)
             self._store.note_no_room(error)
             return False
         self._open.remove(epoch)

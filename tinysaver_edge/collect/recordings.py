@@ -231,7 +231,7 @@ class _Stretches:
     def __init__(self, moments: Sequence[DrawnMoment], store: Store) -> None:
         self._store = store
         self._coming = sorted(moments, key=lambda one: one.sequence or 0, reverse=True)
-        self._epochs = Epochs(store)
+        self._epochs = Epochs(store, again=True)
 
     @property
     def done(self) -> bool:

@@ -48,11 +48,18 @@ if TYPE_CHECKING:
 
 JOURNAL = ".taken.jsonl"
 LOCK = ".lock"
+ROOM = ".room"
+"""Holds room on the disk for the table that is written at the end."""
+
+_ROOM_BYTES, _ROOM_FOR_EACH = 8192, 160
 
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 """Pictures show people: nobody but the user sees them until the user says so."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+ENOUGH_AGAIN = 5
+"""Pictures in a row that must be written for a full disk to be one no more."""
 
 AWAY = "the camera was away"
 STOPPED = "nobody collected"
@@ -101,7 +108,7 @@ class Store:
         self._stack = ExitStack()
         self._journal: IO[bytes] | None = None
         self._unwritten: list[bytes] = []
-        self._full = False
+        self._full, self._since_full = False, 0
         self._file: CollectionFile | None = None
         self._moments: dict[str, DrawnMoment] = {}
 
@@ -283,6 +290,7 @@ class Store:
             sources=tuple(sources),
         )
         self._write_all(self._file)
+        self._keep_room()
 
     def resume(self) -> None:
         """Say on disk that the collection is under way again."""
@@ -290,19 +298,35 @@ class Store:
             update={"state": CollectionState.COLLECTING, "moments_sha256": None}
         )
         self._write_all(self._file)
+        self._keep_room()
+
+    def _keep_room(self) -> None:
+        try:
+            with atomic_write(self.folder / ROOM, private=True) as file:
+                file.write(bytes(_ROOM_BYTES + _ROOM_FOR_EACH * len(self._moments)))
+        except OSError as error:
+            self.note_no_room(error)
 
     def take(self, moment: DrawnMoment, data: bytes) -> bool:
-        """Write the picture of a moment; return whether there was room."""
+        """Write the picture of a moment; where there is no room, it stays open, and False."""
         file = self._name(moment)
         try:
             with atomic_write(self.folder / file, private=True) as target:
                 target.write(data)
         except OSError as error:
             self.note_no_room(error)
-            self.miss(moment, FULL)
             return False
         self.settle(moment.taken(file, hashlib.sha256(data).hexdigest()))
+        self._note_room()
         return True
+
+    def _note_room(self) -> None:
+        """Tell that there is room again: not of the one small picture that a full disk takes."""
+        with self._lock:
+            self._since_full += self._full
+            if self._since_full >= ENOUGH_AGAIN:
+                self._full, self._since_full = False, 0
+                self.warn(f"{self.folder}: there is room again")
 
     def miss(self, moment: DrawnMoment, why: str) -> None:
         """Note that there is nothing of a moment."""
@@ -340,9 +364,6 @@ class Store:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / JOURNAL))
             self._unwritten.pop(0)
         os.fsync(self._journal.fileno())
-        if self._full:
-            self._full = False
-            self.warn(f"{self.folder}: there is room again")
 
     def note_no_room(self, error: OSError) -> None:
         """Tell once that nothing can be written.
@@ -353,6 +374,7 @@ class Store:
         if error.errno not in _NO_ROOM:
             raise InputError(f"--out {self.folder}: {_reason(error)}") from error
         with self._lock:
+            self._since_full = 0
             if not self._full:
                 self._full = True
                 self.warn(
@@ -403,6 +425,7 @@ class Store:
             return self._file
 
     def _write_all(self, file: CollectionFile) -> None:
+        (self.folder / ROOM).unlink(missing_ok=True)
         try:
             with atomic_write(self.folder / MOMENTS, private=True) as table:
                 table.write(moments_csv(self._moments.values()))

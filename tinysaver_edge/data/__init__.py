@@ -13,6 +13,7 @@ from tinysaver_edge.data.files import (
     FolderData,
     ZipData,
     class_folder_samples,
+    names_labels,
     open_data,
 )
 from tinysaver_edge.data.images import (
@@ -44,6 +45,7 @@ __all__ = [
     "image_files",
     "is_image",
     "left_out_below",
+    "names_labels",
     "open_data",
     "printable",
 ]

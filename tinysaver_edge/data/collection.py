@@ -264,8 +264,8 @@ class Collection:
         file = read_summary(place)
         if file.state is CollectionState.COLLECTING:
             raise DataError(
-                f"{place}: the collection is not finished: `tinysaver-edge collect` with the same "
-                f"--out goes on, and ends it at its time or at Ctrl-C"
+                f"{place}: the collection is not finished: the command that made it, called again "
+                f"with the same folder, goes on, and ends it in time or at Ctrl-C"
             )
         moments = read_moments(folder / MOMENTS)
         if file.moments_sha256 != sha256_of(folder / MOMENTS):

@@ -19,6 +19,7 @@ from tinysaver_edge.certificate import (
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.reuse import ReuseRule
 
 CONFIDENCE = 0.95
@@ -57,10 +58,12 @@ class Figures:
 
     Attributes:
         samples: how many.
-        accuracy_saver: share that the first stage's model gets right, alone.
-        accuracy_large: share that the last stage's model gets right, alone.
-        accuracy_cascade: share that the cascade gets right.
-        drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
+        accuracy_saver: share that the first stage's model gets right, alone; None where only
+            questions were answered.
+        accuracy_large: share that the last stage's model gets right, alone; likewise.
+        accuracy_cascade: share that the cascade gets right; likewise.
+        drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain. Where
+            questions are open, what is not known counts as lost.
         accept_rate: share that was not escalated past the first stage, what was reused included.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
@@ -72,9 +75,9 @@ class Figures:
     """
 
     samples: int
-    accuracy_saver: float
-    accuracy_large: float
-    accuracy_cascade: float
+    accuracy_saver: float | None
+    accuracy_large: float | None
+    accuracy_cascade: float | None
     drop_points: float
     accept_rate: float
     cost_macs_ratio: float | None
@@ -91,7 +94,7 @@ class Figures:
 def figures(
     policy: Policy,
     outputs: Sequence[Outputs],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Known,
     *,
     grouped: bool = False,
     timeline: EpochTimeline | None = None,
@@ -102,7 +105,7 @@ def figures(
     Args:
         policy: the stages.
         outputs: each stage's answers on the same n samples.
-        labels: ``(n,)`` the true classes.
+        labels: ``(n,)`` the true classes, or what answers to questions tell of them.
         grouped: whether some samples belong together, as the frames of a clip do.
         timeline: where they are frames of epochs.
         reuse: what is reused within each.
@@ -112,8 +115,10 @@ def figures(
     """
     alone = replayed = replay(policy, outputs)
     if timeline is not None and reuse is not None:
-        first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(labels), bool)
+        first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)
         replayed = reused(reuse, timeline, outputs[0], first).applied(alone)
+    if isinstance(labels, Known):
+        return _from_answers(policy, outputs, replayed, labels, grouped=grouped)
     samples = len(labels)
     correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
     saver, large, cascade = (int(one.sum()) for one in correct)
@@ -202,6 +207,28 @@ def epoch_drop_interval(losses: NDArray[np.float64]) -> tuple[float, float] | No
         for one in (-drawn, drawn)
     ]
     return (-most[0], most[1])
+
+
+def _from_answers(
+    policy: Policy, outputs: Sequence[Outputs], replayed: Replay, known: Known, *, grouped: bool
+) -> Figures:
+    """Measure what can be told where people were asked only where answers differ."""
+    answers, large = replayed.predictions, outputs[-1].predictions
+    losses = known.losses(answers, large)
+    exact = not grouped and not known.open(answers, large).any()
+    return Figures(
+        samples=known.samples,
+        accuracy_saver=None,
+        accuracy_large=None,
+        accuracy_cascade=None,
+        drop_points=100 * float(losses.sum()) / known.samples,
+        accept_rate=_accept_rate(policy, replayed),
+        cost_macs_ratio=cost_ratio(policy, replayed),
+        drop_interval_points=drop_interval(losses == 1, losses == -1) if exact else None,
+        settled=tuple(
+            float((replayed.stage == position).mean()) for position in range(len(outputs))
+        ),
+    )
 
 
 def drop_interval(

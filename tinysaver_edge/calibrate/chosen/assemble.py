@@ -267,6 +267,7 @@ def _certificate_entry(
             reuse=None if result.reuse is None else result.reuse.rule,
         ),
         stated=list(result.stated),
+        questions=result.questions,
     )
 
 

@@ -257,11 +257,14 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
 def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> Candidate:
     proposal, index = pick.proposal, pick.index
     evidence = proposal.evidence
-    right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
+    right = None
+    if problem.known is None:
+        answers = proposal.saver.outputs.subset(evidence).predictions
+        right = float((answers == problem.labels[evidence]).mean())
     row = Candidate(
         saver=proposal.name,
         kappa=proposal.saver.macs / problem.large.macs,
-        accuracy_saver=float(right.mean()),
+        accuracy_saver=right,
         score=proposal.score.name,
         fusion=None if proposal.fusion is None else proposal.fusion.name,
         why=proposal.why,
@@ -339,7 +342,7 @@ def figures_on(policy: Policy, problem: Problem, reuse: ReuseRule | None = None)
     return figures(
         policy,
         problem.outputs_of(policy),
-        problem.labels,
+        problem.labels if problem.known is None else problem.known,
         grouped=problem.groups is not None,
         timeline=problem.timeline,
         reuse=reuse,
@@ -360,7 +363,7 @@ def single_model_better(problem: Problem, result: Calibration) -> str | None:
         One sentence for people, or None where the cascade is the better choice.
     """
     cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
-    if cost is None:
+    if cost is None or cascade is None:
         return None
     right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
     better = [

@@ -15,6 +15,7 @@ from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.methods.counts import CertifiedTest
     from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
@@ -58,6 +59,7 @@ class Proposal:
             where nothing is reused.
         skipped: whether a tune split ruled it out, so that it was not looked at any further.
         told: what became of others that were looked at beside it, for people; or empty.
+        trial: what a certificate is computed from; None for methods that prove nothing.
     """
 
     costs: CascadeCosts
@@ -79,6 +81,7 @@ class Proposal:
     reuse: Callable[[float], ReuseRule] | None = None
     skipped: bool = False
     told: str = ""
+    trial: CertifiedTest | None = None
 
     @property
     def models(self) -> tuple[ModelAnswers, ...]:

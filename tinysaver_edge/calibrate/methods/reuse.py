@@ -16,6 +16,7 @@ from tinysaver_edge.certificate import WalkStep, runs_of
 from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.questions import Known
 from tinysaver_edge.reuse import ReuseRule
 
 LOOSER_REUSE, LOOSER_SAVER = 30, 12
@@ -93,11 +94,13 @@ class EpochTest(CertifiedTest):
     Attributes:
         timeline: the frames that the scores are of.
         saver: the first stage's outputs on them.
+        known: what is known of their true classes.
         reuse: the path.
     """
 
     timeline: EpochTimeline
     saver: Outputs
+    known: Known
     reuse: ReusePath
     _done: dict[float, StepOnEpochs] = field(default_factory=dict, init=False, repr=False)
 
@@ -114,9 +117,9 @@ class EpochTest(CertifiedTest):
         reaches = np.vstack((self.scores >= held, np.ones((1, self.samples), bool)))
         stage = reaches.argmax(axis=0)
         frames = reused(rule, self.timeline, self.saver, stage == 0)
-        answers = self.answers
-        right = np.stack((answers.saver, *answers.between, answers.final))
-        loss = answers.large.astype(np.int64) - right[stage, np.arange(self.samples)][frames.of]
+        # A repeated answer is held against what is to be seen now, not when it was found.
+        answers = self.given[stage, np.arange(self.samples)][frames.of]
+        loss = self.known.losses(answers, self.large).astype(np.int64)
         return StepOnEpochs(frames, stage, loss)
 
     def counted(self, thresholds: FloatArray) -> WalkCounts:

@@ -52,7 +52,8 @@ def decision_sentence(result: Calibration) -> str:
         fused = " (fused with it)"
     promise = ""
     if result.certificate is not None:
-        promise = f"; certified: {result.certificate.statement}{given_words(result.stated)}"
+        given = given_words(result.stated, result.questions)
+        promise = f"; certified: {result.certificate.statement}{given}"
     if result.reuse is not None:
         rule = result.reuse.rule
         promise = (
@@ -188,7 +189,11 @@ def build_facts(
             None
             if result.certificate is None
             else proof_facts(
-                result.certificate, result.large_codec, result.codec_cost, stated=result.stated
+                result.certificate,
+                result.large_codec,
+                result.codec_cost,
+                stated=result.stated,
+                questions=result.questions,
             )
         ),
         drift=(

@@ -1,0 +1,182 @@
+"""From a plan to all models' answers on the same samples, whatever they come from."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.independence import too_few
+from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
+from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.plan import ImageInput, Plan
+from tinysaver_edge.calibrate.problem import MeasuredProblem
+from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+
+
+def gather(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
+    """Measure every model on the images, or read the records.
+
+    Args:
+        plan: models and samples.
+        out: of the bundle; the records lie beside it where nothing else is said.
+        stack: closes the images, and lets go of the folder of records.
+        progress: hears of the work.
+
+    Returns:
+        All models' answers, and the images, open; None for records.
+
+    Raises:
+        InputError: something cannot be read, or used.
+        EngineError: a model cannot be run.
+    """
+    if not isinstance(plan.input, ImageInput):
+        gathered = from_records(plan.input)
+        known = check_copies(
+            gathered.problem,
+            where=str(plan.input.records),
+            method=plan.targets.method,
+            stated=plan.input.independent,
+            numbered=gathered.sample_index,
+        )
+        gathered = replace(
+            gathered,
+            warnings=known.warnings,
+            stated=(known.stated,) if known.stated else (),
+        )
+        _tell_if_too_few(
+            plan,
+            len(gathered.problem.labels),
+            gathered.problem.groups,
+            unit="samples" if gathered.problem.groups is None else "groups",
+            candidates=len(gathered.problem.savers),
+            progress=progress,
+        )
+        return gathered, None
+    data = stack.enter_context(open_input_data(plan.input))
+    candidates = len(plan.input.savers)
+    unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
+    _tell_if_too_few(
+        plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
+    )
+    left_out = check_left_out(
+        data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
+    )
+    folder = plan.input.records or (None if out is None else default_records(out))
+    if folder is None and plan.outlook:  # no bundle is wanted, only a plan
+        folder = default_records(data.path)
+    if folder is None:
+        raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
+    stack.enter_context(_alone(folder))
+    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
+    gathered = from_images(
+        plan.input,
+        data,
+        folder=folder,
+        shortlist=shortlist,
+        progress=progress,
+        fusion=_fusion(plan, samples=len(data)),
+    )
+    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def _tell_if_too_few(
+    plan: Plan,
+    samples: int,
+    groups: NDArray[np.str_] | None,
+    *,
+    unit: str,
+    candidates: int,
+    progress: Progress,
+) -> None:
+    """Say before any model runs that nothing can be certified."""
+    units = samples if groups is None else len(np.unique(groups))
+    units = round((1 - plan.holdout) * units)
+    said = too_few(plan.targets, units=units, candidates=candidates, unit=unit)
+    if said is not None:
+        progress.note(said)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
+
+    Raises:
+        InputError: another one is under way there, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"records {folder}: another calibration writes there: wait for it, or name another "
+                "--out and --work-dir"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
+
+
+def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
+    """Return what is going to combine two models' answers, as far as that is known beforehand."""
+    targets = plan.targets
+    if targets.fusion == ALL:
+        return ConditionalLogit()
+    if targets.fusion is not None:
+        fusion = get_fusion(targets.fusion)
+    elif targets.method is Method.CERTIFIED:
+        drop = targets.allowed_drop_points
+        fusion = default_fusion(
+            units=round((1 - plan.holdout) * samples),
+            max_drop_points=100.0 if drop is None else drop,
+            labelled=targets.reference is Reference.LABELS,
+        )
+    else:
+        return None
+    return fusion if fusion.changes_answers else None
+
+
+def loosened(plan: Plan) -> list[str]:
+    """Say which of the device's own limits a looser one was asked in place of."""
+    if plan.device is None:
+        return []
+    asked = plan.targets.budgets
+    return [
+        f"budget {name}={getattr(asked, name):.4g} is looser than the {limit:.4g} of device "
+        f"{plan.device.name}: the budget holds"
+        for name, limit in plan.device.budgets.items()
+        if getattr(asked, name) > limit
+    ]
+
+
+def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
+    """Take the published latencies of the device that is asked for, where it is another one."""
+    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    if plan.device is None or benched or is_this_machine(plan.device):
+        return gathered
+    problem, warnings = for_device(gathered.problem, plan.device)
+    return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
+
+
+def default_records(out: Path) -> Path:
+    """Return the folder for records beside a bundle."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.records")

@@ -23,7 +23,7 @@ VerificationError"""
 
 PUBLIC = {
     "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion
-        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason Region
+        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
         RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
         {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
         testing""",
@@ -86,13 +86,19 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
             yield from (str(form) for given, form in marks.items() if given != "return")
 
 
-READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
+READ_ONLY = {
+    "Bundle",
+    "Calibration",
+    "Candidate",
+    "DeviceProfile",
+    "Interview",
+    "Manifest",
+    "PredictedLatency",
+    "QuestionPlan",
+}
 """Values that users get and never make."""
 
-HANDED_THROUGH = {
-    *("Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"),
-    *("Interview", "ProofSoFar", "Prospect"),
-}
+HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "Interview", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 

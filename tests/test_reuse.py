@@ -14,7 +14,7 @@ from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import (
     STEPS,
     Gate,
-    Region,
+    ReuseRegion,
     ReuseRule,
     Thumbnailer,
     difference,
@@ -61,8 +61,8 @@ class TestThumbnail:
     def test_looks_at_its_region_alone(self) -> None:
         frame = np.zeros((200, 400, 3), np.uint8)
         frame[100:, 200:] = 50
-        assert (Thumbnailer(Region(0.5, 0.5, 0.5, 0.5))(frame) == 50 * STEPS).all()
-        assert (Thumbnailer(Region(0, 0, 0.5, 0.5))(frame) == 0).all()
+        assert (Thumbnailer(ReuseRegion(0.5, 0.5, 0.5, 0.5))(frame) == 50 * STEPS).all()
+        assert (Thumbnailer(ReuseRegion(0, 0, 0.5, 0.5))(frame) == 0).all()
 
     def test_follows_a_change_of_size(self) -> None:
         make = Thumbnailer()
@@ -95,7 +95,7 @@ class TestRule:
     )
     def test_refuses_a_region_outside(self, sides: tuple[float, float, float, float]) -> None:
         with pytest.raises(InputError):
-            Region(*sides)
+            ReuseRegion(*sides)
 
     @pytest.mark.parametrize(
         ("text", "rule"),
@@ -103,7 +103,7 @@ class TestRule:
             ("still=2,same=0.1", ReuseRule(2, 0.1)),
             (" still = 2 ", ReuseRule(2, 0)),
             ("same=0.2,max_age_s=3,epoch_s=60", ReuseRule(0, 0.2, max_age_s=3, epoch_s=60)),
-            ("still=1,region=0:0.5:1:0.5", ReuseRule(1, 0, region=Region(0, 0.5, 1, 0.5))),
+            ("still=1,region=0:0.5:1:0.5", ReuseRule(1, 0, region=ReuseRegion(0, 0.5, 1, 0.5))),
         ],
     )
     def test_is_read_from_a_command_line_and_written_as_there(

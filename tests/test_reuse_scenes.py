@@ -86,13 +86,13 @@ SHOWS: dict[str, tuple[Show, tuple[int, int]]] = {
     "lamps at 50 Hz, 1 % deep": (under_lamps(50, 0.01), (2, 2)),
     "lamps at 50 Hz, 10 % deep": (under_lamps(50, 0.10), (600, 600)),
     "lamps at 60 Hz, 10 % deep": (under_lamps(60, 0.10), (2, 2)),
-    "a slow fade to half over 20 s": (fading(20, 0.5), (25, 40)),
-    "day to night within 5 s": (fading(5, 0.2), (35, 55)),
+    "a slow fade to half over 20 s": (fading(20, 0.5), (20, 32)),
+    "day to night within 5 s": (fading(5, 0.2), (33, 45)),
     "switch to infrared at 7 s": (switched_to_infrared, (3, 3)),
-    "an object of a tenth of each side at 7 s": (an_object_enters(0.1), (3, 3)),
+    "an object of a tenth of each side at 7 s": (an_object_enters(0.1), (2, 2)),
     "an object of a third of each side at 7 s": (an_object_enters(0.33), (3, 3)),
-    "panning by a pixel in 320 every 10 frames": (panning(0.1), (50, 70)),
-    "panning by a pixel in 320 a frame": (panning(1), (600, 600)),
+    "panning by a pixel in 320 every 10 frames": (panning(0.1), (10, 20)),
+    "panning by a pixel in 320 a frame": (panning(1), (100, 140)),
 }
 
 

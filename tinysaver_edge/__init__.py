@@ -50,8 +50,8 @@ __all__ = [
     "Reason",
     "RecipeError",
     "RecordError",
-    "Region",
     "RemoteModel",
+    "ReuseRegion",
     "ReuseRule",
     "Reused",
     "Score",
@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion, get_fusion
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
-    from tinysaver_edge.reuse import Region, ReuseRule
+    from tinysaver_edge.reuse import ReuseRegion, ReuseRule
     from tinysaver_edge.score import Score, get_score
     from tinysaver_edge.stream.options import Escalation
 else:
@@ -159,7 +159,7 @@ else:
             "fusion": ("Fusion", "get_fusion"),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
-            "reuse": ("Region", "ReuseRule"),
+            "reuse": ("ReuseRegion", "ReuseRule"),
             "score": ("Score", "get_score"),
             "stream.options": ("Escalation",),
             "calibrate": (),

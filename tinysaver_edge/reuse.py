@@ -26,18 +26,18 @@ STEPS = 256
 WHITE = 255
 
 _DOWN, _ACROSS = 4, 16
-"""Pixels that are read in a cell at most, down and across; whole rows are what memory is quick at,
+"""Pixels that are read in a cell at most, down and across: whole rows are what memory is quick at,
 so that few of them are read, and densely."""
 
 ENOUGH = 0.94
-"""Share of a region's height and width that suffices, where more pixels a cell cost the rest."""
+"""Share of a region's width that suffices, where more pixels a cell cost the rest."""
 
 Thumbnail = NDArray[np.integer]
 """What a frame looks like: ``(16, 16)``, in 1/256 of a grey level, 0..65280."""
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class ReuseRegion:
     """The part of a frame that is looked at, in fractions of its width and height.
 
     Raises:
@@ -82,7 +82,7 @@ class ReuseRule:
     same: float
     epoch_s: float = 10.0
     max_age_s: float | None = None
-    region: Region | None = None
+    region: ReuseRegion | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.still <= WHITE:
@@ -120,7 +120,7 @@ class ReuseRule:
             raise InputError(f"reuse {text!r}: {error}") from error
         if len(sides) not in (0, 4):
             raise InputError(f"reuse {text!r}: a region is LEFT:TOP:WIDTH:HEIGHT")
-        region = Region(*sides) if sides else None
+        region = ReuseRegion(*sides) if sides else None
         return cls(**{"still": 0.0, "same": 0.0, **numbers}, region=region)
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Thumbnailer:
         region: the part of the frame that is looked at; None for all of it.
     """
 
-    def __init__(self, region: Region | None = None) -> None:
+    def __init__(self, region: ReuseRegion | None = None) -> None:
         self._region = region
         self._shape: tuple[int, ...] = ()
         self._thumbnail = np.empty((SIDE, SIDE), np.int32)
@@ -177,7 +177,8 @@ class Thumbnailer:
         """
         if getattr(frame, "shape", None) != self._shape:
             self._lay_out(frame)
-        pixels = frame[self._rows][:, self._columns]
+        np.take(frame, self._rows, axis=0, out=self._lines, mode="clip")
+        pixels = self._lines[:, self._columns]
         planes = [pixels] * 3 if pixels.ndim == 2 else [pixels[:, :, one] for one in range(3)]
         np.copyto(self._plane, planes[1])
         np.left_shift(self._plane, 1, out=self._grey, dtype=np.uint16)
@@ -197,11 +198,15 @@ class Thumbnailer:
             raise InputError("frame is no uint8 array (height, width, 3), BGR")
         if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3) or not frame.size:
             raise InputError(f"frame has shape {frame.shape}; expected (height, width, 3) BGR")
-        region = self._region or Region(0, 0, 1, 1)
-        self._rows, down = _grid(region.top, region.height, frame.shape[0], _DOWN)
-        self._columns, across = _grid(region.left, region.width, frame.shape[1], _ACROSS)
+        region = self._region or ReuseRegion(0, 0, 1, 1)
+        top, length = _span(region.top, region.height, frame.shape[0])
+        down = max(1, min(_DOWN, length // SIDE))
+        height = SIDE * down
+        self._rows = top + (2 * np.arange(height) + 1) * length // (2 * height)
+        self._columns, across = _columns(*_span(region.left, region.width, frame.shape[1]))
+        width = SIDE * across
         self._in_cell = (down, across)
-        height, width = SIDE * down, SIDE * across
+        self._lines = np.empty((height, *frame.shape[1:]), np.uint8)
         self._plane = np.empty((height, width), np.uint8)
         self._grey = np.empty((height, width), np.uint16)
         self._by_row = self._grey.reshape(SIDE, down, width)
@@ -210,19 +215,21 @@ class Thumbnailer:
         self._shape = frame.shape
 
 
-def _grid(
-    start: float, size: float, pixels: int, most: int
-) -> tuple[slice | NDArray[np.intp], int]:
-    """Return which rows or columns to read, evenly spaced, and how many of them a cell has.
-
-    Of 1 to `most` in a cell it is as many as leave out little of the region, which need not be a
-    multiple of them.
-    """
+def _span(start: float, size: float, pixels: int) -> tuple[int, int]:
+    """Return where a region's side begins, and how long it is, in pixels."""
     first = min(round(start * pixels), pixels - 1)
-    length = max(1, min(round(size * pixels), pixels - first))
+    return first, max(1, min(round(size * pixels), pixels - first))
+
+
+def _columns(first: int, length: int) -> tuple[slice | NDArray[np.intp], int]:
+    """Return which columns to read, and how many of them a cell has.
+
+    Evenly spaced, since memory is quick at that, and as many as leave out little of a length that
+    is no multiple of them.
+    """
     if length < SIDE:
         return first + np.arange(SIDE) * length // SIDE, 1
-    counts = [count for count in range(1, most + 1) if SIDE * count <= length]
+    counts = [count for count in range(1, _ACROSS + 1) if SIDE * count <= length]
     covered = {count: length // (SIDE * count) * count * SIDE for count in counts}
     count = max(counts, key=lambda one: (min(covered[one], ENOUGH * length), one))
     step = length // (SIDE * count)

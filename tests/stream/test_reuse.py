@@ -13,6 +13,7 @@ import pytest
 from tests.stream.events import Heard
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import AnswerSource, Likeness, Reason
@@ -25,6 +26,8 @@ from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions, LiveSou
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
 from tinysaver_edge.testing import FakeEngine, FakeSource, numbered_frame
+
+STILL, SAME = Likeness.STILL, Likeness.SAME
 
 RULE = ReuseRule(still=0.1, same=0.005, epoch_s=4.0)
 """Frames of one number are still; saver's answers of one class, unsure, are the same."""
@@ -92,9 +95,29 @@ def replayed(answers, scenes, rule):
             yield (n, (number + 1) % 10, AnswerSource.LARGE, None)
 
 
+def calibrated(answers, scenes, rule):
+    """What `calibrate` and `evaluate` make of the same frames, cut into epochs."""
+    frames, thumbnail = list(scenes), Thumbnailer()
+    times = np.array([frame.timestamp_s for frame in frames])
+    epochs = np.array([rule.span(at)[0] for at in times.tolist()])
+    timeline = EpochTimeline(
+        epochs,
+        times - epochs * rule.epoch_s,
+        np.stack([thumbnail(frame.image).ravel().copy() for frame in frames]),
+        rule.epoch_s,
+    )
+    saver = Outputs(logits=answers._logits(np.array(scenes.numbers), 0))
+    accepted = np.array([not answers.unsure(number) for number in scenes.numbers])
+    found = reused(rule, timeline, saver, accepted)
+    return [
+        (n, None if found.fresh[n] else (int(found.of[n]), STILL if found.still[n] else SAME))
+        for n in range(len(frames))
+    ]
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("rule", [RULE, ReuseRule(0.1, 0.0), ReuseRule(0.0, 0.005, max_age_s=0.7)])
-def test_replay_track_and_stream_decide_the_same(seed, rule):
+def test_calibration_replay_track_and_stream_decide_the_same(seed, rule):
     answers = Answers(unsure=lambda n: n % 3 != 0, large_s=0.001)
     numbers = random_scenes(seed)
     wanted = list(replayed(answers, Scenes(numbers), rule))
@@ -106,6 +129,9 @@ def test_replay_track_and_stream_decide_the_same(seed, rule):
         ]
         asked = len(answers.asked_large)
         streamed = list(cascade.stream(Scenes(numbers), reuse=rule, max_in_flight=3))
+    assert calibrated(answers, Scenes(numbers), rule) == [
+        (n, None if where is None else where[::2]) for n, _, _, where in wanted
+    ]
     assert [told(one) for one in tracked] == wanted
     assert [told(one) for one in streamed] == wanted
     assert asked == sum(source is AnswerSource.LARGE for _, _, source, _ in wanted)

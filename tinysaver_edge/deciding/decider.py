@@ -68,6 +68,7 @@ class Decider:
         """
         batch: Batch | None = None
         made_for: Preprocess | None = None
+        known: Decision | None = None
         now_s = started_s
         for position in self.judge.asked:
             stage = self.stages[position]
@@ -75,12 +76,11 @@ class Decider:
                 batch, made_for = stage.prepare(frame), stage.preprocess
                 now_s = self._spent((case,), "preprocess", since_s=now_s)
             now_s = self.ask(position, batch, (case,), since_s=now_s)
-            case.timings_ms["total"] = (now_s - started_s) * 1e3
-            if case.accepted:
+            known = kept(case) if position == self.judge.asked[0] and not case.accepted else None
+            if case.accepted or known is not None:
                 break
-            if position == self.judge.asked[0] and (known := kept(case)) is not None:
-                return known
-        return self.judge.decision(case)
+        case.timings_ms["total"] = (now_s - started_s) * 1e3
+        return known or self.judge.decision(case)
 
     def decide_batch(self, frames: Sequence[Frame], cases: Sequence[Case]) -> list[Decision]:
         """Answer several frames, each stage taking the undecided ones at once.

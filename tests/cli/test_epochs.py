@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.recipes import recipe
-from tests.colours import LARGE, SAVER
+from tests.colours import LARGE, MIDDLE, SAVER
 from tests.command import spawned
 from tests.data.epoch_folders import epoch_folders
 from tinysaver_edge.bundle.bundle import Bundle
@@ -27,7 +27,7 @@ COUNT = 90
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("epochs")
-    recipe(folder, {"tiny": SAVER, "big": LARGE})
+    recipe(folder, {"tiny": SAVER, "mid": MIDDLE, "big": LARGE})
     epoch_folders(folder / "clips", count=COUNT)
     epoch_folders(folder / "more", count=12, seed=5)
     return folder
@@ -36,7 +36,8 @@ def work(tmp_path_factory):
 def asked(work, *more, clips="clips"):
     return [
         "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / clips,
-        "--labels", work / f"{clips}.csv", "--max-drop", 4, *more,
+        "--labels", work / f"{clips}.csv", "--max-drop", 4,
+        *([] if "--saver" in more else ["--saver", "tiny"]), *more,
     ]  # fmt: skip
 
 
@@ -176,12 +177,21 @@ def test_what_epochs_do_not_take_is_said_in_one_line(command, work, made, more, 
 def test_without_labels_the_large_model_is_the_reference(command, work, made, tmp_path):
     done = command(
         "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / "clips",
-        "--reference", "large", "--max-drop", 6, "--work-dir", work / "bundle.records",
+        "--reference", "large", "--max-drop", 6, "--saver", "tiny",
+        "--work-dir", work / "bundle.records",
         "--out", tmp_path / "bundle", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert done.json["certificate"]["evidence"] == "consistency-epochs"
     assert "from consistency" in done.json["statement"]
+
+
+def test_two_savers_compete_and_no_longer_cascade_is_tried(command, work, made, tmp_path):
+    done = command(*asked(work, "--saver", "tiny", "--saver", "mid", "--max-drop", 6, "--work-dir",
+                          work / "bundle.records", "--json"))  # fmt: skip
+    assert done.code == 0, done.err
+    assert [row["saver"] for row in done.json["candidates"]] == ["tiny", "mid"]
+    assert done.json["certificate"]["candidates"] == 2
 
 
 def test_too_few_epochs_are_told_before_any_model_runs(command, work, made, tmp_path):

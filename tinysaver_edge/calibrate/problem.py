@@ -19,9 +19,7 @@ from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, PooledLatency, pooled
 from tinysaver_edge.outputs import Outputs, check_labels
 from tinysaver_edge.questions import Known
-from tinysaver_edge.records.records import (
-    Record,
-)
+from tinysaver_edge.records.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +152,8 @@ class Problem:
             InputError: a stage's model is none of the problem's.
         """
         known = {model.name: model.outputs for model in (self.large, *self.savers)}
-        missing = [stage.model for stage in policy.stages if stage.model not in known]
-        if missing:
-            raise InputError(
-                f"model {missing[0]} has no answers here: there are {', '.join(known)}"
-            )
+        if missing := [stage.model for stage in policy.stages if stage.model not in known]:
+            raise InputError(f"no answers of model {missing[0]}: there are {', '.join(known)}")
         return [known[stage.model] for stage in policy.stages]
 
     def subset(self, index: NDArray[np.int64]) -> Problem:

@@ -92,7 +92,7 @@ def propose_all(
             )
             for saver, one in zip(problem.savers, found.savers, strict=True)
         ]
-    if chains_of(problem, targets):
+    if problem.timeline is None and chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     fusions = fusions_of(targets)
     common = (targets, candidates * len(fusions), seed, targets.score)

@@ -210,23 +210,26 @@ def repeats() -> tuple[str, dict[str, object], bool]:
 
 
 def times(records: Records) -> tuple[str, dict[str, object], bool]:
-    """How long a plan and a click take with all images."""
+    """How much work a plan and a click are with all images, in processor time.
+
+    Others' work beside it, as on a shared machine, then does not count.
+    """
     folder = DATA / "records"
     taken = []
     for savers in (("nasnetmobile",), ("all",)):
         given = RecordInput(folder, None, folder / "models.csv", "nasnetlarge", savers)
-        start = time.perf_counter()
+        start = time.process_time()
         plan_questions(Plan(given, Targets(reference=Reference.QUESTIONS), outlook=True))
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     interview = interview_of(records, FOUR_PAIRS[2], np.arange(50_000))
     clicks = []
     for _ in range(300):
         turn = interview.next_for("")
         assert turn is not None
-        start = time.perf_counter()
+        start = time.process_time()
         interview.answer(turn.question.id, AnswerWord.A, at=NOW)
         interview.next_for("")
-        clicks.append(1e3 * (time.perf_counter() - start))
+        clicks.append(1e3 * (time.process_time() - start))
     median, slowest = float(np.median(clicks)), float(np.quantile(clicks, 0.99))
     figures = {"plan_s": taken, "click_ms": {"median": median, "p99": slowest}}
     rows = [
@@ -235,7 +238,7 @@ def times(records: Records) -> tuple[str, dict[str, object], bool]:
         ("a click, median", f"≤ {CLICK_MS:g} ms", f"{median:.1f} ms"),
         ("a click, 99 % below", f"≤ {CLICK_MS:g} ms", f"{slowest:.1f} ms"),
     ]
-    head = ("50,000 images", "target", "taken")
+    head = ("50,000 images, processor time", "target", "taken")
     missed = taken[0] > PLAN_S or slowest > CLICK_MS
     return table(head, rows), figures, missed
 

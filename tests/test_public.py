@@ -40,11 +40,11 @@ PUBLIC = {
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Asked Bets Budgets Calibration Candidate Certificate CodecCost
-        DataSource DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
-        ModelFile Objective Plan Policy PredictedLatency Progress QuestionPlan RecordInput
-        Reference ReuseFigures Sample Targets TriedCombination WalkStep calibrate load_profile
-        plan_questions""",
+    "tinysaver_edge.calibrate": """AnswerWord Asked Bets Budgets Calibration Candidate Certificate
+        CodecCost DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg LeftOut
+        Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress Question
+        QuestionPlan RecordInput Reference ReuseFigures Sample Targets TriedCombination WalkStep
+        calibrate load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -98,7 +98,7 @@ READ_ONLY = {
 }
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "Interview", "RemoteEngine"}
+HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 

@@ -223,7 +223,6 @@ def test_records_without_labels_are_asked_about(folder):
     [
         ({"questions": "q.csv", "reference": "large"}, "--questions"),
         ({"ask": True}, "--out"),
-        ({"ask_as": "Ada"}, "--ask"),
         ({"answers": ("a.csv",), "method": "crc"}, "--method crc needs labels"),
         ({"answers": ("a.csv",), "score": "all"}, "--score all needs labels"),
         ({"answers": ("a.csv",), "labels": "labels.npy"}, "leave --labels out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_model
+from tests.command import spawned
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.calibrate.targets import Reference
@@ -181,3 +183,28 @@ def test_what_was_missed_is_said(work: Path, tmp_path: Path) -> None:
     found = calibrated(work, folder)
     assert any("7 of 400 drawn moments were missed" in line for line in found.warnings)
     assert "(393 of 400 drawn, the others missed)" in found.stated[0]
+
+
+def test_a_question_about_a_resting_scene_is_asked_once(work: Path, tmp_path: Path) -> None:
+    """Forty scenes were drawn four hundred times; one answer tells of all frames of a scene."""
+    table, bundle = tmp_path / "ask.csv", tmp_path / "bundle"
+    words = (
+        "calibrate", "--data", work / "drawn", "--large", work / "big.onnx",
+        "--saver", work / "tiny.onnx", "--max-drop", 20, "--no-timing", "--no-report",
+        "--work-dir", tmp_path / "records",
+    )  # fmt: skip
+    done = spawned(*words, "--questions", table)
+    assert done.code == 0, done.err
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert 0 < len({row["id"] for row in rows}) == len(rows) <= SCENES
+    answers = "".join(f"{row['id']},neither\n" for row in rows)
+    (tmp_path / "answers.csv").write_text("id,answer\n" + answers)
+    done = spawned(*words, "--answers", tmp_path / "answers.csv", "--out", bundle)
+    assert done.code == 0, done.err
+    entry = Bundle.load(bundle).manifest.certificate
+    assert entry is not None
+    assert entry.questions is not None
+    assert 0 < entry.questions.answered <= len(rows)
+    assert entry.questions.open == 0
+    assert "random moments" in entry.stated[0]

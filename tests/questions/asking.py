@@ -79,3 +79,41 @@ def answered(page, turn, reply, *, by="Anna"):
     """Answer a turn as the page does; return what it is told."""
     asked = {"question": turn["question"], "repeat": turn["repeat"]}
     return say(page, "/answer", by=by, reply=reply, **asked)
+
+
+def truthful(page, truth, count, *, by="Anna"):
+    """Answer some questions as somebody who is right; return the last that was told."""
+    told = say(page, "/turn", by=by)
+    for _ in range(count):
+        turn = told["turn"]
+        if turn is None:
+            break
+        names = {turn["first"]: turn["replies"][0], turn["second"]: turn["replies"][1]}
+        told = answered(page, turn, names.get(truth[turn["file"]], "neither"), by=by)
+    return told["seen"]
+
+
+class AskingCommand:
+    """A `calibrate --ask` that is under way, from the moment that its page is there.
+
+    Attributes:
+        url: where it listens.
+        said: what the command wrote before.
+    """
+
+    def __init__(self, process):
+        self.process, self.said = process, ""
+        for line in process.stderr:
+            self.said += line
+            if line.startswith("Questions: "):
+                self.url = line.split()[1]
+                break
+        else:
+            raise AssertionError(self.said)
+
+    def end(self):
+        """Wait for the command; return what it wrote since, and its answer."""
+        out, err = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0, err
+        assert "Traceback" not in err
+        return err, json.loads(out)

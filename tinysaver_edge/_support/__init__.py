@@ -4,5 +4,6 @@ files, numbers, parameters, progress, resources   whole files, TOML, numbers in 
 plug_ins, packages         loaded only when asked for: other packages, names, engines and OpenCV
 calls                      who is in the middle of a call, so that no signal handler waits for it
 limits, text               how much of what strangers send is taken, and how it is shown
-urls, http_client, doors, web/   addresses; a client, doors that keep within limits, small sites
+urls, http_client, doors   addresses; a client and doors that keep within limits
+web/                       small sites behind such doors
 """

@@ -33,8 +33,10 @@ from tinysaver_edge.data import DataSource, LeftOut, Sample
 from tinysaver_edge.deciding.figures import Figures, ReuseFigures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
+from tinysaver_edge.questions import AnswerWord, Interview, Question
 
 __all__ = [
+    "AnswerWord",
     "Asked",
     "Bets",
     "Budgets",
@@ -47,6 +49,7 @@ __all__ = [
     "EvidenceKind",
     "Figures",
     "ImageInput",
+    "Interview",
     "Jpeg",
     "LeftOut",
     "Method",
@@ -57,6 +60,7 @@ __all__ = [
     "Policy",
     "PredictedLatency",
     "Progress",
+    "Question",
     "QuestionPlan",
     "RecordInput",
     "Reference",

@@ -24,6 +24,7 @@ from tinysaver_edge.calibrate.targets import ALL, Method, Reference
 from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.models.description.labels import read_labels
 
 
 def gather(
@@ -44,6 +45,52 @@ def gather(
         InputError: something cannot be read, or used.
         EngineError: a model cannot be run.
     """
+    names = _class_names(plan)  # before hours of measuring
+    gathered, data = _gathered(plan, out, stack, progress)
+    return (gathered if names is None else _named(gathered, names, plan)), data
+
+
+def _class_names(plan: Plan) -> tuple[str, ...] | None:
+    if plan.class_names is None:
+        return None
+    if not plan.class_names.is_file():
+        raise InputError(f"--class-names {plan.class_names}: there is no such file")
+    return read_labels(str(plan.class_names.absolute()), (Path(),), source="--class-names")
+
+
+def _named(gathered: MeasuredProblem, names: tuple[str, ...], plan: Plan) -> MeasuredProblem:
+    """Return the problem with names for its classes.
+
+    Raises:
+        InputError: it has some already, or there is not one for each class.
+    """
+    if gathered.label_names not in (None, names):
+        raise InputError(
+            f"--class-names {plan.class_names}: the classes have names already "
+            f"({', '.join(gathered.label_names[:3])}, …): leave it out"
+        )
+    large = gathered.problem.large
+    models = (large, *gathered.problem.savers)
+    artefact = gathered.artefacts.get(large.name)
+    offset = 0 if artefact is None else artefact.output.class_offset
+    if large.outputs.truncated:  # how many classes there are is not known, but which are named
+        classes = 1 + max(int(one.outputs.predictions.max()) for one in models)
+        fits = len(names) >= classes
+    else:
+        classes = large.outputs.width
+        names = names[offset:] if len(names) == classes + offset else names
+        fits = len(names) == classes
+    if not fits:
+        raise InputError(
+            f"--class-names {plan.class_names}: {len(names)} names for {classes} classes: one line "
+            "for each, in the order of the models' outputs"
+        )
+    return replace(gathered, label_names=names)
+
+
+def _gathered(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
     if not isinstance(plan.input, ImageInput):
         gathered = from_records(plan.input)
         known = check_copies(
@@ -76,9 +123,7 @@ def gather(
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
-    folder = plan.input.records or (None if out is None else default_records(out))
-    if folder is None and plan.outlook:  # no bundle is wanted, only a plan
-        folder = default_records(data.path)
+    folder = records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     stack.enter_context(_alone(folder))
@@ -92,6 +137,19 @@ def gather(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    given = plan.input
+    if not isinstance(given, ImageInput):
+        return None
+    if given.records is not None or out is not None:
+        return given.records or (None if out is None else default_records(out))
+    # Where no bundle is wanted, only a plan, they lie beside the images.
+    if plan.outlook and isinstance(given.data, Path):
+        return default_records(given.data)
+    return None
 
 
 def _tell_if_too_few(

@@ -126,18 +126,12 @@ class Asked:
         answers: files of answers.
         page: ask on a page now.
         book: file that keeps the answers given there; None puts it beside the bundle.
-        by: who answers there.
     """
 
     questions: Path | None = None
     answers: tuple[Path, ...] = ()
     page: bool = False
     book: Path | None = None
-    by: str = ""
-
-    def __post_init__(self) -> None:
-        if self.by and not self.page:
-            raise InputError("--as names who answers on the page: it goes with --ask")
 
     def reference(
         self,
@@ -156,7 +150,7 @@ class Asked:
             said: what the user says, or None.
             labelled: tells whether there are labels.
             written: whether a bundle is written.
-            certified: whether the method is the one that questions can serve.
+            certified: whether the method is the one that can do without labels.
 
         Raises:
             InputError: people are to be asked, and somebody else's answer is to be right.
@@ -177,9 +171,9 @@ class Asked:
             return said
         if asks:
             return Reference.QUESTIONS
-        if labelled():
+        if not certified or labelled():
             return Reference.LABELS
-        return Reference.LARGE if written or not certified else Reference.QUESTIONS
+        return Reference.LARGE if written else Reference.QUESTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +192,7 @@ class Plan:
         trust_labels: whether the user vouches for labels that do not look right.
         asked: how people are asked.
         outlook: say what questions would buy, where there are no labels.
+        class_names: file with the classes' names, one a line, where nothing else tells them.
     """
 
     input: ImageInput | RecordInput
@@ -210,6 +205,7 @@ class Plan:
     trust_labels: bool = False
     asked: Asked = field(default_factory=Asked)
     outlook: bool = False
+    class_names: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:

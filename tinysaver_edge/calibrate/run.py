@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,17 +26,22 @@ from tinysaver_edge.calibrate.calibration import (
 from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement, reuse_entry
 from tinysaver_edge.calibrate.chosen.choose import (
+    HARDLY,
     Choice,
     choose,
     compare_methods,
     figures_on,
     policy_of,
 )
-from tinysaver_edge.calibrate.gathered import gather, loosened, on_device
+from tinysaver_edge.calibrate.gathered import gather, loosened, on_device, records_folder
+from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
+from tinysaver_edge.calibrate.measured.latencies import is_this_machine
+from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.methods.search import check_asked
+from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -44,11 +49,12 @@ from tinysaver_edge.calibrate.report import (
     single_model_better,
     write_report,
 )
-from tinysaver_edge.calibrate.targets import Reference
+from tinysaver_edge.calibrate.targets import Method, Reference
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import replay
 from tinysaver_edge.errors import InfeasibleError, InputError
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
 from tinysaver_edge.questions import AnswerBook, Interview
 
@@ -81,6 +87,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
+    _check_asked(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -94,6 +101,8 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
+        folder = records_folder(plan, out)
+        gathered = without_tuned(gathered, plan.targets, folder)
         gathered = on_device(gathered, plan)
         gathered = replace(gathered, warnings=(*gathered.warnings, *loosened(plan)))
         outlook: QuestionPlan | None = None
@@ -105,6 +114,9 @@ def calibrate(
         elif plan.outlook:
             outlook = _outlook(plan, gathered, data)
         decided = _decide(plan, gathered)
+        if folder is not None and gathered.content is not None:
+            tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
+            note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
         result = replace(
             decided.result, bundle=out, plan=outlook, questions=_asked_entry(outlook, decided)
         )
@@ -221,6 +233,21 @@ def default_answers(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
 
 
+def _check_asked(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Decided:
     """A choice and the samples it rests on.
@@ -272,10 +299,12 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *([choice.proposal.told] if choice.proposal.told else []),
+            *_two_only(plan, problem),
             *_warnings(choice),
             *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
+            *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
         ),
         latency=_latency(choice),
         disagreement=disagreement(
@@ -376,7 +405,12 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
     return PredictedLatency(
-        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+        rates[-1],
+        costs.latency_at(*rates),
+        highest[-1],
+        costs.latency_at(*highest),
+        large,
+        highest if costs.between else None,
     )
 
 
@@ -416,8 +450,12 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
     return said
 
 
-HARDLY = 0.02
-"""Share of the cost that a longer cascade has to save to be worth its memory."""
+def _two_only(plan: Plan, problem: Problem) -> list[str]:
+    """Say that a score or fusion leaves no cascade of more than two stages to look at."""
+    targets = plan.targets
+    several = len(problem.savers) > 1 and targets.max_stages > 2
+    why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
+    return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
 
 
 def _hardly_worth_it(choice: Choice) -> list[str]:
@@ -436,6 +474,19 @@ def _hardly_worth_it(choice: Choice) -> list[str]:
     return [
         f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
         f"--max-stages 2 does without it"
+    ]
+
+
+def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
+    """Say of which processors thresholds hold that were found on answers of 8 bits."""
+    eight = [name for name in models if name in gathered.artefacts]
+    eight = [name for name in eight if gathered.artefacts[name].quantised]
+    cpu = read_cpu()
+    if not eight or cpu is None:
+        return []
+    return [
+        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
+        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
     ]
 
 

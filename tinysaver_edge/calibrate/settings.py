@@ -110,6 +110,13 @@ class Settings:
         flag="--precision",
         many=True,
     )
+    class_names: Path | None = setting(
+        Group.INPUT,
+        Path,
+        "Names of the classes, one a line as the outputs go, where nothing else tells them.",
+        metavar="FILE",
+        plan="plan.class_names",
+    )
     records: Path | None = setting(
         Group.RECORDS,
         Path,
@@ -217,14 +224,6 @@ class Settings:
         bool,
         "Without labels: ask on a page in the browser, now.",
         plan="asked.page",
-    )
-    ask_as: str | None = setting(
-        Group.ASKED,
-        str,
-        "With --ask: who answers, where the page is not told another name.",
-        flag="--as",
-        metavar="NAME",
-        plan="asked.by",
     )
     score: str | None = setting(
         Group.ASKED,

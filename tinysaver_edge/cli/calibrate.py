@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -64,6 +65,12 @@ def _type(option: Option) -> Any:  # noqa: ANN401
 @click.argument("recipe", required=False)
 @calibrate_options
 @options_of(Group.ASKED.value)(
+    "--as",
+    "ask_as",
+    metavar="NAME",
+    help="With --ask: who answers, where the page is not told another name.",
+)
+@options_of(Group.ASKED.value)(
     "--ask-at",
     metavar="HOST:PORT",
     help=f"With --ask: where the page listens.  [default: {ASK_AT}]",
@@ -78,6 +85,7 @@ def _type(option: Option) -> Any:  # noqa: ANN401
 def calibrate(
     recipe: str | None,
     as_json: bool,
+    ask_as: str | None,
     ask_at: str | None,
     token: str | None,
     **flags: Any,  # noqa: ANN401
@@ -105,7 +113,7 @@ def calibrate(
     settings = settings.overridden(flags)
     check_place(settings)
     plan = settings.plan()
-    page = _Page.of(plan, ask_at, token)
+    page = _Page.of(plan, ask_at, token, ask_as)
     if plan.only_plans:
         _tell_plan(plan, settings, as_json=as_json)
         return
@@ -118,7 +126,7 @@ def calibrate(
     terminal.warn(result.warnings)
     show_calibration(result)
     if result.plan is not None:
-        show_question_plan(result.plan)
+        show_question_plan(result.plan, seen=page is not None)
     terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
@@ -159,22 +167,25 @@ class _Page:
     confidence: float
 
     @classmethod
-    def of(cls, plan: Plan, ask_at: str | None, token: str | None) -> _Page | None:
+    def of(cls, plan: Plan, ask_at: str | None, token: str | None, by: str | None) -> _Page | None:
         """Return it as flags have it; None where nobody is asked there.
 
         Raises:
-            InputError: the address cannot be one, or others can reach it without a token.
+            InputError: the address or the name cannot be one, or others can reach the page without
+                a token.
         """
         if not plan.asked.page:
-            if ask_at is not None:
-                raise InputError("--ask-at says where the page of --ask listens: add --ask")
+            if ask_at is not None or by is not None:
+                flag = "--as" if ask_at is None else "--ask-at"
+                raise InputError(f"{flag} is about the page that --ask shows: add --ask")
             return None
+        from tinysaver_edge.questions.book import check_name
         from tinysaver_edge.questions.page import QuestionPage
 
         address = ListenAddress.parse(ask_at or ASK_AT, option="--ask-at")
         QuestionPage.check(address, token)
-        by = plan.asked.by or None
-        return cls(address, ask_at is None, token, by, plan.targets.confidence)
+        name = None if by is None else check_name(by)
+        return cls(address, ask_at is None, token, name, plan.targets.confidence)
 
     def ask(self, plan: QuestionPlan, interview: Interview) -> None:
         """Show the page until somebody finishes on it, or a signal says that it is enough."""
@@ -182,6 +193,10 @@ class _Page:
         from tinysaver_edge.questions.page import QuestionPage
 
         show_question_plan(plan)
+        if plan.standing.over:
+            terminal.say("No answer could bring the certificate any further: nobody is asked")
+            return
+        terminal.warn(_for_people_hard(interview))
         page = QuestionPage(
             interview,
             self._free(),
@@ -211,6 +226,20 @@ class _Page:
             return " (asks for the token)" if self.token is not None else ""
         port = url.rpartition(":")[2]
         return f" (from your own machine: ssh -L {port}:127.0.0.1:{port} HOST, then open it)"
+
+
+def _for_people_hard(interview: Interview) -> Iterator[str]:
+    """Say what makes the questions hard to answer."""
+    if interview.names is None:
+        yield (
+            "the classes have no names, so people are asked about numbers: --class-names FILE "
+            "names them, one a line"
+        )
+    if not interview.has_pictures:
+        yield (
+            "records hold no pictures, so people are asked about numbers of samples: --questions "
+            "FILE.csv writes them for whoever has the pictures"
+        )
 
 
 def _calibrated(plan: Plan, settings: Settings, page: _Page | None) -> Calibration:

@@ -28,8 +28,19 @@ def show_calibration(result: Calibration) -> None:
     _show_choice(result)
 
 
-def show_question_plan(plan: QuestionPlan) -> None:
-    """Say what is certified without labels, what questions buy, and what answers have proven."""
+def show_question_plan(plan: QuestionPlan, *, seen: bool = False) -> None:
+    """Say what is certified without labels, what questions buy, and what answers have proven.
+
+    Args:
+        plan: what can be had.
+        seen: whether that was shown before, and only the last is new.
+    """
+    if not seen:
+        _show_prospects(plan)
+    _show_answered(plan)
+
+
+def _show_prospects(plan: QuestionPlan) -> None:
     shared = f", shared by {plan.candidates} candidates" if plan.candidates > 1 else ""
     bound = (
         "no bound" if plan.max_drop_points is None else f"drop ≤ {plan.max_drop_points:g} points"
@@ -57,6 +68,9 @@ def show_question_plan(plan: QuestionPlan) -> None:
             f"{plan.chosen.name} certified now, no labels: agreement with the large model "
             f"{', '.join(agreed)}"
         )
+
+
+def _show_answered(plan: QuestionPlan) -> None:
     standing = plan.standing
     if standing.asked:
         who = "1 person" if standing.people == 1 else f"{standing.people} people"

@@ -158,7 +158,14 @@ class Interview:
         self.target = target
         self._picture = picture
         self._tally = WalkTally(walk)
-        self._number = {one.id: number for number, one in enumerate(self.questions)}
+        # Frames of a resting camera are alike to the pixel: one answer tells of all of them.
+        self._number: dict[str, int] = {}
+        self._lead: list[int] = []
+        self._alike: defaultdict[int, list[int]] = defaultdict(list)
+        for number, question in enumerate(self.questions):
+            self._lead.append(self._number.setdefault(question.id, number))
+            self._alike[self._lead[number]].append(number)
+        self._asked = np.array(self._lead, np.int64) == np.arange(len(self._lead))
         self._places = places.tolist()
         self._firsts = firsts
         self._on_sample: defaultdict[int, list[int]] = defaultdict(list)
@@ -249,8 +256,9 @@ class Interview:
             self._head += 1
         others = {number for who, number in self._out.items() if who != by}
         second = []
+        still = self._asked & ~self._settled
         for number in range(self._head, upcoming):
-            if self._settled[number] or any(one.by == by for one in self._said.get(number, ())):
+            if not still[number] or any(one.by == by for one in self._said.get(number, ())):
                 continue
             if number in others:
                 second.append(number)
@@ -351,7 +359,7 @@ class Interview:
 
     def _state(self, number: int) -> str | None:
         """Return what people say of a question: nothing, answered, unsure or disagreed."""
-        said = self._said.get(number)
+        said = self._said.get(self._lead[number])
         if not said:
             return None
         meant = {_meant(one) for one in said if one.reply is not AnswerWord.UNSURE}
@@ -365,7 +373,11 @@ class Interview:
         for state, change in ((before, -1), (after, 1)):
             if state is not None:
                 self._counted[state] += change
-        place = self._places[number]
+        for place in dict.fromkeys(self._places[one] for one in self._alike[number]):
+            self._tell(place)
+
+    def _tell(self, place: int) -> None:
+        """Bring up to date what is known of a sample."""
         truth, neither = self._known_of(place)
         self._tally.tell(place, truth=truth, neither=neither)
         for one in self._on_sample[place]:
@@ -386,9 +398,8 @@ class Interview:
         for number in self._on_sample[place]:
             if self._state(number) != "answered":
                 continue
-            told = next(
-                _meant(one) for one in self._said[number] if one.reply is not AnswerWord.UNSURE
-            )
+            said = self._said[self._lead[number]]
+            told = next(_meant(one) for one in said if one.reply is not AnswerWord.UNSURE)
             if told is None:
                 neither.append(frozenset((self.questions[number].a, self.questions[number].b)))
             else:
@@ -403,7 +414,7 @@ class Interview:
         walk = self._tally.walk
         truth = np.full(walk.samples, UNKNOWN, np.int64)
         wrong: dict[int, frozenset[int]] = {}
-        for place in {self._places[number] for number in self._said}:
+        for place in {self._places[one] for number in self._said for one in self._alike[number]}:
             truth[place], neither = self._known_of(place)
             wrong[place] = frozenset().union(*neither)
         large = np.zeros(walk.samples, bool)
@@ -420,13 +431,16 @@ class Interview:
     def still_open(self, *, up_to: int) -> list[Question]:
         """Return the questions not settled that bear on a threshold or one before, in order."""
         end = int(np.searchsorted(self._firsts, up_to, side="right"))
-        return [self.questions[number] for number in np.flatnonzero(~self._settled[:end]).tolist()]
+        still = np.flatnonzero(self._asked[:end] & ~self._settled[:end])
+        return [self.questions[number] for number in still.tolist()]
 
     def standing(self) -> ProofSoFar:
         """Return what the answers prove so far."""
         tally, walk = self._tally, self._tally.walk
         reached = tally.reached()
-        still = int(np.count_nonzero(~self._settled[: self._upcoming()]))
+        end = self._upcoming()
+        still = int(np.count_nonzero(self._asked[:end] & ~self._settled[:end]))
+        target = int(np.searchsorted(self._firsts, self.target, side="right"))
         return ProofSoFar(
             asked=sum(self._counted.values()),
             answered=self._counted["answered"],
@@ -438,7 +452,7 @@ class Interview:
             threshold=None if reached is None else float(walk.thresholds[reached]),
             cost=1.0 if reached is None else float(walk.costs[reached]),
             target_cost=float(walk.costs[self.target]),
-            target_questions=int(np.searchsorted(self._firsts, self.target, side="right")),
+            target_questions=int(np.count_nonzero(self._asked[:target])),
             bound_points=tally.bound_points(self.target),
             open=still,
             over=not still,

@@ -184,7 +184,8 @@ def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None
         about = "" if entry.whole else "about "
         said.append(
             f"{about}{count} of {len(content)} images are among those that the bundle was "
-            f"calibrated on: figures on them say little of images that it has not seen"
+            f"calibrated on, or its models quantised: figures on them say little of images that it "
+            f"has not seen"
         )
     return count, said
 

@@ -68,6 +68,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
+    "cross-origin-resource-policy": "same-origin",  # pictures are for pages of this site alone
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # without any, browsers would not tell a form's origin
     "cache-control": "no-store",

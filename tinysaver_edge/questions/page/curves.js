@@ -1,11 +1,17 @@
 // A line that falls as questions are answered, and where it should get to.
 
-import { frame, make, roundedUp } from "/drawing.js";
+import { frame, make } from "/drawing.js";
+
+// The next round number that is not below a value.
+function highestOf(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map(one => one * power).find(one => one >= value * 0.999);
+}
 
 // `curve` has points {asked, cost, bound}; null where there is none yet.
 export function falling(place, curve, { of, total, goal, words }) {
   const points = curve.filter(one => one[of] !== null);
-  const highest = of === "cost" ? 1 : roundedUp(Math.max(goal ?? 0, ...points.map(one => one[of]), 0.01));
+  const highest = highestOf(Math.max(goal ?? 0, ...points.map(one => one[of]), 0.01));
   const whole = Math.max(1, total);
   const { svg, inner, y } = frame(place, highest, [
     { at: 0, words: "0" }, { at: 1, words: `${total} questions` }], 118);

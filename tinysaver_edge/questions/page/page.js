@@ -4,6 +4,7 @@ import { falling } from "/curves.js";
 import { Zoom } from "/zoom.js";
 
 const LOOK_MS = 2000, AGAIN_MS = 1000, PATIENCE_MS = 8000;
+const MOST_ENLARGED = 10;
 const KEPT = "tinysaver-edge answers", NAME = "tinysaver-edge name";
 const KEYS = { 1: "first", 2: "second", 3: "neither", " ": "unsure" };
 const at = id => document.getElementById(id);
@@ -78,6 +79,13 @@ function picture(address) {
 
 const zoom = new Zoom(at("screen"), at("picture"), one => { at("whole").hidden = !one.changed; });
 
+// A picture of a few pixels, drawn over the whole screen, is harder to make out than a small one.
+function notTooLarge(image) {
+  const { clientWidth: width, clientHeight: height } = at("screen");
+  const spare = (there, pixels) => Math.max(0, Math.floor((there - MOST_ENLARGED * pixels) / 2));
+  image.style.padding = `${spare(height, image.naturalHeight)}px ${spare(width, image.naturalWidth)}px`;
+}
+
 async function showPicture(shown) {
   const image = at("picture"), nothing = at("nothing");
   zoom.reset();
@@ -94,6 +102,7 @@ async function showPicture(shown) {
     await image.decode();
     if (turn !== shown) return false;
     image.hidden = false;
+    notTooLarge(image);
     nothing.hidden = true;
     return true;
   } catch (error) {
@@ -158,6 +167,7 @@ function showOver() {
 
 const share = part => `${(100 * part).toFixed(0)}\u00a0%`;
 const points = value => String(+value.toPrecision(3));
+const upTo = (value, digits) => (Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits).toFixed(digits);  // no bound looks better than it is
 
 function showSeen(told) {
   seen = told;
@@ -204,7 +214,7 @@ function facts({ open, unsure, disagreed, repeats, interval, people }) {
 
 function showStanding({ threshold, cost, target_cost, bound_points, max_drop_points, confidence, curve, asked, target_questions }) {
   const total = Math.max(target_questions, asked);
-  const worth = threshold === null ? "–" : cost.toFixed(3), lost = bound_points >= 100 ? "–" : bound_points.toFixed(2);
+  const worth = threshold === null ? "–" : upTo(cost, 3), lost = bound_points >= 100 ? "–" : upTo(bound_points, 2);
   at("cost").textContent = worth;
   at("costwords").textContent = max_drop_points === null ? `planned ${points(target_cost)} of the large model’s, by budget`
     : threshold === null ? "nothing is certified yet" : `of the large model’s; planned ${points(target_cost)}`;
@@ -350,10 +360,10 @@ at("finish").addEventListener("click", () => {
     ? "What is not answered counts as the worst. Answers are kept: calibrating again goes on from here."
     : "No further answer can bring it any further.";
   at("surewords").textContent = seen.max_drop_points === null && seen.bound_points < 100
-    ? `Proven so far: at most ${points(seen.bound_points)} points lost. ${left}`
+    ? `Proven so far: at most ${upTo(seen.bound_points, 2)} points lost. ${left}`
     : seen.threshold === null
     ? `Nothing is certified by the answers so far. ${left}`
-    : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${seen.cost.toFixed(3)}. ${left}`;
+    : `Certified so far: at most ${points(seen.max_drop_points)} points lost, at cost ${upTo(seen.cost, 3)}. ${left}`;
   at("sure").returnValue = "";
   at("sure").showModal();
 });
@@ -383,7 +393,7 @@ document.addEventListener("keydown", event => {
 
 // A page that comes back out of the browser's memory shows what was; ask anew.
 addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
-addEventListener("resize", () => { if (seen) showStanding(seen); });
+addEventListener("resize", () => { zoom.reset(); notTooLarge(at("picture")); if (seen) showStanding(seen); });
 
 (async () => {
   const told = await send("/seen", { by: "" }, "All answers are kept.");

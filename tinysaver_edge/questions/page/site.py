@@ -183,10 +183,10 @@ class QuestionPage(Site):
 
     def _keep(self, write: Callable[[], object]) -> None:
         try:
-            write()
+            found = write()
         except InputError as error:  # the disk: the page keeps the answer and tries again
             raise _RefusedError(507, str(error)) from None
-        self._curve.follow()
+        self._curve.follow(found if isinstance(found, ProofSoFar) else self._interview.standing())
 
     # What pages are told.
 
@@ -268,14 +268,13 @@ class _Curve:
     """How bound and cost fell, answer by answer."""
 
     def __init__(self, interview: Interview) -> None:
-        self._interview = interview
         self.standing = interview.standing()
         self._all = [_point(one) for one in interview.history(REPLAYED)]
 
-    def follow(self) -> None:
+    def follow(self, standing: ProofSoFar) -> None:
         """An answer was given or taken back."""
-        self.standing = self._interview.standing()
-        now = _point(self.standing)
+        self.standing = standing
+        now = _point(standing)
         self._all = [one for one in self._all if one["asked"] < now["asked"]] + [now]
 
     @property

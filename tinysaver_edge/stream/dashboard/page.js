@@ -78,7 +78,7 @@ function choose(id) {
   for (const one of at("sources").children) one.setAttribute("aria-pressed", String(one.textContent === id));
 }
 
-function showRates({ timeline, totals }) {
+function showRates({ timeline, totals, settled }) {
   const recent = name => timeline[name].slice(-6, -1);
   const mean = name => recent(name).reduce((sum, one) => sum + one, 0) / 5;
   const kinds = ["still", "same", "accepted", "escalated", "degraded"];
@@ -88,6 +88,8 @@ function showRates({ timeline, totals }) {
   for (const one of document.querySelectorAll(".repeated")) one.hidden = !(totals.still + totals.same);
   for (const [id, name] of [["still", "still"], ["same", "same"], ["accepted", "accepted"], ["escalated", "escalated"], ["degradedrate", "degraded"]])
     at(id).textContent = all ? percent(totals[name] / all) : "–";
+  at("settled").hidden = settled.length < 3;  // of two stages the tiles say it
+  at("settled").textContent = `Answers of ${settled.map(one => `${one.model} ${percent(one.answers / all)}`).join(", ")}.`;
 }
 
 function showDrift(drift) {

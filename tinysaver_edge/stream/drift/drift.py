@@ -265,9 +265,11 @@ class DriftWatch:
         """Compare two answers, and raise the alarm when the evidence is enough."""
         source_id = accepted.frame_id.source_id
         differs = accepted.index != large.index
-        repeated = accepted.reused is not None
-        if self._threshold is not None and (repeated or accepted.score < self._threshold):
-            return  # given out before the threshold was raised
+        repeated, first = accepted.reused is not None, accepted.stage.index == 0
+        if self._threshold is not None and (
+            repeated or (first and accepted.score < self._threshold)
+        ):
+            return  # given out before the threshold was raised; later stages' scores nobody keeps
         with self._lock:
             if len(self._names) < self._own:
                 self._names.add(source_id)

@@ -32,7 +32,7 @@ class Watch(Protocol):
         """Whether earlier answers may still be repeated; asked before each frame."""
 
     def in_force(self, threshold: float) -> float:
-        """Return what the first stage's score must reach: the bundle's threshold, or more."""
+        """Return what a stage's score must reach: its threshold in the bundle, or more."""
 
     def audits(self, decision: Decision) -> bool:
         """Whether the large model shall be asked as well, of an accepted or repeated answer."""
@@ -41,8 +41,8 @@ class Watch(Protocol):
         """Compare what was accepted with what would have been answered after an escalation.
 
         Args:
-            accepted: the decision that went out, of the saver or repeated.
-            large: what the later stages (and the fusion) make of the same frame.
+            accepted: the decision that went out, of a saver or repeated.
+            large: what the same frame is answered after all later stages, the last included.
             frame: the frame at its full size, where `wants_frames` was true when it was read.
         """
 

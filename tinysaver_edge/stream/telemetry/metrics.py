@@ -42,6 +42,7 @@ class Counter(str, Enum):
         CORRUPT: frames that could not be decoded.
         DECISIONS: final answers; the detail is `Decision.source`.
         REUSED: final answers that were found for an earlier frame; the detail is an `Likeness`.
+        SETTLED: final answers; the detail is the model of the stage whose answer it is.
         CERTIFIED: final answers that the bundle's certificate covers.
         PROVISIONAL: answers that a revision follows.
         ESCALATED: frames that the large model was asked about.
@@ -62,6 +63,7 @@ class Counter(str, Enum):
     CORRUPT = "corrupt"
     DECISIONS = "decisions"
     REUSED = "reused"
+    SETTLED = "settled"
     CERTIFIED = "certified"
     PROVISIONAL = "provisional"
     ESCALATED = "escalated"

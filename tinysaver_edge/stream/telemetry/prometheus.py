@@ -13,6 +13,7 @@ PREFIX = "tinysaver"
 
 DETAILS = {
     Counter.DECISIONS: "answered_by",
+    Counter.SETTLED: "model",
     Counter.DEGRADED: "reason",
     Counter.REUSED: "alike",
     Counter.SINK_DROPPED: "sink",
@@ -27,6 +28,7 @@ HELP = {
     Counter.CORRUPT: "Frames that could not be decoded",
     Counter.DECISIONS: "Final answers",
     Counter.REUSED: "Final answers that were found for an earlier frame",
+    Counter.SETTLED: "Final answers, by the model whose answer it is",
     Counter.CERTIFIED: "Final answers that the certificate covers",
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",

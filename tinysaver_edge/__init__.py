@@ -39,6 +39,7 @@ __all__ = [
     "Fusion",
     "InfeasibleError",
     "InputError",
+    "Likeness",
     "LoadOptions",
     "Manifest",
     "MissingDependencyError",
@@ -50,6 +51,9 @@ __all__ = [
     "RecipeError",
     "RecordError",
     "RemoteModel",
+    "ReuseRegion",
+    "ReuseRule",
+    "Reused",
     "Score",
     "SourceError",
     "Stage",
@@ -59,6 +63,7 @@ __all__ = [
     "Tls",
     "Token",
     "TooSlowError",
+    "Track",
     "Trust",
     "VerificationError",
     "__version__",
@@ -76,7 +81,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.bundle.bundle import Bundle
     from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.bundle.signature import Trust
-    from tinysaver_edge.cascade import Cascade
+    from tinysaver_edge.cascade import Cascade, Track
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.policy import StagePolicy
     from tinysaver_edge.deciding.stage import Stage
@@ -84,8 +89,10 @@ if TYPE_CHECKING:
         AnswerSource,
         Decision,
         FrameId,
+        Likeness,
         ModelIdentity,
         Reason,
+        Reused,
         StageRef,
     )
     from tinysaver_edge.engines.remote.model import RemoteModel, Tls, Token
@@ -108,6 +115,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion, get_fusion
     from tinysaver_edge.models.description.description import ModelDescription, find_description
     from tinysaver_edge.outputs import Outputs
+    from tinysaver_edge.reuse import ReuseRegion, ReuseRule
     from tinysaver_edge.score import Score, get_score
     from tinysaver_edge.stream.options import Escalation
 else:
@@ -117,16 +125,18 @@ else:
             "bundle.bundle": ("Bundle",),
             "bundle.manifest": ("Manifest",),
             "bundle.signature": ("Trust",),
-            "cascade": ("Cascade",),
+            "cascade": ("Cascade", "Track"),
             "deciding.loading": ("LoadOptions",),
             "deciding.policy": ("StagePolicy",),
             "deciding.stage": ("Stage",),
             "decision": (
+                "Likeness",
                 "AnswerSource",
                 "Decision",
                 "FrameId",
                 "ModelIdentity",
                 "Reason",
+                "Reused",
                 "StageRef",
             ),
             "engines.remote.model": ("RemoteModel", "Tls", "Token"),
@@ -149,6 +159,7 @@ else:
             "fusion": ("Fusion", "get_fusion"),
             "models.description.description": ("ModelDescription", "find_description"),
             "outputs": ("Outputs",),
+            "reuse": ("ReuseRegion", "ReuseRule"),
             "score": ("Score", "get_score"),
             "stream.options": ("Escalation",),
             "calibrate": (),

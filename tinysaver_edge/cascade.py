@@ -6,14 +6,15 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Union
 
 from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
+from tinysaver_edge.deciding.memory import CameraMemory
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
-from tinysaver_edge.decision import Decision, FrameId
+from tinysaver_edge.decision import Decision, FrameId, Likeness
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.fusion import Fusion
+    from tinysaver_edge.reuse import ReuseRule
     from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
     from tinysaver_edge.stream.pipeline import Stream
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.telemetry.events import Listener
     from tinysaver_edge.stream.telemetry.metrics import Metrics
 
-__all__ = ["BATCH", "Cascade", "Clock"]
+__all__ = ["BATCH", "Cascade", "Clock", "Track"]
 
 BATCH = 32
 """Frames that `Cascade.decide_many` gives an engine at a time."""
+
+Reuse = Union["ReuseRule", Literal["bundle"], None]
+"""When earlier answers are repeated: by a rule, by the bundle's if it has one, or never."""
 
 
 class Cascade:
@@ -53,6 +58,8 @@ class Cascade:
         pool: the weight of what was answered before, for every stage but the first; see `Policy`.
         certified: whether a certificate covers what these stages decide.
         uncovered: why a certificate that is there does not, for `doubt`.
+        reuse: when earlier answers of a camera are repeated; None for never. A certificate that
+            covers that covers cameras' frames, in `stream` and `track`, and no frame alone.
         clock: seconds, for timings and for frames that come without a time.
         wall: seconds since 1970, for the time of day of such frames.
 
@@ -69,6 +76,7 @@ class Cascade:
         pool: Sequence[float] | None = None,
         certified: bool = False,
         uncovered: str | None = None,
+        reuse: ReuseRule | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -77,13 +85,7 @@ class Cascade:
         )
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        judge = Judge(
-            self.policy,
-            labels=self.labels,
-            certified=certified,
-            fell_back=[stage.policy.model for stage in stages if stage.engine.fell_back],
-            doubt_about=self.stages[-1].engine.doubt_about,
-        )
+        self.reuse = reuse
         self._certified = certified
         self._uncovered = uncovered
         self._bundle: Bundle | None = None
@@ -92,9 +94,30 @@ class Cascade:
         self._calls = Calls("a cascade")
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._sequence = itertools.count()
-        self.decider = Decider(self.stages, judge, clock=clock)
+        self.decider = self._decider(certified and reuse is None)
         self._closed = False
         self._submissions: Submissions | None = None
+
+    def _decider(self, certified: bool) -> Decider:
+        """Return what asks the stages, where a certificate covers the answers or does not."""
+        judge = Judge(
+            self.policy,
+            labels=self.labels,
+            certified=certified,
+            fell_back=[stage.policy.model for stage in self.stages if stage.engine.fell_back],
+            doubt_about=self.stages[-1].engine.doubt_about,
+        )
+        return Decider(self.stages, judge, clock=self._clock)
+
+    def _remembering(self, reuse: Reuse) -> tuple[Decider, Callable[[], CameraMemory] | None]:
+        """Return what asks the stages about cameras, and what makes a memory for one of them."""
+        rule = self.reuse if reuse == "bundle" else reuse
+        if rule is None or not rule.reuses:
+            return self.decider, None
+        as_calibrated = rule == self.reuse
+        decider = self._decider(self._certified) if as_calibrated else self.decider
+        certified = self._certified and as_calibrated
+        return decider, lambda: CameraMemory(rule, certified=certified)
 
     @classmethod
     def load(
@@ -157,6 +180,7 @@ class Cascade:
             pool=policy.pool,
             certified=uncovered is None,
             uncovered=None if bundle.manifest.certificate is None else uncovered,
+            reuse=None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule,
             clock=clock,
             wall=wall,
         )
@@ -165,9 +189,16 @@ class Cascade:
     def doubt(self) -> str | None:
         """Why the certificate does not cover what is decided at this moment, where there is one.
 
-        None if it does. It follows what the large model's hosts have proven by now; of a single
-        answer `Decision.certified` tells.
+        None if it does, in streams and tracks that repeat answers as the bundle says, if it says
+        so. It follows what the large model's hosts have proven by now; of a single answer
+        `Decision.certified` tells.
         """
+        return self.doubt_of(self.reuse)
+
+    def doubt_of(self, reuse: ReuseRule | None) -> str | None:
+        """Return the same for streams and tracks that repeat answers by a rule, or not at all."""
+        if self._certified and self.reuse is not None and reuse != self.reuse:
+            return f"its certificate is about cameras whose answers are repeated at {self.reuse}"
         return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
@@ -191,13 +222,25 @@ class Cascade:
                 loaded it. When only some stage
                 fails, the others' answer comes back with ``degraded`` saying so.
         """
+        return self._decide(self.decider, None, frame, frame_id, timestamp_s)
+
+    def _decide(
+        self,
+        decider: Decider,
+        memory: CameraMemory | None,
+        frame: Frame,
+        frame_id: FrameId | None,
+        timestamp_s: float | None,
+    ) -> Decision:
         self._calls.check()
         with self._calls, self._lock:
             self._check_open()
             started_s = self._clock()
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
             case.taken_at_s = self._wall() if timestamp_s is None else None
-            return self.decider.decide(frame, case, started_s=started_s)
+            if memory is not None:
+                return _decide_remembering(decider, memory, frame, case, started_s=started_s)
+            return decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
         self, frames: Sequence[Frame], *, frame_ids: Sequence[FrameId] | None = None
@@ -229,6 +272,21 @@ class Cascade:
                 decided.extend(self.decider.decide_batch(frames[part], cases))
             return decided
 
+    def track(self, *, reuse: Reuse = "bundle") -> Track:
+        """Return what decides one camera's frames and remembers them, for a loop of one's own.
+
+            camera = cascade.track()
+            while True:
+                decision = camera.decide(frame, timestamp_s=...)
+
+        Args:
+            reuse: when an earlier answer is repeated: ``"bundle"`` for what was calibrated, if
+                anything was; a rule of one's own, by which nothing repeated is certified; None for
+                never.
+        """
+        decider, memory = self._remembering(reuse)
+        return Track(self, decider, None if memory is None else memory())
+
     def stream(
         self,
         *sources: AnySource,
@@ -239,6 +297,9 @@ class Cascade:
         listener: Listener | None = None,
         metrics: Metrics | None = None,
         watch: Watch | None = None,
+        reuse: Reuse = "bundle",
+        min_time_between_escalations_s: float = 0.0,
+        escalations_per_minute: int | None = None,
     ) -> Stream:
         """Decide the frames of cameras, files or whatever else gives frames, as they come.
 
@@ -264,6 +325,10 @@ class Cascade:
             listener: hears of events: connected, lost, reconnected, dropped and others.
             metrics: takes counters and times.
             watch: audits accepted frames.
+            reuse: when a camera's earlier answers are repeated, as for `track`.
+            min_time_between_escalations_s: of one source; frames that come sooner get the first
+                stage's answer, degraded.
+            escalations_per_minute: of one source, audits included; None for no limit.
 
         Raises:
             InputError: a source, or an option, cannot be understood.
@@ -276,14 +341,18 @@ class Cascade:
         from tinysaver_edge.stream.telemetry.metrics import NO_METRICS
 
         self._calls.check()
+        decider, memory = self._remembering(reuse)
         made = Stream(
-            self.decider,
+            decider,
             sources,
             options=StreamOptions(
                 escalation=escalation_from(escalation),
                 deadline_ms=deadline_ms,
                 max_in_flight=max_in_flight,
+                min_time_between_escalations_s=min_time_between_escalations_s,
+                escalations_per_minute=escalations_per_minute,
             ),
+            memory=memory,
             sinks=sinks,
             listener=listener or ignore,
             metrics=metrics or NO_METRICS,
@@ -374,3 +443,55 @@ class Cascade:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class Track:
+    """Decides the frames of one camera, in order, and repeats answers of those that look alike.
+
+    Thread-safe as `Cascade.decide` is; frames of two cameras need two of them.
+    """
+
+    def __init__(self, cascade: Cascade, decider: Decider, memory: CameraMemory | None) -> None:
+        self._cascade, self._decider, self._memory = cascade, decider, memory
+
+    def decide(
+        self,
+        frame: Frame,
+        *,
+        frame_id: FrameId | None = None,
+        timestamp_s: float | None = None,
+    ) -> Decision:
+        """Answer the camera's next frame; arguments and errors are those of `Cascade.decide`.
+
+        Times must rise: where one does not, what came before is forgotten.
+        """
+        return self._cascade._decide(self._decider, self._memory, frame, frame_id, timestamp_s)
+
+    def forget(self) -> None:
+        """Forget what came before: the camera was moved, or comes back after a pause."""
+        if self._memory is not None:
+            self._memory.forget()
+
+
+def _decide_remembering(
+    decider: Decider, memory: CameraMemory, frame: Frame, case: Case, *, started_s: float
+) -> Decision:
+    """Answer a camera's next frame, from memory if it can be."""
+    look = memory.look(frame, case.timestamp_s)
+    case.spent("look", (decider.clock() - started_s) * 1e3)
+    if look.repeats is not None and look.repeats.decision is not None:
+        case.timings_ms["total"] = case.timings_ms["look"]
+        return memory.repeated(look.repeats.decision, case, Likeness.STILL)
+    answer, found = look.key, None
+
+    def kept(case: Case) -> Decision | None:
+        earlier = None if case.outputs is None else memory.keeps(look, case.outputs)
+        if earlier is None or earlier.decision is None:
+            return None
+        return memory.repeated(earlier.decision, case, Likeness.SAME)
+
+    try:
+        found = decider.decide(frame, case, started_s=started_s, kept=kept)
+    finally:
+        memory.end(answer, found)
+    return found

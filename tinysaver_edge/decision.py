@@ -36,12 +36,14 @@ class AnswerSource(str, Enum):
         LARGE: the last stage answered.
         FUSED: the answers of an early and the last stage were combined.
         FALLBACK: the saver's answer stands in, because the large model could not be had.
+        REUSED: what was found for an earlier frame that looks the same; see `Reused`.
     """
 
     SAVER = "saver"
     LARGE = "large"
     FUSED = "fused"
     FALLBACK = "fallback"
+    REUSED = "reused"
 
 
 class Reason(str, Enum):
@@ -55,6 +57,7 @@ class Reason(str, Enum):
         LOCAL: the stream never escalates.
         STOPPED: the stream was closed before the large model answered.
         FALLBACK_DEVICE: a model runs on another device than asked for.
+        RATE: the source has used up what it may ask of the large model for now.
     """
 
     PROVISIONAL = "provisional"
@@ -64,6 +67,7 @@ class Reason(str, Enum):
     LOCAL = "local"
     STOPPED = "stopped"
     FALLBACK_DEVICE = "fallback_device"
+    RATE = "rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,41 @@ class StageRef:
     model: str
 
 
+class Likeness(str, Enum):
+    """In what a frame was found to be like an earlier one.
+
+    Attributes:
+        STILL: the picture, before any model was asked.
+        SAME: the saver's answer, which was unsure of both.
+    """
+
+    STILL = "still"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Where an answer was found that is repeated.
+
+    Attributes:
+        frame_id: the frame that a model answered.
+        age_s: seconds since that one was taken.
+        alike: in what they are alike.
+    """
+
+    frame_id: FrameId
+    age_s: float
+    alike: Likeness
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "frame_id": asdict(self.frame_id),
+            "age_s": self.age_s,
+            "alike": self.alike.value,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer to one frame, and how it came about.
@@ -97,7 +136,7 @@ class Decision:
         confidence: probability of that class as the answering model (or the fusion) gives it, 0..1.
         score: the first stage's deferral score; higher is safer. NaN where no stage has a score.
         stage: the stage whose answer it is, the later one of a fused answer.
-        source: saver, large, fused or fallback.
+        source: saver, large, fused, fallback or reused.
         escalated: whether no stage before the last one, the large model, had its answer accepted.
         degraded: why this is not the answer the policy asks for, in a sentence for people, or None.
         reason: the same for programs; None exactly where `degraded` is.
@@ -110,6 +149,8 @@ class Decision:
         timings_ms: milliseconds spent, by step, as measured on the cascade's clock.
         identity: which model another host says it answered with; None where the model whose answer
             it is ran here.
+        reused: where it was found, if it was found for an earlier frame; `stage`, `confidence` and
+            `identity` are then of that answer.
     """
 
     label: str
@@ -128,6 +169,7 @@ class Decision:
     identity: ModelIdentity | None = None
     reason: Reason | None = None
     taken_at_s: float | None = None
+    reused: Reused | None = None
 
     @property
     def taken_at(self) -> str | None:
@@ -148,12 +190,10 @@ class Decision:
             "reason": None if self.reason is None else self.reason.value,
             "certified": self.certified,
             "revision": self.revision,
-            "frame_id": {
-                "source_id": self.frame_id.source_id,
-                "sequence": self.frame_id.sequence,
-            },
+            "frame_id": asdict(self.frame_id),
             "timestamp_s": self.timestamp_s,
             "taken_at": self.taken_at,
             "timings_ms": dict(self.timings_ms),
             "identity": None if self.identity is None else asdict(self.identity),
+            "reused": None if self.reused is None else self.reused.to_dict(),
         }

@@ -254,16 +254,16 @@ def exercise(opened):
 class TestVersions:
     def test_a_newer_one_is_refused_with_what_is_needed(self, folder):
         def age(manifest):
-            manifest.update(schema_version=3, created_by="tinysaver-edge 9.0", novelty={"x": 1})
+            manifest.update(schema_version=4, created_by="tinysaver-edge 9.0", novelty={"x": 1})
 
         rewrite(folder, age)
         with pytest.raises(
-            BundleError, match=r"version 3 was written by tinysaver-edge 9\.0.*reads up to 2.*pip"
+            BundleError, match=r"version 4 was written by tinysaver-edge 9\.0.*reads up to 3.*pip"
         ):
             Bundle.load(folder)
 
     def test_this_one_is_written(self, folder):
-        assert content(folder)["schema_version"] == 2
+        assert content(folder)["schema_version"] == 3
 
 
 OUTSIDE = ["../secret", "/etc/hostname", "models/../../secret", "..\\secret", "C:/secret", "", "."]

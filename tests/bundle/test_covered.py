@@ -12,6 +12,9 @@ from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.bundle.covered import figures_sha256, why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.decision import AnswerSource
+from tinysaver_edge.errors import BundleError
+from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.testing import numbered_frame
 
 
@@ -61,6 +64,7 @@ CHANGES = {
     "threshold": lambda c: stage(c).update(threshold=0.1),
     "fusion": lambda c: c.update(fusion={"name": "linear", "parameters": {"weight": 0.9}}),
     "pool": lambda c: c.update(pool=[0.4]),
+    "reuse": lambda c: c.update(reuse={"rule": {"still": 2.0, "same": 0.1}}),
     "labels": lambda c: c["labels"].reverse(),
     "no block": lambda c: c["certificate"].update(measured=None),
     "no saver": lambda c: (c["stages"].pop(0), c.update(golden=None)),
@@ -82,6 +86,40 @@ def test_an_edited_manifest_is_not_certified(folder, what):
     edited(folder, CHANGES[what])
     after = Manifest.model_validate(json.loads((folder / "bundle.json").read_text()))
     assert why_not_covered(after)
+
+
+def with_reuse(content, *, measured=2.0):
+    rule = {"still": 2.0, "same": 0.1, "epoch_s": 10.0, "max_age_s": None, "region": None}
+    content["reuse"] = {"rule": rule}
+    content["certificate"]["measured"]["reuse"] = {**rule, "still": measured}
+
+
+def test_a_certificate_that_was_counted_with_reuse_covers_cameras_and_no_frame_alone(folder):
+    edited(folder, with_reuse)
+    with Cascade.load(folder) as cascade:
+        assert cascade.doubt is None
+        assert cascade.reuse == ReuseRule(2.0, 0.1)
+        assert not cascade.decide(numbered_frame(7)).certified
+        camera = cascade.track()
+        decisions = [camera.decide(numbered_frame(7), timestamp_s=n / 25) for n in range(3)]
+    assert [one.source is AnswerSource.REUSED for one in decisions] == [False, True, True]
+    assert all(one.certified for one in decisions)
+
+
+def test_reuse_with_other_limits_than_measured_is_not_certified(folder):
+    edited(folder, lambda content: with_reuse(content, measured=1.0))
+    with Cascade.load(folder) as cascade:
+        assert "reuse" in cascade.doubt
+        assert not cascade.track().decide(numbered_frame(7)).certified
+
+
+@pytest.mark.parametrize(
+    "rule", [{"still": -1, "same": 0}, {"still": 1}, {"still": 1, "same": 0, "more": 1}, "always"]
+)
+def test_a_rule_that_makes_no_sense_is_refused(folder, rule):
+    edited(folder, lambda content: content.update(reuse={"rule": rule}))
+    with pytest.raises(BundleError, match=r"reuse|still"):
+        Cascade.load(folder)
 
 
 def test_a_swapped_model_with_its_hash_corrected_answers_uncertified(folder):

@@ -1,5 +1,7 @@
+import base64
 import dataclasses
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tinysaver_edge.certificate import (
+    Bets,
     Certificate,
     EvidenceKind,
     WalkStep,
+    group_p_value,
     least_certifiable_points,
     p_value,
     samples_needed,
@@ -41,7 +45,7 @@ GROUPED = Certificate(
     candidates=2,
     samples=9000,
     grid_size=3,
-    steps=(WalkStep(0.5, 4000, 30, 60, ((-0.1, 60), (0.0, 820), (0.1, 20))),),
+    steps=(WalkStep(0.5, 4000, 30, 60, ((0.0, 400), (-0.1, 60), (0.0, 420), (0.1, 20))),),
 )
 CONSISTENT = certificate(evidence=EvidenceKind.CONSISTENCY, steps=(WalkStep(0.9, 4000, 20, 0),))
 
@@ -197,11 +201,37 @@ def test_least_bound_from_consistency_is_clopper_and_pearson():
     assert points == pytest.approx(100 * stats.beta.ppf(0.9, 8, 993), abs=1e-3)
 
 
-def test_least_bound_over_groups_is_signed_and_the_next_lower_is_not():
+def test_least_bound_over_groups_is_signed_and_so_is_each_higher_one():
     found = {"evidence": EvidenceKind.GROUPS, "samples": 9000, "risk": 0.1}
     points = least_certifiable_points(GROUPED.steps[0], **found)
-    p = [step_p_values(GROUPED.steps, max_drop_points=points + d, **found)[0] for d in (0, -1e-3)]
-    assert p[0] <= 0.1 < p[1]
+    tried = [points - 0.02, *np.arange(points, 20, 0.5)]
+    p = [step_p_values(GROUPED.steps, max_drop_points=one, **found)[0] for one in tried]
+    assert p[0] > 0.1 >= max(p[1:])
+
+
+def test_a_certificate_made_with_fixed_bets_is_proved_with_them():
+    """As they stand in bundles of schema 2, which name no bets and no order."""
+    old = GROUPED.to_json()
+    losses = ((-0.1, 60), (0.0, 820), (0.1, 20))
+    step = {"threshold": 0.5, "accepted": 4000, "lost": 30, "gained": 60, "group_losses": losses}
+    old = {**old, "steps": [step]}
+    del old["bets"]
+    again = Certificate.from_json(json.loads(json.dumps(old)))
+    assert again.bets is Bets.FIXED
+    again.recompute()
+    fixed = group_p_value(*zip(*losses, strict=True), epsilon=0.02, risk=0.05)
+    assert again.p_value == pytest.approx(fixed)
+    assert again.p_value != pytest.approx(GROUPED.p_value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "order", ["", "nonsense!", "AAAA", base64.b64encode(zlib.compress(b"\0" * 36)).decode()]
+)
+def test_a_damaged_order_of_groups_is_refused_in_one_line(order):
+    values = json.loads(json.dumps(GROUPED.to_json()))
+    values["steps"][0]["order"] = order
+    with pytest.raises(InputError, match="cannot be read"):
+        Certificate.from_json(values)
 
 
 def test_step_p_values_of_labels_are_those_of_the_counts():

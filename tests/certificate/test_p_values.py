@@ -3,7 +3,13 @@ import pytest
 from scipy import stats
 from scipy.special import betaincinv
 
-from tinysaver_edge.certificate import consistency_p_value, group_p_value, lower_tail, p_value
+from tinysaver_edge.certificate import (
+    consistency_p_value,
+    group_p_value,
+    group_p_values,
+    lower_tail,
+    p_value,
+)
 
 
 def double_loop(difference, n, s, epsilon):
@@ -166,3 +172,50 @@ def test_group_bound_does_not_depend_on_the_order():
     forward = group_p_value([-0.2, 0.0, 0.3], [5, 90, 5], epsilon=0.05, risk=0.1)
     backward = group_p_value([0.3, 0.0, -0.2], [5, 90, 5], epsilon=0.05, risk=0.1)
     assert forward == pytest.approx(backward, rel=1e-12)
+
+
+def test_target_bets_sign_what_enough_groups_show():
+    assert group_p_values(np.zeros((1, 243)), epsilon=0.01, risk=0.1)[0] <= 0.1
+    assert group_p_values(np.zeros((1, 242)), epsilon=0.01, risk=0.1)[0] > 0.1
+    assert group_p_values(np.ones((1, 500)), epsilon=0.02, risk=0.1)[0] == 1.0
+    both = group_p_values(np.zeros((1, 300)), epsilon=np.array([0.001, 0.01]), risk=0.1)
+    assert both[0] > 0.1 >= both[1]
+    assert group_p_values(np.empty((2, 0)), epsilon=0.02, risk=0.1).tolist() == [1.0, 1.0]
+
+
+SPREAD = (np.linspace(-1, 1, 41), np.exp(-(np.linspace(-5, 5, 41) ** 2) / 2))
+BOUNDARY = {
+    "sure": ([1.0], [1.0]),
+    "rare and whole": ([0.0, 1.0], [0.98, 0.02]),
+    "rare against many small gains": ([-0.02, 1.0], [0.96, 0.04]),
+    "small": ([0.0, 0.1], [0.8, 0.2]),
+    "wild": ([-1.0, 1.0], [0.49, 0.51]),
+    "epochs": ([-1.0, -0.4, 0.0, 0.025, 0.2, 1.0], [0.003, 0.01, 0.91, 0.05, 0.02, 0.007]),
+    "bell": SPREAD,
+}
+"""Losses and their chances, tilted below to a mean that is exactly the bound."""
+
+
+@pytest.mark.parametrize("groups", [60, 400])
+@pytest.mark.parametrize("name", BOUNDARY)
+def test_target_bets_keep_their_risk_at_the_boundary(name, groups):
+    """True mean = epsilon, the hardest: a false pass in at most one of ten draws."""
+    losses, chances = (np.array(one, float) for one in BOUNDARY[name])
+    rng, draws, risk = np.random.default_rng(5), 4000, 0.1
+    chances = chances / chances.sum()
+    epsilon = min(float(losses @ chances), 0.99)
+    drawn = rng.choice(losses, p=chances, size=(draws, groups))
+    passed = float((group_p_values(drawn, epsilon=epsilon, risk=risk) <= risk).mean())
+    assert passed <= risk + 3 * np.sqrt(risk * (1 - risk) / draws)
+
+
+def test_target_bets_reach_further_than_fixed_ones():
+    """Losses as epochs have them: spread 0.1, mean 0, most of them exactly 0."""
+    rng, losses = np.random.default_rng(6), np.array([-0.5, 0.0, 0.1, 0.5])
+    drawn = rng.choice(losses, p=[0.02, 0.91, 0.05, 0.02], size=(300, 1000))
+    fixed = [
+        group_p_value(*np.unique(row, return_counts=True), epsilon=0.01, risk=0.1) <= 0.1
+        for row in drawn
+    ]
+    target = group_p_values(drawn, epsilon=0.01, risk=0.1) <= 0.1
+    assert target.mean() > np.mean(fixed) + 0.15

@@ -80,7 +80,7 @@ def test_edits_are_found_out(command, bundle, edit, says):
 def test_groups_of_records_make_the_bound_stricter(command, records, tmp_path):  # noqa: F811
     folder = tmp_path / "records"
     shutil.copytree(records, folder)
-    np.save(folder / "clips.npy", np.array([f"clip {index // 4}" for index in range(SAMPLES)]))
+    np.save(folder / "clips.npy", np.array([f"clip {index // 20}" for index in range(SAMPLES)]))
     rates = {}
     for name, more in {"alone": (), "clips": ("--groups", folder / "clips.npy")}.items():
         out = tmp_path / name

@@ -7,6 +7,7 @@ import socket
 import time
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.command import start
@@ -233,3 +234,62 @@ def test_options_out_of_range(command, bundle, words):
     done = command("run", bundle, "--source", "demo://", *words)
     assert done.code == 2
     assert words[0] in done.complaint
+
+
+class TestReuse:
+    """Answers repeated over a video of two scenes, each at rest."""
+
+    @staticmethod
+    def still_video(folder):
+        path = str(folder / "still.avi")
+        video = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+        for number in [3] * 12 + [200] * 12:
+            video.write(np.full((48, 64, 3), number, np.uint8))
+        video.release()
+        return path
+
+    def run(self, bundle, video, *options):
+        process = start("run", bundle, "--source", video, "--json", *options)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, [json.loads(line) for line in out.splitlines()], err
+
+    def test_answers_are_repeated_where_limits_are_given(self, bundle, tmp_path):
+        video = self.still_video(tmp_path)
+        code, before, _ = self.run(bundle, video)
+        assert code == 0
+        code, lines, err = self.run(bundle, video, "--reuse", "still=2,same=0.1", "--hold", "2")
+        assert code == 0
+        assert [one["index"] for one in lines] == [one["index"] for one in before]
+        assert {one["reused"] for one in before if one["reused"] is not None} == set()
+        repeated = [one for one in lines if one["source"] == "reused"]
+        assert len(repeated) == 22
+        assert {one["reused"]["frame_id"]["sequence"] for one in repeated} == {0, 12}
+        assert not any(one["certified"] for one in repeated)
+        assert "91.67 % still, 0.00 % same, 8.33 % the saver's" in err
+        assert "not certified" in err
+        assert [line for line in err.splitlines() if "still.avi: now" in line]
+
+    def test_a_preset_and_what_overrides_it(self, bundle, tmp_path):
+        video = self.still_video(tmp_path)
+        _, lines, _ = self.run(bundle, video, "--for", "static-camera")
+        assert sum(one["source"] == "reused" for one in lines) == 22
+        _, lines, _ = self.run(bundle, video, "--for", "static-camera", "--reuse", "off")
+        assert sum(one["source"] == "reused" for one in lines) == 0
+
+    @pytest.mark.parametrize(
+        ("option", "value", "told"),
+        [
+            ("--reuse", "still=lots", "still=lots"),
+            ("--reuse", "always", "always"),
+            ("--for", "drone", "static-camera"),
+            ("--hold", "0", "--hold"),
+            ("--escalations-per-minute", "0", "--escalations-per-minute"),
+            ("--min-time-between-escalations-s", "-1", "--min-time-between-escalations-s"),
+        ],
+    )
+    def test_what_makes_no_sense_is_one_line(self, bundle, tmp_path, option, value, told):
+        code, lines, err = self.run(bundle, "demo://", option, value)
+        assert code == 2
+        assert [set(one) for one in lines] == [{"error", "exit_code"}]
+        assert told in err.splitlines()[-1]
+        assert "Traceback" not in err

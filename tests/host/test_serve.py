@@ -21,6 +21,8 @@ from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Tls, Token
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.stream.sources.source import Frame
 
 pytestmark = [pytest.mark.slow, needs_kserve]
 
@@ -56,6 +58,25 @@ def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monke
     identities = {one.identity for one in answers if one.escalated}
     assert {(one.host, one.version) for one in identities} == {(host.url(scheme=scheme), "1")}
     assert all(len(one.sha256) == 64 for one in identities)
+
+
+def test_a_stream_that_repeats_answers_asks_the_host_about_each_look_once(bundle, host) -> None:
+    with Cascade.load(bundle) as here:
+        unsure = [frame for frame in FRAMES if here.decide(frame).escalated][:4]
+        wanted = [here.decide(frame).index for frame in unsure]
+    shown = [frame for frame in unsure for _ in range(15)]
+    frames = [Frame(one, number / 15, number, "camera") for number, one in enumerate(shown)]
+    rule = ReuseRule(still=0.5, same=0.0, epoch_s=100.0)
+    with Cascade.load(bundle, large=remote(host.url(), timeout_s=5.0)) as there:
+        engine = there.stages[-1].engine
+        before = engine.traffic.requests
+        decisions = list(there.stream(frames, reuse=rule))
+        assert engine.traffic.requests - before == len(unsure)
+    assert [one.index for one in decisions[::15]] == wanted
+    assert [one.index for one in decisions] == [index for index in wanted for _ in range(15)]
+    repeated = [one for one in decisions if one.reused is not None]
+    assert len(repeated) == 14 * len(unsure)
+    assert all(one.identity is not None for one in repeated)
 
 
 def ask(host: Served, method: str, path: str, body: bytes = b"", **headers: str):

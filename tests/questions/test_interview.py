@@ -63,7 +63,8 @@ def test_counts_kept_up_to_date_are_those_counted_anew(seed, grouped) -> None:
         answers, large = (np.zeros(300, np.int64) for _ in range(2))
         answers[pairs.sample], large[pairs.sample] = pairs.answer, pairs.large
         differing[pairs.sample] = known.losses(answers, large)[pairs.sample]
-        means = sorted(differing[groups == one].mean() for one in range(groups.max() + 1))
+        drawn = made.walk.groups  # numbered in the order in which they are bet on
+        means = [differing[drawn == one].mean() for one in range(drawn.max() + 1)]
         told = interview._tally.step(place).group_losses
         assert [x for x, count in told for _ in range(count)] == pytest.approx(means)
 

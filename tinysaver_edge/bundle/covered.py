@@ -22,6 +22,7 @@ from tinysaver_edge.bundle.manifest import (
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.reuse import ReuseRule
 
 
 def measured_with(
@@ -30,6 +31,7 @@ def measured_with(
     fusion: Named | None,
     pool: Sequence[float] | None = None,
     labels: Sequence[str] | None,
+    reuse: ReuseRule | None = None,
 ) -> MeasuredEntry:
     """Return what a certificate of such a cascade speaks of."""
     return MeasuredEntry(
@@ -37,6 +39,7 @@ def measured_with(
         fusion=fusion,
         pool=None if pool is None else list(pool),
         labels_sha256=None if labels is None else _sha256(list(labels)),
+        reuse=reuse,
     )
 
 
@@ -88,7 +91,11 @@ def _otherwise_measured(entry: CertificateEntry, manifest: Manifest) -> str | No
         told = manifest.schema_version == 1
         return None if told else "it does not say what it was measured with: calibrate again"
     here = measured_with(
-        manifest.stages, fusion=manifest.fusion, pool=manifest.pool, labels=manifest.labels
+        manifest.stages,
+        fusion=manifest.fusion,
+        pool=manifest.pool,
+        labels=manifest.labels,
+        reuse=None if manifest.reuse is None else manifest.reuse.rule,
     )
     return next(_differences(_plain(entry.measured), _plain(here)), None)
 
@@ -103,7 +110,7 @@ def _differences(made: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
                 yield f"it was not made for this {before['model']}: its hash differs"
             elif value != now[field]:
                 yield _told(f"{field} of {before['model']}", value, now[field])
-    for field in ("fusion", "pool"):
+    for field in ("fusion", "pool", "reuse"):
         if made[field] != here[field]:
             yield _told(field, made[field], here[field])
     if made["labels_sha256"] != here["labels_sha256"]:

@@ -14,11 +14,12 @@ from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.latency import settled_shares
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
+from tinysaver_edge.reuse import ReuseRule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the schema that this release writes; it reads this one and all before it."""
 
 
@@ -102,6 +103,18 @@ class StageEntry(_Strict):
     threshold: float | None = None
 
 
+class ReuseFiguresEntry(_Strict):
+    """Who answered the frames of epochs; see `deciding.figures.ReuseFigures`."""
+
+    epochs: int
+    still: Fraction
+    same: Fraction
+    saver: Fraction
+    large: Fraction
+    drop_points_without: float
+    cost_macs_ratio_without: float | None
+
+
 class FiguresEntry(_Strict):
     """What a cascade did on a set of samples; see `deciding.figures.Figures`."""
 
@@ -115,6 +128,7 @@ class FiguresEntry(_Strict):
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[Fraction, ...] | None = None
+    reuse: ReuseFiguresEntry | None = None
     accuracy_local: Fraction | None = None
 
 
@@ -249,6 +263,7 @@ class MeasuredEntry(_Strict):
     fusion: Named | None
     labels_sha256: str | None
     pool: list[Fraction] | None = None
+    reuse: ReuseRule | None = None
 
 
 class AskedEntry(_Strict):
@@ -352,6 +367,20 @@ class SeenEntry(_Strict):
     whole: bool = True
 
 
+class ReuseEntry(_Strict):
+    """How a stream's frames are answered with what was found for earlier ones.
+
+    Attributes:
+        rule: when; see `reuse.Gate`.
+        disagreement: how often an answer that did not come from the large model at once, accepted
+            or repeated, differed from it on the frames of the epochs; null where it was not
+            counted.
+    """
+
+    rule: ReuseRule
+    disagreement: DisagreementEntry | None = None
+
+
 class Manifest(_Strict):
     """All of `bundle.json`.
 
@@ -360,7 +389,7 @@ class Manifest(_Strict):
     were measured on, null where they were not measured here; see `hardware.cpu.Cpu.family`.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     created_by: str
     labels: list[str] | None
     stages: list[StageEntry] = Field(min_length=1)
@@ -376,6 +405,7 @@ class Manifest(_Strict):
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
     seen: SeenEntry | None = None
+    reuse: ReuseEntry | None = None
     processor: str | None = None
 
     @model_validator(mode="after")

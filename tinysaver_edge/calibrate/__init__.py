@@ -27,10 +27,10 @@ from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, Re
 from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, LeftOut, Sample
-from tinysaver_edge.deciding.figures import Figures
+from tinysaver_edge.deciding.figures import Figures, ReuseFigures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 from tinysaver_edge.questions import AnswerWord, Interview, Question
@@ -38,6 +38,7 @@ from tinysaver_edge.questions import AnswerWord, Interview, Question
 __all__ = [
     "AnswerWord",
     "Asked",
+    "Bets",
     "Budgets",
     "Calibration",
     "Candidate",
@@ -63,6 +64,7 @@ __all__ = [
     "QuestionPlan",
     "RecordInput",
     "Reference",
+    "ReuseFigures",
     "Sample",
     "Targets",
     "TriedCombination",

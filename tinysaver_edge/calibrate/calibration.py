@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry
+from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, ReuseEntry
 from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.targets import (
     Method,
@@ -255,6 +255,8 @@ class Calibration:
         latency: how long a frame will take, None where no latency is known.
         disagreement: how often an escalation would change an accepted answer, for the drift watch;
             None where nothing is accepted.
+        reuse: what is reused within each epoch, and how often what is answered without the large
+            model differs from its answer; None where nothing is.
         large_codec: what frames passed on their way to the large model; None where it saw pixels.
         codec_cost: what that costs the large model by itself; None where it is not known.
         bundle: where the bundle lies, None where none was asked for.
@@ -274,6 +276,7 @@ class Calibration:
     warnings: tuple[str, ...]
     latency: PredictedLatency | None = None
     disagreement: DisagreementEntry | None = None
+    reuse: ReuseEntry | None = None
     large_codec: Jpeg | None = None
     codec_cost: CodecCost | None = None
     bundle: Path | None = None
@@ -281,6 +284,12 @@ class Calibration:
     stated: tuple[str, ...] = ()
     questions: AskedEntry | None = None
     plan: QuestionPlan | None = None
+
+    @property
+    def promised(self) -> DisagreementEntry | None:
+        """What the drift watch goes by: repeated answers count as well, where there are any."""
+        counted = None if self.reuse is None else self.reuse.disagreement
+        return self.disagreement if counted is None else counted
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -317,6 +326,7 @@ class Calibration:
             "disagreement": (
                 None if self.disagreement is None else self.disagreement.model_dump(mode="json")
             ),
+            "reuse": None if self.reuse is None else self.reuse.model_dump(mode="json"),
             "large_jpeg": None if self.large_codec is None else self.large_codec.quality,
             "jpeg_cost": None if self.codec_cost is None else self.codec_cost.to_dict(),
             "warnings": list(self.warnings),

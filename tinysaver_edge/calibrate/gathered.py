@@ -129,13 +129,17 @@ def _gathered(
             plan,
             len(gathered.problem.labels),
             gathered.problem.groups,
+            unit="samples" if gathered.problem.groups is None else "groups",
             candidates=len(gathered.problem.savers),
             progress=progress,
         )
         return gathered, None
     data = stack.enter_context(open_input_data(plan.input))
     candidates = len(plan.input.savers)
-    _tell_if_too_few(plan, len(data), data.groups, candidates=candidates, progress=progress)
+    unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
+    _tell_if_too_few(
+        plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
+    )
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
@@ -173,13 +177,14 @@ def _tell_if_too_few(
     samples: int,
     groups: NDArray[np.str_] | None,
     *,
+    unit: str,
     candidates: int,
     progress: Progress,
 ) -> None:
     """Say before any model runs that nothing can be certified."""
     units = samples if groups is None else len(np.unique(groups))
     units = round((1 - plan.holdout) * units)
-    said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
+    said = too_few(plan.targets, units=units, candidates=candidates, unit=unit)
     if said is not None:
         progress.note(said)
 

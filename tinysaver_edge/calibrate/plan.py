@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.calibrate.targets import Reference, Targets
+from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
@@ -42,7 +42,10 @@ class ImageInput:
     """Models to run over labelled images.
 
     Attributes:
-        data: folder, .zip or table of labelled images, or a source of one's own.
+        data: folder, .zip or table of labelled images, or a source of one's own; folder of epochs
+            with `epochs`.
+        epochs: whether the data is epochs of a stream, within which answers may be reused.
+        spans: with epochs, the table of their classes by time; None without labels.
         large: the large model.
         savers: the candidates.
         large_codec: what frames pass on their way to the large model, JPEG for one on another
@@ -82,6 +85,8 @@ class ImageInput:
     golden_frames: bool = True
     profile: DeviceProfile | None = None
     bench: tuple[Path, ...] = ()
+    epochs: bool = False
+    spans: Path | None = None
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
@@ -210,6 +215,8 @@ class Plan:
             )
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or above")
+        if isinstance(self.input, ImageInput) and self.input.epochs:
+            _check_epochs(self.targets, compared=self.compare_methods)
 
     @property
     def only_plans(self) -> bool:
@@ -222,3 +229,44 @@ class Plan:
     def large_codec(self) -> Jpeg | None:
         """What frames pass on their way to the large model, as far as that is known."""
         return self.input.large_codec if isinstance(self.input, ImageInput) else None
+
+
+def epochs_given(
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], *, unlabelled: bool
+) -> dict[str, Any]:
+    """Return what `ImageInput` takes of epochs.
+
+    Args:
+        epochs: their folder.
+        labels: the table of their classes by time.
+        given: what else `ImageInput` takes.
+        unlabelled: whether the large model is the reference.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    if given.get("bench"):
+        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
+    if unlabelled == (labels is not None):
+        raise InputError(
+            "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
+            "--reference large, which takes the large model's answers for right"
+        )
+    return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
+
+
+def _check_epochs(targets: Targets, *, compared: bool) -> None:
+    """Refuse what is not known of frames that are not independent.
+
+    Raises:
+        InputError: naming what to leave out.
+    """
+    if targets.method is not Method.CERTIFIED or compared:
+        raise InputError("--epochs is certified, or not done: leave --method and the like out")
+    if targets.budgets.any or targets.allowed_drop_points is None:
+        raise InputError(
+            "--epochs with --budget or --no-max-drop: what a frame costs on other epochs is not "
+            "bounded yet; leave it out"
+        )
+    if targets.searches or targets.objective is not None:
+        raise InputError("--epochs takes no --objective, and no --score or --fusion 'all'")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.targets import Budgets, limits_of
 from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import (
@@ -114,13 +115,16 @@ class Problem:
         savers: the candidates, in the order they were named.
         labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
-        known: what people's answers tell of the true classes; None where nobody was asked.
+        timeline: of frames of epochs, within which answers may be reused; None for other samples.
+        known: what people's answers to questions tell of the true classes; None where nobody was
+            asked.
     """
 
     large: ModelAnswers
     savers: tuple[ModelAnswers, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
+    timeline: EpochTimeline | None = None
     known: Known | None = None
 
     def check(self) -> None:
@@ -167,6 +171,7 @@ class Problem:
             savers=tuple(replace(one, outputs=one.outputs.subset(index)) for one in self.savers),
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
+            timeline=None if self.timeline is None else self.timeline.subset(index),
             known=None if self.known is None else self.known.subset(index),
         )
 
@@ -482,10 +487,11 @@ def join_records(
     costs: dict[str, float],
     labels: NDArray[np.int64],
     groups: NDArray[np.str_] | None,
+    timeline: EpochTimeline | None = None,
 ) -> tuple[Problem, NDArray[np.int64]]:
     """Put the records together, without the samples that any of them skipped."""
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
-    problem = Problem(answers[0], tuple(answers[1:]), labels, groups)
+    problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
     skipped = sorted({index for record in records for index in record.skipped})
     kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))

@@ -138,6 +138,20 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     )
 
 
+def check_place(settings: Settings) -> None:
+    """Refuse a recipe whose data is looked for in its own folder and is not there.
+
+    Raises:
+        RecipeError: names the flag that is missing.
+    """
+    data = settings.data
+    if settings.at_home and isinstance(data, Path) and not data.exists():
+        raise RecipeError(
+            f"{settings.source}: its data {data.name} does not lie beside it: name the folder of "
+            "data and models with --root"
+        )
+
+
 def of_bundle(bundle: Bundle) -> Settings:
     """Return what calibrates a bundle's models anew, on other images: the field has changed.
 

@@ -24,7 +24,7 @@ from tinysaver_edge.calibrate.calibration import (
     QuestionPlan,
 )
 from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about, asked_entry
-from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement, reuse_entry
 from tinysaver_edge.calibrate.chosen.choose import (
     Choice,
     choose,
@@ -263,13 +263,14 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         rows = (*error.candidates, *_unmeasured(gathered))
         raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
     policy = policy_of(choice)
+    rule = choice.proposal.rule_at(choice.threshold)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
-        calibration=figures_on(policy, evidence),
-        holdout=None if holdout is None else figures_on(policy, holdout),
+        calibration=figures_on(policy, evidence, rule),
+        holdout=None if holdout is None else figures_on(policy, holdout, rule),
         certificate=certificate,
         interval=choice.interval,
         candidates=(*choice.candidates, *_unmeasured(gathered)),
@@ -294,6 +295,9 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             holdout,
             choices=_choices(proposals, certificate),
             seed=plan.seed,
+        ),
+        reuse=reuse_entry(
+            policy, rule, evidence, choices=_choices(proposals, certificate), seed=plan.seed
         ),
         large_codec=plan.large_codec,
         codec_cost=gathered.codec_cost,

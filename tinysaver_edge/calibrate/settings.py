@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
-from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput
+from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
     MOST_STAGES,
@@ -47,6 +47,13 @@ class Settings:
         "Labelled images: folder of class folders, .zip of it, .csv or .jsonl.",
         recipe="data",
         plan="images.data",
+    )
+    epochs: Path | None = setting(
+        Group.INPUT,
+        Path,
+        "Epochs of a stream, in place of images: a folder with one folder of frames, or one video, "
+        "for each, as collect --epochs writes it. Answers are then reused from frame to frame.",
+        recipe="epochs",
     )
     large: str | None = setting(
         Group.INPUT,
@@ -120,7 +127,7 @@ class Settings:
     labels: Path | None = setting(
         Group.RECORDS,
         Path,
-        "True classes of the records, .npy.",
+        "True classes of the records, .npy; of epochs a .csv: epoch,from_s,to_s,class.",
         recipe="labels",
         plan="records.labels",
     )
@@ -347,8 +354,7 @@ class Settings:
     def overridden(self, flags: Mapping[str, Any]) -> Settings:
         """Return the settings with every flag that was given put over them.
 
-        Naming records takes the recipe's images out, and the other way round. The root is the
-        recipe's.
+        Naming records takes the recipe's images out, and the other way round.
 
         Raises:
             InputError: two that exclude each other are named.
@@ -362,27 +368,17 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        if "data" in given and "records" in given:
-            raise InputError("--data and --records exclude each other: name one of them")
+        if len(named := [f"--{one}" for one in ("data", "epochs", "records") if one in given]) > 1:
+            raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
-            given["records"] = None
+            given["records"] = given["epochs"] = None
+        elif "epochs" in given:
+            given |= {"at_home": False, "records": None, "data": None, "group_column": None}
         elif "records" in given:
             of_images = {"group_column": None, "independent": False, "large_jpeg": None}
-            given = {**of_images, **given, "data": None}
+            given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
-
-    def check_place(self) -> None:
-        """Refuse a recipe whose data is looked for in its own folder and is not there.
-
-        Raises:
-            RecipeError: names the flag that is missing.
-        """
-        if self.at_home and isinstance(self.data, Path) and not self.data.exists():
-            raise RecipeError(
-                f"{self.source}: its data {self.data.name} does not lie beside it: name the folder "
-                "of data and models with --root"
-            )
 
     def plan(self) -> Plan:
         """Find the files and make a plan.
@@ -403,11 +399,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
 
 
 def plan_of(settings: Settings) -> Plan:
-    """Find the files and make a plan.
-
-    Raises:
-        InputError: something needed is not said, or a file cannot be used.
-    """
+    """Do what `Settings.plan` does."""
     device = None if settings.device is None else load_profile(settings.device)
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
@@ -435,7 +427,7 @@ def plan_of(settings: Settings) -> Plan:
 
 
 def _has_labels(settings: Settings) -> bool:
-    if settings.records is not None:
+    if settings.records is not None or settings.epochs is not None:
         return settings.labels is not None
     return not isinstance(settings.data, Path) or names_labels(settings.data)
 
@@ -455,20 +447,24 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
 
 
 def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
-    if settings.data is None:
-        raise InputError("nothing to calibrate on: name --data, --records or a recipe")
+    if settings.data is None and settings.epochs is None:
+        raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
     if settings.large is None:
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
+    given = _placed(settings, "images")
+    if settings.epochs is not None:
+        unlabelled = reference is Reference.LARGE
+        given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
     return ImageInput(
         large=models.large(settings.large),
         savers=tuple(form for name in settings.savers for form in models.forms(name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
         labelled=reference is Reference.LABELS,
         profile=device,
-        **_placed(settings, "images"),
+        **given,
     )
 
 

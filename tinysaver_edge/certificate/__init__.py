@@ -8,14 +8,18 @@ from tinysaver_edge.certificate.certificate import (
     Certificate,
     WalkStep,
     least_certifiable_points,
+    runs_of,
     samples_needed,
     step_p_values,
 )
 from tinysaver_edge.certificate.p_values import (
+    Bets,
     EvidenceKind,
     consistency_p_value,
     count_p_values,
     group_p_value,
+    group_p_values,
+    least_groups,
     lower_tail,
     p_value,
     upper_rate,
@@ -24,15 +28,19 @@ from tinysaver_edge.certificate.p_values import (
 )
 
 __all__ = [
+    "Bets",
     "Certificate",
     "EvidenceKind",
     "WalkStep",
     "consistency_p_value",
     "count_p_values",
     "group_p_value",
+    "group_p_values",
     "least_certifiable_points",
+    "least_groups",
     "lower_tail",
     "p_value",
+    "runs_of",
     "samples_needed",
     "step_p_values",
     "upper_rate",

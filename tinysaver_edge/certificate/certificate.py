@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import operator
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from tinysaver_edge.certificate.p_values import (
+    Bets,
     EvidenceKind,
     count_p_values,
     group_p_value,
+    group_p_values,
     p_value,
     walk,
 )
 from tinysaver_edge.errors import InputError, VerificationError
+from tinysaver_edge.outputs import FloatArray
+
+GroupLosses = tuple[tuple[float, int], ...]
+"""Groups' mean losses in order, as runs: a loss, and how many groups in a row had it."""
+
+MOST_GROUPS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +41,37 @@ class WalkStep:
         lost: samples where only the large model is right (D = 1); with evidence from consistency,
             samples whose answer is not the large model's.
         gained: samples where only the cascade is right (D = -1); 0 with consistency.
-        group_losses: with evidence from groups, each distinct mean loss of a group and how many
-            groups had it; empty otherwise.
+        group_losses: with evidence from groups or epochs, each one's mean loss, in the order that
+            was drawn for them; empty otherwise.
+        still: with evidence from epochs, what stands with this threshold; see `reuse.ReuseRule`.
+        same: likewise.
     """
 
     threshold: float
     accepted: int
     lost: int
     gained: int
-    group_losses: tuple[tuple[float, int], ...] = ()
+    group_losses: GroupLosses = ()
+    still: float = 0.0
+    same: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that `from_json` reads back.
+
+        Of losses in order it has each distinct one with how many groups had it, and as ``order``
+        which of these each group has: int32 numbers, little-endian, zlib, base64.
+        """
+        values = asdict(self)
+        if not (self.still or self.same):
+            del values["still"], values["same"]
+        if not self.group_losses:
+            return values
+        losses, which, counts = np.unique(
+            losses_in_order(self), return_inverse=True, return_counts=True
+        )
+        values["group_losses"] = list(zip(losses.tolist(), counts.tolist(), strict=True))
+        packed = zlib.compress(which.astype("<i4").tobytes(), 9)
+        return values | {"order": base64.b64encode(packed).decode("ascii")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> WalkStep:
@@ -45,10 +80,15 @@ class WalkStep:
         Raises:
             TypeError, ValueError: a field is unknown, missing or no number.
         """
-        losses = tuple((float(x), operator.index(c)) for x, c in values.get("group_losses", ()))
-        counts = {key: operator.index(values[key]) for key in ("accepted", "lost", "gained")}
-        threshold = float(values["threshold"])
-        return cls(**{**values, **counts, "threshold": threshold, "group_losses": losses})
+        fields = dict(values)
+        losses = tuple((float(x), operator.index(c)) for x, c in fields.get("group_losses", ()))
+        order = fields.pop("order", None)
+        fields["group_losses"] = losses if order is None else _in_order(losses, order)
+        for key in ("accepted", "lost", "gained"):
+            fields[key] = operator.index(fields[key])
+        for key in ("threshold", "still", "same"):
+            fields[key] = float(fields.get(key, 0.0) if key != "threshold" else fields[key])
+        return cls(**fields)
 
     def check(self, *, evidence: EvidenceKind, samples: int) -> None:
         """Refuse counts that cannot be.
@@ -67,6 +107,42 @@ class WalkStep:
             raise InputError("group losses belong to a certificate over groups, and to no other")
         if any(not -1 <= loss <= 1 or count < 1 for loss, count in self.group_losses):
             raise InputError("a group's mean loss lies within -1..1, and its count is at least 1")
+        if not (math.isfinite(self.still) and math.isfinite(self.same)):
+            raise InputError("a step of a certificate names a still or a same that is no number")
+
+
+def runs_of(losses: ArrayLike) -> GroupLosses:
+    """Return losses in order as runs of equal ones."""
+    x = np.asarray(losses, dtype=np.float64)
+    starts = np.flatnonzero(np.concatenate(([True], x[1:] != x[:-1])))[: len(x)]
+    counts = np.diff(np.append(starts, len(x)))
+    return tuple(zip(x[starts].tolist(), counts.tolist(), strict=True))
+
+
+def losses_in_order(step: WalkStep) -> FloatArray:
+    """Return each group's mean loss at a step, ``(groups,)``."""
+    if not step.group_losses:
+        return np.empty(0)
+    losses, counts = zip(*step.group_losses, strict=True)
+    if sum(counts) > MOST_GROUPS:
+        raise InputError(f"a certificate over more than {MOST_GROUPS} groups cannot be read")
+    return np.repeat(np.array(losses, dtype=np.float64), counts)
+
+
+def _in_order(losses: GroupLosses, order: str) -> GroupLosses:
+    """Return losses in the order that `WalkStep.to_json` packed."""
+    total = sum(count for _, count in losses)
+    if not 0 < total <= MOST_GROUPS:
+        raise ValueError(f"group losses of {total} groups")
+    try:
+        packed = base64.b64decode(order, validate=True)
+        which = np.frombuffer(zlib.decompressobj().decompress(packed, 4 * total + 1), "<i4")
+    except zlib.error as error:
+        raise ValueError(f"the order of its groups is damaged: {error}") from error
+    counted = np.bincount(which, minlength=len(losses)) if (which >= 0).all() else which
+    if counted.tolist() != [count for _, count in losses]:
+        raise ValueError("the order of its groups is not of its group losses")
+    return runs_of(np.array([loss for loss, _ in losses])[which])
 
 
 def step_p_values(
@@ -76,6 +152,7 @@ def step_p_values(
     samples: int,
     max_drop_points: float,
     risk: float,
+    bets: Bets = Bets.TARGET,
 ) -> list[float]:
     """The p-value of each step's counts.
 
@@ -85,9 +162,15 @@ def step_p_values(
         samples: how many there are.
         max_drop_points: ε, in points.
         risk: δ of this one certificate.
+        bets: with evidence from groups or epochs, how they are bet on.
     """
     if evidence.grouped:
         epsilon = max_drop_points / 100
+        if bets is Bets.TARGET:
+            table = [losses_in_order(step) for step in steps]
+            if len({len(row) for row in table}) > 1:
+                raise InputError("a certificate's steps count different numbers of groups")
+            return group_p_values(table, epsilon=epsilon, risk=risk).tolist() if table else []
         histograms = [tuple(zip(*step.group_losses, strict=True)) for step in steps]
         return [group_p_value(x, c, epsilon=epsilon, risk=risk) for x, c in histograms]
     lost, gained = [step.lost for step in steps], [step.gained for step in steps]
@@ -155,8 +238,11 @@ def least_certifiable_points(
         risk: δ of this one certificate.
 
     Returns:
-        Rounded up to a thousandth of a point; 100 where the counts sign nothing less.
+        Rounded up to a thousandth of a point, over groups to a fiftieth; 100 where the counts sign
+        nothing less.
     """
+    if evidence.grouped:
+        return _least_over_groups(losses_in_order(step), risk=risk)
 
     def signed(thousandths: int) -> bool:
         p = step_p_values(
@@ -177,6 +263,19 @@ def least_certifiable_points(
     return high / 1000
 
 
+def _least_over_groups(losses: FloatArray, *, risk: float) -> float:
+    """Return the bound from which on each higher one is signed as well.
+
+    The bets depend on the bound, so one may be signed where a higher one is not: what counts is the
+    last that is not. A true mean between two bounds is at least the lower one, whose test it meets.
+    """
+    points = np.arange(-99.98, 99.99, 0.02)
+    p = group_p_values(losses[None], epsilon=points / 100, risk=risk)
+    unsigned = np.flatnonzero(p > risk)
+    first = int(unsigned[-1]) + 1 if len(unsigned) else 0
+    return round(float(points[first]), 2) if first < len(points) else 100.0
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Proof that a cascade's drop stays within a bound.
@@ -194,6 +293,7 @@ class Certificate:
         grid_size: how many thresholds were fixed before the samples were seen.
         steps: the thresholds walked, strict to loose; all passed and the last is certified.
         failed: the first threshold that did not pass, or None where all did.
+        bets: with evidence from groups or epochs, how they are bet on.
     """
 
     evidence: EvidenceKind
@@ -204,6 +304,7 @@ class Certificate:
     grid_size: int
     steps: tuple[WalkStep, ...]
     failed: WalkStep | None = None
+    bets: Bets = Bets.TARGET
 
     def __post_init__(self) -> None:
         _check(self)
@@ -225,7 +326,7 @@ class Certificate:
 
     @property
     def groups(self) -> int:
-        """Number of independent groups; 0 where the samples themselves are independent."""
+        """Number of independent groups or epochs; 0 where the samples are independent."""
         return sum(count for _, count in self.steps[-1].group_losses)
 
     @property
@@ -252,12 +353,15 @@ class Certificate:
             samples=self.samples,
             max_drop_points=self.max_drop_points,
             risk=self.risk_share,
+            bets=self.bets,
         )[0]
 
     @property
     def statement(self) -> str:
         """The certificate in one line, for people."""
         because = ", from consistency" if self.evidence.from_consistency else ""
+        if self.evidence.unit == "epochs":
+            because += f", on average over epochs of a stream ({self.groups} counted)"
         return (
             f"drop ≤ {self.max_drop_points:g} points with probability "
             f"≥ {100 * self.confidence:g} %{because}"
@@ -294,6 +398,7 @@ class Certificate:
             samples=self.samples,
             max_drop_points=self.max_drop_points,
             risk=self.risk_share,
+            bets=self.bets,
         )
         reached = walk(p, risk=self.risk_share)
         if reached != len(p) - 1:
@@ -306,7 +411,13 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that `from_json` reads back, for the bundle."""
-        return asdict(self) | {"evidence": self.evidence.value}
+        fields = {
+            "evidence": self.evidence.value,
+            "steps": [step.to_json() for step in self.steps],
+            "failed": None if self.failed is None else self.failed.to_json(),
+            "bets": self.bets.value,
+        }
+        return {name: fields.get(name, getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Certificate:
@@ -318,6 +429,8 @@ class Certificate:
         try:
             fields = dict(values)
             fields["evidence"] = EvidenceKind(fields["evidence"])
+            # Certificates that do not say were made when there were no others.
+            fields["bets"] = Bets(fields.get("bets", Bets.FIXED.value))
             fields["steps"] = tuple(WalkStep.from_json(step) for step in fields["steps"])
             if fields.get("failed") is not None:
                 fields["failed"] = WalkStep.from_json(fields["failed"])

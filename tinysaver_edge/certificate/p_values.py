@@ -189,12 +189,22 @@ def count_p_values(
     return p_value(lost, gained, same, epsilon=epsilon, risk=risk)
 
 
+class Bets(str, Enum):
+    """How a bettor stakes who holds that groups lose less than epsilon; see docs/certificate.md."""
+
+    FIXED = "fixed"
+    """The same all along: what certificates were made with up to schema 2. Any order will do."""
+
+    TARGET = "target"
+    """Anew at each group, by what is still missing and how many groups are left."""
+
+
 def group_p_value(losses: ArrayLike, counts: ArrayLike, *, epsilon: float, risk: float) -> float:
-    """p-value of "a group loses at least epsilon on average", for independent groups of frames.
+    """p-value of "a group loses at least epsilon on average", by fixed bets.
 
     One over the stake of a bettor whose bets are fixed in advance (Waudby-Smith and Ramdas, JRSSB
-    2024, arXiv 2010.09686; docs/certificate.md), so that the counts in the certificate are enough
-    to compute it again.
+    2024, arXiv 2010.09686). It proves certificates again that were made with it; `group_p_values`
+    makes them.
 
     Args:
         losses: (k,), distinct losses, each within -1..1.
@@ -218,6 +228,68 @@ def group_p_value(losses: ArrayLike, counts: ArrayLike, *, epsilon: float, risk:
     highest = float(log_stakes.max())
     log_mean = highest + float(np.log(np.exp(log_stakes - highest).mean()))
     return float(np.exp(min(0.0, -log_mean)))
+
+
+ASSUMED_VARIANCE, ASSUMED_GROUPS = 0.03, 30
+"""What the variance of a group's loss is taken for at first, and as if seen on how many groups."""
+
+LARGEST_BET = 0.95
+"""Of the largest bet at which a stake cannot fall below zero."""
+
+LEAST_STAKE = 1e-300
+"""Nothing, as far as numbers tell."""
+
+ROUNDING = 1e-9
+"""How much further than its target a bettor goes, so that any machine's arithmetic gets there."""
+
+
+def group_p_values(losses: ArrayLike, *, epsilon: ArrayLike, risk: float) -> FloatArray:
+    """p-values of "a group loses at least epsilon on average", for independent groups of frames.
+
+    One over the stake of a bettor who bets anew at each group, as much as it takes to reach
+    1 / risk with the groups that are left (Voráček and Orabona, arXiv 2505.22422;
+    docs/certificate.md), and who stops there: p below the risk says no more than p at it. Valid
+    whatever the losses are, as long as no group depends on those before it: their order must not
+    be chosen, by time or by loss, but drawn.
+
+    Args:
+        losses: (k, n), each group's mean loss at each of k thresholds, within -1..1.
+        epsilon: bound on the mean loss, a fraction within -1..1; one, or (k,).
+        risk: δ of this one certificate; the bets are sized for it.
+
+    Returns:
+        (k,), within 0..1.
+    """
+    x = np.atleast_2d(np.asarray(losses, dtype=np.float64))
+    bound = np.asarray(epsilon, dtype=np.float64)
+    count, groups = np.broadcast_shapes(x.shape, (*bound.shape, 1))
+    if groups == 0 or not (abs(bound) < 1).all():
+        return np.ones(count)
+    target = (1 + ROUNDING) / risk
+    largest = LARGEST_BET / (1 - bound)
+    stake = np.ones(count)
+    # What is known of the spread before each group: from those before it alone.
+    squares = np.full(count, ASSUMED_VARIANCE * ASSUMED_GROUPS)
+    for place in range(groups):
+        gain = bound - x[:, place]
+        missing = np.log(np.maximum(target / stake, 1.0))
+        pace = 2.0 * (ASSUMED_GROUPS + place) / (groups - place)
+        bet = np.minimum(np.sqrt(missing * pace / squares), largest)
+        stake = np.maximum(stake * (1 + bet * gain), LEAST_STAKE)
+        squares += gain**2
+    p: FloatArray = np.minimum(1.0, 1.0 / stake)
+    return p
+
+
+def least_groups(epsilon: float, *, risk: float) -> int:
+    """Return the groups below which `group_p_values` cannot sign a bound without any loss or gain.
+
+    Args:
+        epsilon: bound on the mean loss, a fraction within 0..1.
+        risk: δ of this one certificate.
+    """
+    most = np.log1p(LARGEST_BET * epsilon / (1 - epsilon))
+    return int(np.ceil(np.log(1 / risk) / most))
 
 
 def walk(p_values: FloatArray | Sequence[float], *, risk: float) -> int | None:
@@ -255,12 +327,35 @@ class EvidenceKind(str, Enum):
     CONSISTENCY_GROUPS = "consistency-groups"
     """Such groups without labels, the large model as the reference: betting."""
 
+    EPOCHS = "epochs"
+    """Labelled frames of epochs, with what a gate reuses within each: betting, by epochs."""
+
+    CONSISTENCY_EPOCHS = "consistency-epochs"
+    """Such epochs without labels, the large model as the reference: betting."""
+
+    @classmethod
+    def of(cls, *, labelled: bool, unit: str) -> EvidenceKind:
+        """Return the kind of evidence of a unit: "samples", "groups" or "epochs"."""
+        kinds = {
+            "samples": (cls.CONSISTENCY, cls.LABELS),
+            "groups": (cls.CONSISTENCY_GROUPS, cls.GROUPS),
+            "epochs": (cls.CONSISTENCY_EPOCHS, cls.EPOCHS),
+        }
+        return kinds[unit][labelled]
+
+    @property
+    def unit(self) -> str:
+        """What is independent of each other: samples, groups or epochs."""
+        return {"": "samples", "groups": "groups", "epochs": "epochs"}[
+            self.value.removeprefix("labels").removeprefix("consistency").removeprefix("-")
+        ]
+
     @property
     def grouped(self) -> bool:
         """Whether the unit is a group of samples."""
-        return self in (EvidenceKind.GROUPS, EvidenceKind.CONSISTENCY_GROUPS)
+        return self.unit != "samples"
 
     @property
     def from_consistency(self) -> bool:
         """Whether the large model, not a label, says what is right."""
-        return self in (EvidenceKind.CONSISTENCY, EvidenceKind.CONSISTENCY_GROUPS)
+        return self.value.startswith(EvidenceKind.CONSISTENCY.value)

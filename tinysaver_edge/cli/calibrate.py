@@ -18,7 +18,7 @@ from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Group, Option
-from tinysaver_edge.calibrate.recipe import load_recipe
+from tinysaver_edge.calibrate.recipe import check_place, load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
@@ -111,7 +111,7 @@ def calibrate(
     """
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     settings = settings.overridden(flags)
-    settings.check_place()
+    check_place(settings)
     plan = settings.plan()
     page = _Page.of(plan, ask_at, token, ask_as)
     if plan.only_plans:

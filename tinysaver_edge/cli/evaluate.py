@@ -17,7 +17,12 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option
 from tinysaver_edge.cli.show import show_figures
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.records.evaluation import Evaluation, evaluate_images, evaluate_records
+from tinysaver_edge.records.evaluation import (
+    Evaluation,
+    evaluate_epochs,
+    evaluate_images,
+    evaluate_records,
+)
 
 
 @click.command()
@@ -33,7 +38,15 @@ from tinysaver_edge.records.evaluation import Evaluation, evaluate_images, evalu
     help="Folder of records (NAME.npz), instead of images.",
 )
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="True classes of the records, .npy."
+    "--epochs",
+    type=click.Path(path_type=Path),
+    help="Epochs of a stream, instead of images: one folder or video each. Without --labels the "
+    "large model's answers are taken for right.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="True classes of the records, .npy; of epochs a .csv: epoch,from_s,to_s,class.",
 )
 @click.option(
     "--skip-limit",
@@ -47,6 +60,7 @@ def evaluate(
     bundle: Path,
     data: Path | None,
     records: Path | None,
+    epochs: Path | None,
     labels: Path | None,
     skip_limit: float,
     as_json: bool,
@@ -58,20 +72,26 @@ def evaluate(
 
     \b
         tinysaver-edge evaluate bundle/ --data more.zip
+        tinysaver-edge evaluate bundle/ --epochs clips/ --labels spans.csv
         tinysaver-edge evaluate bundle/ --records DIR --labels labels.npy --json
     """
     with Bundle.load(bundle) as opened:
-        if data is not None and records is None and labels is None:
+        if epochs is not None and data is None and records is None:
+            with terminal.progress() as progress:
+                result = evaluate_epochs(
+                    opened, epochs, spans=labels, skip_limit=skip_limit, progress=progress
+                )
+        elif data is not None and epochs is None and records is None and labels is None:
             with terminal.progress() as progress:
                 result = evaluate_images(opened, data, skip_limit=skip_limit, progress=progress)
-        elif records is not None and labels is not None and data is None:
+        elif records is not None and labels is not None and data is None and epochs is None:
             result = evaluate_records(opened, records, labels)
         else:
-            raise InputError("give either --data, or --records together with --labels")
+            raise InputError("give either --data, or --epochs, or --records together with --labels")
         manifest = opened.manifest
     terminal.warn(result.warnings)
     seen = f" ({result.seen} seen before)" if result.seen else ""
-    show_figures([(f"{data or records}{seen}", result.figures)])
+    show_figures([(f"{data or epochs or records}{seen}", result.figures)])
     terminal.tell(_promise(manifest))
     kept = _kept(manifest, result)
     if kept is not None:

@@ -61,14 +61,6 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
 )
 
-trusted_option = click.option(
-    "--trusted",
-    type=click.Path(path_type=Path),
-    metavar="KEYS",
-    help="Folder of public keys (*.pem): refuse a bundle that none of them signed. "
-    "TINYSAVER_TRUSTED_KEYS sets it for a whole device.",
-)
-
 output_option = click.option(
     "--output",
     metavar="NAME",
@@ -161,3 +153,12 @@ class GroupedCommand(click.Command):
         for heading, rows in (*groups.items(), ("Other options", others)):
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+trusted_option = options_of("The bundle")(
+    "--trusted",
+    type=click.Path(path_type=Path),
+    metavar="KEYS",
+    help="Folder of public keys (*.pem): refuse a bundle that none of them signed. "
+    "TINYSAVER_TRUSTED_KEYS sets it for a whole device.",
+)

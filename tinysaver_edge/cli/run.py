@@ -26,10 +26,11 @@ from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of, trusted_option
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
-from tinysaver_edge.cli.service_options import WRITTEN, AsOptions, service_options
+from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, service_options
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.stream.options import Escalation
+from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
@@ -40,6 +41,7 @@ from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 _source_option = options_of("Sources")
 _escalation_option = options_of("Escalation")
+_repeated_option = options_of(REPEATED)
 _output_option = options_of(WRITTEN)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -169,6 +171,30 @@ def stopping_on_signals(
     help="Frames that wait for the large model at once.",
 )
 @_escalation_option(
+    "--min-time-between-escalations-s",
+    type=Number(min=0),
+    default=0.0,
+    help="Of one source; frames that come sooner get the saver's answer, degraded.",
+)
+@_escalation_option(
+    "--escalations-per-minute",
+    type=click.IntRange(min=1),
+    help="Of one source, audits included; frames beyond get the saver's answer, degraded.",
+)
+@_repeated_option(
+    "--reuse",
+    metavar="LIMITS",
+    help="When a frame is answered as an earlier one that looks like it: still=2 (grey levels), "
+    "same=0.1 (of the saver's probability), epoch_s, max_age_s, region=LEFT:TOP:WIDTH:HEIGHT, "
+    "parted by commas; or off.  [default: as calibrated, else off]",
+)
+@_repeated_option(
+    "--for",
+    "preset",
+    type=click.Choice(sorted(PRESETS)),
+    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera.",
+)
+@_escalation_option(
     "--large-worker",
     is_flag=True,
     help="Run the large model in a process of its own, started again when it dies.",
@@ -196,6 +222,10 @@ def run(
     escalation: str,
     deadline_ms: float | None,
     max_in_flight: int,
+    min_time_between_escalations_s: float,
+    escalations_per_minute: int | None,
+    reuse: str | None,
+    preset: str | None,
     timeout_s: float,
     wait_for_source: bool,
     regions: tuple[str, ...],
@@ -233,7 +263,9 @@ def run(
     if limit is not None:
         given = limited(given, limit)
     live = any(source.live for source in given)
-    asked = _watchful(service(live and escalation != Escalation.LOCAL.value), escalation)
+    suited = None if preset is None else PRESETS[preset]
+    hold = None if suited is None else suited.hold
+    asked = _watchful(service(live and escalation != Escalation.LOCAL.value, hold), escalation)
     asked.check()
     with ExitStack() as stack:
         opened = stack.enter_context(Bundle.load(bundle, trusted=trusted))
@@ -250,8 +282,11 @@ def run(
             asks=escalation != Escalation.LOCAL.value,
             models=[stage.policy.model for stage in cascade.stages],
         )
-        doubts = Doubts(cascade)
+        repeats = _repeats(reuse, cascade.reuse, suited)
+        doubts = Doubts(cascade, repeats)
         doubts.tell()
+        if repeats is not None and cascade.reuse is None:
+            terminal.warn(["what is repeated is not certified: no limits were calibrated"])
         around = Service(
             asked,
             opened.manifest,
@@ -260,6 +295,7 @@ def run(
             sources=len(given),
             live=live,
             listener=None if log_json else Teller(),
+            reuse=repeats,
             hosts=hosts_of(cascade.stages),
         )
         stack.enter_context(around)
@@ -274,6 +310,9 @@ def run(
             listener=around.listener,
             metrics=around.metrics,
             watch=around.watch,
+            reuse=repeats,
+            min_time_between_escalations_s=min_time_between_escalations_s,
+            escalations_per_minute=escalations_per_minute,
         )
         around.listener.add(_advice(bundle, around.field_frames))
         around.runs(stream.close)
@@ -299,6 +338,17 @@ def run(
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
     return exit_code(stop, complete=not losses(around))
+
+
+def _repeats(
+    given: str | None, calibrated: ReuseRule | None, preset: CameraPreset | None
+) -> ReuseRule | None:
+    """Return when earlier answers are repeated: as told, else as calibrated, else as it suits."""
+    if given == "off":
+        return None
+    if given is not None:
+        return ReuseRule.parse(given)
+    return calibrated if calibrated is not None or preset is None else preset.reuse
 
 
 def _advice(bundle: Path, field_frames: Path | None) -> Listener:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.decision import Decision, Reason
+from tinysaver_edge.decision import Decision, Likeness, Reason
 from tinysaver_edge.stream.drift.watch import NO_WATCH
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+    from tinysaver_edge.reuse import ReuseRule
 
 
 class Doubts:
@@ -23,15 +24,16 @@ class Doubts:
 
     Args:
         cascade: makes the decisions.
+        reuse: when earlier answers are repeated; None for never.
     """
 
-    def __init__(self, cascade: Cascade) -> None:
-        self._cascade = cascade
+    def __init__(self, cascade: Cascade, reuse: ReuseRule | None = None) -> None:
+        self._cascade, self._reuse = cascade, reuse
         self._told: str | None = None
 
     def tell(self) -> None:
         """Write what has changed to stderr, if anything has."""
-        doubt = self._cascade.doubt
+        doubt = self._cascade.doubt_of(self._reuse)
         if doubt == self._told:
             return
         if doubt is None:
@@ -57,6 +59,7 @@ class Rates:
         self.frames = 0
         self.escalated = 0
         self.degraded = 0
+        self.alike = dict.fromkeys(Likeness, 0)
         self.started_s = time.monotonic()
 
     def counting(self, decisions: Iterator[Decision]) -> Iterator[Decision]:
@@ -67,15 +70,30 @@ class Rates:
                 self.frames += 1
                 self.escalated += decision.escalated
                 self._settled[decision.stage.model] += 1
+                if decision.reused is not None:
+                    self.alike[decision.reused.alike] += 1
             self.degraded += decision.reason not in (None, Reason.PROVISIONAL)
             yield decision
+
+    @property
+    def _repeated(self) -> str:
+        """What was found for earlier frames, and what the saver answered; nothing if none was."""
+        still, same = (self.alike[one] / self.frames for one in Likeness)
+        if not still + same:
+            return ""
+        saver = 1 - still - same - self.escalated / self.frames
+        return (
+            f"{numbers.percent(still)} still, {numbers.percent(same)} same, "
+            f"{numbers.percent(saver)} the saver's, "
+        )
 
     def show(self) -> None:
         """Write the sums to stderr."""
         if self.frames:
             spent_s = time.monotonic() - self.started_s
             terminal.say(
-                f"{self.frames} frames, {numbers.percent(self.escalated / self.frames)} "
+                f"{self.frames} frames, {self._repeated}"
+                f"{numbers.percent(self.escalated / self.frames)} "
                 f"{self._escalated}, {numbers.rate(self.frames / spent_s)}"
                 f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )

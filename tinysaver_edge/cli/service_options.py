@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -17,8 +17,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 WRITTEN = "What is written"
+REPEATED = "What holds still"
 
 _written = options_of(WRITTEN)
+_announced = options_of(REPEATED)
 _drift = options_of("Drift")
 _served = options_of("Metrics and page")
 
@@ -65,6 +67,12 @@ _OPTIONS = (
         help="Save a random share of all frames, as large as --audit-share: the next calibration "
         "set.",
     ),
+    _announced(
+        "--hold",
+        type=click.IntRange(min=1),
+        help="Tell when a source shows another class: once so many frames agree on it, or one is "
+        "sure.  [default: never; 3 or 5 with --for]",
+    ),
     _drift(
         "--audit-share",
         type=Number(min=0, max=1),
@@ -100,8 +108,12 @@ _OPTIONS = (
     ),
 )
 
-AsOptions = Callable[[bool], ServiceOptions]
-"""Makes the options, once it is known whether a source is a camera."""
+
+class AsOptions(Protocol):
+    """Makes the options, once it is known whether a source is a camera."""
+
+    def __call__(self, live: bool, hold_else: int | None = None) -> ServiceOptions:
+        """Return them; where nobody has said how many frames must agree, so many must."""
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,6 +138,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sinks: tuple[str, ...],
         hard_frames: Path | None,
         field_frames: Path | None,
+        hold: int | None,
         audit_share: float | None,
         drift_level: float,
         on_drift: str,
@@ -134,7 +147,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         token: str | None,
         **others: Any,  # noqa: ANN401 - the command's own
     ) -> Any:  # noqa: ANN401
-        def service(live: bool) -> ServiceOptions:
+        def service(live: bool, hold_else: int | None = None) -> ServiceOptions:
             share = (0.01 if live else 0.0) if audit_share is None else audit_share
             drift = None
             if share:
@@ -154,6 +167,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 token=token or None,
                 drift=drift,
                 must_watch=bool(audit_share),
+                hold=hold_else if hold is None else hold,
             )
 
         return command(service=service, **others)

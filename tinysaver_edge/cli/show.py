@@ -198,6 +198,13 @@ def _show_choice(result: Calibration) -> None:
             f"least {numbers.score(stage.threshold)}{between}, else {after}; "
             f"method: {result.method.value}"
         )
+    if result.reuse is not None:
+        rule = result.reuse.rule
+        terminal.tell(
+            f"reused within {rule.epoch_s:g} s: an answer while the picture differs by less than "
+            f"{rule.still:g} grey levels, the large model's while the saver's probabilities differ "
+            f"by less than {rule.same:g}"
+        )
     if result.calibration.settled is not None and len(result.policy.stages) > 2:
         ends = zip(result.policy.stages, result.calibration.settled, strict=True)
         flow = ", ".join(f"{100 * share:.1f} at {one.model}" for one, share in ends)
@@ -211,8 +218,9 @@ def _show_choice(result: Calibration) -> None:
     if result.certificate is not None:
         given = given_words(result.stated, result.questions)
         terminal.tell(f"certificate: {result.certificate.statement}{given}")
-    if result.disagreement is not None:
-        terminal.tell(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))
+    if result.promised is not None:
+        told = drift_sentence(result.promised, repeated=result.reuse is not None)
+        terminal.tell(f"drift watch: {told}".replace("\u00a0", " "))
     certified, budget = result.interval
     if certified is not None and budget is not None:
         terminal.tell(
@@ -271,6 +279,34 @@ def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
         ],
     )
     _explain_drop([figures for _, figures in sets])
+    _show_reuse(sets)
+
+
+def _show_reuse(sets: Sequence[tuple[str, Figures]]) -> None:
+    """Write who answered the frames of epochs, and what reusing answers saved and cost."""
+    rows = [(name, found, found.reuse) for name, found in sets if found.reuse is not None]
+    if not rows:
+        return
+    terminal.show_table(
+        "Who answered",
+        ("samples", "epochs", "still", "same", "saver", "large", "cost", "without", "drop without"),
+        [
+            (
+                name,
+                str(reuse.epochs),
+                *(numbers.percent(one, 1) for one in (reuse.still, reuse.same)),
+                *(numbers.percent(one, 1) for one in (reuse.saver, reuse.large)),
+                numbers.ratio(found.cost_macs_ratio),
+                numbers.ratio(reuse.cost_macs_ratio_without),
+                numbers.points(reuse.drop_points_without),
+            )
+            for name, found, reuse in rows
+        ],
+    )
+    terminal.explain(
+        "of the frames: still, no model asked; same, the saver asked and an earlier escalation's "
+        "answer kept; without: the same threshold where nothing is reused"
+    )
 
 
 def _explain_drop(sets: Sequence[Figures]) -> None:

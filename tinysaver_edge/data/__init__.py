@@ -4,6 +4,7 @@ source  the contract `DataSource`; labels as class indices
 files   class folders, a .zip of them, or a table
 images  which files count as images, and how one is decoded
 collection  frames that were drawn at random moments, and who may be believed
+epochs  frames of a stream, epoch by epoch
 looks   what pictures look like, in small; alike finds copies and clips by it
 """
 

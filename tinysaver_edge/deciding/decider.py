@@ -18,6 +18,11 @@ Clock = Callable[[], float]
 """Seconds from any fixed point, never going back."""
 
 
+def nothing_kept(case: Case) -> Decision | None:
+    """Return None: no earlier answer is known."""
+    return None
+
+
 class Decider:
     """The stages of a cascade, and the judge of their answers.
 
@@ -40,8 +45,22 @@ class Decider:
         """The first stage that is worth asking."""
         return self.stages[self.judge.asked[0]]
 
-    def decide(self, frame: Frame, case: Case, *, started_s: float) -> Decision:
-        """Answer one frame, at whose total time `started_s` is where it begins.
+    def decide(
+        self,
+        frame: Frame,
+        case: Case,
+        *,
+        started_s: float,
+        kept: Callable[[Case], Decision | None] = nothing_kept,
+    ) -> Decision:
+        """Answer one frame.
+
+        Args:
+            frame: as for `Cascade.decide`.
+            case: what will be known of it.
+            started_s: where its total time begins.
+            kept: asked when the first stage has answered and is unsure: an earlier answer that
+                stands for this frame, too, or None.
 
         Raises:
             InputError: the frame is of another shape or type.
@@ -49,6 +68,7 @@ class Decider:
         """
         batch: Batch | None = None
         made_for: Preprocess | None = None
+        known: Decision | None = None
         now_s = started_s
         for position in self.judge.asked:
             stage = self.stages[position]
@@ -56,10 +76,11 @@ class Decider:
                 batch, made_for = stage.prepare(frame), stage.preprocess
                 now_s = self._spent((case,), "preprocess", since_s=now_s)
             now_s = self.ask(position, batch, (case,), since_s=now_s)
-            if case.accepted:
+            known = kept(case) if position == self.judge.asked[0] and not case.accepted else None
+            if case.accepted or known is not None:
                 break
         case.timings_ms["total"] = (now_s - started_s) * 1e3
-        return self.judge.decision(case)
+        return known or self.judge.decision(case)
 
     def decide_batch(self, frames: Sequence[Frame], cases: Sequence[Case]) -> list[Decision]:
         """Answer several frames, each stage taking the undecided ones at once.

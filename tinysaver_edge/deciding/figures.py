@@ -13,11 +13,14 @@ from tinysaver_edge.certificate import (
     EvidenceKind,
     WalkStep,
     least_certifiable_points,
+    runs_of,
     upper_rates,
 )
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.questions.known import Known
+from tinysaver_edge.reuse import ReuseRule
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import FiguresEntry
@@ -33,6 +36,29 @@ MOST_DIFFERING = 0.6
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseFigures:
+    """Who answered the frames of epochs, and what reusing answers cost and saved.
+
+    Attributes:
+        epochs: how many.
+        still: share of the frames that no model was asked about.
+        same: share that only the first model was, an earlier escalation's answer being kept.
+        saver: share that a model before the large one settled.
+        large: share that the large model was asked about.
+        drop_points_without: points that the same cascade loses where nothing is reused.
+        cost_macs_ratio_without: what it then costs.
+    """
+
+    epochs: int
+    still: float
+    same: float
+    saver: float
+    large: float
+    drop_points_without: float
+    cost_macs_ratio_without: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """The figures of a cascade on one set of samples.
 
@@ -44,7 +70,7 @@ class Figures:
         accuracy_cascade: share that the cascade gets right; likewise.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain. Where
             questions are open, what is not known counts as lost.
-        accept_rate: share that a stage before the last one settled.
+        accept_rate: share that a stage before the last one settled, what was reused included.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
@@ -52,6 +78,7 @@ class Figures:
         saver_drop_interval_points: the same of the drop of the first stage's model alone; of more
             than two stages, of what all but the last say.
         settled: share of the samples that each stage's answer ended, first to last.
+        reuse: of frames of epochs, within which answers were reused; None where nothing was.
         accuracy_local: share that would be right were the last stage never asked; None in bundles
             of older releases.
     """
@@ -66,6 +93,7 @@ class Figures:
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[float, ...] | None = None
+    reuse: ReuseFigures | None = None
     accuracy_local: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +107,8 @@ def figures(
     labels: NDArray[np.int64] | Known,
     *,
     grouped: bool = False,
+    timeline: EpochTimeline | None = None,
+    reuse: ReuseRule | None = None,
 ) -> Figures:
     """Measure a policy on recorded answers.
 
@@ -87,20 +117,29 @@ def figures(
         outputs: each stage's answers on the same n samples.
         labels: ``(n,)`` the true classes, or what answers to questions tell of them.
         grouped: whether some samples belong together, as the frames of a clip do.
+        timeline: where they are frames of epochs.
+        reuse: what is reused within each.
 
     Raises:
         InputError: outputs and stages do not match.
     """
-    replayed = replay(policy, outputs)
+    alone = replayed = replay(policy, outputs)
+    if timeline is not None and reuse is not None:
+        first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)
+        replayed = reused(reuse, timeline, outputs[0], first).applied(alone)
     if isinstance(labels, Known):
         return _from_answers(policy, outputs, replayed, labels, grouped=grouped)
     samples = len(labels)
-    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
+    # What no model was asked about counts with the first stage.
+    ends = np.maximum(replayed.stage, 0)
+    settled = tuple(float((ends == position).mean()) for position in range(len(outputs)))
     local = without_large(policy, outputs)
     correct = [one == labels for one in (outputs[-1].predictions, replayed.predictions, local)]
     large, cascade, without = (int(one.sum()) for one in correct)
     saver = int((outputs[0].predictions == labels).sum())
-    intervals = [None if grouped else drop_interval(correct[0], after) for after in correct[1:]]
+    intervals = [
+        _interval(correct[0], after, grouped=grouped, timeline=timeline) for after in correct[1:]
+    ]
     return Figures(
         samples=samples,
         accuracy_saver=saver / samples,
@@ -109,12 +148,80 @@ def figures(
         # Of counts, so that a bound that is a whole number of samples is met exactly.
         drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
-        cost_macs_ratio=cost_ratio(policy, settled),
+        cost_macs_ratio=cost_ratio(policy, settled, still=float((replayed.stage < 0).mean())),
         drop_interval_points=intervals[0],
         saver_drop_interval_points=intervals[1],
         settled=settled,
         accuracy_local=without / samples,
+        reuse=None
+        if timeline is None or reuse is None
+        else _reuse_figures(policy, timeline, alone, replayed, labels, large_right=large),
     )
+
+
+def _reuse_figures(
+    policy: Policy,
+    timeline: EpochTimeline,
+    alone: Replay,
+    replayed: Replay,
+    labels: NDArray[np.int64],
+    *,
+    large_right: int,
+) -> ReuseFigures:
+    last, samples = len(policy.stages) - 1, len(labels)
+    fresh = replayed.stage >= 1
+    same = (replayed.stage == 0) & (alone.stage > 0)
+    asked = fresh & (alone.stage == last)
+    still = replayed.stage < 0
+    right = int((alone.predictions == labels).sum())
+    return ReuseFigures(
+        epochs=timeline.epochs,
+        still=float(still.mean()),
+        same=float(same.mean()),
+        saver=float((~(still | same | asked)).mean()),
+        large=float(asked.mean()),
+        drop_points_without=100 * (large_right - right) / samples,
+        cost_macs_ratio_without=cost_ratio(
+            policy, [float((alone.stage == position).mean()) for position in range(last + 1)]
+        ),
+    )
+
+
+def _interval(
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    grouped: bool,
+    timeline: EpochTimeline | None,
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the points lost; None where samples belong together."""
+    if timeline is not None:
+        return epoch_drop_interval(timeline.by_epoch(before.astype(np.int64) - after))
+    return None if grouped else drop_interval(before, after)
+
+
+def epoch_drop_interval(losses: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the points lost on epochs like these, None without any.
+
+    Of the certificate's own test, both ways.
+
+    Args:
+        losses: ``(epochs,)``, each one's mean loss.
+    """
+    if not len(losses):
+        return None
+    # By an order that is drawn: by time, or by name, one epoch might tell of the next.
+    drawn = losses[np.random.default_rng(0).permutation(len(losses))]
+    most = [
+        least_certifiable_points(
+            WalkStep(0.0, 0, 0, 0, group_losses=runs_of(one)),
+            evidence=EvidenceKind.EPOCHS,
+            samples=len(losses),
+            risk=(1 - CONFIDENCE) / 2,
+        )
+        for one in (-drawn, drawn)
+    ]
+    return (-most[0], most[1])
 
 
 def _from_answers(
@@ -195,7 +302,7 @@ def _accept_rate(policy: Policy, replayed: Replay) -> float:
     return float((replayed.stage < last).mean()) if last else 1.0
 
 
-def cost_ratio(policy: Policy, settled: Sequence[float]) -> float | None:
+def cost_ratio(policy: Policy, settled: Sequence[float], *, still: float = 0.0) -> float | None:
     """Return expected MACs a frame relative to the large model on every frame.
 
     A stage that never accepts is not asked and costs nothing.
@@ -203,13 +310,14 @@ def cost_ratio(policy: Policy, settled: Sequence[float]) -> float | None:
     Args:
         policy: the stages.
         settled: share of the samples that each stage's answer ended, first to last.
+        still: share that no stage was asked about, of those that the first one's ended.
     """
     macs = [policy.stages[position].macs for position in policy.asked]
     large = policy.stages[-1].macs
     if not large or any(one is None for one in macs):
         return None
     total = sum(
-        cost * (1.0 - sum(settled[:position]))
+        cost * (1.0 - (sum(settled[:position]) if position else still))
         for position, cost in zip(policy.asked, macs, strict=True)
         if cost is not None
     )
@@ -271,7 +379,7 @@ def _why_shares_disagree(policy: Policy, told: FiguresEntry) -> str | None:
     accepted = sum(settled[:-1]) if len(settled) > 1 else 1.0
     if abs(accepted - told.accept_rate) > NEAR:
         return f"say that {told.accept_rate:.4%} are accepted, and {accepted:.4%}"
-    cost = cost_ratio(policy, settled)
+    cost = cost_ratio(policy, settled, still=0.0 if told.reuse is None else told.reuse.still)
     if cost is None or told.cost_macs_ratio is None:
         return None
     if abs(cost - told.cost_macs_ratio) > NEAR * max(1.0, cost):

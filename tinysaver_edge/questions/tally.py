@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, count_p_values, step_p_values
+from tinysaver_edge.certificate import (
+    EvidenceKind,
+    WalkStep,
+    count_p_values,
+    runs_of,
+    step_p_values,
+)
 from tinysaver_edge.certificate import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions.known import UNKNOWN
@@ -268,8 +274,7 @@ class WalkTally:
         losses: tuple[tuple[float, int], ...] = ()
         if self._sums is not None:
             means = self._sums[side][:, place] / self._sizes
-            values, counts = np.unique(means, return_counts=True)
-            losses = tuple(zip(values.tolist(), counts.tolist(), strict=True))
+            losses = runs_of(means)
         return WalkStep(
             threshold=float(self.walk.thresholds[place]),
             accepted=int(self.walk.accepted[place]),

@@ -2,5 +2,6 @@
 
 measure     runs a model over labelled images
 records     keeps on disk what it answered
+timeline    looks at every frame of epochs, and keeps what it saw
 evaluation  what a cascade does on labelled samples
 """

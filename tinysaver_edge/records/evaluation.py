@@ -17,7 +17,9 @@ from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.data import check_left_out, class_indices, open_data
+from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
@@ -25,6 +27,7 @@ from tinysaver_edge.errors import BundleError, DataError, RecordError
 from tinysaver_edge.outputs import check_labels
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
 from tinysaver_edge.records.records import Record, load_record, read_labels
+from tinysaver_edge.records.timeline import read_timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +103,79 @@ def evaluate_images(
     return Evaluation(found.figures, (*warnings, *said, *found.warnings), seen)
 
 
+def evaluate_epochs(
+    bundle: Bundle,
+    path: Path,
+    *,
+    spans: Path | None = None,
+    skip_limit: float = DEFAULT_SKIP_LIMIT,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Run a bundle over epochs of a stream, with what it reuses within each.
+
+    Args:
+        bundle: an open bundle with models.
+        path: folder of epochs.
+        spans: table of their classes by time; None takes the large model's answers for right.
+        skip_limit: share of frames that may be unreadable.
+        progress: hears of each frame.
+
+    Raises:
+        BundleError: the bundle holds no models.
+        DataError: the epochs or labels do not fit.
+        EngineError: a model cannot be run here.
+    """
+    check_skip_limit(skip_limit)
+    artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
+    known = bundle.manifest.labels
+    with open_epochs(path, spans=spans) as data, tempfile.TemporaryDirectory() as folder:
+        if known is not None and spans is not None:
+            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
+        common = {"fingerprint": "", "skip_limit": skip_limit, "progress": progress}
+        records = [measure(one, data, Path(folder), **common) for one in artefacts]  # type: ignore[arg-type]
+        large = records[-1].outputs
+        labels = large.predictions
+        if spans is not None:
+            labels = class_indices(data.samples, labels=known, classes=large.width, path=data.path)
+        timeline, content = read_timeline(data, progress=progress)
+    said = _other_epochs(bundle, timeline)
+    seen, told = _seen_among(bundle, content)
+    found = _evaluation(bundle, records, labels, timeline=timeline)
+    return Evaluation(found.figures, (*said, *told, *found.warnings), seen)
+
+
+def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
+    """Say where these epochs are not what the bundle reuses within."""
+    entry = bundle.manifest.reuse
+    if entry is None:
+        return ["the bundle reuses nothing: each frame is decided by itself"]
+    if abs(entry.rule.epoch_s - timeline.epoch_s) > 0.1 * entry.rule.epoch_s:
+        return [
+            f"these epochs last {timeline.epoch_s:.3g} s, the bundle was calibrated on epochs of "
+            f"{entry.rule.epoch_s:g} s"
+        ]
+    return []
+
+
 def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
     """Return how many of some images the bundle was calibrated on, and a line where it is any.
 
     Raises:
         BundleError: what the bundle says of them is damaged.
     """
-    said = [] if looks.depth_line is None else [looks.depth_line]
+    seen, said = _seen_among(bundle, looks.content)
+    return seen, [*([] if looks.depth_line is None else [looks.depth_line]), *said]
+
+
+def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:
+    """Return the same by the hashes of what they are."""
+    said: list[str] = []
     entry = bundle.manifest.seen
     if entry is None:
         return None, said
     try:
         hashes = read_arrays(bundle.file(entry.file))[""]
-        count = Seen(hashes.astype(np.uint64), entry.whole).count(looks.content)
+        count = Seen(hashes.astype(np.uint64), entry.whole).count(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"bundle {bundle.path}: {entry.file.path} is damaged ({error})"
@@ -120,7 +183,7 @@ def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
     if count:
         about = "" if entry.whole else "about "
         said.append(
-            f"{about}{count} of {len(looks.content)} images are among those that the bundle was "
+            f"{about}{count} of {len(content)} images are among those that the bundle was "
             f"calibrated on, or its models quantised: figures on them say little of images that it "
             f"has not seen"
         )
@@ -151,7 +214,13 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
     return _evaluation(bundle, records, labels)
 
 
-def _evaluation(bundle: Bundle, records: Sequence[Record], labels: NDArray[np.int64]) -> Evaluation:
+def _evaluation(
+    bundle: Bundle,
+    records: Sequence[Record],
+    labels: NDArray[np.int64],
+    *,
+    timeline: EpochTimeline | None = None,
+) -> Evaluation:
     """Measure a policy on the samples that no record skipped."""
     skipped = sorted({index for record in records for index in record.skipped})
     kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
@@ -164,5 +233,13 @@ def _evaluation(bundle: Bundle, records: Sequence[Record], labels: NDArray[np.in
     over_groups = [kind.value for kind in EvidenceKind if kind.grouped]
     grouped = certificate is not None and certificate.counts.get("evidence") in over_groups
     policy = Policy.from_manifest(bundle.manifest)
-    found = figures(policy, outputs, labels[kept], grouped=grouped)
+    reuse = bundle.manifest.reuse
+    found = figures(
+        policy,
+        outputs,
+        labels[kept],
+        grouped=grouped,
+        timeline=None if timeline is None else timeline.subset(kept),
+        reuse=None if reuse is None else reuse.rule,
+    )
     return Evaluation(found, tuple(warnings))

@@ -26,6 +26,8 @@ __all__ = [
     "AnySource",
     "CalibrationSetSink",
     "CallbackSink",
+    "ChangeSink",
+    "Changed",
     "Connected",
     "Connection",
     "Context",
@@ -45,6 +47,7 @@ __all__ = [
     "Ended",
     "Event",
     "Frame",
+    "Frozen",
     "Gauge",
     "HardFramesSink",
     "IterableSource",
@@ -98,6 +101,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.pipeline import Stream
     from tinysaver_edge.stream.service import Service, ServiceOptions
     from tinysaver_edge.stream.sinks.base import CallbackSink, Sink, open_sink
+    from tinysaver_edge.stream.sinks.changes import ChangeSink
     from tinysaver_edge.stream.sinks.jsonl import JsonlSink
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
     from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -120,6 +124,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.sources.uri import SourceUri
     from tinysaver_edge.stream.submissions import DecisionFuture
     from tinysaver_edge.stream.telemetry.events import (
+        Changed,
         Connected,
         Corrupt,
         Denied,
@@ -128,6 +133,7 @@ if TYPE_CHECKING:
         Dropped,
         Ended,
         Event,
+        Frozen,
         Listener,
         Listeners,
         Lost,
@@ -166,6 +172,7 @@ else:
             "pipeline": ("Stream",),
             "service": ("Service", "ServiceOptions"),
             "sinks.base": ("CallbackSink", "Sink", "open_sink"),
+            "sinks.changes": ("ChangeSink",),
             "sinks.jsonl": ("JsonlSink",),
             "sinks.mqtt": ("MqttAddress", "MqttSink"),
             "sinks.preview": ("PreviewSink",),
@@ -178,6 +185,7 @@ else:
             "sources.uri": ("SourceUri",),
             "submissions": ("DecisionFuture",),
             "telemetry.events": (
+                "Changed",
                 "Connected",
                 "Corrupt",
                 "Denied",
@@ -186,6 +194,7 @@ else:
                 "Dropped",
                 "Ended",
                 "Event",
+                "Frozen",
                 "Listener",
                 "Listeners",
                 "Lost",

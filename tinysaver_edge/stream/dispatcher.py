@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinysaver_edge.decision import Decision, Likeness
 from tinysaver_edge.engines.batching import SIZES, most_at_once
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.lane import Giver, Item, Lane, LaneRules, Taker
+from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Gauge
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.decider import Decider
+    from tinysaver_edge.deciding.memory import CameraMemory, Remembered
     from tinysaver_edge.deciding.stage import Stage
 
 
@@ -93,16 +96,24 @@ class Dispatcher:
 
     # Lanes and their feeders
 
-    def add_lane(self, rules: LaneRules, taker: Taker, *, buffers: int = BUFFERS) -> Lane:
+    def add_lane(
+        self,
+        rules: LaneRules,
+        taker: Taker,
+        *,
+        buffers: int = BUFFERS,
+        memory: CameraMemory | None = None,
+    ) -> Lane:
         """Add a source.
 
         Args:
             rules: what holds for its frames.
             taker: takes its decisions.
             buffers: how many prepared frames it may have.
+            memory: what its camera showed and was answered; None where nothing is repeated.
         """
         made = [_zeros(self._decider.first, 1) for _ in range(buffers)]
-        lane = Lane(rules, taker, buffers=made, lock=self.lock)
+        lane = Lane(rules, taker, buffers=made, lock=self.lock, memory=memory)
         with self.lock:
             self._lanes.append(lane)
         return lane
@@ -134,10 +145,31 @@ class Dispatcher:
             self._work.notify()
             return True
 
+    def repeat(self, item: Item) -> bool:
+        """Take in a frame that is still; False when closed."""
+        assert item.repeats is not None
+        with self.lock:
+            if self._stopping:
+                return False
+            known = item.repeats.decision
+            item.lane.take_in(item, ready=known is None)
+            if known is None:  # it is being asked about: this one waits behind it
+                self._work.notify()
+        if known is not None:
+            self._escalations.repeat(item, known)
+        return True
+
+    def audits_next(self, lane: Lane, answer: Remembered) -> bool:
+        """Draw whether a frame that is still is to be audited."""
+        return answer.decision is not None and self._escalations.may_audit(lane, answer.decision)
+
     # The first stage
 
     def _ask_first_stage(self) -> None:
         while items := self._next():
+            if not items[0].asks:
+                self._escalations.join(items[0])
+                continue
             self._decider.ask(
                 self._first,
                 self._joined(items),
@@ -183,6 +215,9 @@ class Dispatcher:
     def _waiting(self) -> list[Item]:
         """Take the frames to ask about at once; each of them may need room at the large model."""
         room = self._escalations.room
+        for lane in self._lanes:
+            if lane.joins:
+                return [lane.next_ready()]
         lanes = [
             lane for lane in self._lanes if lane.waiting and (room > 0 or not lane.rules.patient)
         ]
@@ -209,41 +244,77 @@ class Dispatcher:
     def _go_on(self, item: Item) -> None:
         """Give out the first stage's answer, or have the later ones asked."""
         case = item.case
-        if case.outputs is None and len(self._judge.asked) == 1:
+        if item.repeats is not None and item.repeats.decision is not None:  # drawn for an audit
+            self._settle_audited(item, self._escalations.repeated(item, item.repeats.decision))
+        elif case.outputs is None and len(self._judge.asked) == 1:
             self._giver.leave_undecided(item)
-        elif not case.accepted:
-            self._escalate(item)
-        else:
+            self._escalations.end(item, None)
+        elif case.accepted:
             self._accept(item)
+        elif not self._keep(item):
+            self._escalate(item)
 
     def _accept(self, item: Item) -> None:
         item.case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
         decision = self._judge.decision(item.case)
-        audit = self._escalations.may_audit(item, decision)
-        self._release(item, keep=audit)
-        if audit:
-            item.audited = decision
-            item.lane.audit()
-        elif not item.shown:
+        if self._escalations.may_audit(item.lane, decision):
+            self._settle_audited(item, decision)
+            return
+        self._release(item, keep=False)
+        if not item.shown:
             item.lane.forget(item)
         self._giver.settle(item, decision)
-        if audit:
-            self._escalations.audit(item)
+        self._escalations.end(item, decision)
+
+    def _settle_audited(self, item: Item, decision: Decision) -> None:
+        """Give out a frame's answer, and have the later stages asked all the same."""
+        self._release(item, keep=True)
+        item.audited = decision
+        item.lane.audit()
+        self._giver.settle(item, decision)
+        self._escalations.end(item, decision)
+        self._escalations.audit(item)
+
+    def _keep(self, item: Item) -> bool:
+        """Answer an unsure saver's frame as the last escalation was, if it looks the same to it."""
+        memory, case = item.lane.memory, item.case
+        local = item.lane.rules.escalation is Escalation.LOCAL
+        if memory is None or item.look is None or case.outputs is None or local:
+            return False
+        item.repeats = memory.keeps(item.look, case.outputs)
+        if item.repeats is None:
+            return False
+        item.alike, known = Likeness.SAME, item.repeats.decision
+        if known is not None and self._escalations.may_audit(item.lane, known):
+            self._settle_audited(item, self._escalations.repeated(item, known))
+            return True
+        self._release(item, keep=False)
+        self._stand_in(item)
+        self._escalations.join(item)
+        return True
 
     def _escalate(self, item: Item) -> None:
         """Have the later stages asked, or give out the saver's answer and why they are not."""
         case, reason = item.case, self._escalations.refusal(item)
         self._release(item, keep=reason is None)
         if case.outputs is not None:
-            case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
-            item.stand_in = self._judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
-            del case.timings_ms["total"]
+            self._stand_in(item)
         if reason is None:
             self._escalations.begin(item)
-        elif item.stand_in is not None:
-            self._giver.settle(item, self._escalations.degraded(item, reason))
+            return
+        degraded = self._escalations.degraded(item, reason)
+        if degraded is not None:
+            self._giver.settle(item, degraded)
         else:
             self._giver.leave_undecided(item)
+        self._escalations.end(item, degraded)
+
+    def _stand_in(self, item: Item) -> None:
+        """Note the saver's answer, to go out if the large model's does not come."""
+        case = item.case
+        case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
+        item.stand_in = self._judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
+        del case.timings_ms["total"]
 
     def _release(self, item: Item, *, keep: bool) -> None:
         """Let the lane have its buffer back; keep a copy of what later stages take as well."""

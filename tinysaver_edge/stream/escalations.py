@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge.deciding.policy import as_it_is
 from tinysaver_edge.decision import Decision, Reason
+from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.lane import Giver, Item, Lane
@@ -22,6 +23,9 @@ from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.decider import Decider
+    from tinysaver_edge.deciding.memory import Remembered
+
+NO_ANSWER = "no model has answered the frame that it looks like"
 
 FEW = 64
 """So many deadlines are kept without a look at whether anybody still waits for them."""
@@ -94,6 +98,7 @@ class Escalations:
         self._large = decider.stages[-1].policy.model
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
+        self._joined: dict[Remembered, list[Item]] = {}
         self._deadlines = Deadlines()
         self._served: Lane | None = None
         self._in_flight = 0
@@ -116,22 +121,14 @@ class Escalations:
         """Have the later stages asked about a frame; nothing has been said against it."""
         rules = item.lane.rules
         self._context.metrics.count(Counter.ESCALATED, rules.source_id)
-        provisional = rules.escalation is Escalation.REVISE and item.stand_in is not None
         with self._lock:
-            item.awaiting = True
-            self._awaiting[item] = None
+            provisional = self._await(item)
+            item.lane.asked(self._clock())
+            if item.answer is not None:
+                item.answer.stand_in = item.stand_in
             self._enter_flight()
-            if provisional:
-                assert item.stand_in is not None
-                item.decision = replace(
-                    item.stand_in,
-                    degraded=f"provisional: {self._large} has been asked",
-                    reason=Reason.PROVISIONAL,
-                    certified=False,
-                )
         if provisional:  # it goes out before the large model can have answered
-            self._context.metrics.count(Counter.PROVISIONAL, rules.source_id)
-            self._giver.flush(item.lane)
+            self._give_provisional(item)
         with self._lock:
             if not item.awaiting:  # closed meanwhile
                 self._leave_flight()
@@ -140,6 +137,103 @@ class Escalations:
             self._asks.notify()
             self._deadlines.add(item)
             self._dues.notify()
+
+    def _await(self, item: Item) -> bool:
+        """Wait for a frame's answer; tell whether the saver's goes out first. With the lock."""
+        item.awaiting = True
+        self._awaiting[item] = None
+        if item.lane.rules.escalation is not Escalation.REVISE or item.stand_in is None:
+            return False
+        item.decision = replace(
+            item.stand_in,
+            degraded=f"provisional: {self._large} has been asked",
+            reason=Reason.PROVISIONAL,
+            certified=False,
+        )
+        return True
+
+    def _give_provisional(self, item: Item) -> None:
+        self._context.metrics.count(Counter.PROVISIONAL, item.lane.rules.source_id)
+        self._giver.flush(item.lane)
+
+    # Frames that look like another
+
+    def join(self, item: Item) -> None:
+        """Answer a frame with what is found for another, which may be on its way still."""
+        answer = item.repeats
+        assert answer is not None
+        with self._lock:
+            if item.stand_in is None and answer.stand_in is not None:
+                item.stand_in = self.repeated(item, answer.stand_in)
+            waits = not (answer.ended or self._stopping)
+            provisional = waits and self._await(item)
+            if waits:
+                self._joined.setdefault(answer, []).append(item)
+                self._deadlines.add(item)
+                self._dues.notify()
+        if provisional:
+            self._give_provisional(item)
+        if waits:
+            return
+        if answer.decision is not None:
+            self.repeat(item, answer.decision)
+        elif item.stand_in is not None:
+            self._giver.settle(item, item.stand_in)
+            self.end(item, item.stand_in)
+        else:
+            self._leave_undecided(item, EngineError(NO_ANSWER))
+
+    def repeat(self, item: Item, decision: Decision) -> None:
+        """Answer a frame as an earlier one was."""
+        repeated = self.repeated(item, decision)
+        self._giver.settle(item, repeated)
+        self.end(item, repeated)
+
+    def repeated(self, item: Item, decision: Decision) -> Decision:
+        """Return an earlier frame's decision as that on this frame."""
+        assert item.lane.memory is not None
+        item.case.timings_ms["total"] = (self._clock() - item.arrived_s) * 1e3
+        return item.lane.memory.repeated(decision, item.case, item.alike)
+
+    def end(self, item: Item, decision: Decision | None) -> None:
+        """Tell those who look like a frame what became of it: its decision, or that there is none.
+
+        Once the first decision is there, it stays.
+        """
+        answer, memory = item.answer, item.lane.memory
+        if answer is None or memory is None:
+            return
+        with self._lock:
+            if answer.ended:
+                return
+            memory.end(answer, decision)
+            joined = self._joined.pop(answer, [])
+        for other in joined:
+            self._end_joined(other, item, decision)
+
+    def _end_joined(self, item: Item, leader: Item, decision: Decision | None) -> None:
+        """Give a frame the answer to the one that it waited for."""
+        assert leader.answer is not None
+        found, instead = leader.answer.decision, item.stand_in
+        if found is not None:
+            self._conclude(item, self.repeated(item, found))
+        elif decision is not None and instead is not None:
+            told = (decision.degraded, decision.reason)
+            self._conclude(
+                item, replace(instead, degraded=told[0], reason=told[1], certified=False)
+            )
+        elif decision is not None:
+            self._conclude(item, self.repeated(item, decision))
+        else:
+            item.case.failure = leader.case.failure or EngineError(NO_ANSWER)
+            self._conclude(item, None)
+
+    def _leave_undecided(self, item: Item, failure: EngineError) -> None:
+        item.case.failure = item.case.failure or failure
+        self._giver.leave_undecided(item)
+        self.end(item, None)
+
+    # Whether it may be asked
 
     def refusal(self, item: Item) -> Reason | None:
         """Return why the later stages cannot be asked about a frame; None where they can."""
@@ -150,6 +244,8 @@ class Escalations:
         with self._lock:
             if self._stopping:
                 return Reason.STOPPED
+            if not item.lane.may_ask(self._clock()):
+                return Reason.RATE
             if self.room > 0:
                 return None
             other = self._surplus(item.lane)
@@ -170,28 +266,30 @@ class Escalations:
                 return item
         return None
 
-    def degraded(self, item: Item, reason: Reason) -> Decision:
-        """Return the saver's answer as it goes out in place of the large model's."""
+    def degraded(self, item: Item, reason: Reason) -> Decision | None:
+        """Return the saver's answer, if there is one, as it goes out for the large model's."""
+        if item.stand_in is None:
+            return None
         deadline_ms = (item.due_s - item.arrived_s) * 1e3
         why = {
             Reason.DEADLINE: f"{self._large} had not answered within {deadline_ms:g} ms",
             Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {self._large} already",
             Reason.LOCAL: f"{self._large} is not asked: the stream is local",
             Reason.STOPPED: f"the stream was closed before {self._large} answered",
+            Reason.RATE: f"{self._large} is asked about a source {item.lane.rules.pace} at most",
         }[reason]
-        assert item.stand_in is not None
         total_ms = (self._clock() - item.arrived_s) * 1e3
         timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
         return replace(
             item.stand_in, degraded=why, reason=reason, certified=False, timings_ms=timings_ms
         )
 
-    def may_audit(self, item: Item, decision: Decision) -> bool:
-        """Whether an accepted frame is to be audited, and there is room for it."""
-        if item.lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
+    def may_audit(self, lane: Lane, decision: Decision) -> bool:
+        """Draw whether a frame with this answer is to be audited, where there is room for it."""
+        if lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
             return False
         with self._lock:
-            if self._stopping or self.room <= 0:
+            if self._stopping or self.room <= 0 or not lane.may_ask(self._clock()):
                 return False
         return self._watch.audits(decision)
 
@@ -199,6 +297,7 @@ class Escalations:
         """Have the later stages asked about a frame whose answer has gone out."""
         item.case = replace(item.case, timings_ms={}, accepted=False)
         with self._lock:
+            item.lane.asked(self._clock())
             self._enter_flight()
             self._waiting.append(item)
             self._asks.notify()
@@ -245,6 +344,7 @@ class Escalations:
         for position in [one for one in asked if one > case.position] if audit else asked[-1:]:
             batch = self.input_of(item, position, preprocessors)
             if batch is None:
+                self.end(item, None)
                 return
             now_s = self._clock()
             now_s = self._decider.ask(
@@ -259,13 +359,13 @@ class Escalations:
         if item.audited is not None:
             self._end_audit(item, item.audited)
         elif case.outputs is None:
-            self._conclude(item, None)
+            self._conclude(item, None, last=True)
         else:
             decision = self._judge.decision(case)
             name, source = item.lane.rules.source_id, decision.source.value
             answered_ms = (now_s - item.saved_s) * 1e3
             self._context.metrics.measure(Measure.ESCALATION_MS, name, answered_ms, detail=source)
-            self._conclude(item, decision)
+            self._conclude(item, decision, last=True)
 
     def _end_audit(self, item: Item, accepted: Decision) -> None:
         if item.case.failure is None:  # else there is nothing to compare with
@@ -287,8 +387,8 @@ class Escalations:
     def keep_deadlines(self) -> None:
         """Give out the saver's answer where a deadline has passed."""
         while (item := self._next_due()) is not None:
-            if item.stand_in is not None:
-                self._conclude(item, self.degraded(item, Reason.DEADLINE))
+            if (degraded := self.degraded(item, Reason.DEADLINE)) is not None:
+                self._conclude(item, degraded)
 
     def _next_due(self) -> Item | None:
         """Wait until a frame's deadline passes; None when closed."""
@@ -301,8 +401,15 @@ class Escalations:
                 self._dues.wait(wait_s)
             return None
 
-    def _conclude(self, item: Item, decision: Decision | None) -> None:
-        """End an escalation, unless it has ended already; None where no stage has answered."""
+    def _conclude(self, item: Item, decision: Decision | None, *, last: bool = False) -> None:
+        """End an escalation, unless it has ended already.
+
+        Args:
+            item: the frame.
+            decision: its final decision; None where no stage has answered.
+            last: the large model has answered or failed. Where its time is merely up, what it may
+                still say is for those who look like this frame.
+        """
         with self._lock:
             late = not item.awaiting
             item.awaiting = False
@@ -310,6 +417,8 @@ class Escalations:
             if item in self._waiting:  # nobody has begun with it: its place is free
                 self._waiting.remove(item)
                 self._leave_flight()
+                last = True
+            last = last or item.repeats is not None
         if late:
             self._context.metrics.count(Counter.LATE, item.lane.rules.source_id)
         elif decision is None:
@@ -318,6 +427,8 @@ class Escalations:
             self._giver.settle(item, decision)
         else:
             self._giver.revise(item, decision)
+        if last:
+            self.end(item, decision)
 
     def stop(self) -> list[Item]:
         """Take no more; return the frames that wait. With the lock held."""
@@ -328,7 +439,7 @@ class Escalations:
 
     def give_in(self, item: Item) -> bool:
         """Give out the saver's answer at the end; False where there is none."""
-        if item.stand_in is None:
+        if (degraded := self.degraded(item, Reason.STOPPED)) is None:
             return False
-        self._conclude(item, self.degraded(item, Reason.STOPPED))
+        self._conclude(item, degraded)
         return True

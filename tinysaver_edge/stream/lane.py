@@ -6,10 +6,11 @@ import threading
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import takewhile
+from typing import TYPE_CHECKING, Protocol
 
 from tinysaver_edge.deciding.policy import Case
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
@@ -17,6 +18,10 @@ from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context, Frame
 from tinysaver_edge.stream.telemetry.events import Undecided
 from tinysaver_edge.stream.telemetry.metrics import Counter, Measure
+
+if TYPE_CHECKING:
+    from tinysaver_edge.deciding.memory import CameraMemory, Remembered
+    from tinysaver_edge.reuse import Look
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +41,10 @@ class Item:
         stand_in: the saver's answer, to go out if the large model's does not come.
         decision: what is given out in the lane's order; None while it is open.
         awaiting: whether the large model's answer may still become the final decision.
-        audited: the accepted decision that an audit compares with, or None.
+        audited: the decision that an audit compares with, or None.
+        look: what the camera's memory said of it; None where there is no memory.
+        repeats: the earlier answer that is its own; None where there is none, or not yet.
+        alike: in what it is like that earlier frame.
     """
 
     lane: Lane
@@ -52,6 +60,19 @@ class Item:
     decision: Decision | None = None
     awaiting: bool = False
     audited: Decision | None = None
+    look: Look[Remembered] | None = None
+    repeats: Remembered | None = None
+    alike: Likeness = Likeness.STILL
+
+    @property
+    def answer(self) -> Remembered | None:
+        """What others may repeat; None where it repeats another's itself, or nobody remembers."""
+        return None if self.look is None or self.look.repeats is not None else self.look.key
+
+    @property
+    def asks(self) -> bool:
+        """Whether the first stage is to be asked about it."""
+        return self.batch is not None
 
     def left_s(self, now_s: float) -> float | None:
         """How long somebody waits for the large model's answer; None for as long as it takes."""
@@ -63,6 +84,8 @@ class Item:
         """What sinks get."""
         return self.frame if self.shown else None
 
+
+MINUTE_S = 60.0
 
 PICTURES = 16
 """Frames of one source that are kept at their full size at once, for sinks or later stages."""
@@ -96,6 +119,7 @@ class LaneRules:
         ordered: decisions are given out in the order of the frames.
         live: frames of a camera: taken in only when whoever asks for decisions has taken the last
             one, so that none grows old waiting for him, and one without an answer ends nothing.
+        pace: how often the large model may be asked about them.
     """
 
     source_id: str
@@ -104,6 +128,42 @@ class LaneRules:
     patient: bool = False
     ordered: bool = True
     live: bool = False
+    pace: Pace = field(default_factory=lambda: Pace())
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the large model may be asked about one source, audits included.
+
+    Attributes:
+        pause_s: least time between two times.
+        a_minute: in any 60 seconds; None for no limit.
+    """
+
+    pause_s: float = 0.0
+    a_minute: int | None = None
+
+    def allows(self, asked_s: deque[float], now_s: float) -> bool:
+        """Whether it may be asked now, by the times when it was, oldest first; forgets old ones."""
+        keep_s = max(self.pause_s, MINUTE_S)
+        while asked_s and now_s - asked_s[0] >= keep_s:
+            asked_s.popleft()
+        soon = bool(asked_s) and now_s - asked_s[-1] < self.pause_s
+        recent = sum(now_s - one < MINUTE_S for one in asked_s) if self.a_minute is not None else 0
+        return not soon and (self.a_minute is None or recent < self.a_minute)
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.pause_s > 0 or self.a_minute is not None
+
+    def __str__(self) -> str:
+        told = []
+        if self.pause_s > 0:
+            told.append(f"once in {self.pause_s:g} s")
+        if self.a_minute is not None:
+            told.append(f"{self.a_minute} times a minute")
+        return " and ".join(told)
 
 
 class Lane:
@@ -114,14 +174,22 @@ class Lane:
     Attributes:
         rules: what holds for all its frames.
         taker: takes what becomes of them.
+        memory: what its camera showed and was answered; None where nothing is repeated.
         room: told whenever a frame may be taken in again.
     """
 
     def __init__(
-        self, rules: LaneRules, taker: Taker, *, buffers: list[Batch], lock: threading.Lock
+        self,
+        rules: LaneRules,
+        taker: Taker,
+        *,
+        buffers: list[Batch],
+        lock: threading.Lock,
+        memory: CameraMemory | None = None,
     ) -> None:
         self.rules = rules
         self.taker = taker
+        self.memory = memory
         self.room = threading.Condition(lock)
         self._free = deque(buffers)
         self._ready: deque[Item] = deque()  # they wait for the first stage
@@ -129,14 +197,29 @@ class Lane:
         self._open = 0  # without their final decision, or under audit
         self._pictures = 0  # kept at their full size
         self._untaken = 0  # decisions that nobody has taken yet
+        self._asked_s: deque[float] = deque()  # when the large model was asked, lately
         self._ended = False
 
     # With the lock held
 
     @property
     def waiting(self) -> int:
-        """How many frames wait for the first stage."""
-        return len(self._ready)
+        """How many frames wait for the first stage, ahead of any that wait for another's answer."""
+        return sum(1 for _ in takewhile(lambda item: item.asks, self._ready))
+
+    @property
+    def joins(self) -> bool:
+        """Whether the next frame asks no model."""
+        return bool(self._ready) and not self._ready[0].asks
+
+    def may_ask(self, now_s: float) -> bool:
+        """Whether its pace lets the large model be asked now."""
+        return not self.rules.pace.limits or self.rules.pace.allows(self._asked_s, now_s)
+
+    def asked(self, now_s: float) -> None:
+        """The large model is being asked."""
+        if self.rules.pace.limits:
+            self._asked_s.append(now_s)
 
     def lend(self) -> Batch | None:
         """Return a buffer for one more frame; None where none may be taken in."""
@@ -144,9 +227,15 @@ class Lane:
         held = self._pictures >= PICTURES or (self.rules.live and self._untaken)
         return None if full or held or not self._free else self._free.popleft()
 
-    def take_in(self, item: Item) -> None:
-        """Take in a prepared frame."""
-        self._ready.append(item)
+    def take_in(self, item: Item, *, ready: bool = True) -> None:
+        """Take in a frame.
+
+        Args:
+            item: the frame, prepared where it asks the first stage.
+            ready: it goes to the dispatcher; else its decision is known already.
+        """
+        if ready:
+            self._ready.append(item)
         self._order.append(item)
         self._open += 1
         self._pictures += item.frame is not None
@@ -201,6 +290,8 @@ class Lane:
 
     def forget(self, item: Item) -> None:
         """Let go of what a frame holds that nobody needs any more."""
+        if item.frame is None and not item.prepared:
+            return
         with self.room:
             if item.frame is not None:
                 item.frame = None
@@ -262,6 +353,7 @@ class Giver:
         """Give a frame that has a provisional decision its final one."""
         revision = replace(decision, revision=1)
         self._count(item, revision)
+        self.flush(item.lane)  # the provisional one goes first, whoever was quicker
         with self._turn:
             self._hand_out(item, revision)
             item.lane.close(item)
@@ -327,5 +419,8 @@ class Giver:
         metrics.count(Counter.SETTLED, name, detail=decision.stage.model)
         if decision.reason is not None:
             metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
-        saver_ms = decision.timings_ms.get(self._first_model, 0.0)
-        metrics.measure(Measure.SAVER_MS, name, saver_ms, detail=source)
+        if decision.reused is not None:
+            metrics.count(Counter.REUSED, name, detail=decision.reused.alike.value)
+        if decision.source is not AnswerSource.REUSED or self._first_model in decision.timings_ms:
+            saver_ms = decision.timings_ms.get(self._first_model, 0.0)
+            metrics.measure(Measure.SAVER_MS, name, saver_ms, detail=source)

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.reuse import ReuseRule
 
 LIVE_DEADLINE_MS = 1000.0
 """Deadline of live sources where none is given: what comes later is of no use, or never comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPreset:
+    """What suits one kind of camera, for whoever has calibrated nothing for it.
+
+    Attributes:
+        reuse: when earlier answers are repeated, where the bundle does not say; not certified.
+        hold: frames that must agree before another class is announced.
+    """
+
+    reuse: ReuseRule
+    hold: int
+
+
+PRESETS: Mapping[str, CameraPreset] = MappingProxyType(
+    {
+        "static-camera": CameraPreset(ReuseRule(still=2.0, same=0.1), hold=3),
+        "moving-camera": CameraPreset(ReuseRule(still=0.5, same=0.1), hold=5),
+    }
+)
+"""Of a camera that rests, what it sees changes here and there; of one that moves, all of it."""
 
 
 class Escalation(str, Enum):
@@ -42,6 +67,10 @@ class StreamOptions:
         together: frames of several sources that the saver is asked about at once, where so many
             wait: 1, 2 or 4. None times all three when a stream of several sources starts, and
             takes the quickest.
+        min_time_between_escalations_s: of one source; frames that come sooner get the saver's
+            answer, degraded.
+        escalations_per_minute: of one source, in any 60 seconds, audits included; None for no
+            limit.
 
     Raises:
         InputError: a figure is out of range.
@@ -52,12 +81,22 @@ class StreamOptions:
     max_in_flight: int = 4
     window: int = 64
     together: int | None = None
+    min_time_between_escalations_s: float = 0.0
+    escalations_per_minute: int | None = None
 
     def __post_init__(self) -> None:
         if self.deadline_ms is not None and not self.deadline_ms > 0:
             raise InputError(f"deadline_ms {self.deadline_ms}: must be above 0")
         if self.max_in_flight < 1:
             raise InputError(f"max_in_flight {self.max_in_flight}: must be at least 1")
+        pause_s, a_minute = self.min_time_between_escalations_s, self.escalations_per_minute
+        if not 0 <= pause_s < float("inf"):
+            raise InputError(f"min_time_between_escalations_s {pause_s}: must be at least 0")
+        if a_minute is not None and a_minute < 1:
+            raise InputError(
+                f"escalations_per_minute {a_minute}: must be at least 1; escalation 'local' never "
+                "asks the large model"
+            )
         if self.window < 1:
             raise InputError(f"window {self.window}: must be at least 1")
         if self.together not in (None, 1, 2, 4):

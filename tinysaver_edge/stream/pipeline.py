@@ -7,9 +7,10 @@ the decisions: frames go one way.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -19,16 +20,16 @@ from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.engines.batching import quickest_size
 from tinysaver_edge.errors import EngineError, InputError, TinySaverError
-from tinysaver_edge.preprocess import Preprocessor
+from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.lane import Item, Lane, LaneRules
+from tinysaver_edge.stream.lane import Item, Lane, LaneRules, Pace
 from tinysaver_edge.stream.options import Escalation, StreamOptions
 from tinysaver_edge.stream.output import Output
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sources.opening import AnySource, open_source
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
-from tinysaver_edge.stream.telemetry.events import Listener, ignore
+from tinysaver_edge.stream.telemetry.events import Frozen, Listener, ignore
 from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Metrics
 
 if TYPE_CHECKING:
@@ -37,6 +38,36 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tinysaver_edge.deciding.decider import Decider
+    from tinysaver_edge.deciding.memory import CameraMemory
+
+
+FROZEN_S = 60.0
+"""A camera that has shown exactly the same for so long has stopped: a real one is noisy."""
+
+
+class _Stillness:
+    """Notices a camera that gives the same picture for ever.
+
+    Args:
+        source: which; only live ones are told of.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._difference = math.nan
+        self._since_s = -math.inf
+        self._told = False
+
+    def saw(self, difference: float, time_s: float) -> None:
+        """Take in how a frame differs from a remembered one: of the same bytes, the same."""
+        if difference not in (0.0, self._difference):
+            self._since_s, self._told = time_s, False
+        elif self._source.live and not self._told and time_s - self._since_s >= FROZEN_S:
+            self._told = True
+            self._source.tell(
+                Frozen(self._source.source_id, self._source.context.clock(), time_s - self._since_s)
+            )
+        self._difference = difference
 
 
 class Feeder:
@@ -52,6 +83,7 @@ class Feeder:
         decider: whose first stage they are prepared for.
         output: knows whether a picture is wanted, and hears what goes wrong.
         deadline_s: seconds from a frame's arrival to its final decision; None for no limit.
+        watch: knows whether earlier answers may still be repeated.
     """
 
     def __init__(
@@ -63,9 +95,12 @@ class Feeder:
         output: Output,
         *,
         deadline_s: float | None,
+        watch: Watch = NO_WATCH,
     ) -> None:
         self._source, self._lane, self._dispatcher = source, lane, dispatcher
-        self._output, self._deadline_s = output, deadline_s
+        self._output, self._deadline_s, self._watch = output, deadline_s, watch
+        self._opening = 0
+        self._stillness = _Stillness(source)
         preprocess = decider.first.preprocess
         # Where all stages take the same input, nobody looks at the picture again.
         later = (decider.stages[position] for position in decider.judge.asked[1:])
@@ -96,32 +131,51 @@ class Feeder:
             self._lane.end()
 
     def _feed(self, frames: Iterator[Frame]) -> None:
-        clock = self._source.context.clock
-        deadline_s = self._deadline_s
         while (batch := self._dispatcher.reserve(self._lane)) is not None:
             shown = self._output.wants_frames
             frame = next(frames, None)
             if frame is None:
                 self._lane.give_back(batch)
                 return
-            started_s = clock()
-            arrived_s = frame.timestamp_s if self._source.live else started_s
-            self._preprocessor.into(frame.image, batch[0])
-            case = Case(frame.frame_id, frame.timestamp_s, self._taken_at_s(frame))
-            case.spent("preprocess", (clock() - started_s) * 1e3)
-            if shown and not self._keeps:  # the source writes the next frame over this one
-                frame = replace(frame, image=frame.image.copy())
-            item = Item(
-                self._lane,
-                case,
-                arrived_s,
-                float("inf") if deadline_s is None else arrived_s + deadline_s,
-                batch,
-                frame=frame if shown or self._keeps else None,
-                shown=shown,
-            )
-            if not self._dispatcher.offer(item):
+            if not self._feed_one(frame, batch, shown=shown):
                 return
+
+    def _feed_one(self, frame: Frame, batch: Batch, *, shown: bool) -> bool:
+        """Hand a frame on; False when closed."""
+        clock = self._source.context.clock
+        started_s = clock()
+        arrived_s = frame.timestamp_s if self._source.live else started_s
+        due_s = float("inf") if self._deadline_s is None else arrived_s + self._deadline_s
+        case = Case(frame.frame_id, frame.timestamp_s, self._taken_at_s(frame))
+        item = Item(self._lane, case, arrived_s, due_s, None, shown=shown)
+        asks = self._looks_new(frame, item)
+        if asks:
+            began_s = clock()
+            self._preprocessor.into(frame.image, batch[0])
+            item.batch = batch
+            case.spent("preprocess", (clock() - began_s) * 1e3)
+        else:
+            self._lane.give_back(batch)
+        if shown and not self._keeps:  # the source writes the next frame over this one
+            frame = replace(frame, image=frame.image.copy())
+        item.frame = frame if shown or (asks and self._keeps) else None
+        return self._dispatcher.offer(item) if asks else self._dispatcher.repeat(item)
+
+    def _looks_new(self, frame: Frame, item: Item) -> bool:
+        """Look at a frame; tell whether the models are to be asked about it."""
+        memory = self._lane.memory
+        if memory is None or not self._watch.repeats:
+            return True
+        if frame.opening != self._opening:
+            self._opening = frame.opening
+            memory.forget()
+        clock = self._source.context.clock
+        began_s = clock()
+        item.look = memory.look(frame.image, frame.timestamp_s)
+        item.repeats = item.look.repeats
+        item.case.spent("look", (clock() - began_s) * 1e3)
+        self._stillness.saw(item.look.difference, frame.timestamp_s)
+        return item.repeats is None or self._dispatcher.audits_next(self._lane, item.repeats)
 
     def _taken_at_s(self, frame: Frame) -> float | None:
         """Return when a frame was taken, in seconds since 1970; None where nobody knows."""
@@ -158,6 +212,7 @@ class Stream:
         listener: hears of events.
         metrics: takes the figures.
         watch: audits accepted frames.
+        memory: makes what remembers a camera's frames and answers; None where none is repeated.
         clock: seconds; live frames are stamped with it.
         wall: seconds since 1970, for the time of day in decisions.
 
@@ -175,6 +230,7 @@ class Stream:
         listener: Listener = ignore,
         metrics: Metrics = NO_METRICS,
         watch: Watch = NO_WATCH,
+        memory: Callable[[], CameraMemory] | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -183,7 +239,7 @@ class Stream:
         self._decider = decider
         self._options = options or StreamOptions()
         self._context = Context(listener, metrics, clock, wall, sources=len(sources))
-        self._watch = watch
+        self._watch, self._memory = watch, memory
         self._output = Output(sinks, lanes=len(sources), context=self._context, watch=watch)
         self._calls = Calls("a stream")
         self._state = threading.Lock()
@@ -301,9 +357,19 @@ class Stream:
             window=options.window,
             patient=deadline_s is None and options.escalation is not Escalation.LOCAL,
             live=source.live,
+            pace=Pace(options.min_time_between_escalations_s, options.escalations_per_minute),
         )
-        lane = dispatcher.add_lane(rules, self._output)
-        return Feeder(source, lane, dispatcher, self._decider, self._output, deadline_s=deadline_s)
+        memory = None if self._memory is None else self._memory()
+        lane = dispatcher.add_lane(rules, self._output, memory=memory)
+        return Feeder(
+            source,
+            lane,
+            dispatcher,
+            self._decider,
+            self._output,
+            deadline_s=deadline_s,
+            watch=self._watch,
+        )
 
     def close(self) -> None:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.

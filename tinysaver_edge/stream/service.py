@@ -18,9 +18,11 @@ from tinysaver_edge.stream.drift.drift import (
     DriftOptions,
     DriftWatch,
     calibrated_disagreement,
+    counts_repeated,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.sinks.base import Sink, open_sink
+from tinysaver_edge.stream.sinks.changes import ChangeSink
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
+    from tinysaver_edge.reuse import ReuseRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class ServiceOptions:
         drift: how to watch for drift; None watches not.
         must_watch: whether a bundle that cannot be watched is an error.
         seed: decides which frames are saved for the next set.
+        hold: frames that must agree before another class is announced, as a `Changed`; None
+            announces none.
     """
 
     jsonl: Path | None = None
@@ -85,6 +90,7 @@ class ServiceOptions:
     drift: DriftOptions | None = DEFAULT_DRIFT
     must_watch: bool = False
     seed: int = 0
+    hold: int | None = None
 
     def check(self) -> None:
         """Refuse addresses that are none, before a model is loaded for their sake.
@@ -132,6 +138,7 @@ class Service:
         live: whether one of them is a camera, which must not be held up: its frames are then
             dropped rather than waited for. Files are waited for, so that none is left out.
         listener: hears of every event, besides the log and the page.
+        reuse: when the stream repeats earlier answers; None where it repeats none.
         hosts: asks the hosts of the large model (`telemetry.hosts.hosts_of`); None where it runs
             here.
 
@@ -160,9 +167,10 @@ class Service:
         sources: int = 1,
         live: bool = True,
         listener: Listener | None = None,
+        reuse: ReuseRule | None = None,
         hosts: RemoteEngine | None = None,
     ) -> None:
-        self.promise, self._hosts = Promise.of(manifest), hosts
+        self.promise, self._hosts, self._reuse = Promise.of(manifest), hosts, reuse
         self._options, self._clock, self._wall = options, clock, wall
         self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
@@ -257,7 +265,10 @@ class Service:
         if options.hard_frames is not None:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         made.extend(map(open_sink, options.sinks))
-        return [self._queued(one) for one in made]
+        queued: list[Sink] = [self._queued(one) for one in made]
+        if options.hold is not None:
+            queued.append(ChangeSink(options.hold, listener=self.listener, clock=self._clock))
+        return queued
 
     def _quit(self) -> None:
         """End the stream, from a thread of its own: this one is waited for."""
@@ -276,12 +287,13 @@ class Service:
             self.sinks.append(self._field_frames(options.field_frames, options.drift.share))
         try:
             return DriftWatch(
-                calibrated_disagreement(manifest),
+                calibrated_disagreement(manifest, self._reuse),
                 options.drift,
                 clock=self._clock,
                 sources=sources,
                 listener=self.listener,
                 metrics=self.metrics,
+                repeated=counts_repeated(manifest, self._reuse),
             )
         except InputError as error:
             if options.must_watch:

@@ -231,6 +231,14 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
     if abs(accepted - kept) > 1e-9:
         return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
+    rule = None if manifest.reuse is None else manifest.reuse.rule
+    step = certificate.steps[-1]
+    here = (0.0, 0.0) if rule is None else (rule.still, rule.same)
+    if (step.still, step.same) != here:
+        return (
+            f"counts still {step.still:g} and same {step.same:g}, the bundle reuses at {here[0]:g} "
+            f"and {here[1]:g}"
+        )
     drop_points = 100 * (certificate.lost - certificate.gained) / n
     if abs(drop_points - figures.drop_points) > 1e-9:
         return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"

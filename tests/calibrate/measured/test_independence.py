@@ -200,7 +200,7 @@ def test_frames_of_one_clip_count_once_it_is_named(work: Path, tmp_path: Path) -
     [
         (EvidenceKind.LABELS, 644),
         (EvidenceKind.CONSISTENCY, 460),
-        (EvidenceKind.GROUPS, 657),
+        (EvidenceKind.GROUPS, 495),
     ],
 )
 def test_how_many_are_needed_where_no_answer_differs(evidence: EvidenceKind, units: int) -> None:
@@ -210,16 +210,16 @@ def test_how_many_are_needed_where_no_answer_differs(evidence: EvidenceKind, uni
 
 def test_too_few_is_said_with_what_is_needed() -> None:
     asked = Targets(max_drop_points=0.5)
-    said = too_few(asked, units=300, candidates=3, grouped=False)
+    said = too_few(asked, units=300, candidates=3, unit="samples")
     assert said is not None
     assert "300 samples are too few" in said
     assert "shared by 3 savers takes at least 916, 644 with one saver" in said
-    assert too_few(asked, units=644, candidates=1, grouped=False) is None
-    assert too_few(asked, units=300, candidates=1, grouped=True) is not None
+    assert too_few(asked, units=644, candidates=1, unit="samples") is None
+    assert too_few(asked, units=300, candidates=1, unit="epochs") is not None
     empirical = Targets(method=Method.EMPIRICAL, max_drop_points=0.5)
-    assert too_few(empirical, units=3, candidates=1, grouped=False) is None
+    assert too_few(empirical, units=3, candidates=1, unit="samples") is None
     unlabelled = Targets(max_drop_points=0.5, reference=Reference.LARGE)
-    assert too_few(unlabelled, units=460, candidates=1, grouped=False) is None
+    assert too_few(unlabelled, units=460, candidates=1, unit="samples") is None
 
 
 class Notes:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.stream.dashboard.world import CALM, Hosts, World, five_minutes, picture
 from tests.stream.decisions import decision, escalated
-from tinysaver_edge.decision import AnswerSource, Reason
+from tinysaver_edge.decision import AnswerSource, FrameId, Likeness, Reason, Reused
 from tinysaver_edge.stream.dashboard import state as module
 from tinysaver_edge.stream.dashboard.state import THUMBNAIL_WIDTH
 from tinysaver_edge.stream.dashboard.timeline import STEPS
@@ -47,6 +47,17 @@ def test_the_timeline_has_rates_and_gaps(world):
     assert 4 <= len(silent) <= 6
     assert all(line["p50_ms"][place] is None for place in silent)
     assert line["p95_ms"][-1] >= line["p50_ms"][-1] > 3
+
+
+def test_repeated_answers_have_their_own_shares():
+    world = World()
+    for number, alike in enumerate([Likeness.STILL] * 3 + [Likeness.SAME]):
+        found = Reused(FrameId("cam", 0), 0.1, alike)
+        world.state.write(decision(number, source=AnswerSource.REUSED, reused=found), None)
+    world.state.write(decision(9), None)
+    totals = world.state.snapshot()["totals"]
+    assert totals == {"still": 3, "same": 1, "accepted": 1, "escalated": 0, "degraded": 0}
+    assert sum(world.state.snapshot()["timeline"]["still"]) > 0
 
 
 def test_memory_is_bounded(world):

@@ -3,10 +3,20 @@ import math
 import numpy as np
 import pytest
 
+from tests.small_bundle import small_bundle
 from tests.stream.decisions import Events, decision, escalated, frame
-from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.bundle.manifest import DisagreementEntry, ReuseEntry
+from tinysaver_edge.decision import AnswerSource, FrameId, Likeness, Reused
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.drift.drift import Action, DriftOptions, DriftWatch
+from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.stream.drift.drift import (
+    Action,
+    DriftOptions,
+    DriftWatch,
+    calibrated_disagreement,
+    counts_repeated,
+)
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Tally
 from tinysaver_edge.testing import FakeClock
 
@@ -24,7 +34,7 @@ PROMISED = DisagreementEntry(
 def watch(*, promised=PROMISED, **settings):
     made = {
         name: settings.pop(name)
-        for name in ("sources", "listener", "metrics", "keep")
+        for name in ("sources", "listener", "metrics", "keep", "repeated")
         if name in settings
     }
     return DriftWatch(promised, DriftOptions(**settings), clock=FakeClock(7.0), **made)
@@ -178,3 +188,52 @@ def test_false_alarms_keep_the_level_with_the_rate_itself_estimated():
 def test_options_out_of_range_are_refused(settings, words):
     with pytest.raises(InputError, match=words):
         DriftOptions(**settings)
+
+
+REPEATED = {
+    "source": AnswerSource.REUSED,
+    "reused": Reused(FrameId("cam", 0), 0.5, Likeness.STILL),
+}
+
+
+def test_repeated_answers_are_drawn_at_their_share_where_something_is_promised_of_them():
+    one = watch(share=0.05, seed=1, repeated=True)
+    drawn = [one.audits(decision(number, **REPEATED)) for number in range(20_000)]
+    assert np.mean(drawn) == pytest.approx(0.05, abs=0.006)
+    other = watch(share=1.0)
+    assert not other.audits(decision(0, **REPEATED))
+    assert other.audits(decision(0))
+
+
+def test_repeated_answers_that_differ_raise_the_alarm_and_end_the_repeating():
+    one = watch(repeated=True)
+    assert one.repeats
+    until_alarm(one, **REPEATED)
+    assert not one.repeats
+    assert watch(action=Action.WARN, repeated=True).repeats
+
+
+def test_what_was_repeated_before_the_threshold_was_raised_is_no_evidence_against_the_new_one():
+    one = watch(repeated=True)
+    until_alarm(one)
+    before = one.state.audited
+    audit(one, differing=True, times=50, **REPEATED)
+    assert one.state.audited == before
+    assert one.state.alarms == 1
+
+
+def test_of_a_bundle_with_epochs_their_disagreement_is_promised(tmp_path):
+    rule = ReuseRule(2.0, 0.1)
+    with Bundle.load(small_bundle(tmp_path / "bundle")) as bundle:
+        manifest = bundle.manifest
+    of_epochs = PROMISED.model_copy(update={"disagreed": 7})
+    told = manifest.model_copy(
+        update={
+            "disagreement": PROMISED,
+            "reuse": ReuseEntry(rule=rule, disagreement=of_epochs),
+        }
+    )
+    assert calibrated_disagreement(told, rule) == of_epochs
+    assert counts_repeated(told, rule)
+    assert calibrated_disagreement(told, ReuseRule(3.0, 0.1)) == PROMISED
+    assert not counts_repeated(told, None)

@@ -24,6 +24,7 @@ from tinysaver_edge.bundle.manifest import (
     Manifest,
     ModelEntry,
     Named,
+    ReuseEntry,
     SeenEntry,
     StageEntry,
 )
@@ -34,10 +35,12 @@ from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.looks import Seen, seen_from_text
+from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.reuse import ReuseRule
 
 CONFIDENCE = 0.95
 """Of the upper bound that is printed; a device computes its own from the counts."""
@@ -133,6 +136,47 @@ def disagreement(
     )
 
 
+def reuse_entry(
+    policy: Policy, rule: ReuseRule | None, evidence: Problem, *, choices: int, seed: int
+) -> ReuseEntry | None:
+    """Say what is reused, and how often an answer that is no new one of the large model differs.
+
+    Counted on one frame of each epoch, drawn among those that are accepted or reused.
+
+    Args:
+        policy: the cascade that was chosen.
+        rule: what stands with it; None for nothing.
+        evidence: the epochs that it was chosen on.
+        choices: among how many it was chosen.
+        seed: decides which frame stands for its epoch.
+    """
+    if rule is None or evidence.timeline is None or not rule.reuses:
+        return None
+    outputs = evidence.outputs_of(policy)
+    alone = replay(policy, outputs)
+    frames = reused(rule, evidence.timeline, outputs[0], alone.stage == 0)
+    given = frames.applied(alone)
+    refused = replace(policy.stages[0], threshold=float("inf"))
+    asking = replay(replace(policy, stages=(refused, *policy.stages[1:])), outputs)
+    told = np.flatnonzero(~frames.fresh | (alone.stage < len(policy.stages) - 1))
+    order = np.random.default_rng(seed).permutation(told)
+    kept = order[np.unique(evidence.timeline.positions[order], return_index=True)[1]]
+    if not len(kept):
+        return ReuseEntry(rule=rule)
+    differs = int((given.predictions[kept] != asking.predictions[kept]).sum())
+    return ReuseEntry(
+        rule=rule,
+        disagreement=DisagreementEntry(
+            accepted=len(kept),
+            disagreed=differs,
+            held_out=False,
+            choices=choices,
+            confidence=CONFIDENCE,
+            upper=upper_rate(differs, len(kept), risk=(1 - CONFIDENCE) / choices),
+        ),
+    )
+
+
 def _counted(policy: Policy, problem: Problem, *, seed: int) -> Audit:
     """Audit a problem's samples, one of each group where there are groups."""
     found = audit(policy, problem.outputs_of(policy))
@@ -200,6 +244,7 @@ def assemble(
             holdout=None if result.holdout is None else FiguresEntry(**result.holdout.to_dict()),
             certificate=_certificate_entry(result, stages, gathered),
             disagreement=result.disagreement,
+            reuse=result.reuse,
             golden=golden,
             latency=_latency_entry(result, plan),
             seen=_seen_entry(gathered, seen, _fitted(result, plan), Path(folder), files),
@@ -229,6 +274,7 @@ def _certificate_entry(
             fusion=_named(result.policy.fusion),
             pool=result.policy.pool,
             labels=gathered.label_names,
+            reuse=None if result.reuse is None else result.reuse.rule,
         ),
         stated=list(result.stated),
         questions=result.questions,

@@ -31,6 +31,7 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
+from tinysaver_edge.reuse import ReuseRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,13 +338,15 @@ def policy_of(choice: Choice) -> Policy:
     return choice.proposal.policy_at(choice.threshold)
 
 
-def figures_on(policy: Policy, problem: Problem) -> Figures:
-    """Measure a policy on a problem's samples."""
+def figures_on(policy: Policy, problem: Problem, reuse: ReuseRule | None = None) -> Figures:
+    """Measure a policy on a problem's samples, with what is reused within epochs."""
     return figures(
         policy,
         problem.outputs_of(policy),
         problem.labels if problem.known is None else problem.known,
         grouped=problem.groups is not None,
+        timeline=problem.timeline,
+        reuse=reuse,
     )
 
 

@@ -23,7 +23,11 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
-from tinysaver_edge.calibrate.measured.independence import Independence, check_independence
+from tinysaver_edge.calibrate.measured.independence import (
+    Independence,
+    check_epochs,
+    check_independence,
+)
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.measured.measuring import (
     MeasuringRun,
@@ -52,11 +56,14 @@ from tinysaver_edge.cascade import Clock
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.data.epochs import EpochData, open_epochs
 from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.records.measure import check_skipped
+from tinysaver_edge.records.timeline import read_timeline
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
@@ -162,7 +169,8 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
-    problem, kept = join_records(records, costs, labels, data.groups)
+    timeline, content = _timeline(run)
+    problem, kept = join_records(records, costs, labels, data.groups, timeline)
     skipped = _skipped(data, kept)
     problem, kept, fitted = without_fitted(problem, kept, given, looks)
     cost = _codec_cost(run, problem, large, kept, confidence=shortlist.targets.confidence)
@@ -188,12 +196,14 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
         stated=(known.stated,) if known.stated else (),
-        content=None if looks is None else looks.content,
+        content=content if looks is None else looks.content,
     )
 
 
 def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence]:
     """Look at the images before any model does, and say how many cannot be read at all."""
+    if isinstance(run.data, EpochData):
+        return None, check_epochs(run.data, stated=run.given.independent)
     if run.data.independent:
         return None, Independence()
     looks = read_looks(
@@ -203,6 +213,15 @@ def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence
     check_skipped(unreadable, run.data, run.given.skip_limit)
     stated = run.given.independent
     return looks, check_independence(run.data, looks, method=method, stated=stated)
+
+
+def _timeline(run: MeasuringRun) -> tuple[EpochTimeline | None, NDArray[np.uint64] | None]:
+    """Return when an epoch's frames were taken and what they look like; None for other images."""
+    if not isinstance(run.data, EpochData):
+        return None, None
+    return read_timeline(
+        run.data, folder=run.folder, fingerprint=run.fingerprint, progress=run.progress
+    )
 
 
 def _prepare(run: MeasuringRun) -> tuple[Artefact, list[Artefact]]:
@@ -384,4 +403,6 @@ def open_input_data(given: ImageInput) -> DataSource:
             )
     if isinstance(given.data, DataSource):
         return given.data
+    if given.epochs:
+        return open_epochs(given.data, spans=given.spans)
     return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
+from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
 
 MOST_UNITS = 1 << 24
+
+MOST_TRIED = 20_000
+"""Groups up to which the fewest that are enough are counted, and not taken from a formula."""
 
 WORTH_A_LINE = 0.001
 """Where images are independent, so large a share that look like others is told."""
@@ -92,6 +96,23 @@ def check_independence(
         f"collect` does) or show different things, say --independent: the certificate then states "
         f"that it is your word"
     )
+
+
+def check_epochs(data: EpochData, *, stated: bool) -> Independence:
+    """Say what makes epochs independent: that they were drawn, or the user's word.
+
+    Args:
+        data: the epochs.
+        stated: whether the user vouches for it.
+    """
+    if data.collection is not None:
+        return Independence(tuple(data.collection.warnings), data.collection.statement)
+    line = (
+        "nobody says how these epochs were drawn: the certificate counts them as independent, "
+        "which epochs at random moments are (collect --epochs draws them) and every k-th is not"
+    )
+    word = "that its epochs are independent of each other"
+    return Independence(() if stated else (line,), word)
 
 
 def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
@@ -188,14 +209,14 @@ def _tuned(folder: Path) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> str | None:
+def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str | None:
     """Say that nothing can be certified on so few samples, whatever the models answer.
 
     Args:
         targets: limit, confidence and reference.
         units: samples, or groups of them, that the certificate may rest on.
         candidates: how many savers share the risk.
-        grouped: whether the units are groups.
+        unit: what they are: "samples", "groups" or "epochs".
 
     Returns:
         One line, or None where they may be enough.
@@ -204,15 +225,12 @@ def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> 
     if targets.method is not Method.CERTIFIED or drop is None:
         return None
     labelled = targets.reference is Reference.LABELS
-    if labelled:
-        evidence = EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
-    else:
-        evidence = EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+    evidence = EvidenceKind.of(labelled=labelled, unit=unit)
     share = targets.risk / max(1, candidates)
     needed = least_units(drop, evidence=evidence, risk=share)
     if needed is not None and units >= needed:
         return None
-    unit = "groups of samples" if grouped else "samples"
+    unit = "groups of samples" if unit == "groups" else unit
     wish = f"a drop of {drop:g} points at confidence {targets.confidence:g}"
     if candidates > 1:
         wish += f" shared by {candidates} savers"
@@ -248,6 +266,11 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
 
     if not 0 < max_drop_points < math.inf:
         return None
+    if evidence.grouped and max_drop_points < 100:
+        units = least_groups(max_drop_points / 100, risk=risk)
+        while units < MOST_TRIED and not enough(units):
+            units += 1
+        return units
     high = 1
     while not enough(high):
         high *= 2

@@ -6,6 +6,7 @@ certify        `--method certified`
 chains         which savers are asked in turn, and which of these cascades are worth proof
 path           the thresholds and the pool of all stages, from one threshold
 counts         what each threshold of a path accepts and loses
+reuse          the same over epochs, where answers are reused, and the path of that
 outlook        what answers to questions would buy, where there are no labels
 sweep          the same of every threshold of two stages, and the other methods
 search         the best score and fusion for each saver

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
 from tinysaver_edge.calibrate.methods.path import Path
+from tinysaver_edge.calibrate.methods.reuse import EpochTest, ReusePath
 from tinysaver_edge.certificate import Certificate, EvidenceKind
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
@@ -221,6 +223,7 @@ def certify(
     fusion: Fusion | str | None = None,
     tune: IntArray | None = None,
     groups: NDArray[np.generic] | None = None,
+    timeline: EpochTimeline | None = None,
 ) -> CertifiedChoice:
     """Certify the loosest threshold for a cascade, cheapest stage first.
 
@@ -242,6 +245,8 @@ def certify(
         tune: int64 indices to tune on, instead of a split of the rule's size.
         groups: (n,) group of each sample, of any type, where samples of a group are not
             independent (frames of one clip).
+        timeline: of the samples, where they are frames of epochs and answers are reused within
+            each: the path then has `still` and `same` as well, and the groups are the epochs.
 
     Raises:
         InputError: lengths differ, or a number, score or fusion makes no sense.
@@ -253,6 +258,9 @@ def certify(
             f"cannot certify a drop of {max_drop_points} points at confidence {confidence} for "
             f"{candidates} candidates: confidence lies within 0..1, candidates are 1 or more"
         )
+    if timeline is not None:
+        groups = timeline.positions
+        _check_epochs(score, fusion, tune)
     group_of = None if groups is None else _numbered(groups, samples=known.samples)
     rule = default_rule(
         units=known.samples if group_of is None else int(group_of.max()) + 1,
@@ -279,10 +287,14 @@ def certify(
         tune_saver=saver.subset(tune_index),
         stages=[one.subset(certify_index) for one in stages] if len(tune_index) else stages,
         known=known.subset(certify_index) if len(tune_index) else known,
-        groups=None if group_of is None else _numbered(group_of[certify_index]),
-        evidence=_evidence(labelled=labels is not None, grouped=groups is not None),
+        groups=None if group_of is None else _drawn(group_of[certify_index], seed=seed),
+        evidence=EvidenceKind.of(
+            labelled=labels is not None,
+            unit="samples" if groups is None else "groups" if timeline is None else "epochs",
+        ),
         risk=round(1 - confidence, 12),
         candidates=candidates,
+        timeline=timeline,
     )
     certificate, why = trial.certify(max_drop_points)
     return CertifiedChoice(
@@ -309,6 +321,7 @@ def trial_of(
     evidence: EvidenceKind,
     risk: float,
     candidates: int,
+    timeline: EpochTimeline | None = None,
 ) -> CertifiedTest:
     """Score and answer the certify samples, and judge the answers by what is known."""
     thresholds = score.fixed_thresholds()
@@ -324,18 +337,41 @@ def trial_of(
     if path.pool is None and fusion.changes_answers:
         given[-1] = fusion.fuse(answers[-2], answers[-1])[0]
     large = stages[-1].predictions
-    return CertifiedTest(
-        path=path,
-        scores=np.stack([score(one) for one in answers[:-1]]),
-        answers=Verdicts(np.stack([known.losses(one, large) for one in given])),
-        given=np.stack(given),
-        large=large,
-        thresholds=thresholds,
-        evidence=evidence,
-        groups=groups,
-        risk=risk,
-        candidates=candidates,
+    common: dict[str, Any] = {
+        "path": path,
+        "scores": np.stack([score(one) for one in answers[:-1]]),
+        "answers": Verdicts(np.stack([known.losses(one, large) for one in given])),
+        "given": np.stack(given),
+        "large": large,
+        "evidence": evidence,
+        "groups": groups,
+        "risk": risk,
+        "candidates": candidates,
+    }
+    if timeline is None:
+        return CertifiedTest(thresholds=thresholds, **common)
+    reuse = ReusePath.fixed()
+    return EpochTest(
+        thresholds=reuse.thresholds,
+        timeline=timeline,
+        saver=stages[0],
+        known=known,
+        reuse=reuse,
+        **common,
     )
+
+
+def _check_epochs(
+    score: Score | str | None, fusion: Fusion | str | None, tune: IntArray | None
+) -> None:
+    """Refuse what would take epochs to learn from, or has no scale that a path is made for."""
+    known = score is None or getattr(score, "name", score) == Margin.name
+    plain = fusion is None or not isinstance(fusion, str) or fusion == NoFusion.name
+    if not known or not plain or tune is not None:
+        raise InputError(
+            f"over epochs the score is {Margin.name} and nothing is fitted: leave --score out, and "
+            f"--fusion but for {NoFusion.name}"
+        )
 
 
 def _split(
@@ -386,7 +422,11 @@ def _numbered(groups: NDArray[np.generic], *, samples: int | None = None) -> Int
     return numbers
 
 
-def _evidence(*, labelled: bool, grouped: bool) -> EvidenceKind:
-    if labelled:
-        return EvidenceKind.GROUPS if grouped else EvidenceKind.LABELS
-    return EvidenceKind.CONSISTENCY_GROUPS if grouped else EvidenceKind.CONSISTENCY
+def _drawn(groups: IntArray, *, seed: int) -> IntArray:
+    """Groups numbered from 0 in an order that is drawn, neither by name nor by time.
+
+    The test bets on one group after the other, and none may tell of the next.
+    """
+    numbers = _numbered(groups)
+    order = np.random.default_rng(seed).permutation(int(numbers.max()) + 1)
+    return order[numbers]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tinysaver_edge.certificate import (
     WalkStep,
     count_p_values,
     least_certifiable_points,
+    runs_of,
     samples_needed,
     step_p_values,
     walk,
@@ -26,6 +28,9 @@ from tinysaver_edge.certificate import (
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 from tinysaver_edge.questions import Pairs
+
+AT_A_TIME = 16
+"""Steps over groups that are tested together."""
 
 SATURATED = 0.05
 """Share of scores at the end of their range from which that is what is wrong."""
@@ -164,6 +169,7 @@ class WalkCounts:
         gained: int64 (k,), samples where only the cascade is right (D = -1).
         samples: number of samples.
         reached: int64 (stages - 1, k), samples that go on to the second stage, the third, the last.
+        asked: int64 (k,), samples that the first stage is asked about; None for all of them.
     """
 
     thresholds: FloatArray
@@ -172,6 +178,7 @@ class WalkCounts:
     gained: IntArray
     samples: int
     reached: IntArray
+    asked: IntArray | None = None
 
     @classmethod
     def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
@@ -230,7 +237,7 @@ class WalkCounts:
 def group_losses(
     scores: FloatArray, answers: Verdicts, groups: IntArray, thresholds: FloatArray
 ) -> Iterator[tuple[tuple[float, int], ...]]:
-    """Each threshold's mean losses of the groups, as distinct losses and how often each occurs.
+    """Each threshold's mean losses of the groups, in the order of their numbers, as runs.
 
     Args:
         scores: float64 (stages - 1, n).
@@ -247,8 +254,7 @@ def group_losses(
     for index in range(count):
         new = order[bounds[index] : bounds[index + 1]]
         total += np.bincount(whose[new], weights=change[new], minlength=len(sizes))
-        losses, counts = np.unique(total / sizes, return_counts=True)
-        yield tuple(zip(losses.tolist(), counts.tolist(), strict=True))
+        yield runs_of(total / sizes)
 
 
 def _changes(reigns: list[Reign], groups: IntArray) -> tuple[IntArray, IntArray, IntArray]:
@@ -422,23 +428,32 @@ class CertifiedTest:
     def _walked_groups(
         self, counts: WalkCounts, groups: IntArray, max_drop_points: float
     ) -> tuple[list[WalkStep], list[float]]:
-        steps: list[WalkStep] = []
-        p_values: list[float] = []
         losses = group_losses(
             self.scores, self.answers, groups, self.path.thresholds(counts.thresholds)
         )
-        for index, histogram in enumerate(losses):
-            steps.append(counts.step(index, group_losses=histogram))
+        steps = (counts.step(place, group_losses=runs) for place, runs in enumerate(losses))
+        return self._walked_lazily(steps, max_drop_points)
+
+    def _walked_lazily(
+        self, steps: Iterator[WalkStep], max_drop_points: float
+    ) -> tuple[list[WalkStep], list[float]]:
+        """Test some steps at a time, which costs little more than one, until one fails."""
+        walked: list[WalkStep] = []
+        p_values: list[float] = []
+        while some := list(islice(steps, AT_A_TIME)):
             p_values += step_p_values(
-                steps[-1:],
+                some,
                 evidence=self.evidence,
-                samples=counts.samples,
+                samples=self.samples,
                 max_drop_points=max_drop_points,
                 risk=self.share,
             )
-            if p_values[-1] > self.share:
-                break
-        return steps, p_values
+            walked += some
+            reached = walk(p_values, risk=self.share)
+            if reached != len(walked) - 1:
+                end = 1 if reached is None else reached + 2
+                return walked[:end], p_values[:end]
+        return walked, p_values
 
     def _missing(self, first: WalkStep, max_drop_points: float) -> str:
         """Why not even the strictest threshold passes, and what would help."""
@@ -448,7 +463,8 @@ class CertifiedTest:
             wish += f" shared by {self.candidates} candidates"
         if self.groups is not None:
             units = int(self.groups.max()) + 1
-            return f"{units} groups of samples do not prove {wish}: add groups, or allow more"
+            what = self.evidence.unit if self.evidence.unit == "epochs" else "groups of samples"
+            return f"{units} {what} do not prove {wish}: add {self.evidence.unit}, or allow more"
         least = samples_needed(max_drop_points, risk=self.share)
         if least is not None and n < least:
             return f"{n} samples cannot prove {wish}: at least {least} are needed"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
+    from tinysaver_edge.reuse import ReuseRule
     from tinysaver_edge.score import Score
 
 SEVERAL = " → "
@@ -54,6 +55,9 @@ class Proposal:
         path: how the other stages' thresholds follow from the first one's, and how they are pooled.
         reached: ``(stages - 1, k)`` samples that go on to each later stage, where there are more
             than two; of two stages the last are those not accepted.
+        asked: ``(k,)`` samples that the first model is asked about; None for all of them.
+        reuse: of the certificate over epochs, makes the rule that stands with a threshold; None
+            where nothing is reused.
         skipped: whether a tune split ruled it out, so that it was not looked at any further.
         told: what became of others that were looked at beside it, for people; or empty.
         trial: what a certificate is computed from; None for methods that prove nothing.
@@ -74,6 +78,8 @@ class Proposal:
     searched: Searched | None = None
     path: Path = field(default_factory=Path)
     reached: NDArray[np.int64] | None = None
+    asked: NDArray[np.int64] | None = None
+    reuse: Callable[[float], ReuseRule] | None = None
     skipped: bool = False
     told: str = ""
     trial: CertifiedTest | None = None
@@ -102,6 +108,10 @@ class Proposal:
         large = self.costs.large
         pool = None if threshold is None else self.path.pool
         return Policy((*stages, StagePolicy(large.name, large.macs)), self.fusion, pool)
+
+    def rule_at(self, threshold: float | None) -> ReuseRule | None:
+        """Return what is reused at one of the thresholds; None for nothing."""
+        return None if threshold is None or self.reuse is None else self.reuse(threshold)
 
     @property
     def left_out(self) -> bool:
@@ -192,7 +202,8 @@ class Proposal:
     def mean_macs(self) -> NDArray[np.float64]:
         """Expected MACs a frame at each threshold, ``(k,)``."""
         later = np.array([model.macs for model in self.costs.later])
-        macs: NDArray[np.float64] = self.saver.macs + later @ self._rates(budgeted=False)
+        first = 1.0 if self.asked is None else self.asked / self.samples
+        macs: NDArray[np.float64] = self.saver.macs * first + later @ self._rates(budgeted=False)
         macs[self.asks_nobody] = self.costs.large.macs
         return macs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +14,7 @@ from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRul
 from tinysaver_edge.calibrate.methods.chains import best_chains, chains_beside, chains_of
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
+from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.calibrate.methods.search import Searched, search
 from tinysaver_edge.calibrate.methods.sweep import (
     OperatingPoint,
@@ -28,6 +30,7 @@ from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.questions import Known
+from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -97,7 +100,7 @@ def propose_all(
                 for early, score in beside.chains
             ),
         ]
-    if chains_of(problem, targets):
+    if problem.timeline is None and chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     fusions = fusions_of(targets)
     each = (targets, candidates * len(fusions), seed, targets.score)
@@ -191,6 +194,8 @@ def _certified(bid: Bid) -> Proposal:
         path=choice.trial.path,
         trial=choice.trial,
         reached=_reached(choice, np.array([step.threshold for step in steps], np.float64)),
+        asked=_asked(choice, np.array([step.threshold for step in steps], np.float64)),
+        reuse=_reuse(choice),
         risk=choice.trial.share,
         certify=(
             None
@@ -214,6 +219,7 @@ def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
         fusion=bid.fusion,
         tune=bid.tune,
         groups=problem.groups,
+        timeline=problem.timeline,
     )
 
 
@@ -312,6 +318,20 @@ def _reached(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None
     """Return the samples that go on to each later stage, where there are more than two stages."""
     trial = choice.trial
     return trial.counted(thresholds).reached if trial.path.stages > 1 else None
+
+
+def _asked(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None:
+    """Return the samples that the first stage is asked about, where it is not all of them."""
+    trial = choice.trial
+    return trial.counted(thresholds).asked if isinstance(trial, EpochTest) else None
+
+
+def _reuse(choice: CertifiedChoice) -> Callable[[float], ReuseRule] | None:
+    """Return what makes the rule that stands with a threshold, over epochs."""
+    trial = choice.trial
+    if not isinstance(trial, EpochTest):
+        return None
+    return partial(trial.reuse.rule, epoch_s=trial.timeline.epoch_s)
 
 
 def _empirical(bid: Bid) -> Proposal:

@@ -26,9 +26,11 @@ from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, flow_of, singles_of, sweep_of
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.reuse import ReuseRule
 
 if TYPE_CHECKING:
     from tinysaver_edge.artefact import Artefact
@@ -52,6 +54,13 @@ def decision_sentence(result: Calibration) -> str:
     if result.certificate is not None:
         given = given_words(result.stated, result.questions)
         promise = f"; certified: {result.certificate.statement}{given}"
+    if result.reuse is not None:
+        rule = result.reuse.rule
+        promise = (
+            f"; within {rule.epoch_s:g} s an answer is repeated while the picture moves by less "
+            f"than {rule.still:g} grey levels, or the saver's probabilities by less than "
+            f"{rule.same:g}{promise}"
+        )
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
@@ -135,20 +144,30 @@ def build_facts(
         InputError: the arguments are not of one calibration.
     """
     policy, outputs = result.policy, problem.outputs_of(result.policy)
-    answered = _answered(policy, outputs, problem)
+    rule = None if result.reuse is None else result.reuse.rule
+    answered = _answered(policy, outputs, problem, rule)
     return ReportFacts(
         decision=decision_sentence(result),
         agreement=bool(np.array_equal(answered.large, problem.labels)),
         better_alone=single_model_better(problem, result),
         score_words=_score_words(policy),
         result=result,
-        holdout_margin_points=None if holdout is None else _margin_points(policy, holdout),
+        holdout_margin_points=(
+            None if holdout is None or rule is not None else _margin_points(policy, holdout)
+        ),
         singles=singles_of(problem),
         candidates=candidates_of(problem, proposals, choice),
         unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
         bounds=bounds_of(problem, choice.proposal.saver.name),
-        sweep=sweep_of(problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points),
-        flow=flow_of(result, proposals, choice),
+        # A sweep decides each frame by itself.
+        sweep=(
+            None
+            if rule is not None
+            else sweep_of(
+                problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points
+            )
+        ),
+        flow=flow_of(result, proposals, choice) if rule is None else None,
         histogram=score_histogram(policy.stages[0], outputs[0], problem.labels),
         reliability=tuple(
             reliability(policy.stages[place].model, outputs[place], problem.labels)
@@ -183,7 +202,11 @@ def build_facts(
                 questions=result.questions,
             )
         ),
-        drift=None if result.disagreement is None else drift_sentence(result.disagreement),
+        drift=(
+            None
+            if result.promised is None
+            else drift_sentence(result.promised, repeated=result.reuse is not None)
+        ),
         origin=origin(
             plan,
             macs={one.name: one.macs for one in (problem.large, *problem.savers)},
@@ -210,8 +233,13 @@ def _margin_points(policy: Policy, problem: Problem) -> float:
     return float(196.0 * lost.std() / np.sqrt(len(lost)))
 
 
-def _answered(policy: Policy, outputs: Sequence[Outputs], problem: Problem) -> AnsweredSamples:
+def _answered(
+    policy: Policy, outputs: Sequence[Outputs], problem: Problem, rule: ReuseRule | None = None
+) -> AnsweredSamples:
     replayed = replay(policy, outputs)
+    if rule is not None and problem.timeline is not None:
+        frames = reused(rule, problem.timeline, outputs[0], replayed.stage == 0)
+        replayed = frames.applied(replayed)
     score = policy.stages[0].score
     unasked = policy.asked[0] != 0
     return AnsweredSamples(

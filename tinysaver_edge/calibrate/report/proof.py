@@ -18,11 +18,17 @@ USUAL_LEVEL = 0.05
 """The level of a drift watch that is not told another."""
 
 
-def drift_sentence(promised: DisagreementEntry) -> str:
-    """Say how often an escalation would have changed an accepted answer, and what drift is."""
+def drift_sentence(promised: DisagreementEntry, *, repeated: bool = False) -> str:
+    """Say how often an escalation would have changed an accepted answer, and what drift is.
+
+    Args:
+        promised: what was counted.
+        repeated: whether on one frame of each epoch, whose answer was accepted or repeated.
+    """
+    what = "accepted or repeated" if repeated else "accepted"
     where = "hold-out" if promised.held_out else "calibration"
     return (
-        f"of {numbers.count(promised.accepted)} accepted {where} samples an escalation would have "
+        f"of {numbers.count(promised.accepted)} {what} {where} samples an escalation would have "
         f"answered {numbers.count(promised.disagreed)} otherwise "
         f"({numbers.percent(promised.disagreed / promised.accepted)}); in the field, more than "
         f"{numbers.percent(promised.tested(USUAL_LEVEL))} is drift"
@@ -109,17 +115,19 @@ def _question_counts(questions: AskedEntry) -> tuple[tuple[str, str], ...]:
 def _unit(certificate: Certificate) -> str:
     samples = numbers.count(certificate.samples)
     if certificate.evidence.from_consistency:
-        groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
+        unit = certificate.evidence.unit
+        groups = f" in {numbers.count(certificate.groups)} {unit}" if certificate.groups else ""
         return (
             f"It rests on {samples} samples{groups} without labels, the large model being the "
             f"reference: an answer that loses accuracy must differ from the large model's, so a "
             f"bound on differing answers bounds the drop as well, with room to spare."
         )
     if certificate.groups:
+        unit = certificate.evidence.unit
         return (
             f"It rests on {samples} labelled samples in {numbers.count(certificate.groups)} "
-            f"groups; samples of one group are not independent, so each group counts once, by its "
-            f"mean loss."
+            f"{unit}; samples of one are not independent, so each of these {unit} counts once, by "
+            f"its mean loss."
         )
     if certificate.candidates > 1:
         return (
@@ -190,7 +198,7 @@ def _counts(certificate: Certificate) -> tuple[tuple[str, str], ...]:
         rows.append(("gained, D = −1", numbers.count(certificate.gained)))
         rows.append(("the same, D = 0", numbers.count(certificate.same)))
     if certificate.groups:
-        rows.append(("groups", numbers.count(certificate.groups)))
+        rows.append((certificate.evidence.unit, numbers.count(certificate.groups)))
     rows += [
         ("candidates J", numbers.count(certificate.candidates)),
         ("p-value", f"{certificate.p_value:.3g}"),

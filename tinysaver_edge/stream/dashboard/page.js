@@ -43,7 +43,7 @@ function showState(state) {
   showPromise(state.promise);
   showHosts(state.hosts);
   showLatency(state.latency);
-  stacked(at("answers"), state.timeline, ["accepted", "escalated", "degraded"]);
+  stacked(at("answers"), state.timeline, ["still", "same", "accepted", "escalated", "degraded"]);
   lines(at("ages"), state.timeline, [
     { name: "p50", values: state.timeline.p50_ms }, { name: "p95", values: state.timeline.p95_ms }]);
   showThumbnails(state.escalated);
@@ -81,10 +81,12 @@ function choose(id) {
 function showRates({ timeline, totals, settled }) {
   const recent = name => timeline[name].slice(-6, -1);
   const mean = name => recent(name).reduce((sum, one) => sum + one, 0) / 5;
-  const rate = mean("accepted") + mean("escalated") + mean("degraded");
+  const kinds = ["still", "same", "accepted", "escalated", "degraded"];
+  const rate = kinds.reduce((sum, name) => sum + mean(name), 0);
   at("rate").textContent = rate >= 10 ? rate.toFixed(0) : rate.toFixed(1);
-  const all = totals.accepted + totals.escalated + totals.degraded;
-  for (const [id, name] of [["accepted", "accepted"], ["escalated", "escalated"], ["degradedrate", "degraded"]])
+  const all = kinds.reduce((sum, name) => sum + totals[name], 0);
+  for (const one of document.querySelectorAll(".repeated")) one.hidden = !(totals.still + totals.same);
+  for (const [id, name] of [["still", "still"], ["same", "same"], ["accepted", "accepted"], ["escalated", "escalated"], ["degradedrate", "degraded"]])
     at(id).textContent = all ? percent(totals[name] / all) : "–";
   at("settled").hidden = settled.length < 3;  // of two stages the tiles say it
   at("settled").textContent = `Answers of ${settled.map(one => `${one.model} ${percent(one.answers / all)}`).join(", ")}.`;
@@ -147,7 +149,7 @@ function showHosts(told) {
 }
 
 function showLatency(latency) {
-  const kinds = ["saver", "large", "fused", "fallback"].filter(kind => kind in latency);
+  const kinds = ["reused", "saver", "large", "fused", "fallback"].filter(kind => kind in latency);
   const ms = value => value >= 100 ? `${value.toFixed(0)} ms` : `${value.toFixed(1)} ms`;
   at("latency").replaceChildren(...kinds.map(kind => {
     const { p50, p95, p99, frames } = latency[kind];

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.decision import AnswerSource, Decision
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness
 
 STEP_S = 2.0
 STEPS = 150
 """Together the last five minutes."""
 
-KINDS = ("accepted", "escalated", "degraded")
+KINDS = ("still", "same", "accepted", "escalated", "degraded")
 """What a final answer is, one of them."""
 
 MOST_AGES = 256
@@ -26,6 +26,8 @@ class Totals:
     """Counts of final answers.
 
     Attributes:
+        still: found for an earlier frame, before any model was asked.
+        same: kept of the last escalation, after the saver was unsure.
         accepted: of the saver.
         escalated: of the large model.
         degraded: that are not what the policy asks for.
@@ -33,6 +35,8 @@ class Totals:
         fallbacks: of the degraded, those of the saver for want of the large model.
     """
 
+    still: int = 0
+    same: int = 0
     accepted: int = 0
     escalated: int = 0
     degraded: int = 0
@@ -42,12 +46,15 @@ class Totals:
     @property
     def answers(self) -> int:
         """All of them."""
-        return self.accepted + self.escalated + self.degraded
+        return self.still + self.same + self.accepted + self.escalated + self.degraded
 
     def add(self, decision: Decision) -> None:
         """Count one."""
         if decision.degraded is not None:
             self.degraded += 1
+        elif decision.reused is not None:
+            still = decision.reused.alike is Likeness.STILL
+            self.still, self.same = self.still + still, self.same + (not still)
         elif decision.source is AnswerSource.SAVER:
             self.accepted += 1
         else:

@@ -22,6 +22,7 @@ from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Gauge, 
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import DisagreementEntry, Manifest
+    from tinysaver_edge.reuse import ReuseRule
 
 GAPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """Alternatives that are bet on: the rate plus so much of what is missing to 1."""
@@ -93,7 +94,8 @@ class Action(str, Enum):
     Attributes:
         WARN: nothing but the event and the metric.
         RAISE: the next stricter threshold of the bundle, at each alarm; after the last, ESCALATE.
-        ESCALATE: the saver accepts nothing any more.
+            No earlier answer is repeated any more.
+        ESCALATE: the saver accepts nothing any more, and no earlier answer is repeated.
     """
 
     WARN = "warn"
@@ -179,6 +181,8 @@ class DriftWatch:
         metrics: counts audits, disagreements and alarms.
         clock: seconds, for the events.
         keep: takes audited frames, to be saved; it must return at once.
+        repeated: whether what is promised is of repeated answers, too; else none of them is
+            audited, as there is nothing to hold them against.
     """
 
     def __init__(
@@ -191,8 +195,10 @@ class DriftWatch:
         listener: Listener = ignore,
         metrics: Metrics = NO_METRICS,
         keep: Callable[[Decision, Decision, Frame], None] | None = None,
+        repeated: bool = False,
     ) -> None:
         self.options = options
+        self._repeated = repeated
         self.promised = promised.tested(options.level)
         self._stricter = tuple(promised.stricter)
         self._own = sources if sources > 1 else 0
@@ -223,6 +229,11 @@ class DriftWatch:
         return self._alarms == 0
 
     @property
+    def repeats(self) -> bool:
+        """Whether there was no alarm that leads to more than a warning."""
+        return self._alarms == 0 or self.options.action is Action.WARN
+
+    @property
     def state(self) -> DriftState:
         """What it has seen so far."""
         with self._lock:
@@ -245,16 +256,20 @@ class DriftWatch:
         return threshold if self._threshold is None else max(threshold, self._threshold)
 
     def audits(self, decision: Decision) -> bool:
-        """Draw whether this accepted frame is audited."""
+        """Draw whether this frame is audited."""
+        if decision.reused is not None and not self._repeated:
+            return False
         return bool(self._random.random() < self.options.share)
 
     def audited(self, accepted: Decision, large: Decision, frame: Frame | None) -> None:
         """Compare two answers, and raise the alarm when the evidence is enough."""
         source_id = accepted.frame_id.source_id
         differs = accepted.index != large.index
-        first = accepted.stage.index == 0
-        if first and self._threshold is not None and accepted.score < self._threshold:
-            return  # accepted before the threshold was raised; later stages' scores nobody keeps
+        repeated, first = accepted.reused is not None, accepted.stage.index == 0
+        if self._threshold is not None and (
+            repeated or (first and accepted.score < self._threshold)
+        ):
+            return  # given out before the threshold was raised; later stages' scores nobody keeps
         with self._lock:
             if len(self._names) < self._own:
                 self._names.add(source_id)
@@ -307,12 +322,21 @@ class DriftWatch:
         return "every frame is escalated"
 
 
-def calibrated_disagreement(manifest: Manifest) -> DisagreementEntry:
+def calibrated_disagreement(
+    manifest: Manifest, reuse: ReuseRule | None = None
+) -> DisagreementEntry:
     """Return what a bundle says of how often answers differed: what a `DriftWatch` tests.
+
+    Args:
+        manifest: of the bundle.
+        reuse: when earlier answers are repeated; None where none is.
 
     Raises:
         InputError: the bundle does not say it, or accepts nothing.
     """
+    if counts_repeated(manifest, reuse) and manifest.reuse is not None:
+        assert manifest.reuse.disagreement is not None
+        return manifest.reuse.disagreement
     if manifest.disagreement is not None:
         return manifest.disagreement
     first = manifest.stages[0]
@@ -322,3 +346,9 @@ def calibrated_disagreement(manifest: Manifest) -> DisagreementEntry:
         "the bundle does not say how often accepted answers differed from the large model's: "
         "calibrate it again with this release, or turn the drift watch off"
     )
+
+
+def counts_repeated(manifest: Manifest, reuse: ReuseRule | None) -> bool:
+    """Whether what a bundle says of answers that differed counts those repeated by a rule."""
+    told = manifest.reuse
+    return told is not None and told.rule == reuse and told.disagreement is not None

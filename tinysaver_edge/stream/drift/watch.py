@@ -11,9 +11,9 @@ from tinysaver_edge.stream.sources.source import Frame
 class Watch(Protocol):
     """Has a share of accepted frames answered by the large model too, and may become stricter.
 
-    An audit never delays a decision: the accepted answer has gone out, and the large model is asked
-    only while there is room among the escalations in flight. `in_force` and `audits` are called by
-    one thread, `audited` by another; every call returns at once.
+    An audit never delays a decision: the answer has gone out, and the large model is asked only
+    while there is room among the escalations in flight. Any thread may call `audits`; `in_force` is
+    called by one, `audited` by another; every call returns at once.
     """
 
     @property
@@ -27,17 +27,21 @@ class Watch(Protocol):
         Asked for every decision: where it is false, `Decision.certified` is false too.
         """
 
+    @property
+    def repeats(self) -> bool:
+        """Whether earlier answers may still be repeated; asked before each frame."""
+
     def in_force(self, threshold: float) -> float:
         """Return what a stage's score must reach: its threshold in the bundle, or more."""
 
     def audits(self, decision: Decision) -> bool:
-        """Whether the large model shall be asked about this accepted frame as well."""
+        """Whether the large model shall be asked as well, of an accepted or repeated answer."""
 
     def audited(self, accepted: Decision, large: Decision, frame: Frame | None) -> None:
         """Compare what was accepted with what would have been answered after an escalation.
 
         Args:
-            accepted: the decision that went out.
+            accepted: the decision that went out, of a saver or repeated.
             large: what the same frame is answered after all later stages, the last included.
             frame: the frame at its full size, where `wants_frames` was true when it was read.
         """
@@ -48,6 +52,7 @@ class NoWatch:
 
     wants_frames = False
     vouches = True
+    repeats = True
 
     def in_force(self, threshold: float) -> float:
         """Return the bundle's threshold."""

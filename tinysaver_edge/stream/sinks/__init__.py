@@ -5,6 +5,7 @@ queued        a bounded queue and a thread around any sink, so that none stalls 
 jsonl         rotating JSON lines
 video         an annotated video; annotate draws on its frames
 preview       a window
+changes       what a source shows, told once it holds still
 mqtt          a broker
 saved_frames  hard frames, and the next calibration set; pictures is the folder they lie in
 """

@@ -13,6 +13,7 @@ COLOURS = {
     AnswerSource.LARGE: (219, 152, 52),
     AnswerSource.FUSED: (219, 152, 52),
     AnswerSource.FALLBACK: (15, 150, 241),
+    AnswerSource.REUSED: (150, 150, 150),
 }
 """BGR colour of the bar, by where the answer comes from."""
 

@@ -256,7 +256,7 @@ class LiveSource(Source):
         self._attempts = self._failures = 0
         self._barren: str | None = None
         self._connected = self._found = False
-        self._sequence = 0
+        self._sequence = self._openings = 0
         self._untold = 0
         self._told_s = float("-inf")
 
@@ -341,6 +341,7 @@ class LiveSource(Source):
     def _capture(self, connection: Connection) -> bool:
         """Read a connection until it is lost (False), or ends or the source is closed (True)."""
         drain, given = _Drain(connection.live_wait_s), False
+        self._openings += 1
         while not self._closed.is_set():
             asked_s = time.monotonic()
             try:
@@ -368,7 +369,8 @@ class LiveSource(Source):
         """Leave a picture for the consumer."""
         now = self.context.clock()
         self._find(now)
-        dropped = self._slot.put(Frame(image, now, self._sequence, self.source_id))
+        frame = Frame(image, now, self._sequence, self.source_id, opening=self._openings)
+        dropped = self._slot.put(frame)
         self._sequence += 1
         if dropped is not None:
             self._drop(dropped.image)

@@ -35,6 +35,8 @@ class Frame:
         source_id: name of the camera or file, without any credentials.
         taken_at_s: when it was taken, in seconds since 1970; None where the source does not tell.
             A stream works it out of `timestamp_s` for live sources.
+        opening: how often a live source had been opened before the camera gave it: what was known
+            of earlier ones may not hold any more.
     """
 
     image: Picture
@@ -42,6 +44,7 @@ class Frame:
     sequence: int
     source_id: str
     taken_at_s: float | None = None
+    opening: int = 0
 
     @property
     def frame_id(self) -> FrameId:

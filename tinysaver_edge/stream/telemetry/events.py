@@ -157,6 +157,50 @@ class Doubtful(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen(Event):
+    """A camera goes on giving frames, all of them the same; told once, until one differs.
+
+    Attributes:
+        for_s: how long it has done so.
+    """
+
+    kind: ClassVar[str] = "frozen"
+
+    for_s: float
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"frozen: exactly the same picture for {self.for_s:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Event):
+    """A source shows another class than it did, by enough frames or by one that is sure.
+
+    Attributes:
+        sequence: the frame that settled it.
+        before: the class announced before; None for the first.
+        after: the class from now on.
+        confidence: of that frame's answer, 0..1.
+        answered_by: its `Decision.source`.
+    """
+
+    kind: ClassVar[str] = "changed"
+
+    sequence: int
+    before: str | None
+    after: str
+    confidence: float
+    answered_by: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        return f"now {self.after}{f', before {self.before}' if self.before is not None else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Undecided(Event):
     """No model could answer a frame of a live source; the stream goes on with the next.
 

@@ -20,6 +20,7 @@ from tinysaver_edge.stream.telemetry.events import (
     Dropped,
     Ended,
     Event,
+    Frozen,
     Lost,
     Retrying,
     SinkFailed,
@@ -69,7 +70,8 @@ def level_of(event: Event) -> int:
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
     if isinstance(
-        event, Lost | Retrying | Corrupt | Denied | Doubtful | Undecided | Drift | SinkFailed
+        event,
+        Lost | Retrying | Corrupt | Denied | Doubtful | Undecided | Drift | SinkFailed | Frozen,
     ):
         return logging.WARNING
     return logging.INFO

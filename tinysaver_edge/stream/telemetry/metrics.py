@@ -41,6 +41,7 @@ class Counter(str, Enum):
         DROPPED: frames left out because newer ones came before anyone asked.
         CORRUPT: frames that could not be decoded.
         DECISIONS: final answers; the detail is `Decision.source`.
+        REUSED: final answers that were found for an earlier frame; the detail is an `Likeness`.
         SETTLED: final answers; the detail is the model of the stage whose answer it is.
         CERTIFIED: final answers that the bundle's certificate covers.
         PROVISIONAL: answers that a revision follows.
@@ -52,7 +53,7 @@ class Counter(str, Enum):
         LATE: answers of the large model that came after their deadline and were thrown away.
         SINK_DROPPED: decisions a sink had no room for; the detail is the sink's name.
         SINK_FAILED: decisions a sink could not write; the detail is the sink's name.
-        AUDITED: accepted frames that the large model was asked about all the same.
+        AUDITED: accepted or repeated answers that the large model was asked about as well.
         DISAGREED: audited frames that it answered otherwise.
         DRIFT: alarms that they disagree more often than the calibration promised.
     """
@@ -61,6 +62,7 @@ class Counter(str, Enum):
     DROPPED = "dropped"
     CORRUPT = "corrupt"
     DECISIONS = "decisions"
+    REUSED = "reused"
     SETTLED = "settled"
     CERTIFIED = "certified"
     PROVISIONAL = "provisional"

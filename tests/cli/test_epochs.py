@@ -1,0 +1,202 @@
+"""Epochs through the command: calibrated, verified, evaluated, and run with the same decisions."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.calibrate.recipes import recipe
+from tests.colours import LARGE, MIDDLE, SAVER
+from tests.command import spawned
+from tests.data.epoch_folders import epoch_folders
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.data.epochs import open_epochs
+from tinysaver_edge.deciding.epochs import reused
+from tinysaver_edge.deciding.policy import Policy, replay
+from tinysaver_edge.decision import AnswerSource, Likeness
+from tinysaver_edge.records.records import load_record
+from tinysaver_edge.records.timeline import read_timeline
+from tinysaver_edge.stream.sources.source import Frame
+
+COUNT = 90
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("epochs")
+    recipe(folder, {"tiny": SAVER, "mid": MIDDLE, "big": LARGE})
+    epoch_folders(folder / "clips", count=COUNT)
+    epoch_folders(folder / "more", count=12, seed=5)
+    return folder
+
+
+def asked(work, *more, clips="clips"):
+    return [
+        "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / clips,
+        "--labels", work / f"{clips}.csv", "--max-drop", 4,
+        *([] if "--saver" in more else ["--saver", "tiny"]), *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(work):
+    return spawned(*asked(work, "--out", work / "bundle", "--json"))
+
+
+@pytest.fixture
+def bundle(work, made):
+    assert made.code == 0, made.err
+    return work / "bundle"
+
+
+def test_the_epoch_is_what_is_certified(made, bundle):
+    result = made.json
+    counts = Certificate.from_json(result["certificate"])
+    assert counts.evidence.value == "epochs"
+    assert (counts.groups, counts.samples) == (COUNT, COUNT * 8)
+    assert "epochs of a stream (90 counted)" in result["statement"]
+    assert any("independent of each other" in line for line in result["stated"])
+    shares = result["calibration"]["reuse"]
+    assert sum(shares[name] for name in ("still", "same", "saver", "large")) == pytest.approx(1)
+    assert shares["still"] + shares["same"] > 0.2
+    assert result["calibration"]["cost_macs_ratio"] < shares["cost_macs_ratio_without"]
+    with Bundle.load(bundle) as opened:
+        rule = opened.manifest.reuse.rule
+        step = counts.steps[-1]
+        assert (rule.still, rule.same, rule.epoch_s) == (step.still, step.same, 4.0)
+        assert opened.manifest.certificate.measured.reuse == rule
+    page = (bundle.parent / "bundle.report.html").read_text()
+    assert "What is reused" in page
+    assert "Who answered" in made.out + made.err
+
+
+def test_another_limit_runs_no_model(command, work, bundle):
+    done = command(*asked(work, "--max-drop", 6, "--out", bundle.with_name("other"),
+                          "--work-dir", f"{bundle}.records", "--json"))  # fmt: skip
+    assert done.code == 0, done.err
+    assert "to go" not in done.err
+
+
+def test_verify_proves_it_again_and_sees_another_rule(command, bundle):
+    assert command("verify", bundle).code == 0
+    place = bundle / "bundle.json"
+    whole = place.read_text()
+    content = json.loads(whole)
+    content["reuse"]["rule"]["still"] += 1
+    try:
+        place.write_text(json.dumps(content))
+        done = command("verify", bundle)
+    finally:
+        place.write_text(whole)
+    assert done.code != 0
+    assert "reuse" in done.out + done.err
+
+
+def test_evaluate_measures_on_epochs_it_has_not_seen(command, work, bundle):
+    done = command("evaluate", bundle, "--epochs", work / "more", "--labels", work / "more.csv",
+                   "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["seen_samples"] == 0
+    assert done.json["reuse"]["epochs"] == 12
+    assert done.json["drop_interval_points"][0] < done.json["drop_points"]
+    again = command("evaluate", bundle, "--epochs", work / "clips", "--labels",
+                    work / "clips.csv", "--json")  # fmt: skip
+    assert again.json["seen_samples"] == COUNT * 8
+    assert (
+        again.json["reuse"]
+        == json.loads((bundle / "bundle.json").read_text())["calibration"]["reuse"]
+    )
+
+
+def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle):
+    """The gate is empty at each epoch's start in all three: one stream, epoch after epoch."""
+    with open_epochs(work / "clips") as data, Bundle.load(bundle) as opened:
+        policy, rule = Policy.from_manifest(opened.manifest), opened.manifest.reuse.rule
+        shares = opened.manifest.calibration.reuse
+        timeline, _ = read_timeline(data)
+        records = [
+            load_record(work / "bundle.records", stage.model.name).outputs
+            for stage in opened.manifest.stages
+        ]
+        alone = replay(policy, records)
+        frames = reused(rule, timeline, records[0], alone.stage == 0)
+        expected = frames.applied(alone).predictions
+        starts = data.times_s[timeline.starts]
+        times = data.times_s - starts[data.numbers] + 4.0 * data.numbers
+        pictures = [data.frame(index) for index in range(len(data))]
+
+    with Cascade.load(bundle) as cascade:
+        camera = cascade.track()
+        tracked = [
+            camera.decide(picture, timestamp_s=1000 + at)
+            for picture, at in zip(pictures, times.tolist(), strict=True)
+        ]
+        shown = (
+            Frame(picture, 1000 + at, place, "camera1")
+            for place, (picture, at) in enumerate(zip(pictures, times.tolist(), strict=True))
+        )
+        streamed = list(cascade.stream(shown))
+    assert [one.index for one in tracked] == expected.tolist()
+    assert [one.index for one in streamed] == expected.tolist()
+    for decisions in (tracked, streamed):
+        who = Counter(
+            one.reused.alike if one.source is AnswerSource.REUSED else one.stage.index
+            for one in decisions
+        )
+        count = len(decisions)
+        assert who[Likeness.STILL] / count == shares.still
+        assert who[Likeness.SAME] / count == shares.same
+        assert who[1] / count == pytest.approx(shares.large)
+        assert all(one.certified for one in decisions)
+    assert np.count_nonzero(frames.still) > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--budget", "mean_macs=1e6"), "--budget"),
+        (("--method", "empirical"), "--epochs is certified, or not done"),
+        (("--score", "all"), "--score or --fusion 'all'"),
+        (("--score", "entropy"), "over epochs the score is margin"),
+        (("--data", "x.zip"), "--data and --epochs exclude each other"),
+        (("--reference", "large"), "takes either --labels"),
+        (("--max-drop", 1), "90 epochs"),
+    ],
+)
+def test_what_epochs_do_not_take_is_said_in_one_line(command, work, made, more, words):
+    done = command(*asked(work, *more, "--out", work / "none", "--work-dir",
+                          work / "bundle.records"))  # fmt: skip
+    assert done.code in (2, 3)
+    assert words in done.err
+    assert not (work / "none").exists()
+
+
+def test_without_labels_the_large_model_is_the_reference(command, work, made, tmp_path):
+    done = command(
+        "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / "clips",
+        "--reference", "large", "--max-drop", 6, "--saver", "tiny",
+        "--work-dir", work / "bundle.records",
+        "--out", tmp_path / "bundle", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["certificate"]["evidence"] == "consistency-epochs"
+    assert "from consistency" in done.json["statement"]
+
+
+def test_two_savers_compete_and_no_longer_cascade_is_tried(command, work, made, tmp_path):
+    done = command(*asked(work, "--saver", "tiny", "--saver", "mid", "--max-drop", 6, "--work-dir",
+                          work / "bundle.records", "--json"))  # fmt: skip
+    assert done.code == 0, done.err
+    assert [row["saver"] for row in done.json["candidates"]] == ["tiny", "mid"]
+    assert done.json["certificate"]["candidates"] == 2
+
+
+def test_too_few_epochs_are_told_before_any_model_runs(command, work, made, tmp_path):
+    kept = work / "bundle.records"  # with the models as they were prepared
+    done = command(*asked(work, "--out", tmp_path / "no", "--work-dir", kept, clips="more"))
+    assert done.code == 3
+    first = done.err.index("12 epochs are too few")
+    assert first < done.err.index("to go")

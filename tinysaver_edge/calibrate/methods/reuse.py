@@ -1,0 +1,169 @@
+"""Reuse on one path: threshold, `still` and `same` as a family of one parameter, by epochs.
+
+The certificate walks it strict to loose as any other; what it counts at each step is what a gate
+that is empty at each epoch's start would have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
+from tinysaver_edge.certificate import WalkStep, runs_of
+from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.questions import Known
+from tinysaver_edge.reuse import ReuseRule
+
+LOOSER_REUSE, LOOSER_SAVER = 30, 12
+"""Steps on which mostly reuse becomes looser, and then those on which the threshold alone does."""
+
+MOST_STILL, MOST_SAME = 8.0, 0.3
+"""Where reuse ends, in grey levels and as a distance of probabilities."""
+
+STRICT, THEN = 1 - 1e-9, 0.97
+"""The threshold at first, and where reuse ends."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReusePath:
+    """Thresholds of the first stage, each with what stands with it.
+
+    Reuse comes first and the saver second: where a scene rests, an answer of the large model that
+    is repeated loses less than one of the saver's, and saves more. The constants were chosen on
+    the scenes of `benchmarks/scenes.py`; a certificate holds whatever they are.
+
+    Attributes:
+        thresholds: float64 (k,), strictly falling.
+        still: float64 (k,), in grey levels, rising.
+        same: float64 (k,), rising.
+    """
+
+    thresholds: FloatArray
+    still: FloatArray
+    same: FloatArray
+
+    @classmethod
+    def fixed(cls) -> ReusePath:
+        """Return the path: its constants come from no sample of the calibration."""
+        share = np.linspace(0, 1, LOOSER_REUSE)
+        odds = np.linspace(1, 0, LOOSER_SAVER + 1)[1:]
+        return cls(
+            np.concatenate((STRICT + (THEN - STRICT) * share, THEN * odds)),
+            MOST_STILL * np.concatenate((share, np.ones(LOOSER_SAVER))),
+            MOST_SAME * np.concatenate((share, np.ones(LOOSER_SAVER))),
+        )
+
+    def rule(self, threshold: float, *, epoch_s: float) -> ReuseRule:
+        """Return what stands with one of the thresholds.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        place = int(np.argmin(np.abs(self.thresholds - threshold)))
+        if self.thresholds[place] != threshold:
+            raise InputError(f"threshold {threshold:g} is not on the path")
+        return ReuseRule(
+            round(float(self.still[place]), 4), round(float(self.same[place]), 5), epoch_s
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOnEpochs:
+    """What one step of the path does on every frame.
+
+    Attributes:
+        frames: which are reused, and from where.
+        stage: int64 (n,), the stage that would settle each frame by itself.
+        loss: int64 (n,), 1 where only the large model is right, -1 where only the answer given is.
+    """
+
+    frames: ReusedFrames
+    stage: IntArray
+    loss: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochTest(CertifiedTest):
+    """What a certificate over epochs is computed from.
+
+    Attributes:
+        timeline: the frames that the scores are of.
+        saver: the first stage's outputs on them.
+        known: what is known of their true classes.
+        reuse: the path.
+    """
+
+    timeline: EpochTimeline
+    saver: Outputs
+    known: Known
+    reuse: ReusePath
+    _done: dict[float, StepOnEpochs] = field(default_factory=dict, init=False, repr=False)
+
+    def at(self, threshold: float) -> StepOnEpochs:
+        """Replay one step; what was replayed is kept."""
+        done = self._done.get(threshold)
+        if done is None:
+            done = self._done[threshold] = self._replayed(threshold)
+        return done
+
+    def _replayed(self, threshold: float) -> StepOnEpochs:
+        rule = self.reuse.rule(threshold, epoch_s=self.timeline.epoch_s)
+        held = np.array(self.path.at(threshold))[:, None]
+        reaches = np.vstack((self.scores >= held, np.ones((1, self.samples), bool)))
+        stage = reaches.argmax(axis=0)
+        frames = reused(rule, self.timeline, self.saver, stage == 0)
+        # A repeated answer is held against what is to be seen now, not when it was found.
+        answers = self.given[stage, np.arange(self.samples)][frames.of]
+        loss = self.known.losses(answers, self.large).astype(np.int64)
+        return StepOnEpochs(frames, stage, loss)
+
+    def counted(self, thresholds: FloatArray) -> WalkCounts:
+        """Count at some thresholds of the path."""
+        steps = [self.at(float(one)) for one in thresholds]
+        stages = len(self.scores)
+        reached = np.array(
+            [
+                [np.count_nonzero(one.frames.fresh & (one.stage >= place)) for one in steps]
+                for place in range(1, stages + 1)
+            ],
+            dtype=np.int64,
+        ).reshape(stages, len(steps))
+        return WalkCounts(
+            thresholds=np.asarray(thresholds),
+            accepted=self.samples - reached[-1],
+            lost=np.array([np.count_nonzero(one.loss == 1) for one in steps], np.int64),
+            gained=np.array([np.count_nonzero(one.loss == -1) for one in steps], np.int64),
+            samples=self.samples,
+            reached=reached,
+            asked=np.array([np.count_nonzero(one.frames.asked) for one in steps], np.int64),
+        )
+
+    def _walked(
+        self, thresholds: FloatArray, max_drop_points: float
+    ) -> tuple[list[WalkStep], list[float]]:
+        return self._walked_lazily(self._steps(thresholds), max_drop_points)
+
+    def _steps(self, thresholds: FloatArray) -> Iterator[WalkStep]:
+        """Yield the steps, each replayed when it is asked for."""
+        assert self.groups is not None
+        order = np.empty(self.timeline.epochs, np.int64)
+        order[self.groups[self.timeline.starts]] = np.arange(self.timeline.epochs)
+        for threshold in thresholds.tolist():
+            done = self.at(threshold)
+            rule = self.reuse.rule(threshold, epoch_s=self.timeline.epoch_s)
+            losses = self.timeline.by_epoch(done.loss)[order]
+            asked = done.frames.fresh & (done.stage == len(self.scores))
+            yield WalkStep(
+                threshold=threshold,
+                accepted=self.samples - int(np.count_nonzero(asked)),
+                lost=int(np.count_nonzero(done.loss == 1)),
+                gained=int(np.count_nonzero(done.loss == -1)),
+                group_losses=runs_of(losses),
+                still=rule.still,
+                same=rule.same,
+            )

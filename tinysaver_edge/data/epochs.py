@@ -1,0 +1,423 @@
+"""Epochs as data: one folder of frames or one video each, in order, with the time of every frame.
+
+`collect --epochs` writes such folders. The classes come from a table of spans of time, ``epoch,
+from_s, to_s, class``.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.packages import opencv
+from tinysaver_edge.data.collection import EPOCH, Collection, find_collection
+from tinysaver_edge.data.files import CsvLineError, csv_rows
+from tinysaver_edge.data.images import decode_image, is_image
+from tinysaver_edge.data.source import DataSource, Sample, by_number
+from tinysaver_edge.errors import DataError
+from tinysaver_edge.preprocess import Frame
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
+
+AS_LONG = 0.1
+"""By what share the length of an epoch may differ from the others'."""
+
+KEPT_FRAMES = 64
+"""Decoded frames of a video that are kept, for threads that ask for them a little out of order."""
+
+COLUMNS = ("epoch", "from_s", "to_s", "class")
+
+
+class _EpochFile(BaseModel):
+    """What `epoch.json` says, as far as it is needed here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    files: list[str]
+    seconds: list[float]
+    length_s: float | None = None
+    source: str | None = None
+    start: str | None = None
+    moment_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch.
+
+    Attributes:
+        name: of its folder or video.
+        path: that.
+        files: names of its frames in the folder, in order; empty for a video.
+        seconds: when each frame was taken, from the epoch's start, rising.
+        length_s: how long it lasts.
+        source: the camera or recording, None where nobody says.
+        moment_s: when it began there.
+    """
+
+    name: str
+    path: Path
+    files: tuple[str, ...]
+    seconds: tuple[float, ...]
+    length_s: float
+    source: str | None = None
+    moment_s: float | None = None
+
+
+class EpochData(DataSource):
+    """The frames of all epochs, one after the other: epoch by epoch, each in order.
+
+    Attributes:
+        epochs: all of them, in the order of their names.
+        epoch_s: how long one lasts, in seconds.
+        times_s: ``(n,)`` when each frame was taken, from its epoch's start.
+        numbers: ``(n,)`` its epoch's position in `epochs`.
+        collection: what the folder says of how they were drawn; None where it says nothing.
+    """
+
+    # Who makes epochs draws them, or says how; that their frames look alike is the point.
+    independent = True
+
+    def __init__(
+        self,
+        path: Path,
+        epochs: Sequence[Epoch],
+        classes: Sequence[str],
+        *,
+        collection: Collection | None = None,
+    ) -> None:
+        self.epochs = tuple(epochs)
+        self.epoch_s = max(one.length_s for one in epochs)
+        self.times_s = np.array([at for one in epochs for at in one.seconds])
+        self.numbers = np.repeat(np.arange(len(epochs)), [len(one.seconds) for one in epochs])
+        self.collection = collection
+        self._starts = np.concatenate(([0], np.cumsum([len(one.seconds) for one in epochs])))
+        self._videos: dict[int, _Video] = {}
+        self._lock = threading.Lock()
+        names = (
+            f"{one.name}/{one.files[place] if one.files else place}"
+            for one in epochs
+            for place in range(len(one.seconds))
+        )
+        groups = (epochs[number].name for number in self.numbers.tolist())
+        super().__init__(path, [Sample(*row) for row in zip(names, classes, groups, strict=True)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process open the same epochs."""
+        classes = [sample.label for sample in self.samples]
+        made = partial(EpochData, collection=self.collection)
+        return made, (self.path, self.epochs, classes)
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one frame's file; a video has none."""
+        epoch, place = self._place(index)
+        if not epoch.files:
+            raise DataError(f"epoch {epoch.name}: a video has no file for each frame")
+        return (epoch.path / epoch.files[place]).read_bytes()
+
+    def frame(self, index: int) -> Frame | None:
+        """Return one frame decoded, or None when it cannot be read or is damaged."""
+        epoch, place = self._place(index)
+        if not epoch.files:
+            return self._video(int(self.numbers[index]), epoch).frame(place)
+        try:
+            return decode_image(self.read(index))
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Close what is open. Legal in every state."""
+        with self._lock:
+            videos, self._videos = list(self._videos.values()), {}
+        for video in videos:
+            video.close()
+
+    def _place(self, index: int) -> tuple[Epoch, int]:
+        number = int(self.numbers[index])
+        return self.epochs[number], index - int(self._starts[number])
+
+    def _video(self, number: int, epoch: Epoch) -> _Video:
+        """Return an epoch's video, the one before it being let go of."""
+        with self._lock:
+            for other in [one for one in self._videos if abs(one - number) > 1]:
+                self._videos.pop(other).close()
+            return self._videos.setdefault(number, _Video(epoch.path))
+
+    def _state(self, index: int) -> str:
+        epoch, place = self._place(index)
+        path = epoch.path / epoch.files[place] if epoch.files else epoch.path
+        try:
+            status = path.stat()
+        except OSError:
+            return "missing"
+        return f"{status.st_size} {status.st_mtime_ns} {epoch.seconds[place]!r}"
+
+
+class _Video:
+    """Frames of a video by their number, read forwards."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._capture: Any = None
+        self._next = 0
+        self._kept: dict[int, Frame] = {}
+        self._lock = threading.Lock()
+
+    def frame(self, place: int) -> Frame | None:
+        with self._lock:
+            if place not in self._kept and place < self._next:
+                self._rewind()
+            if self._capture is None:
+                self._capture = opencv("Reading videos").VideoCapture(str(self._path))
+            while self._next <= place:
+                read, frame = self._capture.read()
+                if not read:
+                    return None
+                self._kept[self._next] = frame
+                self._kept.pop(self._next - KEPT_FRAMES, None)
+                self._next += 1
+            return self._kept.get(place)
+
+    def _rewind(self) -> None:
+        self._capture.release()
+        self._capture, self._next = None, 0
+        self._kept.clear()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._capture is not None:
+                self._rewind()
+
+
+def open_epochs(path: Path, *, spans: Path | None = None) -> EpochData:
+    """Open a folder of epochs.
+
+    Args:
+        path: holds one folder of frames with an ``epoch.json``, or one video, for each epoch.
+        spans: the classes' table; None where the large model is the reference.
+
+    Raises:
+        DataError: there are none, one cannot be read or does not fit the others, or the table
+            does not fit them.
+    """
+    epochs = _found(path)
+    collection = _collection(path, epochs)
+    if collection is None:
+        _check_apart(epochs)
+    classes = [""] * sum(len(one.seconds) for one in epochs)
+    if spans is not None:
+        named = _spans(spans, epochs)
+        classes = [name for one in epochs for name in _classes_of(one, named[one.name])]
+    return EpochData(path, epochs, classes, collection=collection)
+
+
+def _found(path: Path) -> list[Epoch]:
+    if not path.is_dir():
+        raise DataError(f"epochs {path}: no such folder; it holds one folder or video an epoch")
+    entries = sorted(
+        (one for one in path.iterdir() if not one.name.startswith(".")),
+        key=lambda one: by_number(one.name),
+    )
+    epochs = [
+        _from_folder(one) if one.is_dir() else _from_video(one)
+        for one in entries
+        if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES
+    ]
+    if not epochs:
+        raise DataError(
+            f"epochs {path}: holds no epochs; expected one folder of frames with an {EPOCH}, or "
+            f"one video ({', '.join(VIDEO_SUFFIXES)}), for each: collect --epochs writes them"
+        )
+    for epoch in epochs:
+        if len(epoch.seconds) < 2:
+            raise DataError(
+                f"epoch {epoch.name}: has {len(epoch.seconds)} frame{'s' * (not epoch.seconds)}; "
+                "within an epoch a frame is held against those before it: give at least 2"
+            )
+    middle = float(np.median([one.length_s for one in epochs]))
+    for epoch in epochs:
+        if abs(epoch.length_s - middle) > AS_LONG * middle:
+            raise DataError(
+                f"epoch {epoch.name}: lasts {epoch.length_s:.3g} s and others {middle:.3g} s; what "
+                "is certified holds for epochs of one length: cut them alike, or leave it out"
+            )
+    return epochs
+
+
+def _from_folder(path: Path) -> Epoch:
+    said = _said(path)
+    files, seconds = said.files, said.seconds
+    if len(files) != len(seconds):
+        raise DataError(
+            f"epoch {path.name}: {EPOCH} names {len(files)} files and {len(seconds)} seconds: "
+            "it needs the time of each"
+        )
+    if not all(math.isfinite(at) for at in seconds) or any(b <= a for a, b in pairwise(seconds)):
+        raise DataError(f"epoch {path.name}: the seconds in {EPOCH} must rise from frame to frame")
+    for name in files:
+        if "/" in name or "\\" in name or not is_image(name) or not (path / name).is_file():
+            raise DataError(f"epoch {path.name}: {EPOCH} names {name!r}, which is no image there")
+    step = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
+    length_s = said.length_s if said.length_s else (seconds[-1] + step if seconds else 0.0)
+    return Epoch(
+        path.name, path, tuple(files), tuple(seconds), length_s, said.source, said.moment_s
+    )
+
+
+def _said(path: Path) -> _EpochFile:
+    place = path / EPOCH
+    if not place.is_file():
+        raise DataError(
+            f"epoch {path.name}: has no {EPOCH}, which says when each frame was taken: "
+            '{"files": ["0.png", …], "seconds": [0.0, …]}; collect --epochs writes it'
+        )
+    try:
+        return _EpochFile.model_validate(parse_json(place.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise DataError(
+            f"epoch {path.name}: {EPOCH} is damaged ({where}: {first['msg']})"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"epoch {path.name}: {EPOCH} cannot be read ({error})") from None
+
+
+def _from_video(path: Path) -> Epoch:
+    cv2 = opencv("Reading videos")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        count = 0
+        while capture.grab():
+            count += 1
+    finally:
+        capture.release()
+    if not count:
+        raise DataError(f"epoch {path.name}: the video cannot be read, or holds no frames")
+    if not 0.01 <= rate <= 1000:
+        raise DataError(
+            f"epoch {path.name}: the video does not say how many frames a second it has"
+        )
+    seconds = tuple(place / rate for place in range(count))
+    return Epoch(path.name, path, (), seconds, count / rate)
+
+
+def _collection(path: Path, epochs: Sequence[Epoch]) -> Collection | None:
+    """Return how the epochs were drawn, where the folder says so and holds just these.
+
+    Raises:
+        DataError: it says so, and holds others or not all.
+    """
+    folder = find_collection(path)
+    if folder is None:
+        return None
+    collection = Collection.read(folder)
+    drawn = {one.file for one in collection.written}
+    here = {one.name for one in epochs}
+    if drawn != here:
+        odd = sorted(drawn ^ here)[0]
+        what = "is missing" if odd in drawn else "was not collected"
+        raise DataError(
+            f"epochs {path}: {odd} {what}; who leaves some out or adds others has chosen, and a "
+            "choice is no draw"
+        )
+    return collection
+
+
+def _check_apart(epochs: Sequence[Epoch]) -> None:
+    """Refuse epochs of one source that share moments: these were not drawn, nobody says so."""
+    placed = [one for one in epochs if one.source is not None and one.moment_s is not None]
+    placed.sort(key=lambda one: (one.source, one.moment_s))
+    for _, of_source in groupby(placed, key=lambda one: one.source):
+        for one, other in pairwise(of_source):
+            assert one.moment_s is not None
+            assert other.moment_s is not None
+            if other.moment_s < one.moment_s + one.length_s - 1e-6:
+                raise DataError(
+                    f"epochs {one.name} and {other.name}: overlap in {one.source}; epochs are "
+                    "counted as independent: leave one out"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A stretch of an epoch and what is to be seen in it."""
+
+    from_s: float
+    to_s: float
+    name: str
+    line: int
+
+
+def _spans(path: Path, epochs: Sequence[Epoch]) -> Mapping[str, list[_Span]]:
+    """Read the table of spans, by epoch."""
+    spans: dict[str, list[_Span]] = {one.name: [] for one in epochs}
+    for line, row in _rows(path):
+        epoch, begin, end, name = row
+        if epoch not in spans:
+            raise DataError(f"labels {path}, line {line}: there is no epoch {epoch!r}")
+        try:
+            span = _Span(float(begin), float(end), name, line)
+        except ValueError:
+            raise DataError(
+                f"labels {path}, line {line}: from_s and to_s are seconds, not {begin!r} and "
+                f"{end!r}"
+            ) from None
+        if not (span.from_s < span.to_s and name):
+            raise DataError(f"labels {path}, line {line}: needs a class, and from_s before to_s")
+        spans[epoch].append(span)
+    for epoch, its in spans.items():
+        its.sort(key=lambda one: one.from_s)
+        for one, other in pairwise(its):
+            if other.from_s < one.to_s:
+                raise DataError(
+                    f"labels {path}, lines {one.line} and {other.line}: overlap in epoch {epoch}"
+                )
+    return spans
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the table's rows, each of as many cells as there are columns, in their order."""
+    try:
+        rows = csv_rows(path.read_text(encoding="utf-8-sig").splitlines())
+        head = [cell.strip().lower() for cell in next(rows, (0, [""]))[1]]
+        if not set(COLUMNS) <= set(head):
+            raise DataError(
+                f"labels {path}: columns {', '.join(head) or 'none'}; expected {','.join(COLUMNS)}"
+            )
+        places = [head.index(name) for name in COLUMNS]
+        for line, cells in rows:
+            if not any(cells):
+                continue
+            if len(cells) <= max(places):
+                raise DataError(f"labels {path}, line {line}: has too few cells")
+            yield line, [cells[place].strip() for place in places]
+    except CsvLineError as error:
+        raise DataError(f"labels {path}, line {error.line}: no CSV ({error})") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no text in UTF-8"
+        raise DataError(f"labels {path}: cannot be read ({why})") from None
+
+
+def _classes_of(epoch: Epoch, its: Sequence[_Span]) -> Iterator[str]:
+    starts = [one.from_s for one in its]
+    for at in epoch.seconds:
+        place = bisect_right(starts, at) - 1
+        if place < 0 or at >= its[place].to_s:
+            raise DataError(
+                f"epoch {epoch.name}: the table of labels has no span for {at:.3f} s; every frame "
+                "needs a class: spans reach from from_s up to, not including, to_s"
+            )
+        yield its[place].name

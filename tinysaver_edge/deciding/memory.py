@@ -1,0 +1,107 @@
+"""Memory: what one camera showed and what was answered, so that what looks alike is not asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tinysaver_edge.deciding.policy import Case
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness, Reason, Reused
+from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.reuse import Gate, Look, ReuseRule, Thumbnailer
+
+REPEATABLE = (None, Reason.FALLBACK_DEVICE, Reason.LOCAL)
+"""What an answer may be degraded by and still be repeated: asked again, it would be the same."""
+
+
+@dataclass(slots=True, eq=False)
+class Remembered:
+    """What becomes of a frame that a model was asked about, for those that look like it.
+
+    Attributes:
+        decision: its final decision; None while it is under way, and where there is none.
+        stand_in: the saver's, for as long as the large model has not answered.
+        ended: whether there will be no other: then it is repeated, or nothing is.
+    """
+
+    decision: Decision | None = None
+    stand_in: Decision | None = None
+    ended: bool = False
+
+    def end(self, decision: Decision | None) -> bool:
+        """Take the final decision; tell whether it may be repeated."""
+        self.ended = True
+        if decision is None or decision.reason not in REPEATABLE:
+            self.stand_in = decision or self.stand_in
+            return False
+        self.decision, self.stand_in = decision, None
+        return True
+
+
+class CameraMemory:
+    """One camera's memory: a gate, and the answers that it says are to be repeated.
+
+    `look` is for one thread, `keeps` for one that may be another.
+
+    Args:
+        rule: when an earlier answer is repeated.
+        certified: whether a certificate covers answers that are repeated by this rule.
+    """
+
+    def __init__(self, rule: ReuseRule, *, certified: bool) -> None:
+        self._gate: Gate[Remembered] = Gate(rule)
+        self._thumbnail = Thumbnailer(rule.region)
+        self._certified = certified
+
+    def look(self, frame: Frame, time_s: float) -> Look[Remembered]:
+        """Look at the camera's next frame.
+
+        Args:
+            frame: ``(height, width, 3)`` BGR or ``(height, width)`` grey uint8.
+            time_s: when it was taken.
+
+        Returns:
+            What to repeat, or, as its key, the answer to fill in when a model has been asked.
+
+        Raises:
+            InputError: the frame is of another shape or type.
+        """
+        return self._gate.look(Remembered(), self._thumbnail(frame), time_s)
+
+    def keeps(self, look: Look[Remembered], outputs: Outputs) -> Remembered | None:
+        """Return the escalation's answer that an unsure saver's frame keeps; None to escalate."""
+        return self._gate.keeps(look, outputs)
+
+    def end(self, answer: Remembered, decision: Decision | None) -> None:
+        """Take a frame's final decision, None where it has none, and forget it if it is no good."""
+        if not answer.end(decision):
+            self._gate.drop(answer)
+
+    def forget(self) -> None:
+        """Begin anew: the camera was away, and may look elsewhere now."""
+        self._gate.forget()
+
+    def repeated(self, decision: Decision, case: Case, alike: Likeness) -> Decision:
+        """Return what was found for an earlier frame as the decision on this one.
+
+        Args:
+            decision: of the earlier frame, itself perhaps repeated.
+            case: what is known of this one.
+            alike: in what they are alike.
+        """
+        first = decision.frame_id if decision.reused is None else decision.reused.frame_id
+        since_s = case.timestamp_s - decision.timestamp_s
+        age_s = since_s if decision.reused is None else since_s + decision.reused.age_s
+        return replace(
+            decision,
+            source=AnswerSource.REUSED,
+            score=decision.score if alike is Likeness.STILL else case.score,
+            escalated=False,
+            certified=decision.certified and self._certified,
+            revision=0,
+            frame_id=case.frame_id,
+            timestamp_s=case.timestamp_s,
+            taken_at_s=case.taken_at_s,
+            timings_ms=case.timings_ms,
+            reused=Reused(first, age_s, alike),
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.chromium import OVERFLOWING, WORDS_OVER_WORDS, Chromium, needs_chromium
-from tests.questions.asking import NAMES, answered, asking, say
+from tests.questions.asking import NAMES, answered, asking, picture, say
 from tests.questions.small import small
 from tinysaver_edge.questions import AnswerBook, AnswerWord
 
@@ -389,6 +391,17 @@ def test_a_picture_that_cannot_be_shown_leaves_only_that_one_cannot_tell(browser
         opened(browser, page, ready="nothing.textContent.includes('is no picture here')")
         browser.press("1")
         browser.until("progress.textContent.startsWith('1 ')")
+
+
+def test_a_picture_of_a_few_pixels_is_not_drawn_over_the_whole_screen(browser):
+    tiny = partial(picture, width=24, height=16)
+    with asking(picture=tiny, by="Anna") as (page, _):
+        opened(browser, page)
+        style = "getComputedStyle(document.getElementById('picture'))"
+        across = f"picture.clientWidth - 2 * parseFloat({style}.paddingLeft)"
+        down = f"picture.clientHeight - 2 * parseFloat({style}.paddingTop)"
+        assert 240 <= browser.value(across) <= 242
+        assert 160 <= browser.value(down) <= 162
 
 
 def test_from_click_to_the_next_question(browser, tmp_path):

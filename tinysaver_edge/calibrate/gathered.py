@@ -18,6 +18,7 @@ from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
@@ -25,6 +26,25 @@ from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.models.description.labels import read_labels
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at.
+
+    Raises:
+        InputError: no calibration can do what is asked.
+    """
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
 
 
 def gather(

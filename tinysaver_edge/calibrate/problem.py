@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.calibrate.targets import Budgets
+from tinysaver_edge.calibrate.targets import Budgets, limits_of
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
@@ -454,12 +454,6 @@ def _largest_rate_in(latency: CascadeLatency, name: str, limit: float) -> float 
     if name == "mean_latency_ms":
         return latency.largest_rate_for_mean(limit)
     return latency.largest_rate_for_quantile(_QUANTILES[name], limit)
-
-
-def limits_of(budgets: Budgets) -> dict[str, float]:
-    """Return the limits that are set, by name."""
-    values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

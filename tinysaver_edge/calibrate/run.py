@@ -26,30 +26,34 @@ from tinysaver_edge.calibrate.calibration import (
 from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement, reuse_entry
 from tinysaver_edge.calibrate.chosen.choose import (
-    HARDLY,
     Choice,
     choose,
     compare_methods,
     figures_on,
+    hardly_worth_it,
     policy_of,
 )
-from tinysaver_edge.calibrate.gathered import gather, loosened, on_device, records_folder
+from tinysaver_edge.calibrate.gathered import (
+    check_plan,
+    gather,
+    loosened,
+    on_device,
+    records_folder,
+)
 from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
-from tinysaver_edge.calibrate.measured.latencies import is_this_machine
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
-from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
+from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.methods.search import check_asked
-from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
+from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
     single_model_better,
     write_report,
 )
-from tinysaver_edge.calibrate.targets import Method, Reference
+from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.policy import replay
@@ -87,7 +91,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
-    _check_asked(plan)
+    check_plan(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -160,6 +164,7 @@ def plan_questions(
         check_file_target(asked, flag="--questions")
     with ExitStack() as stack:
         gathered, data = gather(plan, out, stack, progress)
+        gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
         gathered = on_device(gathered, plan)
         asking = stack.enter_context(_asking(plan, gathered, data, None))
         found = asking.plan if asked is None else asking.write(asked, data)
@@ -233,21 +238,6 @@ def default_answers(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
 
 
-def _check_asked(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
-    check_asked(plan.targets)
-    given, targets = plan.input, plan.targets
-    if not isinstance(given, ImageInput) or given.timing or given.bench:
-        return
-    elsewhere = plan.device is not None and not is_this_machine(plan.device)
-    times = targets.needs_latency and not elsewhere
-    if times or targets.budgets.memory_mb is not None:
-        raise InputError(
-            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
-            "to choose by: leave it out, or name what bench measured on the device with --bench"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Decided:
     """A choice and the samples it rests on.
@@ -301,7 +291,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *([choice.proposal.told] if choice.proposal.told else []),
             *_two_only(plan, problem),
             *_warnings(choice),
-            *_hardly_worth_it(choice),
+            *hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
             *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
@@ -456,25 +446,6 @@ def _two_only(plan: Plan, problem: Problem) -> list[str]:
     several = len(problem.savers) > 1 and targets.max_stages > 2
     why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
     return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
-
-
-def _hardly_worth_it(choice: Choice) -> list[str]:
-    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
-    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
-    chosen = next((row for row in rows if row.chosen), None)
-    two = [row for row in rows if SEVERAL not in row.saver]
-    if chosen is None or SEVERAL not in chosen.saver or not two:
-        return []
-    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
-    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
-    if saved >= HARDLY:
-        return []
-    costs = choice.proposal.costs
-    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
-    return [
-        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
-        f"--max-stages 2 does without it"
-    ]
 
 
 def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:

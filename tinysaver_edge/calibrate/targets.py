@@ -181,6 +181,12 @@ class Budgets:
         return any(getattr(self, limit.name) is not None for limit in fields(self))
 
 
+def limits_of(budgets: Budgets) -> dict[str, float]:
+    """Return the limits that are set, by name."""
+    values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """All that is asked of a calibration.

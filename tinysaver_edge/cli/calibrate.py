@@ -223,7 +223,9 @@ class _Page:
     def _way(self, url: str) -> str:
         """Say how a browser elsewhere gets there, for whoever is here over SSH."""
         if "SSH_CONNECTION" not in os.environ or not self.address.is_loopback:
-            return " (asks for the token)" if self.token is not None else ""
+            everywhere = self.address.host in ("0.0.0.0", "::")
+            where = "any address of this machine; " if everywhere else ""
+            return f" ({where}it asks for the token)" if self.token is not None else ""
         port = url.rpartition(":")[2]
         return f" (from your own machine: ssh -L {port}:127.0.0.1:{port} HOST, then open it)"
 

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
-from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
-from tinysaver_edge.calibrate.problem import Problem, limits_of
+from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.targets import (
     DEFAULT_MAX_DROP_POINTS,
     Budgets,
     Method,
     Objective,
     Targets,
+    limits_of,
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
@@ -351,6 +352,25 @@ def figures_on(policy: Policy, problem: Problem, reuse: ReuseRule | None = None)
 
 HARDLY = 0.02
 """Share of the cost that a longer cascade has to save beside two stages to be worth its memory."""
+
+
+def hardly_worth_it(choice: Choice) -> list[str]:
+    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
+    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
+    chosen = next((row for row in rows if row.chosen), None)
+    two = [row for row in rows if SEVERAL not in row.saver]
+    if chosen is None or SEVERAL not in chosen.saver or not two:
+        return []
+    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
+    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
+    if saved >= HARDLY:
+        return []
+    costs = choice.proposal.costs
+    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
+    return [
+        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
+        f"--max-stages 2 does without it"
+    ]
 
 
 def single_model_better(problem: Problem, result: Calibration) -> str | None:

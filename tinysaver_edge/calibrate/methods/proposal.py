@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.path import Path
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, limits_of
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers
+from tinysaver_edge.calibrate.targets import limits_of
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 

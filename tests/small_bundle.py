@@ -74,6 +74,8 @@ def small_bundle(
     engine: str = "onnxruntime",
     precision: Precision = Precision.FLOAT32,
     shipped: Callable[[Artefact], Artefact] = lambda made: made,
+    pool: tuple[float, ...] | None = None,
+    thresholds: tuple[float, ...] = (THRESHOLD, THRESHOLD),
 ) -> Path:
     """Write a bundle with a stage a name, which is one of `KINDS`.
 
@@ -85,8 +87,8 @@ def small_bundle(
             shipped(artefact(folder, name, engine=engine, precision=precision)) for name in names
         ]
         stages = [
-            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
-            for one in artefacts[:-1]
+            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=threshold)
+            for one, threshold in zip(artefacts[:-1], thresholds, strict=False)
         ]
         stages.append(StagePolicy(names[-1], macs=artefacts[-1].macs))
         files = {f"models/{one.name}.onnx": one.files[0] for one in artefacts}
@@ -95,7 +97,7 @@ def small_bundle(
         if golden:
             with open_data(colour_folders(folder / "images", each=2)) as data:
                 entry = make_golden(
-                    Policy(tuple(stages)),
+                    Policy(tuple(stages), pool=pool),
                     artefacts,
                     data,
                     pool=np.arange(len(data)),
@@ -104,7 +106,9 @@ def small_bundle(
                     files=files,
                     labels=NAMES,
                 )
-        write_bundle(target, _manifest(artefacts, stages, entry), files)
+        manifest = _manifest(artefacts, stages, entry)
+        manifest = manifest.model_copy(update={"pool": None if pool is None else list(pool)})
+        write_bundle(target, manifest, files)
     return target
 
 

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import zipfile
 from dataclasses import dataclass
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,31 @@ def test_installed_command_runs(wheel: Path, environment: Environment) -> None:
     environment.install(wheel)
     command = environment.folder / "bin" / "tinysaver-edge"
     assert "calibrate" in call(command, "--help", cwd=environment.folder)
+
+
+def test_sdist_installs_as_the_wheel_does(built: Path, environment: Environment) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    environment.install(sdist)
+    report = environment.report()
+    assert environment.folder in Path(str(report["package"])).parents
+    assert "generic-x86.toml" in report["profiles"]
+    command = environment.folder / "bin" / "tinysaver-edge"
+    assert "calibrate" in call(command, "--help", cwd=environment.folder)
+
+
+def test_an_index_takes_what_is_built(built: Path) -> None:
+    pytest.importorskip("twine")
+    call(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-nocv", "openvino-nocv", "cpu-nocv"])
+def test_extras_for_those_who_bring_opencv_have_none(wheel: Path, name: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (told,) = (file for file in archive.namelist() if file.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(told))
+    needs = [line for line in metadata.get_all("Requires-Dist", []) if f"extra == '{name}'" in line]
+    assert needs
+    assert [line for line in needs if "opencv" in line] == []
 
 
 def check_reads_folders_of(checkout: Path, report: dict[str, object]) -> None:

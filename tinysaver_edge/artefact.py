@@ -39,6 +39,8 @@ class Artefact:
         labels: class names, or None.
         published_top1: accuracy in percent as its makers state it, or None.
         codec: what frames pass on their way to it, or None.
+        quantised: whether it computes with numbers of 8 bits, so that answers depend on the
+            processor.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Artefact:
     labels: tuple[str, ...] | None
     published_top1: float | None = None
     codec: Jpeg | None = None
+    quantised: bool = False
 
     def aligned_with(self, large: Artefact) -> Artefact:
         """Return this model with its classes in the large model's order.

@@ -299,6 +299,23 @@ class TestCalibrateOnRecords:
         refused(done, "saver big takes 2e+09 MACs", "mid 6e+08", "must be the cheaper one")
         refused(command(*on(folder, large="tiny")), "fewer MACs than tiny")
 
+    def test_models_that_make_no_longer_cascade(self, command, folder):
+        both = ("tiny", "mid")
+        refused(command(*on(folder, savers=(*both, "tiny"))), "tiny is named twice")
+        for number in ("1", "5", "many"):
+            refused(command(*on(folder, savers=both), "--max-stages", number), "--max-stages")
+        text = 'records="."\nlabels="labels.npy"\nmacs="models.csv"\nlarge="big"\nsavers=["all"]\n'
+        (folder / "r.toml").write_text(f"{text}[targets]\nmax_stages = 9\n")
+        refused(command("calibrate", folder / "r.toml"), "9")
+        refused(
+            command(*on(folder, large="mid", savers=("tiny", "big"))), "must be the cheaper one"
+        )
+        logits = np.load(folder / "mid.npz")["logits"]
+        np.savez(folder / "mid.npz", logits=logits[:, :9])
+        refused(command(*on(folder, savers=both)), "mid has 9 classes, the large model big 10")
+        np.savez(folder / "mid.npz", logits=logits[:-1])
+        refused(command(*on(folder, savers=both)), "record mid holds 3999 samples, the labels 4000")
+
     def test_what_is_not_named(self, command, folder):
         refused(command("calibrate", "--records", folder), "records need --labels")
         refused(command("calibrate"), "nothing to calibrate on: name --data, --records or a recipe")

@@ -24,6 +24,7 @@ from tests.command import spawned
 from tests.real_data import data_folder
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.hardware.cpu import read_cpu
 
 EACH = 60
 COUNT = EACH * len(NAMES)
@@ -257,3 +258,29 @@ def test_imagenet_photos_through_two_input_kinds_and_a_background_class(command,
     if "squash" in resize:
         again = command("evaluate", tmp_path / "bundle", "--data", PHOTOS / "labels.csv", "--json")
         assert {name: again.json[name] for name in FIGURES} == found
+
+
+def test_an_int8_saver_is_bound_to_the_processor(work, tmp_path):
+    saver = tmp_path / "tiny8.onnx"
+    done = spawned(
+        "models", "quantize", work / "tiny.onnx", "--descriptions", work / "descriptions",
+        "--data", work / "data", "--out", saver, "--calibration-samples", 60,
+    )  # fmt: skip
+    here = read_cpu().family
+    assert f"measured on {here}: INT8 answers a little otherwise" in " ".join(done.err.split())
+    done = spawned(
+        "calibrate", "--data", work / "data", "--large", work / "big.onnx", "--saver", saver,
+        "--descriptions", work / "descriptions", "--method", "empirical", "--max-drop", 5,
+        "--independent", "--no-timing", "--out", tmp_path / "bundle",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert (
+        f"tiny8: INT8, which answers a little otherwise on another kind of processor; "
+        f"thresholds hold for {here}." in " ".join(done.err.split())
+    )
+    with Bundle.load(tmp_path / "bundle") as bundle:
+        assert bundle.manifest.processor == here
+        told = {stage.model.name: stage.model.quantised for stage in bundle.manifest.stages}
+    assert told == {"tiny8": True, "big": False}
+    checks = spawned("verify", tmp_path / "bundle", "--json").json["checks"]
+    assert [one["passed"] for one in checks if one["name"] == "processor"] == [True]

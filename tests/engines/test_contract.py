@@ -374,7 +374,9 @@ def test_openvino_computes_in_float32_unless_asked(tmp_path) -> None:
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
-@pytest.mark.parametrize("device", ["AUTO", "AUTO:CPU", "HETERO:CPU"])
+@pytest.mark.parametrize(
+    "device", ["AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "BATCH:CPU", "BATCH:CPU(4)"]
+)
 def test_openvino_combined_devices_keep_float32(tmp_path, device: str) -> None:
     model = tiny_classifier(tmp_path / "tiny.onnx")
     batch = batch_of(Form(), 4)
@@ -382,6 +384,13 @@ def test_openvino_combined_devices_keep_float32(tmp_path, device: str) -> None:
         assert runner.device == device
         found = probabilities(runner.infer(batch))
     assert np.abs(found - reference(model, Form(), batch)).max() <= 1e-5
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("device", ["BATCH", "BATCH:", "BATCH:CPU,CPU"])
+def test_openvino_batch_takes_one_device(tmp_path, device: str) -> None:
+    with pytest.raises(EngineError, match=r"BATCH takes one: ask for BATCH:CPU, or"):
+        opened("openvino", tiny_classifier(tmp_path / "tiny.onnx"), device=device)
 
 
 @every_engine

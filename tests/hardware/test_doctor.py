@@ -19,6 +19,7 @@ from tinysaver_edge.hardware.doctor.engines import (
     NO_GPU,
     device_checks,
     engine_checks,
+    import_module,
     opencv_check,
     remedy,
 )
@@ -185,6 +186,17 @@ def test_opencv_without_its_library() -> None:
     assert "opencv-python-headless" in check.mend
     assert opencv_check(installed=False).mend == "pip install opencv-python"
     assert opencv_check().state is Standing.OK
+
+
+def test_a_folder_that_an_uninstall_left_is_no_opencv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left_over" / "__pycache__").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check = opencv_check(installed=True, importing=lambda _: import_module("left_over"))
+    assert check.state is Standing.BROKEN
+    assert check.detail.endswith(f"only an empty folder is left: {tmp_path / 'left_over'}")
+    assert check.mend == "pip install --force-reinstall opencv-python"
 
 
 def test_a_provider_that_cannot_load_is_broken() -> None:

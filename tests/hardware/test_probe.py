@@ -75,6 +75,23 @@ def test_processor(
     assert not set(cpu.lacking) & set(cpu.instruction_sets)
 
 
+@pytest.mark.parametrize(
+    ("system", "family"),
+    [
+        (systems.intel_n100, "x86_64 with AVX-VNNI"),
+        (systems.raspberry_pi_5, "aarch64 with dot product"),
+        (systems.gpu_server, "x86_64 with AMX INT8"),
+    ],
+    ids=["N100", "Pi 5", "server"],
+)
+def test_processors_that_answer_alike_in_int8(
+    tmp_path: Path, system: Callable[[Path], Path], family: str
+) -> None:
+    cpu = read_cpu(system(tmp_path))
+    assert cpu is not None
+    assert cpu.family == family
+
+
 def test_a_container_may_use_less(tmp_path: Path) -> None:
     root = systems.gpu_server(tmp_path)
     cpu, memory = read_cpu(root), read_memory(root)

@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import tinysaver_edge
-from tinysaver_edge._support.packages import ASKED_FOR
+from tinysaver_edge._support.packages import ASKED_FOR, opencv
+from tinysaver_edge.errors import MissingDependencyError
 
 PACKAGE = Path(tinysaver_edge.__file__).parent
 ENGINES = {"onnxruntime", "openvino"}
@@ -29,6 +31,30 @@ def test_no_engine_is_imported_but_by_the_one_place_that_silences_it():
         if name.partition(".")[0] in ENGINES
     }
     assert direct == set()
+
+
+CHOSEN_BY_NAME = {
+    "_support/packages.py", "cli/__init__.py", "cli/models.py", "engines/registry.py",
+    "models/export/torch_onnx.py", "stream/sources/opening.py",
+}  # fmt: skip
+"""Files that import what a name says: our own modules, what entry points name, and torch."""
+
+
+def test_no_engine_is_imported_by_a_name_that_is_computed():
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("importlib.import_module", "__import__")
+    }
+    assert found == CHOSEN_BY_NAME
+
+
+def test_an_empty_folder_is_no_opencv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", ModuleType("cv2"))
+    with pytest.raises(MissingDependencyError, match="opencv-python"):
+        opencv("Resizing")
 
 
 def after(program, **environment):

@@ -82,11 +82,13 @@ def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
         purpose: what it is needed for, in a few words, for the error.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: it is not installed, or an empty folder is all that is left of it.
     """
     try:
         import cv2
-    except ImportError as error:
+
+        cv2.resize  # noqa: B018 - a folder without a module imports as an empty one
+    except (ImportError, AttributeError) as error:
         raise MissingDependencyError("opencv-python", extra="cpu", purpose=purpose) from error
     return cv2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.bench.throughput import Sustained, Throughput, measure_throughput, sustain
 from tinysaver_edge.bench.timing import (
@@ -224,5 +224,5 @@ def _import(engine: str, clock: Clock) -> float:
     """Import an engine's package, whose name is the engine's, so that loading starts clean."""
     started = clock()
     if find_spec(engine) is not None:
-        importlib.import_module(engine)
+        import_engine(engine)
     return clock() - started

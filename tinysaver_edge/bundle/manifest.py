@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tinysaver_edge._support.files import combined
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
+from tinysaver_edge.latency import settled_shares
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -61,6 +62,7 @@ class ModelEntry(_Strict):
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
     is what frames pass on their way to it, null where it was calibrated on their pixels. Where
     ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
+    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor.
     """
 
     name: str
@@ -75,6 +77,7 @@ class ModelEntry(_Strict):
     macs: float | None = None
     parameters: int | None = None
     elsewhere: bool = False
+    quantised: bool = False
 
     @property
     def sha256(self) -> str | None:
@@ -112,6 +115,7 @@ class FiguresEntry(_Strict):
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[Fraction, ...] | None = None
+    accuracy_local: Fraction | None = None
 
 
 class RanEntry(_Strict):
@@ -129,18 +133,27 @@ class RanEntry(_Strict):
 class LatencyEntry(_Strict):
     """Limits of time that a cascade was calibrated for, null where there is none.
 
-    ``escalation_rate`` is the highest share of escalated frames that they were held against.
+    ``escalation_rate`` is the highest share of frames that go on to the last stage that they were
+    held against; ``reached`` has that of every stage but the first, where there are more than two.
     """
 
     escalation_rate: Fraction
+    reached: tuple[Fraction, ...] | None = None
     mean_latency_ms: Positive | None = None
     p95_latency_ms: Positive | None = None
     p99_latency_ms: Positive | None = None
 
+    def shares(self, stages: int) -> tuple[float, ...]:
+        """Return the share of frames that each of so many stages settles, summing to 1."""
+        rates = self.reached
+        if rates is None or len(rates) != stages - 1:  # of a bundle that tells the last one's only
+            rates = (self.escalation_rate,) * (stages - 1)
+        return settled_shares(rates)
+
     @property
     def limits(self) -> dict[str, float]:
         """The limits that there are, by name."""
-        found = self.model_dump(exclude={"escalation_rate"}, exclude_none=True)
+        found = self.model_dump(exclude={"escalation_rate", "reached"}, exclude_none=True)
         return {name: float(limit) for name, limit in found.items()}
 
 
@@ -150,15 +163,16 @@ class DisagreementEntry(_Strict):
     A device goes on measuring the same on the frames it audits; more than this is drift.
 
     Attributes:
-        accepted: samples whose first answer is accepted; one of each group where there are groups.
+        accepted: samples that a stage before the last settles; one of each group where there are
+            groups.
         disagreed: those of them that would have been answered otherwise after an escalation.
         held_out: whether they were set aside when the cascade was chosen.
         choices: among how many thresholds it was chosen on these samples; a bound has to hold for
             all of them together. 1 where they were held out.
         confidence: of `upper`.
         upper: Clopper-Pearson upper bound on the rate, 0..1.
-        stricter: scores that fewer and fewer of the accepted samples reach, rising: thresholds to
-            change to when the field has changed.
+        stricter: scores that fewer and fewer of the samples reach that the first stage settles,
+            rising: thresholds to change to when the field has changed.
     """
 
     accepted: int = Field(ge=1)
@@ -289,7 +303,8 @@ class Manifest(_Strict):
     """All of `bundle.json`.
 
     ``pool`` has, for every stage but the first, the weight of what was answered before; null where
-    answers are not pooled. See `deciding.policy.Policy`.
+    answers are not pooled. See `deciding.policy.Policy`. ``processor`` is the kind that the models
+    were measured on, null where they were not measured here; see `hardware.cpu.Cpu.family`.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -308,12 +323,21 @@ class Manifest(_Strict):
     golden: GoldenEntry | None = None
     latency: LatencyEntry | None = None
     seen: SeenEntry | None = None
+    processor: str | None = None
 
     @model_validator(mode="after")
     def _the_last_may_be_elsewhere(self) -> Self:
         early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
         if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
             raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
+
+    @model_validator(mode="after")
+    def _no_model_is_asked_twice(self) -> Self:
+        names = [stage.model.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"model {name} is two of its stages: each model is asked once")
         return self
 
     @model_validator(mode="after")

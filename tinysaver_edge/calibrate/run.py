@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +19,7 @@ from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
+    HARDLY,
     Choice,
     choose,
     compare_methods,
@@ -32,6 +33,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import check_asked
@@ -48,6 +50,7 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
 
 
@@ -190,10 +193,12 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *([choice.proposal.told] if choice.proposal.told else []),
+            *_two_only(plan, problem),
             *_warnings(choice),
             *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
+            *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
         ),
         latency=_latency(choice),
         disagreement=disagreement(
@@ -405,7 +410,12 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
     return PredictedLatency(
-        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+        rates[-1],
+        costs.latency_at(*rates),
+        highest[-1],
+        costs.latency_at(*highest),
+        large,
+        highest if costs.between else None,
     )
 
 
@@ -450,8 +460,12 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
     return said
 
 
-HARDLY = 0.02
-"""Share of the cost that a longer cascade has to save to be worth its memory."""
+def _two_only(plan: Plan, problem: Problem) -> list[str]:
+    """Say that a score or fusion leaves no cascade of more than two stages to look at."""
+    targets = plan.targets
+    several = len(problem.savers) > 1 and targets.max_stages > 2
+    why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
+    return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
 
 
 def _hardly_worth_it(choice: Choice) -> list[str]:
@@ -470,6 +484,19 @@ def _hardly_worth_it(choice: Choice) -> list[str]:
     return [
         f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
         f"--max-stages 2 does without it"
+    ]
+
+
+def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
+    """Say of which processors thresholds hold that were found on answers of 8 bits."""
+    eight = [name for name in models if name in gathered.artefacts]
+    eight = [name for name in eight if gathered.artefacts[name].quantised]
+    cpu = read_cpu()
+    if not eight or cpu is None:
+        return []
+    return [
+        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
+        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
     ]
 
 

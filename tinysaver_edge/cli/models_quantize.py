@@ -11,6 +11,7 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import json_option, output_option
 from tinysaver_edge.data import open_data
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
     CALIBRATION_SAMPLES,
@@ -119,6 +120,11 @@ def _show(model: Path, result: Quantized) -> None:
             _row(result.files[0], result.engine_after, result.accuracy_after, result.bytes_after),
         ],
     )
+    if result.form is Form.INT8 and (cpu := read_cpu()) is not None:
+        terminal.say(
+            f"measured on {cpu.family}: INT8 answers a little otherwise on another kind of "
+            f"processor, so calibrate on the device's own"
+        )
     terminal.say(
         f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "
         f"{numbers.percent(result.top1_agreement)} of the images"

@@ -207,7 +207,6 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = Rates(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
@@ -227,6 +226,10 @@ def run(
                 large_worker=large_worker,
                 allow_absent=escalation == Escalation.LOCAL.value,
             )
+        )
+        tally = Rates(
+            asks=escalation != Escalation.LOCAL.value,
+            models=[stage.policy.model for stage in cascade.stages],
         )
         doubts = Doubts(cascade)
         doubts.tell()

@@ -41,13 +41,16 @@ class Figures:
         accuracy_large: share that the last stage's model gets right, alone.
         accuracy_cascade: share that the cascade gets right.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
-        accept_rate: share that was not escalated past the first stage.
+        accept_rate: share that a stage before the last one settled.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
             None where they are not independent of each other.
-        saver_drop_interval_points: the same of the drop of the first stage's model alone.
+        saver_drop_interval_points: the same of the drop of the first stage's model alone; of more
+            than two stages, of what all but the last say.
         settled: share of the samples that each stage's answer ended, first to last.
+        accuracy_local: share that would be right were the last stage never asked; None in bundles
+            of older releases.
     """
 
     samples: int
@@ -60,6 +63,7 @@ class Figures:
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[float, ...] | None = None
+    accuracy_local: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
@@ -87,11 +91,11 @@ def figures(
     replayed = replay(policy, outputs)
     samples = len(labels)
     settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
-    correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
-    saver, large, cascade = (int(one.sum()) for one in correct)
-    intervals = [
-        None if grouped else drop_interval(correct[1], after) for after in (correct[2], correct[0])
-    ]
+    local = without_large(policy, outputs)
+    correct = [one == labels for one in (outputs[-1].predictions, replayed.predictions, local)]
+    large, cascade, without = (int(one.sum()) for one in correct)
+    saver = int((outputs[0].predictions == labels).sum())
+    intervals = [None if grouped else drop_interval(correct[0], after) for after in correct[1:]]
     return Figures(
         samples=samples,
         accuracy_saver=saver / samples,
@@ -104,7 +108,21 @@ def figures(
         drop_interval_points=intervals[0],
         saver_drop_interval_points=intervals[1],
         settled=settled,
+        accuracy_local=without / samples,
     )
+
+
+def without_large(policy: Policy, outputs: Sequence[Outputs]) -> NDArray[np.int64]:
+    """Return what a cascade answers where its last stage is never asked, ``(n,)``.
+
+    What of two stages the saver says; where none before the last is asked at all, too.
+    """
+    if len(policy.asked) <= 2:
+        return outputs[policy.asked[0] if len(policy.asked) == 2 else 0].predictions
+    last = policy.asked[-2]
+    stages = policy.stages[: last + 1]
+    pool = None if policy.pool is None else policy.pool[:last]
+    return replay(Policy(stages, pool=pool), outputs[: last + 1]).predictions
 
 
 def drop_interval(
@@ -147,9 +165,8 @@ def interval_of(lost: int, gained: int, n: int) -> tuple[float, float] | None:
 
 
 def _accept_rate(policy: Policy, replayed: Replay) -> float:
-    if len(policy.stages) > 1 and policy.asked[0] != 0:
-        return 0.0
-    return float((replayed.stage == 0).mean())
+    last = len(policy.stages) - 1
+    return float((replayed.stage < last).mean()) if last else 1.0
 
 
 def cost_ratio(policy: Policy, settled: Sequence[float]) -> float | None:
@@ -193,6 +210,8 @@ def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
         "accuracy_cascade": told.accuracy_cascade,
         "accept_rate": told.accept_rate,
     }
+    local = told.accuracy_saver if told.accuracy_local is None else told.accuracy_local
+    shares["accuracy_local"] = local
     shares |= {f"settled {place}": one for place, one in enumerate(told.settled or ())}
     for name, share in shares.items():
         if abs(share * n - round(share * n)) > NEAR * n:
@@ -202,7 +221,7 @@ def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
         return f"say {told.drop_points:.4g} points lost, by their accuracies {drop_points:.4g}"
     for points, interval in (
         (told.drop_points, told.drop_interval_points),
-        (100 * (told.accuracy_large - told.accuracy_saver), told.saver_drop_interval_points),
+        (100 * (told.accuracy_large - local), told.saver_drop_interval_points),
     ):
         if interval is not None and not interval[0] - 0.01 <= points <= interval[1] + 0.01:
             return f"say {points:.4g} points lost, within {interval[0]:.4g} to {interval[1]:.4g}"
@@ -218,7 +237,7 @@ def _why_shares_disagree(policy: Policy, told: FiguresEntry) -> str | None:
         settled = (told.accept_rate, 1.0 - told.accept_rate)[: len(policy.stages)]
     if len(settled) != len(policy.stages) or abs(sum(settled) - 1) > NEAR:
         return f"say of {len(policy.stages)} stages that they settle {sum(settled):.4%}"
-    accepted = settled[0] if policy.asked[0] == 0 else 0.0
+    accepted = sum(settled[:-1]) if len(settled) > 1 else 1.0
     if abs(accepted - told.accept_rate) > NEAR:
         return f"say that {told.accept_rate:.4%} are accepted, and {accepted:.4%}"
     cost = cost_ratio(policy, settled)

@@ -294,6 +294,11 @@ def _parts(device: str) -> list[str]:
 
 def _require_devices(core: Core, device: str, parts: list[str]) -> None:
     available = list(core.available_devices)
+    if device.partition(":")[0] == "BATCH" and len(parts) != 1:
+        raise EngineError(
+            f"engine openvino: device {device!r} names {len(parts)} devices, and BATCH takes one: "
+            f"ask for BATCH:{available[0]}, or BATCH:{available[0]}(8)"
+        )
     kinds = {name.partition(".")[0] for name in available}
     missing = [name for name in parts if name not in available and name not in kinds]
     if missing:
@@ -328,8 +333,11 @@ def _settings(core: Core, device: str, parts: list[str], options: EngineOptions)
     own: dict[str, Any] = {_STREAMS: 1, _PINNING: False}
     if options.threads is not None:
         own[_THREADS] = options.threads
-    if device.partition(":")[0] not in _COMBINED:
+    kind = device.partition(":")[0]
+    if kind not in _COMBINED:
         return settings | _known(core, device, own)
+    if kind == "BATCH":  # hands what it is told to its one device, and knows no DEVICE_PROPERTIES
+        return settings | _known(core, parts[0], own)
     each = {name: _known(core, name, own) for name in parts or core.available_devices}
     return settings | {"DEVICE_PROPERTIES": {name: what for name, what in each.items() if what}}
 

@@ -85,6 +85,18 @@ _ARM_CORES = MappingProxyType(
 
 _ARM = "0x41"
 
+_INT8_SETS = (
+    "AMX INT8",
+    "AVX-512 VNNI",
+    "AVX-VNNI",
+    "AVX-512",
+    "AVX2",
+    "i8mm",
+    "dot product",
+    "NEON",
+)
+"""What arithmetic on 8 bits is done with, the widest first: engines take the first there is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
@@ -107,6 +119,16 @@ class Cpu:
     usable: float
     instruction_sets: tuple[str, ...]
     lacking: tuple[str, ...]
+
+    @property
+    def family(self) -> str:
+        """Processors on which INT8 models answer alike, such as ``"x86_64 with AVX-512 VNNI"``.
+
+        An engine's kernels round sums of 8-bit products where their instructions do: the same file
+        answers otherwise on another family, by up to 0.06 of a probability.
+        """
+        has = next((name for name in _INT8_SETS if name in self.instruction_sets), None)
+        return self.architecture if has is None else f"{self.architecture} with {has}"
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what to show."""

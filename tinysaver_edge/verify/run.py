@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
@@ -34,6 +34,7 @@ from tinysaver_edge.verify.golden import (
     golden_answers,
     kept_answers,
     kept_frames,
+    other_processor,
 )
 
 EFFORT = Effort(warm_up=20, min_runs=200, min_seconds=2.0, max_seconds=20.0)
@@ -49,10 +50,10 @@ def check_latency(
     *,
     effort: Effort = EFFORT,
 ) -> Check:
-    """Time both ways that a frame can take and hold mean and quantiles against the limits.
+    """Time every way that a frame can take and hold mean and quantiles against the limits.
 
-    The ways are weighted as they were for the budget: by the highest share of escalated frames
-    that the calibration expects, not by that of the few golden frames.
+    The ways are weighted as they were for the budget: by the highest shares of frames that go on
+    to each stage that the calibration expects, not by those of the few golden frames.
 
     Args:
         promised: the limits, None where there were none.
@@ -62,15 +63,23 @@ def check_latency(
     """
     if promised is None or not promised.limits:
         return Check(LATENCY, None, "the bundle was calibrated without a limit of time")
-    stages = cascade.stages
-    if len(stages) > 2:
-        return Check(LATENCY, None, f"{len(stages)} stages: only two are timed against a limit")
+    stages, policy = cascade.stages, cascade.policy
     if len(stages) == 1:
         found = pooled(((measure_alone(stages[0], frames, effort=effort), 1.0),))
-    else:
-        saver, large = stages
-        pair = measure_pair(saver, large, frames, fusion=cascade.policy.fusion, effort=effort)
+    elif len(stages) == 2 and policy.pool is None:
+        pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
         found = pair.at(promised.escalation_rate)
+    else:
+        shares = promised.shares(len(stages))
+        ways = measure_ways(
+            stages,
+            frames,
+            shares=shares,
+            pool=policy.pool,
+            fusion=policy.fusion,
+            effort=effort,
+        )
+        found = pooled(tuple(zip(ways, shares, strict=True)))
     return judge(promised, found)
 
 
@@ -87,12 +96,20 @@ def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
         worst = max(worst, over)
         how = f"over by {100 * over:.0f} %" if over > 0 else "kept"
         told.append(f"{name} {measured[name]:.2f} of {limit:g}, {how}")
-    detail = f"{'; '.join(told)} ({100 * promised.escalation_rate:.1f} % of frames escalated)"
+    detail = f"{'; '.join(told)} ({_reached(promised)})"
     if worst > SLACK:
         return Check(LATENCY, False, detail)
     if worst > 0:
         return Check(LATENCY, None, f"{detail}: no more than runs differ by", warning=True)
     return Check(LATENCY, True, detail)
+
+
+def _reached(promised: LatencyEntry) -> str:
+    """Say how many frames go on to which stage."""
+    if promised.reached is None:
+        return f"{100 * promised.escalation_rate:.1f} % of frames escalated"
+    each = ", ".join(f"{100 * one:.1f} %" for one in promised.reached)
+    return f"{each} of frames go on to the later stages"
 
 
 CERTIFIED = "certified"
@@ -144,6 +161,7 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
         return
     with cascade:
         yield from check_engines(list(cascade.stages), golden)
+        yield from _check_processor(manifest)
         if golden is None or kept is None:
             yield Check("golden samples", None, "the bundle was made without any")
             frames = [made_up_frame().decode()]
@@ -152,6 +170,18 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
             yield check_decoder(bundle, golden, kept, frames)
             yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
         yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def _check_processor(manifest: Manifest) -> Iterator[Check]:
+    """Hold the kind of processor against that which quantised models were measured on."""
+    eight = [stage.model for stage in manifest.stages if stage.model.quantised]
+    if not eight or manifest.processor is None:
+        return
+    why = [said for model in eight if (said := other_processor(manifest, model)) is not None]
+    if why:
+        yield Check("processor", None, "; ".join(why), warning=True)
+    else:
+        yield Check("processor", True, f"INT8 was measured on its kind, {manifest.processor}")
 
 
 def _check_figures(manifest: Manifest) -> Check:
@@ -199,8 +229,6 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     if n != figures.samples:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
     accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
-    if figures.settled is not None and len(manifest.stages) > 2:
-        kept = 1 - figures.settled[-1]
     if abs(accepted - kept) > 1e-9:
         return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
     drop_points = 100 * (certificate.lost - certificate.gained) / n

@@ -36,6 +36,7 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.looks import Seen, seen_from_text
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
 
 CONFIDENCE = 0.95
@@ -56,37 +57,40 @@ class Audit:
     """Every accepted sample as an audit on a device would see it.
 
     Attributes:
-        accepted: positions of the samples whose first answer is accepted, rising.
-        score: their scores.
+        accepted: positions of the samples that a stage before the last settles, rising.
+        score: the first stage's scores of them.
+        first: whether it was that one.
         disagrees: whether an escalation would have changed the answer.
     """
 
     accepted: NDArray[np.int64]
     score: NDArray[np.float64]
+    first: NDArray[np.bool_]
     disagrees: NDArray[np.bool_]
 
 
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
-    """Escalate every sample that the first stage accepts, and compare.
+    """Escalate every sample that a stage before the last accepts, and compare.
 
     Args:
-        policy: the stages; the first has a score and a threshold, or nothing is accepted.
+        policy: the stages.
         outputs: each stage's answers on the same n samples.
 
     Raises:
         InputError: outputs and stages do not match.
     """
-    first = policy.stages[0]
-    if len(policy.stages) == 1 or first.never_accepts:
-        none = np.empty(0, np.int64)
-        return Audit(none, none.astype(np.float64), none.astype(bool))
     answered = replay(policy, outputs)
-    accepted = np.flatnonzero(answered.stage == 0)
-    refused = replace(first, threshold=float("inf"))
-    escalating = replace(policy, stages=(refused, *policy.stages[1:]))
-    later = replay(escalating, [one.subset(accepted) for one in outputs])
+    accepted = np.flatnonzero(answered.stage < len(policy.stages) - 1)
+    refusing = tuple(
+        stage if stage.threshold is None else replace(stage, threshold=float("inf"))
+        for stage in policy.stages
+    )
+    later = replay(replace(policy, stages=refusing), [one.subset(accepted) for one in outputs])
     return Audit(
-        accepted, answered.score[accepted], later.predictions != answered.predictions[accepted]
+        accepted,
+        answered.score[accepted],
+        answered.stage[accepted] == policy.asked[0],
+        later.predictions != answered.predictions[accepted],
     )
 
 
@@ -115,7 +119,9 @@ def disagreement(
             counted, held_out, choices = aside, True, 1
     accepted, disagreed = len(counted.accepted), int(counted.disagrees.sum())
     threshold = policy.stages[0].threshold
-    scores = np.quantile(chosen_on.score, [1 - kept for kept in KEPT_SHARES], method="higher")
+    scores = chosen_on.score[chosen_on.first]
+    if len(scores):
+        scores = np.quantile(scores, [1 - kept for kept in KEPT_SHARES], method="higher")
     return DisagreementEntry(
         accepted=accepted,
         disagreed=disagreed,
@@ -135,7 +141,7 @@ def _counted(policy: Policy, problem: Problem, *, seed: int) -> Audit:
     order = np.random.default_rng(seed).permutation(len(found.accepted))
     first = np.unique(problem.groups[found.accepted[order]], return_index=True)[1]
     kept = np.sort(order[first])
-    return Audit(found.accepted[kept], found.score[kept], found.disagrees[kept])
+    return Audit(found.accepted[kept], found.score[kept], found.first[kept], found.disagrees[kept])
 
 
 def assemble(
@@ -197,6 +203,7 @@ def assemble(
             golden=golden,
             latency=_latency_entry(result, plan),
             seen=_seen_entry(gathered, seen, _fitted(result, plan), Path(folder), files),
+            processor=cpu.family if gathered.artefacts and (cpu := read_cpu()) else None,
         )
         if (signed := manifest.certificate) is not None:
             signed = signed.model_copy(update={"figures_sha256": figures_sha256(manifest)})
@@ -264,6 +271,7 @@ def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:
         return None
     return LatencyEntry(
         escalation_rate=result.latency.highest_rate,
+        reached=result.latency.reached,
         mean_latency_ms=budgets.mean_latency_ms,
         p95_latency_ms=budgets.p95_latency_ms,
         p99_latency_ms=budgets.p99_latency_ms,
@@ -297,6 +305,7 @@ def _stage_entry(
             codec=artefact.codec,
             macs=artefact.macs,
             parameters=artefact.parameters,
+            quantised=artefact.quantised,
         )
     return StageEntry(model=model, score=_named(stage.score), threshold=stage.threshold)
 

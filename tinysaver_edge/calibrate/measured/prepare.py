@@ -73,6 +73,7 @@ def _note(model: ModelFile, folder: Path) -> Path:
 def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Artefact:
     from tinysaver_edge.models.embed.embed import embed as embed_into
     from tinysaver_edge.models.embed.embed import why_not_embedded
+    from tinysaver_edge.models.graph.reader import is_quantised
 
     said = model.description
     macs, parameters = _cost(model)
@@ -101,6 +102,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         classes=None,
         labels=None,
         published_top1=said.published_top1,
+        quantised=is_quantised(model.path),
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))

@@ -80,8 +80,16 @@ _CUDA = "CUDAExecutionProvider"
 
 
 def import_module(module: str) -> Apart:
-    """Import a module in a process of its own; the answer is its version."""
-    program = f"import {module}; print(getattr({module}, '__version__', 'no version'))"
+    """Import a module in a process of its own; the answer is its version.
+
+    A folder that an uninstall left, with nothing but caches in it, imports as an empty module.
+    """
+    program = (
+        f"import sys, {module}\n"
+        f"if getattr({module}, '__file__', None) is None:\n"
+        f"    sys.exit('only an empty folder is left: ' + ', '.join({module}.__path__))\n"
+        f"print(getattr({module}, '__version__', 'no version'))"
+    )
     return run_apart([sys.executable, "-c", program], timeout_s=TIMEOUT_S)
 
 

@@ -27,6 +27,12 @@ FORM = frozenset(
 )
 """Operations that change a tensor's form but not what its numbers mean, in both formats' words."""
 
+QUANTISED = frozenset(
+    {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+    | {"DynamicQuantizeLinear", "FakeQuantize"}
+)
+"""Operations of quantised models, in both formats' words; .tflite comes with OpenVINO's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -70,6 +76,11 @@ class Graph:
     constant_bytes: int
     value: Callable[[str], NDArray[Any] | None]
     samples: int = 1
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether numbers of 8 bits are computed with, which depends on the processor."""
+        return any(node.operation in QUANTISED for node in self.nodes)
 
     def readers(self, tensor: str) -> list[Node]:
         """Return the operations that read a tensor."""

@@ -48,6 +48,14 @@ def read_graph(model: Path, *, size: Size | None = None, output: str | None = No
     return read_whole(model, lambda: read_openvino(model, size=size, output=output))
 
 
+def is_quantised(model: Path) -> bool:
+    """Whether a model file computes with numbers of 8 bits; False where it cannot be read here."""
+    try:
+        return read_graph(model).is_quantised
+    except TinySaverError:
+        return False
+
+
 def read_whole(model: Path, read: Callable[[], Graph]) -> Graph:
     """Read a graph; a file may hold anything, and the readers trust its numbers and names."""
     try:

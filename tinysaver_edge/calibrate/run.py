@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from tinysaver_edge.calibrate.chosen.choose import (
     policy_of,
 )
 from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
-from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.images import alone, from_images, open_input_data
 from tinysaver_edge.calibrate.measured.independence import note_tuned, too_few, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
@@ -287,7 +286,7 @@ def _gather(
     folder = _records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
-    stack.enter_context(_alone(folder))
+    stack.enter_context(alone(folder))
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     gathered = from_images(
         plan.input,
@@ -321,31 +320,6 @@ def _tell_if_too_few(
     said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
     if said is not None:
         progress.note(said)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
-
-    Raises:
-        InputError: another one is under way there, or nothing can be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"records {folder}: another calibration writes there: wait for it, or name another "
-                "--out and --work-dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
-        yield
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:

@@ -231,6 +231,7 @@ def _certificate_entry(
             labels=gathered.label_names,
         ),
         stated=list(result.stated),
+        questions=result.questions,
     )
 
 

@@ -5,10 +5,8 @@ Everything that can be found wrong without running a model over the images is fo
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import claim
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import (
@@ -371,29 +368,6 @@ def without_fitted(
         raise DataError(f"data {given.data}: the models were quantised on every image: give others")
     index = np.flatnonzero(others)
     return (problem.subset(index) if said else problem), kept[index], said
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
-
-    Raises:
-        InputError: another one is under way there, or nothing can be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = claim(folder / ".lock", flags=os.O_WRONLY | os.O_CREAT, mode=0o666)
-    except OSError as error:
-        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    except InputError:
-        raise InputError(
-            f"records {folder}: another calibration writes there: wait for it, or name another "
-            "--out and --work-dir"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(held)
 
 
 def open_input_data(given: ImageInput) -> DataSource:

@@ -190,7 +190,15 @@ def test_files_that_contributors_are_sent_to_are_there() -> None:
     named = set(re.findall(r"`([\w./]+(?:\.py|\.toml|/))`", text))
     named |= set(re.findall(r"^    ([\w/]+(?:\.py|/)) ", text, re.MULTILINE))
     assert {"cascade.py", "stream/sinks/", "stream/pipeline.py", "deciding/"} <= named
-    folders = ("tinysaver_edge", "devices", "calibration", "examples", "tests", "benchmarks", "docs")
+    folders = (
+        "tinysaver_edge",
+        "devices",
+        "calibration",
+        "examples",
+        "tests",
+        "benchmarks",
+        "docs",
+    )
     held = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")]
     held.append((ROOT / "pyproject.toml").as_posix())
     absent = {one for one in named if not any(f"/{one}" in path for path in held)}

@@ -31,6 +31,7 @@ from tinysaver_edge.bundle.manifest import (
 )
 from tinysaver_edge.calibrate.chosen.golden import make_golden
 from tinysaver_edge.data import open_data
+from tinysaver_edge.deciding.figures import cost_ratio
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.score import Margin
@@ -73,6 +74,8 @@ def small_bundle(
     engine: str = "onnxruntime",
     precision: Precision = Precision.FLOAT32,
     shipped: Callable[[Artefact], Artefact] = lambda made: made,
+    pool: tuple[float, ...] | None = None,
+    thresholds: tuple[float, ...] = (THRESHOLD, THRESHOLD),
 ) -> Path:
     """Write a bundle with a stage a name, which is one of `KINDS`.
 
@@ -84,8 +87,8 @@ def small_bundle(
             shipped(artefact(folder, name, engine=engine, precision=precision)) for name in names
         ]
         stages = [
-            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=THRESHOLD)
-            for one in artefacts[:-1]
+            StagePolicy(one.name, macs=one.macs, score=Margin(), threshold=threshold)
+            for one, threshold in zip(artefacts[:-1], thresholds, strict=False)
         ]
         stages.append(StagePolicy(names[-1], macs=artefacts[-1].macs))
         files = {f"models/{one.name}.onnx": one.files[0] for one in artefacts}
@@ -94,7 +97,7 @@ def small_bundle(
         if golden:
             with open_data(colour_folders(folder / "images", each=2)) as data:
                 entry = make_golden(
-                    Policy(tuple(stages)),
+                    Policy(tuple(stages), pool=pool),
                     artefacts,
                     data,
                     pool=np.arange(len(data)),
@@ -103,7 +106,9 @@ def small_bundle(
                     files=files,
                     labels=NAMES,
                 )
-        write_bundle(target, _manifest(artefacts, stages, entry), files)
+        manifest = _manifest(artefacts, stages, entry)
+        manifest = manifest.model_copy(update={"pool": None if pool is None else list(pool)})
+        write_bundle(target, manifest, files)
     return target
 
 
@@ -130,15 +135,7 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
         ],
         method="empirical",
         seed=0,
-        calibration=FiguresEntry(
-            samples=10,
-            accuracy_saver=0.5,
-            accuracy_large=0.5,
-            accuracy_cascade=0.5,
-            drop_points=0,
-            accept_rate=0.5,
-            cost_macs_ratio=0.6,
-        ),
+        calibration=_figures(stages),
         disagreement=DisagreementEntry(
             accepted=400,
             disagreed=4,
@@ -149,4 +146,21 @@ def _manifest(artefacts: list[Artefact], stages: list[StagePolicy], golden: obje
             stricter=[0.95, 0.99],
         ),
         golden=golden,
+    )
+
+
+def _figures(stages: list[StagePolicy]) -> FiguresEntry:
+    """Figures of a cascade whose first stage settles half of ten samples, and the last the rest."""
+    settled = [0.0] * len(stages)
+    settled[0] += 0.5
+    settled[-1] += 0.5
+    return FiguresEntry(
+        samples=10,
+        accuracy_saver=0.5,
+        accuracy_large=0.5,
+        accuracy_cascade=0.5,
+        drop_points=0,
+        accept_rate=settled[0],
+        cost_macs_ratio=cost_ratio(Policy(tuple(stages)), settled),
+        settled=settled,
     )

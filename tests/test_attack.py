@@ -43,8 +43,8 @@ def jpeg_bundle(tmp_path):
     return device_bundle(tmp_path / "bundle")
 
 
-def test_the_readme_tells_the_bounds() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_documents_tell_the_bounds() -> None:
+    text = (ROOT / "docs/security.md").read_text()
     assert f"{MEMORY_MB} MB and {DESCRIPTORS} descriptors" in text
     for bound in (limits.MOST_ROWS, limits.MOST_CONNECTIONS, limits.MOST_HALF_SENT):
         assert f"{bound:,}" in text

@@ -102,7 +102,7 @@ class TestDecision:
             AnswerSource.SAVER,
             AnswerSource.LARGE,
         ]
-        assert [decision.escalated for decision in decisions] == [False, True, True]
+        assert [decision.escalated for decision in decisions] == [False, False, True]
         margin = Margin()(Outputs.from_logits([UNSURE]))[0]  # the first stage's, always
         assert decisions[2].score == pytest.approx(margin)
 

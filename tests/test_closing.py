@@ -66,7 +66,10 @@ def test_a_handler_that_closes_in_the_middle_of_a_call_does_not_wait_for_it(bund
         except Exception as error:
             print(error)
     """
-    assert told(bundle, program) == "the cascade is closed"
+    said = {"the cascade is closed"}
+    if "submit" in call:  # a frame may be waiting at that moment
+        said.add("closed before any model answered")
+    assert told(bundle, program) in said
 
 
 @pytest.mark.parametrize("how", ["soon", "on_signal"])

@@ -82,6 +82,7 @@ def test_a_bundle_agrees_with_itself(tmp_path, names):
     assert result.passed
     assert [check.name for check in result.checks] == [
         "files",
+        "figures",
         "class names",
         *(f"engine of {name}" for name in names),
         "image decoder",
@@ -102,11 +103,33 @@ def test_without_golden_samples_only_the_files_are_compared(tmp_path):
     assert result.passed
     assert [(check.name, check.passed) for check in result.checks] == [
         ("files", True),
+        ("figures", True),
         ("engine of saver", None),
         ("engine of large", None),
         ("golden samples", None),
         ("latency", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("cost_macs_ratio", 0.1, "say a cost of 0.1, by MACs and rates it is 0."),
+        ("accept_rate", 0.7, "say that 70.0000% are accepted, and 50.0000%"),
+        ("accept_rate", 0.77, "no whole number of 10 samples"),
+        ("accuracy_cascade", 0.6, "say 0 points lost, by their accuracies -10"),
+        ("drop_points", -1.0, "say -1 points lost, by their accuracies 0"),
+        ("drop_interval_points", [1.0, 2.0], "say 0 points lost, within 1 to 2"),
+        ("settled", [0.9, 0.5], "that they settle 140"),
+        ("samples", 0, "are of 0 samples"),
+        ("samples", 7, "no whole number of 7 samples"),
+    ],
+)
+def test_edited_figures_are_noticed(folder, field, value, why):
+    rewrite(folder, lambda manifest: manifest["calibration"].update({field: value}))
+    result = verified(folder)
+    assert failed(result)[0] == "figures"
+    assert why in detail_of(result, "figures")
 
 
 def test_another_resize_is_noticed(folder):
@@ -442,15 +465,16 @@ def test_time_is_held_against_each_limit(limits, passed, warning, says):
 def test_a_promised_time_is_measured(tmp_path, names, limit, passed):
     folder = small_bundle(tmp_path / "bundle", names=names)
     promise = {"escalation_rate": 0.5, "p95_latency_ms": limit}
+    if len(names) == 3:
+        promise["reached"] = [0.7, 0.5]
     rewrite(folder, lambda manifest: manifest.update(latency=promise))
     with Bundle.load(folder) as opened:
         result = verify(opened, effort=QUICK)
     check = result.checks[-1]
     assert check.name == "latency"
-    if len(names) == 3:
-        assert check.passed is None
-        return
     assert check.passed is passed, check
+    if len(names) == 3:
+        assert check.detail.endswith("(70.0 %, 50.0 % of frames go on to the later stages)")
     if not passed:
         with pytest.raises(TooSlowError, match=r"latency: p95_latency_ms .* over by") as caught:
             result.raise_if_failed()

@@ -98,7 +98,7 @@ class Decision:
         score: the first stage's deferral score; higher is safer. NaN where no stage has a score.
         stage: the stage whose answer it is, the later one of a fused answer.
         source: saver, large, fused or fallback.
-        escalated: whether the first stage's answer was not accepted.
+        escalated: whether no stage before the last one, the large model, had its answer accepted.
         degraded: why this is not the answer the policy asks for, in a sentence for people, or None.
         reason: the same for programs; None exactly where `degraded` is.
         certified: whether the bundle's certificate covers this answer.

@@ -260,6 +260,16 @@ def pooled(ways: Sequence[tuple[LatencySamples, float]]) -> PooledLatency:
     )
 
 
+def settled_shares(reached: Sequence[float]) -> tuple[float, ...]:
+    """Return the share of the frames that each stage settles, of those that reach each later one.
+
+    Upper bounds may cross: no more reach a stage than the one before it.
+    """
+    rates = np.minimum.accumulate((1.0, *reached))
+    shares: list[float] = (rates - np.append(rates[1:], 0.0)).tolist()
+    return tuple(shares)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CascadeLatency:
     """Latency of a saver and a large model at any escalation rate.

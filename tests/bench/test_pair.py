@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.test_timing import stage_of
 from tests.model_zoo import frames
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import EngineError
@@ -128,6 +128,32 @@ def test_the_large_model_alone_runs_without_a_saver() -> None:
     found = measure_alone(pair.large, FRAMES, clock=pair.clock, effort=MANY)
     assert found.samples_ms == pytest.approx(10)
     assert set(pair.asked) == {"large"}
+
+
+def test_every_stage_of_three_settles_its_share() -> None:
+    clock, asked = FakeClock(), []
+
+    def stage(name: str, milliseconds: float) -> Stage:
+        def run(batch: Batch) -> np.ndarray:
+            asked.append(name)
+            clock.now_s += milliseconds / 1e3
+            return np.array([[3.0, 1.0, 0.0]], np.float32)
+
+        engine = FakeEngine(run)
+        return Stage(engine, preprocess=engine.preprocess, policy=StagePolicy(name))
+
+    stages = [stage("first", 2), stage("second", 5), stage("last", 40)]
+    ways = measure_ways(
+        stages, FRAMES, shares=(0.5, 0.5, 0.0), pool=(0.5, 0.3), clock=clock, effort=MANY
+    )
+    assert [way.mean_ms for way in ways] == pytest.approx([2, 7, 47])
+    assert sum(map(len, ways)) == 400
+    assert asked.count("first") == 400 + 5 + 3
+    # An eleventh each at least, and the others alike: within six standard deviations.
+    assert [len(way) for way in ways] == pytest.approx([182, 182, 36], abs=60)
+    few = Effort(warm_up=0, min_runs=1, min_seconds=0, max_seconds=0)
+    ways = measure_ways(stages, FRAMES, shares=(1.0, 0.0, 0.0), clock=clock, effort=few)
+    assert [way.mean_ms for way in ways] == pytest.approx([2, 7, 47])
 
 
 def test_real_models_take_turns(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.small_bundle import small_bundle
 from tests.stream.telemetry.test_promise import certified
 from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.bundle import Bundle
-from tinysaver_edge.bundle.covered import why_not_covered
+from tinysaver_edge.bundle.covered import figures_sha256, why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.testing import numbered_frame
@@ -21,6 +21,9 @@ def signed(tmp_path_factory):
     folder = small_bundle(tmp_path_factory.mktemp("covered") / "bundle")
     with Bundle.load(folder) as bundle:
         made = certified(bundle.manifest)
+    assert made.certificate is not None
+    told = made.certificate.model_copy(update={"figures_sha256": figures_sha256(made)})
+    made = made.model_copy(update={"certificate": told})
     (folder / "bundle.json").write_text(json.dumps(made.model_dump(mode="json")))
     return folder
 
@@ -61,6 +64,12 @@ CHANGES = {
     "labels": lambda c: c["labels"].reverse(),
     "no block": lambda c: c["certificate"].update(measured=None),
     "no saver": lambda c: (c["stages"].pop(0), c.update(golden=None)),
+    "accuracy": lambda c: c["calibration"].update(accuracy_large=0.999),
+    "cost": lambda c: c["calibration"].update(cost_macs_ratio=0.01),
+    "hold-out": lambda c: c.update(holdout={**c["calibration"], "drop_points": -3.0}),
+    "disagreement": lambda c: c["disagreement"].update(disagreed=0),
+    "MACs": lambda c: stage(c)["model"].update(macs=1.0),
+    "limit": lambda c: c.update(latency={"escalation_rate": 0.1, "mean_latency_ms": 1e6}),
     "model's hash": lambda c: c["certificate"]["models"].update(saver="0" * 64),
     "measured hash": lambda c: c["certificate"]["measured"]["stages"][0].update(sha256="0" * 64),
 }

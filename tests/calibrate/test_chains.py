@@ -4,16 +4,16 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
+from tests.by_hand import by_hand
 from tests.calibrate.test_run import model, named_model
 from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
-from tinysaver_edge.bench.bundle import bench_bundle
-from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file
 from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Budgets, ImageInput, Plan, Targets, calibrate
+from tinysaver_edge.calibrate.targets import Objective
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import open_data
 from tinysaver_edge.errors import BundleError
@@ -55,44 +55,14 @@ def made(work):
     return result
 
 
-def softmax(logits):
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
-
-
-def by_hand(engines, batches, policy):
-    """The class, stage and confidence of one frame: the pool, written out."""
-    pool = None
-    for place, (stage, infer, batch) in enumerate(
-        zip(policy.stages, engines, batches, strict=True)
-    ):
-        here = softmax(infer(batch)[0].astype(np.float64))
-        kept = np.argsort(-here)[:5]  # a fusion looks at five classes
-        here = np.where(np.isin(np.arange(len(here)), kept), here, 0)
-        if pool is not None:
-            weight = policy.pool[place - 1]
-            here = (1 - weight) * here + weight * pool
-            here = np.where(np.isin(np.arange(len(here)), np.argsort(-here)[:5]), here, 0)
-        pool = here
-        best = np.sort(pool)[::-1]
-        last = place == len(policy.stages) - 1
-        if last or best[0] - best[1] >= stage.threshold:
-            return int(pool.argmax()), place, float(best[0])
-    raise AssertionError
-
-
 def test_every_way_to_ask_says_what_a_plain_loop_does(work, made):
     with Cascade.load(work / "bundle") as cascade, open_data(work / "images") as data:
         frames = [data.frame(index) for index in range(0, len(data), 20)]
-        engines = [stage.engine.infer for stage in cascade.stages]
-        expected = [
-            by_hand(engines, [s.prepare_many([frame]) for s in cascade.stages], cascade.policy)
-            for frame in frames
-        ]
+        expected = [by_hand(cascade, frame) for frame in frames]
         alone = [cascade.decide(frame) for frame in frames]
         together = cascade.decide_many(frames)
         handed = [cascade.submit(frame).result(timeout=20) for frame in frames]
-    assert {stage for _, stage, _ in expected} == {0, 1, 2}
+    assert {one.stage for one in expected} == {0, 1, 2}
     for decisions in (alone, together, handed):
         assert [(d.index, d.stage.index) for d in decisions] == [row[:2] for row in expected]
         confidences = [d.confidence for d in decisions]
@@ -187,7 +157,27 @@ def test_a_stream_gives_the_decisions_of_decide(work, made):
     )
 
 
-def test_bench_measures_each_of_the_three(work, made):
-    with Bundle.load(work / "bundle") as opened:
-        found = bench_bundle(opened, [made_up_frame()], effort=Effort(0, 3, 0.01, 0.1))
-    assert len(found.stages) == 3
+def test_a_report_of_bench_tells_each_stages_time_and_verify_times_every_way(work, made):
+    report = bench_bundle_file(
+        work / "bundle", wanted=BenchRequest(Effort(0, 30, 0.01, 0.5), throughput_s=0.0)
+    )
+    settled = report.bundle.end_to_end.settled
+    assert len(report.stages) == len(settled) == 3
+    assert sum(settled) == pytest.approx(1)
+    report.write(work / "three.json")
+    plan = asked(work, objective=Objective.MACS, budgets=Budgets(mean_latency_ms=1e6))
+    plan = replace(plan, input=replace(plan.input, bench=(work / "three.json",)))
+    result = calibrate(plan, out=work / "benched")
+    assert [stage.model for stage in result.policy.stages] == ["tiny", "middle", "big"]
+    first, second, _ = result.calibration.settled
+    took = [stage.stage.mean_ms for stage in report.stages]
+    mean_ms = took[0] + (1 - first) * took[1] + (1 - first - second) * took[2]
+    assert result.latency.cascade.mean_ms == pytest.approx(mean_ms, rel=0.02)  # samples are thinned
+    with Bundle.load(work / "benched") as opened:
+        promised = opened.manifest.latency
+        assert promised.reached == result.latency.reached
+        assert promised.reached[0] >= 1 - first
+        assert promised.escalation_rate == promised.reached[1] >= 1 - first - second
+        latency = verify(opened, effort=Effort(1, 20, 0.0, 5.0)).checks[-1]
+    assert latency.passed is True, latency
+    assert "of frames go on to the later stages" in latency.detail

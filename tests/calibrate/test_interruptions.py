@@ -146,6 +146,10 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     told = json.loads(process.stdout.read())
     assert told["exit_code"] == 130
     assert f"tinysaver-edge: {told['error']}" == said[-1].rstrip()
+    assert [(one["saver"], one["why"]) for one in told["candidates"]] == [
+        ("quick", "measured; interrupted before anything was chosen")
+    ]  # what strange has answered is kept, and says nothing yet
+    assert 0 < told["candidates"][0]["accuracy_saver"] <= 1
     assert not (workshop.folder / "bundle").exists()
 
     workshop.order("hang", after=10 * CHUNK)

@@ -50,6 +50,29 @@ class TestCalibrateOnImages:
     def test_missing_data(self, failing, tmp_path):
         refused(failing(data=tmp_path / "none.zip"), "none.zip: no such file or folder")
 
+    @pytest.mark.parametrize(
+        ("more", "parts"),
+        [
+            (["--score", "margn"], ["no score is called 'margn': did you mean margin? There are"]),
+            (["--fusion", "linea"], ["no fusion is called 'linea': did you mean linear? There"]),
+            (["--score", "all", "--method", "tinysaver"], ["--method tinysaver goes with one"]),
+            (["--budget", "p95_latency_ms=5"], ["--no-timing leaves nothing to hold a limit"]),
+            (["--budget", "memory_mb=50"], ["--no-timing leaves nothing to hold a limit"]),
+            (["--objective", "latency"], ["--no-timing leaves nothing to hold a limit"]),
+            (["--budget", "p95_latency=5"], ["did you mean p95_latency_ms?"]),
+            (["--bench", "none.json"], ["none.json"]),
+        ],
+    )
+    def test_what_needs_no_image_is_refused_before_one_is_looked_at(
+        self, failing, tmp_path, more, parts
+    ):
+        """The pictures and the models are none: whoever looked at one would say so."""
+        for name in ("big", "tiny"):
+            (tmp_path / f"{name}.onnx").write_bytes(b"no model")
+        (tmp_path / "test.zip").write_bytes(b"no pictures")
+        spoilt = {} if "--bench" in more else {"data": tmp_path / "test.zip"}
+        refused(failing(*more, **spoilt), *parts)
+
     def test_missing_model(self, failing, tmp_path):
         missing = f"model {tmp_path / 'tiny'}.onnx: no such file"
         refused(failing(savers=(tmp_path / "tiny",)), missing)
@@ -275,6 +298,23 @@ class TestCalibrateOnRecords:
         done = command(*on(folder, large="mid", savers=("big",)))
         refused(done, "saver big takes 2e+09 MACs", "mid 6e+08", "must be the cheaper one")
         refused(command(*on(folder, large="tiny")), "fewer MACs than tiny")
+
+    def test_models_that_make_no_longer_cascade(self, command, folder):
+        both = ("tiny", "mid")
+        refused(command(*on(folder, savers=(*both, "tiny"))), "tiny is named twice")
+        for number in ("1", "5", "many"):
+            refused(command(*on(folder, savers=both), "--max-stages", number), "--max-stages")
+        text = 'records="."\nlabels="labels.npy"\nmacs="models.csv"\nlarge="big"\nsavers=["all"]\n'
+        (folder / "r.toml").write_text(f"{text}[targets]\nmax_stages = 9\n")
+        refused(command("calibrate", folder / "r.toml"), "9")
+        refused(
+            command(*on(folder, large="mid", savers=("tiny", "big"))), "must be the cheaper one"
+        )
+        logits = np.load(folder / "mid.npz")["logits"]
+        np.savez(folder / "mid.npz", logits=logits[:, :9])
+        refused(command(*on(folder, savers=both)), "mid has 9 classes, the large model big 10")
+        np.savez(folder / "mid.npz", logits=logits[:-1])
+        refused(command(*on(folder, savers=both)), "record mid holds 3999 samples, the labels 4000")
 
     def test_what_is_not_named(self, command, folder):
         refused(command("calibrate", "--records", folder), "records need --labels")

@@ -100,6 +100,28 @@ def test_decisions_for_a_pipe_that_nobody_reads_are_no_success(command, bundle, 
     assert "sink jsonl pipe: 5 decisions could not be written" in done.err
 
 
+def test_decisions_that_were_lost_are_told_in_json_too(command, bundle):
+    done = command(
+        "run", bundle, "--source", "demo://?frames=3&fps=50", "--json", "--jsonl", "/dev/full"
+    )
+    assert done.code == 2
+    *decisions, last = map(json.loads, done.out.splitlines())
+    assert [one["frame_id"]["sequence"] for one in decisions] == [0, 1, 2]
+    assert last == {"error": "sink jsonl full: 3 decisions could not be written", "exit_code": 2}
+
+
+@pytest.mark.parametrize(
+    ("option", "address"),
+    [("--mqtt", "mqtt:/broker"), ("--metrics", "nowhere"), ("--dashboard", "127.0.0.1:x"),
+     ("--source", "nowhere.mp4"), ("--source", "camera:0?fps=x")],
+)  # fmt: skip
+def test_addresses_are_looked_at_before_a_bundle_is(command, tmp_path, option, address):
+    done = command("run", tmp_path / "none", "--source", "demo://?frames=1", option, address)
+    assert done.code == 2
+    assert "none" not in done.complaint.split(": ")[0]
+    assert "no such bundle" not in done.complaint
+
+
 @pytest.mark.parametrize(
     "words", [("models", "describe", "{model}", "--force"), ("bench", "{model}")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_a_bundle_that_keeps_its_promises(command: Command, bundle: Path) -> Non
     assert done.code == 0, done.err
     assert done.json["passed"] is True
     assert "DIFFERS" not in (done.out + done.err)
+
+
+def test_a_difference_is_an_error_in_json_too(command: Command, bundle: Path) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["calibration"]["cost_macs_ratio"] = 0.01
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    done = command("verify", bundle, "--json")
+    assert done.code == done.json["exit_code"] == 2
+    assert done.json["passed"] is False
+    said = done.err.splitlines()[-1].removeprefix("tinysaver-edge: ")
+    assert done.json["error"] == said
+    assert "figures: those of the calibration say a cost of 0.01" in said
 
 
 def has_bfloat16() -> bool:

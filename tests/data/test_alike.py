@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -48,6 +49,7 @@ def hashed(place: int) -> str:
     return hashlib.sha256(str(place).encode()).hexdigest()
 
 
+@functools.cache
 def scene(number: int, *, size: int = 480) -> Frame:
     """A picture with detail of every size."""
     rng = np.random.default_rng(number)
@@ -137,6 +139,24 @@ def test_copies_are_found_whatever_they_are_called(kind: str) -> None:
         assert result.contradicting > 100
         assert "380 of 400 images are copies of others" in result.found
         assert result.brief == "380 of 400 images are copies of others"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("most", [4, 8, 16])
+def test_copies_that_are_moved_a_little_are_no_other_pictures(share: float, most: int) -> None:
+    """As a camera that is nudged between two shots, or a crop drawn anew, moves them."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for number in range(150):
+        whole = cv2.resize(scene(number), (240, 240), interpolation=cv2.INTER_AREA)
+        frames.append(whole[:216, :216])
+        if rng.random() < share:
+            down, right = rng.integers(0, most + 1, 2)
+            frames.append(whole[down : down + 216, right : right + 216])
+    order = rng.permutation(len(frames))
+    result = found([frames[place] for place in order], names=hashed)
+    assert not result.independent
+    assert "look like an earlier one" in result.found
 
 
 def test_one_picture_many_times_among_others_counts_for_what_it_is() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,7 +13,7 @@ import pytest
 
 from tests.pictures import class_folders, encoded
 from tinysaver_edge.data import dark_depth, decode_image, open_data
-from tinysaver_edge.data.images import decode_small
+from tinysaver_edge.data.images import decode_small, told_size, why_unreadable
 from tinysaver_edge.data.looks import Seen, read_looks, seen_from_text
 
 
@@ -97,3 +100,81 @@ def test_hashes_tell_what_comes_again() -> None:
     assert not few.whole
     assert few.count(content) == 100
     assert Seen.of(np.zeros(3, np.uint64)).count(np.zeros(3, np.uint64)) == 0
+
+
+def bomb_of(kind: str) -> bytes:
+    """A few bytes whose header speaks of a thousand million pixels."""
+    side = 32_000
+    if kind == "png":
+
+        def chunk(name: bytes, data: bytes) -> bytes:
+            return (
+                struct.pack(">I", len(data))
+                + name
+                + data
+                + struct.pack(">I", zlib.crc32(name + data))
+            )
+
+        head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        rows = zlib.compress(bytes(200 * (side + 1)))
+        return (
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        )
+    if kind == "jpg":
+        data = encoded(1, ".jpg")
+        place = data.index(b"\xff\xc0") + 5
+        return data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
+    if kind == "gif":
+        return b"GIF89a" + struct.pack("<HH", side, side) + bytes(20)
+    if kind == "bmp":
+        data = encoded(1, ".bmp")
+        return data[:18] + struct.pack("<ii", side, -side) + data[26:]
+    if kind == "webp":
+        body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + 2 * (side - 1).to_bytes(3, "little")
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+    if kind == "tif":
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, side) for tag in (256, 257))
+        return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 2) + entries + bytes(4)
+    if kind == "jp2":
+        return b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x16ihdr" + struct.pack(">II", side, side)
+    return b"\0\0\0\x1cftypavif" + b"\0\0\0\x14ispe" + struct.pack(">III", 0, side, side)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "bmp", "webp", "tif", "jp2", "avif"])
+def test_a_picture_of_too_many_pixels_is_not_decoded(kind: str) -> None:
+    data = bomb_of(kind)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (decode_image, decode_small, dark_depth):
+        assert read(data) is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
+    assert why_unreadable(data).startswith("has 32000 x 32000 pixels; at most 100 million")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".pgm", ".ppm"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (37, 53)])
+def test_the_size_that_is_told_is_the_one_that_is_decoded(
+    suffix: str, shape: tuple[int, int]
+) -> None:
+    good, data = cv2.imencode(
+        suffix, np.full((*shape, 3) if suffix != ".pgm" else shape, 90, np.uint8)
+    )
+    assert good
+    frame = decode_image(data.tobytes())
+    assert frame is not None
+    assert frame.shape == (*shape, 3)
+    assert told_size(data.tobytes()) in (shape, None)
+    assert (told_size(data.tobytes()) is None) == (suffix in (".pgm", ".ppm"))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "is empty"),
+        (b"<html></html>", "not a readable image"),
+        (encoded(1, ".jpg")[:200], "not a readable image (its end is missing)"),
+        (encoded(1, ".png")[:200], "not a readable image (its end is missing)"),
+    ],
+)
+def test_why_nothing_can_be_read_reads_differently(data: bytes, why: str) -> None:
+    assert decode_image(data) is None
+    assert why_unreadable(data) == why

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from tinysaver_edge.deciding.figures import EXACT_FROM, drop_interval, figures
+from tinysaver_edge.deciding.figures import EXACT_FROM, drop_interval, figures, interval_of
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score import Margin
 
 
 @pytest.mark.parametrize("samples", [18, EXACT_FROM - 1, EXACT_FROM, 2000])
-@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.01), (0.1, 0.1), (0.0, 0.05)])
+@pytest.mark.parametrize(
+    ("lost", "gained"),
+    [(0.02, 0.01), (0.1, 0.1), (0.0, 0.05), (0.4, 0.2), (0.5, 0.3), (0.45, 0.01)],
+)
 def test_the_true_drop_lies_within_as_often_as_is_said(samples, lost, gained):
     rng = np.random.default_rng(samples)
     missed = 0
@@ -33,6 +36,18 @@ def test_eighteen_samples_tell_little():
     assert low == pytest.approx(-high)
     many = drop_interval(np.ones(4000, bool), np.ones(4000, bool))
     assert many == pytest.approx((-0.15, 0.15), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "samples"),
+    [(400, 100, 500), (450, 10, 500), (340, 2, 500), (5000, 2000, 10_000), (9_900, 0, 10_000)],
+)
+def test_of_two_that_hardly_agree_as_much_is_told(lost, gained, samples):
+    low, high = interval_of(lost, gained, samples)
+    drop = 100 * (lost - gained) / samples
+    assert low < drop < high
+    assert high - low < 700 / samples**0.5
+    assert interval_of(gained, lost, samples) == pytest.approx((-high, -low))
 
 
 def test_no_samples_have_no_interval():

@@ -154,7 +154,11 @@ def saved_frames(folder: Path) -> Target:
 
     def feed(data: bytes) -> None:
         (folder / TABLE).write_bytes(data)
-        PictureFolder(folder, suffix=".jpg", most=2).open()
+        pictures = PictureFolder(folder, suffix=".jpg", most=2)
+        try:
+            pictures.open()
+        finally:
+            pictures.close()
 
     return Target([json.dumps(row).encode() + b"\n" + json.dumps(row).encode()], feed)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.colours import NAMES, colour_picture
+from tests.command import PROGRAM, ROOT
 from tests.remote.hosts import remote
 from tests.remote.kserve import VENV as KSERVE_VENV
 from tests.remote.kserve import needs_kserve
@@ -48,6 +52,60 @@ def test_every_readme_tells_how_to_start_try_and_use_it(bundle, tmp_path, target
     assert str(tmp_path) not in text
     with pytest.raises(InputError, match="there is something already"):
         written(bundle, target, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("file", "there is something already"),
+        ("full", "there is something already"),
+        ("link", "there is a link already"),
+        ("dangling", "there is a link already"),
+        ("loop", "there is a link already"),
+        ("pipe", "there is something already"),
+        ("file/below", "file is no folder"),
+        ("dangling/below", "dangling is no folder"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_odd_targets_are_refused_in_a_line_and_left_as_they_are(
+    bundle, tmp_path, out, says
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").touch()
+    for name, to in (("link", "file"), ("dangling", "nowhere"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(to)
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.rglob("*"))
+    for target in (Target.TRITON, Target.RAY):
+        with pytest.raises(InputError, match=says) as caught:
+            written(bundle, target, tmp_path / out)
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_empty_folder_or_one_that_is_to_come_will_do(bundle, tmp_path, monkeypatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for out in (Path(), tmp_path / "a/b/c"):
+        assert "README.md" in written(bundle, Target.TRITON, out)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_of_what_does_not_fit_on_the_disk_nothing_is_left(bundle, tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "deploy", bundle, "--target", "ray", "--out",
+         tmp_path / "out"],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"--out {tmp_path / 'out'}: cannot be written (File too large)" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", "a/b", "", ".", "-x", "ä", 'x"'])

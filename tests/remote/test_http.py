@@ -287,3 +287,43 @@ def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next() -> None:
         infer(transport)
         time.sleep(0.1)
         np.testing.assert_array_equal(infer(transport).values, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "kind", "why"),
+    [
+        (400, "", Kind.UNREACHABLE, "says that it is not live (400)"),
+        (503, "", Kind.UNREACHABLE, "says that it is not live (503)"),
+        (401, "", Kind.DENIED, "wants a token (401)"),
+        (403, "", Kind.DENIED, "forbids this (403)"),
+        (404, "", Kind.UNREACHABLE, "knows no /v2/health/live (404)"),
+        (500, "", Kind.UNREACHABLE, "fails itself (500 Internal Server Error)"),
+        (502, "", Kind.UNREACHABLE, "fails itself (502 Bad Gateway)"),
+        (
+            307,
+            "Location: https://ann:secret-word@other.example/login?token=secret-word\r\n",
+            Kind.WRONG,
+            "redirects to https://other.example/login (307)",
+        ),
+        (418, "", Kind.REJECTED, "answers 418"),
+    ],
+)
+def test_whoever_does_not_say_that_it_is_live_is_told_with_its_cause(
+    status, more, kind, why
+) -> None:
+    def how(connection, head, body):
+        send(connection, b"<html>Sign in</html>", status=status, more=more)
+
+    with host(how) as transport, pytest.raises(RequestError) as caught:
+        transport.describe(timeout_s=2)
+    assert caught.value.kind is kind
+    assert why in str(caught.value)
+    assert "secret-word" not in str(caught.value)
+
+
+def test_a_redirect_of_a_request_is_one_too() -> None:
+    def how(connection, head, body):
+        send(connection, b"", status=301, more="Location: /elsewhere\r\n")
+
+    with host(how) as transport, pytest.raises(RequestError, match=r"redirects to /elsewhere"):
+        infer(transport)

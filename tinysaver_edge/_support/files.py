@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -120,6 +121,34 @@ def _is_written_into(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Open a file or folder that only one program may write to at a time.
+
+    The claim ends when the descriptor is closed, or with the process, however that ends.
+
+    Args:
+        path: the file or folder.
+        flags: as for `os.open`.
+        mode: of a file that is made.
+
+    Returns:
+        The descriptor, for the caller to close.
+
+    Raises:
+        InputError: another has claimed it.
+        OSError: it cannot be opened.
+    """
+    held = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise InputError(f"{path}: another run writes there: name another place") from None
+    except OSError:  # a file system that knows no locks
+        pass
+    return held
 
 
 def new_beside(path: Path) -> Path:

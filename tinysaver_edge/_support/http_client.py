@@ -19,8 +19,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from tinysaver_edge._support.limits import HEADER_BYTES
+from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.urls import hidden
 
 _PIECE = 1 << 16
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -43,6 +46,42 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+
+def refusal(answer: Answer, *, login: str, given: bool) -> str:
+    """Return in words why an answer other than 200 is none; causes that differ read differently.
+
+    Args:
+        answer: what came back.
+        login: what the other end may want: ``"user and password"``.
+        given: whether it had them.
+    """
+    status = answer.status
+    phrase = http.client.responses.get(status, "")
+    if status in (301, 302, 303, 307, 308):
+        return f"redirects to {_place_of(answer.headers.get('location', ''))} ({status}): name that"
+    if status == 401:
+        return f"{'does not accept the' if given else 'wants a'} {login} (401)"
+    if status == 403:
+        return f"forbids this (403){': has this ' + login + ' the right?' if given else ''}"
+    if status == 404:
+        return "has nothing at this path (404)"
+    if status == 407:
+        return "is behind a proxy that wants a login (407)"
+    if status >= 500:
+        return f"fails itself ({status}{' ' + phrase if phrase else ''})"
+    return f"answers {status}{' ' + phrase if phrase else ''}"
+
+
+def _place_of(location: str) -> str:
+    """Return where a redirect leads, without login and query."""
+    try:
+        parts = urlsplit(location)
+        host = f"{parts.scheme}://{parts.hostname}" if parts.hostname else ""
+        port = f":{parts.port}" if parts.hostname and parts.port else ""
+    except ValueError:
+        return "another place"
+    return brief(hidden(f"{host}{port}{parts.path}"), 120) or "another place"
 
 
 class HttpConnection:

@@ -22,7 +22,7 @@ MOST_SNAPSHOT_BYTES = 32 << 20
 """One picture that a camera sends as a file."""
 
 MOST_PIXELS = 100_000_000
-"""Pixels of a picture from a network, told by its header before it is decoded."""
+"""Pixels of a picture, from a file or a network, told by its header before it is decoded."""
 
 JPEG_ROOM_BYTES = 64 << 10
 """What a JPEG file may hold beyond the bytes of its pixels: noise and metadata."""

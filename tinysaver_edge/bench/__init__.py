@@ -1,4 +1,4 @@
-"""Measured on this machine: one call, one stage, two models in turns, a whole model or bundle.
+"""Measured on this machine: one call, one stage, models in turns, a whole model or bundle.
 
 timing         one call again and again, and what it holds in memory
 model, bundle  a whole model file, a whole bundle, its models in turns; frames is what they see
@@ -7,7 +7,7 @@ engine_choice  the fastest engine of a device that agrees
 run, report    the command's measurement, and its JSON
 """
 
-from tinysaver_edge.bench.bundle import measure_alone, measure_pair
+from tinysaver_edge.bench.bundle import measure_alone, measure_pair, measure_ways
 from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_stages, measure_with
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "measure_pair",
     "measure_stage",
     "measure_stages",
+    "measure_ways",
     "measure_with",
 ]

@@ -29,12 +29,16 @@ from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, Samples
-from tinysaver_edge.outputs import FloatArray, Outputs
+from tinysaver_edge.outputs import BoolArray, FloatArray, Outputs
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.score import Margin, Score
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
+
+LEAST_SHARE = 0.1
+"""Share of the frames, before all sum to 1, that each stage settles while timing, so that there are
+enough of each; where they count, they are weighted as they occur."""
 
 ESCALATED_SHARE = 0.25
 """Share of the frames that are escalated while timing. The saver's time depends a little on how
@@ -47,21 +51,25 @@ class EndToEnd:
 
     Attributes:
         frames: how many different pictures took turns.
-        escalation_rate: share of the runs that were escalated.
+        escalation_rate: share of the runs that the first stage did not settle.
+        settled: share that each stage settled, first to last.
         decode: decoding the picture.
         decide: resize, models and decision.
         total: both.
         accepted: `decide` where the first stage's answer was kept; None where it never was.
         escalated: `decide` where it was not; None where it always was.
+        ways: `decide` where each stage settled the frame; None where it never did.
     """
 
     frames: int
     escalation_rate: float
+    settled: tuple[float, ...]
     decode: LatencySamples
     decide: LatencySamples
     total: LatencySamples
     accepted: LatencySamples | None
     escalated: LatencySamples | None
+    ways: tuple[LatencySamples | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -75,12 +83,15 @@ class EndToEnd:
         return {
             "frames": self.frames,
             "escalation_rate": self.escalation_rate,
+            "settled": list(self.settled),
             "frames_per_s": 1e3 / self.total.mean_ms,
-            **{
-                name: None if one is None else one.thinned(KEPT_SAMPLES).to_dict()
-                for name, one in parts.items()
-            },
+            **{name: _kept(one) for name, one in parts.items()},
+            "ways": [_kept(one) for one in self.ways],
         }
+
+
+def _kept(one: LatencySamples | None) -> dict[str, Any] | None:
+    return None if one is None else one.thinned(KEPT_SAMPLES).to_dict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +177,7 @@ def measure_end_to_end(
         InputError: a picture cannot be decoded.
     """
     decode_ms: list[float] = []
-    escalated: list[bool] = []
+    ended: list[int] = []
     turns = itertools.cycle(frames)
 
     def run() -> None:
@@ -174,7 +185,7 @@ def measure_end_to_end(
         started = clock()
         frame = encoded.decode()
         decode_ms.append((clock() - started) * 1e3)
-        escalated.append(cascade.decide(frame).escalated)
+        ended.append(cascade.decide(frame).stage.index)
 
     each = replace(
         effort,
@@ -184,16 +195,24 @@ def measure_end_to_end(
     total = measure_with(each, run, clock=clock)
     decode = np.array(decode_ms[-len(total) :])
     decide = np.clip(total.samples_ms - decode, 0, None)
-    went_on = np.array(escalated[-len(total) :])
+    by = np.array(ended[-len(total) :])
+    went_on = by > 0
+    ways = tuple(_where(decide, by == place) for place in range(len(cascade.stages)))
     return EndToEnd(
         frames=len(frames),
         escalation_rate=float(went_on.mean()),
+        settled=tuple(float((by == place).mean()) for place in range(len(cascade.stages))),
         decode=LatencySamples(decode),
         decide=LatencySamples(decide),
         total=total,
-        accepted=LatencySamples(decide[~went_on]) if not went_on.all() else None,
-        escalated=LatencySamples(decide[went_on]) if went_on.any() else None,
+        accepted=_where(decide, ~went_on),
+        escalated=_where(decide, went_on),
+        ways=ways,
     )
+
+
+def _where(took_ms: Samples, these: BoolArray) -> LatencySamples | None:
+    return LatencySamples(took_ms[these]) if these.any() else None
 
 
 def _turns(cascade: Cascade, frames: Sequence[EncodedFrame]) -> Callable[[], object]:
@@ -213,6 +232,42 @@ class _Dictated(Score):
     def __call__(self, outputs: Outputs) -> FloatArray:
         self._score(outputs)
         return np.array([1.0 if self.accept else -1.0])
+
+
+class _Driven:
+    """A cascade that settles every frame at the stage it is told to, whatever the scores.
+
+    Attributes:
+        ended: position of the stage that settled each frame so far.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        frames: Sequence[Frame],
+        **combined: Any,  # noqa: ANN401
+    ) -> None:
+        self._scores = [_Dictated(stage.policy.score or Margin()) for stage in stages[:-1]]
+        early = [
+            stage.with_policy(replace(stage.policy, score=score, threshold=0.0))
+            for stage, score in zip(stages, self._scores, strict=False)
+        ]
+        self._cascade = Cascade([*early, stages[-1]], **combined)
+        self._turns = itertools.cycle(frames)
+        self.ended: list[int] = []
+
+    def decide(self, end: int) -> None:
+        """Decide a frame by the stage at a position.
+
+        Raises:
+            EngineError: a model fails.
+        """
+        self.ended.append(end)
+        for position, score in enumerate(self._scores):
+            score.accept = position >= end
+        degraded = self._cascade.decide(next(self._turns)).degraded
+        if degraded is not None:  # a cascade answers without a model that fails
+            raise EngineError(degraded)
 
 
 def measure_pair(
@@ -240,40 +295,90 @@ def measure_pair(
         InputError: a frame is of another shape or type.
         EngineError: a model fails.
     """
-    score = _Dictated(saver.policy.score or Margin())
-    policy = replace(saver.policy, score=score, threshold=0.0)
-    cascade = Cascade([saver.with_policy(policy), large], fusion=fusion)
+    driven = _Driven((saver, large), frames, fusion=fusion)
     chance = random.Random(seed)
-    turns = itertools.cycle(frames)
-    went: list[bool] = []
 
     def run() -> None:
         # The first three go every way that there is, however little time there is for more.
+        went = driven.ended
         escalate = not went or (len(went) >= 3 and chance.random() < ESCALATED_SHARE)
-        went.append(escalate)
-        score.accept = not escalate
-        degraded = cascade.decide(next(turns)).degraded
-        if degraded is not None:  # a cascade answers without a model that fails
-            raise EngineError(degraded)
+        driven.decide(int(escalate))
 
     some = measure(run, clock=clock, warm_up=0, min_runs=3, min_seconds=0, max_seconds=math.inf)
     more = measure_with(effort, run, clock=clock)
+    went = driven.ended
     found = _by_way(more.samples_ms, went[-len(more) :], before=went[-len(more) - 1])
-    for way, samples_ms in _by_way(some.samples_ms, went[:3], before=False).items():
+    for way, samples_ms in _by_way(some.samples_ms, went[:3], before=0).items():
         found.setdefault(way, samples_ms)
     return CascadeLatency(
-        saver=LatencySamples(found[False, False]),
+        saver=LatencySamples(found[0, 0]),
         escalated=LatencySamples(np.concatenate([found[way] for way in found if way[1]])),
-        saver_after=LatencySamples(found[True, False]),
+        saver_after=LatencySamples(found[1, 0]),
     )
 
 
 def _by_way(
-    took_ms: Samples, went: Sequence[bool], *, before: bool
-) -> dict[tuple[bool, bool], Samples]:
+    took_ms: Samples, went: Sequence[int], *, before: int
+) -> dict[tuple[int, int], Samples]:
     """Sort runs by whether the one before and they themselves were escalated."""
     ways = list(zip([before, *went], went, strict=False))
     return {way: took_ms[[one == way for one in ways]] for way in set(ways)}
+
+
+def measure_ways(
+    stages: Sequence[Stage],
+    frames: Sequence[Frame],
+    *,
+    shares: Sequence[float],
+    pool: Sequence[float] | None = None,
+    fusion: Fusion | None = None,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+    seed: int = 0,
+) -> tuple[LatencySamples, ...]:
+    """Decide frames one after the other, each settled by a stage drawn at random.
+
+    What a stage takes depends a little on who ran before it, so the stages are drawn as often as
+    they settle frames in earnest, if not more rarely than `LEAST_SHARE`.
+
+    Args:
+        stages: of a cascade of any length, in order.
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        shares: of the frames that each stage settles, summing to 1.
+        pool: how the answers are pooled; see `Policy`.
+        fusion: or fused.
+        clock: seconds.
+        effort: how long to measure. Each way a frame may take is timed at least once.
+        seed: of the order.
+
+    Returns:
+        How long a frame takes that each stage settles, all that are asked before it included.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: a model fails.
+    """
+    driven = _Driven(stages, frames, pool=pool, fusion=fusion)
+    chance = random.Random(seed)
+    drawn = [max(share, LEAST_SHARE) for share in shares]
+
+    def run() -> None:
+        went = len(driven.ended)
+        end = chance.choices(range(len(stages)), drawn)[0] if went >= len(stages) else went
+        driven.decide(end)
+
+    each = len(stages)
+    some = measure(run, clock=clock, warm_up=0, min_runs=each, min_seconds=0, max_seconds=math.inf)
+    more = measure_with(effort, run, clock=clock)
+    ended = np.array(driven.ended[-len(more) :])
+    return tuple(
+        LatencySamples(
+            more.samples_ms[ended == end]
+            if (ended == end).any()
+            else some.samples_ms[end : end + 1]
+        )
+        for end in range(each)
+    )
 
 
 def measure_alone(

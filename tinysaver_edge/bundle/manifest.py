@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tinysaver_edge._support.files import combined
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
+from tinysaver_edge.latency import settled_shares
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import Preprocess
 
@@ -114,6 +115,7 @@ class FiguresEntry(_Strict):
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[Fraction, ...] | None = None
+    accuracy_local: Fraction | None = None
 
 
 class RanEntry(_Strict):
@@ -131,18 +133,27 @@ class RanEntry(_Strict):
 class LatencyEntry(_Strict):
     """Limits of time that a cascade was calibrated for, null where there is none.
 
-    ``escalation_rate`` is the highest share of escalated frames that they were held against.
+    ``escalation_rate`` is the highest share of frames that go on to the last stage that they were
+    held against; ``reached`` has that of every stage but the first, where there are more than two.
     """
 
     escalation_rate: Fraction
+    reached: tuple[Fraction, ...] | None = None
     mean_latency_ms: Positive | None = None
     p95_latency_ms: Positive | None = None
     p99_latency_ms: Positive | None = None
 
+    def shares(self, stages: int) -> tuple[float, ...]:
+        """Return the share of frames that each of so many stages settles, summing to 1."""
+        rates = self.reached
+        if rates is None or len(rates) != stages - 1:  # of a bundle that tells the last one's only
+            rates = (self.escalation_rate,) * (stages - 1)
+        return settled_shares(rates)
+
     @property
     def limits(self) -> dict[str, float]:
         """The limits that there are, by name."""
-        found = self.model_dump(exclude={"escalation_rate"}, exclude_none=True)
+        found = self.model_dump(exclude={"escalation_rate", "reached"}, exclude_none=True)
         return {name: float(limit) for name, limit in found.items()}
 
 
@@ -152,15 +163,16 @@ class DisagreementEntry(_Strict):
     A device goes on measuring the same on the frames it audits; more than this is drift.
 
     Attributes:
-        accepted: samples whose first answer is accepted; one of each group where there are groups.
+        accepted: samples that a stage before the last settles; one of each group where there are
+            groups.
         disagreed: those of them that would have been answered otherwise after an escalation.
         held_out: whether they were set aside when the cascade was chosen.
         choices: among how many thresholds it was chosen on these samples; a bound has to hold for
             all of them together. 1 where they were held out.
         confidence: of `upper`.
         upper: Clopper-Pearson upper bound on the rate, 0..1.
-        stricter: scores that fewer and fewer of the accepted samples reach, rising: thresholds to
-            change to when the field has changed.
+        stricter: scores that fewer and fewer of the samples reach that the first stage settles,
+            rising: thresholds to change to when the field has changed.
     """
 
     accepted: int = Field(ge=1)
@@ -252,6 +264,8 @@ class CertificateEntry(_Strict):
             of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
+        figures_sha256: of all figures beside it, so that who edits one of them is found out; null
+            in bundles that were made before it was kept.
     """
 
     statement: str
@@ -260,6 +274,7 @@ class CertificateEntry(_Strict):
     codec: Jpeg | None = None
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
+    figures_sha256: str | None = None
 
     @property
     def given(self) -> str:
@@ -273,7 +288,7 @@ def given_words(stated: Sequence[str]) -> str:
 
 
 class SeenEntry(_Strict):
-    """The images that a bundle was calibrated on, as short hashes of their files.
+    """The images that a bundle was calibrated or its models quantised on, as hashes of their files.
 
     Attributes:
         file: ``.npy`` of uint64, rising; see `data.seen`.
@@ -315,6 +330,14 @@ class Manifest(_Strict):
         early = [stage.model.name for stage in self.stages[:-1] if stage.model.elsewhere]
         if early or (self.stages[-1].model.elsewhere and not self.stages[-1].model.files):
             raise ValueError("only the last model may be elsewhere, and its files must be known")
+        return self
+
+    @model_validator(mode="after")
+    def _no_model_is_asked_twice(self) -> Self:
+        names = [stage.model.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"model {name} is two of its stages: each model is asked once")
         return self
 
     @model_validator(mode="after")

@@ -130,6 +130,7 @@ class PredictedLatency:
         cascade_at_most: of the cascade at that one. A quantile of a cascade jumps from the saver's
             to the large model's where the rate passes it: this one is on the safe side.
         large: of the large model alone.
+        reached: the highest rates of every stage but the first, where there are more than two.
     """
 
     escalation_rate: float
@@ -137,6 +138,7 @@ class PredictedLatency:
     highest_rate: float
     cascade_at_most: PooledLatency
     large: PooledLatency
+    reached: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return mean and quantiles as plain values for JSON."""
@@ -145,6 +147,7 @@ class PredictedLatency:
             "cascade": self.cascade.summary(),
             "highest_rate": self.highest_rate,
             "cascade_at_most": self.cascade_at_most.summary(),
+            "reached": None if self.reached is None else list(self.reached),
             "large": self.large.summary(),
         }
 

@@ -15,11 +15,15 @@ from tinysaver_edge.calibrate.targets import Budgets
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
-from tinysaver_edge.latency import CascadeLatency, LatencySamples, PooledLatency, pooled
-from tinysaver_edge.outputs import Outputs, check_labels
-from tinysaver_edge.records.records import (
-    Record,
+from tinysaver_edge.latency import (
+    CascadeLatency,
+    LatencySamples,
+    PooledLatency,
+    pooled,
+    settled_shares,
 )
+from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.records.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +315,9 @@ class CascadeCosts:
         """Return one of the quantities that `Budgets` limits, at an escalation rate for each model.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return rates[-1]
         if name == "mean_macs":
@@ -331,16 +336,15 @@ class CascadeCosts:
         """
         if self.ways is None:
             return self._known_latency(name).at(rates[-1])
-        reached = np.minimum.accumulate((1.0, *rates))
-        shares = reached - np.append(reached[1:], 0.0)
-        return pooled(tuple(zip(self.ways, shares.tolist(), strict=True)))
+        return pooled(tuple(zip(self.ways, settled_shares(rates), strict=True)))
 
     def alone(self, name: str) -> float:
         """Return the quantity for the large model alone on every frame.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         if name == "escalation_rate":
             return 1.0
         if name == "mean_macs":
@@ -361,8 +365,9 @@ class CascadeCosts:
         the rounds is not ruled out.
 
         Raises:
-            InputError: the quantity was not measured.
+            InputError: the quantity was not measured, or is none that is budgeted.
         """
+        Budgets.check_name(name)
         rate: float | None
         if name == "escalation_rate":
             rate = limit

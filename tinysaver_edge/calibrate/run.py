@@ -19,6 +19,7 @@ from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
 from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
+    HARDLY,
     Choice,
     choose,
     compare_methods,
@@ -27,13 +28,15 @@ from tinysaver_edge.calibrate.chosen.choose import (
 )
 from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
-from tinysaver_edge.calibrate.measured.independence import too_few
+from tinysaver_edge.calibrate.measured.independence import note_tuned, too_few, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
 from tinysaver_edge.calibrate.report import (
@@ -76,6 +79,7 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
+    _check_asked(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
@@ -89,9 +93,14 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
+        folder = _records_folder(plan, out)
+        gathered = without_tuned(gathered, plan.targets, folder)
         gathered = _on_device(gathered, plan)
         gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
         decided = _decide(plan, gathered)
+        if folder is not None and gathered.content is not None:
+            tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
+            note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
         result = replace(decided.result, bundle=out)
         if out is None:
             return result
@@ -109,6 +118,21 @@ def calibrate(
             facts = _report_facts(plan, gathered, decided, result, data, command, created)
             write_report(facts, default_report(out))
         return result
+
+
+def _check_asked(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +193,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *gathered.warnings,
             *_not_tried(choice),
             *([choice.proposal.told] if choice.proposal.told else []),
+            *_two_only(plan, problem),
             *_warnings(choice),
             *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
@@ -259,7 +284,7 @@ def _gather(
     left_out = check_left_out(
         data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
     )
-    folder = plan.input.records or (None if out is None else default_records(out))
+    folder = _records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     stack.enter_context(_alone(folder))
@@ -273,6 +298,13 @@ def _gather(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def _records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    if not isinstance(plan.input, ImageInput):
+        return None
+    return plan.input.records or (None if out is None else default_records(out))
 
 
 def _tell_if_too_few(
@@ -378,7 +410,12 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
     return PredictedLatency(
-        rates[-1], costs.latency_at(*rates), highest[-1], costs.latency_at(*highest), large
+        rates[-1],
+        costs.latency_at(*rates),
+        highest[-1],
+        costs.latency_at(*highest),
+        large,
+        highest if costs.between else None,
     )
 
 
@@ -423,8 +460,12 @@ def _within_spread(choice: Choice, plan: Plan) -> list[str]:
     return said
 
 
-HARDLY = 0.02
-"""Share of the cost that a longer cascade has to save to be worth its memory."""
+def _two_only(plan: Plan, problem: Problem) -> list[str]:
+    """Say that a score or fusion leaves no cascade of more than two stages to look at."""
+    targets = plan.targets
+    several = len(problem.savers) > 1 and targets.max_stages > 2
+    why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
+    return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
 
 
 def _hardly_worth_it(choice: Choice) -> list[str]:

@@ -143,6 +143,17 @@ class Budgets:
             values[name] = value
         return cls(**values)
 
+    @classmethod
+    def check_name(cls, name: str) -> None:
+        """Refuse the name of what no budget limits.
+
+        Raises:
+            InputError: naming what there is.
+        """
+        known = [one.name for one in fields(cls)]
+        if name not in known:
+            raise InputError(f"budget {name!r} is unknown: there are {', '.join(known)}")
+
     def over(self, defaults: Mapping[str, float]) -> Budgets:
         """Return these limits, and a device's where there is none.
 

@@ -173,7 +173,7 @@ def _show(report: BenchReport) -> None:
         ran = whole.end_to_end
         terminal.tell(
             f"\n{numbers.rate(1e3 / ran.total.mean_ms)} from picture to decision, "
-            f"{numbers.percent(ran.escalation_rate)} escalated; loaded in {whole.load_s:.2f} s"
+            f"{_settled(report)}; loaded in {whole.load_s:.2f} s"
         )
     if sustained is not None:
         heat = ", no zone tells the temperature"
@@ -185,6 +185,16 @@ def _show(report: BenchReport) -> None:
         )
 
 
+def _settled(report: BenchReport) -> str:
+    """Say which stage settled how many of the pictures."""
+    assert report.bundle is not None
+    ran = report.bundle.end_to_end
+    if len(ran.settled) <= 2:
+        return f"{numbers.percent(ran.escalation_rate)} escalated"
+    each = zip(report.stages, ran.settled, strict=True)
+    return "settled by " + ", ".join(f"{one.name} {numbers.percent(share)}" for one, share in each)
+
+
 def _latencies(report: BenchReport) -> Iterator[tuple[str, ...]]:
     for one in report.stages:
         yield _latency(f"{one.name}: inference", one.inference)
@@ -192,10 +202,15 @@ def _latencies(report: BenchReport) -> Iterator[tuple[str, ...]]:
     if report.bundle is not None:
         ran = report.bundle.end_to_end
         yield _latency("cascade: decode", ran.decode)
-        if ran.accepted is not None:
-            yield _latency("cascade: decide, accepted", ran.accepted)
-        if ran.escalated is not None:
-            yield _latency("cascade: decide, escalated", ran.escalated)
+        if len(ran.ways) > 2:
+            for stage, way in zip(report.stages, ran.ways, strict=True):
+                if way is not None:
+                    yield _latency(f"cascade: decide, settled by {stage.name}", way)
+        else:
+            if ran.accepted is not None:
+                yield _latency("cascade: decide, accepted", ran.accepted)
+            if ran.escalated is not None:
+                yield _latency("cascade: decide, escalated", ran.escalated)
         yield _latency("cascade: decode to decision", ran.total)
 
 

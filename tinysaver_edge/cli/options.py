@@ -44,8 +44,10 @@ def give_failure(answer: ProgramAnswer, message: str, exit_code: int, error: Bas
     if "--json" not in words or answer.given:
         return
     said: dict[str, Any] = {"error": message, "exit_code": exit_code}
-    if hasattr(error, "candidates") or "calibrate" in words[:1]:
-        said["candidates"] = [one.to_dict() for one in getattr(error, "candidates", ())]
+    # click makes an error of its own of Ctrl-C; what came of the work hangs on the first.
+    known = next((one for one in (error, error.__cause__) if hasattr(one, "candidates")), None)
+    if known is not None or "calibrate" in words[:1]:
+        said["candidates"] = [one.to_dict() for one in getattr(known, "candidates", ())]
     lines = "run" in words[:1]  # whose decisions before this are a line each
     try:
         click.echo(json.dumps(said, indent=None if lines else 2, allow_nan=False))

@@ -207,10 +207,15 @@ def run(
     large = large_from(**large_settings, max_in_flight=max_in_flight, deadline_ms=deadline_ms)
     if large is not None:
         terminal.warn(large.warnings)
-    tally = Rates(asks=escalation != Escalation.LOCAL.value)
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
+    given = [open_source(source, options=options) for source in sources]
+    if limit is not None:
+        given = limited(given, limit)
+    live = any(source.live for source in given)
+    asked = _watchful(service(live and escalation != Escalation.LOCAL.value), escalation)
+    asked.check()
     with ExitStack() as stack:
         opened = stack.enter_context(Bundle.load(bundle, trusted=trusted))
         cascade = stack.enter_context(
@@ -222,14 +227,14 @@ def run(
                 allow_absent=escalation == Escalation.LOCAL.value,
             )
         )
+        tally = Rates(
+            asks=escalation != Escalation.LOCAL.value,
+            models=[stage.policy.model for stage in cascade.stages],
+        )
         doubts = Doubts(cascade)
         doubts.tell()
-        given = [open_source(source, options=options) for source in sources]
-        if limit is not None:
-            given = limited(given, limit)
-        live = any(source.live for source in given)
         around = Service(
-            _watchful(service(live and escalation != Escalation.LOCAL.value), escalation),
+            asked,
             opened.manifest,
             clock=time.monotonic,
             wall=time.time,
@@ -269,6 +274,8 @@ def run(
             raise
         show_traffic(hosts_of(cascade.stages))
     _show_end(tally, around, stream.source_ids)
+    if as_json and stop.signal is None and (lost := losses(around)):
+        click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
     return _exit_code(stop, complete=not losses(around))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support import numbers
@@ -44,9 +44,15 @@ class Doubts:
 
 
 class Rates:
-    """Counts frames while their decisions pass."""
+    """Counts frames while their decisions pass.
 
-    def __init__(self, *, asks: bool) -> None:
+    Args:
+        asks: whether the large model is asked.
+        models: of all stages, first to last.
+    """
+
+    def __init__(self, *, asks: bool, models: Sequence[str]) -> None:
+        self._settled = dict.fromkeys(models, 0)
         self._escalated = "escalated" if asks else "not accepted, and nobody asked"
         self.frames = 0
         self.escalated = 0
@@ -60,6 +66,7 @@ class Rates:
             if not decision.revision:
                 self.frames += 1
                 self.escalated += decision.escalated
+                self._settled[decision.stage.model] += 1
             self.degraded += decision.reason not in (None, Reason.PROVISIONAL)
             yield decision
 
@@ -72,6 +79,12 @@ class Rates:
                 f"{self._escalated}, {numbers.rate(self.frames / spent_s)}"
                 f"{f', {self.degraded} answers degraded' if self.degraded else ''}"
             )
+            if len(self._settled) > 2:
+                each = self._settled.items()
+                terminal.say(
+                    "first answers of "
+                    + ", ".join(f"{name} {numbers.percent(of / self.frames)}" for name, of in each)
+                )
 
 
 def show_traffic(engine: RemoteEngine | None) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
 from tinysaver_edge.cli.options import GroupedCommand, json_option, trusted_option
+from tinysaver_edge.errors import VerificationError
 from tinysaver_edge.verify import Check
 from tinysaver_edge.verify import verify as run_verify
 from tinysaver_edge.verify.check import LATENCY
@@ -59,9 +61,15 @@ def verify(
         else f"signed: {signed}"
     )
     terminal.warn(f"{one.name}: {one.detail}" for one in result.checks if one.warning)
+    try:
+        result.raise_if_failed()
+    except VerificationError as error:
+        if as_json:
+            failed = {"error": for_people(str(error)), "exit_code": error.exit_code}
+            terminal.show_json({**result.to_dict(), **failed})
+        raise
     if as_json:
         terminal.show_json(result.to_dict())
-    result.raise_if_failed()
     terminal.next_step(
         f"{terminal.command_line('run', bundle, '--source', '0')}"
         f"{'' if large is None else ', with the same --large'}; what it takes here tells "

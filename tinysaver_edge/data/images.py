@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
+from tinysaver_edge._support.limits import MOST_PIXELS
 from tinysaver_edge._support.packages import opencv
+from tinysaver_edge.codec import jpeg_size
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 
@@ -55,13 +58,14 @@ NAMED = 3
 def decode_image(data: bytes) -> Frame | None:
     """Decode an image file as OpenCV does, turned upright; None when it is damaged.
 
-    A JPEG or PNG whose end is missing counts as damaged, although decoders fill in the rest.
+    A JPEG or PNG whose end is missing counts as damaged, although decoders fill in the rest; and so
+    does one of too many pixels. `why_unreadable` says which.
 
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = opencv("Decoding images")
-    if _is_truncated(data):
+    if _is_truncated(data) or _is_too_large(data):
         return None
     try:
         frame: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -77,7 +81,7 @@ def decode_small(data: bytes) -> Frame | None:
         As `decode_image`, of an eighth of the width and height or more.
     """
     cv2 = opencv("Decoding images")
-    if _is_truncated(data):
+    if _is_truncated(data) or _is_too_large(data):
         return None
     scale = cv2.IMREAD_COLOR
     if data.startswith(b"\xff\xd8") and len(data) > 200_000:  # what others gain is little
@@ -87,6 +91,89 @@ def decode_small(data: bytes) -> Frame | None:
     except cv2.error:
         return None
     return frame
+
+
+def why_unreadable(data: bytes) -> str:
+    """Say why `decode_image` gives nothing, to follow a file's name."""
+    if not data:
+        return "is empty"
+    if _is_too_large(data):
+        height, width = told_size(data) or (0, 0)
+        most = MOST_PIXELS // 1_000_000
+        return f"has {width} x {height} pixels; at most {most} million are decoded: make it smaller"
+    if _is_truncated(data):
+        return "not a readable image (its end is missing)"
+    return "not a readable image"
+
+
+def told_size(data: bytes) -> tuple[int, int] | None:
+    """Return (height, width) as a file's header tells them; None where it is of no kind known here.
+
+    Nothing is decoded: a few bytes may stand for gigabytes of pixels.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return jpeg_size(data)
+    for start, place, width, order in _PLACES:
+        if data.startswith(start) and len(data) >= place + 2 * width:
+            across, down = (
+                # Of a bitmap that begins at its top the height is negative.
+                abs(int.from_bytes(data[at : at + width], order, signed=width == 4))
+                for at in (place, place + width)
+            )
+            return down, across
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp_size(data)
+    if (place := data.find(b"ihdr", 0, _HEAD)) >= 0:  # JPEG 2000
+        return _pair(data, place + 4, 4)
+    if (place := data.find(b"ispe", 0, _HEAD)) >= 0:  # AVIF: across comes first
+        across, down = _pair(data, place + 8, 4)
+        return down, across
+    return _tiff_size(data)
+
+
+_HEAD = 4096
+_PLACES: tuple[tuple[bytes, int, int, Literal["little", "big"]], ...] = (
+    (b"\x89PNG", 16, 4, "big"),
+    (b"GIF8", 6, 2, "little"),
+    (b"BM", 18, 4, "little"),
+)
+"""How a file begins, where its width and height stand, of how many bytes, in which order."""
+
+
+def _pair(data: bytes, place: int, width: int) -> tuple[int, int]:
+    one, other = (data[at : at + width] for at in (place, place + width))
+    return int.from_bytes(one, "big"), int.from_bytes(other, "big")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        across, down = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        across, down = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        return None  # of the first kind, which has no more than 16,383 x 16,383
+    return down, across
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    place = int.from_bytes(data[4:8], order)
+    found = {}
+    for entry in range(min(int.from_bytes(data[place : place + 2], order), 64)):
+        at = place + 2 + 12 * entry
+        width = 2 if int.from_bytes(data[at + 2 : at + 4], order) == 3 else 4
+        tag = int.from_bytes(data[at : at + 2], order)
+        found[tag] = int.from_bytes(data[at + 8 : at + 8 + width], order)
+    return (found[257], found[256]) if {256, 257} <= found.keys() else None
+
+
+def _is_too_large(data: bytes) -> bool:
+    size = told_size(data)
+    return size is not None and size[0] * size[1] > MOST_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +206,7 @@ def dark_depth(data: bytes) -> Depth | None:
     Returns:
         None for all other pictures.
     """
-    if not _may_be_deep(data):
+    if not _may_be_deep(data) or _is_too_large(data):
         return None
     cv2 = opencv("Decoding images")
     try:

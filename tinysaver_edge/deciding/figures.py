@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,17 @@ from tinysaver_edge.certificate import (
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
 
+if TYPE_CHECKING:
+    from tinysaver_edge.bundle.manifest import FiguresEntry
+
 CONFIDENCE = 0.95
 """Of every interval here."""
 
 EXACT_FROM = 500
 """Samples from which the certificate's test tells more than bounds on two rates."""
+
+MOST_DIFFERING = 0.6
+"""Share of samples on which the two differ, beyond which that test tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +41,16 @@ class Figures:
         accuracy_large: share that the last stage's model gets right, alone.
         accuracy_cascade: share that the cascade gets right.
         drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
-        accept_rate: share that was not escalated past the first stage.
+        accept_rate: share that a stage before the last one settled.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
         drop_interval_points: 95 % interval of the drop on whatever the samples were drawn from;
             None where they are not independent of each other.
-        saver_drop_interval_points: the same of the drop of the first stage's model alone.
+        saver_drop_interval_points: the same of the drop of the first stage's model alone; of more
+            than two stages, of what all but the last say.
         settled: share of the samples that each stage's answer ended, first to last.
+        accuracy_local: share that would be right were the last stage never asked; None in bundles
+            of older releases.
     """
 
     samples: int
@@ -54,6 +63,7 @@ class Figures:
     drop_interval_points: tuple[float, float] | None = None
     saver_drop_interval_points: tuple[float, float] | None = None
     settled: tuple[float, ...] | None = None
+    accuracy_local: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON."""
@@ -80,11 +90,12 @@ def figures(
     """
     replayed = replay(policy, outputs)
     samples = len(labels)
-    correct = [one.predictions == labels for one in (outputs[0], outputs[-1], replayed)]
-    saver, large, cascade = (int(one.sum()) for one in correct)
-    intervals = [
-        None if grouped else drop_interval(correct[1], after) for after in (correct[2], correct[0])
-    ]
+    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
+    local = without_large(policy, outputs)
+    correct = [one == labels for one in (outputs[-1].predictions, replayed.predictions, local)]
+    large, cascade, without = (int(one.sum()) for one in correct)
+    saver = int((outputs[0].predictions == labels).sum())
+    intervals = [None if grouped else drop_interval(correct[0], after) for after in correct[1:]]
     return Figures(
         samples=samples,
         accuracy_saver=saver / samples,
@@ -93,13 +104,25 @@ def figures(
         # Of counts, so that a bound that is a whole number of samples is met exactly.
         drop_points=100 * (large - cascade) / samples,
         accept_rate=_accept_rate(policy, replayed),
-        cost_macs_ratio=cost_ratio(policy, replayed),
+        cost_macs_ratio=cost_ratio(policy, settled),
         drop_interval_points=intervals[0],
         saver_drop_interval_points=intervals[1],
-        settled=tuple(
-            float((replayed.stage == position).mean()) for position in range(len(outputs))
-        ),
+        settled=settled,
+        accuracy_local=without / samples,
     )
+
+
+def without_large(policy: Policy, outputs: Sequence[Outputs]) -> NDArray[np.int64]:
+    """Return what a cascade answers where its last stage is never asked, ``(n,)``.
+
+    What of two stages the saver says; where none before the last is asked at all, too.
+    """
+    if len(policy.asked) <= 2:
+        return outputs[policy.asked[0] if len(policy.asked) == 2 else 0].predictions
+    last = policy.asked[-2]
+    stages = policy.stages[: last + 1]
+    pool = None if policy.pool is None else policy.pool[:last]
+    return replay(Policy(stages, pool=pool), outputs[: last + 1]).predictions
 
 
 def drop_interval(
@@ -107,18 +130,29 @@ def drop_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of the points of accuracy lost, None where there are no samples.
 
-    From few samples it is made of exact bounds on how often each alone is right, from more of the
-    certificate's own test, both ways; which of the two, the number of samples decides.
+    From few samples, or where the two hardly ever agree, it is made of exact bounds on how often
+    each alone is right, else of the certificate's own test, both ways.
 
     Args:
         before: ``(n,)`` where the one is right, samples independent of each other.
         after: ``(n,)`` where the other is.
     """
-    n, risk = len(before), 1 - CONFIDENCE
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    return interval_of(lost, gained, len(before))
+
+
+def interval_of(lost: int, gained: int, n: int) -> tuple[float, float] | None:
+    """Return the same from the counts.
+
+    Args:
+        lost: samples that only the one gets right.
+        gained: those that only the other does.
+        n: all samples.
+    """
+    risk = 1 - CONFIDENCE
     if not n:
         return None
-    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-    if n >= EXACT_FROM:
+    if n >= EXACT_FROM and lost + gained <= MOST_DIFFERING * n:
         both = (WalkStep(0.0, 0, lost, gained), WalkStep(0.0, 0, gained, lost))
         most = [
             least_certifiable_points(one, evidence=EvidenceKind.LABELS, samples=n, risk=risk / 2)
@@ -131,23 +165,84 @@ def drop_interval(
 
 
 def _accept_rate(policy: Policy, replayed: Replay) -> float:
-    if len(policy.stages) > 1 and policy.asked[0] != 0:
-        return 0.0
-    return float((replayed.stage == 0).mean())
+    last = len(policy.stages) - 1
+    return float((replayed.stage < last).mean()) if last else 1.0
 
 
-def cost_ratio(policy: Policy, replayed: Replay) -> float | None:
+def cost_ratio(policy: Policy, settled: Sequence[float]) -> float | None:
     """Return expected MACs a frame relative to the large model on every frame.
 
     A stage that never accepts is not asked and costs nothing.
+
+    Args:
+        policy: the stages.
+        settled: share of the samples that each stage's answer ended, first to last.
     """
     macs = [policy.stages[position].macs for position in policy.asked]
     large = policy.stages[-1].macs
-    if large is None or any(one is None for one in macs):
+    if not large or any(one is None for one in macs):
         return None
     total = sum(
-        cost * float((replayed.stage >= position).mean())
+        cost * (1.0 - sum(settled[:position]))
         for position, cost in zip(policy.asked, macs, strict=True)
         if cost is not None
     )
     return total / large
+
+
+NEAR = 1e-6
+"""How far two sums of the same counts may lie apart."""
+
+
+def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
+    """Say why figures cannot be of one cascade on one set of samples; None where they can.
+
+    Args:
+        policy: the stages.
+        told: the figures as a bundle has them.
+    """
+    n = told.samples
+    if n < 1:
+        return f"are of {n} samples"
+    shares = {
+        "accuracy_saver": told.accuracy_saver,
+        "accuracy_large": told.accuracy_large,
+        "accuracy_cascade": told.accuracy_cascade,
+        "accept_rate": told.accept_rate,
+    }
+    local = told.accuracy_saver if told.accuracy_local is None else told.accuracy_local
+    shares["accuracy_local"] = local
+    shares |= {f"settled {place}": one for place, one in enumerate(told.settled or ())}
+    for name, share in shares.items():
+        if abs(share * n - round(share * n)) > NEAR * n:
+            return f"say {name} {share:.6g}, no whole number of {n} samples"
+    drop_points = 100 * (told.accuracy_large - told.accuracy_cascade)
+    if abs(drop_points - told.drop_points) > 100 * NEAR:
+        return f"say {told.drop_points:.4g} points lost, by their accuracies {drop_points:.4g}"
+    for points, interval in (
+        (told.drop_points, told.drop_interval_points),
+        (100 * (told.accuracy_large - local), told.saver_drop_interval_points),
+    ):
+        if interval is not None and not interval[0] - 0.01 <= points <= interval[1] + 0.01:
+            return f"say {points:.4g} points lost, within {interval[0]:.4g} to {interval[1]:.4g}"
+    return _why_shares_disagree(policy, told)
+
+
+def _why_shares_disagree(policy: Policy, told: FiguresEntry) -> str | None:
+    """Say why rates and cost do not follow from each other; None where they do."""
+    settled = told.settled
+    if settled is None:  # as bundles were written before
+        if len(policy.stages) > 2:
+            return None
+        settled = (told.accept_rate, 1.0 - told.accept_rate)[: len(policy.stages)]
+    if len(settled) != len(policy.stages) or abs(sum(settled) - 1) > NEAR:
+        return f"say of {len(policy.stages)} stages that they settle {sum(settled):.4%}"
+    accepted = sum(settled[:-1]) if len(settled) > 1 else 1.0
+    if abs(accepted - told.accept_rate) > NEAR:
+        return f"say that {told.accept_rate:.4%} are accepted, and {accepted:.4%}"
+    cost = cost_ratio(policy, settled)
+    if cost is None or told.cost_macs_ratio is None:
+        return None
+    if abs(cost - told.cost_macs_ratio) > NEAR * max(1.0, cost):
+        return f"say a cost of {told.cost_macs_ratio:.6g}, by MACs and rates it is {cost:.6g}"
+    return None

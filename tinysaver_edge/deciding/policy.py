@@ -365,7 +365,7 @@ class Judge:
             score=case.score,
             stage=StageRef(position, self.policy.stages[position].model),
             source=source,
-            escalated=position > 0 or source is AnswerSource.FALLBACK,
+            escalated=self._escalated(case) or source is AnswerSource.FALLBACK,
             degraded=degraded,
             certified=certified,
             revision=revision,
@@ -376,6 +376,10 @@ class Judge:
             identity=identity,
             reason=reason,
         )
+
+    def _escalated(self, case: Case) -> bool:
+        """Whether the large model was asked in place of a saver."""
+        return case.position > 0 and case.position == self.asked[-1]
 
     def _answer(self, case: Case) -> tuple[int, float, AnswerSource]:
         """Return the class, its probability and where it comes from."""

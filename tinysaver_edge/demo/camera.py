@@ -32,7 +32,7 @@ from tinysaver_edge.demo.parts import CLASS_NAMES, Piece, paint_piece
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, LiveOptions, LiveSource
-from tinysaver_edge.stream.sources.opening import float_option, int_option
+from tinysaver_edge.stream.sources.opening import float_option, int_option, need_known
 from tinysaver_edge.stream.sources.source import Clock
 from tinysaver_edge.stream.sources.uri import SourceUri
 
@@ -240,9 +240,7 @@ def open_demo(uri: SourceUri) -> LiveSource:
     Raises:
         InputError: an option is unknown or out of range.
     """
-    unknown = set(uri.options) - {"fps", "seed", "frames"}
-    if unknown:
-        raise InputError(f"source demo: no option {min(unknown)!r}; there are fps, seed, frames")
+    need_known(uri, "fps", "seed", "frames")
     seed = uri.options.get("seed", "0")
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"source demo: seed {seed!r} is no whole number")

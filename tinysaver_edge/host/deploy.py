@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge import codec as jpeg_header
+from tinysaver_edge._support.files import new_beside
 from tinysaver_edge._support.limits import MOST_NAME, MOST_ROWS
 from tinysaver_edge._support.text import brief, printable
 from tinysaver_edge.bundle.bundle import files_of, write_bundle
@@ -73,8 +76,7 @@ def deploy(
         InputError: the folder holds something, or the server cannot run such a model.
         BundleError: the bundle holds no models.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: there is something already; name a new folder")
+    _check_new(out, what="a new folder", empty=True)
     served = served_by(bundle, name=name, jpeg=jpeg)
     if served.jpeg and target is Target.OVMS:
         raise InputError(
@@ -88,7 +90,6 @@ def deploy(
         )
     for tensor in (served.signature.input_name, served.signature.output_name):
         check_name(tensor, what="tensor")
-    out.mkdir(parents=True, exist_ok=True)
     values = {
         "name": served.name,
         "bundle": bundle.path.name,
@@ -100,17 +101,65 @@ def deploy(
         "platform": Verbatim("OpenVINO" if served.file.suffix == ".xml" else "ONNX Runtime"),
         "sha256": served.sha256,
     }
-    if target is Target.OVMS:
-        _write_ovms(served, out)
-    elif target is Target.RAY:
-        _write_ray(served, out, values)
-    else:
-        write_triton(served, out, python_backend=python_backend)
-        if target is Target.KSERVE:
-            text = render("kserve_inferenceservice.yaml", values)
-            (out / "inferenceservice.yaml").write_text(text)
-    (out / "README.md").write_text(render(f"{target.value}_README.md", values))
+    with _all_or_nothing(out) as folder:
+        if target is Target.OVMS:
+            _write_ovms(served, folder)
+        elif target is Target.RAY:
+            _write_ray(served, folder, values)
+        else:
+            write_triton(served, folder, python_backend=python_backend)
+            if target is Target.KSERVE:
+                text = render("kserve_inferenceservice.yaml", values)
+                (folder / "inferenceservice.yaml").write_text(text)
+        (folder / "README.md").write_text(render(f"{target.value}_README.md", values))
     return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def _check_new(out: Path, *, what: str, empty: bool = False) -> None:
+    """Refuse a target that is there, or that nothing can be put below.
+
+    Args:
+        out: the target.
+        what: it should be.
+        empty: whether an empty folder will do.
+
+    Raises:
+        InputError: naming what is in the way.
+    """
+    try:
+        there = os.path.lexists(out)
+        if there and not (empty and out.is_dir() and not any(out.iterdir())):
+            link = "a link" if out.is_symlink() else "something"
+            raise InputError(f"--out {out}: there is {link} already; name {what}")
+        above = next(one for one in out.absolute().parents if os.path.lexists(one))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--out {out}: {getattr(error, 'strerror', None) or error}") from error
+    if not above.is_dir():
+        raise InputError(f"--out {out}: {above} is no folder; name {what}")
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """Give a folder that becomes `out` once all is in it; of what fails nothing is left.
+
+    Raises:
+        InputError: there is no room, or it may not be written there.
+    """
+    new = new_beside(out.absolute())
+    try:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        if out.is_dir():  # an empty one, perhaps where the user stands
+            for path in sorted(new.iterdir()):
+                path.replace(out / path.name)
+        else:
+            new.replace(out)
+    except OSError as error:
+        why = f"cannot be written ({error.strerror or error})"
+        raise InputError(f"--out {out}: {why}; name another folder") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_device_bundle(bundle: Bundle, out: Path) -> int:
@@ -130,8 +179,7 @@ def write_device_bundle(bundle: Bundle, out: Path) -> int:
         InputError: there is something already.
         BundleError: there is no large model to leave out, or the target cannot be written.
     """
-    if out.exists():
-        raise InputError(f"--out {out}: there is something already; name a new folder or .zip")
+    _check_new(out, what="a new folder or .zip")
     *early, large = bundle.manifest.stages
     if not early or not large.model.files:
         why = "has no saver beside it" if not early else "is known by name only"

@@ -121,7 +121,8 @@ def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
         about = "" if entry.whole else "about "
         said.append(
             f"{about}{count} of {len(looks.content)} images are among those that the bundle was "
-            f"calibrated on: figures on them say little of images that it has not seen"
+            f"calibrated on, or its models quantised: figures on them say little of images that it "
+            f"has not seen"
         )
     return count, said
 

@@ -1,4 +1,4 @@
-"""The heart of a stream: the saver hears every frame, the large model some, and neither waits."""
+"""The heart of a stream: the savers hear every frame, the large model some, and neither waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from tinysaver_edge.engines.batching import SIZES, most_at_once
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.preprocess import Batch
+from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.lane import Giver, Item, Lane, LaneRules, Taker
@@ -38,9 +38,12 @@ JOIN_S = 1.0
 class Dispatcher:
     """Asks the first stage about every frame, in turn over the lanes, and later stages about some.
 
-    Threads: one asks the first stage; as many as the last stage's engine takes ask the later ones;
-    one sends the saver's answer out where a deadline has passed. Frames come from the lanes'
-    feeders, decisions go to their takers, in the order of the frames.
+    Threads: one asks the first stage, and at once those between it and the last where it is unsure:
+    they are here and small beside the large model, so a frame that one of them settles waits for no
+    room at the last stage, needs no host, and is answered in a stream that is local as well. As
+    many as the last stage's engine takes ask that one; one sends the savers' answer out where a
+    deadline has passed. Frames come from the lanes' feeders, decisions go to their takers, in the
+    order of the frames.
 
     Args:
         decider: whose stages are asked. The cascade's own `decide` may be called at the same time.
@@ -64,6 +67,8 @@ class Dispatcher:
         self._decider, self._judge = decider, decider.judge
         self._context, self._watch, self._failed = context, watch, failed
         self._first, self._limit = self._judge.asked[0], together
+        self._between = self._judge.asked[1:-1]
+        self._preprocessors: dict[int, Preprocessor] = {}
         self._batches = {size: _zeros(decider.first, size) for size in SIZES if size <= together}
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
@@ -143,7 +148,28 @@ class Dispatcher:
             now_s = self._context.clock()
             for item in items:
                 item.saved_s = now_s
+                if self._between and not item.case.accepted:
+                    self._ask_between(item)
                 self._go_on(item)
+
+    def _ask_between(self, item: Item) -> None:
+        """Ask the stages before the last one, until one settles the matter."""
+        made = self._decider.first.preprocess
+        for position in self._between:
+            same = self._decider.stages[position].preprocess == made
+            batch = (
+                _input(item)
+                if same
+                else self._escalations.input_of(item, position, self._preprocessors)
+            )
+            if batch is None:
+                return
+            since_s = self._context.clock()
+            item.saved_s = self._decider.ask(
+                position, batch, (item.case,), since_s=since_s, in_force=self._watch.in_force
+            )
+            if item.case.accepted:
+                return
 
     def _next(self) -> list[Item]:
         """Wait for frames, and take some, from each lane in turn; none when closed."""

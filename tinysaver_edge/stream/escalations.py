@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tinysaver_edge.deciding.policy import as_it_is
 from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.drift.watch import Watch
@@ -55,12 +56,17 @@ class Deadlines:
         return heapq.heappop(self._heap)[2]
 
 
+def _nothing(threshold: float) -> float:
+    """Return what no score reaches: an audit goes on to the last stage."""
+    return float("inf")
+
+
 class Escalations:
-    """Has the later stages asked about frames, and stands in for them when they do not answer.
+    """Has the last stage asked about frames, and stands in for it when it does not answer.
 
     Args:
-        decider: whose later stages are asked.
-        max_in_flight: frames that wait for them at once.
+        decider: whose stages are asked.
+        max_in_flight: frames that wait for the last one at once.
         context: metrics and clock.
         watch: hears of audits.
         giver: gives decisions out.
@@ -230,20 +236,25 @@ class Escalations:
             return item
 
     def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
-        """Ask the later stages, one after the other, until one settles the matter."""
+        """Ask the last stage; for an audit all those that were not, whatever they say."""
         case = item.case
         now_s = self._clock()
         case.spent("waiting", (now_s - item.saved_s) * 1e3)
-        for position in self._judge.asked[1:]:
-            batch = self._input(item, position, preprocessors)
+        audit = item.audited is not None
+        asked = self._judge.asked
+        for position in [one for one in asked if one > case.position] if audit else asked[-1:]:
+            batch = self.input_of(item, position, preprocessors)
             if batch is None:
                 return
             now_s = self._clock()
             now_s = self._decider.ask(
-                position, batch, (case,), since_s=now_s, timeout_s=item.left_s(now_s)
+                position,
+                batch,
+                (case,),
+                since_s=now_s,
+                timeout_s=item.left_s(now_s),
+                in_force=_nothing if audit else as_it_is,
             )
-            if case.accepted:
-                break
         case.spent("total", (now_s - item.arrived_s) * 1e3)
         if item.audited is not None:
             self._end_audit(item, item.audited)
@@ -262,7 +273,7 @@ class Escalations:
         item.lane.forget(item)
         item.lane.close(item)
 
-    def _input(
+    def input_of(
         self, item: Item, position: int, preprocessors: dict[int, Preprocessor]
     ) -> Batch | None:
         """Return a later stage's input for a frame; None where it has been given out meanwhile."""

@@ -324,6 +324,7 @@ class Giver:
         metrics, name = self._context.metrics, item.lane.rules.source_id
         source = decision.source.value
         metrics.count(Counter.DECISIONS, name, detail=source)
+        metrics.count(Counter.SETTLED, name, detail=decision.stage.model)
         if decision.reason is not None:
             metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
         saver_ms = decision.timings_ms.get(self._first_model, 0.0)

@@ -87,6 +87,18 @@ class ServiceOptions:
     must_watch: bool = False
     seed: int = 0
 
+    def check(self) -> None:
+        """Refuse addresses that are none, before a model is loaded for their sake.
+
+        Raises:
+            InputError: naming the option.
+        """
+        if self.mqtt is not None:
+            MqttAddress.parse(self.mqtt)
+        for option, address in (("--metrics", self.metrics), ("--dashboard", self.dashboard)):
+            if address is not None:
+                ListenAddress.parse(address, option=option)
+
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""

@@ -24,9 +24,10 @@ from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import Check
 
-NAME = "image decoder"
+DECODER = "image decoder"
+"""What the check of it is called."""
 
-LARGEST_DIFFERENCE = 2
+LARGEST_DECODER_DIFFERENCE = 2
 """Grey levels that two builds of one decoder may differ by."""
 
 _SIZE, _PATCHES, _QUALITY = 64, 8, 90
@@ -56,47 +57,29 @@ def decoded(sample: bytes, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
     }
 
 
+def _hash(frame: Frame) -> str:
+    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()
+
+
 def check_decoder(
     bundle: Bundle, golden: GoldenEntry, kept: dict[str, NDArray[Any]], frames: Sequence[Frame]
 ) -> Check:
     """Compare the pixels that come out of this machine's decoder with those that were kept."""
     if golden.decoder is None or not {"decoded", "frame_sha256"} <= kept.keys():
-        return Check(NAME, None, "the bundle was made without a sample for it")
+        return Check(DECODER, None, "the bundle was made without a sample for it")
     here = decoded(bundle.file(golden.decoder).read_bytes(), frames)
     if kept["decoded"].shape != here["decoded"].shape:
-        return Check(NAME, False, "the sample JPEG is of another size here: another decoder")
+        return Check(DECODER, False, "the sample JPEG is of another size here: another decoder")
     apart = np.abs(kept["decoded"].astype(np.int16) - here["decoded"].astype(np.int16))
     worst = int(apart.max(initial=0))
-    same = worst <= LARGEST_DIFFERENCE
+    same = worst <= LARGEST_DECODER_DIFFERENCE
     detail = (
-        f"pixels of a JPEG differ by up to {worst} of 255 (allowed: {LARGEST_DIFFERENCE}): "
+        f"pixels of a JPEG differ by up to {worst} of 255 (allowed: {LARGEST_DECODER_DIFFERENCE}): "
         f"{'same' if same else 'another'} decoder"
     )
     if same and not np.array_equal(kept["frame_sha256"], here["frame_sha256"]):
-        return Check(NAME, False, "golden frames have other pixels here: another decoder of PNG")
-    return Check(NAME, same, detail)
-
-
-def _hash(frame: Frame) -> str:
-    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()
-
-
-SMALLEST_SCORE_DIFFERENCE = 1e-6
-"""Scores no further apart are equal: a threshold is the score of a sample, perhaps a golden one."""
-
-LARGEST_PIXEL_DIFFERENCE = 1
-"""Grey levels that a resize may differ by: processors round the same mean differently."""
-
-
-def probe_picture() -> Frame:
-    """Return a picture that every resize makes another thing of, ``(1080, 1920, 3)`` BGR uint8.
-
-    Golden frames may have the model's own size, which no resize changes. This one is large, wide
-    and full of detail down to the pixel, of whole numbers only: the same on every machine.
-    """
-    y, x = np.mgrid[0:1080, 0:1920].astype(np.int64)
-    planes = [(x * x // k + y * (k + 3) + (x * y >> 6)) & 255 for k in (37, 53, 71)]
-    return np.ascontiguousarray(np.stack(planes, axis=2).astype(np.uint8))
+        return Check(DECODER, False, "golden frames have other pixels here: another decoder of PNG")
+    return Check(DECODER, same, detail)
 
 
 def golden_answers(cascade: Cascade, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
@@ -123,6 +106,17 @@ def golden_answers(cascade: Cascade, frames: Sequence[Frame]) -> dict[str, NDArr
     return answers
 
 
+def probe_picture() -> Frame:
+    """Return a picture that every resize makes another thing of, ``(1080, 1920, 3)`` BGR uint8.
+
+    Golden frames may have the model's own size, which no resize changes. This one is large, wide
+    and full of detail down to the pixel, of whole numbers only: the same on every machine.
+    """
+    y, x = np.mgrid[0:1080, 0:1920].astype(np.int64)
+    planes = [(x * x // k + y * (k + 3) + (x * y >> 6)) & 255 for k in (37, 53, 71)]
+    return np.ascontiguousarray(np.stack(planes, axis=2).astype(np.uint8))
+
+
 def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
     """Decode a bundle's golden frames.
 
@@ -146,6 +140,13 @@ def kept_answers(bundle: Bundle, golden: GoldenEntry) -> dict[str, NDArray[Any]]
         return read_arrays(bundle.file(golden.answers))
     except (OSError, ValueError) as error:
         raise BundleError(f"bundle {bundle.path}: golden answers are damaged ({error})") from error
+
+
+LARGEST_PIXEL_DIFFERENCE = 1
+"""Grey levels that a resize may differ by: processors round the same mean differently."""
+
+SMALLEST_SCORE_DIFFERENCE = 1e-6
+"""Scores no further apart are equal: a threshold is the score of a sample, perhaps a golden one."""
 
 
 def compare_golden(
@@ -248,6 +249,14 @@ def _compare_answers(
     return Check(f"answers of {name}", worst <= tolerance, detail)
 
 
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp(
+        logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    )
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
 def _compare_decisions(
     kept: dict[str, NDArray[Any]], here: dict[str, NDArray[Any]], policy: Policy
 ) -> Check:
@@ -273,11 +282,3 @@ def _compare_decisions(
     if tipped.any():
         detail += f", {int(tipped.sum())} tipped over by as little as the answers differ"
     return Check("decisions", bool((same | tipped).all()), detail)
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.exp(
-        logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    )
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights

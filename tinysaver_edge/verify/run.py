@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
+from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.deciding.figures import interval_of, why_figures_disagree
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.errors import (
     EngineError,
@@ -48,10 +50,10 @@ def check_latency(
     *,
     effort: Effort = EFFORT,
 ) -> Check:
-    """Time both ways that a frame can take and hold mean and quantiles against the limits.
+    """Time every way that a frame can take and hold mean and quantiles against the limits.
 
-    The ways are weighted as they were for the budget: by the highest share of escalated frames
-    that the calibration expects, not by that of the few golden frames.
+    The ways are weighted as they were for the budget: by the highest shares of frames that go on
+    to each stage that the calibration expects, not by those of the few golden frames.
 
     Args:
         promised: the limits, None where there were none.
@@ -61,15 +63,23 @@ def check_latency(
     """
     if promised is None or not promised.limits:
         return Check(LATENCY, None, "the bundle was calibrated without a limit of time")
-    stages = cascade.stages
-    if len(stages) > 2:
-        return Check(LATENCY, None, f"{len(stages)} stages: only two are timed against a limit")
+    stages, policy = cascade.stages, cascade.policy
     if len(stages) == 1:
         found = pooled(((measure_alone(stages[0], frames, effort=effort), 1.0),))
-    else:
-        saver, large = stages
-        pair = measure_pair(saver, large, frames, fusion=cascade.policy.fusion, effort=effort)
+    elif len(stages) == 2 and policy.pool is None:
+        pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
         found = pair.at(promised.escalation_rate)
+    else:
+        shares = promised.shares(len(stages))
+        ways = measure_ways(
+            stages,
+            frames,
+            shares=shares,
+            pool=policy.pool,
+            fusion=policy.fusion,
+            effort=effort,
+        )
+        found = pooled(tuple(zip(ways, shares, strict=True)))
     return judge(promised, found)
 
 
@@ -86,12 +96,20 @@ def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
         worst = max(worst, over)
         how = f"over by {100 * over:.0f} %" if over > 0 else "kept"
         told.append(f"{name} {measured[name]:.2f} of {limit:g}, {how}")
-    detail = f"{'; '.join(told)} ({100 * promised.escalation_rate:.1f} % of frames escalated)"
+    detail = f"{'; '.join(told)} ({_reached(promised)})"
     if worst > SLACK:
         return Check(LATENCY, False, detail)
     if worst > 0:
         return Check(LATENCY, None, f"{detail}: no more than runs differ by", warning=True)
     return Check(LATENCY, True, detail)
+
+
+def _reached(promised: LatencyEntry) -> str:
+    """Say how many frames go on to which stage."""
+    if promised.reached is None:
+        return f"{100 * promised.escalation_rate:.1f} % of frames escalated"
+    each = ", ".join(f"{100 * one:.1f} %" for one in promised.reached)
+    return f"{each} of frames go on to the later stages"
 
 
 CERTIFIED = "certified"
@@ -103,8 +121,8 @@ def verify(
 ) -> Verification:
     """Compare a bundle with itself on this machine.
 
-    In this order, so that the first that fails is the cause: files, certificate, class names,
-    engines and hosts, image decoder, preprocessing, answers, decisions, latency.
+    In this order, so that the first that fails is the cause: files, figures, certificate, class
+    names, engines and hosts, image decoder, preprocessing, answers, decisions, latency.
 
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
@@ -124,6 +142,7 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
     count = sum(len(model.files) for model in models if not model.elsewhere)
     if count:
         yield Check("files", True, f"{count} model files are those that were calibrated")
+    yield _check_figures(manifest)
     if manifest.certificate is not None:
         yield _check_certificate(bundle, manifest.certificate)
     elif manifest.method == CERTIFIED:
@@ -165,6 +184,16 @@ def _check_processor(manifest: Manifest) -> Iterator[Check]:
         yield Check("processor", True, f"INT8 was measured on its kind, {manifest.processor}")
 
 
+def _check_figures(manifest: Manifest) -> Check:
+    """Recompute what follows from other figures: drop, rates, cost."""
+    policy = Policy.from_manifest(manifest)
+    for name, told in (("calibration", manifest.calibration), ("holdout", manifest.holdout)):
+        why = None if told is None else why_figures_disagree(policy, told)
+        if why is not None:
+            return Check("figures", False, f"those of the {name} {why}")
+    return Check("figures", True, "accuracies, drop, rates and cost follow from each other")
+
+
 def _check_certificate(bundle: Bundle, entry: CertificateEntry) -> Check:
     """Recompute a certificate from its counts and hold it against models and threshold."""
     try:
@@ -200,13 +229,16 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
     if n != figures.samples:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
     accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
-    if figures.settled is not None and len(manifest.stages) > 2:
-        kept = 1 - figures.settled[-1]
     if abs(accepted - kept) > 1e-9:
         return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
     drop_points = 100 * (certificate.lost - certificate.gained) / n
     if abs(drop_points - figures.drop_points) > 1e-9:
         return f"counts {drop_points:.4f} points lost, the calibration {figures.drop_points:.4f}"
+    told = figures.drop_interval_points
+    if told is not None and not certificate.evidence.grouped:
+        counted = interval_of(certificate.lost, certificate.gained, n)
+        if counted is None or max(abs(a - b) for a, b in zip(told, counted, strict=True)) > 1e-6:
+            return f"counts another interval of the drop than {told[0]:.3f} to {told[1]:.3f}"
     return None
 
 

@@ -136,15 +136,41 @@ def test_images_that_a_model_was_quantised_on_are_left_out(work: Path, tmp_path:
     plan = asked(work, "honest")
     assert isinstance(plan.input, ImageInput)
     (saver,) = plan.input.savers
-    fitted = replace(saver.description, fitted_on=tuple(Seen.of(content[:50]).to_text()))
+    fitted = replace(saver.description, fitted_on=tuple(Seen.of(content[1::2][:50]).to_text()))
     changed = replace(plan.input, savers=(replace(saver, description=fitted),))
     found = calibrate(replace(plan, input=changed), out=tmp_path / "bundle")
     assert "50 images are left out: tiny was quantised on them" in found.warnings
     assert found.calibration.samples == 70
+    with Bundle.load(tmp_path / "bundle") as bundle:  # they are no images that it has not seen
+        assert evaluate_images(bundle, work / "honest").seen == 120
     every = replace(saver.description, fitted_on=tuple(Seen.of(content).to_text()))
     changed = replace(plan.input, savers=(replace(saver, description=every),))
     with pytest.raises(DataError, match="quantised on every image"):
         calibrate(replace(plan, input=changed), out=tmp_path / "other")
+
+
+def test_images_on_which_an_earlier_search_chose_prove_nothing_of_what_it_chose(
+    work: Path, tmp_path: Path
+) -> None:
+    plan = asked(work, "honest")
+    out = tmp_path / "bundle"
+
+    def run(**targets: object) -> Calibration:
+        return calibrate(replace(plan, targets=replace(plan.targets, **targets)), out=out)
+
+    searched = run(score="all", fusion="all")
+    looked_at = 120 - searched.calibration.samples
+    assert looked_at > 0
+    chosen = searched.policy.stages[0].score
+    assert chosen is not None
+    named = run(score=chosen.name)
+    assert named.calibration.samples == 120 - looked_at
+    assert any(f"{looked_at} images are left out: an earlier run" in one for one in named.warnings)
+    other = next(one for one in ("msp", "entropy") if one != chosen.name)
+    for more in ({"score": other}, {}):  # what nobody chose on them is proved on all
+        assert run(**more).calibration.samples == 120
+    (out.with_name("bundle.records") / "tuned.json").write_text("[{]")
+    assert run(score=chosen.name).calibration.samples == 120
 
 
 def test_frames_of_one_clip_count_once_it_is_named(work: Path, tmp_path: Path) -> None:

@@ -8,12 +8,20 @@ import pytest
 from tests.calibrate.methods.test_search import problem_of
 from tests.calibrate.report.world import problem as world
 from tinysaver_edge.calibrate.chosen.choose import choose
+from tinysaver_edge.calibrate.measured.latencies import for_device
 from tinysaver_edge.calibrate.methods.certify import certify
-from tinysaver_edge.calibrate.methods.chains import LEAST_UNITS, best_chains, chains_of
+from tinysaver_edge.calibrate.methods.chains import (
+    LEAST_UNITS,
+    best_chains,
+    chains_of,
+    why_no_pool,
+)
 from tinysaver_edge.calibrate.methods.propose import propose_all
+from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score import Entropy
@@ -36,7 +44,7 @@ def test_every_chain_of_rising_cost_is_looked_at():
         Targets(method=Method.EMPIRICAL),
         Targets(score="head"),
         Targets(fusion="none"),
-        Targets(score="all", fusion="all"),
+        Targets(score="all", fusion="linear"),
     ],
 )
 def test_there_are_none_where_a_pool_has_no_place(asked):
@@ -65,13 +73,56 @@ def test_what_is_certified_was_chosen_on_other_samples():
             assert proposal.certify(0).candidates == 4
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [Targets(score="all", fusion="all"), Targets(score="all"), Targets(score="msp", fusion="all")],
+    ids=["both", "scores", "fusions"],
+)
+def test_a_search_has_longer_cascades_beside_it(asked):
+    problem, asked = world(4000), replace(asked, max_drop_points=2.0)
+    found = search(problem, asked, seed=1)
+    proposals = propose_all(problem, asked, seed=1, candidates=3)
+    longer = [one for one in proposals if one.costs.between]
+    assert [one.name for one in proposals[:3]] == ["tiny", "small", "poor"]
+    assert len(longer) == 3
+    for one in proposals:
+        if one.certify is not None:
+            assert one.certify(0).candidates == found.kept + 3
+            assert not set(one.evidence) & set(found.tune)
+    for one in longer:
+        assert one.path.pool is not None
+        assert one.score.name in ({"msp"} if asked.score == "msp" else {"margin", "msp"})
+        assert "of 3 cascades with more than two stages 3 were estimated on" in one.told
+    choice = choose(problem, proposals, asked)
+    assert choice.certify().max_drop_points == 2.0
+    two = choose(problem, proposals[:3], asked)
+    cost = {one is choice: one.proposal.mean_macs()[one.index] for one in (choice, two)}
+    assert cost[True] <= cost[False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"score": "head"}, "score head is one model's own: of a pool there are margin and msp"),
+        ({"score": "all", "fusion": "linear"}, "fusion linear joins the answers of two models"),
+        ({"score": "all", "fusion": "all"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_pool_has_not_is_said(asked, says):
+    why = why_no_pool(Targets(**asked))
+    assert why is None if says is None else why.startswith(says)
+
+
 def test_what_costs_more_than_the_best_two_stages_is_left_out_and_said():
     problem = world(4000)
     savers = (*problem.savers, replace(problem.savers[0], name="dear", macs=990e6))
     savers = (*savers, replace(problem.savers[1], name="dearer", macs=995e6))
     found = best_chains(replace(problem, savers=savers), Targets(max_drop_points=3.0), seed=1)
     assert "in the other 3 the first model alone costs at least what" in found.told
-    assert found.told.startswith("of 10 cascades with more than two stages the best 4 of 7 ")
+    assert found.told.startswith(
+        "of 10 cascades with more than two stages 7 were estimated on 400 "
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,3 +211,21 @@ def test_limits_of_time_hold_for_three_stages():
     assert row.mean_latency_ms <= 30.0
     longer = [one for one in choice.candidates if "→" in one.saver and one.mean_latency_ms]
     assert longer
+
+
+def test_a_devices_profile_tells_what_each_stage_takes_there(tmp_path):
+    published = {"tiny": 2.0, "small": 5.0, "large": 80.0}
+    rows = "".join(
+        f'[[latencies]]\nmodel = "{name}"\nengine = "openvino"\ndevice = "CPU"\nmean_ms = {ms}\n'
+        f'source = "a note"\n\n'
+        for name, ms in published.items()
+    )
+    head = 'name = "box"\ndescription = "A box."\nkind = "computer"\nboards = ["Box 3"]\n\n'
+    engine = '[[engines]]\nengine = "openvino"\ndevice = "CPU"\nprecision = "float32"\n\n'
+    (tmp_path / "box.toml").write_text(f"{head}{engine}{rows}[verified]\non_hardware = false\n")
+    given = world(10)
+    two = replace(given, savers=given.savers[:2])
+    on_box, said = for_device(two, load_profile(str(tmp_path / "box.toml")))
+    costs = CascadeCosts.of(on_box.savers[0], on_box.large, on_box.savers[1:])
+    assert costs.at("mean_latency_ms", 0.5, 0.1) == pytest.approx(2 + 0.5 * 5 + 0.1 * 80)
+    assert "published means" in said[0]

@@ -155,7 +155,7 @@ def test_one_width_of_each_chart_is_shown(browser, report):
     count = f"{charts}.filter(one => one.getClientRects().length).length"
     for width, there, hidden in ((390, "narrow", "wide"), (1200, "wide", "narrow")):
         browser.open(report.as_uri(), width=width)
-        assert browser.value(count % there) == 7
+        assert browser.value(count % there) == 8
         assert browser.value(count % hidden) == 0
 
 

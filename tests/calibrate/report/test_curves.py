@@ -43,7 +43,7 @@ def test_every_threshold_does_what_the_policy_does_there(names, thresholds, fusi
     for index in range(len(curve.thresholds)):
         point = curve.point(index)
         found = measured(first_at(rule, point.threshold), given)
-        assert point.accept_rate == pytest.approx(found.accept_rate)
+        assert point.accept_rate == pytest.approx(found.settled[0])
         assert point.drop_points == pytest.approx(found.drop_points)
         assert point.accuracy == pytest.approx(found.accuracy_cascade)
         assert point.cost == pytest.approx(found.cost_macs_ratio)

@@ -6,6 +6,7 @@ import pytest
 from tests.calibrate.report.world import MACS, answers, finished, problem
 from tinysaver_edge.calibrate.problem import CascadeCosts
 from tinysaver_edge.calibrate.report.latency import latency_facts
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.latency import LatencySamples
 
 
@@ -68,3 +69,15 @@ def test_the_reports_rate_is_the_cascades():
     kappa = done.result.policy.stages[0].macs / 1e9
     assert facts.cascade.mean_ms == pytest.approx(kappa + 2 * (1 - accepted))
     assert finished().facts().latency is None
+
+
+@pytest.mark.parametrize("name", ["", "latency", "mean_latency", "p50_latency_ms", "mean_flops"])
+def test_the_costs_of_what_nobody_budgets_are_an_error_and_no_latency(name) -> None:
+    pair = costs([1.0], [10.0])
+    for asked in (
+        lambda: pair.at(name, 0.5),
+        lambda: pair.alone(name),
+        lambda: pair.largest_rate(name, 5.0),
+    ):
+        with pytest.raises(InputError, match=f"budget {name!r} is unknown: there are mean_macs, "):
+            asked()

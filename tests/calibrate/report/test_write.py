@@ -12,7 +12,9 @@ from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
+from tinysaver_edge.calibrate.report.numbers import milliseconds
 from tinysaver_edge.calibrate.report.proof import USUAL_LEVEL
+from tinysaver_edge.calibrate.report.tradeoff import _beside
 from tinysaver_edge.calibrate.report.write import render
 from tinysaver_edge.calibrate.targets import Budgets, Method, Targets
 from tinysaver_edge.data import open_data
@@ -259,3 +261,74 @@ def test_one_score_of_all_is_said_once_and_several_in_a_column():
     words = shown(Page(render(replace(facts, candidates=(other, *others)))))
     assert "Every saver's score" not in words
     assert "entropy, fused by linear" in words
+
+
+def timed(given):
+    """The same models with times and memory."""
+    each = {"tiny": 1.0, "small": 4.0, "poor": 9.0, "large": 60.0}
+
+    def with_times(one):
+        return replace(one, latency=LatencySamples.published(each[one.name]), memory_mb=10.0)
+
+    return replace(
+        given,
+        large=with_times(given.large),
+        savers=tuple(with_times(one) for one in given.savers),
+    )
+
+
+def test_where_the_frames_of_three_stages_end():
+    made = finished(timed(problem(3000, classes=30)), targets=Targets(max_drop_points=3))
+    facts = made.facts()
+    flow, policy = facts.flow, made.result.policy
+    assert [one.model for one in flow.stages] == [stage.model for stage in policy.stages]
+    assert len(flow.stages) == 3
+    assert [one.settled for one in flow.stages] == list(made.result.calibration.settled)
+    reached = [one.reached for one in flow.stages]
+    assert reached == pytest.approx(
+        [1, 1 - flow.stages[0].settled, flow.stages[2].settled], abs=1e-12
+    )
+    assert sum(one.cost for one in flow.stages) == pytest.approx(
+        made.result.calibration.cost_macs_ratio
+    )
+    takes = {"tiny": 1.0, "small": 4.0, "poor": 9.0, "large": 60.0}
+    assert [one.mean_ms for one in flow.stages] == pytest.approx(
+        [takes[one.model] for one in flow.stages]
+    )
+    second = flow.stages[1]
+    trip_ms = second.mean_ms / (second.settled / second.reached)
+    assert f"only where a trip takes less than {milliseconds(trip_ms)}" in flow.place
+    assert "only large may run on another host" in flow.place
+    two = min(
+        row.cost_macs_ratio
+        for row in made.result.candidates
+        if row.feasible and "→" not in row.saver
+    )
+    assert f"→ large, cost {two:.3f}: the longer cascade saves" in flow.beside
+    assert "for 10 MB more memory (30 in all)" in flow.beside
+    page = render(facts)
+    Page(page)
+    shares = [f"{100 * one.settled:.1f} of 100 end here" for one in flow.stages]
+    assert all(page.count(share) >= 2 for share in shares)  # one chart each for wide and narrow
+
+
+def test_two_stages_have_no_flow():
+    assert finished(problem(600)).facts().flow is None
+
+
+def test_a_longer_cascade_that_saves_little_says_what_does_without_it():
+    given = problem(3000)
+    dear = replace(given.savers[1], macs=0.9 * given.large.macs)
+    made = finished(
+        replace(given, savers=(given.savers[0], dear)), targets=Targets(max_drop_points=3)
+    )
+    longer = next(row for row in made.choice.candidates if "→" in row.saver)
+    best = next(row for row in made.choice.candidates if "→" not in row.saver and row.feasible)
+    rows = [
+        replace(longer, chosen=True, cost_macs_ratio=0.99 * best.cost_macs_ratio),
+        *(replace(r, chosen=False) for r in made.choice.candidates if r is not longer),
+    ]
+    order = [next(one for one in made.proposals if one.name == row.saver) for row in rows]
+    chosen = replace(made.choice, proposal=order[0], candidates=tuple(rows))
+    said = _beside(order, chosen)
+    assert "saves 1.0 % of that. For so little --max-stages 2 does" in said.replace("\xa0", " ")

@@ -107,6 +107,7 @@ def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
             folder.save(noise, escalated(number), time_s=NOON + number)
         except OSError:
             failed += 1
+    folder.close()
     assert failed
     files = sorted(one.name for one in folder.path.iterdir() if one.suffix == ".png")
     assert [row["file"] for row in rows(folder.path)] == files
@@ -209,6 +210,7 @@ def test_saved_pictures_are_their_users_alone(tmp_path):
     folder.open()
     for number in range(6):
         folder.save(frame(number).image, decision(number), time_s=NOON + number)
+    folder.close()
     saved = [tmp_path / "out.avi", tmp_path / "frames", *(tmp_path / "frames").iterdir()]
     assert len(saved) > 4
     assert [one.name for one in saved if one.stat().st_mode & 0o077] == []
@@ -227,6 +229,7 @@ def test_what_a_table_names_outside_its_folder_is_left_alone(tmp_path, name):
     folder.open()
     for number in range(6):
         folder.save(frame(number).image, decision(number), time_s=NOON + number)
+    folder.close()
     assert victim.read_bytes() == b"keep me"
     assert len(rows(path)) <= 2
 
@@ -301,3 +304,23 @@ def test_the_preview_shows_a_window_on_a_real_display(tmp_path):
     assert said["colour"] == [10, 200, 90]
     assert said["quits"] == 1
     assert said["wants_frames_after"] is False
+
+
+@pytest.mark.parametrize("kind", ["video", "hard frames", "calibration set"])
+def test_two_runs_do_not_write_over_each_other(tmp_path, kind):
+    """Whoever came second would lose the other's frames, and both would say that all is well."""
+
+    def made():
+        if kind == "video":
+            return VideoSink(tmp_path / "film.avi", fps=5)
+        if kind == "hard frames":
+            return hard(tmp_path / "saved", pause_s=0.0)
+        return CalibrationSetSink(tmp_path / "saved", wall=lambda: NOON)
+
+    first = made()
+    with first:
+        with pytest.raises(InputError, match="another run writes there: name another place"):
+            made().__enter__()
+        assert first.write(escalated(0), frame(0))
+    with made() as again:
+        assert again.write(escalated(1), frame(1))

@@ -91,7 +91,7 @@ def told(folder):
         ("missing.png", None, "no such file or folder"),
         ("missing", None, "no such file or folder"),
         ("a.png", b"no image", r"a\.png: not a readable image"),
-        ("a.png", b"", r"a\.png: not a readable image"),
+        ("a.png", b"", r"a\.png: is empty"),
         ("a.mp4", b"no video", r"a\.mp4: no video but text"),
         ("a.mp4", b"", r"a\.mp4: the file is empty"),
         ("notes.txt", b"text", r"notes\.txt: no video but text"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import struct
 import threading
 import time
@@ -89,7 +90,7 @@ def test_it_is_asked_at_a_bearable_pace(body, kind) -> None:
 def test_the_pause_is_below_what_counts_as_lost() -> None:
     with pytest.raises(InputError, match=r"every is not below 5 s"):
         open_source("http://127.0.0.1:9/a.jpg#every=9")
-    with pytest.raises(InputError, match="no option 'every'"):
+    with pytest.raises(InputError, match="an option that it does not have; there is threads"):
         open_source("rtsp://127.0.0.1:9/a#every=1")
 
 
@@ -134,8 +135,8 @@ def bomb(side=33_000):
     ("later", "why"),
     [
         ((200, {"Content-Type": "text/html"}, b"<html>"), "answers 200 with text/html in place"),
-        ((503, {"Content-Type": "image/jpeg"}, JPEG), "answers 503"),
-        ((302, {"Location": "http://192.0.2.1/"}, b""), "answers 302"),
+        ((503, {"Content-Type": "image/jpeg"}, JPEG), r"fails itself \(503"),
+        ((302, {"Location": "http://192.0.2.1/"}, b""), r"redirects to http://192.0.2.1/ \(302"),
         ((200, {"Content-Type": "image/jpeg"}, JPEG[:60]), "is damaged|neither"),
         ((200, {"Content-Type": "image/jpeg"}, b"GIF89a"), "neither JPEG nor PNG"),
         ((200, {"Content-Type": "image/png"}, bomb()), "33000 x 33000 pixels: at most"),
@@ -172,3 +173,71 @@ def test_an_address_that_opens_and_gives_nothing_is_one_clear_error() -> None:
         with pytest.raises(SourceError, match="gives no"):
             frames(f"http://{host}/video", 1)
         assert len(asked) < 8
+
+
+@pytest.mark.parametrize(
+    ("login", "status", "headers", "why"),
+    [
+        ("", 401, {}, r"wants a user and password \(401\)"),
+        ("ann:secret-word@", 401, {}, r"does not accept the user and password \(401\)"),
+        ("ann:secret-word@", 403, {}, r"forbids this \(403\): has this user"),
+        ("", 404, {}, r"has nothing at this path \(404\)"),
+        ("", 500, {}, r"fails itself \(500 Internal Server Error\)"),
+        ("", 418, {}, r"answers 418"),
+        ("", 200, {"Content-Type": "text/html; charset=utf-8"}, "answers with text/html, which is"),
+        (
+            "", 302, {"Location": "https://bob:secret-word@10.0.0.9:81/v/pwd=secret-word?key=secret-word"},
+            r"redirects to https://10\.0\.0\.9:81/v/pwd=\*\*\* \(302\)",
+        ),
+    ],
+)  # fmt: skip
+def test_each_cause_for_which_there_is_no_video_reads_differently(
+    login, status, headers, why
+) -> None:
+    def answer(handler):
+        return status, headers, b"nothing to see"
+
+    with camera(answer) as (host, _), pytest.raises(SourceError, match=why) as caught:
+        frames(f"http://{login}{host}/video", 1, open_s=0.5)
+    assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "says", "why"),
+    [
+        ("http", b"SSH-2.0-OpenSSH_9.2\r\n", "speaks no HTTP on this port"),
+        ("http", b"", "hangs up without an answer"),
+        ("http", None, "takes the connection, but says nothing within 0.5 s"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks no TLS on this port"),
+    ],
+)
+def test_what_is_no_web_server_is_called_what_it_is(scheme, says, why) -> None:
+    over = threading.Event()
+
+    def serve(connection):
+        with connection:
+            if says is None:
+                over.wait(5)
+            else:
+                connection.recv(1)
+                connection.sendall(says)
+
+    def accept():
+        while not over.is_set():
+            try:
+                connection, _ = door.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(0.1)
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        address = f"{scheme}://127.0.0.1:{door.getsockname()[1]}/video"
+        try:
+            with pytest.raises(SourceError, match=why):
+                frames(address, 1, open_s=0.5)
+        finally:
+            over.set()
+            accepting.join()

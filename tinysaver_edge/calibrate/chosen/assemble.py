@@ -14,7 +14,7 @@ from tinysaver_edge._support.files import combined
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.bundle import file_entry, write_bundle
-from tinysaver_edge.bundle.covered import measured_with
+from tinysaver_edge.bundle.covered import figures_sha256, measured_with
 from tinysaver_edge.bundle.manifest import (
     CertificateEntry,
     DisagreementEntry,
@@ -33,7 +33,7 @@ from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.data.looks import Seen
+from tinysaver_edge.data.looks import Seen, seen_from_text
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.hardware.cpu import read_cpu
@@ -57,37 +57,40 @@ class Audit:
     """Every accepted sample as an audit on a device would see it.
 
     Attributes:
-        accepted: positions of the samples whose first answer is accepted, rising.
-        score: their scores.
+        accepted: positions of the samples that a stage before the last settles, rising.
+        score: the first stage's scores of them.
+        first: whether it was that one.
         disagrees: whether an escalation would have changed the answer.
     """
 
     accepted: NDArray[np.int64]
     score: NDArray[np.float64]
+    first: NDArray[np.bool_]
     disagrees: NDArray[np.bool_]
 
 
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
-    """Escalate every sample that the first stage accepts, and compare.
+    """Escalate every sample that a stage before the last accepts, and compare.
 
     Args:
-        policy: the stages; the first has a score and a threshold, or nothing is accepted.
+        policy: the stages.
         outputs: each stage's answers on the same n samples.
 
     Raises:
         InputError: outputs and stages do not match.
     """
-    first = policy.stages[0]
-    if len(policy.stages) == 1 or first.never_accepts:
-        none = np.empty(0, np.int64)
-        return Audit(none, none.astype(np.float64), none.astype(bool))
     answered = replay(policy, outputs)
-    accepted = np.flatnonzero(answered.stage == 0)
-    refused = replace(first, threshold=float("inf"))
-    escalating = replace(policy, stages=(refused, *policy.stages[1:]))
-    later = replay(escalating, [one.subset(accepted) for one in outputs])
+    accepted = np.flatnonzero(answered.stage < len(policy.stages) - 1)
+    refusing = tuple(
+        stage if stage.threshold is None else replace(stage, threshold=float("inf"))
+        for stage in policy.stages
+    )
+    later = replay(replace(policy, stages=refusing), [one.subset(accepted) for one in outputs])
     return Audit(
-        accepted, answered.score[accepted], later.predictions != answered.predictions[accepted]
+        accepted,
+        answered.score[accepted],
+        answered.stage[accepted] == policy.asked[0],
+        later.predictions != answered.predictions[accepted],
     )
 
 
@@ -116,7 +119,9 @@ def disagreement(
             counted, held_out, choices = aside, True, 1
     accepted, disagreed = len(counted.accepted), int(counted.disagrees.sum())
     threshold = policy.stages[0].threshold
-    scores = np.quantile(chosen_on.score, [1 - kept for kept in KEPT_SHARES], method="higher")
+    scores = chosen_on.score[chosen_on.first]
+    if len(scores):
+        scores = np.quantile(scores, [1 - kept for kept in KEPT_SHARES], method="higher")
     return DisagreementEntry(
         accepted=accepted,
         disagreed=disagreed,
@@ -136,7 +141,7 @@ def _counted(policy: Policy, problem: Problem, *, seed: int) -> Audit:
     order = np.random.default_rng(seed).permutation(len(found.accepted))
     first = np.unique(problem.groups[found.accepted[order]], return_index=True)[1]
     kept = np.sort(order[first])
-    return Audit(found.accepted[kept], found.score[kept], found.disagrees[kept])
+    return Audit(found.accepted[kept], found.score[kept], found.first[kept], found.disagrees[kept])
 
 
 def assemble(
@@ -197,9 +202,12 @@ def assemble(
             disagreement=result.disagreement,
             golden=golden,
             latency=_latency_entry(result, plan),
-            seen=_seen_entry(gathered, seen, Path(folder), files),
+            seen=_seen_entry(gathered, seen, _fitted(result, plan), Path(folder), files),
             processor=cpu.family if gathered.artefacts and (cpu := read_cpu()) else None,
         )
+        if (signed := manifest.certificate) is not None:
+            signed = signed.model_copy(update={"figures_sha256": figures_sha256(manifest)})
+            manifest = manifest.model_copy(update={"certificate": signed})
         write_bundle(target, manifest, files)
 
 
@@ -226,13 +234,30 @@ def _certificate_entry(
     )
 
 
+def _fitted(result: Calibration, plan: Plan) -> NDArray[np.uint64]:
+    """Return hashes of the images that the models which were chosen are quantised on."""
+    given = plan.input
+    models = (given.large, *given.savers) if isinstance(given, ImageInput) else ()
+    chosen = {stage.model for stage in result.policy.stages}
+    hashes = [
+        seen_from_text(one.description.fitted_on).hashes
+        for one in models
+        if one.description.name in chosen
+    ]
+    return np.concatenate([np.zeros(0, np.uint64), *hashes])
+
+
 def _seen_entry(
-    gathered: MeasuredProblem, index: NDArray[np.int64], folder: Path, files: dict[str, Path]
+    gathered: MeasuredProblem,
+    index: NDArray[np.int64],
+    fitted: NDArray[np.uint64],
+    folder: Path,
+    files: dict[str, Path],
 ) -> SeenEntry | None:
     """Write short hashes of the images' files; None where nobody looked at them."""
     if gathered.content is None:
         return None
-    seen = Seen.of(gathered.content[index])
+    seen = Seen.of(np.concatenate([gathered.content[index], fitted]))
     place = "seen.npy"
     files[place] = folder / place
     np.save(files[place], seen.hashes)
@@ -246,6 +271,7 @@ def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:
         return None
     return LatencyEntry(
         escalation_rate=result.latency.highest_rate,
+        reached=result.latency.reached,
         mean_latency_ms=budgets.mean_latency_ms,
         p95_latency_ms=budgets.p95_latency_ms,
         p99_latency_ms=budgets.p99_latency_ms,

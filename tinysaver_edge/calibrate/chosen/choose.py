@@ -1,6 +1,6 @@
 """The choice: the best that keeps every limit, and why the others lost.
 
-Beside it: by how much limits would have to give where none keeps them all, what the choice does on
+After it: by how much limits would have to give where none keeps them all, what the choice does on
 samples, and what each method would have chosen.
 """
 
@@ -30,87 +30,6 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
-
-
-def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
-    """Say what each limit would have to be, the others kept, for some saver to keep them all.
-
-    Args:
-        proposals: none of which keeps every limit.
-        targets: the limits.
-    """
-    hints: list[str] = []
-    drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
-    if drop is not None:
-        hints.extend(_drop_hints(proposals, drop))
-    hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
-    why = "; or ".join(hints) or "; and ".join(_joint_hints(proposals, limits))
-    return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
-
-
-def _budget_hints(
-    proposals: Sequence[Proposal], limits: Mapping[str, float], *, others: Budgets
-) -> Iterator[str]:
-    """Yield what each budget would have to be, the others kept."""
-    for name, limit in limits.items():
-        kept = replace(others, **{name: None})
-        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
-        if reach and min(reach) > limit:
-            yield _budget_hint(name, limit, min(reach))
-
-
-def _joint_hints(proposals: Sequence[Proposal], limits: Mapping[str, float]) -> Iterator[str]:
-    """Yield what several budgets would have to be together, where raising one is not enough.
-
-    One after the other is raised as far as it must be with those before it kept as they then are.
-    """
-    kept = Budgets()
-    for name, limit in limits.items():
-        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
-        if reach and min(reach) > limit:
-            yield _budget_hint(name, limit, min(reach))
-            limit = float(_up(min(reach)))
-        kept = replace(kept, **{name: limit})
-
-
-def _budget_hint(name: str, limit: float, needed: float) -> str:
-    return f"{name} {limit:.4g} would have to be {_up(needed)}{_over(needed, limit)}"
-
-
-def _drop_hints(proposals: Sequence[Proposal], drop: float) -> Iterator[str]:
-    """Yield what the drop would have to be for some affordable threshold, and what else helps."""
-    reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
-    if reach and (needed := min(reach)) > drop:
-        yield f"max drop {drop:g} would have to be {_up(needed)} points{_over(needed, drop)}"
-    if not any(one.allowed.any() for one in proposals):
-        # Each saver lacks something of its own: what the first lacks is an example.
-        yield from [one.why for one in proposals if one.why][:1]
-
-
-def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
-    """Return the least of a quantity over the thresholds that method and other budgets allow."""
-    allowed = proposal.allowed
-    if not allowed.any() and len(allowed):
-        allowed = np.arange(len(allowed)) == len(allowed) - 1
-    places = np.flatnonzero(allowed & proposal.within(kept))
-    if not len(places):
-        return None
-    # The last is the loosest: it escalates least. The first may ask the saver nothing.
-    return min(proposal.quantity(name, int(i), budgeted=True) for i in (places[0], places[-1]))
-
-
-def _up(value: float) -> str:
-    """Write a number with four digits, rounded up, so that asking for it is enough."""
-    step = 10.0 ** (np.floor(np.log10(value)) - 3)
-    return f"{np.ceil(value / step - 1e-9) * step:.4g}"
-
-
-def _over(needed: float, limit: float) -> str:
-    """Say by how much a limit would have to give; nothing of a limit of 0."""
-    if limit == 0:
-        return ""
-    percent = 100 * (float(_up(needed)) / limit - 1)
-    return f" (over by {percent:.0f} %)" if percent >= 1 else f" (over by {percent:.1g} %)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +148,6 @@ class _Pick:
         return None if np.isinf(threshold) else threshold
 
 
-def _as_quick(picks: Sequence[_Pick], quickest: _Pick) -> list[_Pick]:
-    """Return those that timing cannot tell from the quickest: their spreads overlap."""
-    most = quickest.spread_ms[1]
-    return [pick for pick in picks if pick.spread_ms[0] <= most]
-
-
 def _pick(proposal: Proposal, targets: Targets) -> _Pick:
     affordable = proposal.within(targets.budgets)
     if not len(proposal.thresholds):
@@ -251,6 +164,12 @@ def _pick(proposal: Proposal, targets: Targets) -> _Pick:
         keys.reverse()
     place = int(places[np.lexsort((-places, keys[1], keys[0]))[0]])
     return _Pick(proposal, place, feasible, affordable)
+
+
+def _as_quick(picks: Sequence[_Pick], quickest: _Pick) -> list[_Pick]:
+    """Return those that timing cannot tell from the quickest: their spreads overlap."""
+    most = quickest.spread_ms[1]
+    return [pick for pick in picks if pick.spread_ms[0] <= most]
 
 
 def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> Candidate:
@@ -291,15 +210,6 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     )
 
 
-def _why_not(pick: _Pick) -> str:
-    """Say which limits a saver cannot keep."""
-    if not pick.proposal.allowed.any():
-        return pick.proposal.why or "no threshold keeps the drop"
-    if not pick.affordable.any():
-        return "over budget"
-    return "over budget where the drop is kept"
-
-
 def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> str:
     cost = pick.mean_macs / problem.large.macs
     aim = targets.aim
@@ -328,6 +238,96 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"
 
 
+def _why_not(pick: _Pick) -> str:
+    """Say which limits a saver cannot keep."""
+    if not pick.proposal.allowed.any():
+        return pick.proposal.why or "no threshold keeps the drop"
+    if not pick.affordable.any():
+        return "over budget"
+    return "over budget where the drop is kept"
+
+
+def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
+    """Say what each limit would have to be, the others kept, for some saver to keep them all.
+
+    Args:
+        proposals: none of which keeps every limit.
+        targets: the limits.
+    """
+    hints: list[str] = []
+    drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
+    if drop is not None:
+        hints.extend(_drop_hints(proposals, drop))
+    hints.extend(_budget_hints(proposals, limits, others=targets.budgets))
+    why = "; or ".join(hints) or "; and ".join(_joint_hints(proposals, limits))
+    return f"no cascade keeps every limit: {why or 'each can be kept, but not all at once'}"
+
+
+def _drop_hints(proposals: Sequence[Proposal], drop: float) -> Iterator[str]:
+    """Yield what the drop would have to be for some affordable threshold, and what else helps."""
+    reach = [value for one in proposals if (value := one.relaxed_drop()) is not None]
+    if reach and (needed := min(reach)) > drop:
+        yield f"max drop {drop:g} would have to be {_up(needed)} points{_over(needed, drop)}"
+    if not any(one.allowed.any() for one in proposals):
+        # Each saver lacks something of its own: what the first lacks is an example.
+        yield from [one.why for one in proposals if one.why][:1]
+
+
+def _budget_hints(
+    proposals: Sequence[Proposal], limits: Mapping[str, float], *, others: Budgets
+) -> Iterator[str]:
+    """Yield what each budget would have to be, the others kept."""
+    for name, limit in limits.items():
+        kept = replace(others, **{name: None})
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
+        if reach and min(reach) > limit:
+            yield _budget_hint(name, limit, min(reach))
+
+
+def _joint_hints(proposals: Sequence[Proposal], limits: Mapping[str, float]) -> Iterator[str]:
+    """Yield what several budgets would have to be together, where raising one is not enough.
+
+    One after the other is raised as far as it must be with those before it kept as they then are.
+    """
+    kept = Budgets()
+    for name, limit in limits.items():
+        reach = [value for one in proposals if (value := _least(one, name, kept)) is not None]
+        if reach and min(reach) > limit:
+            yield _budget_hint(name, limit, min(reach))
+            limit = float(_up(min(reach)))
+        kept = replace(kept, **{name: limit})
+
+
+def _least(proposal: Proposal, name: str, kept: Budgets) -> float | None:
+    """Return the least of a quantity over the thresholds that method and other budgets allow."""
+    allowed = proposal.allowed
+    if not allowed.any() and len(allowed):
+        allowed = np.arange(len(allowed)) == len(allowed) - 1
+    places = np.flatnonzero(allowed & proposal.within(kept))
+    if not len(places):
+        return None
+    # The last is the loosest: it escalates least. The first may ask the saver nothing.
+    return min(proposal.quantity(name, int(i), budgeted=True) for i in (places[0], places[-1]))
+
+
+def _budget_hint(name: str, limit: float, needed: float) -> str:
+    return f"{name} {limit:.4g} would have to be {_up(needed)}{_over(needed, limit)}"
+
+
+def _up(value: float) -> str:
+    """Write a number with four digits, rounded up, so that asking for it is enough."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 3)
+    return f"{np.ceil(value / step - 1e-9) * step:.4g}"
+
+
+def _over(needed: float, limit: float) -> str:
+    """Say by how much a limit would have to give; nothing of a limit of 0."""
+    if limit == 0:
+        return ""
+    percent = 100 * (float(_up(needed)) / limit - 1)
+    return f" (over by {percent:.0f} %)" if percent >= 1 else f" (over by {percent:.1g} %)"
+
+
 def policy_of(choice: Choice) -> Policy:
     """Return the policy of a choice."""
     return choice.proposal.policy_at(choice.threshold)
@@ -341,6 +341,10 @@ def figures_on(policy: Policy, problem: Problem) -> Figures:
         problem.labels,
         grouped=problem.groups is not None,
     )
+
+
+HARDLY = 0.02
+"""Share of the cost that a longer cascade has to save beside two stages to be worth its memory."""
 
 
 def single_model_better(problem: Problem, result: Calibration) -> str | None:

@@ -144,12 +144,19 @@ def from_images(
     if given.bench:
         check_reports(given.bench)
     run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
+    with run.telling():
+        return _measured(run, shortlist, fusion)
+
+
+def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:
+    """Prepare, look, measure and time, in this order."""
+    given, data = run.given, run.data
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     looks, known = _look(run, shortlist.targets.method)
     records = measure_all(run, large, savers, labels, shortlist)
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
-        progress.note(
+        run.progress.note(
             "engines that nobody names are the default; --engine auto measures which is best"
         )
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
-from tinysaver_edge.data.looks import Looks
+from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
+from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
+from tinysaver_edge.fusion import NoFusion
 
 MOST_UNITS = 1 << 24
 
@@ -74,6 +84,77 @@ def check_independence(
         f"where they were taken at moments drawn at random or show different things, say "
         f"--independent: the certificate then states that it is your word"
     )
+
+
+_TUNED = "tuned.json"
+
+
+def note_tuned(folder: Path, targets: Targets, policy: Policy, content: NDArray[np.uint64]) -> None:
+    """Remember which images a search chose a score and a fusion on.
+
+    Whoever names what it chose in a later run has looked at these images for it.
+
+    Args:
+        folder: of the records.
+        targets: of this run; nothing is remembered where it searched for nothing.
+        policy: what was chosen.
+        content: hashes of the images that the search looked at.
+    """
+    score, fusion = policy.stages[0].score, policy.fusion
+    if not targets.searches or score is None or not len(content):
+        return
+    fused = NoFusion.name if fusion is None else fusion.name
+    row = {"score": score.name, "fusion": fused, "images": Seen.of(content).to_text()}
+    with atomic_write(folder / _TUNED) as file:
+        file.write(json.dumps([*_tuned(folder), row]).encode())
+
+
+def without_tuned(
+    gathered: MeasuredProblem, targets: Targets, folder: Path | None
+) -> MeasuredProblem:
+    """Leave out the images on which an earlier search chose what is named now.
+
+    Args:
+        gathered: answers on all images.
+        targets: of this run; one that promises nothing may use them all.
+        folder: of the records; None where there is none.
+
+    Raises:
+        DataError: there are no others.
+    """
+    if folder is None or gathered.content is None or targets.method is not Method.CERTIFIED:
+        return gathered
+    content, tuned = gathered.content[gathered.sample_index], np.zeros(0, np.int64)
+    for row in _tuned(folder):
+        if targets.score == row["score"] or targets.fusion == row["fusion"]:
+            tuned = np.union1d(tuned, seen_from_text(row["images"]).places(content))
+    if not len(tuned):
+        return gathered
+    said = (
+        f"{len(tuned)} images are left out: an earlier run, kept in {folder}, chose the score or "
+        f"the fusion on them that this one names"
+    )
+    kept = np.setdiff1d(np.arange(len(content)), tuned)
+    if not len(kept):
+        raise DataError(f"{said}. There are no others: add images")
+    return replace(
+        gathered,
+        problem=gathered.problem.subset(kept),
+        sample_index=gathered.sample_index[kept],
+        warnings=(*gathered.warnings, said),
+    )
+
+
+def _tuned(folder: Path) -> list[dict[str, Any]]:
+    """Read what was remembered; what cannot be read is not there, and is written anew."""
+    try:
+        rows = json.loads((folder / _TUNED).read_text(encoding="utf-8"))
+        for row in rows:
+            seen_from_text(row["images"])
+            _ = row["score"], row["fusion"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return list(rows)
 
 
 def too_few(targets: Targets, *, units: int, candidates: int, grouped: bool) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
+from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.chosen.choose import choose
 from tinysaver_edge.calibrate.measured.worker import (
     MeasureStep,
@@ -163,6 +165,7 @@ class MeasuringRun:
         started: what the clock said at the start.
         fingerprint: of the data.
         lost: savers that were lost or left out, and why.
+        found: rows of the savers that have been measured so far.
     """
 
     given: ImageInput
@@ -173,7 +176,18 @@ class MeasuringRun:
     started: float
     fingerprint: str
     lost: dict[str, str] = field(default_factory=dict)
+    found: list[Candidate] = field(default_factory=list)
     _ways: tuple[EngineChoice, ...] | None = None
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Have an interruption carry what has been found by then, as a failure would."""
+        try:
+            yield
+        except KeyboardInterrupt as interrupted:
+            lost = [Candidate(saver=name, kappa=None, why=why) for name, why in self.lost.items()]
+            interrupted.candidates = (*self.found, *lost)  # type: ignore[attr-defined]
+            raise
 
     def ways(self) -> tuple[EngineChoice, ...]:
         """Return the ways to run a model that the device offers; this machine is asked once."""
@@ -252,6 +266,9 @@ def measure_all(
         if record is None:
             continue
         found[saver.name] = record
+        right = _accuracy(record, labels) if run.given.labelled else None
+        why = "measured; interrupted before anything was chosen"
+        run.found.append(Candidate(saver.name, _kappa(saver, large), right, why=why))
         if run.given.labelled:
             problem, _ = join_records([base, record], costs, labels, run.data.groups)
             reached = [one for one in (best, shortlist.cost(problem)) if one is not None]

@@ -2,7 +2,8 @@
 
 Twelve savers make 78 cascades of up to three stages. To certify all of them would share the risk
 among 78, so a tenth of the samples is set aside: on it every cascade is estimated, and only the
-best of two stages and the best longer ones are certified, on the other nine tenths.
+best of two stages and the best longer ones are certified, on the other nine tenths. A search for
+scores and fusions sets a tenth aside as well, and it serves for both.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from tinysaver_edge.calibrate.methods.certify import CertifyRule, default_rule, 
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.search import Search
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
-from tinysaver_edge.calibrate.targets import Method, Objective, Reference, Targets
+from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.score import Margin, MaxSoftmax, Score
@@ -32,8 +34,8 @@ LEAST_UNITS = 2000
 CHAINS_KEPT = 4
 """How many of more than two stages are certified, beside the best of two."""
 
-SCALED = (None, Margin.name, MaxSoftmax.name)
-"""Scores within 0..1 that a pool has as well; None is the margin."""
+SCALED = (Margin.name, MaxSoftmax.name)
+"""Scores within 0..1 that a pool has as well."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,12 +76,25 @@ def chains_of(problem: Problem, targets: Targets) -> list[tuple[ModelAnswers, ..
     There are none for methods that choose one threshold for one saver, nor with a score or fusion
     of the user's that a pool does not have, nor with fewer than `LEAST_UNITS` samples.
     """
-    asked = targets.method is Method.CERTIFIED and targets.score in SCALED and not targets.fusion
+    asked = targets.method is Method.CERTIFIED and why_no_pool(targets) is None
     if not asked or _units(problem)[1] < LEAST_UNITS:
         return []
     savers = sorted(problem.savers, key=lambda saver: saver.macs)
     lengths = range(2, min(targets.max_stages - 1, len(savers)) + 1)
     return [chain for length in lengths for chain in combinations(savers, length)]
+
+
+def why_no_pool(targets: Targets) -> str | None:
+    """Say which score or fusion that is asked for a pool of several models has not; None for none.
+
+    `ALL` asks for those that there are.
+    """
+    score, fusion = targets.score, targets.fusion
+    if score is not None and score not in (ALL, *SCALED):
+        return f"score {score} is one model's own: of a pool there are {' and '.join(SCALED)}"
+    if fusion is not None and fusion != ALL:
+        return f"fusion {fusion} joins the answers of two models: longer cascades pool theirs"
+    return None
 
 
 def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChains:
@@ -110,15 +125,13 @@ def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChain
     best_pair = min(of_pairs, key=of_pairs.__getitem__)
     bound = of_pairs[best_pair] if targets.aim is Objective.MACS else np.inf
     seen = [one for one in longer if one[0].macs < bound]
-    of_longer = [table.of(early) for early in _on(table.problem, seen)]
-    order = np.argsort(of_longer, kind="stable")[:CHAINS_KEPT]
     best = pairs[best_pair][0].name
     chains = [
         Chain(one, "" if place == best_pair else table.told(of_pairs[place], best, bound))
         for place, one in enumerate(pairs)
     ]
     return ChosenChains(
-        chains=(*chains, *(Chain(seen[place]) for place in order)),
+        chains=(*chains, *(Chain(early) for early, _ in _best_of((table,), seen))),
         tune=tune,
         certify=certify,
         score=score,
@@ -126,10 +139,70 @@ def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChain
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchedChains:
+    """Cascades of more than two stages beside what a search for scores and fusions found.
+
+    Attributes:
+        chains: the models asked before the large one, and the score of their pools.
+        told: what became of the others, for people; or empty.
+    """
+
+    chains: tuple[tuple[tuple[ModelAnswers, ...], Score], ...] = ()
+    told: str = ""
+
+
+def chains_beside(problem: Problem, targets: Targets, found: Search) -> SearchedChains:
+    """Choose the longer cascades to certify beside a search's, by the same tune samples.
+
+    Args:
+        problem: answers and labels.
+        targets: limits and objective, and which of score and fusion is searched for.
+        found: what the search found for each saver.
+    """
+    longer = chains_of(problem, targets)
+    if not longer or found.tune is None:
+        return SearchedChains()
+    tuned, (_, count) = problem.subset(found.tune), _units(problem)
+    names = SCALED if targets.score == ALL else (targets.score or Margin.name,)
+    rules = [
+        default_rule(
+            units=count,
+            max_drop_points=_drop(targets),
+            labelled=targets.reference is Reference.LABELS,
+            score=name,
+        )
+        for name in names
+    ]
+    samples = len(problem.labels) - len(found.tune)
+    tables = [_Estimates(tuned, targets, rule, samples=samples) for rule in rules]
+    best = found.best
+    bound = best.estimate * problem.large.macs if targets.aim is Objective.MACS else np.inf
+    seen = [one for one in longer if one[0].macs < bound]
+    return SearchedChains(
+        tuple(_best_of(tables, seen)),
+        _told(len(longer), len(seen), best=best.saver, tuned=len(found.tune)),
+    )
+
+
+def _best_of(
+    tables: Sequence[_Estimates], seen: Sequence[tuple[ModelAnswers, ...]]
+) -> list[tuple[tuple[ModelAnswers, ...], Score]]:
+    """Return the cascades that are expected to be the best, each with the better of the scores."""
+    if not seen:
+        return []
+    costs = np.array([[one.of(early) for early in _on(one.problem, seen)] for one in tables])
+    order = np.argsort(costs.min(axis=0), kind="stable")[:CHAINS_KEPT]
+    of_score = costs.argmin(axis=0)
+    return [(seen[place], tables[of_score[place]].rule.plain_score) for place in order]
+
+
 def _told(longer: int, seen: int, *, best: str, tuned: int) -> str:
     kept = min(seen, CHAINS_KEPT)
-    told = f"of {longer} cascades with more than two stages the best {kept} of {seen} estimated"
-    told += f" on {tuned} tune samples were certified"
+    told = (
+        f"of {longer} cascades with more than two stages {seen} were estimated on {tuned} tune "
+        f"samples and the best {kept} certified"
+    )
     if seen < longer:
         told += (
             f"; in the other {longer - seen} the first model alone costs at least what {best} does "

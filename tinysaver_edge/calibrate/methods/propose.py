@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify
-from tinysaver_edge.calibrate.methods.chains import best_chains, chains_of
+from tinysaver_edge.calibrate.methods.chains import best_chains, chains_beside, chains_of
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.calibrate.methods.proposal import NOTHING, Proposal, within_rate
 from tinysaver_edge.calibrate.methods.search import Searched, search
@@ -81,17 +81,25 @@ def propose_all(
     propose = _PROPOSERS[targets.method]
     if targets.searches:
         found = search(problem, targets, seed=seed)
+        beside = chains_beside(problem, targets, found)
+        common = (targets, found.kept + len(beside.chains), seed)
         return [
-            _found(
-                Bid(problem, saver, targets, found.kept, seed, one.score, one.fusion, found.tune),
-                one,
-            )
-            for saver, one in zip(problem.savers, found.savers, strict=True)
+            *(
+                _found(Bid(problem, saver, *common, one.score, one.fusion, found.tune), one)
+                for saver, one in zip(problem.savers, found.savers, strict=True)
+            ),
+            *(
+                replace(
+                    _certified(Bid(problem, early[0], *common, score, None, found.tune, early[1:])),
+                    told=beside.told,
+                )
+                for early, score in beside.chains
+            ),
         ]
     if chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
-    common = (targets, candidates, seed, targets.score, targets.fusion)
-    return [propose(Bid(problem, saver, *common)) for saver in problem.savers]
+    each = (targets, candidates, seed, targets.score, targets.fusion)
+    return [propose(Bid(problem, saver, *each)) for saver in problem.savers]
 
 
 def _with_chains(problem: Problem, targets: Targets, *, seed: int, lost: int) -> list[Proposal]:

@@ -12,6 +12,7 @@ than luck, and drops out only where it is dearer by more than luck.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,7 @@ from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.score import Margin, Score
+from tinysaver_edge.score import Margin, Score, get_score, score_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +305,31 @@ class Search:
         return sum(not one.left_out for one in self.savers)
 
 
+def check_asked(targets: Targets) -> None:
+    """Refuse scores and fusions that there are not, or that do not go with the method.
+
+    Raises:
+        InputError: naming what there is.
+    """
+    if targets.searches and targets.method not in SEARCHED:
+        raise InputError(
+            f"--method {targets.method.value} goes with one score: '--score all' and "
+            f"'--fusion all' are for certified and empirical"
+        )
+    if targets.score not in (None, ALL):
+        _known("score", targets.score or "", score_names())
+        get_score(targets.score or "")  # a package may bring it
+    if targets.fusion not in (None, ALL):
+        _known("fusion", targets.fusion or "", fusion_names())
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f"did you mean {near[0]}? T" if near else "t"
+        raise InputError(f"no {what} is called {name!r}: {meant}here are {', '.join(names)}")
+
+
 def search(
     problem: Problem, targets: Targets, *, seed: int, rule: SearchRule = DEFAULT_RULE
 ) -> Search:
@@ -318,11 +344,7 @@ def search(
     Raises:
         InputError: the method is none that can be searched for, or a name is unknown.
     """
-    if targets.method not in SEARCHED:
-        raise InputError(
-            f"--method {targets.method.value} goes with one score: '--score all' and "
-            f"'--fusion all' are for certified and empirical"
-        )
+    check_asked(targets)
     table = Tryout.of(problem, targets, rule=rule, seed=seed)
     found = [table.best_of(saver) for saver in table.problem.savers]
     if targets.method is Method.CERTIFIED:

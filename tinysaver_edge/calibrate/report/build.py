@@ -24,7 +24,7 @@ from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
-from tinysaver_edge.calibrate.report.tradeoff import candidates_of, singles_of, sweep_of
+from tinysaver_edge.calibrate.report.tradeoff import candidates_of, flow_of, singles_of, sweep_of
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy, replay
@@ -54,10 +54,15 @@ def decision_sentence(result: Calibration) -> str:
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
-        f"it answered {numbers.percent(found.accept_rate, 1)}, "
+        f"it answered {numbers.percent(_first_share(found), 1)}, "
         f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}"
         f"{_within(found)}{promise}."
     )
+
+
+def _first_share(found: Figures) -> float:
+    """Return the share of the samples that the first stage settles."""
+    return found.accept_rate if found.settled is None else found.settled[0]
 
 
 def _cost_words(cost: float | None) -> str:
@@ -142,6 +147,7 @@ def build_facts(
         unmeasured=tuple(row for row in result.candidates if row not in choice.candidates),
         bounds=bounds_of(problem, choice.proposal.saver.name),
         sweep=sweep_of(problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points),
+        flow=flow_of(result, proposals, choice),
         histogram=score_histogram(policy.stages[0], outputs[0], problem.labels),
         reliability=tuple(
             reliability(policy.stages[place].model, outputs[place], problem.labels)

@@ -110,6 +110,47 @@ class SweepFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowStage:
+    """What one stage of a cascade does with the frames.
+
+    Attributes:
+        model: its model.
+        reached: share of the frames that it is asked about, 0..1.
+        settled: share whose answer it gives.
+        threshold: of its score; None for the last.
+        macs: of its model, relative to the large model's.
+        cost: what it adds to a frame's MACs on average, likewise.
+        mean_ms: what a frame takes it; None where that is not known.
+    """
+
+    model: str
+    reached: float
+    settled: float
+    threshold: float | None
+    macs: float
+    cost: float
+    mean_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFacts:
+    """Where the frames of a cascade of more than two stages end.
+
+    Attributes:
+        stages: in order.
+        score: name of the score that all thresholds are of.
+        beside: what the best two stages would cost, and what the longer cascade saves for which
+            memory; empty where two stages keep no limit.
+        place: which stages run where, and why none before the last on another host.
+    """
+
+    stages: tuple[FlowStage, ...]
+    score: str
+    beside: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportFacts:
     """All that a report shows.
 
@@ -125,6 +166,7 @@ class ReportFacts:
         unmeasured: those that were not, with the reason.
         bounds: oracle and random line of the chosen saver.
         sweep: every threshold of the chosen cascade.
+        flow: where its frames end, None where it has no more than two stages.
         histogram: the first model's scores, None where it has none.
         reliability: of the first and of the large model.
         classes: what each class loses, the worst first.
@@ -148,6 +190,7 @@ class ReportFacts:
     unmeasured: tuple[Candidate, ...]
     bounds: Bounds
     sweep: SweepFacts | None
+    flow: FlowFacts | None
     histogram: ScoreHistogram | None
     reliability: tuple[Reliability, ...]
     classes: tuple[ClassRow, ...]

@@ -1,14 +1,21 @@
-"""Accuracy against cost, gathered: every candidate, every single model, the chosen one's sweep."""
+"""Accuracy against cost, gathered: every candidate, every single model, the chosen one's sweep.
+
+Of a longer cascade where its frames end, too.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate
-from tinysaver_edge.calibrate.chosen.choose import Choice
+from tinysaver_edge.calibrate.chosen.choose import HARDLY, Choice
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.problem import CascadeCosts, Problem
+from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.curves import (
     Curve,
     Point,
@@ -17,6 +24,8 @@ from tinysaver_edge.calibrate.report.curves import (
 from tinysaver_edge.calibrate.report.facts import (
     Alternative,
     CandidateFacts,
+    FlowFacts,
+    FlowStage,
     Mark,
     MarkKind,
     SingleModel,
@@ -141,3 +150,83 @@ def _alternatives(curve: Curve) -> Iterator[Alternative]:
             yield Alternative(limit, curve.at(threshold))
         if threshold == curve.thresholds[-1]:
             return
+
+
+def flow_of(result: Calibration, proposals: Sequence[Proposal], choice: Choice) -> FlowFacts | None:
+    """Return where the frames of the chosen cascade end, None where it has at most two stages."""
+    policy, settled = result.policy, result.calibration.settled
+    first, last = policy.stages[0], policy.stages[-1]
+    if len(policy.stages) <= 2 or settled is None or first.score is None or policy.asked[0] != 0:
+        return None
+    reached = [1.0, *(1.0 - np.cumsum(settled)[:-1])]
+    large = float(last.macs or 1)
+    stages = tuple(
+        FlowStage(
+            model=stage.model,
+            reached=float(share),
+            settled=ended,
+            threshold=stage.threshold,
+            macs=float(stage.macs or 0) / large,
+            cost=float(share * (stage.macs or 0)) / large,
+            mean_ms=took,
+        )
+        for stage, share, ended, took in zip(
+            policy.stages, reached, settled, _own_ms(choice.proposal.costs), strict=True
+        )
+    )
+    return FlowFacts(stages, first.score.name, _beside(proposals, choice), _place(stages))
+
+
+def _own_ms(costs: CascadeCosts) -> list[float | None]:
+    """Return what each stage takes by itself, None where nobody timed them."""
+    if costs.ways is None:
+        return [None] * (len(costs.later) + 1)
+    until = [0.0, *(way.mean_ms for way in costs.ways)]
+    return [after - before for before, after in pairwise(until)]
+
+
+def _beside(proposals: Sequence[Proposal], choice: Choice) -> str:
+    """Say what the best two stages cost beside the longer cascade that was chosen."""
+    rows = zip(choice.candidates, proposals, strict=True)
+    shorter = [(row, one) for row, one in rows if row.feasible and not one.costs.between]
+    chosen = next(row for row in choice.candidates if row.chosen)
+    if not shorter or chosen.cost_macs_ratio is None:
+        return ""
+    row, proposal = min(shorter, key=lambda both: rank_of(both[0]))
+    cost = row.cost_macs_ratio
+    assert cost is not None
+    saved = 1 - chosen.cost_macs_ratio / cost
+    large = choice.proposal.costs.large.name
+    said = f"The best two stages, {row.saver} \u2192 {large}, cost {numbers.ratio(cost)}: "
+    said += (
+        f"the longer cascade saves {numbers.percent(saved, 1)} of that"
+        if saved > 0
+        else "the longer cascade saves no MACs beside them"
+    )
+    memory = [one.costs.memory_mb for one in (choice.proposal, proposal)]
+    if memory[0] is not None and memory[1] is not None:
+        said += f" for {memory[0] - memory[1]:.0f} MB more memory ({memory[0]:.0f} in all)"
+    if saved < HARDLY:
+        said += ". For so little --max-stages 2 does: one model less to load and to look after"
+    return f"{said}."
+
+
+def _place(stages: Sequence[FlowStage]) -> str:
+    """Say which stages run where, and what a trip would have to take for another place to pay."""
+    *early, last = stages
+    names = " and ".join(one.model for one in early)
+    said = (
+        f"{names} run on the device, one after the other; only {last.model} may run on another "
+        f"host, which {numbers.percent(last.reached, 1)} of the frames go to."
+    )
+    for one in early[1:]:
+        kept = one.settled / one.reached if one.reached else 0.0
+        if one.mean_ms is None or not kept:
+            continue
+        said += (
+            f" {one.model} takes {numbers.milliseconds(one.mean_ms)} here and spares "
+            f"{numbers.percent(kept, 1)} of its frames the trip: beside {last.model} it would be "
+            f"quicker only where a trip takes less than "
+            f"{numbers.milliseconds(one.mean_ms / kept)}, however quick it were there."
+        )
+    return said

@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.report.charts.confidence import (
     skyline,
 )
 from tinysaver_edge.calibrate.report.charts.svg import NARROW, WIDE, Size
-from tinysaver_edge.calibrate.report.charts.sweep import latency, sweep
+from tinysaver_edge.calibrate.report.charts.sweep import flow, latency, sweep
 from tinysaver_edge.calibrate.report.charts.tradeoff import tradeoff, tradeoff_close
 from tinysaver_edge.calibrate.report.facts import ReportFacts
 from tinysaver_edge.calibrate.report.tradeoff import rank_of
@@ -141,6 +141,8 @@ def _drawer(facts: ReportFacts) -> Callable[[str], str]:
     }
     if (swept := facts.sweep) is not None:
         charts["sweep"] = lambda size: sweep(swept, size)
+    if (flowing := facts.flow) is not None:
+        charts["flow"] = lambda size: flow(flowing, size)
     if (histogram := facts.histogram) is not None:
         charts["histogram"] = lambda size: score_histogram(histogram, size)
     if (timed := facts.latency) is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError
+from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError, refusal
 from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
@@ -82,8 +82,7 @@ class HttpTransport:
             left_s = max(0.001, due_s - time.monotonic())
             return self._send("GET", path, timeout_s=left_s, most_bytes=MOST_TOLD_BYTES)
 
-        if ask("/v2/health/live").status != 200:
-            raise RequestError(Kind.UNREACHABLE, "says that it is not live")
+        self._check_live(ask("/v2/health/live"))
         if ask(f"{self._path}/ready").status != 200:
             none = f"has no model {self._address.model!r} ready"
             try:
@@ -106,6 +105,27 @@ class HttpTransport:
             raise RequestError(
                 Kind.WRONG, f"describes its model in another form ({error})"
             ) from error
+
+    def _check_live(self, answer: Answer) -> None:
+        if answer.status == 200:
+            return
+        if answer.status in (400, 503):  # Triton says the one, KServe the other
+            raise RequestError(Kind.UNREACHABLE, f"says that it is not live ({answer.status})")
+        if answer.status == 404:
+            raise RequestError(
+                Kind.UNREACHABLE,
+                "answers, but knows no /v2/health/live (404): is this the port of a server of the "
+                "Open Inference Protocol, and are there no more parts to its address?",
+            )
+        raise self._refused(answer)
+
+    def _refused(self, answer: Answer) -> RequestError:
+        """Return what an answer other than 200 means, where the host says no more of it."""
+        kind = Kind.WRONG if 300 <= answer.status < 400 else _KINDS.get(answer.status)
+        kind = kind or (Kind.UNREACHABLE if answer.status >= 500 else Kind.REJECTED)
+        return RequestError(
+            kind, refusal(answer, login="token", given=self._model.token is not None)
+        )
 
     def infer(
         self, tensor: NDArray[Any], contract: Contract, *, datatype: str, timeout_s: float
@@ -231,6 +251,8 @@ def _checked(answer: Answer) -> Answer:
     if isinstance(said, dict) and isinstance(said.get("error"), str):
         text = said["error"]
     kind = _KINDS.get(answer.status, Kind.REJECTED)
+    if 300 <= answer.status < 400:
+        text = refusal(answer, login="token", given=False)
     raise RequestError(kind, f"{answer.status}: {text or http.client.responses.get(answer.status)}")
 
 

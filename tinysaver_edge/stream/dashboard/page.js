@@ -78,7 +78,7 @@ function choose(id) {
   for (const one of at("sources").children) one.setAttribute("aria-pressed", String(one.textContent === id));
 }
 
-function showRates({ timeline, totals }) {
+function showRates({ timeline, totals, settled }) {
   const recent = name => timeline[name].slice(-6, -1);
   const mean = name => recent(name).reduce((sum, one) => sum + one, 0) / 5;
   const rate = mean("accepted") + mean("escalated") + mean("degraded");
@@ -86,6 +86,8 @@ function showRates({ timeline, totals }) {
   const all = totals.accepted + totals.escalated + totals.degraded;
   for (const [id, name] of [["accepted", "accepted"], ["escalated", "escalated"], ["degradedrate", "degraded"]])
     at(id).textContent = all ? percent(totals[name] / all) : "–";
+  at("settled").hidden = settled.length < 3;  // of two stages the tiles say it
+  at("settled").textContent = `Answers of ${settled.map(one => `${one.model} ${percent(one.answers / all)}`).join(", ")}.`;
 }
 
 function showDrift(drift) {

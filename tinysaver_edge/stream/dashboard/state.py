@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, Reason
+from tinysaver_edge.decision import Decision, Reason, StageRef
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.timeline import KINDS, Timeline, Totals
 from tinysaver_edge.stream.drift.drift import DriftState
@@ -181,6 +181,7 @@ class DashboardState:
         self._timeline = Timeline()
         self._ages: dict[str, deque[float]] = {}
         self._totals = Totals()
+        self._settled: dict[StageRef, int] = {}
         self._in_flight = 0.0
         self._numbers = 0
         self._thumbnails: deque[Shown] = deque(maxlen=THUMBNAILS)
@@ -220,6 +221,7 @@ class DashboardState:
                 return
             self._timeline.add(decision, now)
             self._totals.add(decision)
+            self._settled[decision.stage] = self._settled.get(decision.stage, 0) + 1
             due = now - self._thumbnail_s >= THUMBNAIL_GAP_S
             if frame is not None and is_hard(decision) and due:
                 self._thumbnail_s = now
@@ -300,6 +302,10 @@ class DashboardState:
                 "state": alive.why if not alive.good else ready.why,
                 "sources": [source_told(name, one) for name, one in self._sources.items()],
                 "totals": {kind: getattr(self._totals, kind) for kind in KINDS},
+                "settled": [
+                    {"model": stage.model, "answers": count}
+                    for stage, count in sorted(self._settled.items(), key=lambda it: it[0].index)
+                ],
                 "promise": self._promise_told(now),
                 "hosts": hosts,
                 "in_flight": self._in_flight,

@@ -252,8 +252,9 @@ class DriftWatch:
         """Compare two answers, and raise the alarm when the evidence is enough."""
         source_id = accepted.frame_id.source_id
         differs = accepted.index != large.index
-        if self._threshold is not None and accepted.score < self._threshold:
-            return  # accepted before the threshold was raised
+        first = accepted.stage.index == 0
+        if first and self._threshold is not None and accepted.score < self._threshold:
+            return  # accepted before the threshold was raised; later stages' scores nobody keeps
         with self._lock:
             if len(self._names) < self._own:
                 self._names.add(source_id)

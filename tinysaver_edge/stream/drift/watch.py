@@ -28,7 +28,7 @@ class Watch(Protocol):
         """
 
     def in_force(self, threshold: float) -> float:
-        """Return what the first stage's score must reach: the bundle's threshold, or more."""
+        """Return what a stage's score must reach: its threshold in the bundle, or more."""
 
     def audits(self, decision: Decision) -> bool:
         """Whether the large model shall be asked about this accepted frame as well."""
@@ -38,7 +38,7 @@ class Watch(Protocol):
 
         Args:
             accepted: the decision that went out.
-            large: what the later stages (and the fusion) make of the same frame.
+            large: what the same frame is answered after all later stages, the last included.
             frame: the frame at its full size, where `wants_frames` was true when it was read.
         """
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.files import atomic_write, claim, parse_json
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
@@ -53,23 +53,27 @@ class PictureFolder:
         self._suffix = suffix
         self._most = most
         self._rows: deque[dict[str, Any]] = deque()
+        self._held: int | None = None
 
     def open(self) -> None:
         """Make the folder, or read what is there.
 
         Raises:
-            InputError: it cannot be made or read.
+            InputError: it cannot be made or read, or another run writes there.
             MissingDependencyError: OpenCV is not installed.
         """
         opencv("Saving frames")
         try:
             self.path.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+            if self._held is None:
+                self._held = claim(self.path)
             table = self.path / TABLE
             lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
             probe = self.path / f".{os.getpid()}.probe"
             probe.touch()
             probe.unlink()
         except (OSError, UnicodeDecodeError) as error:
+            self.close()
             raise InputError(f"{self.path}: frames cannot be saved there ({error})") from error
         self._rows.clear()
         for line in lines:
@@ -79,6 +83,12 @@ class PictureFolder:
                     self._rows.append(row)
         if len(self._rows) != len(lines):
             self._write_table()
+
+    def close(self) -> None:
+        """Let others write there. Legal in every state."""
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def _is_ours(self, name: str) -> bool:
         """Whether a name of the table is that of a picture in this folder, and nothing else's.

@@ -36,7 +36,7 @@ class _Saving:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        self._folder.close()
 
 
 class HardFramesSink(_Saving):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import check_file_target, kind_of
+from tinysaver_edge._support.files import check_file_target, claim, kind_of
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
@@ -58,6 +58,7 @@ class VideoSink:
         self._by_source = by_source
         self._cv2: Any = None
         self._writers: dict[str, _Open] = {}
+        self._held: dict[Path, int] = {}
 
     def write(self, decision: Decision, frame: Frame | None) -> bool:
         """Append one frame; return whether there was one to append.
@@ -99,7 +100,10 @@ class VideoSink:
     def _open(self, source_id: str, size: tuple[int, int]) -> _Open:
         path = self._place(source_id)
         try:
-            _make_empty(path)
+            if path in self._held and not path.exists():  # removed before its first frame came
+                os.close(self._held.pop(path))
+            if path not in self._held:
+                self._held[path] = _make_empty(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         codec = self._cv2.VideoWriter_fourcc(*CODECS[path.suffix.lower()])
@@ -121,7 +125,7 @@ class VideoSink:
             if self._by_source:
                 check_file_target(self._path, flag="video")
             else:
-                _make_empty(self._path)
+                self._held[self._path] = _make_empty(self._path)
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         return self
@@ -136,6 +140,8 @@ class VideoSink:
         self._writers.clear()
         for one in finished:
             one.writer.release()
+        while self._held:
+            os.close(self._held.popitem()[1])
         for one in finished:
             self._check(one)
 
@@ -165,13 +171,18 @@ class _Open:
     frames: int = 0
 
 
-def _make_empty(path: Path) -> None:
+def _make_empty(path: Path) -> int:
     """Make the file, for its user alone; one that is there is emptied.
 
+    Returns:
+        A descriptor; until it is closed no other run writes there.
+
     Raises:
-        InputError: something else of this name is there.
+        InputError: something else of this name is there, or another run writes there.
         OSError: it cannot be made.
     """
     if (kind := kind_of(path)) is not None:
         raise InputError(f"{path}: is {kind}: a video needs a file")
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    held = claim(path, flags=os.O_WRONLY | os.O_CREAT)
+    os.ftruncate(held, 0)
+    return held

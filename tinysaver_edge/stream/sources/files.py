@@ -15,6 +15,7 @@ from tinysaver_edge.data import (
     left_out_below,
     printable,
 )
+from tinysaver_edge.data.images import why_unreadable
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
 from tinysaver_edge.stream.sources.opencv import read_video
@@ -83,7 +84,7 @@ class ImageSource(_FileSource):
         self._doubts = tuple(doubts)
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
-        readable, dim = 0, False
+        readable, dim, first = 0, False, ""
         for doubt in self._doubts:
             self.tell(Doubtful(self.source_id, self.context.clock(), doubt))
         for number, path in enumerate(self._files):
@@ -93,7 +94,9 @@ class ImageSource(_FileSource):
             data = _read(path)
             image = None if data is None else decode_image(data)
             if data is None or image is None:
-                self._skip(number, f"{printable(path.name)}: not a readable image", name)
+                why = "cannot be read" if data is None else why_unreadable(data)
+                first = first or why
+                self._skip(number, f"{printable(path.name)}: {why}", name)
                 continue
             readable += 1
             if not dim and (depth := dark_depth(data)) is not None:
@@ -101,7 +104,7 @@ class ImageSource(_FileSource):
                 self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
             yield Frame(image, 0.0, number, name)
         if not readable:
-            raise InputError(f"source {printable(str(self._files[0]))}: not a readable image")
+            raise InputError(f"source {printable(str(self._files[0]))}: {first}")
 
     def _name_of(self, path: Path) -> str:
         inside = printable(path.relative_to(self._root).as_posix())

@@ -188,7 +188,7 @@ def _common(files: list[Path]) -> Path:
 def _network(uri: SourceUri, options: LiveOptions | None) -> NetworkDevice | HttpDevice:
     url = split_url(uri.target)
     over_http = uri.scheme in ("http", "https")
-    _need_known(uri, "threads", *(("every",) if over_http else ()))
+    need_known(uri, "threads", *(("every",) if over_http else ()))
     threads = int_option(uri, "threads") or 1
     port = url.port or PORTS[uri.scheme]
     stream = NetworkDevice(uri.target, url.host, port, threads)
@@ -203,15 +203,21 @@ def _network(uri: SourceUri, options: LiveOptions | None) -> NetworkDevice | Htt
     return HttpDevice(url, stream, min(every_s, longest_s / 2))
 
 
-def _need_known(uri: SourceUri, *names: str) -> None:
-    unknown = set(uri.options) - set(names)
-    if unknown:
+def need_known(uri: SourceUri, *names: str) -> None:
+    """Refuse options that a source does not have.
+
+    Raises:
+        InputError: there is one. It is not repeated: a slip may make a password of it.
+    """
+    for unknown in sorted(set(uri.options) - set(names)):
+        near = difflib.get_close_matches(unknown, names, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
         there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
-        raise InputError(f"source {uri.scheme}: no option {min(unknown)!r}; {there}")
+        raise InputError(f"source {uri.scheme}: an option that it does not have{meant}; {there}")
 
 
 def _camera(uri: SourceUri) -> CameraDevice:
-    _need_known(uri, "width", "height", "fps")
+    need_known(uri, "width", "height", "fps")
     if not uri.target:
         raise InputError("source camera: names no camera; expected camera:0 or camera:/dev/video0")
     digits = uri.target.isascii() and uri.target.isdigit()
@@ -252,7 +258,7 @@ def float_option(uri: SourceUri, name: str) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        given = "" if uri.scheme in PORTS else f" {text!r}"
+        given = f" {text!r}" if uri.scheme in ("camera", "demo") else ""
         raise InputError(f"source {uri.scheme}: {name}{given} is no number above 0")
     return value
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError
+from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError, refusal
 from tinysaver_edge._support.limits import MOST_PIXELS, MOST_SNAPSHOT_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
-from tinysaver_edge.codec import jpeg_size
-from tinysaver_edge.data import decode_image
+from tinysaver_edge.data.images import decode_image, told_size
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
 from tinysaver_edge.stream.sources.opencv import NetworkDevice, knock
@@ -51,14 +50,45 @@ class HttpDevice:
             raise DeviceError("closed")
         tls = ssl.create_default_context if self.url.scheme == "https" else None
         asking = _Asking(self.url, HttpConnection(host, port, tls=tls))
+        answer, why = None, ""
         try:
             answer = asking.ask(options.open_s)
-        except (OSError, http.client.HTTPException, TooMuchError):
-            answer = None  # OpenCV may know better what it is, and says so where it does not
+        except (OSError, http.client.HTTPException, TooMuchError) as error:
+            why = _unanswered(error, options.open_s)
         if answer is None or not _is_picture(answer.status, answer.headers):
             asking.close()
-            return self.stream.connect(options, stopping)
+            if answer is not None:
+                why = self._no_picture(answer)
+            try:  # OpenCV may know what it is: it follows redirects, and accepts any certificate
+                return self.stream.connect(options, stopping)
+            except DeviceError as error:
+                raise DeviceError(f"{host}:{port} {why}" if why else str(error)) from None
         return SnapshotConnection(asking, answer, self.every_s, options.read_s, stopping)
+
+    def _no_picture(self, answer: Answer) -> str:
+        """Say what came in place of a picture; nothing where it may be a stream."""
+        if answer.status != 200:
+            given = self.url.user is not None
+            return refusal(answer, login="user and password", given=given)
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith(("text/", "application/json", "application/xhtml")):
+            return f"answers with {brief(kind, 60)}, which is no video: check the path"
+        return ""
+
+
+def _unanswered(error: Exception, timeout_s: float) -> str:
+    """Say why there was no answer at all, to follow the host's name."""
+    if isinstance(error, TimeoutError):
+        return f"takes the connection, but says nothing within {timeout_s:g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"shows a certificate that is not accepted ({brief(error.verify_message)})"
+    if isinstance(error, ssl.SSLError):
+        return "speaks no TLS on this port: is it http:// in place of https://?"
+    if isinstance(error, TooMuchError):
+        return brief(str(error))
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionError):
+        return "hangs up without an answer: does it want https://, or rtsp://?"
+    return "speaks no HTTP on this port: does it want https://, or rtsp://?"
 
 
 class SnapshotConnection:
@@ -114,10 +144,12 @@ def picture_of(answer: Answer) -> Picture:
     Raises:
         DeviceError: it holds none, or one of too many pixels.
     """
+    if answer.status != 200:
+        raise DeviceError(refusal(answer, login="user and password", given=True))
     if not _is_picture(answer.status, answer.headers):
         kind = brief(answer.headers.get("content-type", "nothing"), 60)
         raise DeviceError(f"answers {answer.status} with {kind} in place of a picture")
-    size = _size(answer.body)
+    size = told_size(answer.body) if answer.body[:2] in (b"\xff\xd8", b"\x89P") else None
     if size is None:
         raise DeviceError("the picture is neither JPEG nor PNG")
     if size[0] * size[1] > MOST_PIXELS:
@@ -192,10 +224,3 @@ class _Login:
 def _is_picture(status: int, headers: Mapping[str, str]) -> bool:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return status == 200 and kind in ("image/jpeg", "image/jpg", "image/pjpeg", "image/png")
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Return a picture's height and width as its header tells them."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    return jpeg_size(data)

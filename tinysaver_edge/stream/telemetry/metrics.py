@@ -41,6 +41,7 @@ class Counter(str, Enum):
         DROPPED: frames left out because newer ones came before anyone asked.
         CORRUPT: frames that could not be decoded.
         DECISIONS: final answers; the detail is `Decision.source`.
+        SETTLED: final answers; the detail is the model of the stage whose answer it is.
         CERTIFIED: final answers that the bundle's certificate covers.
         PROVISIONAL: answers that a revision follows.
         ESCALATED: frames that the large model was asked about.
@@ -60,6 +61,7 @@ class Counter(str, Enum):
     DROPPED = "dropped"
     CORRUPT = "corrupt"
     DECISIONS = "decisions"
+    SETTLED = "settled"
     CERTIFIED = "certified"
     PROVISIONAL = "provisional"
     ESCALATED = "escalated"

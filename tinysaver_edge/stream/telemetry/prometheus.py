@@ -13,6 +13,7 @@ PREFIX = "tinysaver"
 
 DETAILS = {
     Counter.DECISIONS: "answered_by",
+    Counter.SETTLED: "model",
     Counter.DEGRADED: "reason",
     Counter.SINK_DROPPED: "sink",
     Counter.SINK_FAILED: "sink",
@@ -25,6 +26,7 @@ HELP = {
     Counter.DROPPED: "Frames left out because newer ones came before anyone asked",
     Counter.CORRUPT: "Frames that could not be decoded",
     Counter.DECISIONS: "Final answers",
+    Counter.SETTLED: "Final answers, by the model whose answer it is",
     Counter.CERTIFIED: "Final answers that the certificate covers",
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",

@@ -15,8 +15,9 @@ the same reason an answer after an alarm of the drift watch counts as if it were
 
 What is to be expected is less. Of the samples that calibration escalated, g is by how much more the
 cascade got right than the saver would have: (accuracy of the cascade - of the saver) / (1 - accept
-rate), since on accepted samples the two are one. With a share f of fallbacks that fell on escalated
-frames as chance would have it,
+rate), since on accepted samples the two are one. Of more than two stages "the saver" is all but the
+last: that is what answers for want of the large model. With a share f of fallbacks that fell on
+escalated frames as chance would have it,
 
     expected drop  =  drop that calibration measured + f · g.
 
@@ -99,7 +100,8 @@ class Promise:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate
-        gain = figures.accuracy_cascade - figures.accuracy_saver
+        local = figures.accuracy_local
+        gain = figures.accuracy_cascade - (figures.accuracy_saver if local is None else local)
         cascade, saver = figures.drop_interval_points, figures.saver_drop_interval_points
         return cls(
             certified_points=certified,

@@ -1,4 +1,4 @@
-"""Chart: the chosen cascade's drop and cost over its accept rate, thresholds marked."""
+"""Charts of the chosen cascade: drop and cost over its accept rate, latency, where frames end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,52 @@ from tinysaver_edge.calibrate.report.charts.svg import (
     Size,
     document,
     dot,
+    element,
     polyline,
     text,
     ticks,
 )
-from tinysaver_edge.calibrate.report.facts import Mark, MarkKind, SweepFacts
+from tinysaver_edge.calibrate.report.facts import FlowFacts, Mark, MarkKind, SweepFacts
 from tinysaver_edge.calibrate.report.latency import Distribution, LatencyFacts
+
+ROW = 54.0
+"""Height of one stage of the flow, in pixels."""
+
+BAR = 20.0
+
+
+def flow(facts: FlowFacts, size: Size) -> str:
+    """Draw a row a stage: of 100 frames which end there, and which go on to the next."""
+    parts: list[str] = []
+    before = 0.0
+    for place, stage in enumerate(facts.stages):
+        top = 18.0 + ROW * place
+        left, middle = size.width * before, size.width * (before + stage.settled)
+        said = f"{100 * stage.settled:.1f} of 100 end here"
+        title = f"{stage.model}: {said}"
+        name = cut(stage.model, size.width - 1.25 * CHARACTER * (len(said) + 2))
+        parts += [
+            text((0.0, top), name, class_="note strong"),
+            text((size.width, top), said, anchor="end", class_="note accent"),
+            _bar(0.0, size.width, top + 8, "flow-none", ""),
+            _bar(middle, size.width, top + 8, "flow-on", title),
+            _bar(left, middle, top + 8, "flow-end", title),
+        ]
+        before += stage.settled
+    height = 18 + ROW * (len(facts.stages) - 1) + BAR + 14
+    label = "Of 100 frames, how many each stage settles"
+    return document(size.width, height, parts, label=label, kind=size.kind)
+
+
+def cut(words: str, width: float) -> str:
+    """Return what of some words fits a width in pixels, with a mark where there is more."""
+    most = max(2, int(width / (1.25 * CHARACTER)))
+    return words if len(words) <= most else f"{words[: most - 1]}\u2026"
+
+
+def _bar(left: float, right: float, top: float, class_: str, title: str) -> str:
+    wide = max(0.0, right - left)
+    return element("rect", x=left, y=top, width=wide, height=BAR, class_=class_, title=title)
 
 
 def latency(facts: LatencyFacts, size: Size) -> str:

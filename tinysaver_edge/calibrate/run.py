@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
-from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement
+from tinysaver_edge.calibrate.chosen.assemble import assemble, bound_to_the_processor, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
     HARDLY,
     Choice,
@@ -50,7 +50,6 @@ from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
-from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
 
 
@@ -198,7 +197,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *_hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
-            *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
+            *bound_to_the_processor([stage.model for stage in policy.stages], gathered),
         ),
         latency=_latency(choice),
         disagreement=disagreement(
@@ -484,19 +483,6 @@ def _hardly_worth_it(choice: Choice) -> list[str]:
     return [
         f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
         f"--max-stages 2 does without it"
-    ]
-
-
-def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
-    """Say of which processors thresholds hold that were found on answers of 8 bits."""
-    eight = [name for name in models if name in gathered.artefacts]
-    eight = [name for name in eight if gathered.artefacts[name].quantised]
-    cpu = read_cpu()
-    if not eight or cpu is None:
-        return []
-    return [
-        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
-        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
     ]
 
 

@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach python,$(CANDIDATES),$(shell $(python) -c '$(USA
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # The light suite runs on each of these that is found, by name or among pyenv's.
-PYTHONS ?= 3.10 3.11 3.12 3.13
+PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,7 +24,12 @@ from tinysaver_edge.calibrate.calibration import (
     QuestionPlan,
 )
 from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about, asked_entry
-from tinysaver_edge.calibrate.chosen.assemble import assemble, disagreement, reuse_entry
+from tinysaver_edge.calibrate.chosen.assemble import (
+    assemble,
+    bound_to_the_processor,
+    disagreement,
+    reuse_entry,
+)
 from tinysaver_edge.calibrate.chosen.choose import (
     Choice,
     choose,
@@ -57,7 +62,6 @@ from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
-from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import pooled
 from tinysaver_edge.questions import AnswerBook, Interview
 
@@ -286,7 +290,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
-            *_bound_to_the_processor([stage.model for stage in policy.stages], gathered),
+            *bound_to_the_processor([stage.model for stage in policy.stages], gathered),
         ),
         latency=_latency(choice),
         disagreement=disagreement(
@@ -438,19 +442,6 @@ def _two_only(plan: Plan, problem: Problem) -> list[str]:
     several = len(problem.savers) > 1 and targets.max_stages > 2
     why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
     return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
-
-
-def _bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
-    """Say of which processors thresholds hold that were found on answers of 8 bits."""
-    eight = [name for name in models if name in gathered.artefacts]
-    eight = [name for name in eight if gathered.artefacts[name].quantised]
-    cpu = read_cpu()
-    if not eight or cpu is None:
-        return []
-    return [
-        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
-        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
-    ]
 
 
 def _warnings(choice: Choice) -> list[str]:

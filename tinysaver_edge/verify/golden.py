@@ -205,8 +205,8 @@ def other_processor(manifest: Manifest, model: ModelEntry) -> str | None:
         return None
     return (
         f"{model.name} is INT8 and was measured on {manifest.processor}, this is {cpu.family}, "
-        f"and INT8 answers differ between the two: calibrate on such a device (calibrate --data), "
-        f"or give {model.name} in float32"
+        f"and INT8 answers may differ between the two: calibrate on such a device (calibrate "
+        f"--data), or give {model.name} in float32"
     )
 
 

@@ -256,6 +256,19 @@ def assemble(
         write_bundle(target, manifest, files)
 
 
+def bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> list[str]:
+    """Say of which processors thresholds hold that were found on answers of 8 bits."""
+    eight = [name for name in models if name in gathered.artefacts]
+    eight = [name for name in eight if gathered.artefacts[name].quantised]
+    cpu = read_cpu()
+    if not eight or cpu is None:
+        return []
+    return [
+        f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
+        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
+    ]
+
+
 def _certificate_entry(
     result: Calibration, stages: list[StageEntry], gathered: MeasuredProblem
 ) -> CertificateEntry | None:

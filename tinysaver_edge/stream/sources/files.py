@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tinysaver_edge._support.packages import opencv
@@ -41,6 +42,8 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
             raise InputError(f"source {path}: no images in this folder{said}")
         return ImageSource(files, root=path, source_id=source_id, doubts=doubts)
     if not path.is_file():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # from Python 3.14 on, is_file takes every refusal of the system for a no
         raise InputError(f"source {path}: no such file or folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSource([path], root=path.parent, source_id=source_id)

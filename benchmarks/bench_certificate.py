@@ -26,7 +26,7 @@ def main() -> int:
     records = read_records()
     saver, large = records.outputs["mobilenetV2"], records.outputs["nasnetlarge"]
     final = ConditionalLogit().fuse(saver, large)[0] == records.labels
-    answers = Verdicts(records.correct("mobilenetV2"), records.correct("nasnetlarge"), final)
+    answers = Verdicts.of((records.correct("mobilenetV2"), final), records.correct("nasnetlarge"))
     scores = SortedScores.of(Margin()(saver))
     thresholds = {
         "100 thresholds": np.linspace(0.999, 0.0, 100),

@@ -43,6 +43,7 @@ from tinysaver_edge.certificate import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.fusion import NoFusion
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin
 
 CHAINS = (
@@ -120,7 +121,7 @@ def whole_of(
         path or Path.of(len(chain) - 1),
         tune_saver=stages[0],
         stages=stages if images is None else [one.subset(images) for one in stages],
-        truth=records.labels if images is None else records.labels[images],
+        known=Known.of_labels(records.labels if images is None else records.labels[images]),
         groups=None,
         evidence=EvidenceKind.LABELS,
         risk=RISK,
@@ -130,7 +131,13 @@ def whole_of(
 
 def on(whole: CertifiedTest, index: np.ndarray) -> CertifiedTest:
     """The same on a draw."""
-    return replace(whole, scores=whole.scores[:, index], answers=whole.answers.subset(index))
+    return replace(
+        whole,
+        scores=whole.scores[:, index],
+        answers=whole.answers.subset(index),
+        given=whole.given[:, index],
+        large=whole.large[index],
+    )
 
 
 def true_cost(

@@ -258,21 +258,22 @@ def thresholds(
     labels = records.labels[index]
     choice = certify_pair(saver, large, labels, max_drop_points=points, confidence=1 - RISK)
     trial, truth = choice.trial, population.of(choice)
-    ordered, answers = SortedScores.of(trial.scores[0]), trial.answers
+    ordered = SortedScores.of(trial.scores[0])
+    saver_right, large_right = saver.predictions == labels, large.predictions == labels
     drawn = Sweep.of(
         ordered,
-        saver_correct=answers.saver,
-        large_correct=answers.large,
-        final_correct=answers.final,
+        saver_correct=saver_right,
+        large_correct=large_right,
+        final_correct=large_right - trial.answers.losses[-1] == 1,
     )
-    counts = WalkCounts.of(ordered, answers, trial.thresholds)
+    counts = WalkCounts.of(ordered, trial.answers, trial.thresholds)
     found = {
         "ltt-hb": ltt_hoeffding_bentkus(counts, points, risk=RISK),
         "crc": crc(drawn, points),
         "empirical": drawn.loosest_within(points),
     }
     paper = tinysaver_threshold(
-        saver.confidences, saver_correct=answers.saver, large_correct=answers.large
+        saver.confidences, saver_correct=saver_right, large_correct=large_right
     )
     return {
         "certified": (truth, choice.threshold),

@@ -28,6 +28,23 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+OVERFLOWING = """
+[...document.querySelectorAll('main *')].filter(one => one.getClientRects().length
+  && !one.closest('svg') && one.getBoundingClientRect().right > innerWidth + 1
+).map(one => one.tagName + ' ' + one.className)
+"""
+"""What sticks out of the window to the right."""
+
+WORDS_OVER_WORDS = """
+[...document.querySelectorAll('.chart svg')].flatMap(chart => {
+  const words = [...chart.querySelectorAll('text')].map(
+    text => [text.textContent, text.getBoundingClientRect()]);
+  return words.flatMap(([one, a], index) => words.slice(index + 1).filter(([other, b]) =>
+    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 4 < b.bottom && b.top + 4 < a.bottom
+  ).map(([other]) => one + ' / ' + other)); })
+"""
+"""Words of a chart that lie on each other."""
+
 needs_chromium = pytest.mark.skipif(
     not BINARY.is_file(), reason=f"no {BINARY}: apt-get install chromium"
 )
@@ -133,6 +150,29 @@ class Chromium:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, expression: str, *, seconds: float = 10.0) -> None:
+        """Wait until an expression is true in the page; what it speaks of may not be there yet."""
+        for _ in range(int(seconds / 0.1)):
+            if self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{}} }})()"):
+                return
+            self.call(
+                "Runtime.evaluate",
+                expression="new Promise(done => setTimeout(done, 100))",
+                awaitPromise=True,
+            )
+        text = self.value("document.body?.innerText")
+        raise AssertionError(f"never true: {expression}\n{text}\n{self.console}")
+
+    def press(self, key: str, **more: object) -> None:
+        """Press and release a key."""
+        code = {"Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, " ": 32}.get(key)
+        code = ord(key.upper()) if code is None else code
+        said = {"key": key, "windowsVirtualKeyCode": code, **more}
+        text = {"text": key} if len(key) == 1 and "modifiers" not in more else {}
+        text = {"text": "\r"} if key == "Enter" else text
+        self.call("Input.dispatchKeyEvent", type="keyDown", **said, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **said)
 
     def screenshot(self, path: Path) -> None:
         """Take a picture of the whole page."""

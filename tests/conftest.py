@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -14,6 +19,7 @@ PATIENT = (
     "tests/host/",
     "tests/stream/sources/test_rtsp",
     "tests/stream/dashboard/",
+    "tests/questions/test_page",
 )
 """Where tests mostly wait, for servers and browsers."""
 
@@ -21,3 +27,15 @@ PATIENT = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files that wait first: of several workers, none is left alone with them at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(PATIENT))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB, or a reason why there is none."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a tmpfs here: needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

@@ -29,18 +29,19 @@ PUBLIC = {
     "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
         Connected Connection Context Corrupt Counter DecisionFuture Denied Device DeviceError
         DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch Dropped Ended
-        EscalationSample Event Frame Gauge HardFramesSink IterableSource JsonlSink Kept Listener
+        Event Frame Gauge HardFramesSink IterableSource JsonlSink Kept Listener
         Listeners LiveOptions LiveSource Lost Measure Metrics MqttAddress MqttSink PreviewSink
-        PrometheusMetrics Queued Reading Reconnected Retrying Service ServiceOptions Sink
-        SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink
-        Watch calibrated_disagreement open_sink open_source""",
+        PrometheusMetrics Queued RandomShare Reading Reconnected Retrying Service ServiceOptions
+        Sink SinkFailed SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided
+        VideoSink Watch calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
-    "tinysaver_edge.calibrate": """Budgets Calibration Candidate Certificate CodecCost DataSource
-        DeviceProfile EvidenceKind Figures ImageInput Jpeg LeftOut Method MethodRow
-        ModelFile Objective Plan Policy PredictedLatency Progress RecordInput Reference Sample
-        Targets TriedCombination WalkStep calibrate load_profile""",
+    "tinysaver_edge.calibrate": """AnswerWord Asked Budgets Calibration Candidate Certificate
+        CodecCost DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg LeftOut
+        Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress Question
+        QuestionPlan RecordInput Reference Sample Targets TriedCombination WalkStep calibrate
+        load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }
@@ -82,7 +83,16 @@ def wanted(thing: type | Callable[..., object]) -> Iterator[str]:
             yield from (str(form) for given, form in marks.items() if given != "return")
 
 
-READ_ONLY = {"Bundle", "Calibration", "Candidate", "DeviceProfile", "Manifest", "PredictedLatency"}
+READ_ONLY = {
+    "Bundle",
+    "Calibration",
+    "Candidate",
+    "DeviceProfile",
+    "Interview",
+    "Manifest",
+    "PredictedLatency",
+    "QuestionPlan",
+}
 """Values that users get and never make."""
 
 HANDED_THROUGH = {"Address", "Artefact", "Decider", "RemoteEngine"}

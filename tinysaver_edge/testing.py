@@ -23,7 +23,7 @@ A whole cascade, exact and without a model:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -246,7 +246,7 @@ class FakeSource:
         width: int = 64,
         source_id: str = "fake",
         rate_hz: float = 30.0,
-        lost: Collection[int] = (),
+        lost: Iterable[int] = (),
     ) -> None:
         if not 0 <= count <= MOST_FRAMES:
             raise InputError(f"{count} frames: at most {MOST_FRAMES} can be told apart")

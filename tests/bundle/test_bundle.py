@@ -11,7 +11,6 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge._support.files import exchange, sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
@@ -526,7 +525,7 @@ class TestPacked:
         with pytest.raises(BundleError, match="the file is empty"):
             Bundle.load(tmp_path / "b.zip")
 
-    def test_a_full_disk_is_called_so(self, folder, tiny_disk, tmp_path, monkeypatch):  # noqa: F811
+    def test_a_full_disk_is_called_so(self, folder, tiny_disk, tmp_path, monkeypatch):
         path = self.repacked(
             folder, tmp_path / "b.zip", more=[("x", b"")], method=zipfile.ZIP_STORED
         )

@@ -8,7 +8,7 @@ from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
 from tinysaver_edge.calibrate.recipe import load_recipe, recipe_keys
 from tinysaver_edge.calibrate.settings import Settings
-from tinysaver_edge.calibrate.targets import Method, Objective
+from tinysaver_edge.calibrate.targets import Method, Objective, Reference
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import DescriptionError, InputError, ModelError, RecipeError
 
@@ -194,7 +194,7 @@ def test_slips_are_named(folder, change, message):
         settings(folder).plan()
 
 
-@pytest.mark.parametrize("missing", ["labels", "macs", "large", "savers"])
+@pytest.mark.parametrize("missing", ["macs", "large", "savers"])
 def test_records_need_all_that_goes_with_them(folder, missing):
     lines = [line for line in RECORDS.splitlines() if not line.startswith(missing)]
     (folder / "records.toml").write_text("\n".join(lines))
@@ -203,6 +203,36 @@ def test_records_need_all_that_goes_with_them(folder, missing):
         match=f"records need --{missing.rstrip('s') if missing == 'savers' else missing} as well",
     ):
         settings(folder, "records").plan()
+
+
+def test_records_without_labels_are_asked_about(folder):
+    lines = [line for line in RECORDS.splitlines() if not line.startswith("labels")]
+    (folder / "records.toml").write_text("\n".join(lines))
+    found = settings(folder, "records")
+    plan = found.plan()
+    assert (plan.targets.reference, plan.input.labels) == (Reference.QUESTIONS, None)
+    assert plan.only_plans
+    written = found.overridden({"out": folder / "bundle"}).plan()
+    assert (written.targets.reference, written.only_plans) == (Reference.LARGE, False)
+    answered = found.overridden({"answers": (folder / "a.csv",), "out": folder / "bundle"}).plan()
+    assert (answered.targets.reference, answered.only_plans) == (Reference.QUESTIONS, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"questions": "q.csv", "reference": "large"}, "--questions"),
+        ({"ask": True}, "--out"),
+        ({"answers": ("a.csv",), "method": "crc"}, "--method crc needs labels"),
+        ({"answers": ("a.csv",), "score": "all"}, "--score all needs labels"),
+        ({"answers": ("a.csv",), "labels": "labels.npy"}, "leave --labels out"),
+    ],
+)
+def test_what_goes_with_no_questions_is_named(folder, flags, message):
+    lines = [line for line in RECORDS.splitlines() if not line.startswith("labels")]
+    (folder / "records.toml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message):
+        settings(folder, "records").overridden(flags).plan()
 
 
 def test_a_recipe_that_is_not_there():

@@ -317,7 +317,7 @@ class TestCalibrateOnRecords:
         refused(command(*on(folder, savers=both)), "record mid holds 3999 samples, the labels 4000")
 
     def test_what_is_not_named(self, command, folder):
-        refused(command("calibrate", "--records", folder), "records need --labels")
+        refused(command("calibrate", "--records", folder), "records need --macs and --large")
         refused(command("calibrate"), "nothing to calibrate on: name --data, --records or a recipe")
         refused(command("calibrate", "--data", folder), "name its file with --large")
         done = command("calibrate", "--data", folder, "--large", "big.onnx")

@@ -22,6 +22,7 @@ FIGURES = {
     "cost_macs_ratio",
     "drop_interval_points",
     "saver_drop_interval_points",
+    "accuracy_local",
     "settled",
 }
 KEYS = {

@@ -163,6 +163,32 @@ def saved_frames(folder: Path) -> Target:
     return Target([json.dumps(row).encode() + b"\n" + json.dumps(row).encode()], feed)
 
 
+def collections(folder: Path) -> Target:
+    """What a collection of frames says of itself: summary, table and the journal of a kill."""
+    from tests.collect.test_recordings import collected, recording, video
+    from tinysaver_edge.collect import Draw, Store
+    from tinysaver_edge.collect.store import JOURNAL
+    from tinysaver_edge.data.collection import MOMENTS, SUMMARY, Collection
+
+    place = folder / "frames"
+    collected(place, [recording(video(folder / "film.mp4", 5))], Draw(4, seed=0))
+    kept = {name: (place / name).read_bytes() for name in (SUMMARY, MOMENTS)}
+    row = {"name": Collection.read(place).moments[0].name, "missed": "no room"}
+    collecting = kept[SUMMARY].replace(b'"finished"', b'"collecting"')
+
+    def feed(data: bytes) -> None:
+        for name in (SUMMARY, MOMENTS, JOURNAL):
+            for other, content in {**kept, name: data}.items():
+                (place / other).write_bytes(content)
+            with suppress(TinySaverError):
+                Collection.read(place).doubt(np.ones(3, np.uint64))
+            (place / SUMMARY).write_bytes(data if name == SUMMARY else collecting)
+            with suppress(TinySaverError), Store(place) as store:
+                store.finish()
+
+    return Target([*kept.values(), json.dumps(row).encode() + b"\n"], feed)
+
+
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
     from tinysaver_edge._support.doors import ListenAddress
@@ -443,8 +469,8 @@ class _Answering:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     one.__name__: one
     for one in (
-        manifest, bundle_zip, records, sidecars, tables, saved_frames, addresses, descriptions,
-        recipes, profiles, models, tflite_models, videos, bench_reports, http_answers,
+        manifest, bundle_zip, records, sidecars, tables, saved_frames, collections, addresses,
+        descriptions, recipes, profiles, models, tflite_models, videos, bench_reports, http_answers,
     )
 }  # fmt: skip
 

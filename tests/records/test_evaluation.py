@@ -56,6 +56,7 @@ class TestFigures:
             "drop_points": 25.0,
             "accept_rate": 0.5,
             "cost_macs_ratio": pytest.approx((1 + 0.5 * 10) / 10),
+            "accuracy_local": 0.25,
         }
 
     def test_of_one_stage(self):
@@ -67,7 +68,8 @@ class TestFigures:
         margins = [[0.9, 0.1, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1]]
         outputs = [answers(0, 1, 2, 3, margin=one) for one in margins]
         found = figures(policy(0.5, 0.5), [*outputs, answers(0, 1, 2, 3)], np.arange(4))
-        assert found.accept_rate == 0.25  # by the first stage
+        assert found.accept_rate == 0.5  # by the first stage or the second
+        assert found.settled == (0.25, 0.25, 0.5)
         assert found.cost_macs_ratio == pytest.approx((1 + 0.75 * 10 + 0.5 * 100) / 100)
 
     def test_where_the_saver_is_not_asked_it_costs_nothing(self):

@@ -5,4 +5,5 @@ plug_ins, packages         loaded only when asked for: other packages, names, en
 calls                      who is in the middle of a call, so that no signal handler waits for it
 limits, text               how much of what strangers send is taken, and how it is shown
 urls, http_client, doors   addresses; a client and doors that keep within limits
+web/                       small sites behind such doors
 """

@@ -103,12 +103,12 @@ class StageEntry(_Strict):
 
 
 class FiguresEntry(_Strict):
-    """What a cascade did on a set of labelled samples; see `deciding.figures.Figures`."""
+    """What a cascade did on a set of samples; see `deciding.figures.Figures`."""
 
     samples: int
-    accuracy_saver: Fraction
-    accuracy_large: Fraction
-    accuracy_cascade: Fraction
+    accuracy_saver: Fraction | None
+    accuracy_large: Fraction | None
+    accuracy_cascade: Fraction | None
     drop_points: float
     accept_rate: Fraction
     cost_macs_ratio: float | None
@@ -251,6 +251,56 @@ class MeasuredEntry(_Strict):
     pool: list[Fraction] | None = None
 
 
+class AskedEntry(_Strict):
+    """What people were asked for a certificate, where nobody labelled the samples.
+
+    A label is needed only where the cascade's answer differs from the large model's; there somebody
+    was asked which of the two is right. What nobody could tell counts as the worst.
+
+    Attributes:
+        asked: how many questions somebody answered, if only by "can't tell".
+        answered: those of them with an answer, the same from all who gave one.
+        unsure: those that nobody could tell.
+        disagreed: those that people answered differently.
+        open: questions that bear on the certified threshold and that have no answer.
+        people: how many people answered.
+        repeats: how many questions somebody was asked twice, without being told.
+        agreed: how many of them they answered alike.
+    """
+
+    asked: int = Field(ge=0)
+    answered: int = Field(ge=0)
+    unsure: int = Field(ge=0)
+    disagreed: int = Field(ge=0)
+    open: int = Field(ge=0)
+    people: int = Field(ge=0)
+    repeats: int = Field(ge=0)
+    agreed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.answered + self.unsure + self.disagreed != self.asked or self.agreed > self.repeats:
+            raise ValueError("the numbers of questions do not add up")
+        return self
+
+    @property
+    def words(self) -> str:
+        """What was asked, in one line that follows a certificate's statement."""
+        if not self.asked:
+            return (
+                "nobody was asked: every answer that differs from the large model's counts as lost"
+            )
+        who = "1 person" if self.people == 1 else f"{self.people} people"
+        told = f"{self.answered} of {self.asked} questions answered by {who}"
+        worst = self.unsure + self.disagreed
+        counted = f", {worst} unsure or disputed" if worst else ""
+        left = f", {self.open} open: these count as lost" if self.open else ""
+        again = "no question asked twice"
+        if self.repeats:
+            again = f"{self.agreed} of {self.repeats} repeats agreed"
+        return f"{told}{counted}{left}; {again}"
+
+
 class CertificateEntry(_Strict):
     """A certificate and the exact models that it speaks of.
 
@@ -264,6 +314,7 @@ class CertificateEntry(_Strict):
             of it, is not certified.
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
+        questions: what people were asked, where it rests on their answers in place of labels.
         figures_sha256: of all figures beside it, so that who edits one of them is found out; null
             in bundles that were made before it was kept.
     """
@@ -274,17 +325,19 @@ class CertificateEntry(_Strict):
     codec: Jpeg | None = None
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
+    questions: AskedEntry | None = None
     figures_sha256: str | None = None
 
     @property
     def given(self) -> str:
-        """What the user vouched for, to follow the statement; empty where nothing was."""
-        return given_words(self.stated)
+        """What it takes for granted, to follow the statement; empty where that is nothing."""
+        return given_words(self.stated, self.questions)
 
 
-def given_words(stated: Sequence[str]) -> str:
-    """Return what the user vouched for, in words that follow a certificate's statement."""
-    return f"; given, as the user states, {' and '.join(stated)}" if stated else ""
+def given_words(stated: Sequence[str], questions: AskedEntry | None = None) -> str:
+    """Return what a certificate takes for granted, in words that follow its statement."""
+    asked = "" if questions is None else f", from answers to questions ({questions.words})"
+    return asked + (f"; given, as the user states, {' and '.join(stated)}" if stated else "")
 
 
 class SeenEntry(_Strict):

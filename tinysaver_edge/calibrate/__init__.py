@@ -5,6 +5,7 @@ recipe             settings in a TOML file
 plan, targets      what is measured, and what is asked of it
 variants           one model file at several sizes and precisions
 run                from a plan to a bundle, through all that follows
+gathered           the first part of it: all that was measured, or read
 measured/          every model's outputs and times on the user's data
 problem            all models' answers on the same samples: what there is to choose from
 methods/           thresholds proposed and proven
@@ -19,11 +20,12 @@ from tinysaver_edge.calibrate.calibration import (
     Candidate,
     MethodRow,
     PredictedLatency,
+    QuestionPlan,
     TriedCombination,
 )
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.problem import CodecCost
-from tinysaver_edge.calibrate.run import calibrate
+from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
 from tinysaver_edge.codec import Jpeg
@@ -31,8 +33,11 @@ from tinysaver_edge.data import DataSource, LeftOut, Sample
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
+from tinysaver_edge.questions import AnswerWord, Interview, Question
 
 __all__ = [
+    "AnswerWord",
+    "Asked",
     "Budgets",
     "Calibration",
     "Candidate",
@@ -43,6 +48,7 @@ __all__ = [
     "EvidenceKind",
     "Figures",
     "ImageInput",
+    "Interview",
     "Jpeg",
     "LeftOut",
     "Method",
@@ -53,6 +59,8 @@ __all__ = [
     "Policy",
     "PredictedLatency",
     "Progress",
+    "Question",
+    "QuestionPlan",
     "RecordInput",
     "Reference",
     "Sample",
@@ -61,4 +69,5 @@ __all__ = [
     "WalkStep",
     "calibrate",
     "load_profile",
+    "plan_questions",
 ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.bundle.manifest import DisagreementEntry
+from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry
 from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.targets import (
     Method,
@@ -16,6 +16,7 @@ from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.latency import PooledLatency
+from tinysaver_edge.questions import ProofSoFar
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,89 @@ class PredictedLatency:
 
 
 @dataclass(frozen=True, slots=True)
+class Milestone:
+    """What can be had after so many answers, if they turn out as the plan expects.
+
+    Attributes:
+        cost: MACs a frame, where the large model alone takes 1.
+        questions: answers that it takes; 0 for what is certified without any.
+    """
+
+    cost: float
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What questions would buy of one cascade.
+
+    Attributes:
+        cascade: the models asked before the large one.
+        fusion: how answers are combined after an escalation, or None.
+        agreements: (agreement, cost) certified now, without any answer: shares of 0..1, rising
+            in neither.
+        milestones: from what is certified without an answer to what all of them are expected to
+            bring, by falling cost; none where nothing is expected to be certified.
+        chosen: whether the questions are about this one.
+    """
+
+    cascade: str
+    fusion: str | None
+    agreements: tuple[tuple[float, float], ...]
+    milestones: tuple[Milestone, ...]
+    chosen: bool = False
+
+    @property
+    def name(self) -> str:
+        """Cascade and fusion, for people."""
+        return self.cascade if self.fusion is None else f"{self.cascade}, fused"
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionPlan:
+    """What can be certified without labels, and how many questions more would take.
+
+    Attributes:
+        samples: how many the certificate will rest on.
+        max_drop_points: ε, in points; None where a budget alone decides.
+        confidence: 1 - δ.
+        candidates: how many cascades share the risk, since each is shown.
+        prospects: one a cascade.
+        standing: what the answers so far prove.
+        open: how many questions are open that the plan expects to need.
+        file: the table they were written to, or None.
+        pictures: folder of their pictures, or None.
+        warnings: what the user should know.
+    """
+
+    samples: int
+    max_drop_points: float | None
+    confidence: float
+    candidates: int
+    prospects: tuple[Prospect, ...]
+    standing: ProofSoFar
+    open: int
+    file: Path | None = None
+    pictures: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Prospect:
+        """What the questions are about."""
+        return next(one for one in self.prospects if one.chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        paths = {"file": self.file, "pictures": self.pictures}
+        return {
+            **asdict(self),
+            "prospects": [asdict(one) for one in self.prospects],
+            "standing": self.standing.to_dict(),
+            **{name: None if path is None else str(path) for name, path in paths.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """The cascade that was chosen and its figures.
 
@@ -175,6 +259,8 @@ class Calibration:
         codec_cost: what that costs the large model by itself; None where it is not known.
         bundle: where the bundle lies, None where none was asked for.
         report: where the report lies, None where none was asked for.
+        questions: what people were asked, where their answers stand for labels.
+        plan: what questions would buy, or what more of them would; None where there are labels.
     """
 
     policy: Policy
@@ -193,6 +279,8 @@ class Calibration:
     bundle: Path | None = None
     report: Path | None = None
     stated: tuple[str, ...] = ()
+    questions: AskedEntry | None = None
+    plan: QuestionPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -218,6 +306,8 @@ class Calibration:
             "certificate": None if self.certificate is None else self.certificate.to_json(),
             "statement": None if self.certificate is None else self.certificate.statement,
             "stated": list(self.stated),
+            "questions": None if self.questions is None else self.questions.model_dump(),
+            "plan": None if self.plan is None else self.plan.to_dict(),
             "fusion": None if self.policy.fusion is None else self.policy.fusion.name,
             "pool": None if self.policy.pool is None else list(self.policy.pool),
             "interval": {"t_certified": self.interval[0], "t_budget": self.interval[1]},

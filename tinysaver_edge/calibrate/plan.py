@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.calibrate.targets import Targets
+from tinysaver_edge.calibrate.targets import Reference, Targets
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InputError
@@ -112,6 +113,65 @@ class RecordInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """How people are asked, where nobody has labelled the samples.
+
+    Attributes:
+        questions: table to write with what is to be asked; None writes none.
+        answers: files of answers.
+        page: ask on a page now.
+        book: file that keeps the answers given there; None puts it beside the bundle.
+    """
+
+    questions: Path | None = None
+    answers: tuple[Path, ...] = ()
+    page: bool = False
+    book: Path | None = None
+
+    def reference(
+        self,
+        said: Reference | None,
+        *,
+        labelled: Callable[[], bool],
+        written: bool,
+        certified: bool,
+    ) -> Reference:
+        """Return whose answer is right.
+
+        Without labels it is people's where they are asked, or where no bundle is written: what
+        asking would buy is told then. Else the large model's answers stand for labels.
+
+        Args:
+            said: what the user says, or None.
+            labelled: tells whether there are labels.
+            written: whether a bundle is written.
+            certified: whether the method is the one that can do without labels.
+
+        Raises:
+            InputError: people are to be asked, and somebody else's answer is to be right.
+        """
+        flags = {
+            "--questions": self.questions is not None,
+            "--answers": bool(self.answers),
+            "--ask": self.page,
+        }
+        asks = [flag for flag, is_said in flags.items() if is_said]
+        if asks and said not in (None, Reference.QUESTIONS):
+            raise InputError(
+                f"{asks[0]} goes with --reference questions, which is meant without it"
+            )
+        if self.page and not written:
+            raise InputError("--ask keeps the answers beside the bundle: name it with --out")
+        if said is not None:
+            return said
+        if asks:
+            return Reference.QUESTIONS
+        if not certified or labelled():
+            return Reference.LABELS
+        return Reference.LARGE if written else Reference.QUESTIONS
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that decides what a calibration finds.
 
@@ -125,6 +185,9 @@ class Plan:
         device: what the cascade is for, where that may be another machine; its published latencies
             count then.
         trust_labels: whether the user vouches for labels that do not look right.
+        asked: how people are asked.
+        outlook: say what questions would buy, where there are no labels.
+        class_names: file with the classes' names, one a line, where nothing else tells them.
     """
 
     input: ImageInput | RecordInput
@@ -135,6 +198,9 @@ class Plan:
     report: bool = True
     device: DeviceProfile | None = None
     trust_labels: bool = False
+    asked: Asked = field(default_factory=Asked)
+    outlook: bool = False
+    class_names: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:
@@ -144,6 +210,13 @@ class Plan:
             )
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or above")
+
+    @property
+    def only_plans(self) -> bool:
+        """Whether nothing is chosen yet: people are to be told what to answer, or what it buys."""
+        asked = self.asked
+        answered = asked.questions is None and (asked.page or asked.answers)
+        return self.targets.reference is Reference.QUESTIONS and not answered
 
     @property
     def large_codec(self) -> Jpeg | None:

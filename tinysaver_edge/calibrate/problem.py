@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.calibrate.targets import Budgets
+from tinysaver_edge.calibrate.targets import Budgets, limits_of
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
@@ -23,6 +23,7 @@ from tinysaver_edge.latency import (
     settled_shares,
 )
 from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
 
 
@@ -111,14 +112,16 @@ class Problem:
     Attributes:
         large: the model whose work is to be saved.
         savers: the candidates, in the order they were named.
-        labels: ``(n,)`` true classes.
+        labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
+        known: what people's answers tell of the true classes; None where nobody was asked.
     """
 
     large: ModelAnswers
     savers: tuple[ModelAnswers, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_] | None = None
+    known: Known | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -153,9 +156,7 @@ class Problem:
         known = {model.name: model.outputs for model in (self.large, *self.savers)}
         missing = [stage.model for stage in policy.stages if stage.model not in known]
         if missing:
-            raise InputError(
-                f"model {missing[0]} has no answers here: there are {', '.join(known)}"
-            )
+            raise InputError(f"model {missing[0]} has no answers here: only {', '.join(known)}")
         return [known[stage.model] for stage in policy.stages]
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
@@ -163,11 +164,10 @@ class Problem:
         return replace(
             self,
             large=replace(self.large, outputs=self.large.outputs.subset(index)),
-            savers=tuple(
-                replace(saver, outputs=saver.outputs.subset(index)) for saver in self.savers
-            ),
+            savers=tuple(replace(one, outputs=one.outputs.subset(index)) for one in self.savers),
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
+            known=None if self.known is None else self.known.subset(index),
         )
 
 
@@ -448,12 +448,6 @@ def _largest_rate_in(latency: CascadeLatency, name: str, limit: float) -> float 
     if name == "mean_latency_ms":
         return latency.largest_rate_for_mean(limit)
     return latency.largest_rate_for_quantile(_QUANTILES[name], limit)
-
-
-def limits_of(budgets: Budgets) -> dict[str, float]:
-    """Return the limits that are set, by name."""
-    values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
@@ -12,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tinysaver_edge._support.files import read_toml
 from tinysaver_edge._support.resources import calibration_dir
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.manifest import ModelEntry
+from tinysaver_edge.bundle.unpack import MANIFEST
 from tinysaver_edge.calibrate.options import Option
-from tinysaver_edge.calibrate.settings import FORMS, OPTIONS, Settings
+from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import BUDGET_UNITS
+from tinysaver_edge.calibrate.variants import FORMS
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 
@@ -100,12 +105,16 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
     """Read a recipe.
 
     Args:
-        recipe: path of a TOML file, or the name of one that this package ships.
+        recipe: path of a TOML file, the name of one that this package ships, or a bundle's folder,
+            whose models and limit are taken again.
         root: folder that its paths start at; its own folder where None.
 
     Raises:
         RecipeError: there is none, or a field is unknown or wrong.
+        BundleError: a bundle is damaged.
     """
+    if (Path(recipe) / MANIFEST).is_file():
+        return of_bundle(Bundle.load(recipe))
     path = _find(recipe)
     try:
         table = _RecipeTable.model_validate(_parse(path))
@@ -127,6 +136,85 @@ def load_recipe(recipe: str, *, root: Path | None = None) -> Settings:
         source=f"recipe {path.name}",
         at_home=root is None,
     )
+
+
+def of_bundle(bundle: Bundle) -> Settings:
+    """Return what calibrates a bundle's models anew, on other images: the field has changed.
+
+    Its models are those that were measured before, described as the bundle describes them; the
+    limit and the confidence are its certificate's. Flags override both.
+
+    Raises:
+        RecipeError: it holds no models, or one whose classes cannot be told from it.
+    """
+    manifest, where = bundle.manifest, f"bundle {bundle.path}"
+    entries = [stage.model for stage in manifest.stages]
+    if len(entries) < MANY or any(not one.files or one.elsewhere for one in entries):
+        raise RecipeError(
+            f"{where}: does not hold the files of two models: name them with --large and --saver"
+        )
+    counts = {} if manifest.certificate is None else manifest.certificate.counts
+    drop, risk = counts.get("max_drop_points"), counts.get("risk")
+    return Settings(
+        large=entries[-1].name,
+        savers=tuple(one.name for one in entries[:-1]),
+        max_drop=drop if isinstance(drop, float) else Settings().max_drop,
+        confidence=round(1 - risk, 9) if isinstance(risk, float) else Settings().confidence,
+        models={one.name: _described(one, manifest.labels, where) for one in entries},
+        root=bundle.root,
+        source=where,
+    )
+
+
+MANY = 2
+
+
+def _described(model: ModelEntry, labels: Sequence[str] | None, where: str) -> dict[str, Any]:
+    """Return a model of a bundle as a recipe's table has it."""
+    if model.preprocess is None or model.output is None:
+        raise RecipeError(f"{where}: does not say what {model.name} takes and gives")
+    form, resize, output = model.preprocess.format, model.preprocess.resize, model.output
+    own = None if labels is None else list(labels)
+    if own is not None and output.class_order is not None:  # its outputs are in another order
+        if sorted(output.class_order) != list(range(len(own))):
+            raise RecipeError(
+                f"{where}: {model.name} has outputs that are no class of the bundle's: name its "
+                "file with --saver, and a description beside it"
+            )
+        for name, place in zip(labels or (), output.class_order, strict=True):
+            own[place] = name
+    quantization = {
+        "scale": output.quantization_scale,
+        "zero_point": output.quantization_zero_point,
+    }
+    table = {
+        "file": model.files[0].path,
+        "labels": None if own is None else tuple(own),
+        "macs": model.macs,
+        "engine": model.engine,
+        "device": model.device,
+        "precision": model.precision,
+        "input": {
+            "layout": form.layout,
+            "dtype": form.dtype,
+            "color": form.color,
+            "size": (resize.height, resize.width),
+            "scale": {"kind": "affine", "multiply": form.multiply, "add": form.add},
+            "resize": {
+                "policy": resize.policy,
+                "crop_ratio": resize.crop_ratio,
+                "antialias": resize.antialias,
+                "fill": resize.fill,
+            },
+        },
+        "output": {
+            "kind": output.kind,
+            "name": output.name,
+            "class_offset": output.class_offset,
+            "quantization": None if None in quantization.values() else quantization,
+        },
+    }
+    return {key: value for key, value in table.items() if value is not None}
 
 
 def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN401

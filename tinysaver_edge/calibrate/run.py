@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,43 +13,52 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate, PredictedLatency
+from tinysaver_edge.bundle.manifest import AskedEntry
+from tinysaver_edge.calibrate.calibration import (
+    Calibration,
+    Candidate,
+    PredictedLatency,
+    QuestionPlan,
+)
+from tinysaver_edge.calibrate.chosen.asking import Asking, ask_about, asked_entry
 from tinysaver_edge.calibrate.chosen.assemble import assemble, bound_to_the_processor, disagreement
 from tinysaver_edge.calibrate.chosen.choose import (
-    HARDLY,
     Choice,
     choose,
     compare_methods,
     figures_on,
+    hardly_worth_it,
     policy_of,
 )
-from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
-from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
-from tinysaver_edge.calibrate.measured.independence import note_tuned, too_few, without_tuned
+from tinysaver_edge.calibrate.gathered import (
+    check_plan,
+    gather,
+    loosened,
+    on_device,
+    records_folder,
+)
+from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
-from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
-from tinysaver_edge.calibrate.measured.measuring import Shortlist
-from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
-from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
+from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.methods.search import check_asked
-from tinysaver_edge.calibrate.plan import ImageInput, Plan
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, limits_of, split_holdout
+from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
     single_model_better,
     write_report,
 )
-from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate import Certificate
-from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
-from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.latency import pooled
+from tinysaver_edge.questions import AnswerBook, Interview
 
 
 def calibrate(
@@ -60,6 +68,7 @@ def calibrate(
     progress: Progress = SILENT,
     command: str | None = None,
     created: datetime | None = None,
+    ask: Callable[[QuestionPlan, Interview], None] | None = None,
 ) -> Calibration:
     """Choose a saver and a threshold, and write the bundle and its report.
 
@@ -69,6 +78,8 @@ def calibrate(
         progress: hears of the work.
         command: the command line that was given, for the report.
         created: the date for the report.
+        ask: asks people, where the plan wants that now; takes what their answers buy and the
+            questions, and returns when they have had enough.
 
     Returns:
         The choice with its figures, and the candidates that lost.
@@ -78,11 +89,11 @@ def calibrate(
         EngineError: a model cannot be run.
         InfeasibleError: no cascade keeps every limit.
     """
-    _check_asked(plan)
+    check_plan(plan)
     if out is not None:
         check_target(out)
     with ExitStack() as stack:
-        gathered, data = _gather(plan, out, stack, progress)
+        gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
             doubts = check_agreement(
                 gathered.problem, gathered.label_names, trusted=plan.trust_labels
@@ -92,15 +103,22 @@ def calibrate(
                 warnings=(*gathered.warnings, *doubts.lines),
                 stated=(*gathered.stated, *doubts.stated),
             )
-        folder = _records_folder(plan, out)
-        gathered = without_tuned(gathered, plan.targets, folder)
-        gathered = _on_device(gathered, plan)
-        gathered = replace(gathered, warnings=(*gathered.warnings, *_loosened(plan)))
+        outlook: QuestionPlan | None = None
+        if plan.targets.reference is Reference.QUESTIONS:
+            asking = stack.enter_context(_asking(plan, gathered, data, out))
+            if plan.asked.page and ask is not None:
+                ask(asking.plan, asking.interview)
+            gathered, outlook = _told(gathered, asking)
+        elif plan.outlook:
+            outlook = _outlook(plan, gathered, data)
         decided = _decide(plan, gathered)
+        folder = records_folder(plan, out)
         if folder is not None and gathered.content is not None:
             tuned = np.setdiff1d(decided.seen_index, decided.sample_index)
             note_tuned(folder, plan.targets, decided.result.policy, gathered.content[tuned])
-        result = replace(decided.result, bundle=out)
+        result = replace(
+            decided.result, bundle=out, plan=outlook, questions=_asked(outlook, decided)
+        )
         if out is None:
             return result
         assemble(
@@ -119,19 +137,96 @@ def calibrate(
         return result
 
 
-def _check_asked(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
-    check_asked(plan.targets)
-    given, targets = plan.input, plan.targets
-    if not isinstance(given, ImageInput) or given.timing or given.bench:
-        return
-    elsewhere = plan.device is not None and not is_this_machine(plan.device)
-    times = targets.needs_latency and not elsewhere
-    if times or targets.budgets.memory_mb is not None:
-        raise InputError(
-            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
-            "to choose by: leave it out, or name what bench measured on the device with --bench"
+def plan_questions(
+    plan: Plan, *, out: Path | None = None, progress: Progress = SILENT
+) -> QuestionPlan:
+    """Measure all models, then say what can be certified without labels and what questions buy.
+
+    Where the plan names a table, the questions are written to it, their pictures beside it.
+
+    Args:
+        plan: models, unlabelled samples, limits; its answers count already.
+        out: of the bundle to come; tells where records are kept.
+        progress: hears of the work.
+
+    Raises:
+        InputError: something given cannot be used, or the table cannot be written.
+        EngineError: a model cannot be run.
+        InfeasibleError: no number of answers would certify anything.
+    """
+    check_plan(plan)
+    asked = plan.asked.questions
+    if asked is not None:
+        check_file_target(asked, flag="--questions")
+    with ExitStack() as stack:
+        gathered, data = _ready(plan, out, stack, progress)
+        asking = stack.enter_context(_asking(plan, gathered, data, None))
+        found = asking.plan if asked is None else asking.write(asked, data)
+        return replace(found, warnings=(*gathered.warnings, *found.warnings))
+
+
+def _ready(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
+    """Return all models' answers on the samples that may be used, and the images, open."""
+    gathered, data = gather(plan, out, stack, progress)
+    gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
+    gathered = on_device(gathered, plan)
+    return replace(gathered, warnings=(*gathered.warnings, *loosened(plan))), data
+
+
+@contextmanager
+def _asking(
+    plan: Plan, gathered: MeasuredProblem, data: DataSource | None, out: Path | None
+) -> Iterator[Asking]:
+    """Make the questions, and take in the answers that there are."""
+    index, _ = _split_off(plan, gathered)
+    problem = gathered.problem.subset(index)
+    proposals = propose_all(problem, plan.targets, **_drawn(plan, gathered))
+    place = plan.asked.book
+    if place is None and plan.asked.page and out is not None:
+        place = default_answers(out)
+    with AnswerBook(place) as book:
+        yield ask_about(
+            gathered,
+            problem,
+            index,
+            proposals,
+            plan.targets,
+            data=data,
+            book=book,
+            answers=plan.asked.answers,
         )
+
+
+def _told(gathered: MeasuredProblem, asking: Asking) -> tuple[MeasuredProblem, QuestionPlan]:
+    """Return the problem with what people told, and how far that goes."""
+    problem = replace(gathered.problem, known=asking.known())
+    said = asking.now()
+    warnings = (*gathered.warnings, *said.warnings)
+    return replace(gathered, problem=problem, warnings=warnings), said
+
+
+def _outlook(plan: Plan, gathered: MeasuredProblem, data: DataSource | None) -> QuestionPlan | None:
+    """Say what questions would buy, where nobody has been asked; None where nothing."""
+    asked = replace(plan.targets, reference=Reference.QUESTIONS)
+    try:
+        with _asking(replace(plan, targets=asked), gathered, data, None) as asking:
+            return asking.plan
+    except (InfeasibleError, InputError):
+        return None
+
+
+def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None:
+    """Return what people were asked for a certificate; None where they were not."""
+    if outlook is None or decided.result.certificate is None:
+        return None
+    return asked_entry(outlook.standing, decided.evidence, decided.result.policy)
+
+
+def default_answers(out: Path) -> Path:
+    """Return the file beside a bundle that keeps the answers given on the page."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +251,10 @@ class _Decided:
 
 def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     """Choose, and measure what was chosen."""
-    calibrating, held_out = split_holdout(
-        len(gathered.problem.labels),
-        fraction=plan.holdout,
-        seed=plan.seed,
-        groups=gathered.problem.groups,
-    )
+    calibrating, held_out = _split_off(plan, gathered)
     problem = gathered.problem.subset(calibrating)
     holdout = gathered.problem.subset(held_out) if len(held_out) else None
-    # Savers that were left out because others did well share the risk; what could not even be
-    # prepared was lost whatever the labels are.
-    left_out = sum(name in gathered.artefacts for name in gathered.lost)
-    drawn = {"seed": plan.seed, "candidates": len(problem.savers) + left_out}
+    drawn = _drawn(plan, gathered)
     proposals = propose_all(problem, plan.targets, **drawn)
     try:
         choice = choose(problem, proposals, plan.targets)
@@ -194,7 +281,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
             *([choice.proposal.told] if choice.proposal.told else []),
             *_two_only(plan, problem),
             *_warnings(choice),
-            *_hardly_worth_it(choice),
+            *hardly_worth_it(choice),
             *_within_spread(choice, plan),
             *_dear_codec(plan, gathered),
             *bound_to_the_processor([stage.model for stage in policy.stages], gathered),
@@ -217,6 +304,28 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     seen = gathered.sample_index[calibrating]
     index = seen[choice.proposal.evidence]
     return _Decided(evidence, index, seen, holdout, proposals, choice, result)
+
+
+def _split_off(
+    plan: Plan, gathered: MeasuredProblem
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the samples to calibrate on and those set aside."""
+    return split_holdout(
+        len(gathered.problem.labels),
+        fraction=plan.holdout,
+        seed=plan.seed,
+        groups=gathered.problem.groups,
+    )
+
+
+def _drawn(plan: Plan, gathered: MeasuredProblem) -> dict[str, int]:
+    """Return the seed, and how many savers share the risk.
+
+    Those that were left out because others did well share it; what could not even be prepared was
+    lost whatever the labels are.
+    """
+    left_out = sum(name in gathered.artefacts for name in gathered.lost)
+    return {"seed": plan.seed, "candidates": len(gathered.problem.savers) + left_out}
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
@@ -252,120 +361,6 @@ def _report_facts(
     )
 
 
-def _gather(
-    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
-) -> tuple[MeasuredProblem, DataSource | None]:
-    if not isinstance(plan.input, ImageInput):
-        gathered = from_records(plan.input)
-        known = check_copies(
-            gathered.problem,
-            where=str(plan.input.records),
-            method=plan.targets.method,
-            stated=plan.input.independent,
-            numbered=gathered.sample_index,
-        )
-        gathered = replace(
-            gathered,
-            warnings=known.warnings,
-            stated=(known.stated,) if known.stated else (),
-        )
-        _tell_if_too_few(
-            plan,
-            len(gathered.problem.labels),
-            gathered.problem.groups,
-            candidates=len(gathered.problem.savers),
-            progress=progress,
-        )
-        return gathered, None
-    data = stack.enter_context(open_input_data(plan.input))
-    candidates = len(plan.input.savers)
-    _tell_if_too_few(plan, len(data), data.groups, candidates=candidates, progress=progress)
-    left_out = check_left_out(
-        data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
-    )
-    folder = _records_folder(plan, out)
-    if folder is None:
-        raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
-    stack.enter_context(_alone(folder))
-    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
-    gathered = from_images(
-        plan.input,
-        data,
-        folder=folder,
-        shortlist=shortlist,
-        progress=progress,
-        fusion=_fusion(plan, samples=len(data)),
-    )
-    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
-
-
-def _records_folder(plan: Plan, out: Path | None) -> Path | None:
-    """Return where records of images are kept; None where there are none, or nowhere."""
-    if not isinstance(plan.input, ImageInput):
-        return None
-    return plan.input.records or (None if out is None else default_records(out))
-
-
-def _tell_if_too_few(
-    plan: Plan,
-    samples: int,
-    groups: NDArray[np.str_] | None,
-    *,
-    candidates: int,
-    progress: Progress,
-) -> None:
-    """Say before any model runs that nothing can be certified."""
-    units = samples if groups is None else len(np.unique(groups))
-    units = round((1 - plan.holdout) * units)
-    said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
-    if said is not None:
-        progress.note(said)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
-
-    Raises:
-        InputError: another one is under way there, or nothing can be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"records {folder}: another calibration writes there: wait for it, or name another "
-                "--out and --work-dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
-        yield
-
-
-def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
-    """Return what is going to combine two models' answers, as far as that is known beforehand."""
-    targets = plan.targets
-    if targets.fusion == ALL:
-        return ConditionalLogit()
-    if targets.fusion is not None:
-        fusion = get_fusion(targets.fusion)
-    elif targets.method is Method.CERTIFIED:
-        drop = targets.allowed_drop_points
-        fusion = default_fusion(
-            units=round((1 - plan.holdout) * samples),
-            max_drop_points=100.0 if drop is None else drop,
-            labelled=targets.reference is Reference.LABELS,
-        )
-    else:
-        return None
-    return fusion if fusion.changes_answers else None
-
-
 def _dear_codec(plan: Plan, gathered: MeasuredProblem) -> list[str]:
     """Say that a codec costs more than the cascade may."""
     cost, allowed = gathered.codec_cost, plan.targets.allowed_drop_points
@@ -375,28 +370,6 @@ def _dear_codec(plan: Plan, gathered: MeasuredProblem) -> list[str]:
         f"{cost.codec} alone costs {gathered.problem.large.name} {cost}, more than the {allowed:g} "
         f"that the cascade may lose besides: a higher quality costs less"
     ]
-
-
-def _loosened(plan: Plan) -> list[str]:
-    """Say which of the device's own limits a looser one was asked in place of."""
-    if plan.device is None:
-        return []
-    asked = plan.targets.budgets
-    return [
-        f"budget {name}={getattr(asked, name):.4g} is looser than the {limit:.4g} of device "
-        f"{plan.device.name}: the budget holds"
-        for name, limit in plan.device.budgets.items()
-        if getattr(asked, name) > limit
-    ]
-
-
-def _on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
-    """Take the published latencies of the device that is asked for, where it is another one."""
-    benched = isinstance(plan.input, ImageInput) and plan.input.bench
-    if plan.device is None or benched or is_this_machine(plan.device):
-        return gathered
-    problem, warnings = for_device(gathered.problem, plan.device)
-    return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
 
 
 def _latency(choice: Choice) -> PredictedLatency | None:
@@ -416,11 +389,6 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         large,
         highest if costs.between else None,
     )
-
-
-def default_records(out: Path) -> Path:
-    """Return the folder for records beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.records")
 
 
 def default_report(out: Path) -> Path:
@@ -465,25 +433,6 @@ def _two_only(plan: Plan, problem: Problem) -> list[str]:
     several = len(problem.savers) > 1 and targets.max_stages > 2
     why = why_no_pool(targets) if several and targets.method is Method.CERTIFIED else None
     return [] if why is None else [f"only cascades of two stages were looked at: {why}"]
-
-
-def _hardly_worth_it(choice: Choice) -> list[str]:
-    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
-    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
-    chosen = next((row for row in rows if row.chosen), None)
-    two = [row for row in rows if SEVERAL not in row.saver]
-    if chosen is None or SEVERAL not in chosen.saver or not two:
-        return []
-    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
-    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
-    if saved >= HARDLY:
-        return []
-    costs = choice.proposal.costs
-    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
-    return [
-        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
-        f"--max-stages 2 does without it"
-    ]
 
 
 def _warnings(choice: Choice) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge.calibrate.options import Group, Option, is_said, listed, setting
-from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
+from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
     MOST_STAGES,
@@ -20,21 +20,17 @@ from tinysaver_edge.calibrate.targets import (
     Reference,
     Targets,
 )
-from tinysaver_edge.calibrate.variants import Variants
+from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataSource, names_labels
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
-from tinysaver_edge.models.description.description import description_from, find_description
-
-FORMS = ("sizes", "precisions")
-"""Fields of a recipe's model that make several candidates of one saver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a recipe and flags ask for, before any file is looked at; None where nothing is said.
+    """What a recipe and flags ask for, before any file is looked at; None: nothing is said.
 
     Attributes:
         models: descriptions by model name, each with its ``file``.
@@ -106,6 +102,13 @@ class Settings:
         "Try the savers in this arithmetic; repeat it.",
         flag="--precision",
         many=True,
+    )
+    class_names: Path | None = setting(
+        Group.INPUT,
+        Path,
+        "Names of the classes, one a line as the outputs go, where nothing else tells them.",
+        metavar="FILE",
+        plan="plan.class_names",
     )
     records: Path | None = setting(
         Group.RECORDS,
@@ -187,9 +190,33 @@ class Settings:
     reference: str | None = setting(
         Group.ASKED,
         Reference,
-        "Whose answer is right: the labels', or the large model's where there are none.",
+        "Whose answer is right: the labels'; the large model's, where there are none; or people's, "
+        "who are asked only where answers differ.",
         recipe="targets.reference",
         plan="targets.reference",
+    )
+    questions: Path | None = setting(
+        Group.ASKED,
+        Path,
+        "Without labels: write a table of what is to be asked (id, sample, file, a, b), the "
+        "pictures beside it, and end with the plan.",
+        metavar="FILE.csv",
+        plan="asked.questions",
+    )
+    answers: tuple[Path, ...] = setting(
+        Group.ASKED,
+        Path,
+        "Without labels: answers to those questions (id, answer: a, b, neither or unsure), in any "
+        "order, part by part; repeat it.",
+        many=True,
+        metavar="FILE.csv",
+        plan="asked.answers",
+    )
+    ask: bool = setting(
+        Group.ASKED,
+        bool,
+        "Without labels: ask on a page in the browser, now.",
+        plan="asked.page",
     )
     score: str | None = setting(
         Group.ASKED,
@@ -388,9 +415,29 @@ def plan_of(settings: Settings) -> Plan:
     asked = _placed(settings, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    targets = Targets(**asked, budgets=budgets)
-    given = _images(settings, device) if settings.records is None else _records(settings)
-    return Plan(input=given, targets=targets, device=device, **_placed(settings, "plan"))
+    people = Asked(**_placed(settings, "asked"))
+    reference = people.reference(
+        asked.pop("reference", None),
+        labelled=lambda: _has_labels(settings),
+        written=settings.out is not None,
+        certified=asked.get("method", Method.CERTIFIED) is Method.CERTIFIED,
+    )
+    targets = Targets(**asked, reference=reference, budgets=budgets)
+    images = settings.records is None
+    return Plan(
+        input=_images(settings, device, reference) if images else _records(settings, reference),
+        targets=targets,
+        device=device,
+        asked=people,
+        outlook=settings.reference is None and reference is not Reference.LABELS,
+        **_placed(settings, "plan"),
+    )
+
+
+def _has_labels(settings: Settings) -> bool:
+    if settings.records is not None:
+        return settings.labels is not None
+    return not isinstance(settings.data, Path) or names_labels(settings.data)
 
 
 def _placed(settings: Settings, part: str) -> dict[str, Any]:
@@ -407,25 +454,26 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
     return placed
 
 
-def _images(settings: Settings, device: DeviceProfile | None) -> ImageInput:
+def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
     if settings.data is None:
         raise InputError("nothing to calibrate on: name --data, --records or a recipe")
     if settings.large is None:
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
+    models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
     return ImageInput(
-        large=_large(settings, settings.large),
-        savers=tuple(form for name in settings.savers for form in _forms(settings, name)),
+        large=models.large(settings.large),
+        savers=tuple(form for name in settings.savers for form in models.forms(name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=settings.reference != Reference.LARGE.value,
+        labelled=reference is Reference.LABELS,
         profile=device,
         **_placed(settings, "images"),
     )
 
 
-def _records(settings: Settings) -> RecordInput:
-    unlabelled = settings.reference == Reference.LARGE.value
+def _records(settings: Settings, reference: Reference) -> RecordInput:
+    unlabelled = reference is not Reference.LABELS
     given = {
         "--labels": unlabelled or settings.labels,
         "--macs": settings.macs,
@@ -443,57 +491,10 @@ def _records(settings: Settings) -> RecordInput:
     if settings.group_column is not None:
         raise InputError("--group-column is of a table of images: records take --groups, .npy")
     if unlabelled and settings.labels is not None:
-        raise InputError("--reference large needs no labels: leave --labels out")
+        raise InputError(f"--reference {reference.value} needs no labels: leave --labels out")
     return RecordInput(
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
         **{"labels": None, **_placed(settings, "records")},
     )
-
-
-def _large(settings: Settings, name: str) -> ModelFile:
-    for field_name in FORMS:
-        if field_name in settings.models.get(name, {}):
-            raise RecipeError(
-                f"{settings.source}: models.{name}.{field_name}: {name} is the large model here; "
-                f"only savers may come in several {field_name}"
-            )
-    return _model(settings, name)
-
-
-def _forms(settings: Settings, name: str) -> tuple[ModelFile, ...]:
-    """Return a saver in all its sizes and precisions; flags go before the recipe."""
-    table = settings.models.get(name, {})
-    sizes = settings.sizes or listed(table.get("sizes", []))
-    precisions = settings.precisions or listed(table.get("precisions", []))
-    try:
-        variants = Variants.parse(sizes, precisions)
-    except InputError as error:
-        raise RecipeError(f"{settings.source}, {name}: {error}") from None
-    return variants.of(_model(settings, name))
-
-
-def _model(settings: Settings, name: str) -> ModelFile:
-    """Return a model of the recipe by name, or a file with its description."""
-    if name in settings.models:
-        table = {key: value for key, value in settings.models[name].items() if key not in FORMS}
-        file = table.pop("file", None)
-        if not isinstance(file, str):
-            raise RecipeError(f"{settings.source}: models.{name} names no file")
-        path = settings.root / file
-        described = description_from(
-            {"name": name, **table}, path, folder=settings.root, source=f"{settings.source}, {name}"
-        )
-    else:
-        path = _file(settings, name)
-        described = find_description(
-            path, descriptions_dir=settings.descriptions, output=settings.output
-        )
-    return ModelFile(path, described, engine=settings.engine)
-
-
-def _file(settings: Settings, name: str) -> Path:
-    """Return a model's file: as it is named, else below the recipe's root."""
-    path = Path(name)
-    return settings.root / name if not path.is_file() and (settings.root / name).is_file() else path

@@ -77,10 +77,12 @@ class Reference(str, Enum):
     Attributes:
         LABELS: the labels'.
         LARGE: the large model's, where there are no labels: the promise is consistency with it.
+        QUESTIONS: people's, who are asked only where answers differ (docs/questions.md).
     """
 
     LABELS = "labels"
     LARGE = "large"
+    QUESTIONS = "questions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,12 @@ class Budgets:
         return any(getattr(self, limit.name) is not None for limit in fields(self))
 
 
+def limits_of(budgets: Budgets) -> dict[str, float]:
+    """Return the limits that are set, by name."""
+    values = {one.name: getattr(budgets, one.name) for one in fields(budgets)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """All that is asked of a calibration.
@@ -209,6 +217,8 @@ class Targets:
     def __post_init__(self) -> None:
         if not 2 <= self.max_stages <= MOST_STAGES:
             raise InputError(f"--max-stages {self.max_stages}: a number from 2 to {MOST_STAGES}")
+        if self.reference is Reference.QUESTIONS:
+            self._check_askable()
         if not 0 < self.confidence < 1:
             raise InputError(
                 f"--confidence {self.confidence}: a probability between 0 and 1, as 0.9 for 90 %"
@@ -216,6 +226,13 @@ class Targets:
         drop = self.max_drop_points
         if drop is not None and not (math.isfinite(drop) and 0 <= drop <= 100):
             raise InputError(f"--max-drop {drop}: a number of points from 0 to 100")
+
+    def _check_askable(self) -> None:
+        """Refuse what takes labels of all samples, where people are asked about some."""
+        if self.method is not Method.CERTIFIED:
+            raise InputError(f"--method {self.method.value} needs labels: questions certify")
+        if self.score == ALL:
+            raise InputError("--score all needs labels to choose by: name a score, or leave it out")
 
     @property
     def allowed_drop_points(self) -> float | None:
@@ -226,8 +243,8 @@ class Targets:
 
     @property
     def searches(self) -> bool:
-        """Whether the score or the fusion is to be searched for."""
-        return ALL in (self.score, self.fusion)
+        """Whether the score or the fusion is to be searched for, by labels."""
+        return self.reference is not Reference.QUESTIONS and ALL in (self.score, self.fusion)
 
     @property
     def risk(self) -> float:

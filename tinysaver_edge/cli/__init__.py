@@ -20,6 +20,7 @@ from tinysaver_edge.errors import TinySaverError
 
 _COMMANDS = MappingProxyType(
     {
+        "collect": "Collect frames of cameras or recordings at random moments, to calibrate with.",
         "calibrate": "Choose a saver and a threshold, and write a bundle.",
         "evaluate": "Measure a bundle on labelled images it has not seen.",
         "run": "Decide images, videos and cameras with a bundle.",

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinysaver_edge.calibrate import Calibration
+from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
-from tinysaver_edge.calibrate.options import Option
+from tinysaver_edge.calibrate.options import Group, Option
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
-from tinysaver_edge.cli.show import show_calibration, show_candidates
-from tinysaver_edge.errors import InfeasibleError
+from tinysaver_edge.cli.show import show_calibration, show_candidates, show_question_plan
+from tinysaver_edge.errors import InfeasibleError, InputError
+
+if TYPE_CHECKING:
+    from tinysaver_edge.questions import Interview
+
+ASK_AT = "127.0.0.1:8077"
+"""Where the page of questions listens. Always there, if it is free: a page that was left open then
+goes on when the calibration is started again."""
 
 
 def calibrate_options(command: Command) -> Command:
@@ -53,9 +64,33 @@ def _type(option: Option) -> Any:  # noqa: ANN401
 @click.command(cls=GroupedCommand)
 @click.argument("recipe", required=False)
 @calibrate_options
+@options_of(Group.ASKED.value)(
+    "--as",
+    "ask_as",
+    metavar="NAME",
+    help="With --ask: who answers, where the page is not told another name.",
+)
+@options_of(Group.ASKED.value)(
+    "--ask-at",
+    metavar="HOST:PORT",
+    help=f"With --ask: where the page listens.  [default: {ASK_AT}]",
+)
+@options_of(Group.ASKED.value)(
+    "--token",
+    envvar="TINYSAVER_TOKEN",
+    show_envvar=True,
+    help="With --ask: what the page must be asked with; needed where other machines can reach it.",
+)
 @json_option
-def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa: ANN401
-    """Choose a saver and a threshold on labelled images, and write a bundle.
+def calibrate(
+    recipe: str | None,
+    as_json: bool,
+    ask_as: str | None,
+    ask_at: str | None,
+    token: str | None,
+    **flags: Any,  # noqa: ANN401
+) -> None:
+    """Choose a saver and a threshold on images, labelled or not, and write a bundle.
 
     \b
     Two models and a folder of class folders:
@@ -63,6 +98,11 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
             --saver resnet8.tflite --saver resnet20.onnx --max-drop 0.5 --out bundle/
     A recipe, by name or path; flags override it:
         tinysaver-edge calibrate cifar10 --root ../data/cifar10 --out bundle/
+    A folder of frames that nobody has labelled: what asking people a few questions would buy, then
+    the questions, then a bundle from the answers (or --ask, on a page):
+        tinysaver-edge calibrate --data frames/ --large L.onnx --saver S.onnx
+        tinysaver-edge calibrate ... --questions ask.csv
+        tinysaver-edge calibrate ... --answers answers.csv --out bundle/
     Records that are there already:
         tinysaver-edge calibrate --records DIR --labels labels.npy --macs models.csv \\
             --large NAME --saver all --out bundle/
@@ -71,22 +111,140 @@ def calibrate(recipe: str | None, as_json: bool, **flags: Any) -> None:  # noqa:
     """
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     settings = settings.overridden(flags)
+    settings.check_place()
+    plan = settings.plan()
+    page = _Page.of(plan, ask_at, token, ask_as)
+    if plan.only_plans:
+        _tell_plan(plan, settings, as_json=as_json)
+        return
     try:
-        result = _calibrated(settings)
+        result = _calibrated(plan, settings, page)
     except InfeasibleError as error:  # what each saver would do, before the line that says why
         terminal.warn(error.warnings)
         show_candidates(error.candidates)
         raise
     terminal.warn(result.warnings)
     show_calibration(result)
+    if result.plan is not None:
+        show_question_plan(result.plan, seen=page is not None)
     terminal.next_step(_next_step(result, settings))
     if as_json:
         terminal.show_json(result.to_dict())
 
 
-def _calibrated(settings: Settings) -> Calibration:
-    settings.check_place()
-    plan = settings.plan()
+def _tell_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
+    """Say what can be had without labels, and what questions would buy."""
+    with terminal.progress() as progress:
+        found = plan_questions(plan, out=settings.out, progress=progress)
+    terminal.warn(found.warnings)
+    show_question_plan(found)
+    terminal.next_step(
+        "write the questions with --questions FILE.csv, or ask on a page with --ask and --out"
+        if found.file is None
+        else f"answer {found.file} in a column called answer (a, b, neither or unsure), as many as "
+        "you like from the top; then the same command with --answers in place of --questions"
+    )
+    if as_json:
+        terminal.show_json(found.to_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Where people are asked on a page.
+
+    Attributes:
+        address: where it listens.
+        elsewhere: whether it may listen on another port, where this one is taken.
+        token: what a browser must know.
+        by: who answers there, or None.
+        confidence: 1 - δ of what is to be proven.
+    """
+
+    address: ListenAddress
+    elsewhere: bool
+    token: str | None
+    by: str | None
+    confidence: float
+
+    @classmethod
+    def of(cls, plan: Plan, ask_at: str | None, token: str | None, by: str | None) -> _Page | None:
+        """Return it as flags have it; None where nobody is asked there.
+
+        Raises:
+            InputError: the address or the name cannot be one, or others can reach the page without
+                a token.
+        """
+        if not plan.asked.page:
+            if ask_at is not None or by is not None:
+                flag = "--as" if ask_at is None else "--ask-at"
+                raise InputError(f"{flag} is about the page that --ask shows: add --ask")
+            return None
+        from tinysaver_edge.questions.book import check_name
+        from tinysaver_edge.questions.page import QuestionPage
+
+        address = ListenAddress.parse(ask_at or ASK_AT, option="--ask-at")
+        QuestionPage.check(address, token)
+        name = None if by is None else check_name(by)
+        return cls(address, ask_at is None, token, name, plan.targets.confidence)
+
+    def ask(self, plan: QuestionPlan, interview: Interview) -> None:
+        """Show the page until somebody finishes on it, or a signal says that it is enough."""
+        from tinysaver_edge.cli.run import stopping_on_signals
+        from tinysaver_edge.questions.page import QuestionPage
+
+        show_question_plan(plan)
+        if plan.standing.over:
+            terminal.say("No answer could bring the certificate any further: nobody is asked")
+            return
+        terminal.warn(_for_people_hard(interview))
+        page = QuestionPage(
+            interview,
+            self._free(),
+            token=self.token,
+            by=self.by,
+            confidence=self.confidence,
+        )
+        with page, stopping_on_signals(page.finish) as stop:
+            terminal.say(f"Questions: {page.url}{self._way(page.url)}")
+            terminal.say("Finish there, or press Ctrl-C once: then what was answered is certified")
+            page.wait()
+        if stop.signal is not None:
+            terminal.say(f"{stop.signal.name}: going on with what was answered")
+
+    def _free(self) -> ListenAddress:
+        if not self.elsewhere:
+            return self.address
+        try:
+            self.address.bind().close()
+        except InputError:
+            return replace(self.address, port=0)
+        return self.address
+
+    def _way(self, url: str) -> str:
+        """Say how a browser elsewhere gets there, for whoever is here over SSH."""
+        if "SSH_CONNECTION" not in os.environ or not self.address.is_loopback:
+            everywhere = self.address.host in ("0.0.0.0", "::")
+            where = "any address of this machine; " if everywhere else ""
+            return f" ({where}it asks for the token)" if self.token is not None else ""
+        port = url.rpartition(":")[2]
+        return f" (from your own machine: ssh -L {port}:127.0.0.1:{port} HOST, then open it)"
+
+
+def _for_people_hard(interview: Interview) -> Iterator[str]:
+    """Say what makes the questions hard to answer."""
+    if interview.names is None:
+        yield (
+            "the classes have no names, so people are asked about numbers: --class-names FILE "
+            "names them, one a line"
+        )
+    if not interview.has_pictures:
+        yield (
+            "records hold no pictures, so people are asked about numbers of samples: --questions "
+            "FILE.csv writes them for whoever has the pictures"
+        )
+
+
+def _calibrated(plan: Plan, settings: Settings, page: _Page | None) -> Calibration:
     with terminal.progress() as progress:
         return run_calibration(
             plan,
@@ -94,6 +252,7 @@ def _calibrated(settings: Settings) -> Calibration:
             progress=progress,
             command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
             created=datetime.now(timezone.utc),
+            ask=None if page is None else page.ask,
         )
 
 

@@ -31,9 +31,11 @@ from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
 _source_option = options_of("Sources")
@@ -130,6 +132,20 @@ def stopping_on_signals(
     help="Go on trying where a camera is not there at the start; one that is lost later is "
     "always tried again.",
 )
+@_source_option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="[NAME=]X,Y,W,H",
+    help="Decide this part of each frame only, in pixels; as it was collected.",
+)
+@_source_option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="[NAME=]MASK",
+    help="Blank a part of each frame, as `collect` does; as it was collected.",
+)
 @_source_option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @_escalation_option(
     "--escalation",
@@ -182,6 +198,8 @@ def run(
     max_in_flight: int,
     timeout_s: float,
     wait_for_source: bool,
+    regions: tuple[str, ...],
+    masks: tuple[str, ...],
     threads: int | None,
     limit: int | None,
     as_json: bool,
@@ -200,7 +218,7 @@ def run(
         tinysaver-edge run bundle/ --source 0 --quiet --jsonl out.jsonl --dashboard 127.0.0.1:8080
         tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
     """
-    _quieten_libraries()
+    quieten_libraries()
     options = LiveOptions(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
     )
@@ -210,7 +228,8 @@ def run(
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     if log_json:
         terminal.log_json()
-    given = [open_source(source, options=options) for source in sources]
+    whole = [open_source(source, options=options) for source in sources]
+    given, _ = cut_sources(whole, regions=regions, masks=masks)
     if limit is not None:
         given = limited(given, limit)
     live = any(source.live for source in given)
@@ -256,6 +275,7 @@ def run(
             metrics=around.metrics,
             watch=around.watch,
         )
+        around.listener.add(_advice(bundle, around.field_frames))
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
@@ -278,7 +298,28 @@ def run(
         click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(bundle, live=live))
-    return _exit_code(stop, complete=not losses(around))
+    return exit_code(stop, complete=not losses(around))
+
+
+def _advice(bundle: Path, field_frames: Path | None) -> Listener:
+    """Return what says, at the first drift alarm, what is to be done about it."""
+    told = False
+
+    def advise(event: Event) -> None:
+        nonlocal told
+        if told or not isinstance(event, Drift):
+            return
+        told = True
+        again = bundle.with_name(f"{bundle.name.removesuffix('.zip')}-2")
+        words = ("calibrate", bundle, "--data", field_frames or "frames/", "--reference", "large")
+        calibrate = terminal.command_line(*words, "--out", again)
+        if field_frames is not None:
+            terminal.say(f"What now: stop this run, then {calibrate}")
+        else:
+            collect = "tinysaver-edge collect --source … --for 1d --frames 2000 --out frames/"
+            terminal.say(f"What now: {collect}, then {calibrate}")
+
+    return advise
 
 
 def _next_step(bundle: Path, *, live: bool) -> str:
@@ -308,7 +349,7 @@ def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
     terminal.warn(losses(around))
 
 
-def _exit_code(stop: Stop, *, complete: bool) -> int:
+def exit_code(stop: Stop, *, complete: bool) -> int:
     """Return 0 only where every decision went where it was to go: programs wait for that."""
     if stop.signal is None:
         return 0 if complete else 2
@@ -316,7 +357,7 @@ def _exit_code(stop: Stop, *, complete: bool) -> int:
     return 128 + stop.signal
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Keep OpenCV, FFmpeg and gRPC from writing to stderr what comes out as an event anyway."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # of the preview's fonts

@@ -62,7 +62,8 @@ _OPTIONS = (
     _written(
         "--field-frames",
         type=_FOLDER,
-        help="Save audited frames and as large a share of the escalated: the next calibration set.",
+        help="Save a random share of all frames, as large as --audit-share: the next calibration "
+        "set.",
     ),
     _drift(
         "--audit-share",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tinysaver_edge._support import numbers
 from tinysaver_edge.bundle.manifest import given_words
 from tinysaver_edge.calibrate import Calibration
-from tinysaver_edge.calibrate.calibration import Candidate, MethodRow
+from tinysaver_edge.calibrate.calibration import Candidate, MethodRow, Milestone, QuestionPlan
 from tinysaver_edge.calibrate.report.proof import drift_sentence
 from tinysaver_edge.calibrate.report.tradeoff import rank_of
 from tinysaver_edge.cli import terminal
@@ -26,6 +26,96 @@ def show_calibration(result: Calibration) -> None:
     if result.methods:
         _show_methods(result.methods)
     _show_choice(result)
+
+
+def show_question_plan(plan: QuestionPlan, *, seen: bool = False) -> None:
+    """Say what is certified without labels, what questions buy, and what answers have proven.
+
+    Args:
+        plan: what can be had.
+        seen: whether that was shown before, and only the last is new.
+    """
+    if not seen:
+        _show_prospects(plan)
+    _show_answered(plan)
+
+
+def _show_prospects(plan: QuestionPlan) -> None:
+    shared = f", shared by {plan.candidates} candidates" if plan.candidates > 1 else ""
+    bound = (
+        "no bound" if plan.max_drop_points is None else f"drop ≤ {plan.max_drop_points:g} points"
+    )
+    terminal.show_table(
+        f"{plan.samples} samples without labels: what questions buy ({bound}, confidence "
+        f"{100 * plan.confidence:g} %{shared})",
+        ("cascade", "no question", "more and more of them"),
+        [
+            (
+                f"{one.name} (asked about)" if one.chosen else one.name,
+                *_bought(one.milestones),
+            )
+            for one in plan.prospects
+        ],
+    )
+    terminal.explain(
+        "cost, and about how many questions take the walk there: MACs a frame, where the large "
+        "model alone takes 1. Expected is that people find half of the differing answers lost and "
+        "a quarter gained; the certificate counts what they do find, so it may take more"
+    )
+    agreed = [f"≥ {100 * level:g} % at cost {cost:.3f}" for level, cost in plan.chosen.agreements]
+    if agreed:
+        terminal.tell(
+            f"{plan.chosen.name} certified now, no labels: agreement with the large model "
+            f"{', '.join(agreed)}"
+        )
+
+
+def _show_answered(plan: QuestionPlan) -> None:
+    standing = plan.standing
+    if standing.asked:
+        who = "1 person" if standing.people == 1 else f"{standing.people} people"
+        terminal.tell(
+            f"answered: {standing.answered} of {standing.asked} questions asked, "
+            f"{standing.unsure} unsure, {standing.disagreed} disputed, by {who}; {standing.repeats}"
+        )
+        terminal.tell(f"so far: {_so_far(plan)}")
+    if plan.file is not None:
+        beside = "" if plan.pictures is None else f", their pictures: {plan.pictures}"
+        terminal.tell(f"questions: {plan.file}{beside}")
+
+
+def _bought(milestones: Sequence[Milestone]) -> tuple[str, str]:
+    """Write what is had without a question, and what with more and more of them."""
+    free = [numbers.ratio(one.cost) for one in milestones if not one.questions]
+    more = [
+        f"{numbers.ratio(one.cost)}: {_rounded(one.questions)}"
+        for one in milestones
+        if one.questions
+    ]
+    return free[0] if free else "nothing", ", ".join(more) or "nothing is expected"
+
+
+def _rounded(count: int) -> int:
+    """Round up to two digits, which tell enough."""
+    step: int = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
+
+
+def _so_far(plan: QuestionPlan) -> str:
+    standing, drop = plan.standing, plan.max_drop_points
+    found = (
+        f"the drop is at most {standing.bound_points:g} points at cost "
+        f"{numbers.ratio(standing.target_cost)}"
+    )
+    if drop is None:
+        return found
+    if standing.threshold is None:
+        return f"nothing is certified; {found}"
+    done = f"{standing.open} questions to the next step"
+    if standing.over:
+        done = "no further answer can lower it"
+    at = f"drop ≤ {drop:g} points at cost {numbers.ratio(standing.cost)} is certified"
+    return f"{at} ({done}); {found}"
 
 
 def show_candidates(rows: Sequence[Candidate]) -> None:
@@ -119,7 +209,7 @@ def _show_choice(result: Calibration) -> None:
             f"that"
         )
     if result.certificate is not None:
-        given = given_words(result.stated)
+        given = given_words(result.stated, result.questions)
         terminal.tell(f"certificate: {result.certificate.statement}{given}")
     if result.disagreement is not None:
         terminal.tell(f"drift watch: {drift_sentence(result.disagreement)}".replace("\u00a0", " "))

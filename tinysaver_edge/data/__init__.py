@@ -3,6 +3,7 @@
 source  the contract `DataSource`; labels as class indices
 files   class folders, a .zip of them, or a table
 images  which files count as images, and how one is decoded
+collection  frames that were drawn at random moments, and who may be believed
 looks   what pictures look like, in small; alike finds copies and clips by it
 """
 
@@ -11,6 +12,7 @@ from tinysaver_edge.data.files import (
     FolderData,
     ZipData,
     class_folder_samples,
+    names_labels,
     open_data,
 )
 from tinysaver_edge.data.images import (
@@ -42,6 +44,7 @@ __all__ = [
     "image_files",
     "is_image",
     "left_out_below",
+    "names_labels",
     "open_data",
     "printable",
 ]

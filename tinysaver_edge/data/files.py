@@ -58,6 +58,26 @@ def open_data(
     raise DataError(f"data {path}: expected a folder, .zip, .csv or .jsonl, not {suffix or 'this'}")
 
 
+def names_labels(path: Path) -> bool:
+    """Tell whether images come with labels: class folders, or a column of a table.
+
+    Images that all lie in a folder itself have none, nor has a table without any such column.
+    Whatever cannot be read counts as labelled, so that who opens it says what is wrong.
+    """
+    try:
+        if path.suffix.lower() in (".csv", ".jsonl") and path.is_file():
+            return table_names_labels(path)
+        if path.is_dir():
+            names: Iterable[str] = walk(path)[0]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                names = list(_members(archive)[0])
+    except (DataError, *_DAMAGED_ZIP):
+        return True
+    images = [name for name in names if is_image(name)]
+    return not images or any("/" in name for name in images)
+
+
 class FolderData(DataSource):
     """Files below a folder; samples name them relative to it.
 
@@ -280,6 +300,16 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
                 f"columns there: {', '.join(map(str, row)) or 'none'}"
             )
         yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
+
+
+def table_names_labels(path: Path) -> bool:
+    """Tell whether a table has a column of labels at all.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    columns = {name for _, row in _rows(path) for name in row}
+    return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
 
 
 def _can_be_a_file(name: str) -> bool:

@@ -17,6 +17,7 @@ from tinysaver_edge.certificate import (
 )
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.questions.known import Known
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import FiguresEntry
@@ -37,10 +38,12 @@ class Figures:
 
     Attributes:
         samples: how many.
-        accuracy_saver: share that the first stage's model gets right, alone.
-        accuracy_large: share that the last stage's model gets right, alone.
-        accuracy_cascade: share that the cascade gets right.
-        drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain.
+        accuracy_saver: share that the first stage's model gets right, alone; None where only
+            questions were answered.
+        accuracy_large: share that the last stage's model gets right, alone; likewise.
+        accuracy_cascade: share that the cascade gets right; likewise.
+        drop_points: ``100 * (accuracy_large - accuracy_cascade)``; negative for a gain. Where
+            questions are open, what is not known counts as lost.
         accept_rate: share that a stage before the last one settled.
         cost_macs_ratio: expected MACs a frame, relative to the large model on every frame; None
             where a model's MACs are not known.
@@ -54,9 +57,9 @@ class Figures:
     """
 
     samples: int
-    accuracy_saver: float
-    accuracy_large: float
-    accuracy_cascade: float
+    accuracy_saver: float | None
+    accuracy_large: float | None
+    accuracy_cascade: float | None
     drop_points: float
     accept_rate: float
     cost_macs_ratio: float | None
@@ -73,7 +76,7 @@ class Figures:
 def figures(
     policy: Policy,
     outputs: Sequence[Outputs],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Known,
     *,
     grouped: bool = False,
 ) -> Figures:
@@ -82,13 +85,15 @@ def figures(
     Args:
         policy: the stages.
         outputs: each stage's answers on the same n samples.
-        labels: ``(n,)`` the true classes.
+        labels: ``(n,)`` the true classes, or what answers to questions tell of them.
         grouped: whether some samples belong together, as the frames of a clip do.
 
     Raises:
         InputError: outputs and stages do not match.
     """
     replayed = replay(policy, outputs)
+    if isinstance(labels, Known):
+        return _from_answers(policy, outputs, replayed, labels, grouped=grouped)
     samples = len(labels)
     settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
     local = without_large(policy, outputs)
@@ -109,6 +114,27 @@ def figures(
         saver_drop_interval_points=intervals[1],
         settled=settled,
         accuracy_local=without / samples,
+    )
+
+
+def _from_answers(
+    policy: Policy, outputs: Sequence[Outputs], replayed: Replay, known: Known, *, grouped: bool
+) -> Figures:
+    """Measure what can be told where people were asked only where answers differ."""
+    answers, large = replayed.predictions, outputs[-1].predictions
+    losses = known.losses(answers, large)
+    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
+    exact = not grouped and not known.open(answers, large).any()
+    return Figures(
+        samples=known.samples,
+        accuracy_saver=None,
+        accuracy_large=None,
+        accuracy_cascade=None,
+        drop_points=100 * float(losses.sum()) / known.samples,
+        accept_rate=_accept_rate(policy, replayed),
+        cost_macs_ratio=cost_ratio(policy, settled),
+        drop_interval_points=drop_interval(losses == 1, losses == -1) if exact else None,
+        settled=settled,
     )
 
 
@@ -214,16 +240,21 @@ def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
     shares["accuracy_local"] = local
     shares |= {f"settled {place}": one for place, one in enumerate(told.settled or ())}
     for name, share in shares.items():
-        if abs(share * n - round(share * n)) > NEAR * n:
+        if share is not None and abs(share * n - round(share * n)) > NEAR * n:
             return f"say {name} {share:.6g}, no whole number of {n} samples"
-    drop_points = 100 * (told.accuracy_large - told.accuracy_cascade)
-    if abs(drop_points - told.drop_points) > 100 * NEAR:
-        return f"say {told.drop_points:.4g} points lost, by their accuracies {drop_points:.4g}"
+    large, cascade = told.accuracy_large, told.accuracy_cascade
+    if large is not None and cascade is not None:  # else people were asked, and nobody knows them
+        drop_points = 100 * (large - cascade)
+        if abs(drop_points - told.drop_points) > 100 * NEAR:
+            return f"say {told.drop_points:.4g} points lost, by their accuracies {drop_points:.4g}"
+    alone = None if large is None or local is None else 100 * (large - local)
     for points, interval in (
         (told.drop_points, told.drop_interval_points),
-        (100 * (told.accuracy_large - local), told.saver_drop_interval_points),
+        (alone, told.saver_drop_interval_points),
     ):
-        if interval is not None and not interval[0] - 0.01 <= points <= interval[1] + 0.01:
+        if points is None or interval is None:
+            continue
+        if not interval[0] - 0.01 <= points <= interval[1] + 0.01:
             return f"say {points:.4g} points lost, within {interval[0]:.4g} to {interval[1]:.4g}"
     return _why_shares_disagree(policy, told)
 

@@ -43,7 +43,6 @@ __all__ = [
     "DriftWatch",
     "Dropped",
     "Ended",
-    "EscalationSample",
     "Event",
     "Frame",
     "Gauge",
@@ -63,6 +62,7 @@ __all__ = [
     "PreviewSink",
     "PrometheusMetrics",
     "Queued",
+    "RandomShare",
     "Reading",
     "Reconnected",
     "Retrying",
@@ -104,8 +104,8 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.sinks.queued import Queued
     from tinysaver_edge.stream.sinks.saved_frames import (
         CalibrationSetSink,
-        EscalationSample,
         HardFramesSink,
+        RandomShare,
     )
     from tinysaver_edge.stream.sinks.video import VideoSink
     from tinysaver_edge.stream.sources.live import (
@@ -170,7 +170,7 @@ else:
             "sinks.mqtt": ("MqttAddress", "MqttSink"),
             "sinks.preview": ("PreviewSink",),
             "sinks.queued": ("Queued",),
-            "sinks.saved_frames": ("CalibrationSetSink", "EscalationSample", "HardFramesSink"),
+            "sinks.saved_frames": ("CalibrationSetSink", "RandomShare", "HardFramesSink"),
             "sinks.video": ("VideoSink",),
             "sources.live": ("Connection", "Device", "DeviceError", "LiveOptions", "LiveSource"),
             "sources.opening": ("AnySource", "IterableSource", "open_source"),

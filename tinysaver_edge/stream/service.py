@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.doors import ListenAddress, WrongTokens
-from tinysaver_edge.decision import AnswerSource, Decision
+from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
 from tinysaver_edge.stream.drift.drift import (
@@ -27,11 +27,10 @@ from tinysaver_edge.stream.sinks.preview import PreviewSink
 from tinysaver_edge.stream.sinks.queued import Queued
 from tinysaver_edge.stream.sinks.saved_frames import (
     CalibrationSetSink,
-    EscalationSample,
     HardFramesSink,
+    RandomShare,
 )
 from tinysaver_edge.stream.sinks.video import VideoSink
-from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -61,14 +60,14 @@ class ServiceOptions:
         mqtt: broker to publish to; see `MqttAddress.parse`.
         sinks: those of other packages; see `open_sink`.
         hard_frames: folder for escalated frames.
-        field_frames: folder for the next calibration set: audited frames, and as large a share of
-            the escalated ones.
+        field_frames: folder for the next calibration set: as large a share of the frames as is
+            audited, drawn at random.
         metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
         dashboard: ``HOST:PORT`` of the page.
         token: what the page must be asked with, and /metrics.
         drift: how to watch for drift; None watches not.
         must_watch: whether a bundle that cannot be watched is an error.
-        seed: decides which escalated frames are saved.
+        seed: decides which frames are saved for the next set.
     """
 
     jsonl: Path | None = None
@@ -220,6 +219,11 @@ class Service:
         self.health.stopped()
         self._stack.close()
 
+    @property
+    def field_frames(self) -> Path | None:
+        """Folder of the next calibration set, where frames are saved for it."""
+        return self._options.field_frames
+
     # What is made of the options
 
     def _queued(self, sink: Sink) -> Queued:
@@ -264,19 +268,12 @@ class Service:
         if options.drift is None:
             if options.field_frames is not None:
                 raise InputError(
-                    "--field-frames saves what the drift watch audits: turn that on with "
+                    "--field-frames saves as large a share of the frames as is audited: say "
                     "--audit-share"
                 )
             return NO_WATCH
-        keep: Callable[[Decision, Decision, Frame], None] | None = None
         if options.field_frames is not None:
-            field = self._queued(CalibrationSetSink(options.field_frames, wall=self._wall))
-            share = options.drift.share
-            self.sinks.append(EscalationSample(field, share=share, seed=options.seed))
-
-            def keep(accepted: Decision, large: Decision, frame: Frame) -> None:
-                field.write(large, frame)
-
+            self.sinks.append(self._field_frames(options.field_frames, options.drift.share))
         try:
             return DriftWatch(
                 calibrated_disagreement(manifest),
@@ -285,13 +282,23 @@ class Service:
                 sources=sources,
                 listener=self.listener,
                 metrics=self.metrics,
-                keep=keep,
             )
         except InputError as error:
-            if options.must_watch or keep is not None:
+            if options.must_watch:
                 raise
             self.warnings.append(f"drift is not watched: {error}")
             return NO_WATCH
+
+    def _field_frames(self, folder: Path, share: float) -> RandomShare:
+        saved = CalibrationSetSink(folder, wall=self._wall)
+        return RandomShare(
+            self._queued(saved),
+            folder=folder,
+            written=lambda: saved.written,
+            share=share,
+            seed=self._options.seed,
+            wall=self._wall,
+        )
 
     def _tell_denied(self, tries: int, address: str) -> None:
         self.listener(Denied("", self._clock(), tries, address))

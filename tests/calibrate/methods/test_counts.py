@@ -13,7 +13,8 @@ def trials(draw):
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     levels = draw(st.sampled_from([2, 7, 1000]))
     score = rng.integers(0, levels + 1, size=n) / levels
-    answers = Verdicts(*(rng.random((3, n)) < rng.random((3, 1))))
+    saver, large, final = rng.random((3, n)) < rng.random((3, 1))
+    answers = Verdicts.of((saver, final), large)
     groups = np.unique(rng.integers(0, draw(st.integers(1, 8)), size=n), return_inverse=True)[1]
     thresholds = np.sort(np.unique(rng.random(5)))[::-1]
     return score, answers, groups, thresholds
@@ -21,8 +22,7 @@ def trials(draw):
 
 def losses(score, answers, threshold):
     """D of each sample at a threshold, as the definition says."""
-    cascade = np.where(score >= threshold, answers.saver, answers.final)
-    return answers.large.astype(int) - cascade
+    return np.where(score >= threshold, *answers.losses)
 
 
 @given(trials())
@@ -63,7 +63,7 @@ def chains(draw):
     exact = path.thresholds(thresholds)  # scores that are a stage's threshold to the last bit
     scores[:, ::3] = exact[:, rng.integers(0, len(thresholds), n)][:, ::3]
     right = rng.random((early + 2, n)) < 0.6
-    answers = Verdicts(right[0], right[-1], right[-2], tuple(right[1:early]))
+    answers = Verdicts.of(tuple(right[:-1]), right[-1])
     groups = np.unique(rng.integers(0, 5, n), return_inverse=True)[1]
     return path, scores, answers, groups, thresholds
 
@@ -73,17 +73,17 @@ def test_along_a_path_every_stage_is_held_against_its_own_threshold(chain):
     path, scores, answers, groups, thresholds = chain
     counts = WalkCounts.along(path, scores, answers, thresholds)
     histograms = list(group_losses(scores, answers, groups, path.thresholds(thresholds)))
-    early = [answers.saver, *answers.between]
+    *early, final = answers.losses
     for i, threshold in enumerate(thresholds):
         d, reached = [], [0] * len(early)
         for sample in range(scores.shape[1]):
-            right = answers.final[sample]
+            loss = final[sample]
             for place, its in enumerate(path.at(threshold)):
                 if scores[place, sample] >= its:
-                    right = early[place][sample]
+                    loss = early[place][sample]
                     break
                 reached[place] += 1
-            d.append(int(answers.large[sample]) - int(right))
+            d.append(int(loss))
         assert counts.reached[:, i].tolist() == reached
         assert (counts.accepted[i], counts.lost[i], counts.gained[i]) == (
             scores.shape[1] - reached[-1],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,13 +39,25 @@ def aim(**changes) -> Aim:
     return Aim(**{**plain, **changes})
 
 
+class Right(NamedTuple):
+    """Which answers are right."""
+
+    saver: np.ndarray
+    large: np.ndarray
+    final: np.ndarray
+
+    @property
+    def verdicts(self):
+        return Verdicts.of((self.saver, self.final), self.large)
+
+
 @st.composite
 def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     n = draw(st.integers(2, 80))
     score = rng.integers(0, draw(st.sampled_from([2, 7, 1000])), n) / 7
     saver, large, final = (rng.random(n) < chance for chance in (0.7, 0.8, 0.82))
-    return score, Verdicts(saver, large, final)
+    return score, Right(saver, large, final)
 
 
 def exactly(score, answers):
@@ -62,7 +76,7 @@ def test_of_the_samples_as_they_are_it_is_the_exact_sweep(case, points):
     ranking = Ranking.of(score, resample(len(score), times=0, seed=0))
     best = exactly(score, answers).loosest_within(points)
     cost = INFEASIBLE if best is None else KAPPA + best.escalation_rate
-    found = aim(max_drop=points / 100 + 1e-6).estimate(ranking, answers)
+    found = aim(max_drop=points / 100 + 1e-6).estimate(ranking, answers.verdicts)
     assert found == pytest.approx([cost], abs=1e-5)
 
 
@@ -74,26 +88,26 @@ def test_within_a_budget_it_is_the_most_accurate_threshold(case, rate):
     fits = 1 - sweep.accept_rates <= rate + 1e-9
     most = sweep.lost[fits].min() / len(score)
     asked = aim(max_drop=1.0, rate=rate, accuracy=True)
-    assert asked.estimate(ranking, answers) == pytest.approx([most], abs=1e-5)
+    assert asked.estimate(ranking, answers.verdicts) == pytest.approx([most], abs=1e-5)
     strictest = sweep.lost[fits][0] / len(score)
     asked = aim(rate=rate, accuracy=True)
-    assert asked.estimate(ranking, answers) == pytest.approx([strictest], abs=1e-5)
+    assert asked.estimate(ranking, answers.verdicts) == pytest.approx([strictest], abs=1e-5)
 
 
 @given(cases())
 def test_what_cannot_be_had_costs_more_than_anything(case):
     score, answers = case
     ranking = Ranking.of(score, resample(len(score), times=3, seed=0))
-    assert (aim(rate=None).estimate(ranking, answers) == INFEASIBLE).all()
-    assert (aim(max_drop=-2.0).estimate(ranking, answers) == INFEASIBLE).all()
+    assert (aim(rate=None).estimate(ranking, answers.verdicts) == INFEASIBLE).all()
+    assert (aim(max_drop=-2.0).estimate(ranking, answers.verdicts) == INFEASIBLE).all()
 
 
 @given(cases())
 def test_caution_never_makes_it_cheaper(case):
     score, answers = case
     ranking = Ranking.of(score, resample(len(score), times=5, seed=1))
-    plain = aim(max_drop=0.05).estimate(ranking, answers)
-    assert (aim(max_drop=0.05, deviations=1.3).estimate(ranking, answers) >= plain).all()
+    plain = aim(max_drop=0.05).estimate(ranking, answers.verdicts)
+    assert (aim(max_drop=0.05, deviations=1.3).estimate(ranking, answers.verdicts) >= plain).all()
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(0, 100))

@@ -19,25 +19,20 @@ def cascade(n, seed=0):
     score = rng.random(n)
     saver = rng.random(n) < 0.5 + 0.5 * np.minimum(1, 2 * score)
     large = rng.random(n) < 0.97
-    return score, Verdicts(saver, large, large)
+    return score, saver, large
 
 
-def sweep_of(score, answers):
-    return Sweep.of(
-        SortedScores.of(score),
-        saver_correct=answers.saver,
-        large_correct=answers.large,
-        final_correct=answers.final,
-    )
+def sweep_of(score, saver, large):
+    return Sweep.of(SortedScores.of(score), saver_correct=saver, large_correct=large)
 
 
 def test_crc_keeps_the_mean_drop_within_the_bound_over_calibrations():
-    score, answers = cascade(200_000)
-    population = sweep_of(score, answers)
+    score, saver, large = cascade(200_000)
+    population = sweep_of(score, saver, large)
     rng, drops = np.random.default_rng(1), []
     for _ in range(300):
         index = rng.integers(0, len(score), size=400)
-        chosen = crc(sweep_of(score[index], answers.subset(index)), 2.0)
+        chosen = crc(sweep_of(score[index], saver[index], large[index]), 2.0)
         drops.append(0.0 if chosen is None else population.at(chosen.threshold).drop_points)
     error = np.std(drops) / math.sqrt(len(drops))
     assert np.mean(drops) <= 2.0 + 3 * error
@@ -45,11 +40,9 @@ def test_crc_keeps_the_mean_drop_within_the_bound_over_calibrations():
 
 
 def test_crc_is_stricter_than_empirical_and_may_abstain():
-    score, answers = cascade(3000)
-    sweep = sweep_of(score, answers)
+    sweep = sweep_of(*cascade(3000))
     assert crc(sweep, 2.0).accepted <= sweep.loosest_within(2.0).accepted
-    score, answers = cascade(20)
-    assert crc(sweep_of(score, answers), 1.0) is None
+    assert crc(sweep_of(*cascade(20)), 1.0) is None
 
 
 def test_hoeffding_bentkus_is_the_smaller_of_its_two_bounds():
@@ -62,8 +55,9 @@ def test_hoeffding_bentkus_is_the_smaller_of_its_two_bounds():
 
 
 def test_learn_then_test_stops_at_the_first_failure():
-    score, answers = cascade(20_000)
+    score, saver, large = cascade(20_000)
     thresholds = np.linspace(0.99, 0.0, 60)
+    answers = Verdicts.of((saver, large), large)
     counts = WalkCounts.of(SortedScores.of(score), answers, thresholds)
     chosen = ltt_hoeffding_bentkus(counts, 3.0, risk=0.1)
     d = (counts.lost - counts.gained) / 20_000

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.chromium import Chromium, needs_chromium
+from tests.chromium import OVERFLOWING, WORDS_OVER_WORDS, Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
 from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge.stream.dashboard import Dashboard
@@ -16,21 +16,6 @@ from tinysaver_edge.stream.telemetry.events import Lost, Reconnected
 pytestmark = [needs_chromium, pytest.mark.slow]
 
 TOKEN = "a long enough token"
-
-OVERFLOWING = """
-[...document.querySelectorAll('main *')].filter(one => one.getClientRects().length
-  && !one.closest('svg') && one.getBoundingClientRect().right > innerWidth + 1
-).map(one => one.tagName + ' ' + one.className)
-"""
-
-WORDS_OVER_WORDS = """
-[...document.querySelectorAll('.chart svg')].flatMap(chart => {
-  const words = [...chart.querySelectorAll('text')].map(
-    text => [text.textContent, text.getBoundingClientRect()]);
-  return words.flatMap(([one, a], index) => words.slice(index + 1).filter(([other, b]) =>
-    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 4 < b.bottom && b.top + 4 < a.bottom
-  ).map(([other]) => one + ' / ' + other)); })
-"""
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +31,6 @@ def served(world, **options):
         yield one
 
 
-def until(browser, expression, *, seconds=10.0):
-    """Wait until an expression is true in the page; what it speaks of may not be there yet."""
-    for _ in range(int(seconds / 0.1)):
-        if browser.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{}} }})()"):
-            return
-        browser.call(
-            "Runtime.evaluate",
-            expression="new Promise(done => setTimeout(done, 100))",
-            awaitPromise=True,
-        )
-    raise AssertionError(f"never true: {expression}\n{browser.value('document.body?.innerText')}")
-
-
 def text(browser, selector):
     return browser.value(f"document.querySelector('{selector}').innerText")
 
@@ -68,7 +40,7 @@ def opened(browser, url, *, width=1280, dark=False):
     browser.console.clear()
     browser.requests.clear()
     browser.open(url, width=width, dark=dark)
-    until(browser, "document.querySelector('#answers svg') && !picture.hidden")
+    browser.until("document.querySelector('#answers svg') && !picture.hidden")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -79,7 +51,7 @@ def test_it_fits_every_screen_and_asks_nobody_else(browser, width, dark):
         assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.value(OVERFLOWING) == []
         assert browser.value(WORDS_OVER_WORDS) == []
-        until(browser, "[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+        browser.until("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
         assert browser.console == []
         hosts = {one.split("/")[2] for one in browser.requests if not one.startswith("blob:")}
         assert hosts == {one.url.removeprefix("http://")}
@@ -128,7 +100,7 @@ def test_what_is_left_of_the_promise_is_told_and_by_whom_it_is_kept(browser):
         assert f"Certified: at most 0.50{space}points" in said
         assert "Last five minutes" not in said  # it runs for less than that
         world.run(20)
-        until(browser, "promise.innerText.includes('Last five minutes: at most')")
+        browser.until("promise.innerText.includes('Last five minutes: at most')")
         rows = [text(browser, f"#hosts tr:nth-child({row})") for row in (1, 2)]
         assert "in use" in rows[0]
         assert "asked" in rows[0]
@@ -153,7 +125,7 @@ def test_the_picture_lives_and_goes_with_its_answer(browser):
         for _ in range(3):
             world.run(1.0)
             number = world.state.picture("door", after=0).decision.frame_id.sequence
-            until(browser, f"frame.textContent.startsWith('frame {number} ')")
+            browser.until(f"frame.textContent.startsWith('frame {number} ')")
             shown.append(browser.value("picture.src"))
         assert len(set(shown)) == 3
         decision = world.state.picture("door", after=0).decision
@@ -166,7 +138,7 @@ def test_another_source_is_a_click_away(browser):
         opened(browser, one.url)
         browser.value("document.querySelectorAll('#sources button')[1].click()")
         number = world.state.picture("yard", after=0).decision.frame_id.sequence
-        until(browser, f"!picture.hidden && frame.textContent.startsWith('frame {number} ')")
+        browser.until(f"!picture.hidden && frame.textContent.startsWith('frame {number} ')")
         pressed = "document.querySelector('#sources [aria-pressed=true]').textContent"
         assert browser.value(pressed) == "yard"
 
@@ -177,10 +149,10 @@ def test_the_last_picture_of_a_lost_source_is_not_taken_for_a_live_one(browser):
         opened(browser, one.url)
         assert browser.value("stale.hidden") is True
         world.tell(Lost("door", world.clock.now_s, "no frame for 3 s"))
-        until(browser, "!stale.hidden")
+        browser.until("!stale.hidden")
         assert browser.value("Number(getComputedStyle(picture).opacity) < 0.5")
         world.tell(Reconnected("door", world.clock.now_s, 1.0, 1))
-        until(browser, "stale.hidden")
+        browser.until("stale.hidden")
         assert browser.value("Number(getComputedStyle(picture).opacity)") == 1
 
 
@@ -189,10 +161,10 @@ def test_a_device_that_goes_away_is_told_and_comes_back(browser):
     with served(world) as one:
         opened(browser, one.url)
         port = one.url.rpartition(":")[2]
-    until(browser, "state.textContent === 'no answer from the device'")
+    browser.until("state.textContent === 'no answer from the device'")
     address = ListenAddress.parse(f"127.0.0.1:{port}", option="--dashboard")
     with Dashboard(world.state, address):
-        until(browser, "state.textContent === '2 sources give frames'")
+        browser.until("state.textContent === '2 sources give frames'")
 
 
 def test_names_are_text_and_never_markup(browser):
@@ -202,7 +174,7 @@ def test_names_are_text_and_never_markup(browser):
     world.run(1)
     with served(world) as one:
         opened(browser, one.url)
-        until(browser, "document.querySelectorAll('#sources button').length === 3")
+        browser.until("document.querySelectorAll('#sources button').length === 3")
         assert browser.value("document.querySelector('#sources').innerText").count(evil) == 1
         assert browser.value("document.querySelectorAll('img[src=x]').length") == 0
 
@@ -213,10 +185,10 @@ def test_the_token_is_asked_for_and_opens_the_page(browser):
         assert "needs its token" in text(browser, "h1")
         fill = "token.value = '{}'; document.querySelector('button').click()"
         browser.value(fill.format("the wrong one"))
-        until(browser, "document.body.innerText.includes('not the token')")
+        browser.until("document.body.innerText.includes('not the token')")
         assert browser.value("document.documentElement.scrollWidth") <= 390
         browser.value(fill.format(TOKEN))
-        until(browser, "document.querySelector('#answers svg')")
+        browser.until("document.querySelector('#answers svg')")
         assert "token" not in browser.value("location.href")
 
 

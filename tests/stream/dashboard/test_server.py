@@ -10,8 +10,9 @@ import pytest
 
 from tests.stream.dashboard.world import World, five_minutes
 from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.web import site
 from tinysaver_edge.errors import InputError, MissingDependencyError
-from tinysaver_edge.stream.dashboard import Dashboard, server
+from tinysaver_edge.stream.dashboard import Dashboard
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 TOKEN = "correct horse"
@@ -57,6 +58,8 @@ def ask(one, path, *, method="GET", body=None, **headers):
         ("/page.css", "text/css"),
         ("/page.js", "text/javascript"),
         ("/charts.js", "text/javascript"),
+        ("/base.css", "text/css"),
+        ("/drawing.js", "text/javascript"),
         ("/icon.svg", "image/svg"),
         ("/state.json", "application/json"),
         ("/healthz", "application/json"),
@@ -104,6 +107,23 @@ def test_without_a_token_only_this_machines_own_names_are_answered(served):
         assert ask(served, "/state.json", Host=host)[0] == 200
     for host in ("evil.example", "evil.example:8080", "192.168.1.7:8080", ""):
         assert ask(served, "/state.json", Host=host)[0] in (400, 421)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+)
+def test_what_a_page_of_another_site_sends_is_refused(guarded, sent):
+    form = {"Content_Type": "application/x-www-form-urlencoded", **sent}
+    status, headers, _ = ask(guarded, "/login", method="POST", body="token=correct+horse", **form)
+    assert (status, "set-cookie" in headers) == (403, False)
+    own = {**form, "Origin": guarded.url, "Sec_Fetch_Site": "same-origin"}
+    assert ask(guarded, "/login", method="POST", body="token=correct+horse", **own)[0] == 303
 
 
 @pytest.mark.parametrize("path", ["/state.json", "/frame.jpg?source=door", "/page.js", "/"])
@@ -208,4 +228,4 @@ def test_leaving_is_legal_in_every_state_and_leaves_no_thread(world):
         ask(one, "/state.json")
         one.__exit__(None, None, None)
     assert threading.active_count() <= before
-    assert server.STOP_S < 10
+    assert site.STOP_S < 10

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -69,18 +68,6 @@ def test_dev_full_fails_each_decision_and_nothing_else():
     write(wrapped, range(50))
     assert tally.total(Counter.SINK_FAILED) == 50
     assert [event.reason for event in events.all] == ["No space left on device"]
-
-
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A file system of 64 KB, or a reason why there is none."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here: needs root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_disk_that_fills_and_is_cleared_leaves_only_whole_lines(tiny_disk):

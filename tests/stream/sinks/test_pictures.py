@@ -1,25 +1,26 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.stream.decisions import decision, escalated, frame
-from tests.stream.sinks.test_jsonl import tiny_disk  # noqa: F401 - a fixture
 from tinysaver_edge.data import open_data
+from tinysaver_edge.data.collection import Collection
+from tinysaver_edge.data.looks import read_looks
 from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.stream import (
     CalibrationSetSink,
-    EscalationSample,
     HardFramesSink,
     PreviewSink,
     Queued,
+    RandomShare,
     VideoSink,
 )
-from tinysaver_edge.stream.drift.drift import DriftOptions, DriftWatch
 from tinysaver_edge.stream.sinks.annotate import annotated, caption
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
 from tinysaver_edge.testing import FakeClock
@@ -97,7 +98,7 @@ def test_a_folder_is_continued_and_what_a_kill_left_is_put_right(tmp_path):
     assert [row["sequence"] for row in rows(tmp_path)] == [2, 10, 11, 12]
 
 
-def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
+def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     folder = PictureFolder(tiny_disk / "frames", suffix=".png", most=100)
     folder.open()
@@ -115,36 +116,97 @@ def test_a_full_disk_leaves_no_half_a_frame(tiny_disk):  # noqa: F811
     assert not [one for one in folder.path.iterdir() if one.name.startswith(".")]
 
 
-def test_audits_and_as_many_escalations_make_the_next_calibration_set(tmp_path):
-    folder = tmp_path / "field"
-    from tests.stream.drift.test_drift import PROMISED
+def field(folder, *, share=0.1, seed=2, wall=lambda: NOON, **options):
+    saved = CalibrationSetSink(folder, wall=wall, **options)
+    return RandomShare(
+        Queued(saved, clock=time.monotonic, pictures=1000),
+        folder=folder,
+        written=lambda: saved.written,
+        share=share,
+        seed=seed,
+        wall=wall,
+    )
 
-    field = Queued(
-        CalibrationSetSink(folder, wall=lambda: NOON), clock=time.monotonic, pictures=1000
+
+def test_a_random_share_of_all_frames_is_the_next_calibration_set(tmp_path):
+    """Whatever became of a frame: each kind is in the set as often as in the stream."""
+    folder = tmp_path / "field"
+    kinds = (
+        decision,
+        escalated,
+        lambda number: decision(number, source=AnswerSource.FALLBACK, degraded="late"),
+        lambda number: decision(number, degraded="asked", reason=Reason.PROVISIONAL),
     )
-    watch = DriftWatch(
-        PROMISED,
-        DriftOptions(share=0.1),
-        clock=FakeClock(),
-        keep=lambda accepted, large, picture: field.write(large, picture),
-    )
-    with EscalationSample(field, share=0.1, seed=2) as sample:
-        for number in range(2000):
-            picture = frame(number)
-            one = escalated(number) if number % 2 else decision(number)
-            sample.write(one, picture)
-            if not one.escalated and watch.audits(one):
-                watch.audited(one, escalated(number), picture)
+    with field(folder) as sample:
+        for number in range(4000):
+            sample.write(kinds[number % 4](number), frame(number))
     found = rows(folder)
-    shares = [sum(row["sequence"] % 2 == odd for row in found) / 1000 for odd in (0, 1)]
-    assert shares == pytest.approx([0.1, 0.1], abs=0.03)
-    assert {row["answer"] for row in found} == {"cat"}
+    shares = [sum(row["sequence"] % 4 == kind for row in found) / 1000 for kind in range(4)]
+    assert shares == pytest.approx([0.1, 0.1, 0.1, 0.0], abs=0.03)
+    collection = Collection.read(folder)
+    assert collection.file.written == collection.file.drawn == len(found)
+    assert collection.file.share == 0.1
+    assert "each of the decided frames was drawn with probability 0.1" in collection.statement
     with pytest.raises(DataError, match="line 1: no label; answer is what the models said"):
         open_data(folder / "frames.jsonl")
     with open_data(folder / "frames.jsonl", labelled=False) as data:
         assert len(data) == len(found)
         number = found[5]["sequence"]
         assert (data.frame(5) == frame(number).image).all()
+        assert collection.doubt(read_looks(data).content) is None
+
+
+def test_drawn_frames_that_could_not_be_saved_are_counted(tiny_disk):
+    folder = tiny_disk / "field"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    (tiny_disk / "room").write_bytes(bytes(20_000))
+    sample = field(folder, share=0.5)
+    with sample:
+        for number in range(30):
+            sample.write(escalated(number), replace(frame(number), image=noise))
+        until_written(sample)
+        (tiny_disk / "room").unlink()
+    collection = Collection.read(folder)
+    missed = sum(collection.file.missed.values())
+    assert missed > 0
+    assert collection.file.written == len(list(folder.glob("*.png"))) > 0
+    assert collection.file.drawn == collection.file.written + missed
+    before = collection.file.drawn
+    with field(folder, share=0.5, seed=3):
+        pass
+    assert Collection.read(folder).file.drawn == before  # what was missed stays said
+
+
+def until_written(sample):
+    deadline = time.monotonic() + 10
+    while sample._sink._waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+def test_what_was_drawn_otherwise_is_not_added_to(tmp_path):
+    with field(tmp_path / "field", share=0.5) as sample:
+        sample.write(escalated(1), frame(1))
+    with pytest.raises(InputError, match=r"drawn with probability 0\.5; name a new folder"):
+        field(tmp_path / "field", share=0.1).__enter__()
+    with hard(tmp_path / "hard") as sink:
+        sink.write(escalated(1), frame(1))
+    with pytest.raises(InputError, match="nobody knows how they were drawn"):
+        field(tmp_path / "hard").__enter__()
+
+
+def test_a_killed_stream_leaves_what_is_not_believed_and_the_next_puts_it_right(tmp_path):
+    folder = tmp_path / "field"
+    killed = field(folder, share=1.0)
+    killed.__enter__()
+    for number in range(5):
+        killed.write(escalated(number), frame(number))
+    killed._sink.__exit__(None, None, None)  # what was queued is on disk, the end never came
+    with pytest.raises(DataError, match="not finished"):
+        Collection.read(folder)
+    with field(folder, share=1.0) as sample:
+        sample.write(escalated(7), frame(7))
+    assert Collection.read(folder).file.written == 6
 
 
 def test_what_cannot_be_a_folder_is_refused(tmp_path):
@@ -234,7 +296,7 @@ def test_what_a_table_names_outside_its_folder_is_left_alone(tmp_path, name):
     assert len(rows(path)) <= 2
 
 
-def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):  # noqa: F811
+def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):
     with VideoSink(tiny_disk / "out.avi") as sink, pytest.raises(OSError, match="No space"):
         sink.write(decision(0), frame(0))
 

@@ -244,6 +244,7 @@ def _certificate_entry(
             labels=gathered.label_names,
         ),
         stated=list(result.stated),
+        questions=result.questions,
     )
 
 

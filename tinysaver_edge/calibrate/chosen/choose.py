@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
-from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
-from tinysaver_edge.calibrate.problem import Problem, limits_of
+from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.targets import (
     DEFAULT_MAX_DROP_POINTS,
     Budgets,
     Method,
     Objective,
     Targets,
+    limits_of,
 )
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
@@ -175,11 +176,14 @@ def _as_quick(picks: Sequence[_Pick], quickest: _Pick) -> list[_Pick]:
 def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets) -> Candidate:
     proposal, index = pick.proposal, pick.index
     evidence = proposal.evidence
-    right = proposal.saver.outputs.subset(evidence).predictions == problem.labels[evidence]
+    right = None
+    if problem.known is None:
+        answers = proposal.saver.outputs.subset(evidence).predictions
+        right = float((answers == problem.labels[evidence]).mean())
     row = Candidate(
         saver=proposal.name,
         kappa=proposal.saver.macs / problem.large.macs,
-        accuracy_saver=float(right.mean()),
+        accuracy_saver=right,
         score=proposal.score.name,
         fusion=None if proposal.fusion is None else proposal.fusion.name,
         why=proposal.why,
@@ -338,13 +342,32 @@ def figures_on(policy: Policy, problem: Problem) -> Figures:
     return figures(
         policy,
         problem.outputs_of(policy),
-        problem.labels,
+        problem.labels if problem.known is None else problem.known,
         grouped=problem.groups is not None,
     )
 
 
 HARDLY = 0.02
 """Share of the cost that a longer cascade has to save beside two stages to be worth its memory."""
+
+
+def hardly_worth_it(choice: Choice) -> list[str]:
+    """Say so where two stages do nearly as well as the longer cascade that was chosen."""
+    rows = [row for row in choice.candidates if row.feasible and row.cost_macs_ratio is not None]
+    chosen = next((row for row in rows if row.chosen), None)
+    two = [row for row in rows if SEVERAL not in row.saver]
+    if chosen is None or SEVERAL not in chosen.saver or not two:
+        return []
+    best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
+    saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
+    if saved >= HARDLY:
+        return []
+    costs = choice.proposal.costs
+    memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"
+    return [
+        f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
+        f"--max-stages 2 does without it"
+    ]
 
 
 def single_model_better(problem: Problem, result: Calibration) -> str | None:
@@ -361,7 +384,7 @@ def single_model_better(problem: Problem, result: Calibration) -> str | None:
         One sentence for people, or None where the cascade is the better choice.
     """
     cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
-    if cost is None:
+    if cost is None or cascade is None:
         return None
     right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
     better = [

@@ -167,7 +167,7 @@ def _own(manifest: Manifest, what: str, found: FiguresEntry) -> CascadeFigures:
         large=large.name,
         saver=", ".join(one.name for one in early) or None,
         max_drop_points=manifest.max_drop_points,
-        top1_percent=100 * found.accuracy_cascade,
+        top1_percent=None if found.accuracy_cascade is None else 100 * found.accuracy_cascade,
         drop_points=found.drop_points,
         mean_gmacs=None if ratio is None or large.macs is None else ratio * large.macs / 1e9,
         cost_macs_ratio=ratio,

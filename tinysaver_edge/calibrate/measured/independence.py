@@ -17,6 +17,7 @@ from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
 from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
@@ -59,12 +60,17 @@ def check_independence(
     labels = [sample.label for sample in data.samples]
     alike = find_alike(looks, names, labels, data.groups)
     warnings = [] if looks.depth_line is None else [looks.depth_line]
-    if alike is None:
+    collected, doubts = _collected(data, looks)
+    warnings += doubts
+    if alike is None and collected is None:
         return Independence(tuple(warnings))
-    if alike.contradicting:
+    if alike is not None and alike.contradicting:
         warnings.append(
             f"{alike.contradicting} images are copies of others and labelled otherwise than those"
         )
+    if collected is not None:
+        return Independence((*warnings, *collected.warnings), collected.statement)
+    assert alike is not None
     said = alike.text(names)
     if alike.independent:
         if alike.copies or alike.repeats > WORTH_A_LINE * alike.units:
@@ -78,12 +84,37 @@ def check_independence(
     if method in (Method.EMPIRICAL, Method.TINYSAVER):
         warnings.append(f"{said}: the figures rest on fewer samples than they seem to")
         return Independence(tuple(warnings))
+    doubted = "".join(f"{one}; " for one in doubts)
     raise DataError(
-        f"data {data.path}: {said}. A certificate counts independent samples, and these are not. "
-        f"Take copies out; name each image's clip or scene in a table, with --group-column; or, "
-        f"where they were taken at moments drawn at random or show different things, say "
-        f"--independent: the certificate then states that it is your word"
+        f"data {data.path}: {doubted}{said}. A certificate counts independent samples, and these "
+        f"are not. Take copies out; name each image's clip or scene in a table, with "
+        f"--group-column; or, where they were taken at moments drawn at random (`tinysaver-edge "
+        f"collect` does) or show different things, say --independent: the certificate then states "
+        f"that it is your word"
     )
+
+
+def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
+    """Return the collection that the images are, where they are one as it was drawn.
+
+    Its moments make them independent draws from its period, however much they look alike: copies
+    of a resting scene are draws that fell on it, and count as often as they fell. What they are
+    draws from is that period and no other, which the certificate states.
+
+    Returns:
+        None where there is none, or it is not believed; then with a line that says why.
+    """
+    folder = find_collection(data.path)
+    if folder is None:
+        return None, []
+    try:
+        collection = Collection.read(folder)
+    except DataError as error:
+        return None, [f"not believed to be drawn at random: {error}"]
+    doubt = collection.doubt(looks.content)
+    if doubt is not None:
+        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
+    return collection, []
 
 
 _TUNED = "tuned.json"

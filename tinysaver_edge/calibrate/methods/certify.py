@@ -20,6 +20,7 @@ from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
 FUSE_FROM_LOST = 15
@@ -84,6 +85,11 @@ class CertifyRule:
     @property
     def _learns_fusion(self) -> bool:
         return isinstance(self.fusion, str) and self.fusion != NoFusion.name
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether something is fitted to the true classes."""
+        return self._learns_score or self._learns_fusion
 
     @property
     def fuses(self) -> bool:
@@ -196,7 +202,7 @@ class CertifiedChoice:
 def certify_pair(
     saver: Outputs,
     large: Outputs,
-    labels: IntArray | None,
+    labels: IntArray | Known | None,
     **asked: Any,  # noqa: ANN401 - as `certify` takes them
 ) -> CertifiedChoice:
     """Certify the loosest threshold for one saver and one large model; see `certify`."""
@@ -205,7 +211,7 @@ def certify_pair(
 
 def certify(
     stages: Sequence[Outputs],
-    labels: IntArray | None,
+    labels: IntArray | Known | None,
     *,
     max_drop_points: float,
     confidence: float = 0.9,
@@ -222,8 +228,9 @@ def certify(
 
     Args:
         stages: each model's outputs on the same n samples, at least two; the last is the large one.
-        labels: int64 (n,), the true classes; None to take the large model's answers for them,
-            which promises consistency and with it the drop.
+        labels: int64 (n,), the true classes, or what is known of them, the rest at its worst; None
+            to take the large model's answers for them, which promises consistency and with it the
+            drop.
         max_drop_points: ε, in points.
         confidence: 1 - δ, within 0..1.
         candidates: J, how many cascades are certified on these samples; each gets δ / J.
@@ -240,24 +247,29 @@ def certify(
         InputError: lengths differ, or a number, score or fusion makes no sense.
     """
     saver, large = stages[0], stages[-1]
-    truth = _checked_truth(stages, labels)
+    known = _checked_truth(stages, labels)
     if not (0 < confidence < 1 and candidates >= 1 and np.isfinite(max_drop_points)):
         raise InputError(
             f"cannot certify a drop of {max_drop_points} points at confidence {confidence} for "
             f"{candidates} candidates: confidence lies within 0..1, candidates are 1 or more"
         )
-    group_of = None if groups is None else _numbered(groups, samples=len(truth))
+    group_of = None if groups is None else _numbered(groups, samples=known.samples)
     rule = default_rule(
-        units=len(truth) if group_of is None else int(group_of.max()) + 1,
+        units=known.samples if group_of is None else int(group_of.max()) + 1,
         max_drop_points=max_drop_points,
-        labelled=labels is not None,
+        labelled=labels is not None and not isinstance(labels, Known),
         score=score,
         fusion=fusion,
     )
     path = Path.of(len(stages) - 1, final=rule.fuses)
-    tune_index, certify_index = _split(rule, truth, group_of, tune=tune, seed=seed)
+    if rule.needs_labels and isinstance(labels, Known):
+        raise InputError(
+            "this score or fusion learns from labels, and answers to questions are none: use "
+            "margin, msp or entropy, and a fusion of constant weights"
+        )
+    tune_index, certify_index = _split(rule, known.samples, group_of, tune=tune, seed=seed)
     chosen_score, chosen_fusion = rule.fitted(
-        saver.subset(tune_index), large.subset(tune_index), truth[tune_index]
+        saver.subset(tune_index), large.subset(tune_index), known.truth[tune_index]
     )
     chosen_score = chosen_score.suited_to(saver)
     trial = trial_of(
@@ -266,7 +278,7 @@ def certify(
         path,
         tune_saver=saver.subset(tune_index),
         stages=[one.subset(certify_index) for one in stages] if len(tune_index) else stages,
-        truth=truth[certify_index],
+        known=known.subset(certify_index) if len(tune_index) else known,
         groups=None if group_of is None else _numbered(group_of[certify_index]),
         evidence=_evidence(labelled=labels is not None, grouped=groups is not None),
         risk=round(1 - confidence, 12),
@@ -292,13 +304,13 @@ def trial_of(
     *,
     tune_saver: Outputs,
     stages: Sequence[Outputs],
-    truth: IntArray,
+    known: Known,
     groups: IntArray | None,
     evidence: EvidenceKind,
     risk: float,
     candidates: int,
 ) -> CertifiedTest:
-    """Score and answer the certify samples."""
+    """Score and answer the certify samples, and judge the answers by what is known."""
     thresholds = score.fixed_thresholds()
     if thresholds is None and path.stages > 1:
         raise InputError(
@@ -308,14 +320,16 @@ def trial_of(
     if thresholds is None:
         thresholds = tuned_thresholds(score(tune_saver))
     answers = path.pooled(stages)
-    right = [one.predictions == truth for one in answers]
+    given = [one.predictions for one in answers]
     if path.pool is None and fusion.changes_answers:
-        right[-1] = fusion.fuse(answers[-2], answers[-1])[0] == truth
-    large_correct = stages[-1].predictions == truth
+        given[-1] = fusion.fuse(answers[-2], answers[-1])[0]
+    large = stages[-1].predictions
     return CertifiedTest(
         path=path,
         scores=np.stack([score(one) for one in answers[:-1]]),
-        answers=Verdicts(right[0], large_correct, right[-1], tuple(right[1:-1])),
+        answers=Verdicts(np.stack([known.losses(one, large) for one in given])),
+        given=np.stack(given),
+        large=large,
         thresholds=thresholds,
         evidence=evidence,
         groups=groups,
@@ -326,14 +340,13 @@ def trial_of(
 
 def _split(
     rule: CertifyRule,
-    truth: IntArray,
+    n: int,
     groups: IntArray | None,
     *,
     tune: IntArray | None,
     seed: int,
 ) -> tuple[IntArray, IntArray]:
     """Indices to tune and to certify on: the given ones, or a seeded split of the rule's size."""
-    n = len(truth)
     if tune is None:
         units = n if groups is None else groups
         chosen = split(units, share=rule.tune_share, seed=seed)
@@ -351,16 +364,18 @@ def _split(
     return chosen
 
 
-def _checked_truth(stages: Sequence[Outputs], labels: IntArray | None) -> IntArray:
-    truth = stages[-1].predictions if labels is None else np.asarray(labels, dtype=np.int64)
+def _checked_truth(stages: Sequence[Outputs], labels: IntArray | Known | None) -> Known:
+    if not isinstance(labels, Known):
+        labels = Known.of_labels(stages[-1].predictions if labels is None else labels)
+    known = labels
     sizes = [one.samples for one in stages]
-    if len(stages) < 2 or {*sizes} != {len(truth)} or not len(truth):
+    if len(stages) < 2 or {*sizes} != {known.samples} or not known.samples:
         counted = f"{sizes[0]} saver outputs, {sizes[-1]} large outputs"
         raise InputError(
-            f"{counted if len(sizes) == 2 else f'outputs of {sizes} samples'} and {len(truth)} "
+            f"{counted if len(sizes) == 2 else f'outputs of {sizes} samples'} and {known.samples} "
             "labels: give as many of each, of the same samples, at least one"
         )
-    return truth
+    return known
 
 
 def _numbered(groups: NDArray[np.generic], *, samples: int | None = None) -> IntArray:

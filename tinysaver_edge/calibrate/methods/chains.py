@@ -22,7 +22,8 @@ from tinysaver_edge.calibrate.methods.search import Search
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
-from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.outputs import FloatArray, IntArray
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score
 
 SHARE = 0.1
@@ -289,9 +290,13 @@ class _Estimates:
             path,
             tune_saver=outputs[0],
             stages=outputs,
-            truth=problem.labels if labelled else outputs[-1].predictions,
+            known=Known.of_labels(problem.labels if labelled else outputs[-1].predictions),
             groups=None,
-            evidence=EvidenceKind.LABELS if labelled else EvidenceKind.CONSISTENCY,
+            evidence=(
+                EvidenceKind.CONSISTENCY
+                if self.targets.reference is Reference.LARGE
+                else EvidenceKind.LABELS
+            ),
             risk=self.targets.risk,
             candidates=CHAINS_KEPT + 1,
         )
@@ -300,9 +305,13 @@ class _Estimates:
         """Return up to which threshold the walk would go, were all samples like these."""
         counts = trial.counted(trial.thresholds)
         scale = self.samples / counts.samples
+        lost: FloatArray | IntArray = counts.lost
+        gained: FloatArray | IntArray = counts.gained
+        if self.targets.reference is Reference.QUESTIONS:
+            lost, gained = trial.pairs().expected(len(counts.thresholds))
         p_values = count_p_values(
-            np.round(scale * counts.lost).astype(np.int64),
-            np.round(scale * counts.gained).astype(np.int64),
+            np.round(scale * lost).astype(np.int64),
+            np.round(scale * gained).astype(np.int64),
             evidence=trial.evidence,
             samples=self.samples,
             max_drop_points=_drop(self.targets),

@@ -5,7 +5,7 @@ A cascade of any length is named by one threshold, the first stage's: a path has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from tinysaver_edge.certificate import (
 )
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
+from tinysaver_edge.questions import Pairs
 
 SATURATED = 0.05
 """Share of scores at the end of their range from which that is what is wrong."""
@@ -85,24 +86,29 @@ def _refuse_nan(score: FloatArray) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdicts:
-    """Which answers on n samples are right; the loss of each sample follows.
+    """What the answer of each stage loses on n samples, where it is the one given.
 
     Attributes:
-        saver: bool (n,), the saver's answer is right.
-        large: bool (n,), the large model's is.
-        final: bool (n,), the answer given after an escalation is.
-        between: bool (n,) of each stage between the saver and the large model, in order.
+        losses: int8 (stages, n) of D: 1 where only the large model is right, -1 where only this
+            answer is, 0 otherwise; the saver's first, at the end those of the answer given after an
+            escalation. Where what is right is not known, the greatest that D may be.
     """
 
-    saver: BoolArray
-    large: BoolArray
-    final: BoolArray
-    between: tuple[BoolArray, ...] = ()
+    losses: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, right: Sequence[BoolArray], large: BoolArray) -> Verdicts:
+        """Judge answers where all is known.
+
+        Args:
+            right: for each stage bool (n,), its answer is right.
+            large: bool (n,), the large model's own is.
+        """
+        return cls(np.stack([np.subtract(large, one, dtype=np.int8) for one in right]))
 
     def subset(self, index: IntArray) -> Verdicts:
-        """The answers on some of the samples."""
-        between = tuple(one[index] for one in self.between)
-        return Verdicts(self.saver[index], self.large[index], self.final[index], between)
+        """The losses on some of the samples."""
+        return Verdicts(self.losses[:, index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,12 +118,12 @@ class Reign:
     Attributes:
         first: int64 (n,), number of the first threshold at which it is given.
         end: int64 (n,), number of the first at which it no longer is; none at all up to `first`.
-        right: bool (n,), whether the answer is right.
+        losses: int8 (n,), D of the answer.
     """
 
     first: IntArray
     end: IntArray
-    right: BoolArray
+    losses: NDArray[np.int8]
 
     @classmethod
     def all_of(cls, scores: FloatArray, answers: Verdicts, thresholds: FloatArray) -> list[Reign]:
@@ -125,19 +131,18 @@ class Reign:
 
         Args:
             scores: float64 (stages - 1, n).
-            answers: who is right.
+            answers: what each loses.
             thresholds: float64 (stages - 1, k), none of a stage's above the one before it.
         """
         # An earlier stage's answer goes before a later one's, wherever both would accept.
         end = np.full(scores.shape[1], thresholds.shape[1])
         reigns = []
-        right_of = (answers.saver, *answers.between)
-        for score, row, right in zip(scores, thresholds, right_of, strict=True):
+        for score, row, losses in zip(scores, thresholds, answers.losses[:-1], strict=True):
             _refuse_nan(score)
             first = np.searchsorted(-row, -score, side="left")
-            reigns.append(cls(first, end, right))
+            reigns.append(cls(first, end, losses))
             end = np.minimum(end, first)
-        return [*reigns, cls(np.zeros_like(end), end, answers.final)]
+        return [*reigns, cls(np.zeros_like(end), end, answers.losses[-1])]
 
     def over(self, event: BoolArray, thresholds: int) -> IntArray:
         """Count the samples with an event that it answers, at each threshold, (k,)."""
@@ -172,12 +177,12 @@ class WalkCounts:
     def of(cls, scores: SortedScores, answers: Verdicts, thresholds: FloatArray) -> WalkCounts:
         """Count at any thresholds, two passes over the samples for all of them together."""
         accepted = scores.accepted_at(thresholds)
-        saver, large, final = answers.saver, answers.large, answers.final
+        saver, final = answers.losses
         return cls(
             thresholds=thresholds,
             accepted=accepted,
-            lost=_count(scores, large & ~saver, large & ~final, accepted),
-            gained=_count(scores, ~large & saver, ~large & final, accepted),
+            lost=_count(scores, saver == 1, final == 1, accepted),
+            gained=_count(scores, saver == -1, final == -1, accepted),
             samples=scores.samples,
             reached=(scores.samples - accepted)[None],
         )
@@ -191,13 +196,13 @@ class WalkCounts:
         Args:
             path: gives the other stages' thresholds.
             scores: float64 (stages - 1, n), n >= 1, no NaN.
-            answers: who is right on the n samples.
+            answers: what each stage's loses on the n samples.
             thresholds: float64 (k,), the first stage's, strict to loose.
         """
         count = len(thresholds)
         reigns = Reign.all_of(scores, answers, path.thresholds(thresholds))
-        lost = sum(one.over(answers.large & ~one.right, count) for one in reigns)
-        gained = sum(one.over(~answers.large & one.right, count) for one in reigns)
+        lost = sum(one.over(one.losses == 1, count) for one in reigns)
+        gained = sum(one.over(one.losses == -1, count) for one in reigns)
         # Whom a stage is asked about is whom no stage before it accepts.
         asked = [np.cumsum(np.bincount(one.end, minlength=count + 1)) for one in reigns[1:]]
         samples = scores.shape[1]
@@ -229,12 +234,12 @@ def group_losses(
 
     Args:
         scores: float64 (stages - 1, n).
-        answers: who is right on the n samples.
+        answers: what each stage's loses on the n samples.
         groups: int64 (n,), each sample's group, numbered from 0 without a gap.
         thresholds: float64 (stages - 1, k), strict to loose.
     """
     sizes = np.bincount(groups)
-    at, whose, change = _changes(Reign.all_of(scores, answers, thresholds), answers, groups)
+    at, whose, change = _changes(Reign.all_of(scores, answers, thresholds), groups)
     order = np.argsort(at, kind="stable")
     count = thresholds.shape[1]
     bounds = np.searchsorted(at[order], np.arange(count + 1))
@@ -246,13 +251,11 @@ def group_losses(
         yield tuple(zip(losses.tolist(), counts.tolist(), strict=True))
 
 
-def _changes(
-    reigns: list[Reign], answers: Verdicts, groups: IntArray
-) -> tuple[IntArray, IntArray, IntArray]:
+def _changes(reigns: list[Reign], groups: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return at which threshold whose group's loss changes, and by how much."""
     at, whose, change = [], [], []
     for one in reigns:
-        loss = answers.large.astype(np.int64) - one.right
+        loss = one.losses.astype(np.int64)
         given = (one.first < one.end) & (loss != 0)
         at += [one.first[given], one.end[given]]
         whose += [groups[given]] * 2
@@ -276,7 +279,9 @@ class CertifiedTest:
     Attributes:
         path: how the stages' thresholds follow from the first one's.
         scores: float64 (stages - 1, n), of the answer after each stage, on the certify samples.
-        answers: who is right on them; the large model always, with evidence from consistency.
+        answers: what each stage's answer loses on them.
+        given: int64 (stages, n), the class that each stage answers; the fused ones at the end.
+        large: int64 (n,), the classes that the large model answers by itself.
         thresholds: float64 (k,), the first stage's, strict to loose, fixed before these samples
             were seen.
         evidence: what the samples are.
@@ -288,6 +293,8 @@ class CertifiedTest:
     path: Path
     scores: FloatArray
     answers: Verdicts
+    given: IntArray
+    large: IntArray
     thresholds: FloatArray
     evidence: EvidenceKind
     groups: IntArray | None
@@ -307,6 +314,23 @@ class CertifiedTest:
     def share(self) -> float:
         """δ / J."""
         return self.risk / self.candidates
+
+    def pairs(self) -> Pairs:
+        """Return where along the walk which answers differ from the large model's, and how."""
+        reigns = Reign.all_of(self.scores, self.answers, self.path.thresholds(self.thresholds))
+        rows = [
+            np.flatnonzero((answer != self.large) & (one.first < one.end))
+            for one, answer in zip(reigns, self.given, strict=True)
+        ]
+        sample = np.concatenate(rows)
+        return Pairs(
+            sample=sample,
+            first=np.concatenate([one.first[row] for one, row in zip(reigns, rows, strict=True)]),
+            end=np.concatenate([one.end[row] for one, row in zip(reigns, rows, strict=True)]),
+            answer=np.concatenate([one[row] for one, row in zip(self.given, rows, strict=True)]),
+            large=self.large[sample],
+            escalated=np.repeat(np.arange(len(rows)) == len(rows) - 1, [len(row) for row in rows]),
+        )
 
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:
         """Walk the thresholds and certify the loosest that passed before the first failure.

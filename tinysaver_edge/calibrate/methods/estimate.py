@@ -108,8 +108,8 @@ class Bench:
         return np.equal(self.large.predictions, self.truth)
 
     def answers(self, final: BoolArray) -> Verdicts:
-        """Return who is right, given where the fused answers are."""
-        return Verdicts(self.saver_correct, self.large_correct, final)
+        """Return what each answer loses, given where the fused ones are right."""
+        return Verdicts.of((self.saver_correct, final), self.large_correct)
 
     def scored(self, option: ScoreOption) -> FloatArray:
         """Return each sample's score, (n,); of one that learns, fitted without the sample.
@@ -262,8 +262,7 @@ class Ranking:
 
     def losses(self, answers: Verdicts) -> tuple[Weights, Weights]:
         """Return the mean loss at each threshold and the mean square, both (times, k)."""
-        accepted = np.subtract(answers.large, answers.saver, dtype=np.int8)
-        escalated = np.subtract(answers.large, answers.final, dtype=np.int8)
+        accepted, escalated = answers.losses
         mean = self._mean(accepted, escalated)
         return mean, self._mean(np.abs(accepted), np.abs(escalated))
 
@@ -327,7 +326,7 @@ class Aim:
 
         Args:
             ranking: the saver's score on the tune samples.
-            answers: who is right on them.
+            answers: what each loses on them.
 
         Returns:
             (times,), relative to the large model alone, or a fraction of the samples lost.

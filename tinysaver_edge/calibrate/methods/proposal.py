@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.path import Path
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, limits_of
+from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers
+from tinysaver_edge.calibrate.targets import limits_of
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
+    from tinysaver_edge.calibrate.methods.counts import CertifiedTest
     from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
@@ -54,6 +56,7 @@ class Proposal:
             than two; of two stages the last are those not accepted.
         skipped: whether a tune split ruled it out, so that it was not looked at any further.
         told: what became of others that were looked at beside it, for people; or empty.
+        trial: what a certificate is computed from; None for methods that prove nothing.
     """
 
     costs: CascadeCosts
@@ -73,6 +76,7 @@ class Proposal:
     reached: NDArray[np.int64] | None = None
     skipped: bool = False
     told: str = ""
+    trial: CertifiedTest | None = None
 
     @property
     def models(self) -> tuple[ModelAnswers, ...]:

@@ -23,10 +23,11 @@ from tinysaver_edge.calibrate.methods.sweep import (
     tinysaver_threshold,
 )
 from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
-from tinysaver_edge.calibrate.targets import Method, Reference, Targets
+from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.certificate import upper_rates
-from tinysaver_edge.fusion import Fusion, NoFusion
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
+from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -98,8 +99,26 @@ def propose_all(
         ]
     if chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
-    each = (targets, candidates, seed, targets.score, targets.fusion)
-    return [propose(Bid(problem, saver, *each)) for saver in problem.savers]
+    fusions = fusions_of(targets)
+    each = (targets, candidates * len(fusions), seed, targets.score)
+    return [
+        propose(Bid(problem, saver, *each, fusion))
+        for saver in problem.savers
+        for fusion in fusions
+    ]
+
+
+def fusions_of(targets: Targets) -> tuple[Fusion | str | None, ...]:
+    """Return the fusions to propose, each for every saver; None leaves it to the method.
+
+    Where people are asked nothing can be fitted, so names stand for constant weights. With "all"
+    both, a fusion and none, are looked at on the samples that certify, and each pays for it.
+    """
+    if targets.reference is not Reference.QUESTIONS or targets.fusion is None:
+        return (targets.fusion,)
+    if targets.fusion == ALL:
+        return (NoFusion(), ConditionalLogit())
+    return (get_fusion(targets.fusion),)
 
 
 def _with_chains(problem: Problem, targets: Targets, *, seed: int, lost: int) -> list[Proposal]:
@@ -170,6 +189,7 @@ def _certified(bid: Bid) -> Proposal:
         evidence=choice.certify_index,
         relaxed_drop=lambda: _least_certified(bid, choice),
         path=choice.trial.path,
+        trial=choice.trial,
         reached=_reached(choice, np.array([step.threshold for step in steps], np.float64)),
         risk=choice.trial.share,
         certify=(
@@ -183,10 +203,9 @@ def _certified(bid: Bid) -> Proposal:
 
 def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
     targets, problem = bid.targets, bid.problem
-    labelled = targets.reference is Reference.LABELS
     return certify(
         bid.outputs,
-        problem.labels if labelled else None,
+        _told(problem, targets.reference),
         max_drop_points=drop_points,
         confidence=targets.confidence,
         candidates=bid.candidates,
@@ -196,6 +215,15 @@ def _certify(bid: Bid, drop_points: float) -> CertifiedChoice:
         tune=bid.tune,
         groups=problem.groups,
     )
+
+
+def _told(problem: Problem, reference: Reference) -> IntArray | Known | None:
+    """Return the true classes, what is known of them, or None for the large model's answers."""
+    if reference is Reference.LABELS:
+        return problem.labels
+    if reference is Reference.LARGE:
+        return None
+    return problem.known or Known.nothing(len(problem.labels))
 
 
 def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
@@ -218,6 +246,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
         evidence=choice.certify_index,
         relaxed_drop=lambda: None,
         path=trial.path,
+        trial=trial,
         reached=_reached(choice, grid),
         risk=trial.share,
         certify=lambda index: trial.certify_at(float(grid[index])),
@@ -343,7 +372,7 @@ def _ltt(bid: Bid) -> Proposal:
     assert grid is not None
     counts = WalkCounts.of(
         SortedScores.of(score(bid.saver.outputs)),
-        Verdicts(saver_correct, large_correct, large_correct),
+        Verdicts.of((saver_correct, large_correct), large_correct),
         grid,
     )
     risk = bid.targets.risk / bid.candidates

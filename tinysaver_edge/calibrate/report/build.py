@@ -50,7 +50,8 @@ def decision_sentence(result: Calibration) -> str:
         fused = " (fused with it)"
     promise = ""
     if result.certificate is not None:
-        promise = f"; certified: {result.certificate.statement}{given_words(result.stated)}"
+        given = given_words(result.stated, result.questions)
+        promise = f"; certified: {result.certificate.statement}{given}"
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
@@ -175,7 +176,11 @@ def build_facts(
             None
             if result.certificate is None
             else proof_facts(
-                result.certificate, result.large_codec, result.codec_cost, stated=result.stated
+                result.certificate,
+                result.large_codec,
+                result.codec_cost,
+                stated=result.stated,
+                questions=result.questions,
             )
         ),
         drift=None if result.disagreement is None else drift_sentence(result.disagreement),

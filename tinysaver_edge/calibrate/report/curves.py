@@ -137,7 +137,7 @@ def _along_path(
     counts = WalkCounts.along(
         path,
         np.stack([score(one) for one in answers[:-1]]),
-        Verdicts(right[0], large_correct, right[-1], tuple(right[1:-1])),
+        Verdicts.of(right, large_correct),
         grid,
     )
     macs = np.array([float(stage.macs or 0) for stage in policy.stages])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinysaver_edge.bundle.manifest import DisagreementEntry, given_words
+from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, given_words
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def proof_facts(
     cost: CodecCost | None = None,
     *,
     stated: Sequence[str] = (),
+    questions: AskedEntry | None = None,
 ) -> ProofFacts:
     """Put a certificate into words.
 
@@ -64,20 +65,44 @@ def proof_facts(
         codec: what frames passed on their way to the large model, or None.
         cost: what that costs the large model by itself, where it is known.
         stated: what the user vouches for.
+        questions: what people were asked, where their answers stand for labels.
     """
     return ProofFacts(
-        statement=f"{certificate.statement}{given_words(stated)}",
+        statement=f"{certificate.statement}{given_words(stated, questions)}",
         max_drop_points=certificate.max_drop_points,
         confidence=certificate.confidence,
         threshold=certificate.threshold,
         sentences=(
-            _unit(certificate),
+            _unit(certificate) if questions is None else _asked(certificate, questions),
             _counted(certificate),
             _walked(certificate),
             _risk(certificate),
             *(() if codec is None else (_sent(codec, cost),)),
         ),
-        counts=_counts(certificate),
+        counts=(*_counts(certificate), *(() if questions is None else _question_counts(questions))),
+    )
+
+
+def _asked(certificate: Certificate, questions: AskedEntry) -> str:
+    groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
+    return (
+        f"It rests on {numbers.count(certificate.samples)} samples{groups} without labels. Where "
+        f"the cascade's answer equals the large model's nothing is lost, whatever is right; where "
+        f"they differ people were asked which of the two classes is right: {questions.words}. The "
+        f"counts are those that labels would give, as far as the answers are right; what nobody "
+        f"could tell counts as lost."
+    )
+
+
+def _question_counts(questions: AskedEntry) -> tuple[tuple[str, str], ...]:
+    agreed = f"{questions.agreed} of {questions.repeats}" if questions.repeats else "none asked"
+    return (
+        ("questions asked", numbers.count(questions.asked)),
+        ("answered", numbers.count(questions.answered)),
+        ("unsure, disputed", f"{questions.unsure}, {questions.disagreed}"),
+        ("open, counted as lost", numbers.count(questions.open)),
+        ("people", numbers.count(questions.people)),
+        ("repeats that agreed", agreed),
     )
 
 

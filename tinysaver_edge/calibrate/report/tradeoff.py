@@ -64,7 +64,12 @@ def candidates_of(
     large = float((problem.large.outputs.predictions == problem.labels).mean())
     for place, (proposal, row) in enumerate(zip(proposals, choice.candidates, strict=True)):
         curve = _candidate_curve(problem, proposal, row) if place in drawn else ()
-        found.append(CandidateFacts(row, _point(row, accuracy_large=large), curve))
+        point = _point(row, accuracy_large=large)
+        if point is not None and problem.known is not None:
+            # The chart is of agreement; the row's own drop counts what people answered.
+            policy = proposal.policy_at(row.threshold)
+            point = trace(policy, problem.outputs_of(policy), problem.labels).at(row.threshold)
+        found.append(CandidateFacts(row, point, curve))
     return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -117,8 +118,11 @@ class PictureFolder:
             self._forget()
         name = f"{_moment(time_s)}-{_plain(decision.frame_id.source_id)}"
         file = self.path / f"{name}-{decision.frame_id.sequence}{self._suffix}"
+        data = _encoded(picture, self._suffix)
         row = {
             "file": file.name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "saved_at_s": round(time_s, 3),
             ANSWER_COLUMN: decision.label,
             "confidence": round(decision.confidence, 6),
             "score": decision.to_dict()["score"],
@@ -129,7 +133,7 @@ class PictureFolder:
             **more,
         }
         with atomic_write(file, private=True) as target:
-            target.write(_encoded(picture, self._suffix))
+            target.write(data)
         try:
             self._append(row)
         except OSError:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -232,7 +232,7 @@ class LiveSource(Source):
         random: draws the jitter of the pauses.
     """
 
-    live: ClassVar[bool] = True
+    live = True
 
     def __init__(
         self,

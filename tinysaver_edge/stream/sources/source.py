@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 from tinysaver_edge.decision import FrameId
 from tinysaver_edge.errors import InputError, SourceError
@@ -82,7 +82,7 @@ class Source(ABC):
         source_id: what decisions, events and metrics call it; without credentials.
     """
 
-    live: ClassVar[bool] = False
+    live: bool = False
     """Whether frames come at a pace of their own, so that a slow consumer misses some."""
 
     named: bool = False
@@ -179,7 +179,7 @@ def limited(sources: Sequence[Source], frames: int) -> list[Source]:
     if frames < 1:
         raise InputError(f"a limit of {frames} frames: at least 1")
     budget = _Budget(sources, frames)
-    return [(_LimitedLive if one.live else _Limited)(one, budget) for one in sources]
+    return [_Limited(one, budget) for one in sources]
 
 
 class _Budget:
@@ -204,13 +204,25 @@ class _Budget:
         return left >= 0
 
 
-class _Limited(Source):
-    def __init__(self, source: Source, budget: _Budget) -> None:
-        self._source, self._budget = source, budget
+class Around(Source):
+    """A source that gives another one's frames, changed: subclasses fill in `_frames`.
+
+    Args:
+        source: the other; it is told and closed with this one.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
         super().__init__(source.source_id)
+
+    @property
+    def live(self) -> bool:  # type: ignore[override]
+        """Whether the other is."""
+        return self._source.live
 
     @property  # a stream renames sources of one name
     def source_id(self) -> str:
+        """The other's name."""
         return self._source.source_id
 
     @source_id.setter
@@ -219,16 +231,28 @@ class _Limited(Source):
 
     @property
     def named(self) -> bool:  # type: ignore[override]
+        """Whether the other's user has named it."""
         return self._source.named
 
     def attach(self, context: Context) -> None:
+        """Tell both where their events and figures go."""
         super().attach(context)
         self._source.attach(context)
 
     def frames(self, *, reuse: bool = False) -> Iterator[Frame]:
-        return self._counted(reuse)
+        """Yield the frames; the other counts them and tells of them."""
+        return self._frames(reuse)
 
-    def _counted(self, reuse: bool) -> Iterator[Frame]:
+    def _close(self) -> None:
+        self._source.close()
+
+
+class _Limited(Around):
+    def __init__(self, source: Source, budget: _Budget) -> None:
+        self._budget = budget
+        super().__init__(source)
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
         try:
             frames = self._source.frames(reuse=reuse)
         except SourceError:
@@ -240,13 +264,3 @@ class _Limited(Source):
                 if not self._budget.take():
                     return
                 yield frame
-
-    def _frames(self, reuse: bool) -> Iterator[Frame]:
-        return self._source.frames(reuse=reuse)
-
-    def _close(self) -> None:
-        self._source.close()
-
-
-class _LimitedLive(_Limited):
-    live: ClassVar[bool] = True

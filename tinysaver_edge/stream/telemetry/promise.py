@@ -62,7 +62,7 @@ class Kept:
     certified_share: float
     fallback_share: float
     effective_drop_points: float | None
-    expected_drop_points: float
+    expected_drop_points: float | None
     expected_low_points: float | None = None
     expected_high_points: float | None = None
 
@@ -80,7 +80,7 @@ class Promise:
             certificate, or it is not about the bundle's policy.
         measured_points: drop that calibration measured, on samples set aside where there were any.
         gain_points: of the samples escalated there, by how much more the cascade got right than
-            the saver alone.
+            the saver alone; None where accuracies are not known.
         escalated_share: of the samples, that calibration escalated.
         intervals_points: 95 % intervals of the drop of the cascade and of the saver alone; None
             where the bundle does not have them.
@@ -88,7 +88,7 @@ class Promise:
 
     certified_points: float | None
     measured_points: float
-    gain_points: float
+    gain_points: float | None
     escalated_share: float = 0.0
     intervals_points: tuple[tuple[float, float], tuple[float, float]] | None = None
 
@@ -100,13 +100,17 @@ class Promise:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate
-        local = figures.accuracy_local
-        gain = figures.accuracy_cascade - (figures.accuracy_saver if local is None else local)
+        local = figures.accuracy_saver if figures.accuracy_local is None else figures.accuracy_local
+        gain: float | None = 0.0
+        if figures.accuracy_cascade is None or local is None:
+            gain = None
+        elif escalated > 0:
+            gain = 100 * (figures.accuracy_cascade - local) / escalated
         cascade, saver = figures.drop_interval_points, figures.saver_drop_interval_points
         return cls(
             certified_points=certified,
             measured_points=figures.drop_points,
-            gain_points=100 * gain / escalated if escalated > 0 else 0.0,
+            gain_points=gain,
             escalated_share=escalated,
             intervals_points=None if cascade is None or saver is None else (cascade, saver),
         )
@@ -125,7 +129,10 @@ class Promise:
         bound = None
         if self.certified_points is not None:
             bound = min(100.0, self.certified_points + 100 * (1 - covered))
-        expected = self.measured_points + share * self.gain_points
+        expected: float | None = self.measured_points
+        if share > 0:
+            gain = self.gain_points
+            expected = None if gain is None else self.measured_points + share * gain
         return Kept(answers, covered, share, bound, expected, *self._expected_within(share))
 
     def _expected_within(self, share: float) -> tuple[float, float] | tuple[None, None]:

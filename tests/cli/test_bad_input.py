@@ -318,7 +318,7 @@ class TestCalibrateOnRecords:
 
     def test_what_is_not_named(self, command, folder):
         refused(command("calibrate", "--records", folder), "records need --macs and --large")
-        refused(command("calibrate"), "nothing to calibrate on: name --data, --records or a recipe")
+        refused(command("calibrate"), "nothing to calibrate on: name --data, --epochs, --records or a recipe")
         refused(command("calibrate", "--data", folder), "name its file with --large")
         done = command("calibrate", "--data", folder, "--large", "big.onnx")
         refused(done, "no saver to try", "--saver")
@@ -354,7 +354,7 @@ class TestBundles:
 
     COMMANDS = (
         ("verify",),
-        ("run", "--source", "{}/golden"),
+        ("run", "--source", "demo://?frames=1"),
         ("evaluate", "--data", "{}"),
     )
 
@@ -411,7 +411,7 @@ class TestBundles:
             assert part in done.err.splitlines()[-1]
 
     def test_what_evaluate_needs(self, command, bundle):
-        part = "give either --data, or --records together with --labels"
+        part = "give either --data, or --epochs, or --records together with --labels"
         refused(command("evaluate", bundle), part)
         refused(command("evaluate", bundle, "--records", bundle), part)
         refused(command("evaluate", bundle, "--data", bundle, "--labels", bundle), part)
@@ -496,10 +496,12 @@ def test_help_shows_an_example(command, words):
             [
                 "Sources",
                 "Escalation",
+                "What holds still",
                 "The large model's hosts",
                 "What is written",
                 "Drift",
                 "Metrics and page",
+                "The bundle",
             ],
         ),
         (

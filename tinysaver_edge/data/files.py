@@ -401,7 +401,11 @@ def _check_header(header: Sequence[str], path: Path, line: int) -> None:
 def _separator(header: str) -> str:
     """Return what parts a table's columns: the sign by which its header names a file's column."""
     for sign in _SEPARATORS:
-        names = {_plain(cell) for cell in next(csv.reader([header], delimiter=sign), [])}
+        try:
+            cells = next(csv.reader([header], delimiter=sign), [])
+        except csv.Error:  # a NUL, for Python 3.10; it is told of where the rows are read
+            return ","
+        names = {_plain(cell) for cell in cells}
         if len(names) > 1 and names & set(_FILE_COLUMNS):
             return sign
     return ","

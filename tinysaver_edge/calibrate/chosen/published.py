@@ -96,6 +96,8 @@ def _rows(path: Path) -> Iterator[CascadeFigures]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"published {path}: cannot be read: {error}") from error
+    if "\0" in text:  # which Python 3.10 takes for no CSV at all
+        raise InputError(f"published {path}: cannot be read: it holds a NUL, so it is no text")
     numbered = [
         (number, line)
         for number, line in enumerate(text.splitlines(), 1)

@@ -287,6 +287,11 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
+        if repeats is not None and repeats == cascade.reuse and repeats.frames_per_s:
+            terminal.say(
+                f"certified are cameras of about {repeats.frames_per_s:g} frames a second, as the "
+                "epochs had; answers of others are not"
+            )
         around = Service(
             asked,
             opened.manifest,

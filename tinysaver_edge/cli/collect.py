@@ -157,7 +157,7 @@ def collect(
         tinysaver-edge collect --source rtsp://user:password@10.0.0.7/1 --for 3d --frames 5000 \\
             --out frames/
         tinysaver-edge collect --from monday.mp4 --from tuesday.mp4 --frames 2000 --out frames/
-        tinysaver-edge collect --source 0 --for 12h --epochs 10s --number 300 --out epochs/
+        tinysaver-edge collect --source 0 --for 12h --epochs 10s --fps 5 --number 300 --out epochs/
     """
     quieten_libraries()
     if bool(sources) == bool(recordings):

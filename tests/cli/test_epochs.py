@@ -110,6 +110,14 @@ def test_a_camera_of_another_rate_is_not_certified(bundle):
         assert not any(told[1:])
 
 
+def test_run_tells_of_the_rate_and_of_frames_that_are_cut(command, work, bundle):
+    words = ("run", bundle, "--source", work / "clips" / "e000" / "00000.png", "--quiet")
+    told = command(*words).err
+    assert "certified are cameras of about 2 frames a second" in told
+    assert "frames are cut" not in told
+    assert "frames are cut" in command(*words, "--region", "0,0,16,16").err
+
+
 def test_another_limit_runs_no_model(command, work, bundle):
     done = command(*asked(work, "--max-drop", 6, "--out", bundle.with_name("other"),
                           "--work-dir", f"{bundle}.records", "--json"))  # fmt: skip

@@ -266,7 +266,7 @@ def run(
     if log_json:
         terminal.log_json()
     whole = [open_source(source, options=options) for source in sources]
-    given, _ = cut_sources(whole, regions=regions, masks=masks)
+    given, cut = cut_sources(whole, regions=regions, masks=masks)
     if fps is not None:
         given = paced(given, fps)
     if limit is not None:
@@ -296,6 +296,10 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
+        if cut and opened.manifest.certificate is not None:
+            terminal.warn(
+                ["frames are cut: certified is what was calibrated on frames cut alike, no other"]
+            )
         if repeats is not None and repeats == cascade.reuse and repeats.frames_per_s:
             terminal.say(
                 f"certified are cameras of about {repeats.frames_per_s:g} frames a second, as the "

@@ -478,6 +478,7 @@ def _decide_remembering(
 ) -> Decision:
     """Answer a camera's next frame, from memory if it can be."""
     look = memory.look(frame, case.timestamp_s)
+    case.covered = memory.covers(case.timestamp_s)
     case.spent("look", (decider.clock() - started_s) * 1e3)
     if look.repeats is not None and look.repeats.decision is not None:
         case.timings_ms["total"] = case.timings_ms["look"]

@@ -32,6 +32,9 @@ so that few of them are read, and densely."""
 ENOUGH = 0.94
 """Share of a region's width that suffices, where more pixels a cell cost the rest."""
 
+AS_FAST = 1.5
+"""By what factor a camera may be slower or faster than those that a certificate was counted on."""
+
 Thumbnail = NDArray[np.integer]
 """What a frame looks like: ``(16, 16)``, in 1/256 of a grey level, 0..65280."""
 
@@ -73,6 +76,8 @@ class ReuseRule:
         max_age_s: an answer that is repeated is younger than this. Within each epoch all is
             forgotten as often as it passes; None for `epoch_s`.
         region: the part of the frame that is looked at; None for all of it.
+        frames_per_s: what a certificate was counted at; it covers cameras about as fast. None
+            where there is none. What is repeated does not depend on it.
 
     Raises:
         InputError: a figure is out of range.
@@ -83,6 +88,7 @@ class ReuseRule:
     epoch_s: float = 10.0
     max_age_s: float | None = None
     region: ReuseRegion | None = None
+    frames_per_s: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.still <= WHITE:
@@ -93,6 +99,8 @@ class ReuseRule:
             seconds = getattr(self, name)
             if seconds is not None and not 1e-3 <= seconds < math.inf:
                 raise InputError(f"{name} {seconds}: must be at least 0.001 s, and finite")
+        if self.frames_per_s is not None and not 0 < self.frames_per_s < math.inf:
+            raise InputError(f"frames_per_s {self.frames_per_s}: must be above 0, and finite")
 
     @classmethod
     def parse(cls, text: str) -> ReuseRule:
@@ -106,7 +114,7 @@ class ReuseRule:
         Raises:
             InputError: it cannot be understood, or a figure is out of range.
         """
-        known = ("still", "same", "max_age_s", "epoch_s", "region")
+        known = ("still", "same", "max_age_s", "epoch_s", "frames_per_s", "region")
         given: dict[str, str] = {}
         for part in text.split(","):
             name, equals, value = (one.strip() for one in part.partition("="))
@@ -126,6 +134,7 @@ class ReuseRule:
     def __str__(self) -> str:
         told = f"still={self.still:g},same={self.same:g},epoch_s={self.epoch_s:g}"
         told += "" if self.max_age_s is None else f",max_age_s={self.max_age_s:g}"
+        told += "" if self.frames_per_s is None else f",frames_per_s={self.frames_per_s:g}"
         if self.region is None:
             return told
         sides = (self.region.left, self.region.top, self.region.width, self.region.height)
@@ -140,6 +149,14 @@ class ReuseRule:
     def reuses(self) -> bool:
         """Whether it ever repeats anything."""
         return self.still > 0 or self.same > 0
+
+    def speaks_of(self, frames_per_s: float) -> bool:
+        """Whether a camera is about as fast as those that a certificate was counted on.
+
+        How much is repeated, and how wrong it is by then, depends on how far frames are apart.
+        """
+        known = self.frames_per_s
+        return known is None or known <= AS_FAST * frames_per_s <= AS_FAST**2 * known
 
     def span(self, elapsed_s: float) -> tuple[int, int]:
         """Return which epoch of a camera a moment lies in, and which stretch of `age_s` of it.

@@ -1,6 +1,7 @@
 """Epochs through the command: calibrated, verified, evaluated, and run with the same decisions."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -37,7 +38,7 @@ def asked(work, *more, clips="clips"):
     return [
         "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / clips,
         "--labels", work / f"{clips}.csv", "--max-drop", 4,
-        *([] if "--saver" in more else ["--saver", "tiny"]), *more,
+        "--independent", *([] if "--saver" in more else ["--saver", "tiny"]), *more,
     ]  # fmt: skip
 
 
@@ -71,6 +72,50 @@ def test_the_epoch_is_what_is_certified(made, bundle):
     page = (bundle.parent / "bundle.report.html").read_text()
     assert "What is reused" in page
     assert "Who answered" in made.out + made.err
+
+
+def test_epochs_that_nobody_vouches_for_are_refused_and_copies_are_told(command, work):
+    table = (work / "clips.csv").read_text().splitlines()
+    for number in range(45, COUNT):
+        copied = work / "copied" / f"e{number:03d}"
+        shutil.copytree(work / "clips" / "e000", copied)
+        about = json.loads((copied / "epoch.json").read_text())
+        (copied / "epoch.json").write_text(json.dumps({**about, "moment_s": 60.0 * number}))
+    for number in range(45):
+        name = f"e{number:03d}"
+        shutil.copytree(work / "clips" / name, work / "copied" / name)
+    first = [line.partition(",")[2] for line in table if line.startswith("e000")]
+    rows = [line for line in table[1:] if int(line[1:4]) < 45]
+    rows += [f"e{number:03d},{line}" for number in range(45, COUNT) for line in first]
+    (work / "copied.csv").write_text("\n".join([table[0], *rows]) + "\n")
+    given = asked(work, "--out", work / "none", clips="copied")
+    given.remove("--independent")
+    refused = command(*given)
+    assert refused.code == 2
+    assert "45 of 90 epochs show the same as an earlier one; nobody says how" in refused.err
+    assert "--independent" in refused.err
+    assert not (work / "none").exists()
+
+
+def test_a_camera_of_another_rate_is_not_certified(bundle):
+    image = np.zeros((32, 32, 3), np.uint8)
+    with Cascade.load(bundle) as cascade:
+        assert cascade.reuse.frames_per_s == 2.0
+        for rate, certified in ((2.0, True), (2.5, True), (5.0, False), (1.0, False)):
+            camera = cascade.track()
+            told = [camera.decide(image, timestamp_s=k / rate).certified for k in range(12)]
+            assert set(told[1:]) == {certified}, rate
+        camera = cascade.track()
+        told = [camera.decide(image, timestamp_s=0.0).certified for _ in range(4)]
+        assert not any(told[1:])
+
+
+def test_run_tells_of_the_rate_and_of_frames_that_are_cut(command, work, bundle):
+    words = ("run", bundle, "--source", work / "clips" / "e000" / "00000.png", "--quiet")
+    told = command(*words).err
+    assert "certified are cameras of about 2 frames a second" in told
+    assert "frames are cut" not in told
+    assert "frames are cut" in command(*words, "--region", "0,0,16,16").err
 
 
 def test_another_limit_runs_no_model(command, work, bundle):
@@ -177,7 +222,7 @@ def test_what_epochs_do_not_take_is_said_in_one_line(command, work, made, more, 
 def test_without_labels_the_large_model_is_the_reference(command, work, made, tmp_path):
     done = command(
         "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / "clips",
-        "--reference", "large", "--max-drop", 6, "--saver", "tiny",
+        "--reference", "large", "--max-drop", 6, "--saver", "tiny", "--independent",
         "--work-dir", work / "bundle.records",
         "--out", tmp_path / "bundle", "--json",
     )  # fmt: skip

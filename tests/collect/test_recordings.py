@@ -13,6 +13,7 @@ from tests.pictures import encoded
 from tests.stream.sources.test_container import boxes, find
 from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded
 from tinysaver_edge.data.collection import Collection, CollectionState, read_summary
+from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.stream.sources.opening import open_source
 
@@ -177,6 +178,25 @@ def test_epochs_of_a_film_keep_its_times(tmp_path):
         gaps = np.diff(told["seconds"])
         wanted = [0.1 if number < 20 else 0.4 for number in taken[:-1]]
         assert gaps == pytest.approx(wanted, abs=0.02)
+
+
+@pytest.mark.parametrize("what", ["frame", "times", "more"])
+def test_an_epoch_that_was_changed_is_no_draw(tmp_path, what):
+    out = tmp_path / "out"
+    collected(out, [recording(video(tmp_path / "film.mp4", 60))], Draw(4, seed=3, epoch_s=1.0))
+    with open_epochs(out) as data:
+        assert data.collection is not None
+        changed = data.epochs[1].path
+    if what == "frame":
+        (changed / "00001.png").write_bytes((changed / "00000.png").read_bytes())
+    elif what == "times":
+        told = json.loads((changed / "epoch.json").read_text())
+        told["seconds"][-1] += 0.001
+        (changed / "epoch.json").write_text(json.dumps(told))
+    else:
+        (changed / "notes").mkdir()
+    with pytest.raises(DataError, match=f"{changed.name} is not as it was collected"):
+        open_epochs(out)
 
 
 def test_epochs_want_times_and_length(tmp_path):

@@ -57,6 +57,7 @@ class TestFigures:
             "accept_rate": 0.5,
             "cost_macs_ratio": pytest.approx((1 + 0.5 * 10) / 10),
             "accuracy_local": 0.25,
+            "reuse": None,
         }
 
     def test_of_one_stage(self):

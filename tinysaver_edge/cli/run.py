@@ -35,7 +35,7 @@ from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
@@ -148,6 +148,12 @@ def stopping_on_signals(
     metavar="[NAME=]MASK",
     help="Blank a part of each frame, as `collect` does; as it was collected.",
 )
+@_source_option(
+    "--fps",
+    type=Number(min=0, min_open=True, max=1000),
+    help="Frames a second to take of each source at most, as `collect --epochs` does.  "
+    "[default: all that come]",
+)
 @_source_option("--limit", type=click.IntRange(min=1), help="Stop after this many frames.")
 @_escalation_option(
     "--escalation",
@@ -231,6 +237,7 @@ def run(
     regions: tuple[str, ...],
     masks: tuple[str, ...],
     threads: int | None,
+    fps: float | None,
     limit: int | None,
     as_json: bool,
     large_worker: bool,
@@ -259,7 +266,9 @@ def run(
     if log_json:
         terminal.log_json()
     whole = [open_source(source, options=options) for source in sources]
-    given, _ = cut_sources(whole, regions=regions, masks=masks)
+    given, cut = cut_sources(whole, regions=regions, masks=masks)
+    if fps is not None:
+        given = paced(given, fps)
     if limit is not None:
         given = limited(given, limit)
     live = any(source.live for source in given)
@@ -287,6 +296,15 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
+        if cut and opened.manifest.certificate is not None:
+            terminal.warn(
+                ["frames are cut: certified is what was calibrated on frames cut alike, no other"]
+            )
+        if repeats is not None and repeats == cascade.reuse and repeats.frames_per_s:
+            terminal.say(
+                f"certified are cameras of about {repeats.frames_per_s:g} frames a second, as the "
+                "epochs had, and no others: --fps takes so many of one that is faster"
+            )
         around = Service(
             asked,
             opened.manifest,

@@ -81,7 +81,7 @@ class Rates:
         still, same = (self.alike[one] / self.frames for one in Likeness)
         if not still + same:
             return ""
-        saver = 1 - still - same - self.escalated / self.frames
+        saver = max(0.0, 1 - still - same - self.escalated / self.frames)
         return (
             f"{numbers.percent(still)} still, {numbers.percent(same)} same, "
             f"{numbers.percent(saver)} the saver's, "

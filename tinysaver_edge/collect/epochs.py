@@ -12,9 +12,7 @@ from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.collect.store import FULL, Store, encode
 from tinysaver_edge.data.collection import EPOCH, DrawnMoment, epoch_sha256
 from tinysaver_edge.preprocess import Frame as Picture
-
-SLACK_S = 1e-3
-"""Where only so many frames a second are kept, one may be early by as much."""
+from tinysaver_edge.stream.sources.source import SLACK_S
 
 
 @dataclass(slots=True)

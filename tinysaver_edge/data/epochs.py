@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinysaver_edge._support.files import parse_json
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data.collection import EPOCH, Collection, find_collection
+from tinysaver_edge.data.collection import EPOCH, Collection, epoch_sha256, find_collection
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.data.images import decode_image, is_image
 from tinysaver_edge.data.source import DataSource, Sample, by_number
@@ -318,7 +318,7 @@ def _collection(path: Path, epochs: Sequence[Epoch]) -> Collection | None:
     """Return how the epochs were drawn, where the folder says so and holds just these.
 
     Raises:
-        DataError: it says so, and holds others or not all.
+        DataError: it says so, and holds others, not all, or some that were changed.
     """
     folder = find_collection(path)
     if folder is None:
@@ -333,7 +333,20 @@ def _collection(path: Path, epochs: Sequence[Epoch]) -> Collection | None:
             f"epochs {path}: {odd} {what}; who leaves some out or adds others has chosen, and a "
             "choice is no draw"
         )
+    for one in collection.written:
+        if not _as_collected(path / one.file, one.sha256):
+            raise DataError(
+                f"epochs {path}: {one.file} is not as it was collected: its moment says nothing of "
+                "other frames; collect anew"
+            )
     return collection
+
+
+def _as_collected(folder: Path, sha256: str) -> bool:
+    try:
+        return epoch_sha256(folder) == sha256
+    except OSError:
+        return False
 
 
 def _check_apart(epochs: Sequence[Epoch]) -> None:

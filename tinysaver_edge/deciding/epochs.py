@@ -54,6 +54,14 @@ class EpochTimeline:
         return np.diff(np.append(self.starts, len(self.numbers)))
 
     @cached_property
+    def frames_per_s(self) -> float | None:
+        """How many frames an epoch has in a second, in the middle of them all, to 3 digits."""
+        lasts = self.starts + self.sizes - 1
+        spans = self.times_s[lasts] - self.times_s[self.starts]
+        rates = (self.sizes - 1)[spans > 0] / spans[spans > 0]
+        return float(f"{np.median(rates):.3g}") if len(rates) else None
+
+    @cached_property
     def positions(self) -> IntArray:
         """``(n,)``, each frame's epoch from 0 without a gap."""
         return np.repeat(np.arange(self.epochs), self.sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 from tinysaver_edge.deciding.policy import Case
@@ -38,6 +39,10 @@ class Remembered:
         return True
 
 
+GAPS = 16
+"""Gaps between frames that tell how fast a camera is."""
+
+
 class CameraMemory:
     """One camera's memory: a gate, and the answers that it says are to be repeated.
 
@@ -52,6 +57,7 @@ class CameraMemory:
         self._gate: Gate[Remembered] = Gate(rule)
         self._thumbnail = Thumbnailer(rule.region)
         self._certified = certified
+        self._times_s: deque[float] = deque(maxlen=GAPS + 1)
 
     def look(self, frame: Frame, time_s: float) -> Look[Remembered]:
         """Look at the camera's next frame.
@@ -68,6 +74,22 @@ class CameraMemory:
         """
         return self._gate.look(Remembered(), self._thumbnail(frame), time_s)
 
+    def covers(self, time_s: float) -> bool:
+        """Take the time of the camera's next frame; tell whether it is as fast as was certified.
+
+        Pictures without times that rise are no camera's.
+        """
+        if not self._certified:
+            return True
+        rises = not self._times_s or time_s > self._times_s[-1]
+        if not rises:
+            self._times_s.clear()
+        self._times_s.append(time_s)
+        if not rises:
+            return False
+        gaps = len(self._times_s) - 1
+        return not gaps or self._gate.rule.speaks_of(gaps / (time_s - self._times_s[0]))
+
     def keeps(self, look: Look[Remembered], outputs: Outputs) -> Remembered | None:
         """Return the escalation's answer that an unsure saver's frame keeps; None to escalate."""
         return self._gate.keeps(look, outputs)
@@ -80,6 +102,7 @@ class CameraMemory:
     def forget(self) -> None:
         """Begin anew: the camera was away, and may look elsewhere now."""
         self._gate.forget()
+        self._times_s.clear()
 
     def repeated(self, decision: Decision, case: Case, alike: Likeness) -> Decision:
         """Return what was found for an earlier frame as the decision on this one.
@@ -97,7 +120,7 @@ class CameraMemory:
             source=AnswerSource.REUSED,
             score=decision.score if alike is Likeness.STILL else case.score,
             escalated=False,
-            certified=decision.certified and self._certified,
+            certified=decision.certified and self._certified and case.covered,
             revision=0,
             frame_id=case.frame_id,
             timestamp_s=case.timestamp_s,

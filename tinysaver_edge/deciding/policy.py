@@ -252,6 +252,7 @@ class Case:
         accepted: whether the answer settles the matter.
         degraded: which stage failed, and how.
         failure: the last one, or None.
+        covered: whether its camera is one that a certificate speaks of.
     """
 
     frame_id: FrameId
@@ -264,6 +265,7 @@ class Case:
     accepted: bool = False
     degraded: str | None = None
     failure: EngineError | None = None
+    covered: bool = True
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def spent(self, step: str, milliseconds: float) -> None:
@@ -357,7 +359,8 @@ class Judge:
         degraded = case.degraded or self._elsewhere
         reason = Reason.FAILED if case.degraded else Reason.FALLBACK_DEVICE if degraded else None
         identity = case.outputs.identity
-        certified = self._certified and degraded is None and self._doubt_about(identity) is None
+        certified = self._certified and case.covered and degraded is None
+        certified = certified and self._doubt_about(identity) is None
         return Decision(
             label=str(index) if self._labels is None else self._labels[index],
             index=index,

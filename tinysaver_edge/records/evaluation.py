@@ -154,6 +154,12 @@ def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
             f"these epochs last {timeline.epoch_s:.3g} s, the bundle was calibrated on epochs of "
             f"{entry.rule.epoch_s:g} s"
         ]
+    rate, here = entry.rule.frames_per_s, timeline.frames_per_s
+    if here is not None and not entry.rule.speaks_of(here):
+        return [
+            f"these epochs have {here:g} frames a second, the bundle was calibrated on epochs of "
+            f"{rate:.3g}: its certificate is not about them"
+        ]
     return []
 
 

@@ -172,6 +172,7 @@ class Feeder:
         clock = self._source.context.clock
         began_s = clock()
         item.look = memory.look(frame.image, frame.timestamp_s)
+        item.case.covered = memory.covers(frame.timestamp_s)
         item.repeats = item.look.repeats
         item.case.spent("look", (clock() - began_s) * 1e3)
         self._stillness.saw(item.look.difference, frame.timestamp_s)

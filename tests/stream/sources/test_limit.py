@@ -11,7 +11,7 @@ from tests.stream.events import listening
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.source import limited
+from tinysaver_edge.stream.sources.source import Frame, Source, limited, paced
 
 
 def picture():
@@ -69,3 +69,37 @@ def test_events_and_figures_are_the_sources_own():
 def test_no_frame_at_all_is_refused():
     with pytest.raises(InputError, match="at least 1"):
         limited([open_source(endless())], 0)
+
+
+class Timed(Source):
+    """Gives frames at given times; each of a camera that was opened so many times."""
+
+    def __init__(self, *times):
+        super().__init__("timed")
+        self.times = times
+
+    def _frames(self, reuse):
+        for number, (at_s, opening) in enumerate(self.times):
+            yield Frame(picture(), at_s, number, self.source_id, opening=opening)
+
+
+@pytest.mark.parametrize(
+    ("times", "given"),
+    [
+        ([(k / 30, 0) for k in range(31)], [0, 6, 12, 18, 24, 30]),
+        ([(k / 4, 0) for k in range(5)], [0, 1, 2, 3, 4]),
+        ([(0.0, 0)] * 4, [0, 1, 2, 3]),
+        ([(1.0, 0), (1.1, 0), (1.15, 1), (1.2, 1)], [0, 2]),
+        ([(1.0, 0), (1.1, 0), (0.0, 0), (0.1, 0)], [0, 2]),
+    ],
+    ids=["faster", "slower", "no times", "opened again", "from the start again"],
+)
+def test_so_many_frames_a_second_at_most(times, given):
+    (source,) = paced([Timed(*times)], 5.0)
+    assert [one.sequence for one in source.frames()] == given
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_pace_that_is_none(fps):
+    with pytest.raises(InputError, match="frames a second"):
+        paced([Timed()], fps)

@@ -203,7 +203,10 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
 def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence]:
     """Look at the images before any model does, and say how many cannot be read at all."""
     if isinstance(run.data, EpochData):
-        return None, check_epochs(run.data, stated=run.given.independent)
+        timeline, content = _timeline(run)
+        assert timeline is not None
+        assert content is not None
+        return None, check_epochs(run.data, timeline, content, stated=run.given.independent)
     if run.data.independent:
         return None, Independence()
     looks = read_looks(

@@ -20,6 +20,7 @@ from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
+from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
@@ -98,21 +99,42 @@ def check_independence(
     )
 
 
-def check_epochs(data: EpochData, *, stated: bool) -> Independence:
-    """Say what makes epochs independent: that they were drawn, or the user's word.
+def check_epochs(
+    data: EpochData, timeline: EpochTimeline, content: NDArray[np.uint64], *, stated: bool
+) -> Independence:
+    """Refuse epochs that nobody says are independent: that they were drawn, or the user's word.
 
     Args:
         data: the epochs.
+        timeline: of their frames.
+        content: ``(n,)`` hashes of what their frames look like; 0 of unreadable ones.
         stated: whether the user vouches for it.
+
+    Raises:
+        DataError: they were not drawn by `collect`, and nobody vouches for them.
     """
+    rate = f"about {timeline.frames_per_s or 0:g} frames a second"
     if data.collection is not None:
-        return Independence(tuple(data.collection.warnings), data.collection.statement)
-    line = (
-        "nobody says how these epochs were drawn: the certificate counts them as independent, "
-        "which epochs at random moments are (collect --epochs draws them) and every k-th is not"
-    )
-    word = "that its epochs are independent of each other"
-    return Independence(() if stated else (line,), word)
+        word = f"{data.collection.statement} and for {rate}"
+        return Independence(tuple(data.collection.warnings), word)
+    copies = _copied(data, content)
+    found = f"{copies} of {len(data.epochs)} epochs show the same as an earlier one" * bool(copies)
+    if not stated:
+        raise DataError(
+            f"epochs {data.path}: {found + '; ' * bool(copies)}nobody says how these epochs were "
+            "drawn. A certificate counts them as independent, which epochs at random moments are "
+            "(`tinysaver-edge collect --epochs` draws them) and every k-th of a recording is not. "
+            "Where they are, say --independent: the certificate then states that it is your word"
+        )
+    word = f"that its epochs, of {rate}, are independent of each other"
+    lines = (f"{found}; they count as independent, as --independent says",) if copies else ()
+    return Independence(lines, word + f", although {found}" * bool(copies))
+
+
+def _copied(data: EpochData, content: NDArray[np.uint64]) -> int:
+    """Return how many epochs show, frame by frame, just what an earlier one does."""
+    ends = np.flatnonzero(np.diff(data.numbers)) + 1
+    return len(data.epochs) - len({one.tobytes() for one in np.split(content, ends)})
 
 
 def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:

@@ -331,7 +331,8 @@ def _reuse(choice: CertifiedChoice) -> Callable[[float], ReuseRule] | None:
     trial = choice.trial
     if not isinstance(trial, EpochTest):
         return None
-    return partial(trial.reuse.rule, epoch_s=trial.timeline.epoch_s)
+    timeline = trial.timeline
+    return partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
 
 
 def _empirical(bid: Bid) -> Proposal:

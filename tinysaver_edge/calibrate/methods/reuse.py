@@ -58,7 +58,9 @@ class ReusePath:
             MOST_SAME * np.concatenate((share, np.ones(LOOSER_SAVER))),
         )
 
-    def rule(self, threshold: float, *, epoch_s: float) -> ReuseRule:
+    def rule(
+        self, threshold: float, *, epoch_s: float, frames_per_s: float | None = None
+    ) -> ReuseRule:
         """Return what stands with one of the thresholds.
 
         Raises:
@@ -68,7 +70,10 @@ class ReusePath:
         if self.thresholds[place] != threshold:
             raise InputError(f"threshold {threshold:g} is not on the path")
         return ReuseRule(
-            round(float(self.still[place]), 4), round(float(self.same[place]), 5), epoch_s
+            round(float(self.still[place]), 4),
+            round(float(self.same[place]), 5),
+            epoch_s,
+            frames_per_s=frames_per_s,
         )
 
 

@@ -52,6 +52,9 @@ class Frame:
         return FrameId(self.source_id, self.sequence)
 
 
+SLACK_S = 1e-3
+"""Where only so many frames a second are taken, one may be early by as much."""
+
 Clock = Callable[[], float]
 """Seconds from any fixed point, never going back."""
 
@@ -267,3 +270,37 @@ class _Limited(Around):
                 if not self._budget.take():
                     return
                 yield frame
+
+
+def paced(sources: Sequence[Source], fps: float) -> list[Source]:
+    """Return sources that give so many frames a second at most, as `collect` keeps of epochs.
+
+    A certificate over epochs speaks of cameras about as fast as those were. Frames without times
+    that rise are all given.
+
+    Args:
+        sources: each gives its frames through one of those that are returned.
+        fps: frames a second.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if not 0 < fps < float("inf"):
+        raise InputError(f"{fps} frames a second: must be above 0, and finite")
+    return [_Paced(one, 1 / fps - SLACK_S) for one in sources]
+
+
+class _Paced(Around):
+    def __init__(self, source: Source, pause_s: float) -> None:
+        self._pause_s = pause_s
+        super().__init__(source)
+
+    def _frames(self, reuse: bool) -> Iterator[Frame]:
+        last: tuple[int, float] | None = None
+        frames = self._source.frames(reuse=reuse)
+        with closing(cast("Generator[Frame, None, None]", frames)):
+            for frame in frames:
+                opening, at_s = frame.opening, frame.timestamp_s
+                if last is None or last[0] != opening or not 0 < at_s - last[1] < self._pause_s:
+                    last = (opening, at_s)
+                    yield frame

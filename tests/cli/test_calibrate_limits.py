@@ -237,13 +237,6 @@ def test_an_impossible_budget_exits_3_and_says_what_is_possible(world: World) ->
         assert world.calibrate(*ANY, *flags)["saver"]
 
 
-def test_a_budget_of_time_needs_timing(world: World) -> None:
-    said = world.refused(
-        str(world.folder / "recipe.toml"), "--no-timing", "--budget", "p95_latency_ms=5"
-    )
-    assert "p95_latency_ms: there is no latency of tiny with large" in said
-
-
 def test_a_budget_of_time_may_be_asked_for_with_the_least_macs(world: World) -> None:
     limit = 2 * world.timing("middle").at(1.0).quantile_ms(0.95)
     asked = ("--max-drop", "50", "--objective", "macs", "--budget", f"p95_latency_ms={limit}")

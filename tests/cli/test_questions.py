@@ -216,6 +216,21 @@ def test_epochs_as_data_are_refused_before_anything_is_looked_at(command, frames
     assert not (tmp_path / "work").exists()
 
 
+def test_when_no_answer_can_help_any_more_none_is_asked_for(command, records, tmp_path):
+    labels, table, parts = np.load(records / "labels.npy"), tmp_path / "q.csv", []
+    for number in range(9):
+        given = [word for part in parts for word in ("--answers", part)]
+        done = command(*on(records, *given, "--questions", table))
+        assert done.code == 0, done.err
+        rows = rows_of(table)
+        if not rows:
+            break
+        parts.append(answer(tmp_path / f"{number}.csv", rows, labels))
+    else:
+        pytest.fail("there is always one more question")
+    assert "no further answer can lower the cost: --answers with --out" in done.err
+
+
 def test_repeats_are_of_the_page(command, records):
     done = command(*on(records, "--repeats", "0.2"))
     assert done.code == 2

@@ -42,6 +42,10 @@ WRITTEN_BEYOND = 1.5
 
 FEWEST_WRITTEN = 40
 
+WRITTEN_AGAIN = 0.25
+"""And at least so many times those that were asked already: who goes on beyond the plan is not to
+do so in small change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -89,9 +93,12 @@ class Asking:
 
     def _worth_writing(self) -> list[Question]:
         interview = self.interview
+        if interview.standing().over:  # no answer helps any more: ask for none
+            return []
         asked = interview.still_open(up_to=len(interview.walk.thresholds) - 1)
         wanted = len(interview.still_open(up_to=interview.target + 1))
-        return asked[: max(FEWEST_WRITTEN, round(WRITTEN_BEYOND * wanted))]
+        more = round(WRITTEN_BEYOND * wanted), round(WRITTEN_AGAIN * interview.standing().asked)
+        return asked[: max(FEWEST_WRITTEN, *more)]
 
 
 def ask_about(

@@ -238,6 +238,7 @@ def test_an_impossible_budget_exits_3_and_says_what_is_possible(world: World) ->
 
 
 def test_a_budget_of_time_may_be_asked_for_with_the_least_macs(world: World) -> None:
+    world.calibrate(*EASY)
     limit = 2 * world.timing("middle").at(1.0).quantile_ms(0.95)
     asked = ("--max-drop", "50", "--objective", "macs", "--budget", f"p95_latency_ms={limit}")
     result = world.calibrate(*asked)

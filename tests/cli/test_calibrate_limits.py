@@ -237,14 +237,8 @@ def test_an_impossible_budget_exits_3_and_says_what_is_possible(world: World) ->
         assert world.calibrate(*ANY, *flags)["saver"]
 
 
-def test_a_budget_of_time_needs_timing(world: World) -> None:
-    said = world.refused(
-        str(world.folder / "recipe.toml"), "--no-timing", "--budget", "p95_latency_ms=5"
-    )
-    assert "--no-timing leaves nothing to hold a limit of time or memory against" in said
-
-
 def test_a_budget_of_time_may_be_asked_for_with_the_least_macs(world: World) -> None:
+    world.calibrate(*EASY)
     limit = 2 * world.timing("middle").at(1.0).quantile_ms(0.95)
     asked = ("--max-drop", "50", "--objective", "macs", "--budget", f"p95_latency_ms={limit}")
     result = world.calibrate(*asked)

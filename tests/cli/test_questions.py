@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.collect.test_recordings import video
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
 
 CLASSES = 10
@@ -198,3 +199,47 @@ def test_a_folder_of_frames_is_asked_about_with_its_pictures(command, frames, tm
     again[again.index(tmp_path / "work")] = tmp_path / "other"
     done = command(*again, "--answers", part, "--json")
     assert done.json["questions"]["answered"] == len(rows)
+
+
+def test_epochs_as_data_are_refused_before_anything_is_looked_at(command, frames, tmp_path):
+    folder, _ = frames
+    film, epochs = video(tmp_path / "film.mp4", 100), tmp_path / "epochs"
+    done = command("collect", "--from", film, "--epochs", "1s", "--number", 4, "--out", epochs)
+    assert done.code == 0, done.err
+    done = command(
+        "calibrate", "--data", epochs, "--descriptions", folder, "--large", folder / "big.onnx",
+        "--saver", folder / "tiny.onnx", "--work-dir", tmp_path / "work",
+    )  # fmt: skip
+    assert done.code == 2
+    line = f"tinysaver-edge: data {epochs}: holds epochs, not single frames: name it with --epochs"
+    assert done.err.strip() == line
+    assert not (tmp_path / "work").exists()
+
+
+def test_when_no_answer_can_help_any_more_none_is_asked_for(command, records, tmp_path):
+    labels, table, parts = np.load(records / "labels.npy"), tmp_path / "q.csv", []
+    for number in range(9):
+        given = [word for part in parts for word in ("--answers", part)]
+        done = command(*on(records, *given, "--questions", table))
+        assert done.code == 0, done.err
+        rows = rows_of(table)
+        if not rows:
+            break
+        parts.append(answer(tmp_path / f"{number}.csv", rows, labels))
+    else:
+        pytest.fail("there is always one more question")
+    assert "no further answer can lower the cost: --answers with --out" in done.err
+
+
+def test_repeats_are_of_the_page(command, records):
+    done = command(*on(records, "--repeats", "0.2"))
+    assert done.code == 2
+    assert "--repeats is about the page" in done.err
+    assert command(*on(records, "--repeats", "20", "--ask", "--out", "x")).code == 2
+
+
+def test_what_no_answer_would_buy_is_not_advised(command, records):
+    done = command(*on(records, drop=("--max-drop", "0.05")))
+    assert done.code == 3
+    assert "are needed; more frames, or a larger --max-drop, may help" in done.err
+    assert "Candidates" not in done.out + done.err

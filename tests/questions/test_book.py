@@ -136,6 +136,23 @@ def table(path, rows, columns=("id", "answer")):
     return path
 
 
+def test_copied_and_forged_lines_of_a_book_are_told_and_count_once_or_not_at_all(tmp_path) -> None:
+    path = tmp_path / "book.jsonl"
+    with AnswerBook(path) as book:
+        book.add(answer(0))
+        book.add(answer(0, repeat=True))
+        book.add(answer(1))
+    first, again, other = path.read_text().splitlines()
+    forged = json.dumps({**json.loads(other), "a": 7, "b": 9, "by": "Eve"})
+    path.write_text("\n".join([first, again, other, *[again] * 500, forged]) + "\n")
+    with AnswerBook(path) as book:
+        assert len(book.answers) == 4  # not 500 repeats that agree
+        assert [line for line in book.warnings if "500 say again" in line] == list(book.warnings)
+        (line,) = book.forged(ASKED)
+        assert "1 name another frame or other classes" in line
+        assert book.forged([one for one in ASKED if one.id != ASKED[1].id]) == ()
+
+
 def test_answers_come_back_in_any_order_and_part_by_part(tmp_path) -> None:
     write_questions(tmp_path / "q.csv", ASKED)
     with (tmp_path / "q.csv").open(newline="") as file:

@@ -206,6 +206,37 @@ def test_repeats_have_an_interval_that_is_never_empty() -> None:
     assert (low, round(high, 3)) == (0.0, 0.632)
 
 
+def test_a_larger_share_of_repeats_is_as_hidden_and_finds_who_errs() -> None:
+    """60 of 300 answers are second ones; a rate of 5 % is within what they tell, mostly."""
+    made = small(20_000, seed=9)
+    within = counted = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        interview = replace(made, walk=replace(made.walk, max_drop_points=None)).interview(
+            repeated=0.2
+        )
+        for number in range(300):
+            turn = interview.next_for("")
+            assert turn is not None
+            words = [word for word in AnswerWord if word is not AnswerWord.UNSURE]
+            right = made.right(turn.question)
+            wrong = words[(words.index(right) + int(rng.integers(1, 3))) % 3]
+            said = wrong if rng.random() < 0.05 else right
+            interview.answer(turn.question.id, said, at=later(number))
+        repeats = interview.standing().repeats
+        assert 30 < repeats.of < 75
+        low, high = repeats.errs
+        within += low <= 0.05 <= high
+        counted += 1
+    assert within >= counted - 3
+
+
+@pytest.mark.parametrize(("agreed", "low", "high"), [(20, 0.0, 0.075), (0, 0.627, 1.0)])
+def test_how_often_people_err_is_told_as_an_interval(agreed, low, high) -> None:
+    assert Repeats(agreed, 20).errs == pytest.approx((low, high), abs=1e-3)
+    assert "where people err at random" in str(Repeats(agreed, 20))
+
+
 def test_what_is_asked_for_by_a_budget_ends_with_the_last_question() -> None:
     made = small(500, seed=6)
     walk = replace(made.walk, max_drop_points=None)

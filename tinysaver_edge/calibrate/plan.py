@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.collection import check_single_frames
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.questions import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
+        if not self.epochs and isinstance(self.data, Path):
+            check_single_frames(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +129,21 @@ class Asked:
         questions: table to write with what is to be asked; None writes none.
         answers: files of answers.
         page: ask on a page now.
+        repeated: share of what is asked there that comes a second time, 0..1.
         book: file that keeps the answers given there; None puts it beside the bundle.
     """
 
     questions: Path | None = None
     answers: tuple[Path, ...] = ()
     page: bool = False
+    repeated: float = REPEATED
     book: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.repeated <= 1:
+            raise InputError(f"--repeats {self.repeated:g}: a share of the questions, 0 to 1")
+        if self.repeated != REPEATED and not self.page:
+            raise InputError("--repeats is about the page that --ask shows: add --ask")
 
     def reference(
         self,

@@ -201,6 +201,7 @@ def _asking(
             data=data,
             book=book,
             answers=plan.asked.answers,
+            repeated=plan.asked.repeated,
         )
 
 

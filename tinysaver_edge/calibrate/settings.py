@@ -44,7 +44,7 @@ class Settings:
     data: Path | DataSource | None = setting(
         Group.INPUT,
         Path,
-        "Labelled images: folder of class folders, .zip of it, .csv or .jsonl.",
+        "Images, labelled or not: folder (of class folders), .zip of it, .csv or .jsonl.",
         recipe="data",
         plan="images.data",
     )
@@ -220,10 +220,14 @@ class Settings:
         plan="asked.answers",
     )
     ask: bool = setting(
+        Group.ASKED, bool, "Without labels: ask on a page in the browser, now.", plan="asked.page"
+    )
+    repeats: float | None = setting(
         Group.ASKED,
-        bool,
-        "Without labels: ask on a page in the browser, now.",
-        plan="asked.page",
+        float,
+        "With --ask: share of the questions that come twice, hidden; 0.05 by default. Of 300 with "
+        "0.2, a rate of errors of 5 % is mostly found within a factor of two.",
+        plan="asked.repeated",
     )
     score: str | None = setting(
         Group.ASKED,

@@ -138,12 +138,23 @@ def _tell_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
         found = plan_questions(plan, out=settings.out, progress=progress)
     terminal.warn(found.warnings)
     show_question_plan(found)
-    terminal.next_step(
-        "write the questions with --questions FILE.csv, or ask on a page with --ask and --out"
-        if found.file is None
-        else f"answer {found.file} in a column called answer (a, b, neither or unsure), as many as "
-        "you like from the top; then the same command with --answers in place of --questions"
-    )
+    if found.standing.asked and found.standing.over:
+        worth = "no further answer can lower the cost: --answers with --out certifies what was said"
+    elif found.file is not None and not found.standing.over:
+        worth = (
+            f"answer {found.file} in a column called answer (a, b, neither or unsure), as many as "
+            "you like from the top; then the same command with --answers in place of --questions"
+        )
+    elif any(one.questions for one in found.chosen.milestones):
+        worth = (
+            "write the questions with --questions FILE.csv, or ask on a page with --ask and --out"
+        )
+    else:
+        worth = (
+            "no number of answers is expected to certify more: more frames, a larger --max-drop "
+            "or another saver may"
+        )
+    terminal.next_step(worth)
     if as_json:
         terminal.show_json(found.to_dict())
 

@@ -33,7 +33,7 @@ _write_option = options_of("What is written")
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Length(click.FloatRange):
+class Length(Number):
     """A length of time: 90s, 30m, 12h, 3d; a number alone is seconds."""
 
     name = "length"

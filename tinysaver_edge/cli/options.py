@@ -74,6 +74,11 @@ MOST_THREADS = 8
 class Number(click.FloatRange):
     """A number within a range; nan, which click takes for one, and infinity are none."""
 
+    def _describe_range(self) -> str:
+        """Say nothing in the help where there is no range."""
+        unlimited = self.min is None and self.max is None
+        return "" if unlimited else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
         if isinstance(value, str) and not _is_number(value):

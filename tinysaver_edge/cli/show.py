@@ -120,6 +120,8 @@ def _so_far(plan: QuestionPlan) -> str:
 
 def show_candidates(rows: Sequence[Candidate]) -> None:
     """Write a row for each saver: what it would do, and why it was chosen or not."""
+    if not rows:
+        return
     timed = any(row.mean_latency_ms is not None for row in rows)
     searched = any(row.tried for row in rows)
     time = ["mean latency"] if timed else []

@@ -375,6 +375,23 @@ def find_collection(data: Path) -> Path | None:
     return folder if (folder / SUMMARY).is_file() else None
 
 
+def check_single_frames(data: Path) -> None:
+    """See that a collected folder does not hold epochs, whose folders look like classes.
+
+    Raises:
+        DataError: it does.
+    """
+    folder = find_collection(data)
+    if folder is None:
+        return
+    try:
+        kind = read_summary(folder / SUMMARY).kind
+    except DataError:  # whoever looks at the images says so
+        return
+    if kind is not CollectedUnit.FRAMES:
+        raise DataError(f"data {data}: holds epochs, not single frames: name it with --epochs")
+
+
 def read_summary(path: Path) -> CollectionFile:
     """Read a `collection.json`.
 

@@ -14,13 +14,14 @@ from tinysaver_edge.questions.book import (
     read_answers,
     write_questions,
 )
-from tinysaver_edge.questions.interview import Interview, ProofSoFar, Repeats, Turn
+from tinysaver_edge.questions.interview import REPEATED, Interview, ProofSoFar, Turn
 from tinysaver_edge.questions.known import Known, Question, question_id
-from tinysaver_edge.questions.tally import FUSED, KEPT, Pairs, Shares, Walk, WalkTally
+from tinysaver_edge.questions.tally import FUSED, KEPT, Pairs, Repeats, Shares, Walk, WalkTally
 
 __all__ = [
     "FUSED",
     "KEPT",
+    "REPEATED",
     "AnswerBook",
     "AnswerWord",
     "GivenAnswer",

@@ -157,10 +157,20 @@ class AnswerBook:
             pass
         data = _read(path)
         trouble = Trouble(path)
-        self.answers = list(_standing(_lines(data, trouble), trouble))
+        self.answers = list(_once(_standing(_lines(data, trouble), trouble), trouble))
         self.warnings = trouble.lines
         if data and not data.endswith(b"\n"):
             os.write(self._handle, b"\n")
+
+    def forged(self, asked: Iterable[Question]) -> tuple[str, ...]:
+        """Say, in a line or none, how many answers name other classes than their question has."""
+        pairs = {one.id: {one.a, one.b} for one in asked}
+        trouble = Trouble(self.path or Path())
+        for one in self.answers:
+            said = {one.question.a, one.question.b}
+            if pairs.get(one.question.id, said) != said:
+                trouble.add(FORGED, f"that on {one.question.id}")
+        return trouble.lines
 
     def add(self, answer: GivenAnswer) -> None:
         """Keep an answer; it is on disk when this returns.
@@ -286,6 +296,18 @@ def _standing(lines: Iterable[tuple[GivenAnswer, bool]], trouble: Trouble) -> li
     return given
 
 
+def _once(answers: Iterable[GivenAnswer], trouble: Trouble) -> Iterator[GivenAnswer]:
+    """Yield the answers, what is the same line again only once."""
+    seen = set()
+    for one in answers:
+        what = (one.question.id, one.by, one.repeat, one.reply, one.chosen)
+        if what in seen:
+            trouble.add(DOUBLED, f"that on {one.question.id}")
+            continue
+        seen.add(what)
+        yield one
+
+
 def check_name(by: str) -> str:
     """Return a person's name as it is kept.
 
@@ -353,11 +375,6 @@ def read_answers(
     else:
         found = _rows(path, data, known, trouble)
     return _counted(found, known, given, trouble), trouble.lines
-
-
-def _of_book(answers: Iterable[GivenAnswer]) -> Iterator[tuple[str, GivenAnswer, str]]:
-    for one in answers:
-        yield one.question.id, one, f"that on {one.question.id}"
 
 
 def _counted(

@@ -12,52 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.certificate import upper_rate
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.questions.book import AnswerBook, AnswerWord, GivenAnswer, check_name
 from tinysaver_edge.questions.known import UNKNOWN, Known, Question
-from tinysaver_edge.questions.tally import Walk, WalkTally
+from tinysaver_edge.questions.tally import Repeats, Walk, WalkTally
 
 REPEATED = 0.05
-"""Share of a person's answers that are asked for a second time."""
+"""Share of a person's answers that are asked for a second time, where nobody says otherwise."""
 
 SOONEST, SPREAD = 8, 12
 """A question comes again after so many others at least, and after how many more at most."""
-
-CONFIDENCE = 0.9
-"""Of the interval of how often repeats agree."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """How often people gave the same answer when they were asked for a second time.
-
-    Attributes:
-        agreed: how often.
-        of: how often two answers were there to compare; "can't tell" is none.
-    """
-
-    agreed: int = 0
-    of: int = 0
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Within what the rate of agreement lies with confidence 0.9; None without repeats."""
-        if not self.of:
-            return None
-        tail = (1 - CONFIDENCE) / 2
-        low = 1 - upper_rate(self.of - self.agreed, self.of, risk=tail)
-        return low, upper_rate(self.agreed, self.of, risk=tail)
-
-    def __str__(self) -> str:
-        if self.interval is None:
-            return "no question was asked twice"
-        low, high = self.interval
-        return (
-            f"{self.agreed} of {self.of} repeats agreed ({100 * low:.0f} to {100 * high:.0f} % "
-            f"with confidence {CONFIDENCE:g})"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +76,11 @@ class ProofSoFar:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**asdict(self), "repeats_interval": self.repeats.interval}
+        return {
+            **asdict(self),
+            "repeats_interval": self.repeats.interval,
+            "errs": self.repeats.errs,
+        }
 
 
 class Interview:
@@ -138,6 +107,7 @@ class Interview:
         given: Sequence[GivenAnswer] = (),
         names: Sequence[str] | None = None,
         picture: Callable[[int], bytes | None] | None = None,
+        repeated: float = REPEATED,
     ) -> None:
         """Take the answers of the book in, as far as they are about these questions.
 
@@ -151,12 +121,13 @@ class Interview:
             given: answers kept elsewhere, that count beside those of the book.
             names: class names.
             picture: the encoded picture at a position of the data; None where there is none.
+            repeated: share of a person's answers that are asked for a second time, 0..1.
         """
         self.questions = tuple(questions)
         self.book = AnswerBook() if book is None else book
         self.names = names
         self.target = target
-        self._picture = picture
+        self._picture, self._repeated = picture, repeated
         self._tally = WalkTally(walk)
         # Frames of a resting camera are alike to the pixel: one answer tells of all of them.
         self._number: dict[str, int] = {}
@@ -341,7 +312,7 @@ class Interview:
         due = self._due[answer.by]
         if answer.repeat:
             self._due[answer.by] = deque(one for one in due if one[1] != number)
-        elif (wait := _comes_again(answer)) is not None:
+        elif (wait := _comes_again(answer, self._repeated)) is not None:
             due.append((self._people[answer.by] + wait, number))
         if self._out.get(answer.by) == number:
             del self._out[answer.by]
@@ -486,13 +457,13 @@ def _meant(answer: GivenAnswer) -> int | None:
     return answer.chosen
 
 
-def _comes_again(answer: GivenAnswer) -> int | None:
+def _comes_again(answer: GivenAnswer, share: float) -> int | None:
     """Return after how many other answers a person is asked this again; None for never.
 
     Drawn by question and person, so that it is the same after a restart.
     """
     text = f"repeat\0{answer.question.id}\0{answer.by}".encode()
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-    if drawn % 10_000 >= REPEATED * 10_000:
+    if drawn % 10_000 >= share * 10_000:
         return None
     return SOONEST + drawn // 10_000 % SPREAD

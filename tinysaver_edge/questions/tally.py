@@ -1,7 +1,8 @@
-"""The counts of a walk, kept up to date answer by answer."""
+"""Counts that people's answers move: of a walk, and of how often they repeat themselves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tinysaver_edge.certificate import (
     count_p_values,
     runs_of,
     step_p_values,
+    upper_rate,
 )
 from tinysaver_edge.certificate import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
@@ -22,6 +24,57 @@ from tinysaver_edge.questions.known import UNKNOWN
 
 MOST_DROP = 100_000
 """In thousandths of a point: everything is lost."""
+
+
+CONFIDENCE = 0.9
+"""Of the interval of how often repeats agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How often people gave the same answer when they were asked for a second time.
+
+    Attributes:
+        agreed: how often.
+        of: how often two answers were there to compare; "can't tell" is none.
+    """
+
+    agreed: int = 0
+    of: int = 0
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Within what the rate of agreement lies with confidence 0.9; None without repeats."""
+        if not self.of:
+            return None
+        tail = (1 - CONFIDENCE) / 2
+        low = 1 - upper_rate(self.of - self.agreed, self.of, risk=tail)
+        return low, upper_rate(self.agreed, self.of, risk=tail)
+
+    @property
+    def errs(self) -> tuple[float, float] | None:
+        """Within what the rate of wrong answers lies with confidence 0.9; None without repeats.
+
+        Of two askings that err by themselves, each at rate e, between 2e - 2e² and 2e - e² differ,
+        as two wrong answers are the same or not. An error that somebody makes each time is not
+        seen. At most 1: half of the answers wrong, or more, is not told from all.
+        """
+        if self.interval is None:
+            return None
+        differs = 1 - self.interval[1], 1 - self.interval[0]
+        high = 1.0 if differs[1] >= 0.5 else (1 - math.sqrt(1 - 2 * differs[1])) / 2
+        return 1 - math.sqrt(1 - differs[0]), high
+
+    def __str__(self) -> str:
+        if self.interval is None or self.errs is None:
+            return "no question was asked twice"
+        low, high = self.interval
+        least, most = self.errs
+        return (
+            f"{self.agreed} of {self.of} repeats agreed ({100 * low:.0f} to {100 * high:.0f} % "
+            f"with confidence {CONFIDENCE:g}; where people err at random, "
+            f"{100 * least:.0f} to {100 * most:.0f} % of the answers are wrong)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.questions import (
+    REPEATED,
     AnswerBook,
     GivenAnswer,
     Interview,
@@ -40,6 +41,10 @@ WRITTEN_BEYOND = 1.5
 """A table of questions has so many times those that the plan expects to need."""
 
 FEWEST_WRITTEN = 40
+
+WRITTEN_AGAIN = 0.25
+"""And at least so many times those that were asked already: who goes on beyond the plan is not to
+do so in small change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,12 @@ class Asking:
 
     def _worth_writing(self) -> list[Question]:
         interview = self.interview
+        if interview.standing().over:  # no answer helps any more: ask for none
+            return []
         asked = interview.still_open(up_to=len(interview.walk.thresholds) - 1)
         wanted = len(interview.still_open(up_to=interview.target + 1))
-        return asked[: max(FEWEST_WRITTEN, round(WRITTEN_BEYOND * wanted))]
+        more = round(WRITTEN_BEYOND * wanted), round(WRITTEN_AGAIN * interview.standing().asked)
+        return asked[: max(FEWEST_WRITTEN, *more)]
 
 
 def ask_about(
@@ -103,6 +111,7 @@ def ask_about(
     data: DataSource | None,
     book: AnswerBook | None,
     answers: Sequence[Path],
+    repeated: float = REPEATED,
 ) -> Asking:
     """Choose the cascade that people are asked about, and take in what they have answered.
 
@@ -118,6 +127,7 @@ def ask_about(
         data: the pictures, open, or None where there are records only.
         book: where answers are kept, or None.
         answers: files of answers besides.
+        repeated: share of the questions that come twice on a page.
 
     Raises:
         InfeasibleError: no number of answers would certify anything.
@@ -127,13 +137,16 @@ def ask_about(
     hopeful = [one for one in looked if one.target is not None]
     if not hopeful:
         why = next((one.proposal.why for one in looked if one.proposal.why), "too few samples")
-        raise InfeasibleError(f"no answers to questions would certify a cascade: {why}")
+        raise InfeasibleError(
+            f"no answers to questions would certify a cascade: {why}; more frames, "
+            "or a larger --max-drop, may help"
+        )
     best = min(hopeful, key=lambda one: one.rank)
     assert best.target is not None
     place = best.proposal.evidence
     questions, places, firsts = _questions(best.walk.pairs, gathered, problem, index[place], data)
     names, picture = gathered.label_names, None if data is None else _reading(data)
-    warnings: list[str] = [] if book is None else list(book.warnings)
+    warnings: list[str] = [] if book is None else [*book.warnings, *book.forged(questions)]
     given: list[GivenAnswer] = []
     for path in answers:
         known = [*([] if book is None else book.answers), *given]
@@ -150,6 +163,7 @@ def ask_about(
         given=given,
         names=names,
         picture=picture,
+        repeated=repeated,
     )
     plan = QuestionPlan(
         samples=best.walk.samples,

@@ -202,12 +202,13 @@ function showDiffering({ disagreed, differing }) {
       ...(place ? [element("br", {})] : []), element("span", { className: "soft" }, `${name || "nobody named"}: `), answer])))));
 }
 
-function facts({ open, unsure, disagreed, repeats, interval, people }) {
+function facts({ open, unsure, disagreed, repeats, interval, errs, people }) {
   const rows = [["left for the next step", `${open}`]];
   if (unsure) rows.push(["nobody could tell (the worst counts)", `${unsure}`]);
   if (disagreed) rows.push(["answered differently (the worst counts)", `${disagreed}`]);
   if (repeats.of) rows.push(["asked twice, answered alike", `${repeats.agreed} of ${repeats.of}`]);
   if (interval) rows.push(["alike, by 90\u00a0% confidence", `${share(interval[0])} to ${share(interval[1])}`]);
+  if (errs) rows.push(["answers that are wrong, if at random", `${share(errs[0])} to ${share(errs[1])}`]);
   if (people.length > 1) rows.push(...people.map(({ name, answers }) => [name ? `by ${name}` : "by nobody named", `${answers}`]));
   return rows;
 }

@@ -72,6 +72,10 @@ CHANGES = {
     "cost": lambda c: c["calibration"].update(cost_macs_ratio=0.01),
     "hold-out": lambda c: c.update(holdout={**c["calibration"], "drop_points": -3.0}),
     "disagreement": lambda c: c["disagreement"].update(disagreed=0),
+    "bound": lambda c: c["certificate"]["counts"].update(max_drop_points=0.1),
+    "risk": lambda c: c["certificate"]["counts"].update(risk=0.001),
+    "statement": lambda c: c["certificate"].update(statement="drop ≤ 0 points"),
+    "what was vouched for": lambda c: c["certificate"].update(stated=["they are independent"]),
     "MACs": lambda c: stage(c)["model"].update(macs=1.0),
     "limit": lambda c: c.update(latency={"escalation_rate": 0.1, "mean_latency_ms": 1e6}),
     "model's hash": lambda c: c["certificate"]["models"].update(saver="0" * 64),
@@ -91,7 +95,9 @@ def test_an_edited_manifest_is_not_certified(folder, what):
 def with_reuse(content, *, measured=2.0):
     rule = {"still": 2.0, "same": 0.1, "epoch_s": 10.0, "max_age_s": None, "region": None}
     content["reuse"] = {"rule": rule}
-    content["certificate"]["measured"]["reuse"] = {**rule, "still": measured}
+    certificate = content["certificate"]
+    certificate["measured"]["reuse"] = {**rule, "still": measured}
+    certificate["figures_sha256"] = figures_sha256(Manifest.model_validate(content))
 
 
 def test_a_certificate_that_was_counted_with_reuse_covers_cameras_and_no_frame_alone(folder):
@@ -138,6 +144,7 @@ def test_a_swapped_model_with_its_hash_corrected_answers_uncertified(folder):
 def first_version(content):
     content["schema_version"] = 1
     content["certificate"].pop("measured")
+    content["certificate"].pop("figures_sha256")
 
 
 def test_a_certificate_of_the_first_version_covers_the_models_whose_hashes_it_names(folder):

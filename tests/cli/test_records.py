@@ -23,6 +23,7 @@ FIGURES = {
     "drop_interval_points",
     "saver_drop_interval_points",
     "accuracy_local",
+    "reuse",
     "settled",
 }
 KEYS = {

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -179,6 +180,26 @@ class TestOnRecords:
         expected = figures(policy(THRESHOLD, macs=macs), outputs, np.load(records / "labels.npy"))
         assert found.figures == expected
         assert found.warnings == ()
+
+    @pytest.mark.parametrize(
+        ("author", "said"),
+        [
+            ("large", "the labels are large's own answers on all 400 samples"),
+            ("saver", "the labels are saver's own answers on all 400 samples"),
+            (None, r"of large's answers fit the labels, at the calibration \d"),
+        ],
+    )
+    def test_of_labels_that_do_not_look_right_nothing_follows(self, bundle, tmp_path, author, said):
+        rng = np.random.default_rng(0)
+        logits = {one: rng.normal(0, 2, (400, len(NAMES))) for one in ("saver", "large")}
+        for name, values in logits.items():
+            np.savez(tmp_path / f"{name}.npz", logits=values.astype(np.float32))
+        chance = rng.integers(0, len(NAMES), 400)
+        labels = chance if author is None else logits[author].argmax(1)
+        np.save(tmp_path / "labels.npy", labels)
+        found = evaluate_records(bundle, tmp_path, tmp_path / "labels.npy")
+        assert found.doubted
+        assert any(re.search(said, one) for one in found.warnings), found.warnings
 
     def test_skipped_samples_are_left_out_and_told_of(self, bundle, records):
         (records / "saver.json").write_text(json.dumps({"skipped": [1, 2]}))

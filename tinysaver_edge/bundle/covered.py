@@ -44,13 +44,17 @@ def measured_with(
 
 
 def figures_sha256(manifest: Manifest) -> str:
-    """Return the hash of the figures that were measured together with a certificate."""
+    """Return the hash of a certificate and of the figures that were measured together with it."""
     # What is not there is left out: a field that is added later changes no earlier hash.
     told = manifest.model_dump(
         mode="json",
         include={"calibration", "holdout", "disagreement", "latency"},
         exclude_none=True,
     )
+    if (entry := manifest.certificate) is not None:
+        told["certificate"] = entry.model_dump(
+            mode="json", exclude={"figures_sha256"}, exclude_none=True
+        )
     macs = [stage.model.macs for stage in manifest.stages]
     return _sha256([json.dumps(told, sort_keys=True), macs])
 
@@ -86,7 +90,7 @@ def why_not_covered(manifest: Manifest) -> str | None:
 def _otherwise_measured(entry: CertificateEntry, manifest: Manifest) -> str | None:
     """Say in what the cascade differs from what was measured."""
     if entry.figures_sha256 not in (None, figures_sha256(manifest)):
-        return "the figures beside it are not those that were measured with it"
+        return "it, or a figure beside it, is not what was written when it was made"
     if entry.measured is None:  # version 1 knew the models' hashes, the threshold and the codec
         told = manifest.schema_version == 1
         return None if told else "it does not say what it was measured with: calibrate again"

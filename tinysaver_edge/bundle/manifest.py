@@ -330,8 +330,8 @@ class CertificateEntry(_Strict):
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
         questions: what people were asked, where it rests on their answers in place of labels.
-        figures_sha256: of all figures beside it, so that who edits one of them is found out; null
-            in bundles that were made before it was kept.
+        figures_sha256: of all of the above and of all figures beside it, so that who edits one of
+            them is found out; null in bundles that were made before it was kept.
     """
 
     statement: str

@@ -316,22 +316,22 @@ class EvidenceKind(str, Enum):
     """What the samples of a certificate are."""
 
     LABELS = "labels"
-    """Labelled samples, independent of each other: Berger-Boos on the trinomial."""
+    """Labelled samples, independent of each other (Berger-Boos on the trinomial)."""
 
     CONSISTENCY = "consistency"
-    """Samples without labels, the large model as the reference: exact binomial."""
+    """Samples without labels, the large model as the reference (exact binomial)."""
 
     GROUPS = "groups"
-    """Labelled samples in independent groups, such as the frames of one clip: betting."""
+    """Labelled samples in independent groups, such as the frames of one clip (betting)."""
 
     CONSISTENCY_GROUPS = "consistency-groups"
-    """Such groups without labels, the large model as the reference: betting."""
+    """Such groups without labels, the large model as the reference (betting)."""
 
     EPOCHS = "epochs"
-    """Labelled frames of epochs, with what a gate reuses within each: betting, by epochs."""
+    """Labelled frames of epochs, with what a gate reuses within each (betting, by epochs)."""
 
     CONSISTENCY_EPOCHS = "consistency-epochs"
-    """Such epochs without labels, the large model as the reference: betting."""
+    """Such epochs without labels, the large model as the reference (betting)."""
 
     @classmethod
     def of(cls, *, labelled: bool, unit: str) -> EvidenceKind:

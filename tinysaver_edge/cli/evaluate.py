@@ -133,9 +133,11 @@ def _promise(manifest: Manifest) -> str:
 
 
 def _kept(manifest: Manifest, result: Evaluation) -> _Kept | None:
-    """Hold the drop against the certificate; None where samples were seen, or nothing promised."""
+    """Hold the drop against the certificate; None where nothing follows, or is promised."""
     entry, within = manifest.certificate, result.figures.drop_interval_points
-    if entry is None or within is None or result.seen or why_not_covered(manifest) is not None:
+    if entry is None or within is None or result.seen or result.doubted:
+        return None
+    if why_not_covered(manifest) is not None:
         return None
     bound = Certificate.from_json(entry.counts).max_drop_points
     if within[1] <= bound:

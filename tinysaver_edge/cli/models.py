@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,7 +143,7 @@ def describe(
     answers = KnownAlready(
         color=ColorOrder(color) if color else None,
         scale=scale,
-        labels=labels,
+        labels=_names_file(labels, model, out),
         resize=ResizePolicy(resize) if resize else None,
         crop_ratio=crop_ratio,
         output=output,
@@ -160,6 +161,17 @@ def describe(
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
     terminal.next_step(_after_describing(model, out, still_open=bool(still_open)))
+
+
+def _names_file(labels: str | None, model: Path, out: Path | None) -> str | None:
+    """Return how a description at `out` names the file of class names that the user named."""
+    if labels is None or out is None:
+        return labels
+    if any((folder / labels).is_file() for folder in (out.parent, model.parent)):
+        return labels
+    if not Path(labels).is_file():
+        raise InputError(f"--labels {labels}: no such file, here, beside {model} or beside {out}")
+    return Path(os.path.relpath(labels, out.parent)).as_posix()
 
 
 def _after_describing(model: Path, out: Path | None, *, still_open: bool) -> str:

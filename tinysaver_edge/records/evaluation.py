@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit,
 from tinysaver_edge.records.records import Record, load_record, read_labels
 from tinysaver_edge.records.timeline import read_timeline
 
+FEWEST_TO_DOUBT = 200
+FEWEST_LOST = 10
+"""With so many samples, and so many wrong by another's answers, no model is right on every one."""
+
+FAR_BELOW = 0.2
+"""A large model that is so much less accurate than calibrated has other classes, or images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -38,11 +45,13 @@ class Evaluation:
         figures: the seven figures.
         warnings: what the user should know.
         seen: how many of the samples the bundle was calibrated on; None where that is not known.
+        doubted: whether the labels do not look right, so that nothing follows from the figures.
     """
 
     figures: Figures
     warnings: tuple[str, ...]
     seen: int | None = None
+    doubted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values for JSON."""
@@ -100,7 +109,9 @@ def evaluate_images(
         looks = read_looks(data, progress=progress)
     seen, said = _seen(bundle, looks)
     found = _evaluation(bundle, records, labels)
-    return Evaluation(found.figures, (*warnings, *said, *found.warnings), seen)
+    doubts = _doubts(bundle, found.figures)
+    warned = (*warnings, *said, *found.warnings, *doubts)
+    return Evaluation(found.figures, warned, seen, doubted=bool(doubts))
 
 
 def evaluate_epochs(
@@ -217,7 +228,33 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
                 f"labels {labels_path} {len(labels)}: both must be of the same images"
             )
         check_labels(labels, record.outputs, model=record.name)
-    return _evaluation(bundle, records, labels)
+    found = _evaluation(bundle, records, labels)
+    doubts = _doubts(bundle, found.figures)
+    return replace(found, warnings=(*found.warnings, *doubts), doubted=bool(doubts))
+
+
+def _doubts(bundle: Bundle, found: Figures) -> list[str]:
+    """Say why labels seem to be of other classes than the calibration's, or a model's answers."""
+    stages, before = bundle.manifest.stages, bundle.manifest.calibration.accuracy_large
+    large, saver = found.accuracy_large, found.accuracy_saver
+    if found.samples < FEWEST_TO_DOUBT or None in (large, saver, before) or before == 1:
+        return []
+    assert large is not None
+    assert saver is not None
+    assert before is not None
+    told = []
+    if max(large, saver) == 1 and (1 - min(large, saver)) * found.samples >= FEWEST_LOST:
+        author = stages[-1 if large == 1 else 0].model.name
+        told.append(
+            f"the labels are {author}'s own answers on all {found.samples} samples: no accuracy "
+            "can be measured against them"
+        )
+    if large < before - FAR_BELOW:
+        told.append(
+            f"{large:.1%} of {stages[-1].model.name}'s answers fit the labels, at the calibration "
+            f"{before:.1%}: are classes swapped or labelled wrongly, or are these other images?"
+        )
+    return told
 
 
 def _evaluation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,6 +127,12 @@ def test_labels_of_classes_in_another_order_are_refused(order: str) -> None:
 
 def test_labels_that_are_the_large_models_own_answers_are_refused() -> None:
     refused(problem_of(LABELS, answers(0.9)), r"large's own answers.*say --reference large")
+
+
+def test_labels_that_are_a_savers_own_answers_are_refused() -> None:
+    problem = problem_of(answers(0.9), answers(0.8), LABELS)
+    assert problem.savers[1].name != problem.savers[0].name
+    refused(problem, rf"{problem.savers[1].name}'s own answers.*say --reference large")
 
 
 @pytest.mark.parametrize(
@@ -266,10 +274,9 @@ def test_own_answers_with_some_rows_corrected_are_refused_and_honest_resamples_a
             )
             labels = records.labels[index]
             assert check_agreement(Problem(large, (saver,), labels), None).stated == ()
-        answers = large.outputs.predictions
-        wrong = np.flatnonzero(answers != labels)
-        for corrected in (1, samples // 100):
-            mended = answers.copy()
-            mended[wrong[:corrected]] = labels[wrong[:corrected]]
-            with pytest.raises(InputError, match=r"in two minds on so many .* --reference large"):
+        for author, corrected in product((large, saver), (0, 1, samples // 100)):
+            mended = author.outputs.predictions.copy()
+            wrong = np.flatnonzero(mended != labels)[:corrected]
+            mended[wrong] = labels[wrong]
+            with pytest.raises(InputError, match=r"(in two minds|own answers) .*--reference large"):
                 check_agreement(Problem(large, (saver,), mended), None)

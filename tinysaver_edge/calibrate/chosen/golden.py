@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ MOST_FRAMES = 16
 """Golden frames in a bundle, at most: it goes to devices, and the images are the user's."""
 
 MOST_BYTES = 8 << 20
-"""Golden frames end here once there are four of them."""
+"""Golden frames end here once there are `FEWEST_FRAMES` of them."""
+
+FEWEST_FRAMES = 4
+
+LOOKED_AT = 128
+"""Further frames that are decided to find one for each stage, at most."""
 
 LONGEST_SIDE = 1280
 """Larger images are shrunk to this before they become golden frames, in pixels."""
@@ -61,13 +67,6 @@ def make_golden(
         files: receives them by their place in the bundle.
         labels: the classes' names.
     """
-    frames = _draw(data, pool, seed=seed)
-    entries = []
-    for number, (_, png) in enumerate(frames):
-        place = f"golden/{number:02d}.png"
-        files[place] = folder / f"{number:02d}.png"
-        files[place].write_bytes(png)
-        entries.append(file_entry(files[place], place))
     answers, decoder = folder / "answers.npz", folder / "decoder.jpg"
     write_decoder_sample(decoder)
     stages = [
@@ -75,7 +74,13 @@ def make_golden(
         for artefact, stage in zip(artefacts, policy.stages, strict=True)
     ]
     with Cascade(stages, fusion=policy.fusion, pool=policy.pool) as cascade:
-        shown = [frame for frame, _ in frames]
+        entries, shown = [], []
+        for number, (frame, png) in enumerate(_draw(data, pool, seed=seed, cascade=cascade)):
+            place = f"golden/{number:02d}.png"
+            files[place] = folder / f"{number:02d}.png"
+            files[place].write_bytes(png)
+            entries.append(file_entry(files[place], place))
+            shown.append(frame)
         tables: dict[str, Any] = dict(golden_answers(cascade, shown))
         tables |= decoded(decoder.read_bytes(), shown)
         if labels is not None:
@@ -92,12 +97,44 @@ def make_golden(
     )
 
 
-def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple[Frame, bytes]]:
-    """Return frames in random order with their PNG, until there are enough."""
-    cv2 = opencv("Writing golden frames")
+def _draw(
+    data: DataSource, pool: NDArray[np.int64], *, seed: int, cascade: Cascade
+) -> list[tuple[Frame, bytes]]:
+    """Return frames in random order with their PNG, until there are enough.
+
+    A stage that settles none of these has one of the next in the place of one of the commonest's.
+    """
+    frames = _frames(data, np.random.default_rng(seed).permutation(pool))
     drawn: list[tuple[Frame, bytes]] = []
     size = 0
-    for index in np.random.default_rng(seed).permutation(pool):
+    for frame, png in frames:
+        drawn.append((frame, png))
+        size += len(png)
+        if len(drawn) == MOST_FRAMES or (size > MOST_BYTES and len(drawn) >= FEWEST_FRAMES):
+            break
+    settled = [_settles(cascade, frame) for frame, _ in drawn]
+    missing = set(range(len(cascade.stages))) - set(settled)
+    if len(drawn) < FEWEST_FRAMES or not missing:
+        return drawn
+    for frame, png in islice(frames, LOOKED_AT):
+        stage = _settles(cascade, frame)
+        if stage in missing:
+            place = settled.index(max(settled, key=settled.count))
+            drawn[place], settled[place] = (frame, png), stage
+            missing.discard(stage)
+        if not missing:
+            break
+    return drawn
+
+
+def _settles(cascade: Cascade, frame: Frame) -> int:
+    return cascade.decide(frame).stage.index
+
+
+def _frames(data: DataSource, order: NDArray[np.int64]) -> Iterator[tuple[Frame, bytes]]:
+    """Yield those that can be read, no larger than a bundle keeps them, with their PNG."""
+    cv2 = opencv("Writing golden frames")
+    for index in order:
         frame = data.frame(int(index))
         if frame is None:
             continue
@@ -105,12 +142,7 @@ def _draw(data: DataSource, pool: NDArray[np.int64], *, seed: int) -> list[tuple
         if longest > LONGEST_SIDE:
             shrink = LONGEST_SIDE / longest
             frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        png = cv2.imencode(".png", frame)[1].tobytes()
-        drawn.append((frame, png))
-        size += len(png)
-        if len(drawn) == MOST_FRAMES or (size > MOST_BYTES and len(drawn) >= 4):
-            break
-    return drawn
+        yield frame, cv2.imencode(".png", frame)[1].tobytes()
 
 
 def _tolerance(stage: Stage) -> float:

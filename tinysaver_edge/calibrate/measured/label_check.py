@@ -72,8 +72,8 @@ def check_agreement(
 
     Raises:
         InputError: the large model does no better than guessing, or would with its classes in
-            another order; it is never wrong where a saver is, or less often than it doubts
-            itself; or the labels leave out a quarter of the classes.
+            another order; a model is never wrong where another is, or less often than it
+            doubts itself; or the labels leave out a quarter of the classes.
     """
     labels, large = problem.labels, problem.large
     refused = list(_refusals(problem, names))
@@ -110,10 +110,11 @@ _GO_ON = (
 
 
 def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
-    """Yield why the labels cannot be of the large model's classes, or are its own answers."""
+    """Yield why the labels cannot be of the large model's classes, or are a model's answers."""
     labels, large = problem.labels, problem.large
     answers = large.outputs.predictions
     yield from _many_missing(labels, large, names)
+    yield from _own_answers(problem)
     try:
         check_model(labels, answers, model=large.name)
     except InputError as error:
@@ -122,7 +123,6 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
         doubtful = doubtful_classes(labels, answers, model=large.name, names=names)
         yield from doubtful or _in_another_order(labels, answers, model=large.name)
         yield from _far_below_a_saver(problem)
-    yield from _own_answers(problem)
     yield from _never_answered(labels, answers, model=large.name, names=names)
 
 
@@ -165,36 +165,36 @@ def _in_another_order(
 
 
 def _own_answers(problem: Problem) -> Iterator[str]:
-    """Yield a line where the large model is never wrong though a saver often is.
+    """Yield a line where a model, large or saver, is never wrong though another often is.
 
-    Whoever labels by hand and a model differ now and then. With a saver that is wrong on so many
-    samples, a large model that is wrong on none has written the labels.
+    Whoever labels by hand and a model differ now and then. With another model that is wrong on so
+    many samples, one that is wrong on none has written the labels.
     """
-    labels, large = problem.labels, problem.large
+    labels, models = problem.labels, (problem.large, *problem.savers)
     if len(labels) < FEWEST_OF_OWN_ANSWERS:
         return
-    if mistakes := int((large.outputs.predictions != labels).sum()):
-        yield from _corrected_answers(large, mistakes)
-        return
-    wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in problem.savers}
+    wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in models}
     worst = max(wrong, key=lambda name: wrong[name])
-    if wrong[worst] >= FEWEST_WRONG:
-        yield (
-            f"the labels are {large.name}'s own answers on all {len(labels)} samples, while "
-            f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. Labels "
-            f"that a model wrote certify agreement with it: say --reference large"
-        )
+    for one in models:
+        if mistakes := wrong[one.name]:
+            yield from _corrected_answers(one, mistakes)
+        elif wrong[worst] >= FEWEST_WRONG:
+            yield (
+                f"the labels are {one.name}'s own answers on all {len(labels)} samples, while "
+                f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. "
+                f"Labels that a model wrote certify agreement with it: say --reference large"
+            )
 
 
-def _corrected_answers(large: ModelAnswers, mistakes: int) -> Iterator[str]:
-    """Yield a line where labels agree with the large model more than it agrees with itself.
+def _corrected_answers(model: ModelAnswers, mistakes: int) -> Iterator[str]:
+    """Yield a line where labels agree with a model more than it agrees with itself.
 
     Where its two best classes are all but level, a model is wrong about every other time, and so on
     by their ratio. Whoever corrects a few rows of a model's own answers leaves it right there, too.
     By honest labels, thirteen ImageNet models are wrong some five times as often as said here,
     CIFAR-10's three to four times.
     """
-    expected = in_two_minds(large.outputs)
+    expected = in_two_minds(model.outputs)
     terms = (
         [j * math.log(expected) - math.lgamma(j + 1) - expected for j in range(mistakes + 1)]
         if expected > mistakes
@@ -202,7 +202,7 @@ def _corrected_answers(large: ModelAnswers, mistakes: int) -> Iterator[str]:
     )
     if sum(map(math.exp, terms)) < BY_CHANCE:
         yield (
-            f"{large.name} is wrong on {mistakes} of {large.outputs.samples} samples by the "
+            f"{model.name} is wrong on {mistakes} of {model.outputs.samples} samples by the "
             f"labels, but in two minds on so many that at least {expected:.0f} mistakes are to be "
             f"expected: are the labels its own answers, some of them corrected? Labels that a "
             f"model wrote certify agreement with it: say --reference large"

@@ -1,0 +1,192 @@
+"""The package of examples/ros2 with ROS 2 itself, in a network of its own that is loopback alone."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.small_bundle import small_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "examples" / "ros2"
+PYTHON = Path(os.environ.get("ROS2", Path.home() / ".cache" / "ros2")) / "jazzy" / "bin" / "python"
+NAMESPACE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+
+
+def _why_not():
+    if not PYTHON.is_file() or not (PYTHON.parents[1] / "ready").exists():
+        return f"no ROS 2 at {PYTHON}: .ci/ros2 fetches it"
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        return "no unshare or no ip"
+    if subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode:
+        return "no network namespace may be made here"
+    return None
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_why_not()), reason=str(_why_not()))]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("ros2") / "bundle")
+
+
+class Network:
+    """A network namespace: what is started in it hears each other and nobody else."""
+
+    def __init__(self, folder, **variables):
+        self.holder = subprocess.Popen(
+            [*NAMESPACE, "sh", "-c", "ip link set lo up && echo up && exec sleep 600"],
+            stdout=subprocess.PIPE,
+        )
+        assert self.holder.stdout.readline() == b"up\n"
+        enter = ["nsenter", "--net", f"--target={self.holder.pid}"]
+        self.enter = enter if os.geteuid() == 0 else [*enter, "--user", "--preserve-credentials"]
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE), str(ROOT)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "ROS_DOMAIN_ID": "77",
+            "ROS_LOG_DIR": str(folder / "log"),
+            **variables,
+        }
+        self.log = folder / "node.log"
+
+    def start(self, *words, **options):
+        command = [*self.enter, str(PYTHON), *map(str, words)]
+        return subprocess.Popen(command, env=self.environment, cwd=ROOT, **options)
+
+    def node(self, *parameters, more=()):
+        """Start the node and wait until it has said something, or ended."""
+        words = [word for one in parameters for word in ("-p", one)]
+        with self.log.open("wb") as log:
+            return self.start("-m", "tinysaver_ros", "--ros-args", *words, *more, stderr=log)
+
+    def camera(self, *words):
+        """Send images; return what was answered."""
+        done = self.start("-m", "tests.ros2.camera", *words, stdout=subprocess.PIPE)
+        out, _ = done.communicate(timeout=90)
+        assert done.returncode == 0, self.log.read_text()
+        return json.loads(out)
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait()
+
+
+@contextmanager
+def network(folder, **variables):
+    made = Network(folder, **variables)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def running(network, *parameters, more=(), ends_by=signal.SIGTERM):
+    """The node; at the end it is told to stop, and must do so with 0 and without a traceback."""
+    node = network.node(*parameters, more=more)
+    try:
+        yield node
+        node.send_signal(ends_by)
+        assert node.wait(10) == 0, network.log.read_text()
+        said = network.log.read_text()
+        assert not any(word in said for word in ("Traceback", "Exception", "InvalidHandle")), said
+    finally:
+        if node.poll() is None:
+            node.kill()
+            node.wait()
+
+
+def test_every_image_of_every_encoding_is_answered_with_its_stamp(bundle, tmp_path):
+    with network(tmp_path) as lo, running(lo, f"bundle:={bundle}", "deadline_ms:=2000", "waiting:=8"):
+        encodings = ["bgr8", "rgb8", "bgra8", "yuv422_yuy2", "bayer_rggb8"]
+        heard = lo.camera("--encodings", *encodings, "--frames", 18, "--listens", 2.5)
+    print(heard)
+    assert heard["sent"] == heard["answered"] == heard["exact"] == heard["right"] == 90
+    assert heard["frame_ids"] == [["", "only_optical"]]
+    assert heard["decisions"][-1]["stamp"]["nanosec"] < 10**9
+    assert heard["levels"]["tinysaver: drift"] == [0]
+    figures = heard["values"]["tinysaver: image"]
+    assert (figures["decisions"], figures["dropped"], figures["corrupt"]) == ("90", "0", "0")
+
+
+def test_several_cameras_compressed_under_a_lifecycle_manager(bundle, tmp_path):
+    """Configured, activated, deactivated, activated again; ended by Ctrl-C in the midst of images."""
+    parameters = [f"bundle:={bundle}", "autostart:=false", "compressed:=true", "deadline_ms:=2000"]
+    parameters += ["cameras:=[left,right]", "waiting:=8"]
+    configure, activate, deactivate, cleanup = 1, 3, 4, 2
+    steps = [configure, activate, deactivate, cleanup, configure, activate]
+    with network(tmp_path) as lo, running(lo, *parameters, ends_by=signal.SIGINT):
+        heard = lo.camera(
+            *("--encodings", "jpeg", "--cameras", "left", "right", "--frames", 20, "--fps", 20),
+            *("--transitions", *steps),
+        )
+        print(heard)
+        assert heard["answered"] == heard["exact"] == heard["right"] == 40
+        assert heard["frame_ids"] == [["left", "left_optical"], ["right", "right_optical"]]
+        flood = lo.start(
+            *("-m", "tests.ros2.camera", "--encodings", "jpeg", "--cameras", "left", "right"),
+            *("--fps", 200, "--frames", 4000),
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(4)
+    flood.kill()
+    flood.wait()
+
+
+@pytest.mark.parametrize("how", ["shared memory", "reliable"])
+def test_large_images(bundle, tmp_path, how):
+    """1080p at 30/s is 187 MB/s, which Fast DDS's defaults lose most of."""
+    topics = "qos_overrides./image.subscription"
+    parameters = [f"bundle:={bundle}", "deadline_ms:=2000", "waiting:=8"]
+    variables, words = {}, []
+    if how == "reliable":
+        parameters += [f"{topics}.reliability:=reliable", f"{topics}.depth:=10"]
+        words = ["--reliability", "reliable"]
+    else:
+        profile = PACKAGE / "config" / "large_images.xml"
+        variables["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
+    with network(tmp_path, **variables) as lo, running(lo, *parameters):
+        heard = lo.camera("--size", "1280x720", "--frames", 60, "--fps", 30, *words)
+    print(how, heard)
+    assert heard["exact"] == heard["answered"] == heard["right"]
+    assert heard["exact"] >= 57
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ([], "parameter bundle: names no bundle"),
+        (["bundle:=/nowhere"], "/nowhere"),
+        (["bundle:=b", "deadline_ms:=soon"], "parameter deadline_ms: 'soon' will not do"),
+        (["bundle:=b", "waiting:=1.5"], "parameter waiting: 1.5 will not do"),
+        (["bundle:=b", "cameras:=[a,a]"], "parameter cameras: ['a', 'a'] will not do"),
+    ],
+    ids=["no bundle", "missing bundle", "no number", "no whole number", "same names"],
+)
+def test_what_is_wrong_is_told_in_a_line(parameters, says, tmp_path):
+    with network(tmp_path) as lo:
+        node = lo.node(*parameters)
+        assert node.wait(20) == 2
+        lines = lo.log.read_text().splitlines()
+    assert len(lines) == 1, lines
+    assert says in lines[0]
+
+
+def test_a_signal_at_any_moment_of_the_start_ends_it_with_0(bundle, tmp_path):
+    with network(tmp_path) as lo:
+        for wait_s in (0.4, 0.8, 1.2, 1.6, 2.0):
+            node = lo.node(f"bundle:={bundle}")
+            time.sleep(wait_s)
+            node.terminate()
+            assert node.wait(10) == 0, (wait_s, lo.log.read_text())
+            assert "Traceback" not in lo.log.read_text()

@@ -17,5 +17,5 @@ setup(
     # tinysaver-edge and an engine are pip's: rosdep knows neither.
     install_requires=["setuptools"],
     zip_safe=True,
-    entry_points={"console_scripts": [f"classify = {NAME}.node:main"]},
+    entry_points={"console_scripts": [f"classify = {NAME}.__main__:main"]},
 )

@@ -160,8 +160,8 @@ def summary(sent, answers, decisions, told):
             right += message.results[0].class_id == name
             ages.append((came_s - sent_s) * 1e3)
             by_encoding[encoding] = by_encoding.get(encoding, 0) + 1
-    levels = {}
-    values = {}
+    decided = [json.loads(one.data) for one in decisions]
+    levels, values = {}, {}
     for array in told:
         for status in array.status:
             levels.setdefault(status.name, set()).add(status.level[0])
@@ -174,7 +174,8 @@ def summary(sent, answers, decisions, told):
         "by_encoding": by_encoding,
         "frame_ids": sorted(frames),
         "age_ms": [float(np.percentile(ages, one)) for one in (50, 95)] if ages else None,
-        "decisions": [json.loads(one.data) for one in decisions[-3:]],
+        "decided_ms": float(np.median([one["timings_ms"]["total"] for one in decided] or [0.0])),
+        "decision": decided[-1] if decided else None,
         "levels": {name: sorted(one) for name, one in levels.items()},
         "values": values,
     }

@@ -32,7 +32,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
     from tinysaver_ros.node import Classifier
 
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # of rclpy's own, which it does not export
+        print(f"tinysaver_ros: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     node = Classifier()
     executor = SingleThreadedExecutor()
     executor.add_node(node)

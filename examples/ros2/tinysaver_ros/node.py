@@ -86,24 +86,36 @@ class Classifier(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the bundle, announce the answers' topics."""
-        try:
-            self._load()
-        except TinySaverError as error:
-            self.get_logger().error(str(error))
-            self.let_go()
-            return FAILED
-        return DONE
+        if self._managed(self._load):
+            return DONE
+        self.let_go()
+        return FAILED
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images and decide them."""
+        if self._managed(self._listen):
+            return super().on_activate(state)
+        self._stop()
+        return FAILED
+
+    def _managed(self, step: Callable[[], None]) -> bool:
+        """Do something; where it fails say why, in a line. rclpy would keep it to itself."""
+        try:
+            step()
+        except TinySaverError as error:
+            self.get_logger().error(str(error))
+            return False
+        except Exception as error:  # rclpy's have no class in common
+            said = " ".join(str(error).split())
+            self.get_logger().error(f"{type(error).__name__}: {said}")
+            return False
+        return True
+
+    def _listen(self) -> None:
         answering = self._answering
         assert answering is not None
         compressed = self._parameter("compressed", _flag)
-        try:
-            answering.start(compressed_picture_of if compressed else picture_of)
-        except TinySaverError as error:
-            self.get_logger().error(str(error))
-            return FAILED
+        answering.start(compressed_picture_of if compressed else picture_of)
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         for name in self._cameras:
             self._subscriptions_made.append(
@@ -115,7 +127,6 @@ class Classifier(LifecycleNode):
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
             )
-        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Answer what is on its way, and take no more images."""

@@ -24,6 +24,7 @@ extensions = [
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "_static"]
+suppress_warnings = ["ref.python"]  # a word of a docstring that is several fields' name
 html_theme = "furo"
 html_title = "tinysaver-edge"
 html_static_path = ["_static"]

@@ -14,6 +14,7 @@ import pytest
 from tests.small_bundle import small_bundle
 from tests.stream.slow import Answers, cascade_of
 from tinysaver_edge import Bundle
+from tinysaver_edge.engines.remote.traffic import HostState, State
 from tinysaver_edge.testing import numbered_frame
 
 PACKAGE = Path(__file__).resolve().parents[2] / "examples" / "ros2"
@@ -354,6 +355,21 @@ def test_drift_is_told(bundle):
         assert (told.name, told.level) == ("drift", Level.WARN)
         assert int(told.values["alarms"]) >= 1
         assert int(told.values["disagreed"]) > 0
+
+
+def test_hosts_are_told(bundle):
+    """The values are those that a remote engine tells; the engine is not: no server is needed."""
+    with Rig(bundle, Answers()) as rig:
+        names = {"http://a/large": State.CLOSED, "http://b/large": State.OPEN}
+        rig.cascade.stages[-1].engine.hosts = tuple(
+            HostState(name, state, True, answered=3, reconnects=0, latency_ms=1.5, identity=None)
+            for name, state in names.items()
+        )
+        told = {one.name: one for one in rig.answering.statuses()}
+    assert told["host http://a/large"].level is Level.OK
+    assert told["host http://b/large"].level is Level.WARN
+    assert told["host http://b/large"].message == "left alone: its breaker is open"
+    assert told["host http://a/large"].values["answered"] == "3"
 
 
 # What is written down twice

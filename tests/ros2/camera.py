@@ -88,7 +88,7 @@ def main():
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     quality = QoSProfile(
-        depth=10,
+        depth=100 if options.reliability == "reliable" else 10,
         reliability=ReliabilityPolicy[options.reliability.upper()],
         history=HistoryPolicy.KEEP_LAST,
     )

@@ -15,7 +15,7 @@ from tests.small_bundle import small_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "examples" / "ros2"
-ENVIRONMENT = Path(os.environ.get("ROS2", "/nowhere")) / "jazzy"
+ENVIRONMENT = Path(os.environ.get("ROS2", "/nowhere"))
 PYTHON = ENVIRONMENT / "bin" / "python"
 NAMESPACE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
 

@@ -19,12 +19,14 @@ from tests.colours import COLOURS, DESCRIPTION, LARGE, NAMES, SAVER, colour_mode
 from tests.plug_ins import install
 from tests.small_bundle import small_bundle
 from tests.stream.slow import Answers, cascade_of
-from tinysaver_edge import Cascade, FrameId, InputError
+from tinysaver_edge import Cascade, InputError
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.testing import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TESTED_ELSEWHERE = {"train_demo_models"}
+PACKAGES = {"ros2": "tests/ros2"}
+"""Examples that are a folder with a setup.py, and where their tests are."""
 
 
 def example(name):
@@ -44,6 +46,9 @@ def test_every_example_has_its_test():
     here = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):
         assert f'example("{path.stem}")' in here or path.stem in TESTED_ELSEWHERE
+    assert {path.parent.name for path in EXAMPLES.glob("*/setup.py")} == set(PACKAGES)
+    for tests in PACKAGES.values():
+        assert list((EXAMPLES.parent / tests).glob("test_*.py"))
 
 
 @pytest.mark.parametrize(
@@ -95,58 +100,6 @@ def test_robot_loop_keeps_its_period_while_the_large_model_is_stuck():
     assert sum(decision.degraded is not None for decision in acted) == 15
     assert spent < 1.5 * 30 * robot.PERIOD_S
     assert late <= 10  # the machine may be busy; stuck, every other turn would be late
-
-
-def test_ros2_node(bundle):
-    """Its logic; rclpy itself is not here."""
-    node = example("ros2_node")
-    red = np.zeros((2, 3, 3), np.uint8)
-    red[:, :, 2] = 200
-    padded = np.zeros((2, 12), np.uint8)
-    padded[:, :9] = red.reshape(2, 9)
-    shape = {"height": 2, "width": 3, "step": 12}
-    bgr = node.picture_of(encoding="bgr8", data=padded.tobytes(), **shape)
-    assert (bgr == red).all()
-    rgb = node.picture_of(encoding="rgb8", data=padded.tobytes(), **shape)
-    assert (rgb == red[:, :, ::-1]).all()
-    with pytest.raises(ValueError, match="image is mono16"):
-        node.picture_of(encoding="mono16", data=b"", **shape)
-    answers = Answers(saver_s=0.05)
-    published, errors = [], []
-    with cascade_of(answers) as cascade:
-        classifier = node.Classifier(
-            cascade, published.append, deadline_ms=200, failed=errors.append
-        )
-        started = time.monotonic()
-        for number in range(20):
-            classifier.take(
-                numbered_frame(number), stamp_s=number / 10, frame_id=FrameId("cam", number)
-            )
-        assert time.monotonic() - started < 0.3  # the executor's thread was not held up
-        deadline = time.monotonic() + 5
-        while len(published) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        answers.saver_broken = answers.broken = True
-        classifier.take(numbered_frame(3), stamp_s=0.0, frame_id=FrameId("cam", 20))
-        while not errors and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert [one.frame_id.sequence for one in published] == [0, 19]
-    assert [one.timestamp_s for one in published] == [0, 1.9]
-    assert classifier.replaced == 18
-    assert "broken" in str(errors[0])
-
-
-def test_ros2_node_says_what_is_missing():
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "ros2_node.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
-    )
-    if done.returncode:
-        assert "No module named 'rclpy'" in done.stderr
 
 
 def test_custom_engine(tmp_path, capsys):

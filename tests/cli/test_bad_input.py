@@ -318,7 +318,8 @@ class TestCalibrateOnRecords:
 
     def test_what_is_not_named(self, command, folder):
         refused(command("calibrate", "--records", folder), "records need --macs and --large")
-        refused(command("calibrate"), "nothing to calibrate on: name --data, --epochs, --records or a recipe")
+        wanted = "nothing to calibrate on: name --data, --epochs, --records or a recipe"
+        refused(command("calibrate"), wanted)
         refused(command("calibrate", "--data", folder), "name its file with --large")
         done = command("calibrate", "--data", folder, "--large", "big.onnx")
         refused(done, "no saver to try", "--saver")

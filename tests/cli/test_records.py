@@ -147,7 +147,7 @@ def test_a_bundle_of_records_holds_the_policy_and_no_models(command, records, tm
     verified = command("verify", bundle, "--json")
     assert (verified.code, verified.json["passed"]) == (0, True)
     for refused in (
-        command("run", bundle, "--source", records),
+        command("run", bundle, "--source", "demo://?frames=1"),
         command("evaluate", bundle, "--data", records),
     ):
         assert refused.code == 2

@@ -92,10 +92,6 @@ class Number(click.FloatRange):
             self.fail(f"{value} is no number.", param, ctx)
         return number
 
-    def _describe_range(self) -> str:
-        """Return the range for the help; click would say `x<=None` where there is none."""
-        return "" if self.min is None and self.max is None else super()._describe_range()
-
 
 def _is_number(text: str) -> bool:
     try:

@@ -141,7 +141,8 @@ def test_the_bundle_decides_as_calibration_did(command, bundle):
             decision = cascade.decide(data.frame(int(pick)))
             assert decision.score == pytest.approx(margin, abs=1e-4)
             if abs(margin - threshold) > 1e-4:
-                assert decision.escalated == (margin < threshold)
+                assert (decision.stage.index > 0) == (margin < threshold)
+                assert decision.escalated == (decision.stage.index == len(names) - 1)
     assert command("verify", bundle).code == 0
 
 

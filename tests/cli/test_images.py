@@ -124,9 +124,10 @@ def test_evaluate_gives_again_what_calibrate_found(command, work, bundle, made):
     """On all images the counts must be those of the two halves together."""
     found = command("evaluate", bundle, "--data", work / "test.zip", "--json").json
     halves = (made.json["calibration"], made.json["holdout"])
-    within = {"drop_interval_points", "saver_drop_interval_points", "settled"}
+    within = {"drop_interval_points", "saver_drop_interval_points", "settled", "reuse"}
     assert found["drop_interval_points"][0] <= found["drop_points"]
     assert found["drop_interval_points"][1] >= found["drop_points"]
+    assert found["reuse"] is None  # of epochs alone
     for name in FIGURES - {"samples"} - within:
         assert found[name] == pytest.approx(np.mean([half[name] for half in halves]), abs=1e-9)
 

@@ -110,6 +110,7 @@ def _summed(event: Event, flood: _Flood, spent_s: float) -> str:
 WHY = {
     Reason.DEADLINE: "past the deadline",
     Reason.IN_FLIGHT: "as too many frames waited for the large model already",
+    Reason.RATE: "as their source had used up what it may ask of the large model",
     Reason.FAILED: "as a model failed",
     Reason.LOCAL: "as the stream is local",
     Reason.STOPPED: "as the stream was closed",

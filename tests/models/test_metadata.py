@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from tinysaver_edge.preprocess import (
 )
 
 NAMES = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20)
+# Names of classes are kept in composed form, as folders on some systems are not.
+CLASS_NAMES = NAMES.map(lambda name: unicodedata.normalize("NFC", name))
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 FORMATS = st.builds(
     InputFormat,
@@ -63,7 +66,7 @@ DESCRIPTIONS = st.builds(
     name=NAMES,
     preprocess=st.builds(Preprocess, RESIZES, FORMATS),
     output=OUTPUTS,
-    labels=st.one_of(st.none(), st.lists(NAMES, max_size=4).map(tuple)),
+    labels=st.one_of(st.none(), st.lists(CLASS_NAMES, max_size=4).map(tuple)),
     macs=st.one_of(st.none(), st.floats(1, 1e15)),
     engine=st.one_of(st.none(), st.just("openvino")),
     device=st.one_of(st.none(), NAMES),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -97,7 +98,8 @@ def test_decisions_for_a_pipe_that_nobody_reads_are_no_success(command, bundle, 
     source = ("--source", "demo://?frames=5&fps=50")
     done = command("run", bundle, *source, "--quiet", "--jsonl", tmp_path / "pipe")
     assert done.code == 2
-    assert "sink jsonl pipe: 5 decisions could not be written" in done.err
+    # As many as there were: a busy machine drops some of a camera's frames.
+    assert re.search(r"sink jsonl pipe: [1-5] decisions? could not be written", done.err)
 
 
 def test_decisions_that_were_lost_are_told_in_json_too(command, bundle):

@@ -2,15 +2,16 @@
 
 import json
 import os
-import re
 import resource
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
+from tests.colours import colour_picture
 from tests.command import PROGRAM, ROOT
 from tests.small_bundle import small_bundle
 
@@ -95,11 +96,12 @@ def test_decisions_that_could_not_be_written_are_no_success(bundle, tmp_path):
 
 def test_decisions_for_a_pipe_that_nobody_reads_are_no_success(command, bundle, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    source = ("--source", "demo://?frames=5&fps=50")
+    for number in range(5):  # files, of which a busy machine drops none
+        cv2.imwrite(str(tmp_path / f"{number}.png"), colour_picture(number, number))
+    source = ("--source", tmp_path / "*.png")
     done = command("run", bundle, *source, "--quiet", "--jsonl", tmp_path / "pipe")
     assert done.code == 2
-    # As many as there were: a busy machine drops some of a camera's frames.
-    assert re.search(r"sink jsonl pipe: [1-5] decisions? could not be written", done.err)
+    assert "sink jsonl pipe: 5 decisions could not be written" in done.err
 
 
 def test_decisions_that_were_lost_are_told_in_json_too(command, bundle):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, Union
 
 from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
-from tinysaver_edge.deciding.memory import CameraMemory
+from tinysaver_edge.deciding.memory import CameraMemory, decide_remembering
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
-from tinysaver_edge.decision import Decision, FrameId, Likeness
+from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -239,7 +239,7 @@ class Cascade:
             case = self._new(frame_id, started_s if timestamp_s is None else timestamp_s)
             case.taken_at_s = self._wall() if timestamp_s is None else None
             if memory is not None:
-                return _decide_remembering(decider, memory, frame, case, started_s=started_s)
+                return decide_remembering(decider, memory, frame, case, started_s=started_s)
             return decider.decide(frame, case, started_s=started_s)
 
     def decide_many(
@@ -471,28 +471,3 @@ class Track:
         """Forget what came before: the camera was moved, or comes back after a pause."""
         if self._memory is not None:
             self._memory.forget()
-
-
-def _decide_remembering(
-    decider: Decider, memory: CameraMemory, frame: Frame, case: Case, *, started_s: float
-) -> Decision:
-    """Answer a camera's next frame, from memory if it can be."""
-    look = memory.look(frame, case.timestamp_s)
-    case.covered = memory.covers(case.timestamp_s)
-    case.spent("look", (decider.clock() - started_s) * 1e3)
-    if look.repeats is not None and look.repeats.decision is not None:
-        case.timings_ms["total"] = case.timings_ms["look"]
-        return memory.repeated(look.repeats.decision, case, Likeness.STILL)
-    answer, found = look.key, None
-
-    def kept(case: Case) -> Decision | None:
-        earlier = None if case.outputs is None else memory.keeps(look, case.outputs)
-        if earlier is None or earlier.decision is None:
-            return None
-        return memory.repeated(earlier.decision, case, Likeness.SAME)
-
-    try:
-        found = decider.decide(frame, case, started_s=started_s, kept=kept)
-    finally:
-        memory.end(answer, found)
-    return found

@@ -14,7 +14,14 @@ import click
 
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.event_lines import Teller
-from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, options_of
+from tinysaver_edge.cli.options import (
+    SOURCES,
+    GroupedCommand,
+    Number,
+    json_option,
+    options_of,
+    timeout_option,
+)
 from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
 from tinysaver_edge.collect import Draw, Recording, Store, collect_live, collect_recorded
 from tinysaver_edge.collect.store import lines_about
@@ -26,7 +33,7 @@ from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Source
 from tinysaver_edge.stream.sources.uri import parse_uri
 
-_source_option = options_of("Sources")
+_source_option = options_of(SOURCES)
 _draw_option = options_of("What is drawn")
 _write_option = options_of("What is written")
 
@@ -70,13 +77,7 @@ LENGTH = Length()
     metavar="[NAME=]FILE",
     help="A video, or a folder of images, in place of a camera; may be given more than once.",
 )
-@_source_option(
-    "--timeout-s",
-    type=Number(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="How long a camera may take to open, or to give a frame.",
-)
+@timeout_option
 @_source_option(
     "--wait-for-source",
     is_flag=True,

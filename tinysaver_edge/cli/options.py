@@ -167,3 +167,13 @@ trusted_option = options_of("The bundle")(
     help="Folder of public keys (*.pem): refuse a bundle that none of them signed. "
     "TINYSAVER_TRUSTED_KEYS sets it for a whole device.",
 )
+
+SOURCES = "Sources"
+
+timeout_option = options_of(SOURCES)(
+    "--timeout-s",
+    type=Number(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="How long a camera may take to open, or to give a frame.",
+)

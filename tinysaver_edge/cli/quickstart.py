@@ -15,7 +15,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("task", type=click.Choice(["imagenet"]))
+@click.argument("task", type=click.Choice(["imagenet"]), metavar="TASK")
 @click.option("--out", type=_PATH, default=Path("models"), show_default=True,
               help="Folder for the models.")  # fmt: skip
 @click.option("--wheels", type=_PATH, help="Folder of wheels that were fetched before; "

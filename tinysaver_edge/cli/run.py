@@ -24,7 +24,15 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
 from tinysaver_edge.cli.large_options import large_from, large_options
-from tinysaver_edge.cli.options import GroupedCommand, Number, Threads, options_of, trusted_option
+from tinysaver_edge.cli.options import (
+    SOURCES,
+    GroupedCommand,
+    Number,
+    Threads,
+    options_of,
+    timeout_option,
+    trusted_option,
+)
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
 from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, service_options
 from tinysaver_edge.decision import Decision
@@ -39,7 +47,7 @@ from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 
-_source_option = options_of("Sources")
+_source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")
 _repeated_option = options_of(REPEATED)
 _output_option = options_of(WRITTEN)
@@ -121,13 +129,7 @@ def stopping_on_signals(
     "http:// (MJPEG), gst:PIPELINE or demo://. May be given more than once; parted by spaces in "
     "the environment, where other users cannot read its passwords.",
 )
-@_source_option(
-    "--timeout-s",
-    type=Number(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="How long a camera may take to open, or to give a frame.",
-)
+@timeout_option
 @_source_option(
     "--wait-for-source",
     is_flag=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from tinysaver_edge.deciding.decider import Decider
 from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import AnswerSource, Decision, Likeness, Reason, Reused
 from tinysaver_edge.outputs import Outputs
@@ -128,3 +129,40 @@ class CameraMemory:
             timings_ms=case.timings_ms,
             reused=Reused(first, age_s, alike),
         )
+
+
+def decide_remembering(
+    decider: Decider, memory: CameraMemory, frame: Frame, case: Case, *, started_s: float
+) -> Decision:
+    """Answer a camera's next frame, from memory if it can be.
+
+    Args:
+        decider: asks the stages where it cannot.
+        memory: the camera's.
+        frame: as for `CameraMemory.look`.
+        case: what will be known of the frame; its time is the camera's.
+        started_s: where its total time begins, on the decider's clock.
+
+    Raises:
+        InputError: the frame is of another shape or type.
+        EngineError: no stage could answer.
+    """
+    look = memory.look(frame, case.timestamp_s)
+    case.covered = memory.covers(case.timestamp_s)
+    case.spent("look", (decider.clock() - started_s) * 1e3)
+    if look.repeats is not None and look.repeats.decision is not None:
+        case.timings_ms["total"] = case.timings_ms["look"]
+        return memory.repeated(look.repeats.decision, case, Likeness.STILL)
+    found: Decision | None = None
+
+    def kept(case: Case) -> Decision | None:
+        earlier = None if case.outputs is None else memory.keeps(look, case.outputs)
+        if earlier is None or earlier.decision is None:
+            return None
+        return memory.repeated(earlier.decision, case, Likeness.SAME)
+
+    try:
+        found = decider.decide(frame, case, started_s=started_s, kept=kept)
+    finally:
+        memory.end(look.key, found)
+    return found

@@ -124,14 +124,17 @@ def hang_up(port: int, number: int) -> None:
 
 
 def flood(port: int, number: int) -> None:
-    """Ask for what needs no token, many times in one breath, and read the answers or not."""
+    """Ask for what needs no token, fifty times in a breath over one connection."""
     asked = (b"/healthz", b"/login", b"/base.css", b"/v2/health/live", b"/")[number % 5]
     with connect(port) as one:
         one.settimeout(1)
-        one.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % asked * 200)
-        until_s = time.monotonic() + 1
-        while time.monotonic() < until_s and one.recv(1 << 16):
-            pass
+        for _ in range(20):
+            one.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % asked * 50)
+            answers = 0
+            while answers < 50 and (got := one.recv(1 << 16)):
+                answers += got.count(b"HTTP/1.1 ")
+            if answers < 50:
+                break
 
 
 def half_open(ports: list[int], over: threading.Event) -> int:

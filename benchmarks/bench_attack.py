@@ -306,12 +306,12 @@ class Siege:
             name: of the attack.
             attack: attackers, and the ports that they attack.
             control: the same for the control, or None.
-            seconds: of all attacks together; calm and controls are 3/25 of it each, of three rounds.
+            seconds: of all attacks together; calm and controls are 15 % of it each.
             rounds: so many turns.
         """
         phase = Phase(name, control=None if control is None else Part())
         memory_mb, descriptors = self.watched.memory_mb(), self.watched.descriptors()
-        peace_s = max(seconds / 25, min(seconds, 1.0))
+        peace_s = max(0.15 * seconds / rounds, min(seconds, 1.0))
         for _ in range(rounds):
             self._part(phase.calm, None, peace_s)
             if phase.control is not None:
@@ -546,7 +546,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", help="an attack's name; may be repeated")
     parser.add_argument("--bundle", type=Path, default=ROOT / "demo-bundle")
     parser.add_argument("--dry", action="store_true", help="print, and keep no results")

@@ -1,13 +1,10 @@
-"""Doors of servers: where they listen, which names and tokens get in, and for how long."""
+"""Doors of servers: which requests and tokens get in, at what cost, and for how long."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import http.client
 import ipaddress
-import re
-import socket
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -20,22 +17,16 @@ from tinysaver_edge._support.limits import (
     ANSWER_S,
     HEADER_BYTES,
     MOST_PIECES,
-    QUEUED,
     REQUEST_S,
     WRONG_TOKENS_AT_ONCE,
     WRONG_TOKENS_OF_ALL,
 )
-from tinysaver_edge._support.urls import is_loopback, redacted
-from tinysaver_edge.errors import InputError
 
 TELL_EVERY_S = 60.0
 """How often wrong tokens are told of."""
 
 _TRUSTED = 1024
 """Connections that have shown the token, as far as they are remembered."""
-
-_PRIVATE = (".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
-"""Ends of names that nobody can own in the public DNS."""
 
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
@@ -49,89 +40,11 @@ _BURST_S = 0.05
 _REST_S = 0.05
 """The longest that it waits before it looks again."""
 
-_END = re.compile(rb"(?<=[^\r\n])\r?\n\r?\n")
-"""Where a head ends; empty lines before it are none."""
-
 _TOO_LONG = b"HTTP/1.1 431 Too long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """A host and a port to listen on.
-
-    Attributes:
-        host: a name or an address of this machine.
-        port: TCP port; 0 takes any that is free.
-        option: the command's option that named it, for messages.
-    """
-
-    host: str
-    port: int
-    option: str
-
-    @classmethod
-    def parse(cls, text: str, *, option: str) -> ListenAddress:
-        """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
-
-        Raises:
-            InputError: it is of another form.
-        """
-        host, colon, port = text.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        host = host[1:-1] if bracketed else host
-        fits = colon and host and (bracketed or ":" not in host) and port.isascii()
-        if not fits or not port.isdigit() or int(port) > 65535:
-            raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
-        return cls(host, int(port), option)
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on this machine can reach it."""
-        return is_loopback(self.host)
-
-    def bind(self) -> socket.socket:
-        """Return a listening socket.
-
-        Raises:
-            InputError: the port is taken, not allowed, or the host is not this machine's.
-        """
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            listening = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise InputError(f"{self}: {self.host} cannot be found ({error.strerror})") from error
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self.host, self.port))
-            listening.listen(QUEUED)
-        except OSError as error:
-            listening.close()
-            raise InputError(f"{self}: {_reason(error)}") from error
-        return listening
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.option} {host}:{self.port}"
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is taken by another program; name another"
-    if error.errno == errno.EACCES:
-        return "this user may not listen on that port; name one above 1023"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
-    return f"cannot listen there ({error.strerror})"
-
-
-def url_of(listening: socket.socket) -> str:
-    """Return the address that a socket listens on, as a browser takes it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """Request line and headers of one request.
 
     Attributes:
@@ -149,7 +62,7 @@ class Head:
     keeps: bool
 
     @classmethod
-    def read(cls, text: bytes, client: tuple[str, int]) -> Head | None:
+    def read(cls, text: bytes, client: tuple[str, int]) -> RequestHead | None:
         """Read it up to its empty line; None where it is no HTTP."""
         first, *lines = text.decode("latin-1").split("\n")
         words = first.split()
@@ -222,7 +135,7 @@ class Doorkeeper:
         self,
         most: int,
         *,
-        at_once: Callable[[Head], Said | None] = lambda head: None,
+        at_once: Callable[[RequestHead], Said | None] = lambda head: None,
         share: float | None = None,
     ) -> None:
         self._most, self._at_once, self._share = most, at_once, share
@@ -259,11 +172,10 @@ class Doorkeeper:
                 if inside and not self._bare:  # its body
                     super().data_received(data)
                     return
-                searched = max(0, len(self._sent) - 3)
-                self._sent += data
+                self._sent = self._sent + data if self._sent else data.lstrip(b"\r\n")
                 self._pieces += 1
                 if not inside:
-                    self._take(searched)
+                    self._take()
                 if len(self._sent) > HEADER_BYTES or self._pieces > MOST_PIECES:
                     self.transport.write(_TOO_LONG)
                     self.transport.abort()
@@ -276,27 +188,27 @@ class Doorkeeper:
             def _go_on(self) -> None:
                 keeper.rest()
                 if not self.transport.is_closing():
-                    self._take(0)
+                    self._take()
 
-            def _take(self, searched: int) -> None:
+            def _take(self) -> None:
                 """Take the requests whose heads are there, until one is the server's."""
-                while (end := _END.search(self._sent, searched)) and end.end() <= HEADER_BYTES:
-                    text, self._pieces, searched = self._sent[: end.end()], 0, 0
-                    head = Head.read(text.lstrip(b"\r\n"), self._client)
+                while (length := _head_length(self._sent)) is not None:
+                    text, self._pieces = self._sent[:length], 0
+                    head = RequestHead.read(text, self._client)
                     self._bare = head is not None and not head.has_body
                     said = keeper.judge(head) if head is not None and self._bare else None
                     if head is not None and said is not None:
-                        self._sent = self._sent[len(text) :]
+                        self._sent = self._sent[length:].lstrip(b"\r\n")
                         self._say(said, head)
-                        if head.keeps:
+                        if head.keeps and len(self._sent) <= HEADER_BYTES:
                             continue
                         return
                     given = text if self._bare else self._sent
-                    self._sent = self._sent[len(given) :]
+                    self._sent = self._sent[len(given) :].lstrip(b"\r\n")
                     super().data_received(given)
                     return
 
-            def _say(self, said: Said, head: Head) -> None:
+            def _say(self, said: Said, head: RequestHead) -> None:
                 if self.transport.get_write_buffer_size():  # it does not read what it asked for
                     self.transport.abort()
                     return
@@ -307,7 +219,7 @@ class Doorkeeper:
 
         return Kept
 
-    def judge(self, head: Head) -> Said | None:
+    def judge(self, head: RequestHead) -> Said | None:
         """Answer what needs no thought."""
         return self._at_once(head)
 
@@ -372,23 +284,10 @@ class Doorkeeper:
         one.transport.abort()
 
 
-def is_own_name(host: str, bound: str) -> bool:
-    """Whether a Host header can be this machine's.
-
-    A page of another site can have its own name point here and read what is answered without a
-    token. Addresses, names without a dot and names of private networks cannot be such a site's.
-
-    Args:
-        host: the header; who sends none is no browser.
-        bound: what the server was told to listen on.
-    """
-    name = (host if host.endswith("]") else host.rpartition(":")[0] or host).strip("[]").lower()
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        own = {bound.lower(), socket.gethostname().lower()}
-        return "." not in name or name in own or name.endswith(_PRIVATE)
-    return True
+def _head_length(sent: bytes) -> int | None:
+    """Return how long a head is that begins here; None where its end is not there, or too far."""
+    ends = (sent.find(b"\n\r\n", 0, HEADER_BYTES), 3), (sent.find(b"\n\n", 0, HEADER_BYTES), 2)
+    return min((place + length for place, length in ends if place >= 0), default=None)
 
 
 def _is_inside(one: Any) -> bool:  # noqa: ANN401 - a protocol

@@ -19,15 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from tinysaver_edge._support.doors import (
-    Doorkeeper,
-    Head,
-    ListenAddress,
-    Said,
-    TokenSeen,
-    WrongTokens,
-    url_of,
-)
+from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     DOOR_SHARE,
@@ -35,6 +27,7 @@ from tinysaver_edge._support.limits import (
     QUEUED,
     WRONG_TOKEN_S,
 )
+from tinysaver_edge._support.urls import ListenAddress, url_of
 from tinysaver_edge.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -145,7 +138,7 @@ def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
-def _cookies(head: Head) -> dict[str, str]:
+def _cookies(head: RequestHead) -> dict[str, str]:
     pairs = (one.partition("=") for one in head.headers.get("cookie", "").split(";"))
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -286,7 +279,7 @@ class Site(ABC):
         """Return the answer to what everybody may ask, often; None where there is none."""
         return None
 
-    def _at_once(self, head: Head) -> Said | None:
+    def _at_once(self, head: RequestHead) -> Said | None:
         """Answer what needs no page: before Starlette is asked, which takes ten times as long."""
         if not self._access.addressed_rightly(head.headers.get("host", "")):
             return self._said(421, NOT_ITS_NAME.format(self.what))

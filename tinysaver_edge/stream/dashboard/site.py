@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tinysaver_edge._support.doors import ListenAddress, Said, WrongTokens
+from tinysaver_edge._support.doors import Said, WrongTokens
 from tinysaver_edge._support.packages import opencv
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge._support.web import HEADERS, Site
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.state import DashboardState

@@ -11,16 +11,7 @@ from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import (
-    Doorkeeper,
-    Head,
-    ListenAddress,
-    Said,
-    TokenSeen,
-    WrongTokens,
-    is_own_name,
-    url_of,
-)
+from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     DOOR_SHARE,
@@ -28,6 +19,7 @@ from tinysaver_edge._support.limits import (
     QUEUED,
     WRONG_TOKEN_S,
 )
+from tinysaver_edge._support.urls import ListenAddress, is_own_name, url_of
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 
@@ -83,7 +75,7 @@ class Monitor:
             "cameras and hosts with them; set TINYSAVER_TOKEN"
         ]
 
-    def respond(self, head: Head) -> Said | None:
+    def respond(self, head: RequestHead) -> Said | None:
         """Return the answer to a request; None where a wrong token has to wait for it."""
         if head.method not in ("GET", "HEAD"):
             return _text(405, "this server is only read\n")
@@ -202,7 +194,7 @@ class _Connection(asyncio.Protocol):
         """Nothing: the connection ends with the answer."""
 
     def data_received(self, data: bytes) -> None:
-        head = Head.read(data, self._client)
+        head = RequestHead.read(data, self._client)
         if head is None or head.has_body:
             self._end(_text(400, "that is no request for this server\n"))
         else:

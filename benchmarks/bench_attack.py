@@ -306,12 +306,12 @@ class Siege:
             name: of the attack.
             attack: attackers, and the ports that they attack.
             control: the same for the control, or None.
-            seconds: of all attacks together; calm and controls are 15 % of it each.
+            seconds: of all attacks together; calm and controls are 10 % of it each.
             rounds: so many turns.
         """
         phase = Phase(name, control=None if control is None else Part())
         memory_mb, descriptors = self.watched.memory_mb(), self.watched.descriptors()
-        peace_s = max(0.15 * seconds / rounds, min(seconds, 1.0))
+        peace_s = max(0.1 * seconds / rounds, min(seconds, 1.0))
         for _ in range(rounds):
             self._part(phase.calm, None, peace_s)
             if phase.control is not None:

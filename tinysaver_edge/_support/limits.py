@@ -83,6 +83,9 @@ further token of that address is looked at, but from connections that have shown
 WRONG_TOKENS_OF_ALL = 24
 """The same for all addresses together, so that many of them guess no faster."""
 
+MOST_TURNED_AWAY = 256
+"""Refused gRPC calls that wait for their answer; further ones have it at once."""
+
 # Text
 
 MOST_TEXT = 300

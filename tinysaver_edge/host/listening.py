@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 from tinysaver_edge._support.doors import TokenSeen, WrongTokens
-from tinysaver_edge._support.limits import MOST_HALF_SENT, REQUEST_S, WRONG_TOKEN_S
+from tinysaver_edge._support.limits import (
+    MOST_HALF_SENT,
+    MOST_TURNED_AWAY,
+    REQUEST_S,
+    WRONG_TOKEN_S,
+)
 from tinysaver_edge._support.urls import redacted
 from tinysaver_edge.engines.remote.model import TRITON_PREFIX, Address, Scheme, Token
 from tinysaver_edge.errors import InputError
@@ -161,7 +167,8 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
     class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         def __init__(self) -> None:
             self._busy = 0
-            self._half_sent: dict[asyncio.Task[Any], None] = {}
+            self._half_sent: dict[asyncio.Future[Any], None] = {}
+            self._turned_away = 0
 
         async def intercept_service(
             self,
@@ -176,8 +183,9 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
 
             async def answer(messages: AsyncIterator[Any], context: Any) -> Any:  # noqa: ANN401
                 peer = str(context.peer())
-                shown = await refusal(given, peer.rpartition(":")[0], peer, listening, tries)
+                shown = await refusal(given, address_of(peer), peer, listening, tries)
                 if shown is not None:
+                    await self._turn_away(shown, waited=bool(given))
                     code = grpc.StatusCode.UNAUTHENTICATED
                     if shown is TokenSeen.UNSEEN:
                         code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -200,18 +208,33 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
                 response_serializer=handler.response_serializer,
             )
 
+        async def _turn_away(self, shown: TokenSeen, *, waited: bool) -> None:
+            """Have a refusal take as long as a wrong token: calls are cheap to make, not to take.
+
+            Each connection has so many calls at once, and so comes no faster.
+            """
+            if (shown is TokenSeen.WRONG and waited) or self._turned_away >= MOST_TURNED_AWAY:
+                return
+            self._turned_away += 1
+            try:
+                await asyncio.sleep(WRONG_TOKEN_S)
+            finally:
+                self._turned_away -= 1
+
         async def _message(self, messages: AsyncIterator[Any], context: Any) -> Any:  # noqa: ANN401
             """Wait for a call's one message; where too many wait, the oldest is given up."""
             if len(self._half_sent) >= MOST_HALF_SENT:
                 next(iter(self._half_sent)).cancel()
             waiting = asyncio.ensure_future(anext(messages))
+            # Where the call itself ends, nobody waits for it any more.
+            waiting.add_done_callback(lambda one: one.cancelled() or one.exception())
             self._half_sent[waiting] = None
             try:
                 done, _ = await asyncio.wait({waiting}, timeout=REQUEST_S)
             finally:
                 self._half_sent.pop(waiting, None)
-            if not done or waiting.cancelled():
                 waiting.cancel()
+            if not done or waiting.cancelled():
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, "the request has not come in time"
                 )
@@ -221,6 +244,11 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is empty")
 
     return Guard()
+
+
+def address_of(peer: str) -> str:
+    """Return the address of what gRPC calls a peer, as ``ipv4:10.0.0.7:5000``."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]") or peer
 
 
 def _given(metadata: Any, listening: Listening) -> str | None:  # noqa: ANN401 - grpc's

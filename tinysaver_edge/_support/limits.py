@@ -36,9 +36,6 @@ MOST_SPELT_BYTES = 4 << 20
 """Numbers of a request to `serve` that are spelt out, as JSON or one by one, and no raw bytes:
 they take a hundred times their length when they are read."""
 
-ROWS_AT_ONCE = 8
-"""Frames of one request that are run together, at least; others take their turn in between."""
-
 # Connections
 
 MOST_CONNECTIONS = 32
@@ -70,6 +67,13 @@ MOST_PIECES = 100
 
 DOOR_SHARE = 0.2
 """Of one processor core: what each of a stream's own servers may take of it, whoever asks."""
+
+KNOCKS_PER_S = 100.0
+"""Connections and pieces of requests without the token that `serve` reads over HTTP of one address;
+what comes beyond is read later."""
+
+KNOCKS_AT_ONCE = 100
+"""Of them, after a time of rest."""
 
 # Tries
 

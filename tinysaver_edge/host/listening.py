@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,9 @@ from tinysaver_edge.errors import InputError
 
 MOST_REQUEST_MB = 2047
 """gRPC knows no higher limit."""
+
+_GOLDEN = 0.618034
+"""Its multiples, taken modulo one, are nowhere near each other."""
 
 LONGEST_DRAIN_S = 3600.0
 """An hour: whoever stops a host wants it to stop."""
@@ -169,6 +173,7 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
             self._busy = 0
             self._half_sent: dict[asyncio.Future[Any], None] = {}
             self._turned_away = 0
+            self._numbers = count()
 
         async def intercept_service(
             self,
@@ -211,13 +216,14 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
         async def _turn_away(self, shown: TokenSeen, *, waited: bool) -> None:
             """Have a refusal take as long as a wrong token: calls are cheap to make, not to take.
 
-            Each connection has so many calls at once, and so comes no faster.
+            Each connection has so many calls at once, and so comes no faster. They wait for times
+            that differ, or all would be answered at once, and what a device asks after them.
             """
             if (shown is TokenSeen.WRONG and waited) or self._turned_away >= MOST_TURNED_AWAY:
                 return
             self._turned_away += 1
             try:
-                await asyncio.sleep(WRONG_TOKEN_S)
+                await asyncio.sleep(WRONG_TOKEN_S * (1 + next(self._numbers) * _GOLDEN % 1))
             finally:
                 self._turned_away -= 1
 

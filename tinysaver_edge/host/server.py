@@ -304,7 +304,9 @@ def _http_server(
             log_config=None,
             backlog=ACCEPTED_AT_ONCE,
             http=Doorkeeper(
-                MOST_SERVE_CONNECTIONS, at_once=at_once(listening, tries, ready)
+                MOST_SERVE_CONNECTIONS,
+                at_once=at_once(listening, tries, ready),
+                trusts=None if listening.token is None else tries.trusts,
             ).protocol(_http_protocol()),
             timeout_graceful_shutdown=max(1, round(listening.drain_s)),
             ssl_certfile=listening.certificate,

@@ -145,19 +145,25 @@ class Phase:
         return max(one.p99_ms for one in (self.calm, self.control or self.calm))
 
     def missed(
-        self, *, factor: float = FACTOR, least_ms: float = 5.0, slack_s: float = 0.2
+        self,
+        *,
+        rate: float = 0.9,
+        factor: float = FACTOR,
+        least_ms: float = 5.0,
+        slack_s: float = 0.2,
     ) -> list[str]:
         """What did not hold.
 
         Args:
+            rate: of the answers in calm that there must be.
             factor: by which the 99th percentile may grow.
             least_ms: below which it counts as this: a turn of the processor's scheduler.
             slack_s: processor time beyond the share.
         """
         found = []
-        rate, calm = (len(one.times_ms) / one.seconds for one in (self.attacked, self.calm))
-        if rate < 0.9 * calm:
-            found.append(f"{rate:.1f} answers a second, calm {calm:.1f}")
+        found_rate, calm = (len(one.times_ms) / one.seconds for one in (self.attacked, self.calm))
+        if found_rate < rate * calm:
+            found.append(f"{found_rate:.1f} answers a second, calm {calm:.1f}")
         if self.attacked.p99_ms > factor * max(self.peace_ms, least_ms):
             found.append(f"p99 {self.attacked.p99_ms:.1f} ms, at peace {self.peace_ms:.1f} ms")
         if self.grown_mb > MEMORY_MB or self.descriptors > DESCRIPTORS:

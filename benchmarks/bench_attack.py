@@ -560,9 +560,9 @@ def row(one: dict[str, Any]) -> list[str]:
     ]
 
 
-HEAD = ["attack", "s", "answers/s", "p50 ms, calm → attacked", "calm p99 ms", "control p99 ms", "attacked p99 ms (95 %)",
-        "÷ calm", "÷ control", "processor %", "knocks/s", "MB", "descriptors", "turned away",
-        "their p99 ms", "load"]  # fmt: skip
+HEAD = ["attack", "s", "answers/s", "p50 ms, calm → attacked", "calm p99 ms", "control p99 ms",
+        "attacked p99 ms (95 %)", "÷ calm", "÷ control", "processor %", "knocks/s", "MB",
+        "descriptors", "turned away", "their p99 ms", "load"]  # fmt: skip
 
 
 def main() -> int:

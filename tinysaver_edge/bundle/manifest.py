@@ -312,8 +312,8 @@ class AskedEntry(_Strict):
         told = f"{self.answered} of {self.asked} questions answered by {who}"
         if self.frames is not None:
             told += (
-                f", each about a run of frames on which the two answers stay the same, {self.frames} "
-                "in all: what was said of the one shown counts for the others"
+                ", each about a run of frames on which the two answers stay the same, "
+                f"{self.frames} in all: what was said of the one shown counts for the others"
             )
         worst = self.unsure + self.disagreed
         counted = f", {worst} unsure or disputed" if worst else ""

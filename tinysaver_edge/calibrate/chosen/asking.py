@@ -233,17 +233,17 @@ def _questions(
         asked = [(key(sample), sample) for sample in rows[:, 0].tolist()]
     else:
         asked = _by_run(rows[:, 0], pairs.run[order][begins], gathered, position)
-    stands = Counter((key, low, high) for (key, _), (_, low, high) in zip(asked, rows.tolist()))
+    pairs_of = [(low, high) for _, low, high in rows.tolist()]
+    stands = Counter((key, pair) for (key, _), pair in zip(asked, pairs_of, strict=True))
     found = [
         Question.of(
             key,
             int(position[shown]),
             "" if data is None else data.samples[position[shown]].file,
-            low,
-            high,
-            frames=1 if pairs.run is None else stands[key, low, high],
+            *pair,
+            frames=1 if pairs.run is None else stands[key, pair],
         )
-        for (key, shown), (_, low, high) in zip(asked, rows.tolist(), strict=True)
+        for (key, shown), pair in zip(asked, pairs_of, strict=True)
     ]
     # Within one step of the walk the ids, which say nothing of time or place, make the order.
     walked = sorted(range(len(found)), key=lambda row: (first[row], found[row].id))

@@ -338,16 +338,16 @@ class CertifiedTest:
             escalated=np.repeat(np.arange(len(rows)) == len(rows) - 1, [len(row) for row in rows]),
         )
 
-    def answers_at(self, threshold: float) -> IntArray:
-        """Return the class that the cascade answers on every sample at a threshold."""
+    def alone_at(self, threshold: float) -> IntArray:
+        """Return the stage that settles each sample by itself at a threshold."""
         held = np.array(self.path.at(threshold))[:, None]
-        reaches = np.vstack((self.scores >= held, np.ones((1, self.samples), bool)))
-        answers: IntArray = self.given[reaches.argmax(axis=0), np.arange(self.samples)]
-        return answers
+        settles: IntArray = np.vstack((self.scores >= held, [[True] * self.samples])).argmax(axis=0)
+        return settles
 
     def open_at(self, threshold: float, known: Known) -> int:
         """Return how many questions that bear on a threshold have no answer."""
-        return int(known.open(self.answers_at(threshold), self.large).sum())
+        answers = self.given[self.alone_at(threshold), np.arange(self.samples)]
+        return int(known.open(answers, self.large).sum())
 
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:
         """Walk the thresholds and certify the loosest that passed before the first failure.

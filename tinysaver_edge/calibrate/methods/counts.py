@@ -338,15 +338,10 @@ class CertifiedTest:
             escalated=np.repeat(np.arange(len(rows)) == len(rows) - 1, [len(row) for row in rows]),
         )
 
-    def alone_at(self, threshold: float) -> IntArray:
-        """Return the stage that settles each sample by itself at a threshold."""
-        held = np.array(self.path.at(threshold))[:, None]
-        settles: IntArray = np.vstack((self.scores >= held, [[True] * self.samples])).argmax(axis=0)
-        return settles
-
     def open_at(self, threshold: float, known: Known) -> int:
         """Return how many questions that bear on a threshold have no answer."""
-        answers = self.given[self.alone_at(threshold), np.arange(self.samples)]
+        stage = self.path.settles(self.scores, threshold)
+        answers = self.given[stage, np.arange(self.samples)]
         return int(known.open(answers, self.large).sum())
 
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:

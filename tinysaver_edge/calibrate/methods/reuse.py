@@ -195,7 +195,7 @@ class EpochTest(CertifiedTest):
 
     def _replayed(self, threshold: float) -> StepOnEpochs:
         rule = self.reuse.rule(threshold, epoch_s=self.timeline.epoch_s)
-        stage = self.alone_at(threshold)
+        stage = self.path.settles(self.scores, threshold)
         frames = reused(rule, self.timeline, self.saver, stage == 0)
         done = StepOnEpochs(frames, stage, np.zeros(0, np.int64))
         loss = self.known.losses(self._answers(done), self.large).astype(np.int64)

@@ -39,6 +39,38 @@ class ModelFile:
     variant: bool = False
 
 
+EPOCH_S, EPOCHS = 10.0, 1200
+"""How long an epoch is that is cut out of a recording, and how many there are, unless it is said
+otherwise: a point of accuracy takes about 1,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutEpochs:
+    """Recordings to be cut into epochs, at independent moments drawn uniformly.
+
+    Epochs may overlap and share frames: they are draws from the recordings' period, with
+    replacement, and the certificate speaks of that period.
+
+    Attributes:
+        recordings: as `collect.recordings_of` takes them.
+        folder: where the epochs are kept; one that is whole is taken as it is.
+        epoch_s: length of an epoch.
+        count: how many are drawn.
+        fps: frames a second that are kept; None for all.
+    """
+
+    recordings: tuple[str, ...]
+    folder: Path
+    epoch_s: float = EPOCH_S
+    count: int = EPOCHS
+    fps: float | None = None
+
+
+def beside(out: Path, ending: str) -> Path:
+    """Return a folder or file beside a bundle, by its ending."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.{ending}")
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInput:
     """Models to run over labelled images.
@@ -48,6 +80,7 @@ class ImageInput:
             with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
+        cut: recordings that the epochs are cut out of first; None where they are there.
         large: the large model.
         savers: the candidates.
         large_codec: what frames pass on their way to the large model, JPEG for one on another
@@ -89,6 +122,7 @@ class ImageInput:
     bench: tuple[Path, ...] = ()
     epochs: bool = False
     spans: Path | None = None
+    cut: CutEpochs | None = None
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)

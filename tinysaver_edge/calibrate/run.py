@@ -50,7 +50,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.plan import Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -232,7 +232,7 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
+    return beside(out, "answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +403,7 @@ def _latency(choice: Choice) -> PredictedLatency | None:
 
 def default_report(out: Path) -> Path:
     """Return the report's file beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
+    return beside(out, "report.html")
 
 
 def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:

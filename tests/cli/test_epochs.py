@@ -203,7 +203,7 @@ def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--budget", "mean_macs=1e6"), "--budget"),
+        (("--budget", "mean_macs=1e3"), "would have to be"),
         (("--method", "empirical"), "--epochs is certified, or not done"),
         (("--score", "all"), "--score or --fusion 'all'"),
         (("--score", "entropy"), "over epochs the score is margin"),

@@ -312,7 +312,13 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     if plan.device is None or benched or is_this_machine(plan.device):
         return gathered
     problem, warnings = for_device(gathered.problem, plan.device)
-    return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
+    said = [*gathered.warnings, *warnings]
+    if problem.timeline is not None and plan.targets.needs_latency:
+        said.append(
+            f"what it takes {plan.device.name} to find a frame still is not known: such a frame "
+            "counts as long as one that the first model answers"
+        )
+    return replace(gathered, problem=replace(problem, look=None), warnings=tuple(said))
 
 
 def default_records(out: Path) -> Path:

@@ -278,7 +278,7 @@ class Plan:
 
 
 def epochs_given(
-    epochs: Path, labels: Path | None, given: Mapping[str, Any], reference: Reference
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], targets: Targets
 ) -> dict[str, Any]:
     """Return what `ImageInput` takes of epochs.
 
@@ -286,20 +286,20 @@ def epochs_given(
         epochs: their folder.
         labels: the table of their classes by time.
         given: what else `ImageInput` takes.
-        reference: whose answer is right.
+        targets: what is asked. The models are timed only where a limit is one of time or memory.
 
     Raises:
         InputError: they do not go together.
     """
-    if given.get("bench"):
-        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
-    if (reference is Reference.LABELS) == (labels is None):
+    if (targets.reference is Reference.LABELS) == (labels is None):
         raise InputError(
             "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
             "questions (--questions, --answers, --ask), or --reference large, which takes the "
             "large model's answers for right"
         )
-    return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
+    wanted = targets.needs_latency or targets.budgets.memory_mb is not None
+    timing = given.get("timing", True) and wanted
+    return {"data": epochs, "epochs": True, "spans": labels, "timing": timing}
 
 
 def _check_epochs(targets: Targets, *, compared: bool) -> None:
@@ -310,10 +310,5 @@ def _check_epochs(targets: Targets, *, compared: bool) -> None:
     """
     if targets.method is not Method.CERTIFIED or compared:
         raise InputError("--epochs is certified, or not done: leave --method and the like out")
-    if targets.budgets.any or targets.allowed_drop_points is None:
-        raise InputError(
-            "--epochs with --budget or --no-max-drop: what a frame costs on other epochs is not "
-            "bounded yet; leave it out"
-        )
-    if targets.searches or targets.objective is not None:
-        raise InputError("--epochs takes no --objective, and no --score or --fusion 'all'")
+    if targets.searches:
+        raise InputError("--epochs takes no --score or --fusion 'all': nothing is searched for")

@@ -59,7 +59,7 @@ def _plan_of(settings: Settings) -> Plan:
     targets = Targets(**asked, reference=reference, budgets=budgets)
     images = settings.records is None
     return Plan(
-        input=_images(settings, device, reference) if images else _records(settings, reference),
+        input=_images(settings, device, targets) if images else _records(settings, reference),
         targets=targets,
         device=device,
         asked=people,
@@ -88,7 +88,7 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
     return placed
 
 
-def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
+def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) -> ImageInput:
     cut = _cut(settings)
     if settings.data is None and settings.epochs is None and cut is None:
         raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
@@ -100,12 +100,12 @@ def _images(settings: Settings, device: DeviceProfile | None, reference: Referen
     given = _placed(settings, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:
-        given |= epochs_given(epochs, settings.labels, given, reference)
+        given |= epochs_given(epochs, settings.labels, given, targets)
     return ImageInput(
         large=models.large(settings.large),
         savers=tuple(form for name in settings.savers for form in models.forms(name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=reference is Reference.LABELS,
+        labelled=targets.reference is Reference.LABELS,
         profile=device,
         cut=cut,
         **given,

@@ -114,6 +114,7 @@ class Problem:
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
         known: what people's answers to questions tell of the true classes; None where nobody was
             asked.
+        look: how long a frame takes here that is found still; None where that was not timed.
     """
 
     large: ModelAnswers
@@ -122,6 +123,7 @@ class Problem:
     groups: NDArray[np.str_] | None = None
     timeline: EpochTimeline | None = None
     known: Known | None = None
+    look: LatencySamples | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.

@@ -391,13 +391,15 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    later = highest[1:] if costs.reuses else highest
     return PredictedLatency(
         rates[-1],
         costs.latency_at(*rates),
         highest[-1],
         costs.latency_at(*highest),
         large,
-        highest if costs.between else None,
+        later if costs.between else None,
+        highest[0] if costs.reuses else None,
     )
 
 

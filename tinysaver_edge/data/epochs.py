@@ -454,8 +454,8 @@ def _rows(path: Path) -> tuple[str, Iterator[tuple[int, list[str]]]]:
         columns = (what, *COLUMNS[1:])
         if not set(columns) <= set(head):
             raise DataError(
-                f"labels {path}: columns {', '.join(head) or 'none'}; expected {','.join(COLUMNS)}, "
-                f"or {RECORDING} in place of {COLUMNS[0]}"
+                f"labels {path}: columns {', '.join(head) or 'none'}; expected "
+                f"{','.join(COLUMNS)}, or {RECORDING} in place of {COLUMNS[0]}"
             )
         places = [head.index(name) for name in columns]
         for line, cells in rows[1:]:

@@ -180,8 +180,6 @@ class Dispatcher:
             now_s = self._context.clock()
             for item in items:
                 item.saved_s = now_s
-                if self._between and not item.case.accepted:
-                    self._ask_between(item)
                 self._go_on(item)
 
     def _ask_between(self, item: Item) -> None:
@@ -252,7 +250,13 @@ class Dispatcher:
         elif case.accepted:
             self._accept(item)
         elif not self._keep(item):
-            self._escalate(item)
+            # What an earlier frame was answered by later stages stands for those between as well.
+            if self._between:
+                self._ask_between(item)
+            if case.accepted:
+                self._accept(item)
+            else:
+                self._escalate(item)
 
     def _accept(self, item: Item) -> None:
         item.case.spent("total", (item.saved_s - item.arrived_s) * 1e3)

@@ -75,7 +75,7 @@ def test_what_was_drawn_is_certified_for_its_period(work: Path, tmp_path: Path) 
     assert found.certificate is not None
     said = (
         "that its samples were taken at independent random moments of recordings 16.67 min long "
-        "(all), so that it holds for that period"
+        "(all, drawn with seed 1), so that it holds for that period"
     )
     assert found.stated == (said,)
     entry = Bundle.load(tmp_path / "bundle").manifest.certificate

@@ -339,9 +339,9 @@ class Collection:
             drawn = f"its epochs of {file.epoch_s:g} s began at independent random moments"
         else:
             drawn = "its samples were taken at independent random moments"
-        if file.recorded:  # then the moments can be drawn again
-            of += f", drawn with seed {file.seed}"
-        return f"that {drawn} {self.period} ({of}), so that it holds for that period"
+        # With their seed the moments of a recording can be drawn again.
+        seed = f", drawn with seed {file.seed}" if file.recorded else ""
+        return f"that {drawn} {self.period}{seed} ({of}), so that it holds for that period"
 
     @property
     def warnings(self) -> list[str]:

@@ -250,7 +250,7 @@ class _Estimates:
 
         In MACs, milliseconds or samples lost, as the objective has it.
         """
-        trial, large = self._trial(early), self.problem.large
+        trial = self._trial(early)
         counts = trial.counted(trial.thresholds)
         bounded = self.targets.allowed_drop_points is not None
         walked = self._certifiable(trial) if bounded else len(counts.thresholds)

@@ -215,8 +215,10 @@ class EpochTest(CertifiedTest):
         return replace(done, loss=loss)
 
     def expected_to_pass(self, max_drop_points: float, *, epochs: int) -> int:
-        """Return how many steps so many epochs like these are expected to certify, by a normal
-        bound: an estimate for choosing what to look at, which promises nothing."""
+        """Return how many steps so many epochs like these are expected to certify.
+
+        By a normal bound: for choosing what to look at, it promises nothing.
+        """
         losses = np.stack([self._by_epoch(self.at(float(t)).loss) for t in self.thresholds])
         spread = losses.std(axis=1, ddof=1) / np.sqrt(epochs)
         high = losses.mean(axis=1) + NormalDist().inv_cdf(1 - self.share) * spread

@@ -311,6 +311,9 @@ def test_a_recording_is_cut_at_drawn_moments_that_the_certificate_states(command
     assert again.code == 0, again.err
     assert "to go" not in again.err
     assert "cutting" not in again.err
+    ran = ("run", tmp_path / "bundle", "--source", video, "--limit", 2, "--quiet")
+    assert "not certified" not in command(*ran).err
+    assert "it was made on whole frames" in command(*ran, "--region", "0,0,64,64").err
     other = command(*words, "--max-drop", 5, "--seed", 1)
     assert other.code == 2
     assert "drawn otherwise (seed 0, 4 s)" in other.err

@@ -344,6 +344,8 @@ class CertificateEntry(_Strict):
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
         questions: what people were asked, where it rests on their answers in place of labels.
+        cut: what was left out of each collected frame, in words, "" for nothing; null where the
+            samples do not tell.
         figures_sha256: of all of the above and of all figures beside it, so that who edits one of
             them is found out; null in bundles that were made before it was kept.
     """
@@ -355,6 +357,7 @@ class CertificateEntry(_Strict):
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
     questions: AskedEntry | None = None
+    cut: str | None = None
     figures_sha256: str | None = None
 
     @property

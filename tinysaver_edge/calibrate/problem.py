@@ -265,6 +265,7 @@ class MeasuredProblem:
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
+        cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
     """
 
@@ -276,6 +277,7 @@ class MeasuredProblem:
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
+    cut: str | None = None
     content: NDArray[np.uint64] | None = None
 
 

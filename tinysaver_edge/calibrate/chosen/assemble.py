@@ -291,6 +291,7 @@ def _certificate_entry(
         ),
         stated=list(result.stated),
         questions=result.questions,
+        cut=gathered.cut,
     )
 
 

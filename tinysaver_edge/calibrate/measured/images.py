@@ -198,6 +198,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
         stated=(known.stated,) if known.stated else (),
+        cut=known.cut,
         content=content if looks is None else looks.content,
     )
 

@@ -518,3 +518,29 @@ def kept_of_three_stages(seed):
         kept = [None if one.reused is None else one.reused.frame_id.sequence for one in decisions]
         assert kept == [None if n == first else first for n, first in enumerate(of)]
     return {one.stage.index for one in streamed if one.reused and one.reused.alike is SAME}
+
+
+@pytest.mark.parametrize("escalation", ["wait", "revise"])
+def test_several_cameras_each_repeat_what_they_have_seen_themselves(escalation):
+    answers = Answers(unsure=lambda n: n % 3 != 0, large_s=0.002)
+    cameras = [
+        Scenes(random_scenes(seed), source_id=f"camera{seed}", start_s=100.0 * seed)
+        for seed in range(3)
+    ]
+    with cascade_of(answers, reuse=RULE) as cascade:
+        decisions = list(cascade.stream(*cameras, escalation=escalation, max_in_flight=2))
+    final = {(one.frame_id.source_id, one.frame_id.sequence): one for one in decisions}
+    asked = 0
+    for camera in cameras:
+        mine = [final[camera.source_id, place] for place in range(len(camera.numbers))]
+        answered = [one for one in mine if one.reason is None]
+        wanted = list(replayed(answers, camera, RULE))
+        assert [told(one) for one in answered] == [
+            one for one, found in zip(wanted, mine, strict=True) if found.reason is None
+        ]
+        kept = [one.reused.frame_id.source_id for one in answered if one.reused is not None]
+        assert set(kept) == {camera.source_id}
+        asked += sum(source is AnswerSource.LARGE for _, _, source, _ in wanted)
+    if escalation == "wait":  # files wait for room; nothing is degraded, and nothing asked twice
+        assert len(answers.asked_large) == asked
+        assert all(one.reason is None for one in decisions)

@@ -119,10 +119,12 @@ def _cut(settings: Settings) -> CutEpochs | None:
         if about:
             raise InputError(f"{about[0]} is about recordings: name them with --from")
         return None
-    if settings.work_dir is None and settings.out is None:
+    if settings.out is not None:
+        folder = beside(settings.out, "epochs")
+    elif settings.work_dir is not None:
+        folder = settings.work_dir / "epochs"
+    else:
         raise InputError("--from keeps the epochs beside the bundle: name it with --out")
-    out = settings.out
-    folder = settings.work_dir / "epochs" if out is None else beside(out, "epochs")
     length_s = EPOCH_S if settings.epoch is None else seconds_of(settings.epoch)
     number = EPOCHS if settings.number is None else settings.number
     return CutEpochs(settings.recordings, folder, length_s, number, settings.fps)

@@ -102,8 +102,16 @@ def _with_reuse(
         pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
         ways = [pair.saver, pair.escalated]
     else:
-        rest = {"shares": settled, "pool": policy.pool, "fusion": policy.fusion, "effort": effort}
-        ways = list(measure_ways(stages, frames, **rest))
+        ways = list(
+            measure_ways(
+                stages,
+                frames,
+                shares=settled,
+                pool=policy.pool,
+                fusion=policy.fusion,
+                effort=effort,
+            )
+        )
     look = measure_look(frames, effort=effort)
     return pooled(tuple(zip((look, *ways), (still, *shares), strict=True)))
 

@@ -329,12 +329,8 @@ def _over_epochs(choice: CertifiedChoice, thresholds: FloatArray) -> dict[str, A
     if not isinstance(trial, EpochTest):
         return {}
     timeline = trial.timeline
-    speeds = {"epoch_s": timeline.epoch_s, "frames_per_s": timeline.frames_per_s}
-    return {
-        "asked": trial.counted(thresholds).asked,
-        "over_epochs": trial,
-        "reuse": partial(trial.reuse.rule, **speeds),
-    }
+    rule = partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
+    return {"asked": trial.counted(thresholds).asked, "over_epochs": trial, "reuse": rule}
 
 
 def _empirical(bid: Bid) -> Proposal:

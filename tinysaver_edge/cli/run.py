@@ -200,7 +200,8 @@ def stopping_on_signals(
     "--for",
     "preset",
     type=click.Choice(sorted(PRESETS)),
-    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera.",
+    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera; what is "
+    "repeated is then not certified.",
 )
 @_escalation_option(
     "--large-worker",

@@ -76,8 +76,8 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float | None, as_json: 
     faster = outcome.cascade_fps / outcome.large_fps
     terminal.say(f"The cascade is {faster:.1f} × as fast on the same {outcome.frames} frames.")
     terminal.next_step(
-        f"{terminal.command_line('run', out, '--source', 'demo://', '--limit', '5')}; then your own "
-        "two models: tinysaver-edge models describe MODEL"
+        f"{terminal.command_line('run', out, '--source', 'demo://', '--limit', '5')}; then your "
+        "own two models: tinysaver-edge models describe MODEL"
     )
     if as_json:
         terminal.show_json({**result.to_dict(), "race": outcome.to_dict()})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge._support.files import parse_json, write_text
@@ -108,7 +107,7 @@ class MeasuredStage:
     latency: LatencySamples
     loaded_mb: float | None
     energy_mj: float | None = None
-    batch_ms: Mapping[int, float] = MappingProxyType({})
+    batch_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -236,7 +237,7 @@ def measure_batches(
     found: dict[int, LatencySamples] = {}
     for size in (1, *SIZES):
         batch = np.repeat(sample, size, axis=0)
-        found[size] = measure_with(effort, lambda batch=batch: infer(batch), clock=clock)
+        found[size] = measure_with(effort, partial(infer, batch), clock=clock)
         if found[1].median_ms > 1e3 * SLOW_S:
             break
     return found

@@ -96,6 +96,8 @@ class ModelAnswers:
         latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
         with_large: of a saver that was timed together with the large model: what came of it.
+        energy_mj: energy of a frame in millijoules, idling meanwhile included, or None.
+        sent_bytes: of the large model: mean size of what is sent of a frame, or None.
     """
 
     name: str
@@ -104,6 +106,13 @@ class ModelAnswers:
     latency: LatencySamples | None = None
     memory_mb: float | None = None
     with_large: PairTiming | None = None
+    energy_mj: float | None = None
+    sent_bytes: float | None = None
+
+    @property
+    def alone(self) -> LatencySamples | None:
+        """How long its own part of a frame takes, None where that is not known."""
+        return self.latency if self.with_large is None else self.with_large.latency.saver
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,47 +222,6 @@ def _classes(outputs: Outputs) -> int | None:
     return None if outputs.truncated else outputs.width
 
 
-def split_holdout(
-    samples: int,
-    *,
-    fraction: float,
-    seed: int,
-    groups: Sequence[str] | NDArray[np.str_] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the hold-out samples; a group goes to one side as a whole.
-
-    Args:
-        samples: how many there are.
-        fraction: share to hold out, 0 up to but not including 1.
-        seed: decides the draw.
-        groups: ``(n,)``, or None where samples are independent.
-
-    Returns:
-        Indices to calibrate on and indices held out, each rising.
-
-    Raises:
-        InputError: the fraction or the seed is out of range, or one side is left empty.
-    """
-    if seed < 0:
-        raise InputError(f"seed {seed}: must be 0 or above")
-    if not 0 <= fraction < 1:
-        raise InputError(
-            f"--holdout {fraction}: a share from 0 up to but not including 1, as 0.3 for 30 %"
-        )
-    generator = np.random.default_rng(seed)
-    if groups is None:
-        order = generator.permutation(samples)
-        held = order[: round(fraction * samples)]
-    else:
-        names, member = np.unique(np.asarray(groups), return_inverse=True)
-        order = generator.permutation(len(names))
-        held = np.flatnonzero(np.isin(member, order[: round(fraction * len(names))]))
-    kept = np.setdiff1d(np.arange(samples), held)
-    if not len(kept) or (fraction > 0 and not len(held)):
-        raise InputError(f"--holdout {fraction} of {samples} samples leaves one side empty")
-    return kept, np.sort(held)
-
-
 _QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
 
 
@@ -330,6 +298,12 @@ class CascadeCosts:
             return self.saver.macs + sum(rate * model.macs for model, rate in asked)
         if name == "memory_mb":
             return self._known_memory_mb()
+        if name == "uplink_kbit":
+            return rates[-1] * self._known_kbit()
+        if name == "mean_energy_mj":
+            asked = zip(self.later, rates, strict=True)
+            first = self._known_mj(self.saver)
+            return first + sum(rate * self._known_mj(model) for model, rate in asked)
         pooled = self.latency_at(*rates, name=name)
         return pooled.mean_ms if name == "mean_latency_ms" else pooled.quantile_ms(_QUANTILES[name])
 
@@ -356,6 +330,10 @@ class CascadeCosts:
             return self.large.macs
         if name == "memory_mb":
             return self._known_memory_mb()
+        if name == "uplink_kbit":
+            return self._known_kbit()
+        if name == "mean_energy_mj":
+            return self._known_mj(self.large)
         latency = self.large.latency
         if latency is None:
             raise self._unknown(name)
@@ -378,6 +356,10 @@ class CascadeCosts:
             rate = limit
         elif name == "mean_macs":
             rate = (limit - self.saver.macs) / self.large.macs
+        elif name == "uplink_kbit":
+            rate = limit / self._known_kbit()
+        elif name == "mean_energy_mj":
+            rate = (limit - self._known_mj(self.saver)) / self._known_mj(self.large)
         elif name == "memory_mb":
             rate = 1.0 if self._known_memory_mb() <= limit else None
         else:
@@ -414,6 +396,24 @@ class CascadeCosts:
             )
         return self.memory_mb
 
+    def _known_kbit(self) -> float:
+        if self.large.sent_bytes is None:
+            raise InputError(
+                f"budget uplink_kbit: nobody knows what is sent of a frame to {self.large.name}; "
+                "calibrate with the model files on images"
+            )
+        return self.large.sent_bytes * 8 / 1e3
+
+    @staticmethod
+    def _known_mj(model: ModelAnswers) -> float:
+        if model.energy_mj is None:
+            raise InputError(
+                f"budget mean_energy_mj: nobody knows what a frame takes {model.name}; bench it "
+                "where a counter of energy tells and name the report with --bench, or name a "
+                "--device whose profile has power_w"
+            )
+        return model.energy_mj
+
     def _unknown(self, name: str) -> InputError:
         return InputError(
             f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
@@ -438,11 +438,8 @@ def _ways_of(
     early: Sequence[ModelAnswers], large: ModelAnswers
 ) -> tuple[LatencySamples, ...] | None:
     """Return how long a frame takes that each stage settles: every stage asked adds its own."""
-    alone = [
-        one.latency if one.with_large is None else one.with_large.latency.saver for one in early
-    ]
     ways: list[LatencySamples] = []
-    for one in (*alone, large.latency):
+    for one in (*(model.alone for model in early), large.latency):
         if one is None:
             return None
         ways.append(ways[-1].plus(one) if ways else one)

@@ -156,7 +156,7 @@ def _show(report: BenchReport) -> None:
     columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
     terminal.show_table("", columns, _latencies(report))
     terminal.tell("")
-    columns = (
+    detail = (
         "model",
         "load",
         "first inference",
@@ -166,7 +166,7 @@ def _show(report: BenchReport) -> None:
         "energy",
         "detail",
     )
-    terminal.show_table("", columns, [_model(one) for one in report.stages])
+    terminal.show_table("", detail, [_model(one) for one in report.stages])
     if any(one.throughput is not None for one in report.stages):
         terminal.explain("throughput: the most frames a second, with so many calls in parallel")
     energies = {one.energy.source: one.energy for one in report.stages if one.energy is not None}

@@ -23,8 +23,8 @@ from tinysaver_edge.calibrate.measured.worker import (
 )
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
-from tinysaver_edge.calibrate.plan import ImageInput
-from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
+from tinysaver_edge.calibrate.plan import ImageInput, split_holdout
+from tinysaver_edge.calibrate.problem import Problem, join_records
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
@@ -76,10 +76,11 @@ class Shortlist:
     def cost(self, problem: Problem) -> BestSoFar | None:
         """Return what the best cascade of a problem costs, None where none keeps the limits.
 
-        None as well where a limit is one of time or memory, which are measured last.
+        None as well where a limit is one of what is measured last: time, memory, energy, uplink.
         """
         budgets = self.targets.budgets
-        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
+        last = (budgets.memory_mb, budgets.mean_energy_mj, budgets.uplink_kbit)
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or any(last):
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups

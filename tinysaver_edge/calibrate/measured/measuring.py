@@ -23,8 +23,8 @@ from tinysaver_edge.calibrate.measured.worker import (
 )
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
-from tinysaver_edge.calibrate.plan import ImageInput, split_holdout
-from tinysaver_edge.calibrate.problem import Problem, join_records
+from tinysaver_edge.calibrate.plan import ImageInput
+from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource

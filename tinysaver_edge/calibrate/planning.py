@@ -87,8 +87,7 @@ def _images(settings: Settings, device: DeviceProfile | None, reference: Referen
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
     given = _placed(settings, "images")
     if settings.epochs is not None:
-        unlabelled = reference is Reference.LARGE
-        given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
+        given |= epochs_given(settings.epochs, settings.labels, given, reference)
     return ImageInput(
         large=models.large(settings.large),
         savers=tuple(form for name in settings.savers for form in models.forms(name)),

@@ -1,4 +1,4 @@
-"""What a cascade costs: MACs, times and memory of its models together, and what keeps a budget."""
+"""What a cascade costs: MACs, times, memory and energy together, and what keeps a budget."""
 
 from __future__ import annotations
 
@@ -114,6 +114,12 @@ class CascadeCosts:
             return sum(rate * model.macs for model, rate in asked)
         if name == "memory_mb":
             return self._known_memory_mb()
+        if name == "uplink_kbit":
+            return rates[-1] * self._known_kbit()
+        if name == "mean_energy_mj":
+            asked = zip(self.later, rates, strict=True)
+            first = self._known_mj(self.saver)
+            return first + sum(rate * self._known_mj(model) for model, rate in asked)
         pooled = self.latency_at(*rates, name=name)
         return pooled.mean_ms if name == "mean_latency_ms" else pooled.quantile_ms(_QUANTILES[name])
 
@@ -164,6 +170,10 @@ class CascadeCosts:
             return self.large.macs
         if name == "memory_mb":
             return self._known_memory_mb()
+        if name == "uplink_kbit":
+            return self._known_kbit()
+        if name == "mean_energy_mj":
+            return self._known_mj(self.large)
         latency = self.large.latency
         if latency is None:
             raise self._unknown(name)
@@ -186,6 +196,10 @@ class CascadeCosts:
             rate = limit
         elif name == "mean_macs":
             rate = (limit - self.saver.macs) / self.large.macs
+        elif name == "uplink_kbit":
+            rate = limit / self._known_kbit()
+        elif name == "mean_energy_mj":
+            rate = (limit - self._known_mj(self.saver)) / self._known_mj(self.large)
         elif name == "memory_mb":
             rate = 1.0 if self._known_memory_mb() <= limit else None
         else:
@@ -222,6 +236,24 @@ class CascadeCosts:
             )
         return self.memory_mb
 
+    def _known_kbit(self) -> float:
+        if self.large.sent_bytes is None:
+            raise InputError(
+                f"budget uplink_kbit: nobody knows what is sent of a frame to {self.large.name}; "
+                "calibrate with the model files on images"
+            )
+        return self.large.sent_bytes * 8 / 1e3
+
+    @staticmethod
+    def _known_mj(model: ModelAnswers) -> float:
+        if model.energy_mj is None:
+            raise InputError(
+                f"budget mean_energy_mj: nobody knows what a frame takes {model.name}; bench it "
+                "where a counter of energy tells and name the report with --bench, or name a "
+                "--device whose profile has power_w"
+            )
+        return model.energy_mj
+
     def _unknown(self, name: str) -> InputError:
         return InputError(
             f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
@@ -246,11 +278,8 @@ def _ways_of(
     early: Sequence[ModelAnswers], large: ModelAnswers
 ) -> tuple[LatencySamples, ...] | None:
     """Return how long a frame takes that each stage settles: every stage asked adds its own."""
-    alone = [
-        one.latency if one.with_large is None else one.with_large.latency.saver for one in early
-    ]
     ways: list[LatencySamples] = []
-    for one in (*alone, large.latency):
+    for one in (*(model.alone for model in early), large.latency):
         if one is None:
             return None
         ways.append(ways[-1].plus(one) if ways else one)

@@ -92,6 +92,8 @@ class ModelAnswers:
         latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
         with_large: of a saver that was timed together with the large model: what came of it.
+        energy_mj: energy of a frame in millijoules, idling meanwhile included, or None.
+        sent_bytes: of the large model: mean size of what is sent of a frame, or None.
     """
 
     name: str
@@ -100,6 +102,13 @@ class ModelAnswers:
     latency: LatencySamples | None = None
     memory_mb: float | None = None
     with_large: PairTiming | None = None
+    energy_mj: float | None = None
+    sent_bytes: float | None = None
+
+    @property
+    def alone(self) -> LatencySamples | None:
+        """How long its own part of a frame takes, None where that is not known."""
+        return self.latency if self.with_large is None else self.with_large.latency.saver
 
 
 @dataclass(frozen=True, slots=True)

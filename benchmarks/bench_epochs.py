@@ -378,7 +378,8 @@ def main() -> int:
         f"bets and without reuse: {min(asked.draws, 60)}), 1 where nothing is certified. Cost in "
         f"MACs, where the large model on every frame takes 1.\n\n{table(head, rows)}\n\n"
         f"Asked in place of labels, without fusion: {told['epochs']} epochs, {told['frames']} "
-        f"frames, on {told['differing']} of which an answer differs somewhere on the path. {told['questions']} questions, which stand for "
+        f"frames, on {told['differing']} of which an answer differs somewhere on the path. "
+        f"{told['questions']} questions, which stand for "
         f"{told['stand_for']} frames, certify a cost of {told['cost']:.3f}; labels on every frame "
         f"{told['cost_labels']:.3f}."
     )

@@ -153,8 +153,8 @@ def _answers_needed(walk: Walk) -> IntArray:
     """Return about how many answers each threshold takes to pass, if they are as expected, (k,)."""
     count, drop = len(walk.thresholds), walk.max_drop_points
     differing = walk.pairs.counts(np.ones(len(walk.pairs), bool), count)
-    if walk.pairs.run is not None and drop is not None:
-        return _runs_needed(walk, walk.pairs.run, drop)
+    if (runs := walk.pairs.run) is not None:
+        return np.array([len(np.unique(runs))]) if drop is None else _runs_needed(walk, runs, drop)
     if walk.groups is not None or drop is None:
         return np.maximum.accumulate(differing)
     lost, gained = (part / np.maximum(differing, 1) for part in walk.pairs.expected(count))

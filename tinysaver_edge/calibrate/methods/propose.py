@@ -240,7 +240,9 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
     """
     trial = choice.trial
     threshold = _budget_threshold(bid, choice)
-    grid = np.array([trial.scores[0].min() if threshold is None else threshold])
+    # Where none fits, the loosest shows how far off it is.
+    loosest = trial.thresholds[-1] if isinstance(trial, EpochTest) else trial.scores[0].min()
+    grid = np.array([loosest if threshold is None else threshold])
     counts = trial.counted(grid)
     return Proposal(
         costs=bid.costs,

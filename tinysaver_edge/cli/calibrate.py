@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Group, Option

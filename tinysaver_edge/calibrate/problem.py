@@ -121,8 +121,7 @@ class Problem:
         labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
-        known: what people's answers to questions tell of the true classes; None where nobody was
-            asked.
+        known: what people's answers tell of the true classes; None where nobody was asked.
     """
 
     large: ModelAnswers
@@ -273,6 +272,7 @@ class MeasuredProblem:
         warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
+        others: candidates of earlier runs on the same samples, that share the risk.
     """
 
     problem: Problem
@@ -284,6 +284,7 @@ class MeasuredProblem:
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
     content: NDArray[np.uint64] | None = None
+    others: int = 0
 
 
 def join_records(
@@ -297,8 +298,8 @@ def join_records(
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
-    skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    skipped = np.array([index for record in records for index in record.skipped], np.int64)
+    kept = np.setdiff1d(np.arange(len(labels)), skipped)
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
-    return (problem.subset(kept) if skipped else problem), kept
+    return (problem.subset(kept) if len(skipped) else problem), kept

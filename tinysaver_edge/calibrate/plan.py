@@ -39,6 +39,38 @@ class ModelFile:
     variant: bool = False
 
 
+EPOCH_S, EPOCHS = 10.0, 1200
+"""How long an epoch is that is cut out of a recording, and how many there are, unless it is said
+otherwise: a point of accuracy takes about 1,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutEpochs:
+    """Recordings to be cut into epochs, at independent moments drawn uniformly.
+
+    Epochs may overlap and share frames: they are draws from the recordings' period, with
+    replacement, and the certificate speaks of that period.
+
+    Attributes:
+        recordings: as `collect.recordings_of` takes them.
+        folder: where the epochs are kept; one that is whole is taken as it is.
+        epoch_s: length of an epoch.
+        count: how many are drawn.
+        fps: frames a second that are kept; None for all.
+    """
+
+    recordings: tuple[str, ...]
+    folder: Path
+    epoch_s: float = EPOCH_S
+    count: int = EPOCHS
+    fps: float | None = None
+
+
+def beside(out: Path, ending: str) -> Path:
+    """Return a folder or file beside a bundle, by its ending."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.{ending}")
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInput:
     """Models to run over labelled images.
@@ -48,6 +80,7 @@ class ImageInput:
             with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
+        cut: recordings that the epochs are cut out of first; None where they are there.
         large: the large model.
         savers: the candidates.
         large_codec: what frames pass on their way to the large model, JPEG for one on another
@@ -89,6 +122,7 @@ class ImageInput:
     bench: tuple[Path, ...] = ()
     epochs: bool = False
     spans: Path | None = None
+    cut: CutEpochs | None = None
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
@@ -244,7 +278,7 @@ class Plan:
 
 
 def epochs_given(
-    epochs: Path, labels: Path | None, given: Mapping[str, Any], reference: Reference
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], targets: Targets
 ) -> dict[str, Any]:
     """Return what `ImageInput` takes of epochs.
 
@@ -252,20 +286,20 @@ def epochs_given(
         epochs: their folder.
         labels: the table of their classes by time.
         given: what else `ImageInput` takes.
-        reference: whose answer is right.
+        targets: what is asked. The models are timed only where a limit is one of time or memory.
 
     Raises:
         InputError: they do not go together.
     """
-    if given.get("bench"):
-        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
-    if (reference is Reference.LABELS) == (labels is None):
+    if (targets.reference is Reference.LABELS) == (labels is None):
         raise InputError(
             "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
             "questions (--questions, --answers, --ask), or --reference large, which takes the "
             "large model's answers for right"
         )
-    return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
+    wanted = targets.needs_latency or targets.budgets.memory_mb is not None
+    timing = given.get("timing", True) and wanted
+    return {"data": epochs, "epochs": True, "spans": labels, "timing": timing}
 
 
 def _check_epochs(targets: Targets, *, compared: bool) -> None:
@@ -276,10 +310,5 @@ def _check_epochs(targets: Targets, *, compared: bool) -> None:
     """
     if targets.method is not Method.CERTIFIED or compared:
         raise InputError("--epochs is certified, or not done: leave --method and the like out")
-    if targets.budgets.any or targets.allowed_drop_points is None:
-        raise InputError(
-            "--epochs with --budget or --no-max-drop: what a frame costs on other epochs is not "
-            "bounded yet; leave it out"
-        )
-    if targets.searches or targets.objective is not None:
-        raise InputError("--epochs takes no --objective, and no --score or --fusion 'all'")
+    if targets.searches:
+        raise InputError("--epochs takes no --score or --fusion 'all': nothing is searched for")

@@ -122,6 +122,7 @@ class Problem:
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
         known: what people's answers tell of the true classes; None where nobody was asked.
+        look: how long a frame takes here that is found still; None where that was not timed.
     """
 
     large: ModelAnswers
@@ -130,6 +131,7 @@ class Problem:
     groups: NDArray[np.str_] | None = None
     timeline: EpochTimeline | None = None
     known: Known | None = None
+    look: LatencySamples | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -271,6 +273,7 @@ class MeasuredProblem:
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
+        cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
         others: candidates of earlier runs on the same samples, that share the risk.
     """
@@ -283,6 +286,7 @@ class MeasuredProblem:
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
+    cut: str | None = None
     content: NDArray[np.uint64] | None = None
     others: int = 0
 

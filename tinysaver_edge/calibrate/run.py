@@ -54,7 +54,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.plan import Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -243,7 +243,7 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
+    return beside(out, "answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,19 +403,21 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    later = highest[1:] if costs.reuses else highest
     return PredictedLatency(
         rates[-1],
         costs.latency_at(*rates),
         highest[-1],
         costs.latency_at(*highest),
         large,
-        highest if costs.between else None,
+        later if costs.between else None,
+        highest[0] if costs.reuses else None,
     )
 
 
 def default_report(out: Path) -> Path:
     """Return the report's file beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
+    return beside(out, "report.html")
 
 
 def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,6 @@ from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 from tinysaver_edge.questions import Known
-from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -63,7 +63,8 @@ class Bid:
     @property
     def costs(self) -> CascadeCosts:
         """The costs of the savers with the large model."""
-        return CascadeCosts.of(self.saver, self.problem.large, self.between)
+        costs = CascadeCosts.of(self.saver, self.problem.large, self.between)
+        return costs if self.problem.timeline is None else costs.reusing(self.problem.look)
 
     @property
     def outputs(self) -> tuple[Outputs, ...]:
@@ -103,7 +104,7 @@ def propose_all(
             ),
         ]
     candidates += others
-    if problem.timeline is None and chains_of(problem, targets):
+    if chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     fusions = fusions_of(targets)
     each = (targets, candidates * len(fusions), seed, targets.score)
@@ -197,8 +198,7 @@ def _certified(bid: Bid) -> Proposal:
         path=choice.trial.path,
         trial=choice.trial,
         reached=_reached(choice, np.array([step.threshold for step in steps], np.float64)),
-        asked=_asked(choice, np.array([step.threshold for step in steps], np.float64)),
-        reuse=_reuse(choice),
+        **_over_epochs(choice, np.array([step.threshold for step in steps], np.float64)),
         risk=choice.trial.share,
         certify=(
             None
@@ -257,6 +257,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
         path=trial.path,
         trial=trial,
         reached=_reached(choice, grid),
+        **_over_epochs(choice, grid),
         risk=trial.share,
         certify=lambda index: trial.certify_at(float(grid[index])),
     )
@@ -264,7 +265,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
 
 def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
     """Return the strictest threshold within the budgets, None where there is none."""
-    if bid.between:
+    if bid.between or isinstance(choice.trial, EpochTest):
         grid = choice.trial.thresholds
         fits = _fitting(bid, choice)
         return float(grid[fits.argmax()]) if fits.any() else None
@@ -314,6 +315,7 @@ def _fitting(bid: Bid, choice: CertifiedChoice) -> BoolArray:
         risk=trial.share,
         path=trial.path,
         reached=counts.reached if bid.between else None,
+        **_over_epochs(choice, trial.thresholds),
     ).within(bid.targets.budgets)
 
 
@@ -323,19 +325,14 @@ def _reached(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None
     return trial.counted(thresholds).reached if trial.path.stages > 1 else None
 
 
-def _asked(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None:
-    """Return the samples that the first stage is asked about, where it is not all of them."""
-    trial = choice.trial
-    return trial.counted(thresholds).asked if isinstance(trial, EpochTest) else None
-
-
-def _reuse(choice: CertifiedChoice) -> Callable[[float], ReuseRule] | None:
-    """Return what makes the rule that stands with a threshold, over epochs."""
+def _over_epochs(choice: CertifiedChoice, thresholds: FloatArray) -> dict[str, Any]:
+    """Return what a proposal has besides where answers are reused within epochs."""
     trial = choice.trial
     if not isinstance(trial, EpochTest):
-        return None
+        return {}
     timeline = trial.timeline
-    return partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
+    rule = partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
+    return {"asked": trial.counted(thresholds).asked, "over_epochs": trial, "reuse": rule}
 
 
 def _empirical(bid: Bid) -> Proposal:

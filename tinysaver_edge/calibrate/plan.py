@@ -48,6 +48,8 @@ class ImageInput:
             with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
+        on: the cluster that runs the models over the images, ``"ray"`` or its address; None for
+            this machine. Nothing is timed then: others work on its nodes as well.
         large: the large model.
         savers: the candidates.
         large_codec: what frames pass on their way to the large model, JPEG for one on another
@@ -89,6 +91,7 @@ class ImageInput:
     bench: tuple[Path, ...] = ()
     epochs: bool = False
     spans: Path | None = None
+    on: str | None = None
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)

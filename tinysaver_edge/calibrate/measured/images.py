@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,13 @@ from tinysaver_edge.calibrate.measured.timing import (
     TimingStep,
     time_in_turns,
 )
-from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
+from tinysaver_edge.calibrate.measured.worker import (
+    LocalWorkers,
+    PrepareStep,
+    Workers,
+    WorkerLostError,
+    run_step,
+)
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
     CodecCost,
@@ -150,9 +157,20 @@ def from_images(
     """
     if given.bench:
         check_reports(given.bench)
-    run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
-    with run.telling():
-        return _measured(run, shortlist, fusion)
+    fingerprint = data.fingerprint()
+    with closing(_workers(given)) as workers:
+        run = MeasuringRun(given, data, folder, progress, clock, clock(), fingerprint, workers)
+        with run.telling():
+            return _measured(run, shortlist, fusion)
+
+
+def _workers(given: ImageInput) -> Workers:
+    """Return who runs the models: this machine, or the nodes of a cluster."""
+    if given.on is None:
+        return LocalWorkers(given.isolate)
+    from tinysaver_edge.calibrate.measured.ray_workers import RayWorkers
+
+    return RayWorkers.joined(given.on)
 
 
 def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:

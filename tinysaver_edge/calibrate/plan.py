@@ -61,7 +61,7 @@ class ImageInput:
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
         labelled: whether the images' labels count; without, the large model is the reference.
-        timing: time each model on this machine, for budgets and the report.
+        timing: time each model on this machine, for budgets and the report; not with `on`.
         retime: time the models anew, where earlier timings are kept.
         isolate: measure each model in a process of its own, so that a crash loses only it.
         time_budget_s: start no more savers, and stop the one under way, after so many seconds.
@@ -95,8 +95,17 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
+        if self.on is not None and self.retime:
+            raise InputError(
+                "--retime times the models here, and with --on nothing is timed: leave one out"
+            )
         if not self.epochs and isinstance(self.data, Path):
             check_single_frames(self.data)
+
+    @property
+    def times_here(self) -> bool:
+        """Whether the models are timed on this machine."""
+        return self.timing and self.on is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
+from tinysaver_edge.calibrate.options import Group, Option, is_said, placed, setting
 from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
@@ -309,6 +309,14 @@ class Settings:
         "Where measured records are kept; OUT.records by default.",
         plan="images.records",
     )
+    on: str | None = setting(
+        Group.MEASURING,
+        str,
+        "Cluster whose nodes run the models: ray, which RAY_ADDRESS names or this machine is part "
+        "of, or ray://HOST:10001. Nothing is timed there: latencies come from --bench.",
+        metavar="ray",
+        plan="images.on",
+    )
     bench: tuple[Path, ...] = setting(
         Group.MEASURING,
         Path,
@@ -408,10 +416,10 @@ def plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
+    asked = placed(settings, OPTIONS, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
+    people = Asked(**placed(settings, OPTIONS, "asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -426,7 +434,7 @@ def plan_of(settings: Settings) -> Plan:
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
+        **placed(settings, OPTIONS, "plan"),
     )
 
 
@@ -434,20 +442,6 @@ def _has_labels(settings: Settings) -> bool:
     if settings.records is not None or settings.epochs is not None:
         return settings.labels is not None
     return not isinstance(settings.data, Path) or names_labels(settings.data)
-
-
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
-    """Return what is said of one part of the plan, by the plan's own names."""
-    placed: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
-        value = getattr(settings, name)
-        if option.plan is None or not is_said(value):
-            continue
-        there, key = option.plan.split(".")
-        if there == part:
-            made = option.kind(value) if issubclass(option.kind, Enum) else value
-            placed[key] = not made if option.negative else made
-    return placed
 
 
 def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
@@ -458,7 +452,7 @@ def _images(settings: Settings, device: DeviceProfile | None, reference: Referen
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
+    given = placed(settings, OPTIONS, "images")
     if settings.epochs is not None:
         unlabelled = reference is Reference.LARGE
         given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
@@ -483,9 +477,10 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
     if missing := [flag for flag, value in given.items() if not value]:
         raise InputError(f"records need {' and '.join(missing)} as well")
     assert settings.large is not None
-    if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
+    of_models = (settings.sizes, settings.precisions, settings.bench, settings.on)
+    if any(of_models) or settings.large_jpeg is not None:
         raise InputError(
-            "--size, --precision, --bench and --large-jpeg need model files: records are as "
+            "--size, --precision, --bench, --on and --large-jpeg need model files: records are as "
             "they were measured"
         )
     if settings.group_column is not None:
@@ -496,5 +491,5 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
+        **{"labels": None, **placed(settings, OPTIONS, "records")},
     )

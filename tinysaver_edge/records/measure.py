@@ -296,7 +296,8 @@ def _decoded(
             [pool.submit(prepare, i, place) for i, place in zip(samples, batch, strict=True)],
         )
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+    threads = artefact.options.threads or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         ahead = submit(starts[0]) if starts else None
         for following in [*starts[1:], None]:

@@ -197,8 +197,13 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         prepared = {one.name: one for one in savers}
         problem, said = timed_by_reports(run, problem, large, prepared)
         timed_by = (said,)
-    elif given.timing:
+    elif given.times_here:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
+    elif given.on is not None:
+        timed_by = (
+            "nothing was timed: others work on a cluster's nodes as well; what a frame takes is "
+            "told by bench on the device, whose report --bench takes",
+        )
     return MeasuredProblem(
         problem=problem,
         sample_index=kept,

@@ -11,7 +11,6 @@ sweep and certificate, and the most memory that the process held.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import resource
 import sys
@@ -51,7 +50,13 @@ def main() -> int:
         in_process(draw, folder, samples)
         found = {way.value: in_process(measured, folder, way.value) for way in WAYS}
     rows = [
-        (way, f"{one['reading_s']:.1f}", f"{one['rest_s']:.1f}", f"{one['peak_mb']:.0f}", one["said"])
+        (
+            way,
+            f"{one['reading_s']:.1f}",
+            f"{one['rest_s']:.1f}",
+            f"{one['peak_mb']:.0f}",
+            one["said"],
+        )
         for way, one in found.items()
     ]
     text = (
@@ -59,7 +64,9 @@ def main() -> int:
         f"targets: ≤ {LIMIT_S:g} s after reading, ≤ {LIMIT_MB:g} MB.\n\n"
         + table(("", "reading, s", "after reading, s", "at most, MB", "found"), rows)
     )
-    save("bench_huge", title="Ten million samples", text=text, figures={"samples": samples, **found})
+    save(
+        "bench_huge", title="Ten million samples", text=text, figures={"samples": samples, **found}
+    )
     rest = sum(one["rest_s"] for one in found.values())
     return int(rest > LIMIT_S or max(one["peak_mb"] for one in found.values()) > LIMIT_MB)
 
@@ -116,7 +123,9 @@ def best_of(classes: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.nda
     """The classes by falling probability, with what all others share left to them."""
     logits = SURE * logits
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    prob = weights / (weights.sum(axis=1, keepdims=True) + 0.01 * weights.min(axis=1, keepdims=True))
+    prob = weights / (
+        weights.sum(axis=1, keepdims=True) + 0.01 * weights.min(axis=1, keepdims=True)
+    )
     order = np.argsort(-prob, axis=1, kind="stable")
     return np.take_along_axis(classes, order, 1), np.take_along_axis(prob, order, 1)
 

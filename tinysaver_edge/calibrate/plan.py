@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataSource, Place
 from tinysaver_edge.data.collection import check_single_frames
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions import REPEATED
@@ -44,8 +44,8 @@ class ImageInput:
     """Models to run over labelled images.
 
     Attributes:
-        data: folder, .zip or table of labelled images, or a source of one's own; folder of epochs
-            with `epochs`.
+        data: folder, .zip, table or shards of labelled images, here or as a URL, or a source of
+            one's own; folder of epochs with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
         on: the cluster that runs the models over the images, ``"ray"`` or its address; None for
@@ -72,7 +72,7 @@ class ImageInput:
             is timed here.
     """
 
-    data: Path | DataSource
+    data: Place | DataSource
     large: ModelFile
     savers: tuple[ModelFile, ...]
     large_codec: Jpeg | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +21,7 @@ from tinysaver_edge.calibrate.targets import (
 )
 from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.data import DataPlace, DataSource, Place, names_labels
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
@@ -41,10 +40,11 @@ class Settings:
     root: Path = setting(
         Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
     )
-    data: Path | DataSource | None = setting(
+    data: Place | DataSource | None = setting(
         Group.INPUT,
-        Path,
-        "Images, labelled or not: folder (of class folders), .zip of it, .csv or .jsonl.",
+        DataPlace,
+        "Images, labelled or not: folder (of class folders), .zip of it, .csv, .jsonl, "
+        "WebDataset's .tar or Parquet; here or as a URL (s3://, gs://, https://).",
         recipe="data",
         plan="images.data",
     )
@@ -441,7 +441,11 @@ def plan_of(settings: Settings) -> Plan:
 def _has_labels(settings: Settings) -> bool:
     if settings.records is not None or settings.epochs is not None:
         return settings.labels is not None
-    return not isinstance(settings.data, Path) or names_labels(settings.data)
+    return (
+        settings.data is None
+        or isinstance(settings.data, DataSource)
+        or names_labels(settings.data)
+    )
 
 
 def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:

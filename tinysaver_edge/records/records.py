@@ -215,7 +215,7 @@ class RecordWriter:
             skipped: samples, counted from 0 over the whole data set, that could not be read.
         """
         with atomic_write(self._chunk_path(start)) as file:
-            np.savez(file, **_tables(outputs), skipped=np.array(skipped, np.int64))
+            np.savez(file, **_tables(outputs), skipped=np.array(skipped, np.int64))  # type: ignore[arg-type]
 
     def finish(self) -> Record:
         """Join the chunks into the record, write it and drop them.

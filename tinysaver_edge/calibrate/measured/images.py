@@ -46,8 +46,8 @@ from tinysaver_edge.calibrate.measured.timing import (
 from tinysaver_edge.calibrate.measured.worker import (
     LocalWorkers,
     PrepareStep,
-    Workers,
     WorkerLostError,
+    Workers,
     run_step,
 )
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
@@ -430,5 +430,7 @@ def open_input_data(given: ImageInput) -> DataSource:
     if isinstance(given.data, DataSource):
         return given.data
     if given.epochs:
+        if not isinstance(given.data, Path):
+            raise DataError(f"epochs {given.data}: must lie on this machine")
         return open_epochs(given.data, spans=given.spans)
     return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

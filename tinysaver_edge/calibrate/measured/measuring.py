@@ -16,7 +16,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, Workers, WorkerLostError
+from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, WorkerLostError, Workers
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.plan import ImageInput

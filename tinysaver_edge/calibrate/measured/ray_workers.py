@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
-from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, Workers, WorkerLostError
+from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, WorkerLostError, Workers
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.registry import engine_version
 from tinysaver_edge.errors import EngineError, InputError, MissingDependencyError, TinySaverError
@@ -366,7 +367,7 @@ class _Crew:
     def _done(self, ref: Any) -> None:  # noqa: ANN401
         if ref not in self._doing:  # its worker was lost meanwhile
             return
-        worker, span = self._doing[ref]
+        worker, _ = self._doing[ref]
         try:
             said = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -400,9 +401,11 @@ class _Crew:
         self._waiting.extendleft(reversed(spans))
         chunks = sum(len(one.starts) for one in spans)
         self._progress.note(
-            f"{worker.name}: a worker was lost, and {chunks} chunks with it, which others do "
-            f"({_brief(error)})"
+            f"{worker.name}: a worker was lost, and with it {chunks} chunk{'s' * (chunks != 1)}, "
+            f"which others do ({_brief(error)})"
         )
+        with suppress(self._ray.exceptions.RayError):  # it may only be out of reach
+            self._ray.kill(worker.actor)
         if not self._hands and not self._starting:
             time.sleep(1.0)  # until Ray knows whether the node is gone as well
 
@@ -422,7 +425,7 @@ def _slots(resources: dict[str, float], device: str | None) -> list[tuple[int, i
 
 def _brief(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160]
+    return (lines[0] if lines else type(error).__name__)[:100]
 
 
 class Runner:

@@ -1,7 +1,8 @@
 """Workers: who runs a calibration's models over its samples; here, in processes of their own.
 
-A step in a process of its own loses only itself when it crashes. The parent writes a pickled task to the worker's standard input and reads pickled messages from its
-standard output: progress, then the result or the error. Both ends are this package, on one machine.
+A step in a process of its own loses only itself when it crashes. The parent writes a pickled task
+to the worker's standard input and reads pickled messages from its standard output: progress,
+chunks, then the result or the error. Both ends are this package, on one machine.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[
     Returns:
         None where there is none, or it is not believed; then with a line that says why.
     """
-    folder = find_collection(data.path)
+    folder = find_collection(data.path) if isinstance(data.path, Path) else None
     if folder is None:
         return None, []
     try:

@@ -55,6 +55,12 @@ def bundle(work, made):
     return work / "bundle"
 
 
+@pytest.fixture(autouse=True)
+def nobody_looked_before(work):
+    """Each test is a user of its own, who shares the models' answers alone with those before it."""
+    (work / "bundle.records" / "looked.json").unlink(missing_ok=True)
+
+
 def test_the_epoch_is_what_is_certified(made, bundle):
     result = made.json
     counts = Certificate.from_json(result["certificate"])
@@ -243,6 +249,7 @@ def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
         "--saver", "tiny", "--max-drop", 4, "--independent", *kept,
     ]  # fmt: skip
     labelled = command(*asked(work, *kept))
+    (work / "bundle.records" / "looked.json").unlink()  # another user, who has no labels
     planned = command(*words)
     assert planned.code == 0, planned.err
     assert "what questions buy" in planned.err
@@ -264,6 +271,7 @@ def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
     done = command(*words, "--answers", table, "--out", tmp_path / "bundle")
     assert done.code == 0, done.err
     assert done.json["certificate"] == labelled.json["certificate"]
+    assert done.json["certificate"]["candidates"] == 1
     told = done.json["questions"]
     assert told["answered"] == len(rows) < told["frames"]
     assert "each about a run of frames" in done.err

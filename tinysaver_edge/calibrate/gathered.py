@@ -44,11 +44,17 @@ def check_plan(plan: Plan) -> None:
     """
     check_asked(plan.targets)
     given, targets = plan.input, plan.targets
-    if not isinstance(given, ImageInput) or given.timing or given.bench:
+    if not isinstance(given, ImageInput) or given.times_here or given.bench:
         return
     elsewhere = plan.device is not None and not is_this_machine(plan.device)
     times = targets.needs_latency and not elsewhere
     if times or targets.budgets.memory_mb is not None:
+        if given.on is not None:
+            raise InputError(
+                f"--on {given.on} times nothing, since others work on a cluster's nodes as well: "
+                f"for a limit of time or memory, or to choose by latency, name what bench measured "
+                f"on the device with --bench"
+            )
         raise InputError(
             "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
             "to choose by: leave it out, or name what bench measured on the device with --bench"
@@ -317,16 +323,17 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     problem, warnings = gathered.problem, tuple[str, ...]()
     benched = isinstance(plan.input, ImageInput) and plan.input.bench
     if not (benched or is_this_machine(plan.device)):
-        problem, warnings = for_device(replace(problem, look=None), plan.device)
+        problem, told = for_device(problem, plan.device)
+        warnings = tuple(told)
         if problem.timeline is not None and plan.targets.needs_latency:
-            warnings = (
-                *warnings,
+            warnings += (
                 f"what it takes {plan.device.name} to find a frame still is not known: such a "
                 "frame counts as long as one that the first model answers",
             )
+        problem = replace(problem, look=None)
     if plan.targets.budgets.mean_energy_mj is not None:
         problem, told = energy_of_profile(problem, plan.device)
-        warnings = (*warnings, *told)
+        warnings += tuple(told)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataSource, Place
 from tinysaver_edge.data.collection import check_single_frames
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions import REPEATED
@@ -76,11 +76,13 @@ class ImageInput:
     """Models to run over labelled images.
 
     Attributes:
-        data: folder, .zip or table of labelled images, or a source of one's own; folder of epochs
-            with `epochs`.
+        data: folder, .zip, table or shards of labelled images, here or as a URL, or a source of
+            one's own; folder of epochs with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
         cut: recordings that the epochs are cut out of first; None where they are there.
+        on: the cluster that runs the models over the images, ``"ray"`` or its address; None for
+            this machine. Nothing is timed then: others work on its nodes as well.
         large: the large model.
         savers: the candidates.
         large_codec: what frames pass on their way to the large model, JPEG for one on another
@@ -92,7 +94,7 @@ class ImageInput:
         records: folder for records; None puts them beside the bundle.
         embed: fold colour order, scale and layout into the models' graphs.
         labelled: whether the images' labels count; without, the large model is the reference.
-        timing: time each model on this machine, for budgets and the report.
+        timing: time each model on this machine, for budgets and the report; not with `on`.
         retime: time the models anew, where earlier timings are kept.
         isolate: measure each model in a process of its own, so that a crash loses only it.
         time_budget_s: start no more savers, and stop the one under way, after so many seconds.
@@ -103,7 +105,7 @@ class ImageInput:
             is timed here.
     """
 
-    data: Path | DataSource
+    data: Place | DataSource
     large: ModelFile
     savers: tuple[ModelFile, ...]
     large_codec: Jpeg | None = None
@@ -123,11 +125,21 @@ class ImageInput:
     epochs: bool = False
     spans: Path | None = None
     cut: CutEpochs | None = None
+    on: str | None = None
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
+        if self.on is not None and self.retime:
+            raise InputError(
+                "--retime times the models here, and with --on nothing is timed: leave one out"
+            )
         if not self.epochs and isinstance(self.data, Path):
             check_single_frames(self.data)
+
+    @property
+    def times_here(self) -> bool:
+        """Whether the models are timed on this machine."""
+        return self.timing and self.on is None
 
 
 @dataclass(frozen=True, slots=True)

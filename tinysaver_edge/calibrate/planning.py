@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from enum import Enum
-from pathlib import Path
-from typing import Any
 
-from tinysaver_edge.calibrate.options import is_said
+from tinysaver_edge.calibrate.options import is_said, placed
 from tinysaver_edge.calibrate.plan import (
     EPOCH_S,
     EPOCHS,
@@ -23,7 +20,7 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import Budgets, Method, Reference, Targets
 from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import names_labels
+from tinysaver_edge.data import DataSource, names_labels
 from tinysaver_edge.data.collection import seconds_of
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
@@ -46,10 +43,10 @@ def _plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
+    asked = placed(settings, OPTIONS, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
+    people = Asked(**placed(settings, OPTIONS, "asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -64,28 +61,18 @@ def _plan_of(settings: Settings) -> Plan:
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
+        **placed(settings, OPTIONS, "plan"),
     )
 
 
 def _has_labels(settings: Settings) -> bool:
     if settings.records is not None or settings.epochs is not None or settings.recordings:
         return settings.labels is not None
-    return not isinstance(settings.data, Path) or names_labels(settings.data)
-
-
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
-    """Return what is said of one part of the plan, by the plan's own names."""
-    placed: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
-        value = getattr(settings, name)
-        if option.plan is None or not is_said(value):
-            continue
-        there, key = option.plan.split(".")
-        if there == part:
-            made = option.kind(value) if issubclass(option.kind, Enum) else value
-            placed[key] = not made if option.negative else made
-    return placed
+    return (
+        settings.data is None
+        or isinstance(settings.data, DataSource)
+        or names_labels(settings.data)
+    )
 
 
 def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) -> ImageInput:
@@ -97,7 +84,7 @@ def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) 
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
+    given = placed(settings, OPTIONS, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:
         given |= epochs_given(epochs, settings.labels, given, targets)
@@ -141,9 +128,10 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
     if missing := [flag for flag, value in given.items() if not value]:
         raise InputError(f"records need {' and '.join(missing)} as well")
     assert settings.large is not None
-    if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
+    of_models = (settings.sizes, settings.precisions, settings.bench, settings.on)
+    if any(of_models) or settings.large_jpeg is not None:
         raise InputError(
-            "--size, --precision, --bench and --large-jpeg need model files: records are as "
+            "--size, --precision, --bench, --on and --large-jpeg need model files: records are as "
             "they were measured"
         )
     if settings.group_column is not None:
@@ -154,5 +142,5 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
+        **{"labels": None, **placed(settings, OPTIONS, "records")},
     )

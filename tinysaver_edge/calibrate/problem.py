@@ -121,8 +121,7 @@ class Problem:
         labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
-        known: what people's answers to questions tell of the true classes; None where nobody was
-            asked.
+        known: what people's answers tell of the true classes; None where nobody was asked.
         look: how long a frame takes here that is found still; None where that was not timed.
     """
 
@@ -276,6 +275,7 @@ class MeasuredProblem:
         stated: what the user vouches for, see `manifest.CertificateEntry`.
         cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
+        others: candidates of earlier runs on the same samples, that share the risk.
     """
 
     problem: Problem
@@ -288,6 +288,7 @@ class MeasuredProblem:
     stated: tuple[str, ...] = ()
     cut: str | None = None
     content: NDArray[np.uint64] | None = None
+    others: int = 0
 
 
 def join_records(
@@ -301,8 +302,8 @@ def join_records(
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
-    skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    skipped = np.array([index for record in records for index in record.skipped], np.int64)
+    kept = np.setdiff1d(np.arange(len(labels)), skipped)
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
-    return (problem.subset(kept) if skipped else problem), kept
+    return (problem.subset(kept) if len(skipped) else problem), kept

@@ -45,7 +45,11 @@ from tinysaver_edge.calibrate.gathered import (
     on_device,
     records_folder,
 )
-from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
+from tinysaver_edge.calibrate.measured.independence import (
+    looked_before,
+    note_tuned,
+    without_tuned,
+)
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
@@ -177,7 +181,14 @@ def _ready(
     gathered, data = gather(plan, out, stack, progress)
     gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
     gathered = on_device(gathered, plan)
-    return replace(gathered, warnings=(*gathered.warnings, *loosened(plan))), data
+    others, said = looked_before(
+        gathered,
+        plan.targets,
+        records_folder(plan, out),
+        drawn=(plan.holdout, plan.seed),
+    )
+    warnings = (*gathered.warnings, *loosened(plan), *said)
+    return replace(gathered, warnings=warnings, others=others), data
 
 
 @contextmanager
@@ -329,13 +340,14 @@ def _split_off(
 
 
 def _drawn(plan: Plan, gathered: MeasuredProblem) -> dict[str, int]:
-    """Return the seed, and how many savers share the risk.
+    """Return the seed, and how many savers share the risk, here and of earlier runs.
 
     Those that were left out because others did well share it; what could not even be prepared was
     lost whatever the labels are.
     """
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
-    return {"seed": plan.seed, "candidates": len(gathered.problem.savers) + left_out}
+    candidates = len(gathered.problem.savers) + left_out
+    return {"seed": plan.seed, "candidates": candidates, "others": gathered.others}
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:

@@ -16,7 +16,7 @@ from tinysaver_edge.calibrate.targets import (
     Objective,
     Reference,
 )
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataPlace, DataSource, Place
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
 
@@ -34,10 +34,11 @@ class Settings:
     root: Path = setting(
         Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
     )
-    data: Path | DataSource | None = setting(
+    data: Place | DataSource | None = setting(
         Group.INPUT,
-        Path,
-        "Images, labelled or not: folder (of class folders), .zip of it, .csv or .jsonl.",
+        DataPlace,
+        "Images, labelled or not: folder (of class folders), .zip of it, .csv, .jsonl, "
+        "WebDataset's .tar or Parquet; here or as a URL (s3://, gs://, https://).",
         recipe="data",
         plan="images.data",
     )
@@ -325,6 +326,14 @@ class Settings:
         Path,
         "Where measured records are kept; OUT.records by default.",
         plan="images.records",
+    )
+    on: str | None = setting(
+        Group.MEASURING,
+        str,
+        "Cluster whose nodes run the models: ray, which RAY_ADDRESS names or this machine is part "
+        "of, or ray://HOST:10001. Nothing is timed there: latencies come from --bench.",
+        metavar="ray",
+        plan="images.on",
     )
     bench: tuple[Path, ...] = setting(
         Group.MEASURING,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import ListenAddress, WrongTokens
+from tinysaver_edge._support.doors import WrongTokens
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.energy import Meters, open_meters

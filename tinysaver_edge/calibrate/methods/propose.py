@@ -74,7 +74,7 @@ class Bid:
 
 
 def propose_all(
-    problem: Problem, targets: Targets, *, seed: int, candidates: int
+    problem: Problem, targets: Targets, *, seed: int, candidates: int, others: int = 0
 ) -> list[Proposal]:
     """Find the thresholds that the method asked for allows, for each saver.
 
@@ -83,12 +83,13 @@ def propose_all(
         targets: method, bound and confidence.
         seed: of whatever is drawn.
         candidates: how many savers share the risk, those that were not measured included.
+        others: how many candidates of earlier runs on the same samples share it besides.
     """
     propose = _PROPOSERS[targets.method]
     if targets.searches:
         found = search(problem, targets, seed=seed)
         beside = chains_beside(problem, targets, found)
-        common = (targets, found.kept + len(beside.chains), seed)
+        common = (targets, found.kept + len(beside.chains) + others, seed)
         return [
             *(
                 _found(Bid(problem, saver, *common, one.score, one.fusion, found.tune), one)
@@ -102,6 +103,7 @@ def propose_all(
                 for early, score in beside.chains
             ),
         ]
+    candidates += others
     if chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     fusions = fusions_of(targets)

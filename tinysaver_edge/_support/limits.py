@@ -36,9 +36,6 @@ MOST_SPELT_BYTES = 4 << 20
 """Numbers of a request to `serve` that are spelt out, as JSON or one by one, and no raw bytes:
 they take a hundred times their length when they are read."""
 
-ROWS_AT_ONCE = 8
-"""Frames of one request that are run together, at least; others take their turn in between."""
-
 # Connections
 
 MOST_CONNECTIONS = 32
@@ -71,6 +68,13 @@ MOST_PIECES = 100
 DOOR_SHARE = 0.2
 """Of one processor core: what each of a stream's own servers may take of it, whoever asks."""
 
+KNOCKS_PER_S = 100.0
+"""Connections and pieces of requests without the token that `serve` reads over HTTP of one address;
+what comes beyond is read later."""
+
+KNOCKS_AT_ONCE = 100
+"""Of them, after a time of rest."""
+
 # Tries
 
 WRONG_TOKEN_S = 0.5
@@ -82,6 +86,9 @@ further token of that address is looked at, but from connections that have shown
 
 WRONG_TOKENS_OF_ALL = 24
 """The same for all addresses together, so that many of them guess no faster."""
+
+MOST_TURNED_AWAY = 256
+"""Refused gRPC calls that wait for their answer; further ones have it at once."""
 
 # Text
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ERRORS = """BundleError DataError DescriptionError EngineError InfeasibleError InputError
 MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverError TooSlowError
-VerificationError"""
+TransferError VerificationError"""
 
 PUBLIC = {
     "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion

@@ -64,6 +64,7 @@ __all__ = [
     "Token",
     "TooSlowError",
     "Track",
+    "TransferError",
     "Trust",
     "VerificationError",
     "__version__",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
         SourceError,
         TinySaverError,
         TooSlowError,
+        TransferError,
         VerificationError,
     )
     from tinysaver_edge.fusion import Fusion, get_fusion
@@ -154,6 +156,7 @@ else:
                 "SourceError",
                 "TinySaverError",
                 "TooSlowError",
+                "TransferError",
                 "VerificationError",
             ),
             "fusion": ("Fusion", "get_fusion"),

@@ -219,8 +219,7 @@ class Cascade:
         Raises:
             InputError: the frame is of another shape or type.
             EngineError: no stage could answer, the cascade is closed, or another process has
-                loaded it. When only some stage
-                fails, the others' answer comes back with ``degraded`` saying so.
+                loaded it. When only some stage fails, the others' answer comes back, ``degraded``.
         """
         return self._decide(self.decider, None, frame, frame_id, timestamp_s)
 
@@ -365,6 +364,34 @@ class Cascade:
             self._streams.add(made)
         return made
 
+    def take_over(
+        self, stream: Stream, *, watch: Watch | None = None, reuse: Reuse = "bundle"
+    ) -> threading.Event:
+        """Decide a running stream's frames in place of the cascade that does, from the next one on.
+
+        See `Stream.switch`: none is lost, and each is decided wholly by one of the two.
+
+        Args:
+            stream: of another cascade, which must not be closed before the event is set.
+            watch: audits accepted frames.
+            reuse: when a camera's earlier answers are repeated, as for `track`.
+
+        Returns:
+            An event that is set when nothing of the former cascade is open any more.
+
+        Raises:
+            EngineError: this cascade is closed.
+        """
+        from tinysaver_edge.stream.drift.watch import NO_WATCH
+
+        self._calls.check()
+        decider, memory = self._remembering(reuse)
+        with self._calls, self._lock:
+            self._check_open()
+            over = stream.switch(decider, watch=watch or NO_WATCH, memory=memory)
+            self._streams.add(stream)
+        return over
+
     def submit(
         self,
         frame: Frame,
@@ -427,7 +454,7 @@ class Cascade:
     def _close(self) -> None:
         with self._lock:
             submissions, self._submissions = self._submissions, None
-            streams = list(self._streams)
+            streams = [one for one in self._streams if one.decider.stages is self.stages]
         for stream in streams:
             stream.close()
         if submissions is not None:

@@ -43,7 +43,7 @@ from tinysaver_edge.bundle.signature import (
     check_signature,
     claimed,
 )
-from tinysaver_edge.bundle.target import MANIFEST_TYPE, Tagged, Target, digest_of, is_digest
+from tinysaver_edge.bundle.target import MANIFEST_TYPE, BundleTarget, Tagged, digest_of, is_digest
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES
 from tinysaver_edge.errors import BundleError, InputError, TransferError
 
@@ -100,7 +100,7 @@ class Pushed:
     there_bytes: int
 
 
-def push_bundle(path: Path, target: Target, tag: str | None = None) -> Pushed:
+def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pushed:
     """Push a bundle's folder; files that are there already are not sent again.
 
     Args:
@@ -146,7 +146,7 @@ def push_bundle(path: Path, target: Target, tag: str | None = None) -> Pushed:
     return Pushed(digest, tags, sent, there)
 
 
-def _sent(target: Target, digest: str, content: Any) -> bool:  # noqa: ANN401 - a binary file
+def _sent(target: BundleTarget, digest: str, content: Any) -> bool:  # noqa: ANN401 - a binary file
     """Send a blob, unless it is there; tell which."""
     if target.has(digest):
         return False
@@ -213,7 +213,7 @@ class _Layer:
 
 
 def pull_bundle(
-    target: Target,
+    target: BundleTarget,
     tag: str,
     folder: Path,
     *,
@@ -276,7 +276,7 @@ class _Pull:
 
     def __init__(
         self,
-        target: Target,
+        target: BundleTarget,
         tag: str,
         staging: Path,
         near: Sequence[Path],

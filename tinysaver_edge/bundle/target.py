@@ -76,11 +76,10 @@ class Tagged:
     etag: str | None = None
 
 
-class Target(Protocol):
+class BundleTarget(Protocol):
     """Holds bundles. For one thread at a time.
 
-    Every method raises `TransferError` where the target cannot be reached or refuses, which may
-    be otherwise later, and `InputError` where it never will be.
+    Methods raise `TransferError` for what may be otherwise later, `InputError` for what never is.
     """
 
     @property
@@ -96,7 +95,7 @@ class Target(Protocol):
         Args:
             digest: the blob.
             size: its bytes; no more are taken.
-            file: open for reading and writing, at its end.
+            file: open, at its end.
         """
 
     def has(self, digest: str) -> bool:
@@ -112,7 +111,7 @@ class Target(Protocol):
         """Hang up. Legal in every state."""
 
 
-def open_target(text: str) -> Target:
+def open_target(text: str) -> BundleTarget:
     """Return a target by its address or path, without a tag.
 
     Raises:
@@ -131,9 +130,6 @@ def open_target(text: str) -> Target:
     if scheme == "oci":
         return _Registry(url)
     return _Web(url)
-
-
-# A folder
 
 
 class _Folder:
@@ -265,9 +261,6 @@ def _tag_of(entry: Mapping[str, Any]) -> str:
     return tag if isinstance(tag, str) else ""
 
 
-# Over HTTP
-
-
 def _append(
     host: WebHost, ask: Callable[..., Answer], target: str, size: int, file: BinaryIO
 ) -> None:
@@ -372,7 +365,7 @@ def _host(url: Url, *, tls: bool) -> WebHost:
 
 
 class _Registry:
-    """A repository of an OCI registry; without TLS only on this machine."""
+    """A repository of an OCI registry; only on this machine without TLS."""
 
     def __init__(self, url: Url) -> None:
         name = url.path.strip("/")
@@ -442,7 +435,7 @@ class _Registry:
         realm = self._url(said.get("realm", ""))
         if realm.scheme != "https" and not is_loopback(realm.host):
             return False
-        asked = urlencode({key: said[key] for key in ("service", "scope") if key in said})
+        asked = urlencode([(key, said[key]) for key in ("service", "scope") if key in said])
         host = _host(realm, tls=realm.scheme == "https")
         try:
             query = "&".join(part for part in (realm.query, asked) if part)

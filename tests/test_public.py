@@ -22,8 +22,8 @@ MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverE
 TransferError VerificationError"""
 
 PUBLIC = {
-    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion
-        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
+    "tinysaver_edge": f"""AnswerSource Bundle BundleIdentity Cascade Decision Escalation FrameId
+        Fusion Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
         RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
         {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
         testing""",

@@ -29,6 +29,7 @@ __all__ = [
     "AnswerSource",
     "Bundle",
     "BundleError",
+    "BundleIdentity",
     "Cascade",
     "DataError",
     "Decision",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.decision import (
         AnswerSource,
+        BundleIdentity,
         Decision,
         FrameId,
         Likeness,
@@ -134,6 +136,7 @@ else:
             "decision": (
                 "Likeness",
                 "AnswerSource",
+                "BundleIdentity",
                 "Decision",
                 "FrameId",
                 "ModelIdentity",

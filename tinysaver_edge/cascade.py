@@ -14,7 +14,7 @@ from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
 from tinysaver_edge.deciding.memory import CameraMemory, decide_remembering
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
-from tinysaver_edge.decision import Decision, FrameId
+from tinysaver_edge.decision import BundleIdentity, Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -60,6 +60,7 @@ class Cascade:
         uncovered: why a certificate that is there does not, for `doubt`.
         reuse: when earlier answers of a camera are repeated; None for never. A certificate that
             covers that covers cameras' frames, in `stream` and `track`, and no frame alone.
+        identity: of the bundle that they are from, for decisions; None where from none.
         clock: seconds, for timings and for frames that come without a time.
         wall: seconds since 1970, for the time of day of such frames.
 
@@ -77,6 +78,7 @@ class Cascade:
         certified: bool = False,
         uncovered: str | None = None,
         reuse: ReuseRule | None = None,
+        identity: BundleIdentity | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -86,8 +88,8 @@ class Cascade:
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
         self.reuse = reuse
-        self._certified = certified
-        self._uncovered = uncovered
+        self.identity = identity
+        self._certified, self._uncovered = certified, uncovered
         self._bundle: Bundle | None = None
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
@@ -106,6 +108,7 @@ class Cascade:
             certified=certified,
             fell_back=[stage.policy.model for stage in self.stages if stage.engine.fell_back],
             doubt_about=self.stages[-1].engine.doubt_about,
+            bundle=self.identity,
         )
         return Decider(self.stages, judge, clock=self._clock)
 
@@ -140,8 +143,7 @@ class Cascade:
                 and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
-            BundleError: the bundle is damaged, not signed as it must be, or holds no models, or not
-                the large one's file.
+            BundleError: it is damaged, not signed as it must be, or lacks models.
             EngineError: an engine, device or precision is not to be had here, or a host serves
                 another model.
             InputError: a URL cannot be understood, or would send frames out in plain text.
@@ -181,6 +183,7 @@ class Cascade:
             certified=uncovered is None,
             uncovered=None if bundle.manifest.certificate is None else uncovered,
             reuse=None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule,
+            identity=bundle.identity,
             clock=clock,
             wall=wall,
         )
@@ -211,8 +214,7 @@ class Cascade:
         """Answer one frame. Calls from several threads are served one after the other.
 
         Args:
-            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
-                grey uint8.
+            frame: ``(height, width, 3)`` BGR, as OpenCV gives it, or ``(height, width)`` grey uint8.
             frame_id: which frame it is; by default numbered in the order of calls.
             timestamp_s: when it was taken; by default now, with the time of day.
 
@@ -246,8 +248,7 @@ class Cascade:
     ) -> list[Decision]:
         """Answer several frames, each stage taking the undecided ones in batches.
 
-        The answers are those of `decide` up to rounding. Timings are each frame's equal share of
-        its batch.
+        Answers are those of `decide` up to rounding, timings each frame's share of its batch.
 
         Args:
             frames: as for `decide`; they may differ in size.
@@ -445,8 +446,7 @@ class Cascade:
         """Let go of the models. Legal in every state, any number of times.
 
         Submitted frames that wait for the large model get the first stage's answer; streams end.
-        From a signal handler that interrupts a call it returns at once: nothing new begins, and
-        the models go once the call has ended. In a forked process it does nothing.
+        A signal handler that interrupts a call is not held up: the models go once that has ended.
         """
         self._closed = True
         self._calls.end(self._close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from tinysaver_edge.bundle.signature import (
     check_signature,
 )
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
+from tinysaver_edge.decision import BundleIdentity
 from tinysaver_edge.errors import BundleError, InputError, install_command
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Bundle:
         root: the folder its files lie in.
         manifest: the content of ``bundle.json``.
         signed: who signed it, where that was asked for and holds.
+        identity: which bundle it is, as decisions tell it.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Bundle:
         unpacked: bool,
         seals: Mapping[str, Seal] | None = None,
         signed: Signed | None = None,
+        sha256: str = "",
     ) -> None:
         self.path = path
         self.root = root
         self.manifest = manifest
         self.signed = signed
+        self.identity = BundleIdentity(sha256, *((signed.name, signed.version) if signed else ()))
         self._seals = dict(seals or {})
         self._remove = weakref.finalize(self, _remove, root, os.getpid()) if unpacked else None
 
@@ -119,7 +124,10 @@ class Bundle:
             if unpacked:
                 shutil.rmtree(root, ignore_errors=True)
             raise
-        return cls(path, root, manifest, unpacked=unpacked, seals=seals, signed=signed)
+        sha256 = hashlib.sha256(text).hexdigest()
+        return cls(
+            path, root, manifest, unpacked=unpacked, seals=seals, signed=signed, sha256=sha256
+        )
 
     def file(self, entry: FileEntry) -> Path:
         """Return where a file of the manifest lies."""

@@ -23,11 +23,11 @@ TransferError VerificationError"""
 
 PUBLIC = {
     "tinysaver_edge": f"""AnswerSource Bundle BundleIdentity Cascade Decision Escalation FrameId
-        Fusion Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
-        RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
+        Fusion Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason
+        ReuseRegion RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
         {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
         testing""",
-    "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
+    "tinysaver_edge.stream": """Action AllMetrics AnySource BundleNews CalibrationSetSink CallbackSink
         ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
         Device DeviceError DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch
         Dropped Ended Event Frame Frozen Gauge HardFramesSink IterableSource

@@ -24,6 +24,7 @@ __all__ = [
     "Action",
     "AllMetrics",
     "AnySource",
+    "BundleNews",
     "CalibrationSetSink",
     "CallbackSink",
     "ChangeSink",
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.sources.uri import SourceUri
     from tinysaver_edge.stream.submissions import DecisionFuture
     from tinysaver_edge.stream.telemetry.events import (
+        BundleNews,
         Changed,
         Connected,
         Corrupt,
@@ -185,6 +187,7 @@ else:
             "sources.uri": ("SourceUri",),
             "submissions": ("DecisionFuture",),
             "telemetry.events": (
+                "BundleNews",
                 "Changed",
                 "Connected",
                 "Corrupt",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
 from tinysaver_edge.stream.telemetry.logs import EventLog
-from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally, reading
+from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Reading, Tally, reading
 from tinysaver_edge.stream.telemetry.monitor import Monitor
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 from tinysaver_edge.stream.telemetry.promise import Kept, Promise, promise_readings
@@ -185,7 +185,10 @@ class Service:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.sinks: list[Sink] = self._make_sinks()
-        self.watch = self._make_watch(manifest, sources)
+        self._read: list[Callable[[], Iterable[Reading]]] = []
+        if options.field_frames is not None:
+            self.sinks.append(self._field_frames(options.field_frames, self._audited_share))
+        self.watch = self._make_watch(manifest)
         self._tries = WrongTokens(self._tell_denied)
         self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
 
@@ -197,6 +200,36 @@ class Service:
             certified=self.tally.total(Counter.CERTIFIED),
             fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
         )
+
+    def switched(
+        self,
+        manifest: Manifest,
+        *,
+        reuse: ReuseRule | None = None,
+        hosts: RemoteEngine | None = None,
+    ) -> Watch:
+        """Tell of another bundle from now on, and return a watch for it, which begins anew.
+
+        Args:
+            manifest: of the bundle that is about to decide.
+            reuse: as for the constructor.
+            hosts: as for the constructor.
+
+        Raises:
+            InputError: it must be watched, and cannot be.
+        """
+        former, self._reuse = self._reuse, reuse
+        try:
+            self.watch = self._make_watch(manifest)
+        except InputError:
+            self._reuse = former
+            raise
+        self.promise, self._hosts = self.promise.joined(Promise.of(manifest)), hosts
+        return self.watch
+
+    def tells(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Publish further figures among the metrics, read whenever somebody asks."""
+        self._read.append(read)
 
     def runs(self, stop: Callable[[], object]) -> None:
         """Say that the models are loaded and the stream is about to run.
@@ -274,23 +307,25 @@ class Service:
         """End the stream, from a thread of its own: this one is waited for."""
         threading.Thread(target=self._stop, name="quitting", daemon=True).start()
 
-    def _make_watch(self, manifest: Manifest, sources: int) -> Watch:
+    @property
+    def _audited_share(self) -> float:
+        if self._options.drift is None:
+            raise InputError(
+                "--field-frames saves as large a share of the frames as is audited: say "
+                "--audit-share"
+            )
+        return self._options.drift.share
+
+    def _make_watch(self, manifest: Manifest) -> Watch:
         options = self._options
         if options.drift is None:
-            if options.field_frames is not None:
-                raise InputError(
-                    "--field-frames saves as large a share of the frames as is audited: say "
-                    "--audit-share"
-                )
             return NO_WATCH
-        if options.field_frames is not None:
-            self.sinks.append(self._field_frames(options.field_frames, options.drift.share))
         try:
             return DriftWatch(
                 calibrated_disagreement(manifest, self._reuse),
                 options.drift,
                 clock=self._clock,
-                sources=sources,
+                sources=self._sources,
                 listener=self.listener,
                 metrics=self.metrics,
                 repeated=counts_repeated(manifest, self._reuse),
@@ -319,10 +354,11 @@ class Service:
         if self._options.metrics is None:
             return None
         address = ListenAddress.parse(self._options.metrics, option="--metrics")
-        published, hosts = PrometheusMetrics(), self._hosts
+        published = PrometheusMetrics()
         published.add(lambda: promise_readings(self.promise, self.kept))
-        if hosts is not None:
-            published.add(lambda: host_readings(hosts))
+        published.add(lambda: [one for read in self._read for one in read()])
+        if self._hosts is not None:
+            published.add(lambda: [] if self._hosts is None else host_readings(self._hosts))
         self.metrics.add(published)
         published.add(
             lambda: [reading("wrong_tokens", WRONG_TOKENS, self._tries.count, counts=True)]
@@ -337,13 +373,11 @@ class Service:
         if self._options.dashboard is None:
             return None
         address = ListenAddress.parse(self._options.dashboard, option="--dashboard")
-        watch = self.watch
-        drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
         state = DashboardState(
             clock=self._clock,
             health=self.health,
-            drift=drift,
-            promise=self.promise,
+            drift=lambda: self.watch.state if isinstance(self.watch, DriftWatch) else None,
+            promise=lambda: self.promise,
             hosts=self._hosts,
         )
         made = Dashboard(state, address, token=self._options.token, tries=self._tries)

@@ -100,12 +100,11 @@ class Running:
 
 
 TakeOver = Callable[[Running], "tuple[Watch, threading.Event]"]
-"""Has a loaded bundle decide from the next frame on; returns its watch, and what is set when
-nothing of the former is open any more."""
+"""Has a bundle decide from now on; returns its watch, and what is set once the former may go."""
 
 
 class Trial:
-    """Watches what a bundle on trial decides. `saw` and `heard` are for any thread.
+    """Watches what a bundle on trial decides; for any thread.
 
     Args:
         manifest: of the bundle; its limits of time are those that it was calibrated for.
@@ -176,9 +175,9 @@ class Trial:
 
 
 class Follower:
-    """Follows a tag for a running stream, in a thread of its own. A context manager.
+    """Follows a tag for a running stream, whose decisions `saw` hears and events `heard`.
 
-    Its `saw` is to hear of the stream's decisions (a `CallbackSink`) and `heard` of its events.
+    A context manager with a thread of its own.
 
     Args:
         tag: ``TARGET:TAG``.
@@ -188,7 +187,7 @@ class Follower:
         load: loads a bundle beside it; by default as it is.
         trust: whose signature is needed; None takes what is whole.
         options: how often, and how long.
-        proof: what is needed to prove a bundle in another process: arguments of `verify`.
+        proof: what it takes to prove a bundle in another process, as for `why_unproven`.
         clock: seconds.
         listener: hears what becomes of bundles.
         metrics: counts it.
@@ -285,7 +284,7 @@ class Follower:
         """
         try:
             held = self._fetch.next(self.running.bundle)
-        except RefusedError as refused:
+        except _RefusedError as refused:
             self._tell("refused", refused.shown, str(refused))
             return
         if held is None or self._stopping.is_set():
@@ -365,12 +364,8 @@ class Follower:
         return True
 
 
-class RefusedError(BundleError):
-    """A bundle that came is not to decide; the message says why.
-
-    Attributes:
-        shown: which.
-    """
+class _RefusedError(BundleError):
+    """A bundle that came is not to decide; the message says why, `shown` which."""
 
     def __init__(self, shown: str, reason: str) -> None:
         super().__init__(reason)
@@ -378,18 +373,7 @@ class RefusedError(BundleError):
 
 
 class Fetch:
-    """Fetches what a tag stands for into a store and proves it.
-
-    Args:
-        tag: ``TARGET:TAG``.
-        store: open.
-        trust: whose signature is needed.
-        proof: arguments of `verify` besides the bundle.
-        options: how long a proof may take.
-
-    Raises:
-        InputError: there is no tag, or no such target.
-    """
+    """Fetches what a tag stands for into a store and proves it; arguments as for `Follower`."""
 
     def __init__(
         self,
@@ -416,7 +400,7 @@ class Fetch:
             running: what decides; what comes must name the same classes, and be no older.
 
         Raises:
-            RefusedError: it is not to decide.
+            BundleError: it is not to decide.
             TransferError: it cannot be fetched now.
         """
         found = self._target.find(self._tag, known=self._etag)
@@ -457,9 +441,9 @@ class Fetch:
             raise self._refused(str(held), why, sha256, found.digest)
         return held
 
-    def _refused(self, shown: str, reason: str, *keys: str) -> RefusedError:
+    def _refused(self, shown: str, reason: str, *keys: str) -> _RefusedError:
         self._store.refuse(shown, reason, *keys)
-        return RefusedError(shown, reason)
+        return _RefusedError(shown, reason)
 
     def _trust(self, running: Bundle | None) -> Trust | None:
         """Want the name of what decides, and nothing older."""
@@ -500,13 +484,13 @@ def begin(
         store: open.
         given: a bundle for a store that has none yet.
         tag: ``TARGET:TAG``, which is fetched where there is neither.
-        trust: whose signature is needed.
-        proof: as for `Follower`.
-        options: as for `Follower`.
+        trust: whose signature is needed; it and the others as for `Follower`.
+        proof: what it takes to prove one.
+        options: how long that may take.
 
     Raises:
         BundleError: there is none that may decide.
-        TransferError: there is none here, and none can be fetched.
+        TransferError: none is here, and none can be fetched.
     """
     for held in (store.state.current, store.state.previous):
         if held is None:

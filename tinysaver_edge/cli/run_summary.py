@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ class Doubts:
         self._cascade, self._reuse = cascade, reuse
         self._told: str | None = None
 
+    def about(self, cascade: Cascade, reuse: ReuseRule | None) -> None:
+        """Another makes the decisions from now on."""
+        self._cascade, self._reuse = cascade, reuse
+
     def tell(self) -> None:
         """Write what has changed to stderr, if anything has."""
         doubt = self._cascade.doubt_of(self._reuse)
@@ -54,7 +59,7 @@ class Rates:
     """
 
     def __init__(self, *, asks: bool, models: Sequence[str]) -> None:
-        self._settled = dict.fromkeys(models, 0)
+        self._settled = Counts(dict.fromkeys(models, 0))
         self._escalated = "escalated" if asks else "not accepted, and nobody asked"
         self.frames = 0
         self.escalated = 0

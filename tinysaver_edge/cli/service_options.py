@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.signature import Trust
+from tinysaver_edge.bundle.store import Store
+from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, options_of
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.follow import FollowOptions, begin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
 
@@ -107,6 +116,94 @@ _OPTIONS = (
         "other machines can reach. On the command line other users can read it.",
     ),
 )
+
+
+_followed = options_of("The bundle")
+
+_FOLLOWED = (
+    _followed(
+        "--follow",
+        metavar="TARGET:TAG",
+        help="Fetch what is pushed under a tag (`bundle push`), try it, keep it or roll it back.",
+    ),
+    _followed(
+        "--store",
+        type=_FOLDER,
+        help="Where --follow keeps bundles, which of them decides, and history.jsonl.",
+    ),
+    _followed(
+        "--poll-s",
+        type=Number(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        help="How often it looks at the tag, a fifth more or less.",
+    ),
+    _followed(
+        "--trial-s",
+        type=Number(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        help="How long a new bundle is watched, and rolled back where it fails.",
+    ),
+    _followed(
+        "--retry-refused", is_flag=True, help="Try again what was refused or rolled back before."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What `run` is told of a tag to follow.
+
+    Attributes:
+        tag: ``TARGET:TAG``.
+        opened: the store, to be entered.
+        options: how often, and how long.
+        retry: whether what was refused is tried again.
+    """
+
+    tag: str
+    opened: Store
+    options: FollowOptions
+    retry: bool
+
+    def first(
+        self, given: Path | None, trust: Trust | None, proof: dict[str, Any], stack: ExitStack
+    ) -> Bundle:
+        """Open the store, and what decides at first; see `follow.begin`."""
+        store = stack.enter_context(self.opened)
+        if self.retry:
+            store.forgive()
+        opened = begin(store, given, self.tag, trust=trust, proof=proof, options=self.options)
+        if opened.path != given:
+            terminal.say(f"begins with {opened.identity} of {store.folder}")
+        return opened
+
+
+def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as one argument ``followed``, or None."""
+
+    @functools.wraps(command)
+    def gathering(
+        *,
+        follow: str | None,
+        store: Path | None,
+        poll_s: float,
+        trial_s: float,
+        retry_refused: bool,
+        **others: Any,  # noqa: ANN401 - the command's own
+    ) -> Any:  # noqa: ANN401
+        if (follow is None) != (store is None):
+            raise InputError("--follow TARGET:TAG and --store FOLDER go together")
+        followed = None
+        if follow is not None and store is not None:
+            how = FollowOptions(poll_s=poll_s, trial_s=trial_s)
+            followed = Followed(follow, Store(store, wall=time.time), how, retry_refused)
+        return command(followed=followed, **others)
+
+    for option in reversed(_FOLLOWED):
+        gathering = option(gathering)
+    return gathering
 
 
 class AsOptions(Protocol):

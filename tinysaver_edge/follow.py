@@ -119,6 +119,9 @@ class Trial:
         self._limits = {} if manifest.latency is None else manifest.latency.limits
         self._sha256, self._here, self._clock = sha256, here, clock
         self._lock = threading.Lock()
+        from scipy.stats import binom  # which takes a second to load: before it is needed
+
+        self._above: Callable[[int, int, float], float] = binom.sf
         self._over = dict.fromkeys(self._limits, 0)
         self._timed, self._spent_ms = 0, 0.0
         self._failed, self._why = 0, ""
@@ -151,6 +154,11 @@ class Trial:
                 self.frames += 1
                 self._failed, self._why = self._failed + 1, event.reason
 
+    def over(self, trial_s: float) -> bool:
+        """Whether it has been watched for so long, and has decided enough to be judged by."""
+        began_s, enough = self.began_s, not self._limits or self._timed >= FEWEST
+        return enough and began_s is not None and self._clock() - began_s >= trial_s
+
     def failure(self) -> str | None:
         """Return why it has failed by now; None while it has not."""
         with self._lock:
@@ -166,10 +174,8 @@ class Trial:
             mean_ms = self._spent_ms / frames
             slow = mean_ms > limit * (1 + SLACK)
             return f"{name} {mean_ms:.2f} of {limit:g} over {frames} frames" if slow else None
-        from scipy.stats import binom
-
         share = 0.05 if name == "p95_latency_ms" else 0.01
-        if float(binom.sf(over - 1, frames, share)) >= CHANCE:
+        if self._above(over - 1, frames, share) >= CHANCE:
             return None
         return f"{name}: {over} of {frames} frames took more than {limit:g} ms"
 
@@ -268,7 +274,8 @@ class Follower:
 
     def _pause_s(self) -> float:
         longer = min(2**self._away, LONGEST_PAUSE)
-        return self._options.poll_s * longer * self._random.uniform(0.8, 1.2)
+        early: float = self._random.uniform(0.8, 1.2)
+        return self._options.poll_s * longer * early
 
     def _tell(self, outcome: str, bundle: str, reason: str = "") -> None:
         self._metrics.count(Counter.BUNDLES, "", detail=outcome)
@@ -337,9 +344,7 @@ class Follower:
     def _watched(self, trial: Trial, watch: Watch) -> str | None:
         """Wait until the trial is over; return why it failed."""
         while True:
-            over = trial.began_s is not None and (
-                self._clock() - trial.began_s >= self._options.trial_s
-            )
+            over = trial.over(self._options.trial_s)
             if not watch.vouches:
                 last = getattr(getattr(watch, "state", None), "last_alarm", None)
                 return f"drift alarm: {last or 'audited answers differ'}"

@@ -24,7 +24,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.signature import Trust
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
+from tinysaver_edge.cli.event_lines import Teller
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import (
     SOURCES,
@@ -35,7 +35,14 @@ from tinysaver_edge.cli.options import (
     timeout_option,
     trusted_option,
 )
-from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
+from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_end, show_traffic
+    Doubts,
+    Rates,
+    losses,
+    show_forwarded,
+    show_kept,
+    show_traffic,
+)
 from tinysaver_edge.cli.service_options import (
     REPEATED,
     WRITTEN,
@@ -397,11 +404,11 @@ def run(
                     )
         except TinySaverError:  # one source may fail for good when others have run for days
             stream.close()
-            _show_end(tally, around, stream.source_ids)
+            show_end(tally, around, stream.source_ids)
             raise
         deciding = cascade if follower is None else follower.running.cascade
         show_traffic(hosts_of(deciding.stages))
-    _show_end(tally, around, stream.source_ids)
+    show_end(tally, around, stream.source_ids)
     if as_json and stop.signal is None and (lost := losses(around)):
         click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
     if stop.signal is None and not quiet and not log_json:
@@ -457,15 +464,6 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
             "never does: leave one of them out"
         )
     return options
-
-
-def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
-    """Write the sums of a stream that has ended to stderr."""
-    tally.show()
-    show_kept(around)
-    for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
-        terminal.say(line)
-    terminal.warn(losses(around))
 
 
 def exit_code(stop: Stop, *, complete: bool) -> int:

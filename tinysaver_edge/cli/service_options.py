@@ -21,6 +21,7 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.follow import FollowOptions, begin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
+from tinysaver_edge.stream.sinks.forward import ForwardOptions
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -75,6 +76,29 @@ _OPTIONS = (
         type=_FOLDER,
         help="Save a random share of all frames, as large as --audit-share: the next calibration "
         "set.",
+    ),
+    _written(
+        "--forward",
+        envvar="TINYSAVER_FORWARD",
+        show_envvar=True,
+        metavar="TARGET",
+        help="Send hard and audited frames on for labels: to a folder, or by PUT to "
+        "http(s)://HOST/PATH. Through an outage they wait on disk.",
+    ),
+    _written("--forward-queue", type=_FOLDER, help="Where they wait.  [default: forward-queue]"),
+    _written(
+        "--forward-mb",
+        type=Number(min=0, min_open=True),
+        default=256.0,
+        show_default=True,
+        help="What may wait; the oldest give way, and are counted.",
+    ),
+    _written(
+        "--forward-share",
+        type=Number(min=0, max=1, min_open=True),
+        default=0.25,
+        show_default=True,
+        help="Share of the time that sending may take: the rest of it the uplink is left alone.",
     ),
     _announced(
         "--hold",
@@ -235,6 +259,10 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sinks: tuple[str, ...],
         hard_frames: Path | None,
         field_frames: Path | None,
+        forward: str | None,
+        forward_queue: Path | None,
+        forward_mb: float,
+        forward_share: float,
         hold: int | None,
         audit_share: float | None,
         drift_level: float,
@@ -249,6 +277,16 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
             drift = None
             if share:
                 drift = DriftOptions(share=share, level=drift_level, action=Action(on_drift))
+            if forward_queue is not None and not forward:
+                raise InputError("--forward-queue is where frames wait: say --forward TARGET too")
+            onward = None
+            if forward:
+                onward = ForwardOptions(
+                    forward,
+                    forward_queue or Path("forward-queue"),
+                    most_bytes=max(1, int(forward_mb * 2**20)),
+                    share=forward_share,
+                )
             return ServiceOptions(
                 jsonl=jsonl,
                 jsonl_max_bytes=max(1, int(jsonl_max_mb * 2**20)),
@@ -259,6 +297,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 sinks=sinks,
                 hard_frames=hard_frames,
                 field_frames=field_frames,
+                forward=onward,
                 metrics=metrics,
                 dashboard=dashboard,
                 token=token or None,

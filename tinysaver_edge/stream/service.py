@@ -23,6 +23,7 @@ from tinysaver_edge.stream.drift.drift import (
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.sinks.base import Sink, open_sink
 from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.forward import Forwarding, ForwardOptions
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -65,6 +66,7 @@ class ServiceOptions:
         hard_frames: folder for escalated frames.
         field_frames: folder for the next calibration set: as large a share of the frames as is
             audited, drawn at random.
+        forward: what is sent on of hard and audited frames, through outages; None for nothing.
         metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
         dashboard: ``HOST:PORT`` of the page.
         token: what the page must be asked with, and /metrics.
@@ -84,6 +86,7 @@ class ServiceOptions:
     sinks: tuple[str, ...] = field(default=(), repr=False)
     hard_frames: Path | None = None
     field_frames: Path | None = None
+    forward: ForwardOptions | None = None
     metrics: str | None = None
     dashboard: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -184,8 +187,9 @@ class Service:
             self.listener.add(listener)
         self.notes: list[str] = []
         self.warnings: list[str] = []
-        self.sinks: list[Sink] = self._make_sinks()
         self._read: list[Callable[[], Iterable[Reading]]] = []
+        self.forwarding = self._make_forwarding()
+        self.sinks: list[Sink] = self._make_sinks()
         if options.field_frames is not None:
             self.sinks.append(self._field_frames(options.field_frames, self._audited_share))
         self.watch = self._make_watch(manifest)
@@ -247,6 +251,8 @@ class Service:
             InputError: a port cannot be had.
         """
         try:
+            if self.forwarding is not None:
+                self._stack.enter_context(self.forwarding)
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")
@@ -299,9 +305,21 @@ class Service:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         made.extend(map(open_sink, options.sinks))
         queued: list[Sink] = [self._queued(one) for one in made]
+        if self.forwarding is not None:
+            queued.append(self.forwarding.sink)
         if options.hold is not None:
             queued.append(ChangeSink(options.hold, listener=self.listener, clock=self._clock))
         return queued
+
+    def _make_forwarding(self) -> Forwarding | None:
+        if self._options.forward is None:
+            return None
+        made = Forwarding(
+            self._options.forward, clock=self._clock, wall=self._wall,
+            listener=self.listener, metrics=self.metrics,
+        )  # fmt: skip
+        self.tells(made.readings)
+        return made
 
     def _quit(self) -> None:
         """End the stream, from a thread of its own: this one is waited for."""
@@ -328,6 +346,7 @@ class Service:
                 sources=self._sources,
                 listener=self.listener,
                 metrics=self.metrics,
+                keep=None if self.forwarding is None else self.forwarding.keep,
                 repeated=counts_repeated(manifest, self._reuse),
             )
         except InputError as error:

@@ -28,13 +28,7 @@ from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import BundleNews, Event, Listener, Undecided, ignore
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
-from tinysaver_edge.stream.telemetry.metrics import (
-    NO_METRICS,
-    Counter,
-    Metrics,
-    Reading,
-    reading,
-)
+from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Metrics, Reading, reading
 from tinysaver_edge.verify.run import SLACK, why_unproven
 
 if TYPE_CHECKING:
@@ -47,19 +41,18 @@ TELL_AGAIN_S = 600.0
 """How often it is told that a target stays away."""
 
 LONGEST_PAUSE = 8
-"""So many polls at most lie between two while the target is away."""
+"""So many polls lie between two at most while the target is away."""
 
 FEWEST = 64
 """Frames that times are judged by, at least."""
 
 CHANCE = 1e-3
-"""A quantile is broken where chance alone would put so many frames above it this rarely."""
+"""A quantile is broken where chance would put so many frames above it this rarely."""
 
 FAILED_FRAMES = 3
 """Frames of a trial that a model may fail on, where that is more than one in a hundred."""
 
-_STEP_S = 0.1
-_RELEASE_S = 30.0
+_STEP_S, _RELEASE_S = 0.1, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +127,7 @@ class Trial:
         if by is None or by.sha256 != self._sha256 or decision.reason is Reason.PROVISIONAL:
             return
         with self._lock:
-            self.began_s = self._clock() if self.began_s is None else self.began_s
-            self.frames += 1
+            self.began_s, self.frames = self.began_s or self._clock(), self.frames + 1
             if decision.reason is Reason.FAILED and self._here:
                 self._failed, self._why = self._failed + 1, decision.degraded or ""
             if decision.source is AnswerSource.REUSED:
@@ -150,8 +142,7 @@ class Trial:
         """Take in an event: a frame that no model could answer."""
         if isinstance(event, Undecided):
             with self._lock:
-                self.began_s = self._clock() if self.began_s is None else self.began_s
-                self.frames += 1
+                self.began_s, self.frames = self.began_s or self._clock(), self.frames + 1
                 self._failed, self._why = self._failed + 1, event.reason
 
     def over(self, trial_s: float) -> bool:
@@ -242,19 +233,17 @@ class Follower:
 
     def readings(self) -> Iterable[Reading]:
         """Return which bundle decides, for the metrics."""
-        by = self.running.bundle.identity
-        values = (by.name or "", "" if by.version is None else str(by.version), by.sha256[:16])
-        labels = ("name", "version", "sha256")
+        by, labels = self.running.bundle.identity, ("name", "version", "sha256")
+        values = (by.name or "", str(by.version or ""), by.sha256[:16])
         yield Reading("bundle_info", "The bundle that decides", ((values, 1.0),), labels)
-        on_trial = float(self._trial is not None)
-        yield reading("bundle_on_trial", "1 while a bundle is on trial", on_trial)
+        yield reading("bundle_on_trial", "1 during a trial", float(self._trial is not None))
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop; a bundle that is on trial is tried anew at the next start."""
+        """Stop; what is on trial is tried anew at the next start."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(5.0)
@@ -285,8 +274,7 @@ class Follower:
         """Look at the tag once; try what is new.
 
         Raises:
-            TransferError: the target cannot be reached now.
-            InputError: the trusted keys cannot be read.
+            TinySaverError: it cannot be fetched now, or the trusted keys cannot be read.
             OSError: the store's disk fails.
         """
         try:
@@ -411,9 +399,8 @@ class Fetch:
         found = self._target.find(self._tag, known=self._etag)
         if found is None:
             return None
-        held = None
-        if self._store.refusal(found.digest) is None:
-            held = self._fetched(found, running)
+        refused = self._store.refusal(found.digest) is not None
+        held = None if refused else self._fetched(found, running)
         self._etag = found.etag
         return held
 
@@ -464,7 +451,7 @@ class Fetch:
 
 
 def _other_classes(running: Bundle | None, manifest: Manifest) -> str | None:
-    """Say in what the classes differ from those that whoever reads the decisions knows."""
+    """Say which classes differ from those that readers of the decisions know."""
     if running is None or running.manifest.labels == manifest.labels:
         return None
     before, now = running.manifest.labels or [], manifest.labels or []
@@ -509,5 +496,5 @@ def begin(
     held = Fetch(tag, store, trust=trust, proof=proof, options=options).next(None)
     if held is None:
         raise TransferError(f"{tag}: what it stands for was refused; history.jsonl says why")
-    store.begin_trial(held)
+    store.begin_trial(held)  # there is nothing to go back to
     return Bundle.load(store.path(store.keep()), trusted=trust)

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +36,6 @@ from tinysaver_edge.cli.options import (
     trusted_option,
 )
 from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_end, show_traffic
-    Doubts,
-    Rates,
-    losses,
-    show_forwarded,
-    show_kept,
-    show_traffic,
-)
 from tinysaver_edge.cli.service_options import (
     REPEATED,
     WRITTEN,

@@ -24,16 +24,16 @@ from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle
 from tinysaver_edge.bundle.shipping import push_bundle
 from tinysaver_edge.bundle.signature import SIGNATURE, Trust
-from tinysaver_edge.bundle.store import Store
+from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import BundleError, InputError
-from tinysaver_edge.follow import Follower, FollowOptions, Running, Trial, begin
 from tinysaver_edge.stream.drift.drift import DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sinks.base import CallbackSink
 from tinysaver_edge.stream.telemetry.events import BundleNews, Event
 from tinysaver_edge.stream.telemetry.metrics import Counter
+from tinysaver_edge.verify.follow import Follower, FollowOptions, OnTrial, Running, begin
 
 pytest.importorskip("cryptography")
 
@@ -88,7 +88,9 @@ def pictures(stop: threading.Event) -> Iterator[np.ndarray]:
 class Device:
     """A stream that follows the tag, with all that stands around it."""
 
-    def __init__(self, factory: Factory, place: str, store: Store, *, audit: float = 0.0) -> None:
+    def __init__(
+        self, factory: Factory, place: str, store: BundleStore, *, audit: float = 0.0
+    ) -> None:
         self.factory = factory
         self.news: list[BundleNews] = []
         self.by: list[str] = []
@@ -306,7 +308,7 @@ def test_a_bad_bundle_of_any_kind_is_rolled_back_and_a_good_one_kept(
     factory, shelf, tmp_path, crashing
 ):
     """One device meets them all; no frame is lost, and only what was tried has decided."""
-    with Store(tmp_path / "store", wall=time.time) as store:
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
         with Device(factory, shelf.url, store, audit=1.0) as device:
             for make, (outcome, why) in BAD.items():
                 after = len(device.news)
@@ -339,14 +341,14 @@ def test_a_bad_bundle_of_any_kind_is_rolled_back_and_a_good_one_kept(
     outcomes = [parse_json(line)["outcome"] for line in lines]
     assert outcomes.count("refused") == sum(one == "refused" for one, _ in BAD.values())
     assert outcomes[-2:] == ["trial", "kept"]
-    with Store(tmp_path / "store", wall=time.time) as store:
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
         opened = begin(store, None, f"{shelf.url}:stable", trust=factory.trust)
         assert opened.identity.sha256 == good
 
 
 def test_a_registry_that_dies_leaves_the_stream_as_it_is(factory, shelf, tmp_path):
     with (
-        Store(tmp_path / "store", wall=time.time) as store,
+        BundleStore(tmp_path / "store", wall=time.time) as store,
         Device(factory, shelf.url, store) as device,
     ):
         shelf.hang_up_after, shelf.cut = 100, "/blobs/"
@@ -390,9 +392,9 @@ def wait_for(path: Path, text: str) -> None:
 
 
 def test_a_store_says_what_is_wrong_with_it(tmp_path):
-    store = Store(tmp_path / "store", wall=time.time)
+    store = BundleStore(tmp_path / "store", wall=time.time)
     with store, pytest.raises(InputError, match="another run writes there"):
-        Store(tmp_path / "store", wall=time.time).__enter__()
+        BundleStore(tmp_path / "store", wall=time.time).__enter__()
     (tmp_path / "store/state.json").write_text("{")
     with pytest.raises(InputError, match=r"state\.json is damaged"):
         store.__enter__()
@@ -415,7 +417,7 @@ def test_times_are_judged_by_more_than_chance(factory):
     ours = BundleIdentity("a" * 64)
 
     def judged(slow: int, of: int) -> str | None:
-        trial = Trial(manifest, ours.sha256, here=True, clock=time.monotonic)
+        trial = OnTrial(manifest, ours.sha256, here=True, clock=time.monotonic)
         for number in range(of):
             spent = {"saver": 30.0 if number < slow else 1.0, "waiting": 500.0, "total": 900.0}
             trial.saw(decision(number, bundle=ours, timings_ms=spent))
@@ -447,7 +449,7 @@ def test_what_makes_no_sense_is_said_in_one_line(words, said, tmp_path):
 
 def test_a_store_without_a_bundle_begins_with_the_tag(factory, tmp_path):
     factory.push(factory.change("begins"))
-    with Store(tmp_path / "store", wall=time.time) as store:
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
         tag = f"{factory.shelf}:stable"
         with begin(store, None, tag, trust=factory.trust) as opened:
             assert opened.manifest.created_by == "begins"

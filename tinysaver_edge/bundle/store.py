@@ -74,7 +74,7 @@ class StoreState:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-class Store:
+class BundleStore:
     """The bundles of one device. A context manager: one process at a time has it.
 
     Args:

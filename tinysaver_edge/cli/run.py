@@ -46,7 +46,6 @@ from tinysaver_edge.cli.service_options import (
 )
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.follow import Follower, Running
 from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
@@ -58,6 +57,7 @@ from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
+from tinysaver_edge.verify.follow import Follower, Running
 
 _source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")

@@ -14,14 +14,14 @@ import click
 
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.signature import Trust
-from tinysaver_edge.bundle.store import Store
+from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, options_of
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.follow import FollowOptions, begin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
 from tinysaver_edge.stream.sinks.forward import ForwardOptions
+from tinysaver_edge.verify.follow import FollowOptions, begin
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -187,7 +187,7 @@ class Followed:
     """
 
     tag: str
-    opened: Store
+    opened: BundleStore
     options: FollowOptions
     retry: bool
 
@@ -222,7 +222,7 @@ def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
         followed = None
         if follow is not None and store is not None:
             how = FollowOptions(poll_s=poll_s, trial_s=trial_s)
-            followed = Followed(follow, Store(store, wall=time.time), how, retry_refused)
+            followed = Followed(follow, BundleStore(store, wall=time.time), how, retry_refused)
         return command(followed=followed, **others)
 
     for option in reversed(_FOLLOWED):

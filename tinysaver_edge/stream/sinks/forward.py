@@ -38,7 +38,7 @@ from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Metrics, Reading
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LONGEST_PAUSE_S = 60.0
+LONGEST_PAUSE_S = 30.0
 """Between two tries while the target is away."""
 
 _OWN_FAULT = (400, 409, 413, 414, 415, 422)

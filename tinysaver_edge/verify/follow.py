@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.shipping import parted, pull_bundle
-from tinysaver_edge.bundle.store import Held, Store
+from tinysaver_edge.bundle.store import BundleStore, Held
 from tinysaver_edge.bundle.target import Tagged, open_target
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.decision import AnswerSource, Decision, Reason
@@ -96,7 +96,7 @@ TakeOver = Callable[[Running], "tuple[Watch, threading.Event]"]
 """Has a bundle decide from now on; returns its watch, and what is set once the former may go."""
 
 
-class Trial:
+class OnTrial:
     """Watches what a bundle on trial decides; for any thread.
 
     Args:
@@ -197,7 +197,7 @@ class Follower:
     def __init__(
         self,
         tag: str,
-        store: Store,
+        store: BundleStore,
         running: Running,
         take_over: TakeOver,
         *,
@@ -216,7 +216,7 @@ class Follower:
         self._listener, self._metrics = listener, metrics
         self._random = random.Random(seed)
         self._stopping = threading.Event()
-        self._trial: Trial | None = None
+        self._trial: OnTrial | None = None
         self._away, self._told_s = 0, -float("inf")
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self.running = running
@@ -306,7 +306,7 @@ class Follower:
         manifest = loaded.bundle.manifest
         here = hosts_of(loaded.cascade.stages) is None
         self._store.begin_trial(held)
-        self._trial = Trial(manifest, held.sha256, here=here, clock=self._clock)
+        self._trial = OnTrial(manifest, held.sha256, here=here, clock=self._clock)
         try:
             watch, over = self._take_over(loaded)
         except TinySaverError as error:
@@ -329,7 +329,7 @@ class Follower:
             if self._released(over):
                 former.close()
 
-    def _watched(self, trial: Trial, watch: Watch) -> str | None:
+    def _watched(self, trial: OnTrial, watch: Watch) -> str | None:
         """Wait until the trial is over; return why it failed."""
         while True:
             over = trial.over(self._options.trial_s)
@@ -371,7 +371,7 @@ class Fetch:
     def __init__(
         self,
         tag: str,
-        store: Store,
+        store: BundleStore,
         *,
         trust: Trust | None,
         proof: dict[str, Any] | None = None,
@@ -462,7 +462,7 @@ def _other_classes(running: Bundle | None, manifest: Manifest) -> str | None:
 
 
 def begin(
-    store: Store,
+    store: BundleStore,
     given: Path | None,
     tag: str,
     *,

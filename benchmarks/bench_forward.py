@@ -73,10 +73,17 @@ class Gate:
     def __init__(self, receiver: Receiver) -> None:
         self.shown, self._receiver = receiver.shown, receiver
         self.open = threading.Event()
+        self._held_s = 0.0
+
+    def clock(self) -> float:
+        """Return a time that stands still while it is held up: nothing is being sent then."""
+        return time.monotonic() - self._held_s
 
     def take(self, name: str, content: bytes) -> None:
         """Wait until it is open, and pass a file on."""
+        began_s = time.monotonic()
         self.open.wait()
+        self._held_s += time.monotonic() - began_s
         self._receiver.take(name, content)
 
 
@@ -154,7 +161,7 @@ def outage(folder: Path, frames: int, seconds: float) -> dict[str, Any]:
     ages: list[tuple[float, float]] = []
     shown = [picture for picture, _ in SimulatedCamera(seed=0).frames(64)]
     camera = LiveSource(PacedCamera(shown, fps=FPS, frames=10**6), source_id="camera")
-    with demo_cascade() as cascade, Forwarder(queue, gate, share=SHARE, clock=time.monotonic):
+    with demo_cascade() as cascade, Forwarder(queue, gate, share=SHARE, clock=gate.clock):
         stream = cascade.stream(camera)
 
         def watch() -> None:
@@ -189,12 +196,12 @@ def outage(folder: Path, frames: int, seconds: float) -> dict[str, Any]:
             (busy if draining else quiet).extend(taken)
             gate.open.clear()
             sent += queue.counts.sent - before
+        gate.open.set()
         stream.close()
         watching.join(10)
     # What is left, as after a restart.
     left = DiskQueue(folder / "queue", most_bytes=MOST_BYTES)
     rest = Forwarder(left, receiver_of(address), share=1.0, clock=time.monotonic)
-    gate.open.set()
     with rest:
         while left.waiting:
             time.sleep(0.05)

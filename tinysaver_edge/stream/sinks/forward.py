@@ -2,7 +2,7 @@
 
 They are for labels and the large model's answers after the fact, never for decisions. Each waits as
 one file, which is whole or not there, so that a kill loses none and sends none by halves; what was
-being sent is sent again, under the same name.
+being sent then is sent again, under the same name.
 
 A target that is away is tried ever more seldom, with another item each time. An item that fails
 while others get through is to blame itself, and goes aside after a few tries; one that fails with

@@ -238,6 +238,9 @@ class Counts:
 class DiskQueue:
     """Items on disk, oldest first, within so many bytes. Thread-safe.
 
+    A kill loses none that was taken in. A power cut may lose those of the last seconds: to wait for
+    a flash disk at every frame would wear it out.
+
     Args:
         folder: where; ``aside`` below it holds what failed too often.
         most_bytes: of all that wait.
@@ -294,7 +297,7 @@ class DiskQueue:
         with self.changed:
             fits = self._make_room(len(content))
         if fits:
-            with atomic_write(self.folder / f"{name}{_ITEM}", private=True) as file:
+            with atomic_write(self.folder / f"{name}{_ITEM}", private=True, sync=False) as file:
                 file.write(content)
         with self.changed:
             self.counts.queued += 1

@@ -30,12 +30,12 @@ PUBLIC = {
     "tinysaver_edge.stream": """Action AllMetrics AnySource BundleNews CalibrationSetSink
         CallbackSink ChangeSink Changed Connected Connection Context Corrupt Counter
         DecisionFuture Denied Device DeviceError DisagreementEntry Doubtful Drift DriftOptions
-        DriftState DriftWatch Dropped Ended Event Frame Frozen Gauge HardFramesSink
-        IterableSource JsonlSink Kept Listener Listeners LiveOptions LiveSource Lost Measure
-        Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued RandomShare Reading
-        Reconnected Retrying Service ServiceOptions Sink SinkFailed SinkRecovered Source
-        SourceUri Stream StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement
-        open_sink open_source""",
+        DriftState DriftWatch Dropped Ended Event ForwardOptions Frame Frozen Gauge
+        HardFramesSink IterableSource JsonlSink Kept Listener Listeners LiveOptions LiveSource
+        Lost Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued
+        RandomShare Reading Reconnected Retrying Service ServiceOptions Sink SinkFailed
+        SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink Watch
+        calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",

@@ -26,6 +26,7 @@ from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge._support.http_client import WebHost
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, looks_like_address, redacted
+from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TransferError
 from tinysaver_edge.stream.sinks.pictures import encoded, moment, plain
@@ -256,7 +257,7 @@ class _Packing:
             "sha256": hashlib.sha256(picture).hexdigest(),
             "kind": self._kind,
             "saved_at_s": round(now_s, 3),
-            "answer": decision.label,
+            ANSWER_COLUMN: decision.label,
             "large_answer": self.large.pop(decision.frame_id, None),
             "confidence": round(decision.confidence, 6),
             "score": decision.to_dict()["score"],

@@ -104,7 +104,8 @@ class Device:
             clock=time.monotonic, wall=time.time, listener=self.hear,
         )  # fmt: skip
         self.follower = Follower(
-            f"{place}:stable", store, Running(self.opened, self.cascade), self.take_over,
+            f"{place}:stable", store,
+            Running(self.opened, self.cascade, self.around.watch), self.take_over,
             trust=factory.trust, listener=self.around.listener, metrics=self.around.metrics,
             options=FollowOptions(poll_s=0.05, trial_s=TRIAL_S, proof_s=60.0),
         )  # fmt: skip
@@ -117,7 +118,7 @@ class Device:
         self.running = threading.Thread(target=self.stream.run, daemon=True)
 
     def take_over(self, running: Running):
-        watch = self.around.switched(running.bundle.manifest)
+        watch = self.around.switched(running.bundle.manifest, watch=running.watch)
         return watch, running.cascade.take_over(self.stream, watch=watch)
 
     def hear(self, event: Event, /) -> None:

@@ -433,6 +433,19 @@ class _Pull:
         return whole
 
 
+def told_sha256(found: Tagged) -> str | None:
+    """Return the hash of the `bundle.json` that a tag stands for, as the target tells it.
+
+    Nothing has been checked: enough to pass over what is here already. None where it is no bundle.
+    """
+    try:
+        layers = parse_json(found.content)["layers"]
+        told = {one["annotations"][_TITLE]: one["digest"] for one in layers}
+        return str(told[MANIFEST]).removeprefix("sha256:")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def _is_there(folder: Path, manifest: bytes, signature: bytes | None) -> bool:
     """Whether a folder holds a whole bundle with this manifest and signature already."""
     try:

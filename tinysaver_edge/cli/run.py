@@ -348,14 +348,16 @@ def run(
             def take_over(running: Running) -> tuple[Watch, threading.Event]:
                 rule = _repeats(reuse, running.cascade.reuse, suited)
                 hosts = hosts_of(running.cascade.stages)
-                watch = around.switched(running.bundle.manifest, reuse=rule, hosts=hosts)
+                watch = around.switched(
+                    running.bundle.manifest, reuse=rule, hosts=hosts, watch=running.watch
+                )
                 doubts.about(running.cascade, rule)
                 return watch, running.cascade.take_over(stream, watch=watch, reuse=rule)
 
             follower = Follower(
                 followed.tag,
                 followed.opened,
-                Running(opened, cascade),
+                Running(opened, cascade, around.watch),
                 take_over,
                 load=load,
                 trust=trust,

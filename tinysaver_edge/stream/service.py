@@ -211,20 +211,22 @@ class Service:
         *,
         reuse: ReuseRule | None = None,
         hosts: RemoteEngine | None = None,
+        watch: Watch | None = None,
     ) -> Watch:
-        """Tell of another bundle from now on, and return a watch for it, which begins anew.
+        """Tell of another bundle from now on, and return a watch for it.
 
         Args:
             manifest: of the bundle that is about to decide.
             reuse: as for the constructor.
             hosts: as for the constructor.
+            watch: of a bundle that decides again, whose alarms stand; None begins anew.
 
         Raises:
             InputError: it must be watched, and cannot be.
         """
         former, self._reuse = self._reuse, reuse
         try:
-            self.watch = self._make_watch(manifest)
+            self.watch = watch or self._make_watch(manifest)
         except InputError:
             self._reuse = former
             raise

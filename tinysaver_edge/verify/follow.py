@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.bundle.shipping import parted, pull_bundle
+from tinysaver_edge.bundle.shipping import parted, pull_bundle, told_sha256
 from tinysaver_edge.bundle.store import BundleStore, Held
 from tinysaver_edge.bundle.target import Tagged, open_target
 from tinysaver_edge.cascade import Cascade
@@ -81,10 +81,11 @@ class FollowOptions:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A bundle that is loaded."""
+    """A bundle that is loaded, and its watch once it has decided."""
 
     bundle: Bundle
     cascade: Cascade
+    watch: Watch | None = None
 
     def close(self) -> None:
         """Let go of its models. Legal in every state."""
@@ -93,14 +94,14 @@ class Running:
 
 
 TakeOver = Callable[[Running], "tuple[Watch, threading.Event]"]
-"""Has a bundle decide from now on; returns its watch, and what is set once the former may go."""
+"""Has a bundle decide; returns its watch, the one it had, and what is set once the former may go."""
 
 
 class OnTrial:
     """Watches what a bundle on trial decides; for any thread.
 
     Args:
-        manifest: of the bundle; its limits of time are those that it was calibrated for.
+        manifest: of the bundle, with the limits of time that it was calibrated for.
         sha256: of its manifest, by which decisions are known to be its own.
         here: whether its large model runs here, so that its failures are the bundle's.
         clock: seconds.
@@ -312,7 +313,7 @@ class Follower:
         except TinySaverError as error:
             self._fail(held, loaded, str(error), None)
             return
-        self.running = loaded
+        self.running = replace(loaded, watch=watch)
         self._tell("trial", str(held))
         failure = self._watched(self._trial, watch)
         if failure is not None:
@@ -400,7 +401,8 @@ class Fetch:
         if found is None:
             return None
         refused = self._store.refusal(found.digest) is not None
-        held = None if refused else self._fetched(found, running)
+        here = running is not None and running.identity.sha256 == told_sha256(found)
+        held = None if refused or here else self._fetched(found, running)
         self._etag = found.etag
         return held
 
@@ -420,8 +422,7 @@ class Fetch:
         name, version = (signed.name, signed.version) if signed else (None, None)
         with Bundle.load_untrusted(pulled.path) as bundle:
             sha256, manifest = bundle.identity.sha256, bundle.manifest
-        same = running is not None and running.identity.sha256 == sha256
-        if same or self._store.refusal(sha256) is not None:
+        if self._store.refusal(sha256) is not None:
             shutil.rmtree(pulled.path, ignore_errors=True)
             return None
         held = self._store.admit(sha256, name=name, version=version)

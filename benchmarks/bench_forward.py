@@ -94,7 +94,10 @@ def items(frames: int) -> Iterator[tuple[str, bytes]]:
     for number in range(frames):
         picture = shown[number % len(shown)]
         name = f"{moment(start_s + number / FPS)}-{number:06d}-camera-{number}"
-        row = {"file": f"{name}.jpg", "sha256": hashlib.sha256(picture).hexdigest()}
+        row: dict[str, object] = {
+            "file": f"{name}.jpg",
+            "sha256": hashlib.sha256(picture).hexdigest(),
+        }
         row |= {"kind": "hard", "answer": "screw", "answered_by": "large", "sequence": number}
         yield name, json.dumps(row).encode() + b"\n" + picture
 

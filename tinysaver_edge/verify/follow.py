@@ -94,7 +94,7 @@ class Running:
 
 
 TakeOver = Callable[[Running], "tuple[Watch, threading.Event]"]
-"""Has a bundle decide; returns its watch, the one it had, and what is set once the former may go."""
+"""Has a bundle decide; returns its watch, and what is set once the former may go."""
 
 
 class OnTrial:
@@ -263,9 +263,8 @@ class Follower:
                     self._tell("away", self._fetch.shown, str(error))
 
     def _pause_s(self) -> float:
-        longer = min(2**self._away, LONGEST_PAUSE)
-        early: float = self._random.uniform(0.8, 1.2)
-        return self._options.poll_s * longer * early
+        longer: int = min(2**self._away, LONGEST_PAUSE)
+        return self._options.poll_s * longer * self._random.uniform(0.8, 1.2)
 
     def _tell(self, outcome: str, bundle: str, reason: str = "") -> None:
         self._metrics.count(Counter.BUNDLES, "", detail=outcome)

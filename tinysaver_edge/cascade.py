@@ -48,8 +48,8 @@ Reuse = Union["ReuseRule", Literal["bundle"], None]
 class Cascade:
     """Decides frames with a list of stages, cheapest first.
 
-    Thread-safe: calls from several threads are served one after the other. A context manager;
-    `close` may be called any number of times, from signal handlers too. It does not survive a fork.
+    Thread-safe: calls are served one after the other. A context manager; `close` may be called any
+    number of times, from signal handlers too. It does not survive a fork.
 
     Args:
         stages: at least one; all but the last have a score and a threshold.
@@ -165,15 +165,25 @@ class Cascade:
         cls,
         bundle: Bundle,
         *,
+        cut: str | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
-        """Build a cascade from a bundle that is open, and stays so; see `load`."""
+        """Build a cascade from a bundle that is open, and stays so; see `load`.
+
+        Args:
+            bundle: it.
+            cut: what is left out of each frame, in words, as `run` has it: other frames than those
+                that were collected to be calibrated on are not certified. None says nothing.
+            clock: as for `load`; so are the others.
+            wall: seconds since 1970.
+            options: of its models.
+        """
         from tinysaver_edge.bundle import covered
         from tinysaver_edge.deciding.loading import load_stages
 
-        uncovered = covered.why_not_covered(bundle.manifest)
+        uncovered = covered.why_not_covered(bundle.manifest, cut=cut)
         policy = Policy.from_manifest(bundle.manifest)
         return cls(
             load_stages(bundle, **options),
@@ -192,9 +202,8 @@ class Cascade:
     def doubt(self) -> str | None:
         """Why the certificate does not cover what is decided at this moment, where there is one.
 
-        None if it does, in streams and tracks that repeat answers as the bundle says, if it says
-        so. It follows what the large model's hosts have proven by now; of a single answer
-        `Decision.certified` tells.
+        None if it does, in streams and tracks that repeat answers as the bundle says, if at all.
+        It follows what hosts have proven by now; of one answer `Decision.certified` tells.
         """
         return self.doubt_of(self.reuse)
 
@@ -220,8 +229,8 @@ class Cascade:
 
         Raises:
             InputError: the frame is of another shape or type.
-            EngineError: no stage could answer, the cascade is closed, or another process has
-                loaded it. When only some stage fails, the others' answer comes back, ``degraded``.
+            EngineError: no stage could answer, or the cascade is closed or another process's. When
+                only some stage fails, the others' answer comes back, ``degraded``.
         """
         return self._decide(self.decider, None, frame, frame_id, timestamp_s)
 
@@ -306,28 +315,26 @@ class Cascade:
             for decision in cascade.stream("rtsp://camera/1"):
                 print(decision.label)
 
-        ``async for`` works as well. Reading, the first stage and the later ones overlap; only
-        bounded numbers of frames are on their way, and the first stage never waits for the others.
+        ``async for`` works as well. Reading, the first stage and the later ones overlap, within
+        bounds, and the first stage never waits for the others.
 
         Args:
             sources: addresses or paths (`tinysaver_edge.stream.sources.uri`), camera numbers,
-                iterables of pictures, functions that wait for the next picture, or sources of
-                one's own.
+                iterables of pictures, functions that wait for the next one, or one's own sources.
             escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
                 first stage's answer at once and a second decision, ``revision`` 1, when the large
                 model has answered; ``"local"`` never asks it.
             deadline_ms: how long after a frame was taken its final decision may come; the first
-                stage's answer then goes out, ``degraded`` saying so. By default 1,000 for live
-                sources, and none for files and iterables, which wait for the large model instead.
-            max_in_flight: frames that wait for the large model at once; beyond it frames with a
-                deadline are degraded as well.
+                stage's answer then goes out, ``degraded``. By default 1,000 for live sources, none
+                for files and iterables, which wait for the large model instead.
+            max_in_flight: frames that wait for the large model at once; more are degraded, too,
+                where they have a deadline.
             sinks: take every decision too.
             listener: hears of events: connected, lost, reconnected, dropped and others.
             metrics: takes counters and times.
             watch: audits accepted frames.
             reuse: when a camera's earlier answers are repeated, as for `track`.
-            min_time_between_escalations_s: of one source; frames that come sooner get the first
-                stage's answer, degraded.
+            min_time_between_escalations_s: of one source; what comes sooner is degraded.
             escalations_per_minute: of one source, audits included; None for no limit.
 
         Raises:
@@ -368,17 +375,15 @@ class Cascade:
     def take_over(
         self, stream: Stream, *, watch: Watch | None = None, reuse: Reuse = "bundle"
     ) -> threading.Event:
-        """Decide a running stream's frames in place of the cascade that does, from the next one on.
-
-        See `Stream.switch`: none is lost, and each is decided wholly by one of the two.
+        """Decide a running stream's frames from the next one on; `Stream.switch` tells the rest.
 
         Args:
-            stream: of another cascade, which must not be closed before the event is set.
+            stream: of another cascade.
             watch: audits accepted frames.
             reuse: when a camera's earlier answers are repeated, as for `track`.
 
         Returns:
-            An event that is set when nothing of the former cascade is open any more.
+            An event that is set when the former cascade may be closed: nothing of it is open.
 
         Raises:
             EngineError: this cascade is closed.
@@ -389,9 +394,8 @@ class Cascade:
         decider, memory = self._remembering(reuse)
         with self._calls, self._lock:
             self._check_open()
-            over = stream.switch(decider, watch=watch or NO_WATCH, memory=memory)
             self._streams.add(stream)
-        return over
+            return stream.switch(decider, watch=watch or NO_WATCH, memory=memory)
 
     def submit(
         self,
@@ -407,17 +411,17 @@ class Cascade:
         that were submitted later may be answered earlier.
 
         Args:
-            frame: as for `decide`.
-            frame_id: which frame it is; by default numbered in the order of calls.
+            frame: it and its id as for `decide`.
+            frame_id: which frame it is.
             timestamp_s: when it was taken; by default now.
             deadline_ms: from now; when it passes before the large model has answered, the first
-                stage's answer comes back, ``degraded`` saying so. None waits for the large model.
+                stage's answer comes back, ``degraded``. None waits for the large model.
 
         Returns:
             A future of the decision. It holds an `EngineError` where no stage could answer.
 
         Raises:
-            InputError: the frame is of another shape or type, or the deadline is not above 0.
+            InputError: the frame, or the deadline, makes no sense.
             EngineError: the cascade is closed, or too many frames wait already.
         """
         from tinysaver_edge.stream.submissions import Submissions

@@ -70,6 +70,19 @@ def records(folder: Path) -> None:
     (folder / "models.csv").write_text(table)
 
 
+def begun(page: str, finished: Path, folder: Path) -> Path:
+    """Copy what a reader of a page has when he comes to it."""
+    shutil.copytree(finished, folder)
+    if page == "tutorials/two-models.md":  # models and images alone
+        for left in ("bundle", "bundle.records", "records"):
+            shutil.rmtree(folder / left)
+        for description in folder.glob("*.toml"):
+            description.unlink()
+    if page == "tutorials/demo.md":
+        shutil.copytree(folder / "bundle", folder / "demo-bundle")
+    return folder
+
+
 def command(folder: Path, *arguments: str) -> None:
     """Run one command as a reader would; what it says is shown where it fails."""
     done = subprocess.run(
@@ -89,13 +102,7 @@ def commands(text: str) -> Iterator[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks(RUN))
 def test_what_a_page_says_to_type_runs(page, finished, tmp_path):
-    folder = tmp_path / "folder"
-    shutil.copytree(finished, folder)
-    if page == "tutorials/two-models.md":  # a reader begins it with models and images alone
-        for left in ("bundle", "bundle.records", "records"):
-            shutil.rmtree(folder / left)
-        for description in folder.glob("*.toml"):
-            description.unlink()
+    folder = begun(page, finished, tmp_path / "folder")
     told = "".join(RUN.findall(NAMED[page].read_text("utf-8")))
     lines = list(commands(told))
     assert len(lines) == len(told.splitlines()), "a block holds more than commands"

@@ -214,11 +214,7 @@ class Cascade:
         return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
-        self,
-        frame: Frame,
-        *,
-        frame_id: FrameId | None = None,
-        timestamp_s: float | None = None,
+        self, frame: Frame, *, frame_id: FrameId | None = None, timestamp_s: float | None = None
     ) -> Decision:
         """Answer one frame. Calls from several threads are served one after the other.
 
@@ -486,11 +482,7 @@ class Track:
         self._cascade, self._decider, self._memory = cascade, decider, memory
 
     def decide(
-        self,
-        frame: Frame,
-        *,
-        frame_id: FrameId | None = None,
-        timestamp_s: float | None = None,
+        self, frame: Frame, *, frame_id: FrameId | None = None, timestamp_s: float | None = None
     ) -> Decision:
         """Answer the camera's next frame; arguments and errors are those of `Cascade.decide`.
 

@@ -215,6 +215,7 @@ def test_a_queue_that_has_shrunk_keeps_the_newest(tmp_path):
     [
         ("ftp://host/x", "give a folder"),
         ("http://user:secret@far.example/x", "plain text"),
+        ("http://far.example/x", "plain text"),
         ("", "give a folder"),
         ("rtsp://user:secret@host/x", "give a folder"),
     ],

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge._support.http_client import WebHost
 from tinysaver_edge._support.text import brief
-from tinysaver_edge._support.urls import Url, looks_like_address, redacted
+from tinysaver_edge._support.urls import Url, is_loopback, looks_like_address, redacted
 from tinysaver_edge.data import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TransferError
@@ -129,7 +129,12 @@ def receiver_of(target: str) -> Receiver:
         InputError: it is neither.
     """
     if target[:7].lower() == "http://" or target[:8].lower() == "https://":
-        return _WebReceiver(Url.parse(target, what="forward", form=_FORM))
+        url = Url.parse(target, what="forward", form=_FORM)
+        if url.scheme == "http" and not is_loopback(url.host):
+            raise InputError(
+                f"forward {url.shown()}: frames would cross the network in plain text: use https://"
+            )
+        return _WebReceiver(url)
     if not target or looks_like_address(target):
         raise InputError(f"forward {redacted(target)}: {_FORM}")
     return _FolderReceiver(Path(target))

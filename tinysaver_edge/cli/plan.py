@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.bundle.bundle import Bundle
@@ -15,7 +14,15 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.plan.escalating import Escalating, Traced, of_bundle, read_epochs, read_traces
-from tinysaver_edge.plan.fleet import LIMITS, Fleet, FleetLimits, Times, parse_rate, read_times
+from tinysaver_edge.plan.fleet import (
+    LIMITS,
+    MOST_REQUESTS,
+    Fleet,
+    FleetLimits,
+    Times,
+    parse_rate,
+    read_times,
+)
 from tinysaver_edge.plan.forecast import Planner, WhatIf
 from tinysaver_edge.plan.page import (
     FleetPlan,
@@ -65,6 +72,7 @@ _asked = options_of("What is asked")
     show_default=True,
     help="As for run.",
 )
+@_fleet("--max-requests", type=int, default=MOST_REQUESTS, show_default=True, help="As for serve.")
 @_known("--bench", type=click.Path(path_type=Path), help="Report of bench on a device.")
 @_known("--host-bench", type=click.Path(path_type=Path), help="Report of bench on a host.")
 @_known(
@@ -109,6 +117,7 @@ def plan(
     rtt_ms: float | None,
     deadline_ms: float,
     max_in_flight: int,
+    max_requests: int,
     bench: Path | None,
     host_bench: Path | None,
     traces: tuple[Path, ...],
@@ -144,6 +153,7 @@ def plan(
         rtt_ms=rtt_ms or 0.0,
         deadline_ms=deadline_ms,
         max_in_flight=max_in_flight,
+        max_requests=max_requests,
     )
     if out is not None:
         check_file_target(out)
@@ -204,13 +214,13 @@ def _as_traced(
     if rtt_ms is not None:
         told.append(f"round trip: {rtt_ms:g} ms, as given")
     elif isinstance(flow, Traced) and len(flow.large_ms) >= 30:
-        beside = float(np.median(flow.large_ms) - np.median(times.batch_ms[1]))
+        beside = flow.beside_ms(times.batch_ms[1])
         if not math.isinf(fleet.uplink_bps):
             beside -= 8e3 * times.sent_bytes / fleet.uplink_bps
         fleet = replace(fleet, rtt_ms=max(0.0, beside))
         told.append(
-            f"round trip: {fleet.rtt_ms:.3g} ms, what the large model's answers took in the trace "
-            "at the median beyond the model itself and sending"
+            f"round trip: {fleet.rtt_ms:.3g} ms, what the quickest fifth of the large model's "
+            "answers took in the trace beyond the model itself and sending"
         )
     else:
         told.append("round trip: 0 ms, for nobody said --rtt-ms")

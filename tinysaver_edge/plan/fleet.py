@@ -25,6 +25,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import Manifest
 from tinysaver_edge.engines.batching import worth_it
 from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.host.listening import Listening
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.preprocess import Preprocessor
@@ -34,6 +35,9 @@ _UNITS = MappingProxyType({"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9})
 
 MOST = MappingProxyType({"cameras": 10_000, "fps": 1000.0, "hosts": 1000})
 """Beyond this, a slip is more likely than a fleet."""
+
+MOST_REQUESTS: int = next(one.default for one in fields(Listening) if one.name == "max_requests")
+"""What `serve` takes in at once where nothing else is said."""
 
 LIMITS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -172,6 +176,7 @@ class Fleet:
             round trip and what both sides spend on the protocol.
         deadline_ms: when the saver's answer goes out for the large model's.
         max_in_flight: frames of one device that wait for the large model at once.
+        max_requests: requests that a host takes in at once; beyond it they are refused.
 
     Raises:
         InputError: a figure is out of range.
@@ -185,6 +190,7 @@ class Fleet:
     rtt_ms: float = 0.0
     deadline_ms: float = LIVE_DEADLINE_MS
     max_in_flight: int = StreamOptions().max_in_flight
+    max_requests: int = MOST_REQUESTS
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -199,8 +205,8 @@ class Fleet:
             raise InputError(f"--deadline-ms {self.deadline_ms:g}: above 0, and at most 60000")
         if not 0 <= self.rtt_ms <= 60_000:
             raise InputError(f"--rtt-ms {self.rtt_ms:g}: from 0 to 60000")
-        if self.max_in_flight < 1:
-            raise InputError(f"--max-in-flight {self.max_in_flight}: at least 1")
+        if self.max_in_flight < 1 or self.max_requests < 1:
+            raise InputError("--max-in-flight and --max-requests: at least 1")
 
     def with_saver(self, times: Times, asked: float) -> tuple[Fleet, str | None]:
         """Return the fleet at the rate that its savers keep up with, and what is to be said of it.

@@ -172,7 +172,7 @@ def _figures(
     resample = _Resampled(stretches)
     seconds = resample.summed(lambda one: one.seconds)
     frames = resample.summed(lambda one: one.frames)
-    ends = {end: resample.summed(lambda one, end=end: one.ends[end]) for end in End}
+    ends = {end: resample.summed(_ended(end)) for end in End}
     hosts_s = seconds * fleet.hosts
     lost = ends[End.DEADLINE] + ends[End.IN_FLIGHT] + ends[End.FAILED]
     found = {
@@ -203,6 +203,10 @@ def _figures(
     if not len(resample.a_minute_of(stretches)):
         del found["escalations_p99_minute"]
     return {name: resample.figure(values) for name, values in found.items()}
+
+
+def _ended(end: End) -> Callable[[Stretch], float]:
+    return lambda one: float(one.ends[end])
 
 
 class _Resampled:

@@ -106,7 +106,7 @@ _NAMES = {
     "degraded": "degraded: the saver's answer for want of the large model's",
     "degraded_deadline": "… its deadline passed",
     "degraded_in_flight": "… as many frames as may were waiting",
-    "degraded_failed": "… no host was asked at the moment",
+    "degraded_failed": "… refused by hosts that are full, or by a breaker",
     "energy_wh_day": "energy a day",
 }
 

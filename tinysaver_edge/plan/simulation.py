@@ -7,10 +7,12 @@ a frame meets:
 - where that is unsure, a refusal when as many of the device's frames wait as may, or no host is
   asked at the moment;
 - the uplink, one request after the other; what its deadline overtakes is not sent to the end;
-- the least loaded host, where requests that wait are run in batches and those whose sender has
-  given up are left out; where other hosts could still answer, one has half of the time left;
-- its deadline, when the saver's answer goes out; three time-outs in a row open a host's breaker
-  until a probe is answered;
+- the least loaded host, which refuses what is more than it takes in at once, runs in batches what
+  waits, and leaves out those whose sender has given up; where other hosts could still answer, one
+  has half of the time left;
+- after a refusal or a time-out, another try, as far as the device's budget of retries goes; three
+  failures in a row open a host's breaker until a probe is answered;
+- its deadline, when the saver's answer goes out;
 - the frames before it: decisions of a camera leave in order.
 
 The heart is in `_Exchange`; all that needs no queue is done on whole arrays.
@@ -24,19 +26,21 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.engines.batching import most_at_once
 from tinysaver_edge.engines.remote.endpoint import SMOOTHING
+from tinysaver_edge.engines.remote.engine import LONGEST_PAUSE_S, SHORTEST_PAUSE_S
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.traffic import SAVED
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating
 from tinysaver_edge.plan.fleet import Fleet, Times
 
-_RULES = {one.name: one.default for one in fields(RemoteModel)}
+_RULES: dict[str, Any] = {one.name: one.default for one in fields(RemoteModel)}
 
 STRETCH_S = 120.0
 """A stretch of time that is simulated by itself; stretches are independent of each other."""
@@ -99,7 +103,7 @@ class Stretch:
 _Request = tuple[int, int, float]
 """Its number, which attempt it is, and until when its device waits."""
 
-_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES = range(5)
+_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES, _REFUSED, _RESTED = range(7)
 
 
 class _Exchange:
@@ -116,6 +120,7 @@ class _Exchange:
     def __init__(self, fleet: Fleet, times: Times, chance: np.random.Generator) -> None:
         hosts, self._hosts = fleet.hosts, range(fleet.hosts)
         self._most, self._limit = fleet.max_in_flight, times.at_once
+        self._room, self._chance = fleet.max_requests, chance
         self._sizes = [most_at_once(count, self._limit) for count in range(self._limit + 1)]
         self._timeout_s, self._half_s = fleet.deadline_ms / 1e3, fleet.rtt_ms / 2e3
         self._bytes, self._rate = times.sent_bytes, fleet.uplink_bps / 8
@@ -131,6 +136,8 @@ class _Exchange:
         self._asking = [0] * (fleet.devices * hosts)
         self._queues: list[deque[_Request]] = [deque() for _ in self._hosts]
         self._idle = [True] * hosts
+        self._taken: list[set[tuple[int, int]]] = [set() for _ in self._hosts]
+        self._pause_s: dict[int, float] = {}
         self._link_free_s = 0.0
         self._pending: dict[int, tuple[int, float, float, int]] = {}  # host, sent, limit, attempt
         self._tried: dict[int, list[int]] = {}
@@ -166,8 +173,8 @@ class _Exchange:
                 in_flight[device[number]] += 1
                 retries = self._retries[device[number]] + _RULES["retry_share"]
                 self._retries[device[number]] = min(SAVED, retries)
-                self._ask(number, now_s, min(due_s[number], now_s + self._timeout_s))
-        while any(number >= 0 for number in self._pending):
+                self._ask(number, now_s, due_s[number])
+        while any(in_flight):
             self._happen()
         return self._ended_s, self._how
 
@@ -186,6 +193,10 @@ class _Exchange:
                 self._told(now_s, number, attempt)
         elif kind == _GIVEN_UP:
             self._give_up(now_s, *what)  # type: ignore[misc]
+        elif kind == _REFUSED:
+            self._refused(now_s, *what)  # type: ignore[misc]
+        elif kind == _RESTED:
+            self._ask(what[0], now_s, what[1])  # type: ignore[index]
         else:
             self._probe(now_s, what)  # type: ignore[arg-type]
 
@@ -250,24 +261,62 @@ class _Exchange:
         if pending is None or pending[3] != attempt:
             return
         host, sent_s, limit_s, _ = self._pending.pop(number)
-        pair = self._pair(number, host)
-        self._asking[pair] -= 1
-        if number < 0:
-            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
+        self._taken[host].discard((number, attempt))
+        hurried = limit_s - sent_s < self._latency_s[self._pair(number, host)]
+        if number < 0 or not self._fail(number, now_s, host, hurried=hurried):
             return
-        if limit_s - sent_s >= self._latency_s[pair]:  # else it had less time than usual
-            self._failures[pair] += 1
-            if self._failures[pair] >= _RULES["failures_to_open"] and not self._open[pair]:
-                self._open[pair] = 1
-                self._later(now_s + _RULES["probe_s"], _PROBES, pair)
-        device = self._device[number]
-        due_s = min(self._due_s[number], sent_s + self._timeout_s)
-        if due_s - now_s > 1e-9 and self._retries[device] >= 1:
-            self._retries[device] -= 1
+        due_s = self._due_s[number]
+        if due_s - now_s > 1e-9 and self._spends(number):
             self._tried.setdefault(number, []).append(host)
             self._ask(number, now_s, due_s)
         else:
             self._end(number, now_s, End.DEADLINE)
+
+    def _refused(self, now_s: float, number: int, attempt: int) -> None:
+        """A host has as many requests as it takes: another is asked, or this one after a rest."""
+        pending = self._pending.get(number)
+        if pending is None or pending[3] != attempt:
+            return
+        host, *_ = self._pending.pop(number)
+        if number < 0 or not self._fail(number, now_s, host):
+            return
+        due_s = self._due_s[number]
+        base = self._device[number] * len(self._hosts)
+        others = sum(not self._open[base + one] for one in self._hosts if one != host) > 0
+        if not self._spends(number):
+            self._end(number, now_s, End.FAILED)
+        elif others:
+            self._tried.setdefault(number, []).append(host)
+            self._ask(number, now_s, due_s)
+        else:
+            pause_s = self._pause_s.get(number, SHORTEST_PAUSE_S)
+            self._pause_s[number] = min(2 * pause_s, LONGEST_PAUSE_S)
+            rested_s = now_s + pause_s * (0.5 + 0.5 * self._chance.random())
+            if rested_s < due_s:
+                self._later(rested_s, _RESTED, (number, due_s))
+            else:
+                self._end(number, now_s, End.FAILED)
+
+    def _spends(self, number: int) -> bool:
+        """Take a retry off its device's budget; False where none is left."""
+        device = self._device[number]
+        if self._retries[device] < 1:
+            return False
+        self._retries[device] -= 1
+        return True
+
+    def _fail(self, number: int, now_s: float, host: int, *, hurried: bool = False) -> bool:
+        """Note a failure of a host for a device; False for a probe's, which is then repeated."""
+        pair = self._pair(number, host)
+        self._asking[pair] -= 1
+        if number < 0:
+            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
+            return False
+        self._failures[pair] += not hurried  # it had less time than usual
+        if self._failures[pair] >= _RULES["failures_to_open"] and not self._open[pair]:
+            self._open[pair] = 1
+            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
+        return True
 
     def _probe(self, now_s: float, pair: int) -> None:
         """A device asks a host that it has left alone about one frame."""
@@ -281,11 +330,20 @@ class _Exchange:
         self._ended_s[number], self._how[number] = now_s, how
         if flown:
             self._in_flight[self._device[number]] -= 1
-            self._tried.pop(number, None)
+            if self._tried:
+                self._tried.pop(number, None)
+            if self._pause_s:
+                self._pause_s.pop(number, None)
 
     # Hosts
 
     def _arrive(self, now_s: float, host: int, number: int, limit_s: float, attempt: int) -> None:
+        taken = self._taken[host]
+        if len(taken) >= self._room:
+            self._later(now_s + self._half_s, _REFUSED, (number, attempt))
+            return
+        if now_s < limit_s:
+            taken.add((number, attempt))
         self._queues[host].append((number, attempt, limit_s))
         if self._idle[host]:
             self._begin(now_s, host)
@@ -312,6 +370,7 @@ class _Exchange:
         self._later(now_s + spent_s, _RAN, (host, taken))
 
     def _ran(self, now_s: float, host: int, answered: list[_Request]) -> None:
+        self._taken[host].difference_update((one[0], one[1]) for one in answered)
         if self._half_s:
             self._later(now_s + self._half_s, _TOLD, answered)
         else:

@@ -141,12 +141,17 @@ class _Exchange:
         self._link_free_s = 0.0
         self._pending: dict[int, tuple[int, float, float, int]] = {}  # host, sent, limit, attempt
         self._tried: dict[int, list[int]] = {}
-        self._from_s = 0.0
+        self._from_s, self._until_s = 0.0, math.inf
         self.sent_s = self.busy_s = self.sent_bytes = 0.0
         self.run = self.waiting = self.runs = 0
 
     def run_all(
-        self, saved_s: list[float], due_s: list[float], device: list[int], *, from_s: float
+        self,
+        saved_s: list[float],
+        due_s: list[float],
+        device: list[int],
+        *,
+        counts: tuple[float, float],
     ) -> tuple[list[float], list[int]]:
         """Let escalations run their course.
 
@@ -154,12 +159,13 @@ class _Exchange:
             saved_s: when each frame's saver had answered, rising.
             due_s: its deadline.
             device: whose it is.
-            from_s: since when loads count.
+            counts: from when until when loads count.
 
         Returns:
             When each ended, and how (`End`).
         """
-        self._due_s, self._device, self._from_s = due_s, device, from_s
+        self._due_s, self._device = due_s, device
+        self._from_s, self._until_s = counts
         self._ended_s, self._how = [math.inf] * len(saved_s), [0] * len(saved_s)
         events, in_flight = self._events, self._in_flight
         for number, now_s in enumerate(saved_s):
@@ -231,10 +237,10 @@ class _Exchange:
         ends_s = min(begins_s + self._send_s, limit_s)
         if ends_s > begins_s:
             self._link_free_s = ends_s
-            if begins_s >= self._from_s:
+            if self._from_s <= begins_s < self._until_s:
                 self.sent_s += ends_s - begins_s
         if begins_s + self._send_s <= limit_s:
-            if begins_s >= self._from_s:
+            if self._from_s <= begins_s < self._until_s:
                 self.sent_bytes += self._bytes
             self._later(ends_s + self._half_s, _ARRIVES, (host, number, limit_s, attempt))
 
@@ -362,7 +368,7 @@ class _Exchange:
         count = self._sizes[min(len(queue), self._limit)]
         taken = [queue.popleft() for _ in range(count)]
         spent_s = next(self._draws[count])
-        if now_s >= self._from_s:
+        if self._from_s <= now_s < self._until_s:
             self.busy_s += spent_s
             self.run += count
             self.runs += 1
@@ -425,7 +431,7 @@ def simulate_stretch(
         begun_s.tolist(),
         (taken_s.ravel()[places] + fleet.deadline_ms / 1e3).tolist(),
         whose[places // count].tolist(),
-        from_s=from_s,
+        counts=(from_s, from_s + seconds),
     )
     done_s = saved_s
     done_s.ravel()[places] = ended_s

@@ -5,7 +5,7 @@
 A head without cores and nodes of one core each are started on this machine, so that two cores must
 be free. One model (MobileNetV3-small, twice as wide, of random weights) runs over pictures, on one
 node and on two by turns. The rate counts from a quarter of the chunks to nine tenths, when all
-workers have started; the whole time is printed beside it. A task is one chunk here, for finer times.
+workers have started; the whole time is printed beside it. A task is one chunk, for finer times.
 Records are compared with one that was measured here.
 """
 

@@ -15,7 +15,11 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
 from tinysaver_edge.calibrate.measured.independence import too_few
-from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.latencies import (
+    energy_of_profile,
+    for_device,
+    is_this_machine,
+)
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.search import check_asked
@@ -253,11 +257,16 @@ def loosened(plan: Plan) -> list[str]:
 
 
 def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
-    """Take the published latencies of the device that is asked for, where it is another one."""
-    benched = isinstance(plan.input, ImageInput) and plan.input.bench
-    if plan.device is None or benched or is_this_machine(plan.device):
+    """Take the published figures of the device that is asked for, where nothing was measured."""
+    if plan.device is None:
         return gathered
-    problem, warnings = for_device(gathered.problem, plan.device)
+    problem, warnings = gathered.problem, tuple[str, ...]()
+    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    if not (benched or is_this_machine(plan.device)):
+        problem, warnings = for_device(problem, plan.device)
+    if plan.targets.budgets.mean_energy_mj is not None:
+        problem, told = energy_of_profile(problem, plan.device)
+        warnings = (*warnings, *told)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
 
 

@@ -36,8 +36,8 @@ from tinysaver_edge.data import open_data
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.records.measure import Answered, MeasureJob, measure
 
-PICTURES = 3072
-ROUNDS = 3
+PICTURES = 2048
+ROUNDS = 2
 FACTOR = 1.8
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
@@ -68,9 +68,12 @@ def main() -> int:
                     record = measure(artefact, data, place, fingerprint="f", do=timed)
                     assert np.array_equal(record.outputs.logits, here), "records differ"
                     rates[nodes].append(timed.rate)
+                    print(
+                        f"{nodes} nodes: {timed.rate:.0f}/s, {timed.whole_s:.1f} s", file=sys.stderr
+                    )
                     whole[nodes].append(timed.whole_s)
                     if second is not None:
-                        cluster.remove_node(second)
+                        cluster.remove_node(second, allow_graceful=False)
             workers.close()
         finally:
             cluster.shutdown()

@@ -100,7 +100,8 @@ class Outputs:
         """
         whole = np.asarray(top_class)
         narrow = whole.dtype.kind == "i" and whole.dtype.itemsize < 8  # a fraction of the memory
-        classes = np.ascontiguousarray(whole, dtype=np.int32 if narrow else np.int64)
+        width: Any = np.int32 if narrow else np.int64
+        classes = np.ascontiguousarray(whole, dtype=width)
         probabilities = np.ascontiguousarray(top_prob, dtype=np.float32)
         _check_table(probabilities, "top-k probabilities")
         if classes.shape != probabilities.shape:

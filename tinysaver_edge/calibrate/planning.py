@@ -68,11 +68,8 @@ def _plan_of(settings: Settings) -> Plan:
 def _has_labels(settings: Settings) -> bool:
     if settings.records is not None or settings.epochs is not None or settings.recordings:
         return settings.labels is not None
-    return (
-        settings.data is None
-        or isinstance(settings.data, DataSource)
-        or names_labels(settings.data)
-    )
+    data = settings.data
+    return data is None or isinstance(data, DataSource) or names_labels(data)
 
 
 def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) -> ImageInput:

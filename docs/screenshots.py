@@ -85,9 +85,7 @@ def dashboard(browser: Chromium, bundle: Path, place: Path) -> None:
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        url = next(
-            line.split()[1] for line in process.stderr if line.startswith("dashboard: http")
-        )
+        url = next(line.split()[1] for line in process.stderr if line.startswith("dashboard: http"))
         browser.open(url, width=WIDTH, height=HEIGHT)
         time.sleep(WATCHED_S)
         picture(browser, place)

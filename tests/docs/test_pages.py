@@ -180,6 +180,6 @@ def test_a_page_has_every_field_and_no_other(page, kinds):
     }
     text = NAMED[page].read_text("utf-8")
     assert [name for name in sorted(known) if f"`{name}`" not in text] == []
-    packed = {"order"}  # of a step's losses, as they are written
+    packed = {"order", "taken_at"}  # as they are written, not as they are kept
     files = {"bundle.json", "seen.npy", "bundle.sig.json"}
     assert fields_of(page) - known - packed - files == set()

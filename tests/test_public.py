@@ -41,10 +41,10 @@ PUBLIC = {
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
     "tinysaver_edge.calibrate": """AnswerWord Asked Bets Budgets Calibration Candidate Certificate
-        CodecCost DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg LeftOut
-        Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress Question
-        QuestionPlan RecordInput Reference ReuseFigures Sample Targets TriedCombination WalkStep
-        calibrate load_profile plan_questions""",
+        CodecCost CutEpochs DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg
+        LeftOut Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress
+        Question QuestionPlan RecordInput Reference ReuseFigures Sample Targets
+        TriedCombination WalkStep calibrate load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }

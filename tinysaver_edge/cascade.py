@@ -163,15 +163,25 @@ class Cascade:
         cls,
         bundle: Bundle,
         *,
+        cut: str | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
-        """Build a cascade from a bundle that is open, and stays so; see `load`."""
+        """Build a cascade from a bundle that is open, and stays so; see `load`.
+
+        Args:
+            bundle: it.
+            cut: what is left out of each frame, in words, as `run` has it: other frames than those
+                that were collected to be calibrated on are not certified. None says nothing.
+            clock: as for `load`, like all that follows.
+            wall: likewise.
+            options: likewise.
+        """
         from tinysaver_edge.bundle import covered
         from tinysaver_edge.deciding.loading import load_stages
 
-        uncovered = covered.why_not_covered(bundle.manifest)
+        uncovered = covered.why_not_covered(bundle.manifest, cut=cut)
         policy = Policy.from_manifest(bundle.manifest)
         return cls(
             load_stages(bundle, **options),

@@ -35,12 +35,15 @@ class Outputs:
         top_class: int64 (n, K), by falling probability, or None.
         top_prob: float32 (n, K), softmax probabilities, falling along each row, or None.
         identity: which model another host says it answered with; None where it ran here.
+        margin: float64 (n,), beside the best K: the best probability less the second, as all
+            logits tell it where float32 no longer does; None where that is not known.
     """
 
     logits: NDArray[np.float32] | None = None
     top_class: IntArray | None = None
     top_prob: NDArray[np.float32] | None = None
     identity: ModelIdentity | None = None
+    margin: FloatArray | None = None
     _tops: list[tuple[IntArray, NDArray[np.float32]]] = field(
         default_factory=list, init=False, repr=False
     )
@@ -82,12 +85,15 @@ class Outputs:
         return cls(logits=np.log(np.maximum(values, np.float32(1e-10))))
 
     @classmethod
-    def from_topk(cls, top_class: ArrayLike, top_prob: ArrayLike) -> Outputs:
+    def from_topk(
+        cls, top_class: ArrayLike, top_prob: ArrayLike, *, margin: ArrayLike | None = None
+    ) -> Outputs:
         """Check and wrap the best K classes of each sample.
 
         Args:
             top_class: (n, K) class indices, the most probable first.
             top_prob: (n, K) their softmax probabilities.
+            margin: (n,) the best probability less the second, to more digits; None where not known.
 
         Raises:
             InputError: shapes differ, rows are not sorted, or values are no probabilities.
@@ -110,7 +116,12 @@ class Outputs:
                 f"top-k probabilities of sample {int(unsorted.argmax())} do not fall along the "
                 "row: sort each sample by falling probability"
             )
-        return cls(top_class=classes, top_prob=probabilities)
+        exact = None if margin is None else np.ascontiguousarray(margin, dtype=np.float64)
+        if exact is not None and not (
+            exact.shape == (len(classes),) and ((exact >= 0) & (exact <= 1)).all()
+        ):
+            raise InputError("margins beside top-k probabilities: give one within 0..1 a sample")
+        return cls(top_class=classes, top_prob=probabilities, margin=exact)
 
     @property
     def samples(self) -> int:
@@ -171,6 +182,22 @@ class Outputs:
             top_class=self.top_class[index],
             top_prob=self.top_prob[index],
             identity=self.identity,
+            margin=None if self.margin is None else self.margin[index],
+        )
+
+    def narrowed(self, k: int, *, margin: FloatArray | None = None) -> Outputs:
+        """The same answers, of which only the best k classes are kept.
+
+        Args:
+            k: how many.
+            margin: (n,) what is kept beside them.
+        """
+        classes, probabilities = self.top(k)
+        return Outputs(
+            top_class=classes.copy(),
+            top_prob=probabilities.copy(),
+            identity=self.identity,
+            margin=margin,
         )
 
     def reduce_probabilities(

@@ -283,6 +283,7 @@ def run(
         cascade = stack.enter_context(
             Cascade.from_bundle(
                 opened,
+                cut=cut,
                 threads=threads,
                 large=large,
                 large_worker=large_worker,
@@ -298,7 +299,8 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
-        if cut and opened.manifest.certificate is not None:
+        certificate = opened.manifest.certificate
+        if cut and certificate is not None and certificate.cut is None:
             terminal.warn(
                 ["frames are cut: certified is what was calibrated on frames cut alike, no other"]
             )

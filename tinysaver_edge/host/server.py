@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.doors import Doorkeeper, TokenSeen, WrongTokens, is_own_name
+from tinysaver_edge._support.doors import Doorkeeper, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     HEADER_BYTES,
@@ -25,6 +25,7 @@ from tinysaver_edge._support.limits import (
     REQUEST_S,
 )
 from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.urls import is_own_name
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
 from tinysaver_edge.host.listening import WHY, Listening, grpc_guard, refusal

@@ -16,7 +16,7 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import check_left_out, class_indices, open_data
+from tinysaver_edge.data import Place, check_left_out, class_indices, open_data
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
 from tinysaver_edge.deciding.epochs import EpochTimeline
@@ -64,7 +64,7 @@ class Evaluation:
 
 def evaluate_images(
     bundle: Bundle,
-    data_path: Path,
+    data_path: Place,
     *,
     skip_limit: float = DEFAULT_SKIP_LIMIT,
     progress: Progress = SILENT,

@@ -180,12 +180,10 @@ class Dispatcher:
             now_s = self._context.clock()
             for item in items:
                 item.saved_s = now_s
-                if self._between and not item.case.accepted:
-                    self._ask_between(item)
                 self._go_on(item)
 
-    def _ask_between(self, item: Item) -> None:
-        """Ask the stages before the last one, until one settles the matter."""
+    def _settled_between(self, item: Item) -> bool:
+        """Ask the stages before the last one; tell whether one has settled the matter."""
         made = self._decider.first.preprocess
         for position in self._between:
             same = self._decider.stages[position].preprocess == made
@@ -195,13 +193,14 @@ class Dispatcher:
                 else self._escalations.input_of(item, position, self._preprocessors)
             )
             if batch is None:
-                return
+                return False
             since_s = self._context.clock()
             item.saved_s = self._decider.ask(
                 position, batch, (item.case,), since_s=since_s, in_force=self._watch.in_force
             )
             if item.case.accepted:
-                return
+                return True
+        return False
 
     def _next(self) -> list[Item]:
         """Wait for frames, and take some, from each lane in turn; none when closed."""
@@ -252,7 +251,11 @@ class Dispatcher:
         elif case.accepted:
             self._accept(item)
         elif not self._keep(item):
-            self._escalate(item)
+            # What an earlier frame was answered by later stages stands for those between as well.
+            if self._settled_between(item):
+                self._accept(item)
+            else:
+                self._escalate(item)
 
     def _accept(self, item: Item) -> None:
         item.case.spent("total", (item.saved_s - item.arrived_s) * 1e3)

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
+from tinysaver_edge.bench import (
+    Effort,
+    measure_alone,
+    measure_look,
+    measure_pair,
+    measure_ways,
+)
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
@@ -64,7 +70,9 @@ def check_latency(
     if promised is None or not promised.limits:
         return Check(LATENCY, None, "the bundle was calibrated without a limit of time")
     stages, policy = cascade.stages, cascade.policy
-    if len(stages) == 1:
+    if promised.asked is not None:
+        found = _with_reuse(promised, cascade, frames, effort=effort)
+    elif len(stages) == 1:
         found = pooled(((measure_alone(stages[0], frames, effort=effort), 1.0),))
     elif len(stages) == 2 and policy.pool is None:
         pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
@@ -81,6 +89,31 @@ def check_latency(
         )
         found = pooled(tuple(zip(ways, shares, strict=True)))
     return judge(promised, found)
+
+
+def _with_reuse(
+    promised: LatencyEntry, cascade: Cascade, frames: Sequence[Frame], *, effort: Effort
+) -> PooledLatency:
+    """Time frames that are found still as well, and weigh all ways."""
+    stages, policy = cascade.stages, cascade.policy
+    still, *shares = promised.shares(len(stages))
+    settled = [one / max(sum(shares), 1e-9) for one in shares]
+    if len(stages) == 2 and policy.pool is None:
+        pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
+        ways = [pair.saver, pair.escalated]
+    else:
+        ways = list(
+            measure_ways(
+                stages,
+                frames,
+                shares=settled,
+                pool=policy.pool,
+                fusion=policy.fusion,
+                effort=effort,
+            )
+        )
+    look = measure_look(frames, effort=effort)
+    return pooled(tuple(zip((look, *ways), (still, *shares), strict=True)))
 
 
 def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
@@ -106,6 +139,10 @@ def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
 
 def _reached(promised: LatencyEntry) -> str:
     """Say how many frames go on to which stage."""
+    if promised.asked is not None:
+        later = promised.reached or (promised.escalation_rate,)
+        each = ", ".join(f"{100 * one:.1f} %" for one in later)
+        return f"a model is asked about {100 * promised.asked:.1f} % of frames, later ones {each}"
     if promised.reached is None:
         return f"{100 * promised.escalation_rate:.1f} % of frames escalated"
     each = ", ".join(f"{100 * one:.1f} %" for one in promised.reached)

@@ -13,18 +13,13 @@ import pytest
 
 from tests.stream.dashboard.world import five_minutes
 from tinysaver_edge._support import doors
-from tinysaver_edge._support.doors import (
-    TELL_EVERY_S,
-    ListenAddress,
-    TokenSeen,
-    WrongTokens,
-    is_own_name,
-)
+from tinysaver_edge._support.doors import TELL_EVERY_S, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     MOST_CONNECTIONS,
     WRONG_TOKENS_AT_ONCE,
     WRONG_TOKENS_OF_ALL,
 )
+from tinysaver_edge._support.urls import ListenAddress, is_own_name
 from tinysaver_edge.stream.dashboard import Dashboard
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.monitor import Monitor

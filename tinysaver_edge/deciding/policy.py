@@ -63,6 +63,9 @@ class Policy:
             large model's alone.
         pool: w of every stage but the first, each within 0..1; None pools nothing. Excludes a
             fusion: of two stages a pool is the linear one.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     stages: tuple[StagePolicy, ...]
@@ -89,7 +92,7 @@ class Policy:
         return tuple(reversed(asked))
 
     def pools(self, position: int) -> bool:
-        """Whether a stage's answer is mixed with the one before it."""
+        """Whether the answer of stage `position`, from 0, is mixed with the one before it."""
         return bool(self._mixtures) and self._mixtures[position] is not None
 
     def after(self, position: int, earlier: Outputs | None, outputs: Outputs) -> Outputs:

@@ -125,7 +125,7 @@ class PrometheusMetrics:
         return kind(f"{PREFIX}_{name}", HELP[of], labels, registry=self._registry, **more)
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Add to a counter."""
+        """Add `amount` to a counter."""
         self._child(counter, source_id, detail if counter in DETAILS else None).inc(amount)
 
     def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
@@ -133,7 +133,7 @@ class PrometheusMetrics:
         self._child(measure, source_id, detail).observe(value_ms / 1e3)
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Set a level."""
+        """Set a level to `value`, in the unit of its name."""
         self._child(gauge, source_id, None).set(value)
 
     def add(self, read: Callable[[], Iterable[Reading]]) -> None:

@@ -16,6 +16,17 @@ MOST_TOLD_BYTES = 1 << 20
 MOST_JSON_BYTES = 16 << 20
 """JSON, which takes several times its length when it is read."""
 
+# Bundles that are fetched
+
+MOST_BUNDLE_BYTES = 16 << 30
+"""All files of a bundle that is fetched."""
+
+MOST_BUNDLE_FILES = 1024
+"""Files of a bundle that is fetched: models, their parts, and golden samples."""
+
+SLOWEST_BYTES_S = 4096
+"""Bytes a second at which a transfer goes on; what is slower is begun again where it ended."""
+
 # Pictures
 
 MOST_SNAPSHOT_BYTES = 32 << 20

@@ -18,13 +18,13 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.calibrate.calibration import (
     Calibration,
     Candidate,
+    CodecCost,
     MethodRow,
     PredictedLatency,
     QuestionPlan,
     TriedCombination,
 )
 from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tinysaver_edge.calibrate.measured.given_records import read_measured
 from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
 from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
@@ -120,7 +121,7 @@ class Settings:
     records: Path | None = setting(
         Group.RECORDS,
         Path,
-        "Folder of records (NAME.npz) to calibrate on, without models.",
+        "Folder of records (NAME.npz) to calibrate on: your own, or those that measure made.",
         recipe="records",
         plan="records.records",
     )
@@ -384,6 +385,23 @@ class Settings:
             given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
 
+    def placed(self, part: str) -> dict[str, Any]:
+        """Return what is said of one part of the plan, by the plan's own names."""
+        placed: dict[str, Any] = {}
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            if option.plan is None or not is_said(value):
+                continue
+            there, key = option.plan.split(".")
+            if there == part:
+                made = option.kind(value) if issubclass(option.kind, Enum) else value
+                placed[key] = not made if option.negative else made
+        return placed
+
+    def images(self) -> ImageInput:
+        """Find models and images, whatever is asked of them; labels count where there are any."""
+        return _images(self, None, Reference.LABELS if _has_labels(self) else Reference.LARGE)
+
     def plan(self) -> Plan:
         """Find the files and make a plan.
 
@@ -408,10 +426,10 @@ def plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
+    asked = settings.placed("targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
+    people = Asked(**settings.placed("asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -426,28 +444,17 @@ def plan_of(settings: Settings) -> Plan:
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
+        **settings.placed("plan"),
     )
 
 
 def _has_labels(settings: Settings) -> bool:
-    if settings.records is not None or settings.epochs is not None:
+    if settings.labels is not None or settings.epochs is not None:
         return settings.labels is not None
+    if settings.records is not None:
+        measured = read_measured(settings.records)
+        return measured is None or measured.labelled
     return not isinstance(settings.data, Path) or names_labels(settings.data)
-
-
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
-    """Return what is said of one part of the plan, by the plan's own names."""
-    placed: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
-        value = getattr(settings, name)
-        if option.plan is None or not is_said(value):
-            continue
-        there, key = option.plan.split(".")
-        if there == part:
-            made = option.kind(value) if issubclass(option.kind, Enum) else value
-            placed[key] = not made if option.negative else made
-    return placed
 
 
 def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
@@ -458,7 +465,7 @@ def _images(settings: Settings, device: DeviceProfile | None, reference: Referen
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
+    given = settings.placed("images")
     if settings.epochs is not None:
         unlabelled = reference is Reference.LARGE
         given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
@@ -474,15 +481,6 @@ def _images(settings: Settings, device: DeviceProfile | None, reference: Referen
 
 def _records(settings: Settings, reference: Reference) -> RecordInput:
     unlabelled = reference is not Reference.LABELS
-    given = {
-        "--labels": unlabelled or settings.labels,
-        "--macs": settings.macs,
-        "--large": settings.large,
-        "--saver": settings.savers,
-    }
-    if missing := [flag for flag, value in given.items() if not value]:
-        raise InputError(f"records need {' and '.join(missing)} as well")
-    assert settings.large is not None
     if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
         raise InputError(
             "--size, --precision, --bench and --large-jpeg need model files: records are as "
@@ -496,5 +494,6 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
+        labelled=not unlabelled,
+        **settings.placed("records"),
     )

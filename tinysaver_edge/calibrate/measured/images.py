@@ -23,6 +23,7 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
@@ -45,7 +46,6 @@ from tinysaver_edge.calibrate.measured.timing import (
 from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
-    CodecCost,
     MeasuredProblem,
     Problem,
     check_models,

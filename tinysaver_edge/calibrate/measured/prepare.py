@@ -22,7 +22,7 @@ from tinysaver_edge.engines.base import (
 )
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
-from tinysaver_edge.errors import DescriptionError, ModelError
+from tinysaver_edge.errors import DescriptionError, MissingDependencyError, ModelError
 from tinysaver_edge.output_format import MULTI_LABEL, OutputKind
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tinysaver_edge.calibrate.plan import ModelFile
 
 SUMS_TO_ONE = 1e-3
+
+_FORM = (__version__, 2)
+"""Of what is noted: what other releases wrote is made anew."""
 
 
 def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
@@ -102,7 +105,8 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         classes=None,
         labels=None,
         published_top1=said.published_top1,
-        quantised=is_quantised(model.path),
+        quantised=is_quantised(model.path) if model.quantised is None else model.quantised,
+        fitted_on=said.fitted_on,
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))
@@ -117,10 +121,11 @@ def _cost(model: ModelFile) -> tuple[float, int | None]:
         counted = count_macs(
             model.path, (resize.height, resize.width), output=model.description.output.name
         )
-    except ModelError:
+    except (ModelError, MissingDependencyError):
         if said is None:
             raise
-        return said, None  # an engine of somebody else's may know files that no counter reads
+        # An engine of somebody else's may know files that no counter reads, or none is installed.
+        return said, None
     return (float(counted.macs) if said is None else said), counted.parameters
 
 
@@ -167,7 +172,7 @@ def check_name(name: str) -> None:
 
 def _key(model: ModelFile, source_sha256: str, *, embed: bool) -> str:
     """Return a hash of all that the prepared form depends on."""
-    said = repr((model.description, model.engine, source_sha256, embed, __version__))
+    said = repr((model.description, model.engine, model.quantised, source_sha256, embed, _FORM))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

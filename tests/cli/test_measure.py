@@ -1,4 +1,4 @@
-"""`measure` on the device, `calibrate --records` elsewhere: all that is needed travels in a folder."""
+"""`measure` on the device, `calibrate --records` elsewhere: what is needed travels in a folder."""
 
 import json
 import shutil
@@ -159,7 +159,10 @@ def test_other_models_than_were_measured(command, records, tmp_path, words, line
     ("words", "line"),
     [
         (("bundle", "--out", "r"), "name --data"),
-        (("bundle", "--data", "images", "--engine", "openvino", "--out", "r"), "leave --engine out"),
+        (
+            ("bundle", "--data", "images", "--engine", "openvino", "--out", "r"),
+            "leave --engine out",
+        ),
         (("--data", "images", "--out", "r"), "no large model"),
         (("bundle", "--data", "images", "--out", "large.onnx"), "is no folder"),
     ],

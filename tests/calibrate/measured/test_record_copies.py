@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.real_data import needs_records, read_records
-from tinysaver_edge.calibrate.measured.given_records import check_copies, find_repeated
+from tinysaver_edge.calibrate.measured.independence import check_copies, find_repeated
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.errors import DataError

@@ -84,7 +84,7 @@ def _who_may(device: Path) -> str:
     """Say what to do about a device file that this user may not open."""
     try:
         group, mode = device.group(), device.stat().st_mode
-    except (OSError, KeyError):  # a group without a name, as in a container
+    except (OSError, KeyError, NotImplementedError):  # a group without a name, as in a container
         return "give this user or container access to it"
     if mode & 0o060 != 0o060:
         return f"its group, {group}, may not either: chmod g+rw, or a rule of udev's"

@@ -151,8 +151,11 @@ def _metrics() -> str:
         "`tinysaver-edge run --metrics HOST:PORT` serves these at `/metrics` for Prometheus, with "
         "`/healthz` and `/readyz` beside them. Where a bundle has a certificate, what is left of "
         "its promise is there too (`tinysaver_effective_drop_points` and its neighbours), and with "
-        "`--large` each host's state (`tinysaver_large_host_…`); `/metrics` itself carries a line "
-        "of help for each.\n\n" + _table(("name", "kind", "labels", "what it is"), rows)
+        "`--large` each host's state (`tinysaver_large_host_…`). What each counter of energy that "
+        "this process may read (label `counter`) has counted since the start is "
+        "`tinysaver_energy_joules_total`; `run` says why where there is none. `/metrics` itself "
+        "carries a line of help for each.\n\n"
+        + _table(("name", "kind", "labels", "what it is"), rows)
     )
 
 

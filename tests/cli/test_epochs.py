@@ -1,5 +1,6 @@
 """Epochs through the command: calibrated, verified, evaluated, and run with the same decisions."""
 
+import csv
 import json
 import shutil
 from collections import Counter
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.recipes import recipe
-from tests.colours import LARGE, MIDDLE, SAVER
+from tests.colours import LARGE, MIDDLE, NAMES, SAVER
 from tests.command import spawned
 from tests.data.epoch_folders import epoch_folders
 from tinysaver_edge.bundle.bundle import Bundle
@@ -229,6 +230,44 @@ def test_without_labels_the_large_model_is_the_reference(command, work, made, tm
     assert done.code == 0, done.err
     assert done.json["certificate"]["evidence"] == "consistency-epochs"
     assert "from consistency" in done.json["statement"]
+
+
+def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
+    command, work, made, tmp_path
+):
+    """Without fusion, which nobody's answers can choose."""
+    kept = ("--fusion", "none", "--work-dir", work / "bundle.records", "--json")
+    words = [
+        "calibrate", work / "recipe.toml", "--root", work, "--epochs", work / "clips",
+        "--saver", "tiny", "--max-drop", 4, "--independent", *kept,
+    ]  # fmt: skip
+    labelled = command(*asked(work, *kept))
+    planned = command(*words)
+    assert planned.code == 0, planned.err
+    assert "what questions buy" in planned.err
+    table = tmp_path / "ask.csv"
+    assert command(*words, "--questions", table).code == 0
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert max(int(row["frames"]) for row in rows) > 1
+    assert all((tmp_path / "ask.pictures" / f"{row['id']}.png").is_file() for row in rows)
+    with open_epochs(work / "clips", spans=work / "clips.csv") as data:
+        right = [NAMES.index(sample.label) for sample in data.samples]
+    for row in rows:
+        truth = right[int(row["sample"])]
+        row["answer"] = {int(row["a"]): "a", int(row["b"]): "b"}.get(truth, "neither")
+    with table.open("w", newline="") as file:
+        out = csv.DictWriter(file, rows[0])
+        out.writeheader()
+        out.writerows(rows)
+    done = command(*words, "--answers", table, "--out", tmp_path / "bundle")
+    assert done.code == 0, done.err
+    assert done.json["certificate"] == labelled.json["certificate"]
+    told = done.json["questions"]
+    assert told["answered"] == len(rows) < told["frames"]
+    assert "each about a run of frames" in done.err
+    assert done.json["calibration"]["reuse"]["drop_points_without"] is None
+    assert command("verify", tmp_path / "bundle").code == 0
 
 
 def test_two_savers_compete_and_no_longer_cascade_is_tried(command, work, made, tmp_path):

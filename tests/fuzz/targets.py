@@ -23,6 +23,7 @@ import numpy as np
 from tests.colours import LARGE, OUTPUT, PREPROCESS, colour_model
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.errors import TinySaverError
 
 Feed = Callable[[bytes], object]
@@ -274,7 +275,7 @@ def recipes(folder: Path) -> Target:
         file.write_bytes(data)
         read = load_recipe(str(file))
         with suppress(TinySaverError):  # its files are not here
-            read.plan()
+            plan_of(read)
 
     return Target(_tomls(ROOT / "calibration"), feed)
 

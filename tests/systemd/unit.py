@@ -12,7 +12,7 @@ from pathlib import Path
 
 UNIT = "tinysaver-edge"
 DECISIONS = Path("/var/lib/tinysaver-edge/decisions.jsonl")
-MODEL = "/opt/tinysaver-edge/bundle/models/saver.onnx"
+MODEL = Path("/opt/tinysaver-edge/bundle/models/saver.onnx")
 READY = "http://127.0.0.1:9464/readyz"
 PATIENCE_S = 240
 BEGUN = time.monotonic()
@@ -84,7 +84,7 @@ def stopped():
 
 
 def tampered():
-    with open(MODEL, "ab") as file:
+    with MODEL.open("ab") as file:
         file.write(b"x")
     systemctl("start", UNIT, check=False)
     assert shown("ActiveState") != "active"
@@ -103,6 +103,7 @@ def exposed():
 
 if __name__ == "__main__":
     code = 1
+    say("systemd runs this")
     try:
         for step in (started, killed, stopped, tampered, exposed):
             step()

@@ -28,6 +28,7 @@ from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.hardware.energy import EnergyMeter
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, Samples
 from tinysaver_edge.outputs import BoolArray, FloatArray, Outputs
 from tinysaver_edge.preprocess import Frame
@@ -119,6 +120,7 @@ def bench_bundle(
     effort: Effort = DEFAULT_EFFORT,
     throughput_s: float = 0.0,
     sustained_s: float = 0.0,
+    meters: Sequence[EnergyMeter] = (),
     clock: Clock = time.perf_counter,
 ) -> BundleBench:
     """Measure a bundle.
@@ -130,6 +132,7 @@ def bench_bundle(
         effort: how long to measure each thing.
         throughput_s: seconds to keep each model busy; 0 for not at all.
         sustained_s: seconds of a long run; 0 for none.
+        meters: counters of energy.
         clock: seconds.
 
     Raises:
@@ -146,6 +149,8 @@ def bench_bundle(
             policy=stage,
             effort=effort,
             throughput_s=throughput_s,
+            batches=throughput_s > 0 and stage is policy.stages[-1],
+            meters=meters,
             clock=clock,
         )
         for artefact, stage in zip(

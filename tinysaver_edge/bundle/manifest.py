@@ -113,7 +113,7 @@ class ReuseFiguresEntry(_Strict):
     same: Fraction
     saver: Fraction
     large: Fraction
-    drop_points_without: float
+    drop_points_without: float | None
     cost_macs_ratio_without: float | None
 
 
@@ -283,6 +283,8 @@ class AskedEntry(_Strict):
         people: how many people answered.
         repeats: how many questions somebody was asked twice, without being told.
         agreed: how many of them they answered alike.
+        frames: how many frames of a stream the answers stand for: each question is about a run of
+            them, one of which was shown. None where each was about one sample.
     """
 
     asked: int = Field(ge=0)
@@ -293,6 +295,7 @@ class AskedEntry(_Strict):
     people: int = Field(ge=0)
     repeats: int = Field(ge=0)
     agreed: int = Field(ge=0)
+    frames: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -309,6 +312,11 @@ class AskedEntry(_Strict):
             )
         who = "1 person" if self.people == 1 else f"{self.people} people"
         told = f"{self.answered} of {self.asked} questions answered by {who}"
+        if self.frames is not None:
+            told += (
+                ", each about a run of frames on which the two answers stay the same, "
+                f"{self.frames} in all: what was said of the one shown counts for the others"
+            )
         worst = self.unsure + self.disagreed
         counted = f", {worst} unsure or disputed" if worst else ""
         left = f", {self.open} open: these count as lost" if self.open else ""

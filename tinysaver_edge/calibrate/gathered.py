@@ -21,9 +21,13 @@ from tinysaver_edge.calibrate.measured.given_records import (
     read_measured,
     write_measured,
 )
-from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data, sent_bytes
 from tinysaver_edge.calibrate.measured.independence import check_copies, too_few
-from tinysaver_edge.calibrate.measured.latencies import for_device, is_this_machine
+from tinysaver_edge.calibrate.measured.latencies import (
+    energy_of_profile,
+    for_device,
+    is_this_machine,
+)
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.search import check_asked
@@ -204,6 +208,10 @@ def measure(given: ImageInput, *, out: Path, progress: Progress = SILENT) -> Mea
         data = stack.enter_context(open_input_data(given))
         shortlist = Shortlist(_ALL_OF_THEM, 0.0, 0, len(given.savers))
         found = _measured_here(given, data, out, stack, shortlist, ConditionalLogit(), progress)
+        large = found.problem.large
+        sent = sent_bytes(data, found.artefacts[large.name])
+        problem = replace(found.problem, large=replace(large, sent_bytes=sent))
+        found = replace(found, problem=problem)
         if given.golden_frames:
             models = (found.problem.large, *found.problem.savers)
             golden = keep_golden(
@@ -306,13 +314,17 @@ def loosened(plan: Plan) -> list[str]:
 
 
 def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
-    """Take the published latencies of the device that is asked for, where it is another one."""
-    given = plan.input
-    timed = gathered.problem.large.latency is not None
-    benched = given.bench if isinstance(given, ImageInput) else timed
-    if plan.device is None or benched or is_this_machine(plan.device):
+    """Take the published figures of the device that is asked for, where nothing was measured."""
+    if plan.device is None:
         return gathered
-    problem, warnings = for_device(gathered.problem, plan.device)
+    problem, warnings = gathered.problem, tuple[str, ...]()
+    given, timed = plan.input, gathered.problem.large.latency is not None
+    benched = given.bench if isinstance(given, ImageInput) else timed
+    if not (benched or is_this_machine(plan.device)):
+        problem, warnings = for_device(problem, plan.device)
+    if plan.targets.budgets.mean_energy_mj is not None:
+        problem, told = energy_of_profile(problem, plan.device)
+        warnings = (*warnings, *told)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
 
 

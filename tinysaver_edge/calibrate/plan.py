@@ -245,7 +245,7 @@ class Plan:
 
 
 def epochs_given(
-    epochs: Path, labels: Path | None, given: Mapping[str, Any], *, unlabelled: bool
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], reference: Reference
 ) -> dict[str, Any]:
     """Return what `ImageInput` takes of epochs.
 
@@ -253,17 +253,18 @@ def epochs_given(
         epochs: their folder.
         labels: the table of their classes by time.
         given: what else `ImageInput` takes.
-        unlabelled: whether the large model is the reference.
+        reference: whose answer is right.
 
     Raises:
         InputError: they do not go together.
     """
     if given.get("bench"):
         raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
-    if unlabelled == (labels is not None):
+    if (reference is Reference.LABELS) == (labels is None):
         raise InputError(
             "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
-            "--reference large, which takes the large model's answers for right"
+            "questions (--questions, --answers, --ask), or --reference large, which takes the "
+            "large model's answers for right"
         )
     return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
 

@@ -226,7 +226,7 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
     """Return what people were asked for a certificate; None where they were not."""
     if outlook is None or decided.result.certificate is None:
         return None
-    return asked_entry(outlook.standing, decided.evidence, decided.result.policy)
+    return asked_entry(outlook.standing, decided.evidence, decided.choice)
 
 
 def default_answers(out: Path) -> Path:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysaver_edge.calibrate.measured.given_records import read_measured
 from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
-from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
     MOST_STAGES,
-    Budgets,
     Method,
     Objective,
     Reference,
-    Targets,
 )
-from tinysaver_edge.calibrate.variants import ModelFinder
-from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Precision
-from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
+from tinysaver_edge.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,115 +377,8 @@ class Settings:
             given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
 
-    def placed(self, part: str) -> dict[str, Any]:
-        """Return what is said of one part of the plan, by the plan's own names."""
-        placed: dict[str, Any] = {}
-        for name, option in OPTIONS.items():
-            value = getattr(self, name)
-            if option.plan is None or not is_said(value):
-                continue
-            there, key = option.plan.split(".")
-            if there == part:
-                made = option.kind(value) if issubclass(option.kind, Enum) else value
-                placed[key] = not made if option.negative else made
-        return placed
-
-    def images(self) -> ImageInput:
-        """Find models and images, whatever is asked of them; labels count where there are any."""
-        return _images(self, None, Reference.LABELS if _has_labels(self) else Reference.LARGE)
-
-    def plan(self) -> Plan:
-        """Find the files and make a plan.
-
-        Raises:
-            InputError: something needed is not said, or a file cannot be used.
-        """
-        try:
-            return plan_of(self)
-        except (OSError, ValueError) as error:  # a name that no file can have
-            raise RecipeError(f"{self.source}: {error}") from error
-
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {one.name: one.metadata["option"] for one in fields(Settings) if "option" in one.metadata}
 )
 """Every option by its setting's name, in the order that the help has."""
-
-
-def plan_of(settings: Settings) -> Plan:
-    """Do what `Settings.plan` does."""
-    device = None if settings.device is None else load_profile(settings.device)
-    budgets = Budgets.parse(settings.budgets)
-    if device is not None:
-        budgets = budgets.over(device.budgets)
-    asked = settings.placed("targets")
-    if settings.no_max_drop:
-        asked["max_drop_points"] = None
-    people = Asked(**settings.placed("asked"))
-    reference = people.reference(
-        asked.pop("reference", None),
-        labelled=lambda: _has_labels(settings),
-        written=settings.out is not None,
-        certified=asked.get("method", Method.CERTIFIED) is Method.CERTIFIED,
-    )
-    targets = Targets(**asked, reference=reference, budgets=budgets)
-    images = settings.records is None
-    return Plan(
-        input=_images(settings, device, reference) if images else _records(settings, reference),
-        targets=targets,
-        device=device,
-        asked=people,
-        outlook=settings.reference is None and reference is not Reference.LABELS,
-        **settings.placed("plan"),
-    )
-
-
-def _has_labels(settings: Settings) -> bool:
-    if settings.labels is not None or settings.epochs is not None:
-        return settings.labels is not None
-    if settings.records is not None:
-        measured = read_measured(settings.records)
-        return measured is None or measured.labelled
-    return not isinstance(settings.data, Path) or names_labels(settings.data)
-
-
-def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
-    if settings.data is None and settings.epochs is None:
-        raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
-    if settings.large is None:
-        raise InputError("no large model: name its file with --large")
-    if not settings.savers:
-        raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
-    models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = settings.placed("images")
-    if settings.epochs is not None:
-        unlabelled = reference is Reference.LARGE
-        given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
-    return ImageInput(
-        large=models.large(settings.large),
-        savers=tuple(form for name in settings.savers for form in models.forms(name)),
-        large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=reference is Reference.LABELS,
-        profile=device,
-        **given,
-    )
-
-
-def _records(settings: Settings, reference: Reference) -> RecordInput:
-    unlabelled = reference is not Reference.LABELS
-    if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
-        raise InputError(
-            "--size, --precision, --bench and --large-jpeg need model files: records are as "
-            "they were measured"
-        )
-    if settings.group_column is not None:
-        raise InputError("--group-column is of a table of images: records take --groups, .npy")
-    if unlabelled and settings.labels is not None:
-        raise InputError(f"--reference {reference.value} needs no labels: leave --labels out")
-    return RecordInput(
-        large=settings.large,
-        savers=settings.savers,
-        independent=bool(settings.independent),
-        labelled=not unlabelled,
-        **settings.placed("records"),
-    )

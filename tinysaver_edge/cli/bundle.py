@@ -37,6 +37,7 @@ def labels(bundle: Path, names: Path) -> None:
     found = name_classes(bundle, names)
     more = ", …" if len(found) > 5 else ""
     terminal.say(f"named {len(found)} classes in {bundle}: {', '.join(found[:5])}{more}")
+    terminal.next_step(terminal.command_line("verify", bundle))
 
 
 @bundle.command()

@@ -19,6 +19,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Group, Option
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import check_place, load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
@@ -119,7 +120,7 @@ def calibrate(
     settings = Settings() if recipe is None else load_recipe(recipe, root=flags["root"])
     settings = settings.overridden(flags)
     check_place(settings)
-    plan = settings.plan()
+    plan = plan_of(settings)
     page = _Page.of(plan, ask_at, token, ask_as)
     if plan.only_plans:
         _tell_plan(plan, settings, as_json=as_json)

@@ -326,12 +326,19 @@ def _beginning(file: CollectionFile, total: int) -> str:
 
 def _show(file: CollectionFile | None, out: Path, *, as_json: bool) -> None:
     if file is None:
-        terminal.say(f"{out}: stopped; the same command goes on")
+        terminal.say(f"{out}: stopped")
+        terminal.next_step("the same command again, which goes on where this one was")
         return
     for line in lines_about(file):
         terminal.say(line)
     if as_json:
         terminal.show_json(file.model_dump(mode="json"))
-    if file.kind is CollectedUnit.FRAMES and file.written:
-        words = ("calibrate", "--data", out, "--large", "BIG.onnx", "--saver", "TINY.onnx")
-        terminal.next_step(f"{terminal.command_line(*words)}, which says what can be certified")
+    models = ("--large", "BIG.onnx", "--saver", "TINY.onnx")
+    if not file.written:
+        terminal.next_step("look at the reasons above: nothing was collected, there is no sample")
+    elif file.kind is CollectedUnit.FRAMES:
+        words = terminal.command_line("calibrate", "--data", out, *models)
+        terminal.next_step(f"{words}, which says what can be certified")
+    else:
+        words = terminal.command_line("calibrate", "--epochs", out, *models)
+        terminal.next_step(f"{words} --reference large --out bundle/")

@@ -12,6 +12,7 @@ from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import ImageInput, ModelFile
 from tinysaver_edge.calibrate.gathered import measure as run_measuring
+from tinysaver_edge.calibrate.planning import images_of, placed
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate import calibrate_options
@@ -70,7 +71,7 @@ def measure(bundle: Path | None, out: Path, as_json: bool, **flags: Any) -> None
         raise InputError(f"--out {out}: is no folder")
     with ExitStack() as stack:
         if bundle is None:
-            given = settings.images()
+            given = images_of(settings)
         else:
             if said := [name for name in _OF_MODELS if flags[name]]:
                 flag = OPTIONS[said[0]].flag or f"--{said[0].replace('_', '-')}"
@@ -101,7 +102,7 @@ def _of_bundle(bundle: Bundle, settings: Settings) -> ImageInput:
     *savers, large = bundled_artefacts(bundle)
     if not savers:
         raise InputError(f"bundle {bundle.path}: has one model only: there is nothing to choose")
-    options = settings.placed("images")
+    options = placed(settings, "images")
     assert isinstance(settings.data, Path)
     options["labelled"] = names_labels(settings.data)
     return ImageInput(

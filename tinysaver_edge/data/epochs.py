@@ -30,6 +30,9 @@ from tinysaver_edge.preprocess import Frame
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
 
+VIDEO_PICTURE = ".png"
+"""What a frame of a video is given as, where a file is wanted."""
+
 AS_LONG = 0.1
 """By what share the length of an epoch may differ from the others'."""
 
@@ -120,11 +123,19 @@ class EpochData(DataSource):
         return made, (self.path, self.epochs, classes)
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one frame's file; a video has none."""
+        """Return the bytes of one frame's file; of a video, the frame as PNG.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         epoch, place = self._place(index)
-        if not epoch.files:
-            raise DataError(f"epoch {epoch.name}: a video has no file for each frame")
-        return (epoch.path / epoch.files[place]).read_bytes()
+        if epoch.files:
+            return (epoch.path / epoch.files[place]).read_bytes()
+        frame = self.frame(index)
+        if frame is None:
+            raise OSError(f"epoch {epoch.name}: frame {place} cannot be decoded")
+        encoded: bytes = opencv("Writing pictures").imencode(VIDEO_PICTURE, frame)[1].tobytes()
+        return encoded
 
     def frame(self, index: int) -> Frame | None:
         """Return one frame decoded, or None when it cannot be read or is damaged."""

@@ -63,6 +63,8 @@ class BudgetsTable(_Strict):
     p99_latency_ms: Positive | None = None
     escalation_rate: Fraction | None = None
     memory_mb: Positive | None = None
+    mean_energy_mj: Positive | None = None
+    uplink_kbit: Positive | None = None
 
 
 class VerifiedTable(_Strict):

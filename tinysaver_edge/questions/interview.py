@@ -55,6 +55,8 @@ class ProofSoFar:
         target_cost: the cost that the plan expects in the end.
         target_questions: questions on the way there.
         bound_points: what is proven so far of the drop at the plan's threshold and all before it.
+        frames: frames of a stream that the answered ones stand for; of other samples, how many
+            there are of them.
         open: questions not settled yet that bear on the next threshold.
         over: whether no further answer can bring the certificate any further.
     """
@@ -73,6 +75,7 @@ class ProofSoFar:
     bound_points: float
     open: int
     over: bool
+    frames: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -427,6 +430,11 @@ class Interview:
             bound_points=tally.bound_points(self.target),
             open=still,
             over=not still,
+            frames=sum(
+                self.questions[number].frames
+                for number in self._said
+                if self._state(number) == "answered"
+            ),
         )
 
     def history(self, most: int) -> list[ProofSoFar]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._support.doors import ListenAddress, WrongTokens
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.energy import Meters, open_meters
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
 from tinysaver_edge.stream.drift.drift import (
     DEFAULT_DRIFT,
@@ -37,7 +38,13 @@ from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
 from tinysaver_edge.stream.telemetry.logs import EventLog
-from tinysaver_edge.stream.telemetry.metrics import AllMetrics, Counter, Tally, reading
+from tinysaver_edge.stream.telemetry.metrics import (
+    AllMetrics,
+    Counter,
+    Reading,
+    Tally,
+    reading,
+)
 from tinysaver_edge.stream.telemetry.monitor import Monitor
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 from tinysaver_edge.stream.telemetry.promise import Kept, Promise, promise_readings
@@ -107,6 +114,8 @@ class ServiceOptions:
 
 FILE_PATIENCE_S = 10.0
 """How long a stream of files waits for a sink, so that every frame is written."""
+
+ENERGY = "Energy that the machine has taken since the stream began, all else that it does included"
 
 WRONG_TOKENS = "Wrong tokens that the page or the metrics were asked with"
 
@@ -183,6 +192,7 @@ class Service:
         if listener is not None:
             self.listener.add(listener)
         self.notes: list[str] = []
+        self._no_energy: list[str] = []
         self.warnings: list[str] = []
         self.sinks: list[Sink] = self._make_sinks()
         self.watch = self._make_watch(manifest, sources)
@@ -217,6 +227,7 @@ class Service:
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")
+            self.notes += self._no_energy
         except BaseException:
             self._stack.close()
             raise
@@ -324,6 +335,7 @@ class Service:
         if hosts is not None:
             published.add(lambda: host_readings(hosts))
         self.metrics.add(published)
+        published.add(self._energy())
         published.add(
             lambda: [reading("wrong_tokens", WRONG_TOKENS, self._tries.count, counts=True)]
         )
@@ -332,6 +344,13 @@ class Service:
         )
         self.warnings += made.warnings
         return "metrics and health", made
+
+    def _energy(self) -> Callable[[], list[Reading]]:
+        """Return what reads the machine's counters of energy; say so where it has none."""
+        meters = self._stack.enter_context(open_meters())
+        if not meters.found:
+            self._no_energy.append(f"energy is not told: {meters.why_none}")
+        return energy_readings(meters)
 
     def _dashboard(self) -> tuple[str, Dashboard] | None:
         if self._options.dashboard is None:
@@ -351,3 +370,17 @@ class Service:
         self.listener.add(state)
         self.sinks.append(state)
         return "dashboard", made
+
+
+def energy_readings(meters: Meters) -> Callable[[], list[Reading]]:
+    """Return what tells what each counter of energy has counted since now, for the metrics."""
+    begun = {meter.source: meter.joules() for meter in meters.found}
+
+    def read() -> list[Reading]:
+        samples = []
+        for meter in meters.found:
+            with suppress(OSError):  # a counter that has gone leaves a gap, and no wrong figure
+                samples.append(((meter.source,), meter.joules() - begun[meter.source]))
+        return [Reading("energy_joules", ENERGY, tuple(samples), ("counter",), counts=True)]
+
+    return read

@@ -62,6 +62,7 @@ class MeasuredRecords:
         label_names: class names, or None.
         large_latency: of the large model alone, or None.
         large_memory_mb: what it adds to the process, or None.
+        sent_bytes: mean size of what is sent of a frame, or None.
         pairs: of each saver with the large model, the rounds of timing and their memory.
         codec_cost: what its codec costs the large model, or None.
         lost: savers that were not measured, and why.
@@ -82,6 +83,7 @@ class MeasuredRecords:
     label_names: tuple[str, ...] | None = None
     large_latency: Mapping[str, Any] | None = None
     large_memory_mb: float | None = None
+    sent_bytes: float | None = None
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codec_cost: CodecCost | None = None
     lost: Mapping[str, str] = field(default_factory=dict)
@@ -138,6 +140,7 @@ def write_measured(folder: Path, found: MeasuredProblem, *, labelled: bool) -> N
         label_names=found.label_names,
         large_latency=None if latency is None else latency.to_dict(),
         large_memory_mb=problem.large.memory_mb,
+        sent_bytes=problem.large.sent_bytes,
         pairs={
             saver.name: {
                 "memory_mb": saver.with_large.memory_mb,
@@ -252,6 +255,7 @@ def from_measured(given: RecordInput, measured: MeasuredRecords) -> MeasuredProb
                 problem.large,
                 latency=None if latency is None else LatencySamples.from_dict(latency),
                 memory_mb=measured.large_memory_mb,
+                sent_bytes=measured.sent_bytes,
             ),
             savers=tuple(_timed(one, measured.pairs.get(one.name)) for one in problem.savers),
         ),
@@ -324,12 +328,8 @@ def from_records(given: RecordInput) -> MeasuredProblem:
     Raises:
         InputError: a file is missing, damaged or does not fit the others.
     """
-    record_names(given.records)  # is there such a folder at all?
-    asked = {"--macs": given.macs, "--large": given.large, "--saver": given.savers}
-    if missing := [flag for flag, value in asked.items() if not value]:
-        raise InputError(f"records need {' and '.join(missing)} as well")
-    assert given.macs is not None
-    assert given.large is not None
+    if given.macs is None or given.large is None:
+        raise InputError(f"records {given.records}: MACs and the large model's name are needed")
     costs = read_macs(given.macs)
     names = _saver_names(given, costs)
     for name in (given.large, *names):

@@ -5,6 +5,7 @@ Everything that can be found wrong without running a model over the images is fo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,11 +63,16 @@ from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.records.measure import check_skipped
 from tinysaver_edge.records.timeline import read_timeline
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
+
+
+SENT = 64
+"""Images, spread over the data, whose files' sizes are averaged."""
 
 
 def codec_cost(
@@ -181,6 +187,9 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         timed_by = (said,)
     elif given.timing:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
+    if shortlist.targets.budgets.uplink_kbit is not None:
+        sent = sent_bytes(data, large)
+        problem = replace(problem, large=replace(problem.large, sent_bytes=sent))
     return MeasuredProblem(
         problem=problem,
         sample_index=kept,
@@ -296,6 +305,26 @@ def _codec_cost(
         return None
     on_pixels = record.outputs.predictions[kept]
     return codec_cost(problem, on_pixels, large.codec, confidence=confidence)
+
+
+def sent_bytes(data: DataSource, large: Artefact) -> float:
+    """Return the mean size of what is sent of a frame to the large model, over some of the images.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    preprocess = large.preprocess
+    if large.codec is None:
+        size = np.dtype(preprocess.format.dtype).itemsize * math.prod(preprocess.shape(1))
+        return float(size)
+    sizes, convert = [], Preprocessor(preprocess)
+    for index in np.linspace(0, len(data) - 1, min(SENT, len(data))).astype(int):
+        frame = data.frame(int(index))
+        if frame is not None:
+            sizes.append(len(large.codec.encode(convert.batch([frame]))[0]))
+    if not sizes:
+        raise DataError(f"data {data.path}: no image can be read")
+    return float(np.mean(sizes))
 
 
 def _timed(

@@ -76,10 +76,11 @@ class Shortlist:
     def cost(self, problem: Problem) -> BestSoFar | None:
         """Return what the best cascade of a problem costs, None where none keeps the limits.
 
-        None as well where a limit is one of time or memory, which are measured last.
+        None as well where a limit is one of what is measured last: time, memory, energy, uplink.
         """
         budgets = self.targets.budgets
-        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
+        last = (budgets.memory_mb, budgets.mean_energy_mj, budgets.uplink_kbit)
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or any(last):
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups

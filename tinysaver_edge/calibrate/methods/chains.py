@@ -14,12 +14,13 @@ from itertools import combinations
 
 import numpy as np
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.certify import CertifyRule, default_rule, split, trial_of
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.search import Search
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
 from tinysaver_edge.outputs import FloatArray, IntArray

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.path import Path
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers
+from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.calibrate.targets import limits_of
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy

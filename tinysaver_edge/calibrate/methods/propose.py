@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, CertifyRule, certify
 from tinysaver_edge.calibrate.methods.chains import best_chains, chains_beside, chains_of
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
@@ -24,7 +25,7 @@ from tinysaver_edge.calibrate.methods.sweep import (
     ltt_hoeffding_bentkus,
     tinysaver_threshold,
 )
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion

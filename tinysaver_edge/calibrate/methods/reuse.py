@@ -7,7 +7,7 @@ that is empty at each epoch's start would have done.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
 from tinysaver_edge.certificate import WalkStep, runs_of
 from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
-from tinysaver_edge.questions import Known
-from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
+from tinysaver_edge.questions import Known, Pairs
+from tinysaver_edge.reuse import STEPS, ReuseRule
 
 LOOSER_REUSE, LOOSER_SAVER = 30, 12
 """Steps on which mostly reuse becomes looser, and then those on which the threshold alone does."""
@@ -27,6 +27,10 @@ MOST_STILL, MOST_SAME = 8.0, 0.3
 
 STRICT, THEN = 1 - 1e-9, 0.97
 """The threshold at first, and where reuse ends."""
+
+CUT = 16.0
+"""Grey levels by which two frames running differ where a scene is cut: a question asked about one
+of them does not stand for the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,16 +120,86 @@ class EpochTest(CertifiedTest):
             done = self._done[threshold] = self._replayed(threshold)
         return done
 
+    def answers_at(self, threshold: float) -> IntArray:
+        """Return the class that one step answers on every frame."""
+        return self._answers(self.at(threshold))
+
+    def open_at(self, threshold: float, known: Known) -> int:
+        """Return how many questions, each about a run, bear on a step and have no answer."""
+        answers = self.answers_at(threshold)
+        frames = np.flatnonzero(known.open(answers, self.large))
+        return len(np.unique(self._runs(frames, answers[frames])))
+
+    def _answers(self, done: StepOnEpochs) -> IntArray:
+        alone = self.given[done.stage, np.arange(self.samples)]
+        # A repeated answer is held against what is to be seen now, not when it was found.
+        answers: IntArray = alone[done.frames.of]
+        return answers
+
+    def pairs(self) -> Pairs:
+        """Return where along the walk which answers differ from the large model's, and how.
+
+        An answer may come, go and come again: each time is a row of its own.
+        """
+        nothing = -1
+        shown = np.full(self.samples, nothing, np.int64)
+        since = np.zeros(self.samples, np.int64)
+        rows: list[tuple[IntArray, ...]] = []
+        count = len(self.thresholds)
+        for place in range(count + 1):
+            now = np.full(self.samples, nothing, np.int64)
+            if place < count:
+                given = self.answers_at(float(self.thresholds[place]))
+                now[given != self.large] = given[given != self.large]
+            changed = now != shown
+            over = np.flatnonzero(changed & (shown != nothing))
+            rows.append((over, since[over], np.full(len(over), place), shown[over]))
+            since[changed] = place
+            shown = now
+        sample, first, end, answer = (np.concatenate(one) for one in zip(*rows, strict=True))
+        return Pairs(
+            sample=sample,
+            first=first,
+            end=end,
+            answer=answer,
+            large=self.large[sample],
+            escalated=self._last_on(sample, first),
+            run=self._runs(sample, answer),
+        )
+
+    def _last_on(self, sample: IntArray, place: IntArray) -> BoolArray:
+        """Return whether it is the last stage whose answer a frame is given at a step."""
+        found = np.zeros(len(sample), bool)
+        for one in np.unique(place).tolist():
+            done, rows = self.at(float(self.thresholds[one])), place == one
+            found[rows] = done.stage[done.frames.of[sample[rows]]] == len(self.scores)
+        return found
+
+    def _runs(self, sample: IntArray, answer: IntArray) -> IntArray:
+        """Number the runs of frames on which the same two classes are to be told apart.
+
+        A run ends with its epoch, and where the picture changes at once.
+        """
+        seen = self.timeline.thumbnails
+        apart = np.abs(np.diff(seen, axis=0)).mean(axis=1, dtype=np.float64) / STEPS
+        breaks = np.concatenate(([True], (apart > CUT) | (np.diff(self.timeline.numbers) != 0)))
+        both = np.sort(np.stack([answer, self.large[sample]]), axis=0)
+        order = np.lexsort((sample, both[1], both[0]))
+        low, high, at = both[0][order], both[1][order], sample[order]
+        step = np.diff(at, prepend=-2)
+        begins = (np.diff(low, prepend=-1) != 0) | (np.diff(high, prepend=-1) != 0)
+        begins |= (step != 0) & ((step != 1) | breaks[at])
+        runs = np.empty(len(sample), np.int64)
+        runs[order] = np.cumsum(begins) - 1
+        return runs
+
     def _replayed(self, threshold: float) -> StepOnEpochs:
         rule = self.reuse.rule(threshold, epoch_s=self.timeline.epoch_s)
-        held = np.array(self.path.at(threshold))[:, None]
-        reaches = np.vstack((self.scores >= held, np.ones((1, self.samples), bool)))
-        stage = reaches.argmax(axis=0)
+        stage = self.path.settles(self.scores, threshold)
         frames = reused(rule, self.timeline, self.saver, stage == 0)
-        # A repeated answer is held against what is to be seen now, not when it was found.
-        answers = self.given[stage, np.arange(self.samples)][frames.of]
-        loss = self.known.losses(answers, self.large).astype(np.int64)
-        return StepOnEpochs(frames, stage, loss)
+        done = StepOnEpochs(frames, stage, np.zeros(0, np.int64))
+        loss = self.known.losses(self._answers(done), self.large).astype(np.int64)
+        return replace(done, loss=loss)
 
     def counted(self, thresholds: FloatArray) -> WalkCounts:
         """Count at some thresholds of the path."""

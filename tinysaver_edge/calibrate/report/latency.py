@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysaver_edge.calibrate.problem import CascadeCosts
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.latency import LatencySource, PooledLatency, pooled
 
 STEPS = 160

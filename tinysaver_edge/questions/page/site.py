@@ -211,6 +211,7 @@ class QuestionPage(Site):
             "replies": replies,
             "file": brief(question.file),
             "sample": question.sample,
+            "frames": question.frames,
             "picture": self._picture_at(question),
         }
 

@@ -121,7 +121,9 @@ DAMAGE = {
     "made by tinysaver-edge": lambda folder: _edit(folder, schema_version=9),
     "measured.json: damaged": lambda folder: (folder / "measured.json").write_text("{"),
     "no such file; records there: large": lambda folder: (folder / "saver.npz").unlink(),
-    "answers.npz": lambda folder: (folder / "golden" / "answers.npz").unlink(),
+    "the samples kept there are damaged": lambda folder: (
+        folder / "golden" / "answers.npz"
+    ).unlink(),
     "samples.npz: damaged": lambda folder: (folder / "images" / "samples.npz").write_bytes(b"PK"),
     "leaves the folder": lambda folder: _edit(
         folder,

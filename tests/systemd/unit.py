@@ -46,10 +46,14 @@ def ready():
 
 
 def until(condition, what):
-    end = time.monotonic() + PATIENCE_S
+    end, told = time.monotonic() + PATIENCE_S, time.monotonic()
     while not condition():
         assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s\n{journal()}"
         time.sleep(1)
+        if time.monotonic() > told + 20:
+            told = time.monotonic()
+            last = journal().splitlines()[-1:] or [""]
+            say(f"  … {shown('ActiveState')}, {shown('SubState')}: {last[0][:120]}")
     say(what)
 
 
@@ -60,7 +64,7 @@ def decided():
 
 
 def started():
-    systemctl("start", UNIT)
+    systemctl("start", "--no-block", UNIT)
     until(ready, "started: verified, and ready")
     until(lambda: len(decided()) > 3, "decides what the camera shows")
     assert shown("NRestarts") == "0"

@@ -16,6 +16,7 @@ from tinysaver_edge.questions import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
+    from tinysaver_edge.artefact import Artefact
     from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description.description import ModelDescription
 
@@ -31,14 +32,14 @@ class ModelFile:
             ``"auto"`` for the fastest of those that there are.
         variant: whether it is one of several forms of a file: where this one cannot be run, the
             others still can.
-        quantised: whether it computes with numbers of 8 bits; None has its file looked at.
+        shipped: the model as a bundle has it, to be run as it is; None has the file prepared.
     """
 
     path: Path
     description: ModelDescription
     engine: str | None = None
     variant: bool = False
-    quantised: bool | None = None
+    shipped: Artefact | None = None
 
 
 @dataclass(frozen=True, slots=True)

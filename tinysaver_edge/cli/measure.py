@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,4 +131,6 @@ def _file(artefact: Artefact) -> ModelFile:
         fitted_on=artefact.fitted_on,
         source=f"model {artefact.name}",
     )
-    return ModelFile(path, described, quantised=artefact.quantised)
+    # Its files were hashed when the bundle was opened; a worker reads them by their path.
+    shipped = replace(artefact, options=replace(artefact.options, sealed=()))
+    return ModelFile(path, described, engine=artefact.engine, shipped=shipped)

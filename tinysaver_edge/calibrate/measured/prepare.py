@@ -22,7 +22,7 @@ from tinysaver_edge.engines.base import (
 )
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
-from tinysaver_edge.errors import DescriptionError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import DescriptionError, ModelError
 from tinysaver_edge.output_format import MULTI_LABEL, OutputKind
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
         DescriptionError: the description does not fit the file.
         EngineError: no engine here runs such files.
     """
+    if model.shipped is not None:
+        check_name(model.shipped.name)
+        return replace(model.shipped, classes=_classes(model.shipped))
     known = find_prepared(model, folder, embed=embed)
     if known is None:
         given = combined_sha256(model_files(model.path))
@@ -64,6 +67,8 @@ def find_prepared(model: ModelFile, folder: Path, *, embed: bool) -> Artefact | 
         ModelError: the file cannot be read.
         DescriptionError: its name cannot be a file's.
     """
+    if model.shipped is not None:
+        return None
     check_name(model.description.name)
     given = combined_sha256(model_files(model.path))
     return _read_note(_note(model, folder), _key(model, given, embed=embed))
@@ -105,7 +110,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         classes=None,
         labels=None,
         published_top1=said.published_top1,
-        quantised=is_quantised(model.path) if model.quantised is None else model.quantised,
+        quantised=is_quantised(model.path),
         fitted_on=said.fitted_on,
     )
     classes = _classes(artefact)
@@ -121,11 +126,10 @@ def _cost(model: ModelFile) -> tuple[float, int | None]:
         counted = count_macs(
             model.path, (resize.height, resize.width), output=model.description.output.name
         )
-    except (ModelError, MissingDependencyError):
+    except ModelError:
         if said is None:
             raise
-        # An engine of somebody else's may know files that no counter reads, or none is installed.
-        return said, None
+        return said, None  # an engine of somebody else's may know files that no counter reads
     return (float(counted.macs) if said is None else said), counted.parameters
 
 
@@ -172,7 +176,7 @@ def check_name(name: str) -> None:
 
 def _key(model: ModelFile, source_sha256: str, *, embed: bool) -> str:
     """Return a hash of all that the prepared form depends on."""
-    said = repr((model.description, model.engine, model.quantised, source_sha256, embed, _FORM))
+    said = repr((model.description, model.engine, source_sha256, embed, _FORM))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

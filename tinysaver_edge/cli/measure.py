@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate import calibrate_options
 from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.data import names_labels
+from tinysaver_edge.data import DataSource, names_labels
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import ModelDescription
 
@@ -104,8 +104,8 @@ def _of_bundle(bundle: Bundle, settings: Settings) -> ImageInput:
     if not savers:
         raise InputError(f"bundle {bundle.path}: has one model only: there is nothing to choose")
     options = placed(settings, "images")
-    assert isinstance(settings.data, Path)
-    options["labelled"] = names_labels(settings.data)
+    data = settings.data
+    options["labelled"] = isinstance(data, DataSource) or data is None or names_labels(data)
     return ImageInput(
         large=_file(large),
         savers=tuple(_file(saver) for saver in savers),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.calibrate.chosen.golden import keep_golden
 from tinysaver_edge.calibrate.measured.given_records import (
+    check_copies,
     from_measured,
     from_records,
     golden_folder,
@@ -24,7 +25,7 @@ from tinysaver_edge.calibrate.measured.given_records import (
     write_measured,
 )
 from tinysaver_edge.calibrate.measured.images import from_images, open_input_data, sent_bytes
-from tinysaver_edge.calibrate.measured.independence import check_copies, too_few
+from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.latencies import (
     energy_of_profile,
     for_device,

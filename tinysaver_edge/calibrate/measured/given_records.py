@@ -21,6 +21,7 @@ from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.calibrate.calibration import CodecCost
+from tinysaver_edge.calibrate.measured.independence import Independence
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.calibrate.problem import (
     GoldenModel,
@@ -28,10 +29,13 @@ from tinysaver_edge.calibrate.problem import (
     MeasuredProblem,
     ModelAnswers,
     PairTiming,
+    Problem,
     join_records,
 )
+from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.data.files import CsvLineError, csv_rows
-from tinysaver_edge.errors import InputError, RecordError
+from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
@@ -320,6 +324,40 @@ def _adapter() -> TypeAdapter[MeasuredRecords]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(MeasuredRecords)
+
+
+def check_copies(
+    problem: Problem, *, where: str, method: Method, stated: bool, numbered: NDArray[np.int64]
+) -> Independence:
+    """Refuse to promise anything on samples that were written several times.
+
+    Args:
+        problem: the records' answers.
+        where: the records, for people.
+        method: how the threshold is found; one that promises nothing is only warned.
+        stated: whether the user vouches for the samples' independence.
+        numbered: ``(n,)`` positions of the samples in the records.
+
+    Raises:
+        DataError: there are too many copies, and nobody says that they are none.
+    """
+    models = (problem.large, *problem.savers)
+    found = find_repeated([model.outputs for model in models], problem.groups)
+    if found is None or found.example is None or found.independent:
+        return Independence()
+    one, other = (int(numbered[place]) for place in found.example)
+    said = f"{found.brief}: every model answers samples {one} and {other} alike to the last digit"
+    if stated:
+        line = f"{said}; they count as independent, as --independent says"
+        return Independence((line,), f"that its samples are independent, although {found.brief}")
+    if method in (Method.EMPIRICAL, Method.TINYSAVER):
+        return Independence((f"{said}: the figures rest on fewer samples than they seem to",))
+    raise DataError(
+        f"records {where}: {said}. A certificate counts independent samples, and these are not. "
+        f"Take copies out; name each sample's clip or scene with --groups; or, where they are "
+        f"different images after all, say --independent: the certificate then states that it is "
+        f"your word"
+    )
 
 
 def from_records(given: RecordInput) -> MeasuredProblem:

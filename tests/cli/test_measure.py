@@ -63,6 +63,13 @@ def test_the_bundle_is_that_of_a_calibration_on_the_spot(command, workshop, reco
     assert command("verify", tmp_path / "bundle").code == 0
 
 
+def test_no_picture_travels_on_where_none_is_wanted(command, records, tmp_path):
+    wanted = ("--no-golden-frames", "--no-report")
+    done = command("calibrate", "--records", records, *ASKED, *wanted, "--out", tmp_path / "bundle")
+    assert done.code == 0, done.err
+    assert not list((tmp_path / "bundle").rglob("*.png"))
+
+
 def test_golden_samples_are_what_the_device_answered(command, records, tmp_path):
     """Answers of another processor, which this one does not give, come back as they were."""
     path = records / "golden" / "answers.npz"

@@ -165,6 +165,7 @@ class RecordInput:
             say.
         labelled: whether the labels count that `measure` has; without, the large model is the
             reference.
+        golden_frames: put the samples that `measure` kept into the bundle, for `verify`.
     """
 
     records: Path
@@ -175,6 +176,7 @@ class RecordInput:
     groups: Path | None = None
     independent: bool = False
     labelled: bool = True
+    golden_frames: bool = True
 
 
 @dataclass(frozen=True, slots=True)

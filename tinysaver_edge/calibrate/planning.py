@@ -172,5 +172,6 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         savers=settings.savers,
         independent=bool(settings.independent),
         labelled=not unlabelled,
+        golden_frames=not settings.no_golden_frames,
         **placed(settings, "records"),
     )

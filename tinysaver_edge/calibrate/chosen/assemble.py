@@ -218,7 +218,7 @@ def assemble(
     ]
     with tempfile.TemporaryDirectory(prefix="tinysaver-golden-") as folder:
         golden: GoldenEntry | None = None
-        if gathered.golden is not None:
+        if gathered.golden is not None and plan.input.golden_frames:
             golden = golden_from(
                 gathered.golden,
                 result.policy,

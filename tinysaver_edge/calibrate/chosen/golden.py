@@ -127,7 +127,7 @@ def golden_from(
         tables = read_arrays(kept.folder / _ANSWERS)
         logits = [tables[f"logits_{name}"] for name in names]
         decisions = decided(policy, logits)
-        order = [n for n, sample in enumerate(kept.samples) if sample in set(pool.tolist())]
+        order = [int(n) for n in np.flatnonzero(np.isin(kept.samples, pool))]
         shown = [
             (n, (kept.folder / f"{n:02d}.png").read_bytes())
             for n in order or range(len(kept.samples))

@@ -69,6 +69,7 @@ class MeasuredRecords:
         sent_bytes: mean size of what is sent of a frame, or None.
         pairs: of each saver with the large model, the rounds of timing and their memory.
         codec_cost: what its codec costs the large model, or None.
+        cut: what was left out of each collected frame, in words, or None.
         lost: savers that were not measured, and why.
         warnings: what the user should know.
         stated: what the user vouches for.
@@ -90,6 +91,7 @@ class MeasuredRecords:
     sent_bytes: float | None = None
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codec_cost: CodecCost | None = None
+    cut: str | None = None
     lost: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
@@ -154,6 +156,7 @@ def write_measured(folder: Path, found: MeasuredProblem, *, labelled: bool) -> N
             if saver.with_large is not None
         },
         codec_cost=found.codec_cost,
+        cut=found.cut,
         lost=found.lost,
         warnings=found.warnings,
         stated=found.stated,
@@ -268,6 +271,7 @@ def from_measured(given: RecordInput, measured: MeasuredRecords) -> MeasuredProb
         label_names=measured.label_names,
         lost=measured.lost,
         codec_cost=measured.codec_cost,
+        cut=measured.cut,
         warnings=measured.warnings,
         stated=measured.stated,
         content=tables.get("content"),

@@ -17,7 +17,10 @@ import pytest
 
 from tests.colours import LARGE, MIDDLE, NAMES, SAVER, colour_folders, colour_model, colour_picture
 from tests.colours import macs as macs_of
+from tinysaver_edge.bundle.manifest import CertificateEntry, Manifest
+from tinysaver_edge.calibrate import Certificate, WalkStep
 from tinysaver_edge.cli import cli
+from tinysaver_edge.decision import Decision
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -152,3 +155,31 @@ def test_every_command_and_option_of_a_page_exists(page):
             if word.startswith("--"):
                 flag = word.split("=")[0].rstrip("…,;.")
                 assert flag in known | {"--help"}, f"{page}: {found.name} has no {flag}"
+
+
+def fields_of(page: str) -> set[str]:
+    """What the first column of a page's tables names."""
+    cells = re.findall(r"^\| (`[^|]+) \|", NAMED[page].read_text("utf-8"), re.M)
+    return {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
+
+
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [
+        ("reference/certificate-format.md", (CertificateEntry, Certificate, WalkStep)),
+        ("reference/decision.md", (Decision,)),
+        ("reference/bundle.md", (Manifest,)),
+    ],
+    ids=["certificate", "decision", "bundle"],
+)
+def test_a_page_has_every_field_and_no_other(page, kinds):
+    known = {
+        name
+        for kind in kinds
+        for name in (getattr(kind, "model_fields", None) or kind.__dataclass_fields__)
+    }
+    text = NAMED[page].read_text("utf-8")
+    assert [name for name in sorted(known) if f"`{name}`" not in text] == []
+    packed = {"order", "taken_at"}  # as they are written, not as they are kept
+    files = {"bundle.json", "seen.npy", "bundle.sig.json"}
+    assert fields_of(page) - known - packed - files == set()

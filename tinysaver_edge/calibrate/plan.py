@@ -103,6 +103,9 @@ class ImageInput:
             those that this machine has.
         bench: reports of `bench`, perhaps from another device, whose latencies count; then nothing
             is timed here.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     data: Place | DataSource
@@ -177,6 +180,9 @@ class Asked:
         page: ask on a page now.
         repeated: share of what is asked there that comes a second time, 0..1.
         book: file that keeps the answers given there; None puts it beside the bundle.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     questions: Path | None = None
@@ -251,6 +257,9 @@ class Plan:
         asked: how people are asked.
         outlook: say what questions would buy, where there are no labels.
         class_names: file with the classes' names, one a line, where nothing else tells them.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     input: ImageInput | RecordInput

@@ -47,7 +47,7 @@ def told(decision):
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monkeypatch) -> None:
-    monkeypatch.setattr("tinysaver_edge.bundle.covered.why_not_covered", lambda manifest: None)
+    monkeypatch.setattr("tinysaver_edge.bundle.covered.why_not_covered", lambda manifest, **_: None)
     large = remote(host.url(scheme=scheme), timeout_s=5.0)
     with Cascade.load(bundle, large=large) as there, Cascade.load(bundle) as here:
         answers = [there.decide(frame) for frame in FRAMES]

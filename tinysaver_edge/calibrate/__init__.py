@@ -1,6 +1,7 @@
 """Calibration: from models and labelled samples to a saver, a threshold and a bundle.
 
 settings, options  every option: its flag, its place in a recipe and in the plan
+planning           settings become a plan: the files they name are found
 recipe             settings in a TOML file
 plan, targets      what is measured, and what is asked of it
 variants           one model file at several sizes and precisions
@@ -8,6 +9,7 @@ run                from a plan to a bundle, through all that follows
 gathered           the first part of it: all that was measured, or read
 measured/          every model's outputs and times on the user's data
 problem            all models' answers on the same samples: what there is to choose from
+costs              what each cascade of them costs
 methods/           thresholds proposed and proven
 chosen/            the best that keeps every limit, written as a bundle
 calibration        the result
@@ -23,7 +25,7 @@ from tinysaver_edge.calibrate.calibration import (
     QuestionPlan,
     TriedCombination,
 )
-from tinysaver_edge.calibrate.plan import Asked, ImageInput, ModelFile, Plan, RecordInput
+from tinysaver_edge.calibrate.plan import Asked, CutEpochs, ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.run import calibrate, plan_questions
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
@@ -44,6 +46,7 @@ __all__ = [
     "Candidate",
     "Certificate",
     "CodecCost",
+    "CutEpochs",
     "DataSource",
     "DeviceProfile",
     "EvidenceKind",

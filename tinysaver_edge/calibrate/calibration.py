@@ -132,6 +132,7 @@ class PredictedLatency:
             to the large model's where the rate passes it: this one is on the safe side.
         large: of the large model alone.
         reached: the highest rates of every stage but the first, where there are more than two.
+        asked: the highest rate of the first stage, where answers are reused from frame to frame.
     """
 
     escalation_rate: float
@@ -140,6 +141,7 @@ class PredictedLatency:
     cascade_at_most: PooledLatency
     large: PooledLatency
     reached: tuple[float, ...] | None = None
+    asked: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return mean and quantiles as plain values for JSON."""
@@ -149,6 +151,7 @@ class PredictedLatency:
             "highest_rate": self.highest_rate,
             "cascade_at_most": self.cascade_at_most.summary(),
             "reached": None if self.reached is None else list(self.reached),
+            "asked": self.asked,
             "large": self.large.summary(),
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +25,12 @@ from tinysaver_edge.calibrate.measured.latencies import (
 from tinysaver_edge.calibrate.measured.measuring import Shortlist
 from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.search import check_asked
-from tinysaver_edge.calibrate.plan import ImageInput, Plan
+from tinysaver_edge.calibrate.plan import CutEpochs, ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded, recordings_of
 from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.data.collection import CollectionFile, CollectionState, length_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.models.description.labels import read_labels
@@ -40,11 +44,17 @@ def check_plan(plan: Plan) -> None:
     """
     check_asked(plan.targets)
     given, targets = plan.input, plan.targets
-    if not isinstance(given, ImageInput) or given.timing or given.bench:
+    if not isinstance(given, ImageInput) or given.times_here or given.bench:
         return
     elsewhere = plan.device is not None and not is_this_machine(plan.device)
     times = targets.needs_latency and not elsewhere
     if times or targets.budgets.memory_mb is not None:
+        if given.on is not None:
+            raise InputError(
+                f"--on {given.on} times nothing, since others work on a cluster's nodes as well: "
+                f"for a limit of time or memory, or to choose by latency, name what bench measured "
+                f"on the device with --bench"
+            )
         raise InputError(
             "--no-timing leaves nothing to hold a limit of time or memory against, and no latency "
             "to choose by: leave it out, or name what bench measured on the device with --bench"
@@ -138,6 +148,8 @@ def _gathered(
             progress=progress,
         )
         return gathered, None
+    if plan.input.cut is not None:
+        cut_epochs(plan.input.cut, seed=plan.seed, progress=progress)
     data = stack.enter_context(open_input_data(plan.input))
     candidates = len(plan.input.savers)
     unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
@@ -161,6 +173,60 @@ def _gathered(
         fusion=_fusion(plan, samples=len(data)),
     )
     return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+
+
+def cut_epochs(cut: CutEpochs, *, seed: int, progress: Progress) -> None:
+    """Cut recordings into epochs, unless that was done already.
+
+    Args:
+        cut: what is drawn.
+        seed: of the moments.
+        progress: hears of each epoch.
+
+    Raises:
+        InputError: a recording cannot be read or tells no times, there is no room, or the folder
+            holds epochs that were drawn otherwise.
+    """
+    draw = Draw(cut.count, seed, epoch_s=cut.epoch_s, epoch_fps=cut.fps)
+    recordings, _ = recordings_of(cut.recordings)
+    with Store(cut.folder, warn=progress.note, progress=progress) as store:
+        if store.begun and store.file.state is CollectionState.FINISHED:
+            _check_drawn(store.file, draw, recordings, folder=cut.folder)
+            return
+
+        def begun(file: CollectionFile) -> None:
+            left = len(store.open_moments)
+            progress.note(
+                f"{store.drawn} epochs of {length_of(cut.epoch_s)} at random moments of "
+                f"{length_of(file.period_s)}, drawn with seed {file.seed}"
+            )
+            progress.start("cutting epochs", total=store.drawn, done=store.drawn - left)
+
+        try:
+            collect_recorded(
+                recordings,
+                store,
+                draw,
+                wall=time.time,
+                stop=threading.Event(),
+                progress=progress,
+                begun=begun,
+            )
+        finally:
+            progress.finish()
+
+
+def _check_drawn(
+    file: CollectionFile, draw: Draw, recordings: Sequence[Recording], *, folder: Path
+) -> None:
+    there = [(one.name, one.size_bytes) for one in file.sources]
+    same = there == [(one.name, one.size_bytes) for one in recordings]
+    drawn = (file.drawn, file.seed, file.epoch_s, file.epoch_fps)
+    if not same or drawn != (draw.count, draw.seed, draw.epoch_s, draw.epoch_fps):
+        raise InputError(
+            f"epochs {folder}: hold {file.drawn} epochs of {', '.join(n for n, _ in there)}, drawn "
+            f"otherwise (seed {file.seed}, {file.epoch_s:g} s): name another --out, or delete them"
+        )
 
 
 def records_folder(plan: Plan, out: Path | None) -> Path | None:
@@ -257,13 +323,20 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     problem, warnings = gathered.problem, tuple[str, ...]()
     benched = isinstance(plan.input, ImageInput) and plan.input.bench
     if not (benched or is_this_machine(plan.device)):
-        problem, warnings = for_device(problem, plan.device)
+        problem, told = for_device(problem, plan.device)
+        warnings = tuple(told)
+        if problem.timeline is not None and plan.targets.needs_latency:
+            warnings += (
+                f"what it takes {plan.device.name} to find a frame still is not known: such a "
+                "frame counts as long as one that the first model answers",
+            )
+        problem = replace(problem, look=None)
     if plan.targets.budgets.mean_energy_mj is not None:
         problem, told = energy_of_profile(problem, plan.device)
-        warnings = (*warnings, *told)
+        warnings += tuple(told)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))
 
 
 def default_records(out: Path) -> Path:
     """Return the folder for records beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.records")
+    return beside(out, "records")

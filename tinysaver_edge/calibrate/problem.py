@@ -19,7 +19,7 @@ from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
 )
-from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.outputs import Outputs, all_but, check_labels
 from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
 
@@ -121,8 +121,8 @@ class Problem:
         labels: ``(n,)`` true classes; the large model's answers where nobody knows them.
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
-        known: what people's answers to questions tell of the true classes; None where nobody was
-            asked.
+        known: what people's answers tell of the true classes; None where nobody was asked.
+        look: how long a frame takes here that is found still; None where that was not timed.
     """
 
     large: ModelAnswers
@@ -131,6 +131,7 @@ class Problem:
     groups: NDArray[np.str_] | None = None
     timeline: EpochTimeline | None = None
     known: Known | None = None
+    look: LatencySamples | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -170,6 +171,8 @@ class Problem:
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
+        if np.array_equal(index, np.arange(len(self.labels))):
+            return self  # ten million samples are not copied for nothing
         return replace(
             self,
             large=replace(self.large, outputs=self.large.outputs.subset(index)),
@@ -242,9 +245,7 @@ def split_holdout(
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or above")
     if not 0 <= fraction < 1:
-        raise InputError(
-            f"--holdout {fraction}: a share from 0 up to but not including 1, as 0.3 for 30 %"
-        )
+        raise InputError(f"--holdout {fraction}: a share from 0 up to but not 1, as 0.3 for 30 %")
     generator = np.random.default_rng(seed)
     if groups is None:
         order = generator.permutation(samples)
@@ -253,7 +254,7 @@ def split_holdout(
         names, member = np.unique(np.asarray(groups), return_inverse=True)
         order = generator.permutation(len(names))
         held = np.flatnonzero(np.isin(member, order[: round(fraction * len(names))]))
-    kept = np.setdiff1d(np.arange(samples), held)
+    kept = all_but(held, samples)
     if not len(kept) or (fraction > 0 and not len(held)):
         raise InputError(f"--holdout {fraction} of {samples} samples leaves one side empty")
     return kept, np.sort(held)
@@ -272,7 +273,9 @@ class MeasuredProblem:
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
+        cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
+        others: candidates of earlier runs on the same samples, that share the risk.
     """
 
     problem: Problem
@@ -283,7 +286,9 @@ class MeasuredProblem:
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
+    cut: str | None = None
     content: NDArray[np.uint64] | None = None
+    others: int = 0
 
 
 def join_records(
@@ -298,7 +303,7 @@ def join_records(
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
     skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    kept = all_but(skipped, len(labels))
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
-    return (problem.subset(kept) if skipped else problem), kept
+    return (problem.subset(kept) if len(skipped) else problem), kept

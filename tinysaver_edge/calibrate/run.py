@@ -45,12 +45,16 @@ from tinysaver_edge.calibrate.gathered import (
     on_device,
     records_folder,
 )
-from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
+from tinysaver_edge.calibrate.measured.independence import (
+    looked_before,
+    note_tuned,
+    without_tuned,
+)
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.plan import Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -177,7 +181,14 @@ def _ready(
     gathered, data = gather(plan, out, stack, progress)
     gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
     gathered = on_device(gathered, plan)
-    return replace(gathered, warnings=(*gathered.warnings, *loosened(plan))), data
+    others, said = looked_before(
+        gathered,
+        plan.targets,
+        records_folder(plan, out),
+        drawn=(plan.holdout, plan.seed),
+    )
+    warnings = (*gathered.warnings, *loosened(plan), *said)
+    return replace(gathered, warnings=warnings, others=others), data
 
 
 @contextmanager
@@ -227,12 +238,12 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
     """Return what people were asked for a certificate; None where they were not."""
     if outlook is None or decided.result.certificate is None:
         return None
-    return asked_entry(outlook.standing, decided.evidence, decided.result.policy)
+    return asked_entry(outlook.standing, decided.evidence, decided.choice)
 
 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
+    return beside(out, "answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +340,14 @@ def _split_off(
 
 
 def _drawn(plan: Plan, gathered: MeasuredProblem) -> dict[str, int]:
-    """Return the seed, and how many savers share the risk.
+    """Return the seed, and how many savers share the risk, here and of earlier runs.
 
     Those that were left out because others did well share it; what could not even be prepared was
     lost whatever the labels are.
     """
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
-    return {"seed": plan.seed, "candidates": len(gathered.problem.savers) + left_out}
+    candidates = len(gathered.problem.savers) + left_out
+    return {"seed": plan.seed, "candidates": candidates, "others": gathered.others}
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
@@ -391,19 +403,21 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    later = highest[1:] if costs.reuses else highest
     return PredictedLatency(
         rates[-1],
         costs.latency_at(*rates),
         highest[-1],
         costs.latency_at(*highest),
         large,
-        highest if costs.between else None,
+        later if costs.between else None,
+        highest[0] if costs.reuses else None,
     )
 
 
 def default_report(out: Path) -> Path:
     """Return the report's file beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
+    return beside(out, "report.html")
 
 
 def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:

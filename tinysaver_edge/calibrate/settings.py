@@ -16,7 +16,7 @@ from tinysaver_edge.calibrate.targets import (
     Objective,
     Reference,
 )
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data import DataPlace, DataSource, Place
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
 
@@ -34,10 +34,11 @@ class Settings:
     root: Path = setting(
         Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
     )
-    data: Path | DataSource | None = setting(
+    data: Place | DataSource | None = setting(
         Group.INPUT,
-        Path,
-        "Images, labelled or not: folder (of class folders), .zip of it, .csv or .jsonl.",
+        DataPlace,
+        "Images, labelled or not: folder (of class folders), .zip of it, .csv, .jsonl, "
+        "WebDataset's .tar or Parquet; here or as a URL (s3://, gs://, https://).",
         recipe="data",
         plan="images.data",
     )
@@ -47,6 +48,30 @@ class Settings:
         "Epochs of a stream, in place of images: a folder with one folder of frames, or one video, "
         "for each, as collect --epochs writes it. Answers are then reused from frame to frame.",
         recipe="epochs",
+    )
+    recordings: tuple[str, ...] = setting(
+        Group.INPUT,
+        str,
+        "Epochs that are cut out of a recording, a video, at random moments; repeat it. They are "
+        "kept in OUT.epochs; labels may name a recording in place of an epoch.",
+        flag="--from",
+        many=True,
+        metavar="[NAME=]FILE",
+    )
+    epoch: str | None = setting(
+        Group.INPUT, str, "With --from: length of an epoch; 10s by default.", metavar="LENGTH"
+    )
+    number: int | None = setting(
+        Group.INPUT,
+        int,
+        "With --from: how many epochs are drawn; 1200 by default.",
+        span=(1, 10_000_000),
+    )
+    fps: float | None = setting(
+        Group.INPUT,
+        float,
+        "With --from: frames a second that are kept, all by default; the certificate speaks of "
+        "cameras about as fast.",
     )
     large: str | None = setting(
         Group.INPUT,
@@ -302,6 +327,14 @@ class Settings:
         "Where measured records are kept; OUT.records by default.",
         plan="images.records",
     )
+    on: str | None = setting(
+        Group.MEASURING,
+        str,
+        "Cluster whose nodes run the models: ray, which RAY_ADDRESS names or this machine is part "
+        "of, or ray://HOST:10001. Nothing is timed there: latencies come from --bench.",
+        metavar="ray",
+        plan="images.on",
+    )
     bench: tuple[Path, ...] = setting(
         Group.MEASURING,
         Path,
@@ -365,13 +398,16 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        if len(named := [f"--{one}" for one in ("data", "epochs", "records") if one in given]) > 1:
+        flags_of = {"data": "--data", "epochs": "--epochs", "recordings": "--from"}
+        flags_of["records"] = "--records"
+        if len(named := [flag for one, flag in flags_of.items() if one in given]) > 1:
             raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
             given["records"] = given["epochs"] = None
-        elif "epochs" in given:
-            given |= {"at_home": False, "records": None, "data": None, "group_column": None}
+        elif "epochs" in given or "recordings" in given:
+            none = dict.fromkeys({"records", "data", "group_column", "epochs"} - given.keys())
+            given |= {"at_home": False, **none}
         elif "records" in given:
             of_images = {"group_column": None, "independent": False, "large_jpeg": None}
             given = {**of_images, **given, "data": None, "epochs": None}

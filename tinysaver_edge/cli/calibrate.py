@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Group, Option
@@ -22,8 +22,16 @@ from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import check_place, load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Command, GroupedCommand, Number, json_option, options_of
+from tinysaver_edge.cli.options import (
+    Command,
+    DataPath,
+    GroupedCommand,
+    Number,
+    json_option,
+    options_of,
+)
 from tinysaver_edge.cli.show import show_calibration, show_candidates, show_question_plan
+from tinysaver_edge.data import DataPlace
 from tinysaver_edge.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
@@ -55,6 +63,8 @@ def _type(option: Option) -> Any:  # noqa: ANN401
     """Return what reads a value, in click's terms."""
     if option.span is not None:
         return click.IntRange(*option.span)
+    if option.kind is DataPlace:
+        return DataPath()
     if issubclass(option.kind, Path):
         return click.Path(path_type=Path)
     if issubclass(option.kind, Enum):

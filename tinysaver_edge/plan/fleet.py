@@ -36,7 +36,7 @@ _UNITS = MappingProxyType({"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9})
 MOST = MappingProxyType({"cameras": 10_000, "fps": 1000.0, "hosts": 1000})
 """Beyond this, a slip is more likely than a fleet."""
 
-MOST_REQUESTS: int = next(one.default for one in fields(Listening) if one.name == "max_requests")
+MOST_REQUESTS = Listening().max_requests
 """What `serve` takes in at once where nothing else is said."""
 
 LIMITS: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -291,6 +291,7 @@ def _certificate_entry(
         ),
         stated=list(result.stated),
         questions=result.questions,
+        cut=gathered.cut,
     )
 
 
@@ -332,6 +333,7 @@ def _latency_entry(result: Calibration, plan: Plan) -> LatencyEntry | None:
     return LatencyEntry(
         escalation_rate=result.latency.highest_rate,
         reached=result.latency.reached,
+        asked=result.latency.asked,
         mean_latency_ms=budgets.mean_latency_ms,
         p95_latency_ms=budgets.p95_latency_ms,
         p99_latency_ms=budgets.p99_latency_ms,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -37,13 +39,20 @@ from tinysaver_edge.calibrate.measured.measuring import (
     measure_on_pixels,
 )
 from tinysaver_edge.calibrate.measured.timing import (
+    LOOKS,
     LargeTiming,
     PairTimingStep,
     TimingPlace,
     TimingStep,
     time_in_turns,
 )
-from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
+from tinysaver_edge.calibrate.measured.worker import (
+    LocalWorkers,
+    PrepareStep,
+    WorkerLostError,
+    Workers,
+    run_step,
+)
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
     CodecCost,
@@ -156,9 +165,20 @@ def from_images(
     """
     if given.bench:
         check_reports(given.bench)
-    run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
-    with run.telling():
-        return _measured(run, shortlist, fusion)
+    fingerprint = data.fingerprint()
+    with closing(_workers(given)) as workers:
+        run = MeasuringRun(given, data, folder, progress, clock, clock(), fingerprint, workers)
+        with run.telling():
+            return _measured(run, shortlist, fusion)
+
+
+def _workers(given: ImageInput) -> Workers:
+    """Return who runs the models: this machine, or the nodes of a cluster."""
+    if given.on is None:
+        return LocalWorkers(given.isolate)
+    from tinysaver_edge.calibrate.measured.ray_workers import RayWorkers
+
+    return RayWorkers.joined(given.on)
 
 
 def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:
@@ -185,8 +205,13 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         prepared = {one.name: one for one in savers}
         problem, said = timed_by_reports(run, problem, large, prepared)
         timed_by = (said,)
-    elif given.timing:
+    elif given.times_here:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
+    elif given.on is not None:
+        timed_by = (
+            "nothing was timed: others work on a cluster's nodes as well; what a frame takes is "
+            "told by bench on the device, whose report --bench takes",
+        )
     if shortlist.targets.budgets.uplink_kbit is not None:
         sent = sent_bytes(data, large)
         problem = replace(problem, large=replace(problem.large, sent_bytes=sent))
@@ -205,6 +230,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
         stated=(known.stated,) if known.stated else (),
+        cut=known.cut,
         content=content if looks is None else looks.content,
     )
 
@@ -362,7 +388,9 @@ def _timed(
     ]
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
-    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
+    look = measure_look(place.frames(), effort=LOOKS) if problem.timeline is not None else None
+    large_timed = replace(problem.large, latency=latency)
+    return replace(problem, large=large_timed, savers=tuple(savers), look=look)
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:
@@ -436,5 +464,7 @@ def open_input_data(given: ImageInput) -> DataSource:
     if isinstance(given.data, DataSource):
         return given.data
     if given.epochs:
+        if not isinstance(given.data, Path):
+            raise DataError(f"epochs {given.data}: must lie on this machine")
         return open_epochs(given.data, spans=given.spans)
     return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

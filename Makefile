@@ -176,13 +176,13 @@ servers: $(SERVERS:%=.venv-%/.installed)
 	.venv-kserve/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,serve]'
 	@touch $@
 
-.venv-ray/.installed:
+.venv-ray/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-ray
-	.venv-ray/bin/python $(PIP_INSTALL) 'ray[serve]' 'tritonclient[grpc]' onnxruntime opencv-python-headless
+	.venv-ray/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,ray]' 'ray[serve]' 'tritonclient[grpc]'
 	@touch $@
 
 test-servers: $(VENV)/.development servers
-	$(BIN)/python -m pytest tests/remote tests/host $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/remote tests/host tests/calibrate/measured/test_ray_workers.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .venv-* .wheels build dist demo-bundle demo-bundle.records demo-bundle.report.html

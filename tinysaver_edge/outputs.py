@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Outputs:
 
     Attributes:
         logits: float32 (n, classes), or None.
-        top_class: int64 (n, K), by falling probability, or None.
+        top_class: int64 or int32 (n, K), by falling probability, or None.
         top_prob: float32 (n, K), softmax probabilities, falling along each row, or None.
         identity: which model another host says it answered with; None where it ran here.
         margin: float64 (n,), beside the best K: the best probability less the second, as all
@@ -98,7 +98,10 @@ class Outputs:
         Raises:
             InputError: shapes differ, rows are not sorted, or values are no probabilities.
         """
-        classes = np.ascontiguousarray(top_class, dtype=np.int64)
+        whole = np.asarray(top_class)
+        narrow = whole.dtype.kind == "i" and whole.dtype.itemsize < 8  # a fraction of the memory
+        width: Any = np.int32 if narrow else np.int64
+        classes = np.ascontiguousarray(whole, dtype=width)
         probabilities = np.ascontiguousarray(top_prob, dtype=np.float32)
         _check_table(probabilities, "top-k probabilities")
         if classes.shape != probabilities.shape:
@@ -305,6 +308,13 @@ def _fill_top(
             classes[:, rank] = left.argmax(axis=1)
     total = np.add.reduce(weights, axis=1, keepdims=True)
     np.divide(weights[rows[:, None], classes], total, out=probabilities)
+
+
+def all_but(index: IntArray | Sequence[int], count: int) -> IntArray:
+    """The positions 0 to count - 1 without some of them, rising; no sort of ten million numbers."""
+    kept = np.ones(count, bool)
+    kept[np.asarray(index, np.int64)] = False
+    return np.flatnonzero(kept)
 
 
 def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:

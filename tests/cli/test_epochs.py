@@ -367,3 +367,33 @@ def test_too_few_epochs_are_told_before_any_model_runs(command, work, made, tmp_
     assert done.code == 3
     first = done.err.index("12 epochs are too few")
     assert first < done.err.index("to go")
+
+
+def test_a_folder_that_says_when_its_frames_were_taken_is_a_recording(command, work, tmp_path):
+    """It runs with its times, so that answers are reused, and epochs are cut out of it."""
+    folder, one = tmp_path / "yard", work / "clips"
+    folder.mkdir()
+    seconds = []
+    for number in range(20):
+        for frame in range(8):
+            name = f"{8 * number + frame:05d}.png"
+            shutil.copy(one / f"e{number:03d}" / f"{frame:05d}.png", folder / name)
+            seconds.append((8 * number + frame) / 2)
+    files = [f"{number:05d}.png" for number in range(160)]
+    (folder / "epoch.json").write_text(json.dumps({"files": files, "seconds": seconds}))
+    done = command("collect", "--from", folder, "--epochs", "4s", "--number", 5, "--out",
+                   tmp_path / "cut")  # fmt: skip
+    assert done.code == 0, done.err
+    with open_epochs(tmp_path / "cut") as data:
+        assert len(data.epochs) == 5
+        assert set(np.diff(data.times_s[data.numbers == 0]).round(6)) == {0.5}
+
+
+def test_an_epoch_that_is_run_repeats_answers_as_it_was_calibrated(command, work, bundle, tmp_path):
+    lines, source = tmp_path / "d.jsonl", work / "clips" / "e000"
+    done = command("run", bundle, "--source", source, "--jsonl", lines, "--quiet")
+    assert done.code == 0, done.err
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(told) == 8
+    assert {one["source"] for one in told[1:]} & {"reused"}
+    assert all(one["certified"] for one in told)

@@ -95,6 +95,7 @@ def test_a_store_that_does_not_answer_ends_it_and_leaves_nothing_out(memory, mon
         ("memory://nothing/a.tar", "there is no a.tar"),
         ("nowhere://bucket/images", "nowhere"),
         ("https://host/images/", "cannot be listed"),
+        ("http://127.0.0.1:9/a.tar", "cannot be read"),
     ],
 )
 def test_what_is_not_there_is_one_line(path, line):

@@ -16,6 +16,8 @@ from typing import Any
 from tinysaver_edge._support.limits import (
     ANSWER_S,
     HEADER_BYTES,
+    KNOCKS_AT_ONCE,
+    KNOCKS_PER_S,
     MOST_PIECES,
     REQUEST_S,
     WRONG_TOKENS_AT_ONCE,
@@ -25,8 +27,8 @@ from tinysaver_edge._support.limits import (
 TELL_EVERY_S = 60.0
 """How often wrong tokens are told of."""
 
-_TRUSTED = 1024
-"""Connections that have shown the token, as far as they are remembered."""
+_REMEMBERED = 1024
+"""Addresses that knock, and connections that have shown the token: so many are remembered."""
 
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
@@ -40,7 +42,8 @@ _BURST_S = 0.05
 _REST_S = 0.05
 """The longest that it waits before it looks again."""
 
-_TOO_LONG = b"HTTP/1.1 431 Too long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+TOO_LONG = b"HTTP/1.1 431 Too long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+"""What is said to who sends no end of a head, or it in drops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,10 @@ class Doorkeeper:
     Args:
         most: connections that may stay.
         at_once: answers what needs no thought; None leaves a request to the server.
-        share: of one processor core that the event loop may take; what comes beyond waits, and
-            whatever else this process does goes on. None for a server that does nothing else.
+        share: of one processor core that the event loop may take, where it is the doorkeeper's
+            alone; what comes beyond waits, and whatever else this process does goes on.
+        trusts: where the loop has other work, whether a connection, by address and port, is one
+            of ours. Of another address `limits.KNOCKS_PER_S` are read; what comes beyond waits.
     """
 
     def __init__(
@@ -137,8 +142,11 @@ class Doorkeeper:
         *,
         at_once: Callable[[RequestHead], Said | None] = lambda head: None,
         share: float | None = None,
+        trusts: Callable[[tuple[str, int]], bool] | None = None,
     ) -> None:
         self._most, self._at_once, self._share = most, at_once, share
+        self._trusts = trusts
+        self._knocks: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._since: dict[Any, tuple[Any, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._left_s, self._used_s, self._seen_s = 0.0, 0.0, 0.0
@@ -161,6 +169,7 @@ class Doorkeeper:
                 super().connection_made(transport)
                 self._client = tuple(transport.get_extra_info("peername") or ("", 0))[:2]
                 keeper.come(self)
+                self._wait()
 
             def connection_lost(self, exc: Exception | None) -> None:
                 keeper.go(self)
@@ -176,8 +185,9 @@ class Doorkeeper:
                 self._pieces += 1
                 if not inside:
                     self._take()
+                    self._wait()
                 if len(self._sent) > HEADER_BYTES or self._pieces > MOST_PIECES:
-                    self.transport.write(_TOO_LONG)
+                    self.transport.write(TOO_LONG)
                     self.transport.abort()
 
             def on_response_complete(self) -> None:
@@ -208,6 +218,17 @@ class Doorkeeper:
                     super().data_received(given)
                     return
 
+            def _wait(self) -> None:
+                """Read on when strangers may knock again."""
+                wait_s = keeper.knock(self._client)
+                if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):
+                    self.transport.pause_reading()
+                    asyncio.get_running_loop().call_later(wait_s, self._read_on)
+
+            def _read_on(self) -> None:
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+
             def _say(self, said: Said, head: RequestHead) -> None:
                 if self.transport.get_write_buffer_size():  # it does not read what it asked for
                     self.transport.abort()
@@ -233,6 +254,18 @@ class Doorkeeper:
         self._seen_s, self._used_s = now_s, used_s
         if self._left_s < 0:
             time.sleep(min(-self._left_s / self._share, _REST_S))
+
+    def knock(self, client: tuple[str, int]) -> float:
+        """Count what a stranger sends; returns how long what comes next may wait, in seconds."""
+        if self._trusts is None or self._trusts(client):
+            return 0.0
+        place, now_s = place_of(client[0]), time.monotonic()
+        knocks, knocked_s = self._knocks.pop(place, (0.0, now_s))
+        knocks = max(0.0, knocks - KNOCKS_PER_S * (now_s - knocked_s)) + 1
+        self._knocks[place] = knocks, now_s
+        if len(self._knocks) > _REMEMBERED:
+            self._knocks.popitem(last=False)
+        return max(0.0, knocks - KNOCKS_AT_ONCE) / KNOCKS_PER_S
 
     def come(self, one: Any) -> None:  # noqa: ANN401 - a protocol
         """A connection was made."""
@@ -383,7 +416,7 @@ class WrongTokens:
             elif is_right():
                 self._trusted[connection] = None
                 self._trusted.move_to_end(connection)
-                if len(self._trusted) > _TRUSTED:
+                if len(self._trusted) > _REMEMBERED:
                     self._trusted.popitem(last=False)
                 return TokenSeen.RIGHT
             else:
@@ -394,6 +427,10 @@ class WrongTokens:
         if told:
             self._tell(told, address)
         return shown
+
+    def trusts(self, connection: Hashable) -> bool:
+        """Whether the right token has come over a connection, and no wrong one since."""
+        return connection in self._trusted
 
     def passed_over(self, address: str, connection: Hashable) -> bool:
         """Whether a token that has come is `TokenSeen.UNSEEN`, and counted so; else show it."""

@@ -20,7 +20,7 @@ from tinysaver_edge.errors import InputError
 
 HINT = "in a user or password / ? # @ are written %2F %3F %23 %40, and so is an @ behind the host"
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "mqtt", "mqtts", "grpc", "grpcs")
+SCHEMES = ("rtsp", "rtsps", "http", "https", "mqtt", "mqtts", "grpc", "grpcs", "oci")
 """What our addresses begin with."""
 
 _SCHEMES = "|".join((*SCHEMES, "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "ws", "wss", "ftp"))

@@ -117,7 +117,8 @@ class CascadeCosts:
         if name == "uplink_kbit":
             return rates[-1] * self._known_kbit()
         if name == "mean_energy_mj":
-            asked = zip(self.later, rates, strict=True)
+            # What looking takes is not known: a frame found still counts as if it were asked about.
+            asked = zip(self.later, rates[-len(self.later) :], strict=True)
             first = self._known_mj(self.saver)
             return first + sum(rate * self._known_mj(model) for model, rate in asked)
         pooled = self.latency_at(*rates, name=name)
@@ -149,6 +150,11 @@ class CascadeCosts:
             return np.cumsum([0.0, *(one.macs for one in models)]), limit
         if name == "memory_mb":
             return np.full(len(models) + 1, self._known_memory_mb()), limit
+        if name == "uplink_kbit":
+            return np.array([0.0] * len(models) + [self._known_kbit()]), limit
+        if name == "mean_energy_mj":  # see `at`
+            each = np.cumsum([self._known_mj(one) for one in models])
+            return np.concatenate((each[:1], each)), limit
         if self.ways is None:
             raise self._unknown(name)
         if name == "mean_latency_ms":

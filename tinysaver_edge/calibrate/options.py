@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -63,17 +63,3 @@ def is_said(value: object) -> bool:
 def listed(value: object) -> Sequence[Any]:
     """Return a list as it is, and a single value as a list of it."""
     return value if isinstance(value, list) else [value]
-
-
-def placed(settings: object, options: Mapping[str, Option], part: str) -> dict[str, Any]:
-    """Return what is said of one part of the plan, by the plan's own names."""
-    found: dict[str, Any] = {}
-    for name, option in options.items():
-        value = getattr(settings, name)
-        if option.plan is None or not is_said(value):
-            continue
-        there, key = option.plan.split(".")
-        if there == part:
-            made = option.kind(value) if issubclass(option.kind, Enum) else value
-            found[key] = not made if option.negative else made
-    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from enum import Enum
+from typing import Any
 
-from tinysaver_edge.calibrate.options import is_said, placed
+from tinysaver_edge.calibrate.options import is_said
 from tinysaver_edge.calibrate.plan import (
     EPOCH_S,
     EPOCHS,
@@ -43,10 +45,10 @@ def _plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = placed(settings, OPTIONS, "targets")
+    asked = _placed(settings, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**placed(settings, OPTIONS, "asked"))
+    people = Asked(**_placed(settings, "asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -61,18 +63,29 @@ def _plan_of(settings: Settings) -> Plan:
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **placed(settings, OPTIONS, "plan"),
+        **_placed(settings, "plan"),
     )
 
 
 def _has_labels(settings: Settings) -> bool:
     if settings.records is not None or settings.epochs is not None or settings.recordings:
         return settings.labels is not None
-    return (
-        settings.data is None
-        or isinstance(settings.data, DataSource)
-        or names_labels(settings.data)
-    )
+    data = settings.data
+    return data is None or isinstance(data, DataSource) or names_labels(data)
+
+
+def _placed(settings: Settings, part: str) -> dict[str, Any]:
+    """Return what is said of one part of the plan, by the plan's own names."""
+    placed: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        value = getattr(settings, name)
+        if option.plan is None or not is_said(value):
+            continue
+        there, key = option.plan.split(".")
+        if there == part:
+            made = option.kind(value) if issubclass(option.kind, Enum) else value
+            placed[key] = not made if option.negative else made
+    return placed
 
 
 def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) -> ImageInput:
@@ -84,7 +97,7 @@ def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) 
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = placed(settings, OPTIONS, "images")
+    given = _placed(settings, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:
         given |= epochs_given(epochs, settings.labels, given, targets)
@@ -142,5 +155,5 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **placed(settings, OPTIONS, "records")},
+        **{"labels": None, **_placed(settings, "records")},
     )

@@ -19,7 +19,7 @@ from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
 )
-from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.outputs import Outputs, all_but, check_labels
 from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
 
@@ -171,6 +171,8 @@ class Problem:
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
+        if np.array_equal(index, np.arange(len(self.labels))):
+            return self  # ten million samples are not copied for nothing
         return replace(
             self,
             large=replace(self.large, outputs=self.large.outputs.subset(index)),
@@ -243,9 +245,7 @@ def split_holdout(
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or above")
     if not 0 <= fraction < 1:
-        raise InputError(
-            f"--holdout {fraction}: a share from 0 up to but not including 1, as 0.3 for 30 %"
-        )
+        raise InputError(f"--holdout {fraction}: a share from 0 up to but not 1, as 0.3 for 30 %")
     generator = np.random.default_rng(seed)
     if groups is None:
         order = generator.permutation(samples)
@@ -254,7 +254,7 @@ def split_holdout(
         names, member = np.unique(np.asarray(groups), return_inverse=True)
         order = generator.permutation(len(names))
         held = np.flatnonzero(np.isin(member, order[: round(fraction * len(names))]))
-    kept = np.setdiff1d(np.arange(samples), held)
+    kept = all_but(held, samples)
     if not len(kept) or (fraction > 0 and not len(held)):
         raise InputError(f"--holdout {fraction} of {samples} samples leaves one side empty")
     return kept, np.sort(held)
@@ -302,8 +302,8 @@ def join_records(
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
-    skipped = np.array([index for record in records for index in record.skipped], np.int64)
-    kept = np.setdiff1d(np.arange(len(labels)), skipped)
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = all_but(skipped, len(labels))
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
     return (problem.subset(kept) if len(skipped) else problem), kept

@@ -30,6 +30,7 @@ _COMMANDS = MappingProxyType(
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
+        "plan": "Say how many hosts and how much uplink so many cameras need.",
         "deploy": "Write what Triton, KServe, OVMS or Ray Serve need to serve it.",
         "serve": "Have this machine answer a bundle's large model for devices.",
         "doctor": "Find what is broken here, and the command that mends it.",

@@ -18,9 +18,6 @@ from tinysaver_edge.data.source import by_number
 FEWEST = 30
 """Pictures below which nothing is said."""
 
-MOST = 20_000
-"""Of more pictures, so many are drawn and compared."""
-
 LEAST_WEIGHT = 0.95
 """Pictures that weigh less than so large a share of their number are no independent ones. CIFAR-10,
 which has a few true near-copies, weighs 0.98, parts of it 0.99 and more, 300 ImageNet photos 1.0;
@@ -138,14 +135,12 @@ def find_alike(
     Returns:
         None where there are too few.
     """
-    kept = np.flatnonzero(looks.readable)
-    if len(kept) > MOST:
-        kept = np.sort(np.random.default_rng(_SEED).permutation(kept)[:MOST])
+    kept, small = looks.compared()
     if len(kept) < FEWEST:
         return None
     group = _numbers(np.arange(len(names)) if groups is None else groups)[kept]
     label = _numbers(np.asarray(labels))[kept]
-    edges = _Edges.of(looks.small[kept])
+    edges = _Edges.of(small)
     usual = edges.likeness(*_random_pairs(label, group))
     least = _least_likeness(usual)
     first = _first_alike(edges, looks.content[kept], group, least)

@@ -252,7 +252,7 @@ def _found(path: Path) -> list[Epoch]:
         key=lambda one: by_number(one.name),
     )
     epochs = [
-        _from_folder(one) if one.is_dir() else _from_video(one)
+        epoch_of(one) if one.is_dir() else _from_video(one)
         for one in entries
         if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES
     ]
@@ -277,7 +277,12 @@ def _found(path: Path) -> list[Epoch]:
     return epochs
 
 
-def _from_folder(path: Path) -> Epoch:
+def epoch_of(path: Path) -> Epoch:
+    """Read a folder of frames with an `epoch.json`, an epoch or a whole recording.
+
+    Raises:
+        DataError: it says nothing of the frames' times, or nothing that can be so.
+    """
     said = _said(path)
     files, seconds = said.files, said.seconds
     if len(files) != len(seconds):

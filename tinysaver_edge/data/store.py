@@ -280,16 +280,29 @@ class RemoteStore(DataStore):
         """
         try:
             yield
-        except (TinySaverError, FileNotFoundError, IsADirectoryError):
+        except (TinySaverError, IsADirectoryError):
             raise
         except Exception as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            hint = "run it again, and it goes on from here"
+            cause = _unreachable(error)
+            if isinstance(error, FileNotFoundError) and cause is None:
+                raise
+            said = " ".join(str(cause or error).split())[:200] or type(error).__name__
+            hint = "try again; what was measured is kept"
             kind = type(error).__name__
             denied = isinstance(error, PermissionError) or "redential" in f"{kind} {said}"
             if denied or "Forbidden" in said or "401" in said or "403" in said:
                 hint = _CREDENTIALS.get(self._protocol, "see what it asks for to let you in")
             raise DataError(f"data {url}: cannot be read ({said}): {hint}") from error
+
+
+def _unreachable(error: BaseException) -> BaseException | None:
+    """Return why a file "is not there" where nobody answered: fsspec says so over HTTP."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, (ConnectionError, TimeoutError)) or "Connect" in type(cause).__name__:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _state_of(info: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.doors import Doorkeeper, TokenSeen, WrongTokens
+from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     HEADER_BYTES,
@@ -158,7 +158,9 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
         lambda count, address: told(f"{count} wrong tokens, the last from {address}")
     )
     grpc_server = _grpc_server(plane, extension, listening, tries)
-    http = _http_server(plane, extension, answerer.served.name, listening, tries)
+    http = _http_server(
+        plane, extension, answerer.served.name, listening, tries, ready=lambda: bool(model.ready)
+    )
     http_sockets = [] if http is None else http_doors(listening)
     await grpc_server.start()
     http_task = None if http is None else asyncio.create_task(http.serve(http_sockets))
@@ -265,6 +267,8 @@ def _http_server(
     name: str,
     listening: Listening,
     tries: WrongTokens,
+    *,
+    ready: Callable[[], bool],
 ) -> Any:  # noqa: ANN401
     """Return KServe's HTTP server, its address and its door our own; None where none is wanted."""
     if listening.http_port is None:
@@ -299,7 +303,11 @@ def _http_server(
             port=listening.http_port,
             log_config=None,
             backlog=ACCEPTED_AT_ONCE,
-            http=Doorkeeper(MOST_SERVE_CONNECTIONS).protocol(_http_protocol()),
+            http=Doorkeeper(
+                MOST_SERVE_CONNECTIONS,
+                at_once=at_once(listening, tries, ready),
+                trusts=None if listening.token is None else tries.trusts,
+            ).protocol(_http_protocol()),
             timeout_graceful_shutdown=max(1, round(listening.drain_s)),
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
@@ -390,6 +398,33 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
                 busy -= infers
 
     return door
+
+
+def at_once(
+    listening: Listening, tries: WrongTokens, ready: Callable[[], bool]
+) -> Callable[[RequestHead], Said | None]:
+    """Return what answers health, and who is not let in, before a request gets any further."""
+    header = None if listening.token is None else listening.token.header.lower()
+
+    def said(status: int, what: dict[str, object]) -> Said:
+        return Said(status, "application/json", json.dumps(what).encode())
+
+    def answer(head: RequestHead) -> Said | None:
+        if header is None and not is_own_name(head.headers.get("host", ""), listening.host):
+            return None
+        if head.path == "/v2/health/live" and head.method == "GET":
+            return said(200, {"live": True})
+        if head.path == "/v2/health/ready" and head.method == "GET":
+            return said(200 if ready() else 503, {"ready": ready()})
+        if header is None or head.path in OPEN_PATHS:
+            return None
+        if not head.headers.get(header):
+            return said(401, {"error": WHY[TokenSeen.WRONG]})
+        if tries.passed_over(head.client[0], head.client):
+            return said(429, {"error": WHY[TokenSeen.UNSEEN]})
+        return None
+
+    return answer
 
 
 def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:

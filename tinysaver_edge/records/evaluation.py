@@ -24,7 +24,7 @@ from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import BundleError, DataError, RecordError
-from tinysaver_edge.outputs import check_labels
+from tinysaver_edge.outputs import all_but, check_labels
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
 from tinysaver_edge.records.records import Record, load_record, read_labels
 from tinysaver_edge.records.timeline import read_timeline
@@ -266,7 +266,7 @@ def _evaluation(
 ) -> Evaluation:
     """Measure a policy on the samples that no record skipped."""
     skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    kept = all_but(skipped, len(labels))
     if not len(kept):
         raise DataError("no readable images are left to evaluate on")
     outputs = [record.outputs.subset(kept) for record in records]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +35,7 @@ from tinysaver_edge.errors import (
     EngineError,
     InputError,
     MissingDependencyError,
+    TinySaverError,
     VerificationError,
 )
 from tinysaver_edge.latency import PooledLatency, pooled
@@ -154,7 +162,7 @@ CERTIFIED = "certified"
 
 
 def verify(
-    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort = EFFORT
+    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort | None = EFFORT
 ) -> Verification:
     """Compare a bundle with itself on this machine.
 
@@ -164,7 +172,7 @@ def verify(
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
         large: hosts that serve the large model, which is then asked there; None runs it here.
-        effort: how long to time it, where a limit of time was promised.
+        effort: how long to time it, where a limit of time was promised; None times nothing.
 
     Raises:
         BundleError: the golden samples are damaged.
@@ -173,7 +181,7 @@ def verify(
     return Verification(str(bundle.path), tuple(_checks(bundle, large, effort)))
 
 
-def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterator[Check]:
+def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort | None) -> Iterator[Check]:
     manifest = bundle.manifest
     models = [stage.model for stage in manifest.stages]
     count = sum(len(model.files) for model in models if not model.elsewhere)
@@ -206,7 +214,65 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
             frames = kept_frames(bundle, golden)
             yield check_decoder(bundle, golden, kept, frames)
             yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
-        yield check_latency(manifest.latency, cascade, frames, effort=effort)
+        if effort is not None:
+            yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -> str | None:
+    """Verify a bundle, but for its times, in a process of its own; return what speaks against it.
+
+    A bundle that crashes or hangs takes nothing with it. Its times are not looked at: it may run
+    beside another that is at work.
+
+    Args:
+        path: the bundle's folder.
+        settings: ``large`` as for `verify`; ``absent`` where a bundle that has not the large
+            model's file is to be loaded only, as for `LoadOptions`.
+        timeout_s: how long it may take.
+    """
+    child = [sys.executable, "-c", f"from {__name__} import _prove; _prove()"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(
+            child,
+            input=pickle.dumps((path, dict(settings))),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired:
+        return f"it was not loaded and proven within {timeout_s:g} s"
+    try:
+        failure = json.loads(done.stdout.splitlines()[-1])["failure"]
+    except (ValueError, IndexError, KeyError, TypeError):
+        how = f"signal {-done.returncode}" if done.returncode < 0 else "without an answer"
+        return f"the process that loaded it crashed ({how})"
+    return None if failure is None else str(failure)
+
+
+def _prove() -> None:
+    """Verify what is named on stdin, and write what fails to stdout."""
+    with suppress(OSError):
+        os.nice(5)
+    path, settings = pickle.loads(sys.stdin.buffer.read())
+    answer = os.dup(1)
+    os.dup2(2, 1)  # libraries write to stdout
+    absent = settings.pop("absent", False)
+    try:
+        with Bundle.load_untrusted(path) as bundle:
+            if absent and bundle.manifest.stages[-1].model.elsewhere:
+                Cascade.from_bundle(bundle, allow_absent=True).close()
+                failed = None
+            else:
+                found = verify(bundle, effort=None, **settings)
+                failed = next((one for one in found.checks if one.passed is False), None)
+            failure = None if failed is None else f"{failed.name}: {failed.detail}"
+            if failure is None and not bundle.has_models:
+                failure = "it holds no models"
+    except TinySaverError as error:
+        failure = str(error)
+    os.write(answer, json.dumps({"failure": failure}).encode() + b"\n")
 
 
 def _check_processor(manifest: Manifest) -> Iterator[Check]:

@@ -6,14 +6,16 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.remote.triton import ROOT, site_packages
-from tinysaver_edge.calibrate.measured.ray_workers import _slots, check_on
+from tinysaver_edge.calibrate.measured.ray_workers import _slots, _why_not_joined, check_on
 from tinysaver_edge.errors import InputError
 
 VENV = Path(os.environ.get("TINYSAVER_RAY_VENV", ROOT / ".venv-ray"))
@@ -103,3 +105,25 @@ def test_a_node_has_room_for_so_many_workers(resources, device, slots):
 def test_another_cluster_is_refused(on):
     with pytest.raises(InputError, match="name 'ray'"):
         check_on(on)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n"),
+            r"another version of Ray or Python.*Ray 2\.60\.0.*The cluster was started with: Ray: 2",
+        ),
+        (
+            RuntimeError("Python minor versions differ between client and server"),
+            "another version of Ray or Python",
+        ),
+        (ConnectionError("Failed to connect"), "no Ray cluster answers on this machine.*ray start"),
+    ],
+    ids=["cluster", "client", "nobody"],
+)
+def test_why_a_cluster_cannot_be_joined(monkeypatch, error, line):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.60.0"))
+    said = _why_not_joined(error, "auto")
+    assert re.search(line, said)
+    assert "\n" not in said

@@ -10,6 +10,7 @@ from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import NoFusion
+from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import SIDE, STEPS, Gate
 
@@ -171,3 +172,29 @@ def test_three_stages_count_what_each_is_asked():
     ways = trial._ways(float(trial.thresholds[20]))
     assert ways.shape == (4, 80)
     assert np.allclose(ways.sum(axis=0), 1)
+
+
+def test_what_a_frame_counts_by_the_way_that_it_goes_adds_up_to_what_the_budget_limits():
+    stages, truth, timeline = world()
+    trial = certify(stages, truth, max_drop_points=60, timeline=timeline).trial
+    rng = np.random.default_rng(0)
+    times = [LatencySamples(rng.gamma(9, scale, 400)) for scale in (0.3, 2.0)]
+    models = [
+        replace(one, latency=its, energy_mj=energy, memory_mb=5.0, sent_bytes=4000)
+        for one, its, energy in zip(
+            (costs(stages).saver, costs(stages).large), times, (3.0, 20.0), strict=True
+        )
+    ]
+    made = CascadeCosts.of(*models).reusing(LatencySamples(np.full(50, 0.1)))
+    threshold = float(trial.thresholds[20])
+    shares, rates = trial._ways(threshold).mean(axis=1), trial._reached(threshold).mean(axis=1)
+    for name in ("mean_macs", "escalation_rate", "mean_latency_ms", "mean_energy_mj", "memory_mb",
+                 "uplink_kbit"):  # fmt: skip
+        worth, bound = made.worth(name, 7.0)
+        assert bound == 7.0
+        assert shares @ worth == pytest.approx(made.at(name, *rates), rel=1e-6), name
+    for name in ("p95_latency_ms", "p99_latency_ms"):
+        at = made.at(name, *rates)
+        for limit, kept in ((at * 1.001, True), (at * 0.98, False)):
+            worth, bound = made.worth(name, limit)
+            assert bool(shares @ worth <= bound + 1e-9) is kept

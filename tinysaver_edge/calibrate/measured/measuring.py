@@ -26,6 +26,7 @@ from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
+from tinysaver_edge.outputs import all_but
 from tinysaver_edge.records.measure import is_measured, measure
 from tinysaver_edge.records.records import Record
 
@@ -318,7 +319,7 @@ def _is_done(run: MeasuringRun, artefact: Artefact) -> bool:
 
 def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     """Return the share of the readable images that a model gets right."""
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
+    kept = all_but(record.skipped, len(labels))
     return float((record.outputs.predictions[kept] == labels[kept]).mean())
 
 

@@ -92,6 +92,9 @@ class RayWorkers(Workers):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
+            if "ray[client]" in str(error):
+                purpose = f"--on {on}"
+                raise MissingDependencyError("ray[client]", extra="ray", purpose=purpose) from None
             raise InputError(f"--on {on}: {_why_not_joined(error, address)}") from error
         return cls(on, leave=ray.shutdown)
 

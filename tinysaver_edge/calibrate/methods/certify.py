@@ -21,7 +21,7 @@ from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
-from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.outputs import FloatArray, IntArray, Outputs, all_but
 from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
@@ -387,9 +387,9 @@ def _split(
         units = n if groups is None else groups
         chosen = split(units, share=rule.tune_share, seed=seed)
     else:
-        chosen = np.unique(tune), np.setdiff1d(np.arange(n), tune)
-        if len(chosen[0]) + len(chosen[1]) != n:
+        if len(tune) and not (tune.min() >= 0 and tune.max() < n):
             raise InputError(f"tune indices go beyond the {n} samples")
+        chosen = np.unique(tune), all_but(tune, n)
     if rule.tune_share > 0 and not len(chosen[0]):
         raise InputError(
             "this score or fusion learns from tune samples, and there are none: "

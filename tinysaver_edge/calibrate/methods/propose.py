@@ -30,7 +30,7 @@ from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
-from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs, all_but
 from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
@@ -155,7 +155,7 @@ def _found(bid: Bid, found: Searched) -> Proposal:
     if not found.left_out:
         return replace(_PROPOSERS[bid.targets.method](bid), searched=found)
     assert bid.tune is not None
-    evidence = np.setdiff1d(np.arange(len(bid.problem.labels)), bid.tune)
+    evidence = all_but(bid.tune, len(bid.problem.labels))
     none = _nothing(bid.costs, found.score, evidence, why=found.left_out)
     return replace(none, fusion=_changing(found.fusion), searched=found)
 
@@ -242,7 +242,9 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
     """
     trial = choice.trial
     threshold = _budget_threshold(bid, choice)
-    grid = np.array([trial.scores[0].min() if threshold is None else threshold])
+    # Where none fits, the loosest shows how far off it is.
+    loosest = trial.thresholds[-1] if isinstance(trial, EpochTest) else trial.scores[0].min()
+    grid = np.array([loosest if threshold is None else threshold])
     counts = trial.counted(grid)
     return Proposal(
         costs=bid.costs,

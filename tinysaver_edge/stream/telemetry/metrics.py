@@ -56,6 +56,7 @@ class Counter(str, Enum):
         AUDITED: accepted or repeated answers that the large model was asked about as well.
         DISAGREED: audited frames that it answered otherwise.
         DRIFT: alarms that they disagree more often than the calibration promised.
+        BUNDLES: what became of bundles that a tag stood for; the detail is `BundleNews.outcome`.
     """
 
     FRAMES = "frames"
@@ -77,6 +78,7 @@ class Counter(str, Enum):
     AUDITED = "audited"
     DISAGREED = "disagreed"
     DRIFT = "drift"
+    BUNDLES = "bundles"
 
 
 class Measure(str, Enum):

@@ -19,6 +19,7 @@ DETAILS = {
     Counter.SINK_DROPPED: "sink",
     Counter.SINK_FAILED: "sink",
     Counter.DRIFT: "action",
+    Counter.BUNDLES: "outcome",
 }
 """Name of the label that a counter's detail goes into; the others have none."""
 
@@ -42,6 +43,7 @@ HELP = {
     Counter.AUDITED: "Accepted or repeated answers that the large model was asked about as well",
     Counter.DISAGREED: "Audited frames that the large model answered otherwise",
     Counter.DRIFT: "Alarms that audited frames disagree more often than calibrated",
+    Counter.BUNDLES: "What became of bundles that a followed tag stood for",
     Measure.AGE_MS: "From the taking of a frame to its answer",
     Measure.SAVER_MS: "The first model's inference",
     Measure.ESCALATION_MS: "From the saver's answer to the large model's",

@@ -2,12 +2,12 @@
 
     python benchmarks/bench_forward.py [--hours 1] [--seconds 10]
 
-The target (a web server) is away, and every frame of an hour goes into the queue: real files of real
-bytes, one after the other as quickly as the disk takes them, so the hour passes in a minute or two;
-only the clock that names them is turned on by 1/15 s a frame. Then the server is back, and the queue
-drains while a camera of the demo is decided at 15 frames a second by the demo's models, in turns
-with the sending held up, so that both are timed on the same machine in the same minutes; what is
-left then is sent without a pause, to see that all of it arrives.
+The target (a web server) is away, and every frame of an hour goes into the queue: real files of
+real bytes, one after the other as quickly as the disk takes them, so the hour passes in a minute or
+two; only the clock that names them is turned on by 1/15 s a frame. Then the server is back, and the
+queue drains while a camera of the demo is decided at 15 frames a second by the demo's models, in
+turns with the sending held up, so that both are timed on the same machine in the same minutes; what
+is left then is sent without a pause, to see that all of it arrives.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 from imagenet import DATA, save, table
 
 from tinysaver_edge.calibrate import Method, calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 
 SEEDS = 10
@@ -37,7 +38,7 @@ def main() -> int:
     figures: dict[str, list[dict[str, Any]]] = {}
     for name, way in WAYS.items():
         found = [
-            calibrate(asked.overridden({**way, "seed": seed}).plan()).holdout
+            calibrate(plan_of(asked.overridden({**way, "seed": seed}))).holdout
             for seed in range(SEEDS)
         ]
         figures[name] = [one.to_dict() for one in found if one is not None]

@@ -31,6 +31,7 @@ from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.chosen.assemble import audit, disagreement
 from tinysaver_edge.calibrate.methods.certify import certify_pair
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
@@ -216,7 +217,7 @@ def until_alarm(*, runs: int, images: int) -> dict[str, Any]:
             no_timing=True,
             no_report=True,
         )
-        result = calibrate(settings.plan(), out=folder / "bundle")
+        result = calibrate(plan_of(settings), out=folder / "bundle")
         entry = result.disagreement
         assert entry is not None
         with halves[1].open(newline="") as file:

@@ -27,6 +27,7 @@ from imagenet import DATA, save, table
 
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.data import DataSource, open_data
 from tinysaver_edge.demo.show import CameraData, demo_model_paths
@@ -101,7 +102,7 @@ def demo() -> list[Saver]:
     """The demo's two savers; ranges come from another camera."""
     paths = demo_model_paths()
     recipe = load_recipe("demo", root=paths[0].parent)
-    plan = recipe.overridden({"data": CameraData(3000, seed=0)}).plan()
+    plan = plan_of(recipe.overridden({"data": CameraData(3000, seed=0)}))
     fit = CameraData(FITTED + CHECKED, seed=1)
     return [Saver(one.stem, find_description(one), fit, plan) for one in paths[:-1]]
 
@@ -112,7 +113,7 @@ def cifar10(folder: Path) -> list[Saver]:
         print(f"no CIFAR-10 in {DATA}: set TINYSAVER_DATA; it is left out", file=sys.stderr)
         return []
     recipe = load_recipe("cifar10", root=DATA / "cifar10")
-    plan = recipe.overridden({"holdout": 0.5, "savers": ("resnet20",)}).plan()
+    plan = plan_of(recipe.overridden({"holdout": 0.5, "savers": ("resnet20",)}))
     saver = in_graph(images(plan).savers[0], folder)
     return [Saver("resnet20", saver, open_data(DATA / "cifar10" / "train-20k.zip"), plan)]
 

@@ -36,6 +36,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured.images import open_input_data
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.deciding.stage import Stage
@@ -140,14 +141,14 @@ def run(cascade: Cascade, frames: Sequence[Frame]) -> tuple[list[float], float]:
 
 def cifar(folder: Path, name: str, frames: int, **flags: object) -> Case:
     """The CIFAR-10 recipe with some flags over it."""
-    plan = load_recipe("cifar10", root=DATA / "cifar10").overridden(COMMON | flags).plan()
+    plan = plan_of(load_recipe("cifar10", root=DATA / "cifar10").overridden(COMMON | flags))
     return Case(name, plan, folder, held_out(plan, frames))
 
 
 def demo(folder: Path, name: str, frames: int, **flags: object) -> Case:
     """The demo's recipe on its simulated camera."""
     recipe = load_recipe("demo", root=demo_model_paths()[0].parent)
-    plan = recipe.overridden(COMMON | flags | {"data": CameraData(3000, seed=0)}).plan()
+    plan = plan_of(recipe.overridden(COMMON | flags | {"data": CameraData(3000, seed=0)}))
     return Case(name, plan, folder, held_out(plan, frames))
 
 

@@ -29,6 +29,7 @@ from imagenet import DATA, save, table
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import ModelFile, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
@@ -91,7 +92,7 @@ def cascades(work: Path) -> tuple[list[tuple[object, ...]], dict[str, Any]]:
     """Calibrate the recipe through each payload; return rows and figures of the held-out half."""
     settings = load_recipe("cifar10", root=DATA / "cifar10")
     asked = replace(settings, holdout=HOLDOUT, seed=SEED, work_dir=work, no_timing=True)
-    plan = asked.plan()
+    plan = plan_of(asked)
     rows: list[tuple[object, ...]] = []
     figures: dict[str, Any] = {}
     on_pixels = np.empty(0, bool)

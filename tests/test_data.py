@@ -212,7 +212,7 @@ def test_a_table_that_is_no_text_or_lacks_the_group(tmp_path):
         ("missing.zip", None, "no such file or folder"),
         ("broken.zip", b"PK\x03\x04 no archive", "not a readable .zip"),
         ("empty.zip", b"", "not a readable .zip"),
-        ("images.tar", b"x", r"expected a folder, .zip, .csv or .jsonl, not \.tar"),
+        ("images.rar", b"x", r"\.tar or \.parquet, not \.rar"),
         ("images", b"x", "not this"),
     ],
 )

@@ -138,6 +138,10 @@ def test_sdist_builds_the_same_wheel_as_the_checkout(
         }
 
 
+def test_a_wheel_is_small_enough_for_a_device(wheel: Path) -> None:
+    assert wheel.stat().st_size <= 16 << 20
+
+
 def test_wheel_reads_its_copies(wheel: Path, environment: Environment) -> None:
     environment.install(wheel)
     report = environment.report()

@@ -6,16 +6,20 @@ None, a weighted mean, a conditional logit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinysaver_edge._support.parameters import Parametrised
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
+
+ROWS = 1 << 16
+"""Samples that are fused at a time: lists of both models side by side take 1 KB a sample."""
 
 DEPTH = 5
 """Classes looked at in each model's list. A record of five means what logits mean on the device."""
@@ -128,6 +132,9 @@ class LinearFusion(Fusion):
 
     def fuse(self, saver: Outputs, large: Outputs) -> tuple[IntArray, FloatArray]:
         """The answers with the highest mean probability, and that probability."""
+        return _by_rows(self._fused, saver, large)
+
+    def _fused(self, saver: Outputs, large: Outputs) -> tuple[IntArray, FloatArray]:
         candidates = Candidates.of(saver, large, depth=self.depth)
         mean = self._mean(candidates)
         where = candidates.best(mean)
@@ -145,16 +152,17 @@ class LinearFusion(Fusion):
         """
         if here.samples == 1:
             return self._pooled_one(earlier, here)
+        classes, mean = _by_rows(self._mixed, earlier, here)
+        return Outputs(top_class=classes, top_prob=mean, identity=here.identity)
+
+    def _mixed(self, earlier: Outputs, here: Outputs) -> tuple[IntArray, NDArray[np.float32]]:
         candidates = Candidates.of(earlier, here, depth=self.depth)
         mean = self._mean(candidates)
         mean[candidates.repeated] = -np.inf
         width = max(min(self.depth, earlier.width), min(self.depth, here.width))
         order = np.argsort(-mean, axis=1, kind="stable")[:, :width]
-        return Outputs(
-            top_class=np.take_along_axis(candidates.classes, order, axis=1),
-            top_prob=np.take_along_axis(mean, order, axis=1).astype(np.float32),
-            identity=here.identity,
-        )
+        classes: IntArray = np.take_along_axis(candidates.classes, order, axis=1)
+        return classes, np.take_along_axis(mean, order, axis=1).astype(np.float32)
 
     def _mean(self, candidates: Candidates) -> FloatArray:
         mean: FloatArray = (1 - self.weight) * candidates.large + self.weight * candidates.saver
@@ -224,6 +232,9 @@ class ConditionalLogit(Fusion):
 
     def fuse(self, saver: Outputs, large: Outputs) -> tuple[IntArray, FloatArray]:
         """The answers with the highest utility, and their softmax among the candidates."""
+        return _by_rows(self._fused, saver, large)
+
+    def _fused(self, saver: Outputs, large: Outputs) -> tuple[IntArray, FloatArray]:
         candidates = Candidates.of(saver, large, depth=self.depth)
         utilities = self.large * np.log(candidates.large + self.floor_large)
         utilities += self.saver * np.log(candidates.saver + self.floor_saver)
@@ -233,6 +244,21 @@ class ConditionalLogit(Fusion):
         highest = utilities[rows, columns]
         total = np.add.reduce(np.exp(utilities - highest[:, None]), axis=1)
         return candidates.classes[rows, columns], 1.0 / total
+
+
+def _by_rows(
+    function: Callable[[Outputs, Outputs], tuple[IntArray, NDArray[Any]]],
+    one: Outputs,
+    other: Outputs,
+) -> tuple[IntArray, NDArray[Any]]:
+    """Apply a function of two models' answers to some samples at a time."""
+    if one.samples <= ROWS or other.samples != one.samples:
+        return function(one, other)
+    parts = []
+    for start in range(0, one.samples, ROWS):
+        part = slice(start, start + ROWS)
+        parts.append(function(one.subset(part), other.subset(part)))
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def logit_features(candidates: Candidates, fusion: ConditionalLogit) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +32,18 @@ class Outputs:
 
     Attributes:
         logits: float32 (n, classes), or None.
-        top_class: int64 (n, K), by falling probability, or None.
+        top_class: int64 or int32 (n, K), by falling probability, or None.
         top_prob: float32 (n, K), softmax probabilities, falling along each row, or None.
         identity: which model another host says it answered with; None where it ran here.
+        margin: float64 (n,), beside the best K: the best probability less the second, as all
+            logits tell it where float32 no longer does; None where that is not known.
     """
 
     logits: NDArray[np.float32] | None = None
     top_class: IntArray | None = None
     top_prob: NDArray[np.float32] | None = None
     identity: ModelIdentity | None = None
+    margin: FloatArray | None = None
     _tops: list[tuple[IntArray, NDArray[np.float32]]] = field(
         default_factory=list, init=False, repr=False
     )
@@ -82,17 +85,23 @@ class Outputs:
         return cls(logits=np.log(np.maximum(values, np.float32(1e-10))))
 
     @classmethod
-    def from_topk(cls, top_class: ArrayLike, top_prob: ArrayLike) -> Outputs:
+    def from_topk(
+        cls, top_class: ArrayLike, top_prob: ArrayLike, *, margin: ArrayLike | None = None
+    ) -> Outputs:
         """Check and wrap the best K classes of each sample.
 
         Args:
             top_class: (n, K) class indices, the most probable first.
             top_prob: (n, K) their softmax probabilities.
+            margin: (n,) the best probability less the second, to more digits; None where not known.
 
         Raises:
             InputError: shapes differ, rows are not sorted, or values are no probabilities.
         """
-        classes = np.ascontiguousarray(top_class, dtype=np.int64)
+        whole = np.asarray(top_class)
+        narrow = whole.dtype.kind == "i" and whole.dtype.itemsize < 8  # a fraction of the memory
+        width: Any = np.int32 if narrow else np.int64
+        classes = np.ascontiguousarray(whole, dtype=width)
         probabilities = np.ascontiguousarray(top_prob, dtype=np.float32)
         _check_table(probabilities, "top-k probabilities")
         if classes.shape != probabilities.shape:
@@ -110,7 +119,12 @@ class Outputs:
                 f"top-k probabilities of sample {int(unsorted.argmax())} do not fall along the "
                 "row: sort each sample by falling probability"
             )
-        return cls(top_class=classes, top_prob=probabilities)
+        exact = None if margin is None else np.ascontiguousarray(margin, dtype=np.float64)
+        if exact is not None and not (
+            exact.shape == (len(classes),) and ((exact >= 0) & (exact <= 1)).all()
+        ):
+            raise InputError("margins beside top-k probabilities: give one within 0..1 a sample")
+        return cls(top_class=classes, top_prob=probabilities, margin=exact)
 
     @property
     def samples(self) -> int:
@@ -171,6 +185,22 @@ class Outputs:
             top_class=self.top_class[index],
             top_prob=self.top_prob[index],
             identity=self.identity,
+            margin=None if self.margin is None else self.margin[index],
+        )
+
+    def narrowed(self, k: int, *, margin: FloatArray | None = None) -> Outputs:
+        """The same answers, of which only the best k classes are kept.
+
+        Args:
+            k: how many.
+            margin: (n,) what is kept beside them.
+        """
+        classes, probabilities = self.top(k)
+        return Outputs(
+            top_class=classes.copy(),
+            top_prob=probabilities.copy(),
+            identity=self.identity,
+            margin=margin,
         )
 
     def reduce_probabilities(
@@ -278,6 +308,13 @@ def _fill_top(
             classes[:, rank] = left.argmax(axis=1)
     total = np.add.reduce(weights, axis=1, keepdims=True)
     np.divide(weights[rows[:, None], classes], total, out=probabilities)
+
+
+def all_but(index: IntArray | Sequence[int], count: int) -> IntArray:
+    """The positions 0 to count - 1 without some of them, rising; no sort of ten million numbers."""
+    kept = np.ones(count, bool)
+    kept[np.asarray(index, np.int64)] = False
+    return np.flatnonzero(kept)
 
 
 def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:

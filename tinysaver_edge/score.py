@@ -123,6 +123,8 @@ class Margin(Score):
 
     def __call__(self, outputs: Outputs) -> FloatArray:
         """Score each sample; see `Score`."""
+        if outputs.margin is not None:
+            return outputs.margin
         classes, probabilities = outputs.top(2)
         best = probabilities.astype(np.float64)
         if best.shape[1] == 1:

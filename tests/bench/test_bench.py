@@ -20,13 +20,14 @@ from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
 from tinysaver_edge.bench.report import read_report, report_path
 from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file, bench_model_file
-from tinysaver_edge.bench.throughput import measure_throughput, sustain
+from tinysaver_edge.bench.throughput import measure_energy, measure_throughput, sustain
 from tinysaver_edge.bench.timing import Effort, peak_mb, resident_mb
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DescriptionError, EngineError, InputError, ModelError
+from tinysaver_edge.hardware.energy import EnergyMeter
 from tinysaver_edge.latency import CascadeLatency
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.score import Margin
@@ -151,7 +152,48 @@ def test_a_model_is_measured_whole(tmp_path: Path, engine: str) -> None:
     assert found.loaded_mb is not None
     assert found.peak_mb is not None
     assert found.peak_mb > 20
+    assert found.batches == {}
+    assert found.energy is None
     assert json.loads(json.dumps(found.to_dict()))["sha256"] == found.sha256
+
+
+def test_batches_of_a_host_are_timed(tmp_path: Path) -> None:
+    frame = made_up_frame((48, 64)).decode()
+    found = bench_model(tiny(tmp_path), frame, effort=QUICK, batches=True)
+    assert sorted(found.batches) == [1, 2, 4]
+    kept = json.loads(json.dumps(found.to_dict()))["batches"]
+    assert {size: one["mean_ms"] for size, one in kept.items()} == {
+        str(size): one.mean_ms for size, one in found.batches.items()
+    }
+
+
+class Drawing(EnergyMeter):
+    """Draws 5 W, and 2 J more for each run."""
+
+    source = "drawing"
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock, self.runs = clock, 0
+
+    def joules(self) -> float:
+        return 5 * self._clock.now_s + 2 * self.runs
+
+
+def test_energy_of_a_frame_is_told_with_and_without_idling() -> None:
+    clock = FakeClock()
+    meter = Drawing(clock)
+
+    def run() -> None:
+        clock.advance(0.25)
+        meter.runs += 1
+
+    found = measure_energy(run, [meter], seconds=1.0, clock=clock, sleep=clock.advance)
+    assert found is not None
+    assert (found.runs, found.seconds, found.source) == (4, 1.0, "drawing")
+    assert found.idle_w == pytest.approx(5)
+    assert found.mj == pytest.approx(1e3 * (2 + 5 * 0.25))
+    assert found.above_idle_mj == pytest.approx(2e3)
+    assert measure_energy(run, [], clock=clock) is None
 
 
 def test_throughput_is_of_as_many_frames_as_were_answered(tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.calibrate.chosen.test_choose import CLASSES, LARGE_MACS, chosen, outputs_of, row_of
+from tinysaver_edge.calibrate.measured.latencies import energy_of_profile
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.problem import ModelAnswers, PairTiming, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.errors import InfeasibleError, InputError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, LatencySource
 from tinysaver_edge.score import Margin
 
 QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
+LARGE_MJ = 20.0
+SENT_BYTES = 5_000.0  # 40 kilobits
 NAMES = [one.name for one in fields(Budgets)]
 
 
@@ -31,7 +35,8 @@ def samples(*values_ms):
 
 def timed(name, outputs, macs, *, saver, after, escalated, memory_mb=10.0):
     latency = CascadeLatency(samples(*saver), samples(*escalated), samples(*after))
-    return ModelAnswers(name, outputs, macs, with_large=PairTiming(latency, memory_mb))
+    energy = {"energy_mj": 3.0 + macs / 100}
+    return ModelAnswers(name, outputs, macs, with_large=PairTiming(latency, memory_mb), **energy)
 
 
 @st.composite
@@ -55,7 +60,14 @@ def problems(draw, least=4, most=50):
         )
     large = ModelAnswers("large", outputs_of(rng, labels, accuracy=0.85), LARGE_MACS)
     return Problem(
-        replace(large, latency=samples(*(8 + rng.gamma(2, 1, 5)))), tuple(savers), labels
+        replace(
+            large,
+            latency=samples(*(8 + rng.gamma(2, 1, 5))),
+            energy_mj=LARGE_MJ,
+            sent_bytes=SENT_BYTES,
+        ),
+        tuple(savers),
+        labels,
     )
 
 
@@ -66,6 +78,8 @@ LIMITS = {
     "p99_latency_ms": [None, None, 6.0, 12.0, 20.0],
     "escalation_rate": [None, None, 0.1, 0.4],
     "memory_mb": [None, None, 30.0, 45.0, 70.0],
+    "mean_energy_mj": [None, None, 5.0, 9.0, 25.0],
+    "uplink_kbit": [None, None, 4.0, 16.0],
 }
 
 
@@ -151,6 +165,8 @@ def cascade_at(problem, saver, threshold, *, risk=None, final_correct=None):
             "mean_latency_ms": mean,
             "escalation_rate": upper,
             "memory_mb": saver.with_large.memory_mb,
+            "mean_energy_mj": saver.energy_mj + upper * LARGE_MJ,
+            "uplink_kbit": 40.0 * upper,
             **{name: quantile(q) for name, q in QUANTILES.items()},
         },
     )
@@ -169,6 +185,8 @@ def nobody_asked(problem, saver):
             "mean_latency_ms": large.mean_ms,
             "escalation_rate": 1.0,
             "memory_mb": saver.with_large.memory_mb,
+            "mean_energy_mj": LARGE_MJ,
+            "uplink_kbit": 40.0,
             **{name: large.quantile_ms(q) for name, q in QUANTILES.items()},
         },
     )
@@ -422,7 +440,10 @@ def test_limits_that_fail_together_are_named_together():
 # Where figures come from.
 
 
-@pytest.mark.parametrize("name", ["mean_latency_ms", "p95_latency_ms", "memory_mb"])
+@pytest.mark.parametrize(
+    "name",
+    ["mean_latency_ms", "p95_latency_ms", "memory_mb", "mean_energy_mj", "uplink_kbit"],
+)
 def test_a_budget_on_what_was_not_measured_is_refused(name):
     labels = np.zeros(10, np.int64)
     outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
@@ -430,8 +451,25 @@ def test_a_budget_on_what_was_not_measured_is_refused(name):
         ModelAnswers("large", outputs, 100.0), (ModelAnswers("tiny", outputs, 1.0),), labels
     )
     asked = Targets(method=Method.EMPIRICAL, budgets=Budgets(**{name: 5.0}))
-    with pytest.raises(InputError, match=f"{name}.*tiny.*large"):
+    with pytest.raises(InputError, match=f"{name}.*(tiny|large)"):
         chosen(problem, asked)
+
+
+def test_energy_without_a_counter_is_the_profiles_power_for_as_long_as_a_frame_takes():
+    labels = np.zeros(10, np.int64)
+    outputs = outputs_of(np.random.default_rng(0), labels, accuracy=0.9)
+    saver = timed("tiny", outputs, 1.0, saver=[2.0], after=[4.0], escalated=[20.0])
+    large = ModelAnswers("large", outputs, 100.0, latency=samples(10.0))
+    problem = Problem(large, (replace(saver, energy_mj=None),), labels)
+    profile = load_profile("jetson-orin-nano")
+    told, (warning,) = energy_of_profile(problem, profile)
+    assert profile.power_w == 25
+    assert (told.savers[0].energy_mj, told.large.energy_mj) == (25 * 2.0, 25 * 10.0)
+    assert "no counter was read" in warning
+    assert "25 W" in warning
+    measured = Problem(replace(large, energy_mj=1.0), (replace(saver, energy_mj=1.0),), labels)
+    assert energy_of_profile(measured, profile) == (measured, ())
+    assert energy_of_profile(problem, replace(profile, power_w=None)) == (problem, ())
 
 
 def test_two_models_timed_apart_are_added_up():

@@ -11,6 +11,7 @@ from tests.colours import DESCRIPTION, LARGE, NAMES, Kind, colour_folders, colou
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, Targets, calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.description import find_description
@@ -46,7 +47,7 @@ def test_the_same_models_on_the_same_images_make_the_same_bundle(
 ) -> None:
     settings = replace(load_recipe(str(work / "bundle")), data=work / "data", no_timing=True)
     assert (settings.max_drop, settings.confidence) == (DROP, CONFIDENCE)
-    result = calibrate(settings.plan(), out=tmp_path / "next")
+    result = calibrate(plan_of(settings), out=tmp_path / "next")
     before, after = (Bundle.load(path).manifest for path in (work / "bundle", tmp_path / "next"))
     assert before.stages[0].model.output is not None
     assert before.stages[0].model.output.class_order == TURNED

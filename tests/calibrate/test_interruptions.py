@@ -123,7 +123,7 @@ def test_a_spent_time_budget_chooses_among_what_is_measured(workshop):
     workshop.order("hang", after=10 * CHUNK)
     again = workshop.run()
     assert again.code == 0, again.err
-    assert f"strange (strange, CPUExecutionProvider): {300 - CHUNK} of 300 to go" in again.err
+    assert f"strange (strange, CPU): {300 - CHUNK} of 300 to go" in again.err
     assert all(row["accuracy_saver"] is not None for row in again.rows.values())
 
 
@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     again = workshop.run()
     assert again.code == 0, again.err
     assert "quick (" not in again.err  # it is on record
-    assert f"strange (strange, CPUExecutionProvider): {300 - CHUNK} of 300 to go" in again.err
+    assert f"strange (strange, CPU): {300 - CHUNK} of 300 to go" in again.err
 
 
 def wait_for(happened, *, seconds: float = 60) -> None:

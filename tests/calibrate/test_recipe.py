@@ -6,6 +6,7 @@ import pytest
 from tests.colours import DESCRIPTION, LARGE, SAVER, colour_model
 from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe, recipe_keys
 from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.calibrate.targets import Method, Objective, Reference
@@ -57,7 +58,7 @@ def settings(folder, name="images", **options):
 
 
 def test_a_recipe_becomes_a_plan(folder):
-    plan = settings(folder).plan()
+    plan = plan_of(settings(folder))
     assert isinstance(plan.input, ImageInput)
     assert plan.input.data == folder / "images"
     assert plan.input.large.path == folder / "models" / "big.onnx"
@@ -74,28 +75,28 @@ class TestLargeJpeg:
     RECIPE = IMAGES.replace("seed = 7", "seed = 7\nlarge_jpeg = 90")
 
     def test_a_recipe_names_a_quality_and_a_flag_another(self, folder):
-        assert settings(folder).plan().large_codec is None
+        assert plan_of(settings(folder)).large_codec is None
         (folder / "images.toml").write_text(self.RECIPE)
-        assert settings(folder).plan().large_codec == Jpeg(90)
+        assert plan_of(settings(folder)).large_codec == Jpeg(90)
         flagged = settings(folder).overridden({"large_jpeg": 60})
-        assert flagged.plan().large_codec == Jpeg(60)
+        assert plan_of(flagged).large_codec == Jpeg(60)
 
     @pytest.mark.parametrize("quality", [0, 101])
     def test_a_quality_is_from_1_to_100(self, folder, quality):
         (folder / "images.toml").write_text(self.RECIPE.replace("90", str(quality)))
         with pytest.raises(InputError, match=f"JPEG quality {quality}: must be from 1 to 100"):
-            settings(folder).plan()
+            plan_of(settings(folder))
 
     def test_records_are_as_they_were_measured(self, folder):
         (folder / "images.toml").write_text(self.RECIPE)
         flags = {"records": folder, "labels": folder / "l.npy", "macs": folder / "m.csv"}
-        assert settings(folder).overridden(flags).plan().large_codec is None
+        assert plan_of(settings(folder).overridden(flags)).large_codec is None
         with pytest.raises(InputError, match="--large-jpeg need model files: records are as they"):
-            settings(folder).overridden({**flags, "large_jpeg": 90}).plan()
+            plan_of(settings(folder).overridden({**flags, "large_jpeg": 90}))
 
 
 def test_records_need_no_models(folder):
-    plan = settings(folder, "records").plan()
+    plan = plan_of(settings(folder, "records"))
     assert plan.input == RecordInput(
         folder / "records", folder / "labels.npy", folder / "models.csv", "big", ("all",)
     )
@@ -106,9 +107,11 @@ def test_paths_start_at_the_root(folder, tmp_path):
     recipe = tmp_path / "elsewhere" / "r.toml"
     recipe.parent.mkdir()
     recipe.write_text(IMAGES)
-    plan = load_recipe(str(recipe), root=folder).plan()
+    plan = plan_of(load_recipe(str(recipe), root=folder))
     assert plan.input.data == folder / "images"
-    assert load_recipe(str(recipe)).plan().input.large.path == recipe.parent / "models" / "big.onnx"
+    assert (
+        plan_of(load_recipe(str(recipe))).input.large.path == recipe.parent / "models" / "big.onnx"
+    )
     with pytest.raises(RecipeError, match="no such folder"):
         load_recipe(str(recipe), root=folder / "none")
 
@@ -127,7 +130,7 @@ class TestFlags:
             "no_embed": True,
             "no_golden_frames": True,
         }
-        plan = settings(folder).overridden(flags).plan()
+        plan = plan_of(settings(folder).overridden(flags))
         assert plan.input.data == folder / "other"
         assert (plan.holdout, plan.seed, plan.input.skip_limit) == (0.0, 0, 0.0)
         assert plan.targets.max_drop_points == 0.0
@@ -144,11 +147,11 @@ class TestFlags:
 
     def test_that_name_records_take_the_images_out_and_the_other_way_round(self, folder):
         flags = {"records": folder, "labels": folder / "l.npy", "macs": folder / "m.csv"}
-        plan = settings(folder).overridden(flags).plan()
+        plan = plan_of(settings(folder).overridden(flags))
         assert isinstance(plan.input, RecordInput)
         plan = settings(folder, "records").overridden({"data": folder})
         with pytest.raises(ModelError, match="big: no such file"):
-            plan.plan()
+            plan_of(plan)
 
     def test_that_name_both_are_refused(self, folder):
         with pytest.raises(InputError, match="--data and --records exclude each other"):
@@ -156,12 +159,12 @@ class TestFlags:
 
     def test_models_by_name_or_by_file(self, folder):
         by_file = folder / "models" / "tiny.onnx"
-        plan = settings(folder).overridden({"savers": ("tiny", "big")}).plan()
+        plan = plan_of(settings(folder).overridden({"savers": ("tiny", "big")}))
         assert [saver.description.name for saver in plan.input.savers] == ["tiny", "big"]
         with pytest.raises(DescriptionError, match="has no description"):
-            settings(folder).overridden({"savers": (str(by_file),)}).plan()
+            plan_of(settings(folder).overridden({"savers": (str(by_file),)}))
         by_file.with_suffix(".toml").write_text(DESCRIPTION)
-        plan = settings(folder).overridden({"savers": (str(by_file),)}).plan()
+        plan = plan_of(settings(folder).overridden({"savers": (str(by_file),)}))
         assert plan.input.savers[0].path == by_file
 
 
@@ -191,7 +194,7 @@ class TestFlags:
 def test_slips_are_named(folder, change, message):
     (folder / "images.toml").write_text(IMAGES.replace(*change))
     with pytest.raises((InputError, ModelError), match=message):
-        settings(folder).plan()
+        plan_of(settings(folder))
 
 
 @pytest.mark.parametrize("missing", ["macs", "large", "savers"])
@@ -202,19 +205,19 @@ def test_records_need_all_that_goes_with_them(folder, missing):
         InputError,
         match=f"records need --{missing.rstrip('s') if missing == 'savers' else missing} as well",
     ):
-        settings(folder, "records").plan()
+        plan_of(settings(folder, "records"))
 
 
 def test_records_without_labels_are_asked_about(folder):
     lines = [line for line in RECORDS.splitlines() if not line.startswith("labels")]
     (folder / "records.toml").write_text("\n".join(lines))
     found = settings(folder, "records")
-    plan = found.plan()
+    plan = plan_of(found)
     assert (plan.targets.reference, plan.input.labels) == (Reference.QUESTIONS, None)
     assert plan.only_plans
-    written = found.overridden({"out": folder / "bundle"}).plan()
+    written = plan_of(found.overridden({"out": folder / "bundle"}))
     assert (written.targets.reference, written.only_plans) == (Reference.LARGE, False)
-    answered = found.overridden({"answers": (folder / "a.csv",), "out": folder / "bundle"}).plan()
+    answered = plan_of(found.overridden({"answers": (folder / "a.csv",), "out": folder / "bundle"}))
     assert (answered.targets.reference, answered.only_plans) == (Reference.QUESTIONS, False)
 
 
@@ -232,7 +235,7 @@ def test_what_goes_with_no_questions_is_named(folder, flags, message):
     lines = [line for line in RECORDS.splitlines() if not line.startswith("labels")]
     (folder / "records.toml").write_text("\n".join(lines))
     with pytest.raises(InputError, match=message):
-        settings(folder, "records").overridden(flags).plan()
+        plan_of(settings(folder, "records").overridden(flags))
 
 
 def test_a_recipe_that_is_not_there():
@@ -246,7 +249,7 @@ def test_a_recipe_that_is_not_there():
 
 def test_settings_without_a_recipe():
     with pytest.raises(InputError, match="nothing to calibrate on"):
-        Settings().plan()
+        plan_of(Settings())
 
 
 def test_a_recipes_drop_can_be_taken_away(folder):

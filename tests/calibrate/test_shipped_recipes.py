@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tinysaver_edge.calibrate.plan import ImageInput, RecordInput
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe, recipe_names
 from tinysaver_edge.demo.show import demo_model_paths
 from tinysaver_edge.errors import InputError
@@ -17,7 +18,7 @@ IMAGENET = [name for name in recipe_names() if name.startswith("imagenet-")]
 
 
 def images(name: str, root=None) -> ImageInput:
-    given = load_recipe(name, root=root).plan().input
+    given = plan_of(load_recipe(name, root=root)).input
     assert isinstance(given, ImageInput)
     return given
 
@@ -41,26 +42,26 @@ WITH_MODELS = [name for name in recipe_names() if name not in ("demo", "records"
 
 def test_the_demos_recipe_finds_its_models_and_awaits_frames(tmp_path):
     settings = load_recipe("demo", root=demo_model_paths()[0].parent)
-    given = replace(settings, data=tmp_path).plan().input
+    given = plan_of(replace(settings, data=tmp_path)).input
     assert isinstance(given, ImageInput)
     assert {model.path for model in (given.large, *given.savers)} == set(demo_model_paths())
     with pytest.raises(InputError, match="name --data"):
-        settings.plan()
+        plan_of(settings)
 
 
 def test_the_recipe_for_records_awaits_the_large_models_name(tmp_path):
     settings = load_recipe("records", root=tmp_path)
-    given = replace(settings, large="big").plan().input
+    given = plan_of(replace(settings, large="big")).input
     assert isinstance(given, RecordInput)
     assert (given.records, given.savers) == (tmp_path, ("all",))
     with pytest.raises(InputError, match="--large"):
-        settings.plan()
+        plan_of(settings)
 
 
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_each_gives_a_plan(name, tmp_path):
     settings = load_recipe(name, root=tmp_path)
-    plan = settings.plan()
+    plan = plan_of(settings)
     assert plan.targets.allowed_drop_points is not None
     if not isinstance(plan.input, ImageInput):
         return

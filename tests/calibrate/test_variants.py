@@ -11,6 +11,7 @@ from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, SIZE, colour_folders, macs
 from tests.command import spawned
 from tinysaver_edge.calibrate import calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.variants import Variants
 from tinysaver_edge.engines.base import Precision
@@ -32,7 +33,7 @@ def command(pictures: Path, folder: Path, *arguments: object):
 def candidates(made: Path, pictures: Path, folder: Path, **flags: object):
     """The candidates of a recipe, measured in this process."""
     flags = {"data": pictures, "work_dir": folder, "method": "empirical", "max_drop": 5.0, **flags}
-    plan = load_recipe(str(made)).overridden(flags).plan()
+    plan = plan_of(load_recipe(str(made)).overridden(flags))
     given = replace(plan.input, isolate=False, timing=False)
     return {row.saver: row for row in calibrate(replace(plan, input=given)).candidates}
 
@@ -108,26 +109,26 @@ def test_a_form_as_dear_as_the_large_model_is_left_out(pictures, tmp_path):
 def test_nonsense_in_a_recipe(tmp_path, fields, complaint):
     made = recipe(tmp_path, {"small": OPEN, "large": LARGE}, {"small": fields})
     with pytest.raises(InputError) as error:
-        load_recipe(str(made)).overridden({"data": tmp_path}).plan()
+        plan_of(load_recipe(str(made)).overridden({"data": tmp_path}))
     assert complaint in str(error.value)
 
 
 def test_the_large_model_has_one_form(tmp_path):
     made = recipe(tmp_path, {"small": OPEN, "large": LARGE}, {"large": "sizes = [8]"})
     with pytest.raises(InputError, match=r"models\.large\.sizes: large is the large model here"):
-        load_recipe(str(made)).overridden({"data": tmp_path}).plan()
+        plan_of(load_recipe(str(made)).overridden({"data": tmp_path}))
 
 
 def test_records_have_no_forms(tmp_path):
     flags = {"records": tmp_path, "labels": tmp_path, "macs": tmp_path, "large": "a"}
     made = recipe(tmp_path, {"small": OPEN, "large": LARGE})
     with pytest.raises(InputError, match="--size, --precision, --bench and --large-jpeg need"):
-        load_recipe(str(made)).overridden({**flags, "sizes": ("8",)}).plan()
+        plan_of(load_recipe(str(made)).overridden({**flags, "sizes": ("8",)}))
 
 
 def test_flags_go_before_the_recipe_and_repeat_nothing(tmp_path):
     made = recipe(tmp_path, {"small": OPEN, "large": LARGE}, {"small": "sizes = [8, 12]"})
-    plan = load_recipe(str(made)).overridden({"data": tmp_path, "sizes": ("12", "12x12")}).plan()
+    plan = plan_of(load_recipe(str(made)).overridden({"data": tmp_path, "sizes": ("12", "12x12")}))
     assert [saver.description.name for saver in plan.input.savers] == ["small@12"]
 
 
@@ -136,7 +137,7 @@ def test_what_holds_for_one_size_holds_for_no_other(tmp_path):
     made = recipe(tmp_path, {"small": OPEN, "large": LARGE}, fields)
     same, other = (
         saver.description
-        for saver in load_recipe(str(made)).overridden({"data": tmp_path}).plan().input.savers
+        for saver in plan_of(load_recipe(str(made)).overridden({"data": tmp_path})).input.savers
     )
     assert (same.macs, same.published_top1) == (7, 61.5)
     assert (other.macs, other.published_top1) == (None, None)

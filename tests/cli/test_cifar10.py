@@ -11,6 +11,7 @@ from tests.command import spawned
 from tests.real_data import data_folder
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.data import open_data
 from tinysaver_edge.score import Margin
@@ -53,7 +54,7 @@ def bundle(folder, by_recipe):
 def chosen(folder, seed, **settings):
     """What the recipe's calibration chooses with another seed; the records are there already."""
     flags = {"holdout": 0.5, "seed": seed, "no_timing": True, "work_dir": folder / "bundle.records"}
-    plan = load_recipe("cifar10", root=CIFAR).overridden({**flags, **settings}).plan()
+    plan = plan_of(load_recipe("cifar10", root=CIFAR).overridden({**flags, **settings}))
     return calibrate(plan)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from tests.colours import LARGE, OUTPUT, PREPROCESS, colour_model
 from tests.small_bundle import small_bundle
 from tinysaver_edge.bundle import Bundle
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.errors import TinySaverError
 
 Feed = Callable[[bytes], object]
@@ -191,7 +192,7 @@ def collections(folder: Path) -> Target:
 
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
-    from tinysaver_edge._support.doors import ListenAddress
+    from tinysaver_edge._support.urls import ListenAddress
     from tinysaver_edge.engines.remote.model import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source
@@ -274,7 +275,7 @@ def recipes(folder: Path) -> Target:
         file.write_bytes(data)
         read = load_recipe(str(file))
         with suppress(TinySaverError):  # its files are not here
-            read.plan()
+            plan_of(read)
 
     return Target(_tomls(ROOT / "calibration"), feed)
 

@@ -8,12 +8,16 @@ import pytest
 from tests.colours import NAMES, Kind, colour_folders, colour_model
 from tests.pictures import encoded
 from tests.small_bundle import artefact
+from tinysaver_edge import fusion as fusion_module
 from tinysaver_edge.artefact import combined_sha256
 from tinysaver_edge.data import open_data
 from tinysaver_edge.errors import DataError, ModelError
+from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
+from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor, Resize
 from tinysaver_edge.records import measure as measure_module
 from tinysaver_edge.records.measure import measure
+from tinysaver_edge.score import Margin
 
 EACH = 50
 COUNT = EACH * len(NAMES)
@@ -239,3 +243,40 @@ def test_pictures_of_many_sizes_go_into_one_record(saver, tmp_path):
     with open_data(tmp_path / "images") as data:
         record, _ = run(saver, data, tmp_path)
     assert record.outputs.samples == 4
+
+
+def test_of_very_many_answers_the_best_classes_are_kept_and_scores_are_the_same(
+    saver, data, tmp_path, monkeypatch
+):
+    saver = replace(saver, classes=len(NAMES))
+    whole, _ = run(saver, data, tmp_path / "whole")
+    monkeypatch.setattr(measure_module, "MOST_LOGITS_BYTES", 4 * len(NAMES) * COUNT - 1)
+    kept, heard = run(saver, data, tmp_path / "kept")
+    assert heard.started == [(COUNT, 0)]
+    assert kept.outputs.truncated
+    assert kept.outputs.width == 5
+    assert kept.key != whole.key
+    assert (kept.outputs.predictions == whole.outputs.predictions).all()
+    margins = Margin()(whole.outputs)
+    assert (Margin()(kept.outputs) == margins).all()
+    best = kept.outputs.top(2)[1].astype(np.float64)
+    assert (margins != best[:, 0] - best[:, 1]).any()  # float32 does not hold them
+    for fusion in (ConditionalLogit(), LinearFusion()):
+        for one, other in zip(
+            fusion.fuse(kept.outputs, kept.outputs), fusion.fuse(whole.outputs, whole.outputs),
+            strict=True,
+        ):  # fmt: skip
+            assert (one == other).all()
+    some = kept.outputs.subset(np.arange(0, COUNT, 7))
+    assert (Margin()(some) == margins[::7]).all()
+
+
+def test_fusing_part_by_part_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    one, other = (Outputs(logits=rng.normal(size=(100, 8)).astype(np.float32)) for _ in range(2))
+    wanted = ConditionalLogit().fuse(one, other), LinearFusion().pooled(one, other)
+    monkeypatch.setattr(fusion_module, "ROWS", 7)
+    found = ConditionalLogit().fuse(one, other), LinearFusion().pooled(one, other)
+    assert all((a == b).all() for a, b in zip(wanted[0], found[0], strict=True))
+    assert (wanted[1].top_class == found[1].top_class).all()
+    assert (wanted[1].top_prob == found[1].top_prob).all()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinysaver_edge._support import files
 from tinysaver_edge.errors import RecordError
+from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.records.records import (
     RecordKey,
     RecordWriter,
@@ -38,7 +39,7 @@ def writer(folder, *, key=KEY, name="model", samples=10, chunk=4):
 def fill(one, *, only=None, skipped=()):
     for start in one.starts if only is None else only:
         rows = LOGITS[start : start + one.chunk]
-        one.put(start, rows, [i for i in skipped if start <= i < start + one.chunk])
+        one.put(start, Outputs(logits=rows), [i for i in skipped if start <= i < start + one.chunk])
 
 
 def written(folder, **options):
@@ -74,7 +75,7 @@ class TestWriting:
         folder = tmp_path_factory.mktemp("records")
         one = writer(folder, samples=samples, chunk=chunk)
         for start in [*rng.permutation(one.starts), one.starts[0]]:
-            one.put(int(start), table[start : start + chunk], [])
+            one.put(int(start), Outputs(logits=table[start : start + chunk]), [])
         one.finish()
         assert (load_record(folder, "model").outputs.logits == table).all()
 

@@ -12,9 +12,11 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.energy import EnergyMeter, Meters
+from tinysaver_edge.hardware.finding import Finding
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
-from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.service import Service, ServiceOptions, energy_readings
 from tinysaver_edge.stream.telemetry.metrics import Counter
 from tinysaver_edge.testing import FakeEngine, FakeSource
 
@@ -106,7 +108,8 @@ def test_several_sinks_have_every_frame_of_a_file(manifest, tmp_path):
     numbers = [json.loads(line)["frame_id"]["sequence"] for line in lines]
     assert numbers == list(range(FRAMES))
     assert around.tally.total(Counter.SINK_DROPPED) == 0
-    assert [note.partition(":")[0] for note in around.notes] == ["metrics and health", "dashboard"]
+    told = [note.partition(":")[0] for note in around.notes]
+    assert told[:2] == ["metrics and health", "dashboard"]
 
 
 def test_options_hide_their_secrets():
@@ -137,3 +140,35 @@ def test_servers_that_cannot_listen_leave_none_behind(manifest):
     again = service(manifest, metrics="127.0.0.1:0")
     with again:
         assert again.notes[0].startswith("metrics and health: http://127.0.0.1:")
+
+
+class Counting(EnergyMeter):
+    """A counter that has been running for long, and is lost when told to be."""
+
+    source = "RAPL, package-0"
+
+    def __init__(self):
+        self.now, self.lost = 500.0, False
+
+    def joules(self):
+        if self.lost:
+            raise OSError("gone")
+        return self.now
+
+
+def test_energy_is_told_from_the_start_of_the_stream_and_by_its_counter():
+    meter = Counting()
+    read = energy_readings(Meters((meter,), ()))
+    meter.now += 12.5
+    (told,) = read()
+    assert (told.name, told.labels, told.counts) == ("energy_joules", ("counter",), True)
+    assert told.samples == ((("RAPL, package-0",), 12.5),)
+    meter.lost = True
+    assert read()[0].samples == ()
+
+
+def test_metrics_say_why_there_is_no_energy(manifest, monkeypatch):
+    absent = Meters((), (Finding.absent("energy of the processor (RAPL)", "no intel-rapl"),))
+    monkeypatch.setattr("tinysaver_edge.stream.service.open_meters", lambda: absent)
+    with service(manifest, metrics="127.0.0.1:0") as around:
+        assert "energy is not told: energy of the processor (RAPL): no intel-rapl" in around.notes

@@ -28,9 +28,11 @@ from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.hardware.energy import EnergyMeter
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, Samples
 from tinysaver_edge.outputs import BoolArray, FloatArray, Outputs
 from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.reuse import WHITE, Gate, ReuseRule, Thumbnailer
 from tinysaver_edge.score import Margin, Score
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ def bench_bundle(
     effort: Effort = DEFAULT_EFFORT,
     throughput_s: float = 0.0,
     sustained_s: float = 0.0,
+    meters: Sequence[EnergyMeter] = (),
     clock: Clock = time.perf_counter,
 ) -> BundleBench:
     """Measure a bundle.
@@ -130,6 +133,7 @@ def bench_bundle(
         effort: how long to measure each thing.
         throughput_s: seconds to keep each model busy; 0 for not at all.
         sustained_s: seconds of a long run; 0 for none.
+        meters: counters of energy.
         clock: seconds.
 
     Raises:
@@ -146,6 +150,8 @@ def bench_bundle(
             policy=stage,
             effort=effort,
             throughput_s=throughput_s,
+            batches=throughput_s > 0 and stage is policy.stages[-1],
+            meters=meters,
             clock=clock,
         )
         for artefact, stage in zip(
@@ -379,6 +385,29 @@ def measure_ways(
         )
         for end in range(each)
     )
+
+
+def measure_look(
+    frames: Sequence[Frame],
+    *,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+) -> LatencySamples:
+    """Look at frames as a camera's memory does that finds them still: no model is asked.
+
+    Args:
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        clock: seconds.
+        effort: how long to measure.
+    """
+    thumbnail, gate = Thumbnailer(), Gate[int](ReuseRule(WHITE, 0.0, epoch_s=1e9))
+    turns, numbers = itertools.cycle(frames), itertools.count()
+
+    def look() -> None:
+        number = next(numbers)
+        gate.look(number, thumbnail(next(turns)), 1e-3 * number)
+
+    return measure_with(effort, look, clock=clock)
 
 
 def measure_alone(

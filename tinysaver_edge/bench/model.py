@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ import numpy as np
 
 from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.artefact import Artefact, combined_sha256
-from tinysaver_edge.bench.throughput import Sustained, Throughput, measure_throughput, sustain
+from tinysaver_edge.bench.throughput import (
+    InferenceEnergy,
+    Sustained,
+    Throughput,
+    measure_batches,
+    measure_energy,
+    measure_throughput,
+    sustain,
+)
 from tinysaver_edge.bench.timing import (
     DEFAULT_EFFORT,
     Clock,
@@ -26,6 +35,7 @@ from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.registry import engine_name
+from tinysaver_edge.hardware.energy import EnergyMeter
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.preprocess import Frame
@@ -52,6 +62,9 @@ class ModelBench:
         inference: warm runs of the model alone.
         stage: warm runs with the resize and the score, as a cascade runs it.
         throughput: frames a second when kept busy, or None where that was not measured.
+        batches: warm runs of the model alone on so many frames at once, as a host has it answer
+            them; none where that was not measured.
+        energy: of a frame, with the resize; None where no counter tells.
         loaded_mb: memory that opening it and running it once took; None where nobody tells.
         peak_mb: the most that the process ever held, all else included.
     """
@@ -71,6 +84,8 @@ class ModelBench:
     throughput: Throughput | None
     loaded_mb: float | None
     peak_mb: float | None
+    batches: Mapping[int, LatencySamples]
+    energy: InferenceEnergy | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -90,6 +105,11 @@ class ModelBench:
             "throughput": None if self.throughput is None else self.throughput.to_dict(),
             "loaded_mb": self.loaded_mb,
             "peak_mb": self.peak_mb,
+            "batches": {
+                str(size): one.thinned(KEPT_SAMPLES // 4).to_dict()
+                for size, one in self.batches.items()
+            },
+            "energy": None if self.energy is None else self.energy.to_dict(),
         }
 
 
@@ -100,6 +120,8 @@ def bench_model(
     policy: StagePolicy | None = None,
     effort: Effort = DEFAULT_EFFORT,
     throughput_s: float = 0.0,
+    batches: bool = False,
+    meters: Sequence[EnergyMeter] = (),
     clock: Clock = time.perf_counter,
 ) -> ModelBench:
     """Measure one model.
@@ -110,6 +132,8 @@ def bench_model(
         policy: its score, which is timed too; None for none.
         effort: how long to measure.
         throughput_s: seconds to keep it busy; 0 for not at all.
+        batches: whether to time several frames at once, as a host has them answered.
+        meters: counters of energy.
         clock: seconds.
 
     Raises:
@@ -129,6 +153,9 @@ def bench_model(
         after = resident_mb()
         inference = measure_with(effort, lambda: engine.infer(batch), clock=clock)
         whole = measure_stage(stage, frame, clock=clock, effort=effort)
+        each = replace(effort, min_runs=1, max_seconds=effort.max_seconds / 3)
+        together = measure_batches(engine.infer, batch, effort=each, clock=clock) if batches else {}
+        energy = measure_energy(lambda: stage.ask(stage.prepare(frame)), meters, clock=clock)
     finally:
         stage.close()
     throughput = None
@@ -150,6 +177,8 @@ def bench_model(
         throughput=throughput,
         loaded_mb=None if before is None or after is None else max(after - before, 0.0),
         peak_mb=peak_mb(),
+        batches=together,
+        energy=energy,
     )
 
 

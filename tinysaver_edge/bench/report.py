@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class BenchReport:
         bundle: the whole, or None where a model alone was measured.
         sustained: a long run, or None where none was asked for.
         chosen: how the engine was chosen, or None where it was not.
+        no_energy: why energy was not counted; None where it was.
     """
 
     subject: str
@@ -49,6 +50,7 @@ class BenchReport:
     bundle: BundleBench | None = None
     sustained: Sustained | None = None
     chosen: Chosen | None = None
+    no_energy: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -65,6 +67,7 @@ class BenchReport:
             "load_s": None if whole is None else whole.load_s,
             "end_to_end": None if whole is None else whole.end_to_end.to_dict(),
             "sustained": None if self.sustained is None else self.sustained.to_dict(),
+            "no_energy": self.no_energy,
             "engine_choice": None if self.chosen is None else self.chosen.to_dict(),
         }
 
@@ -97,10 +100,14 @@ class MeasuredStage:
     Attributes:
         latency: warm runs with the resize and the score.
         loaded_mb: memory that it took, or None.
+        energy_mj: millijoules a frame, idling included; None where no counter told.
+        batch_ms: warm runs of the model alone on so many frames; none where it was not measured.
     """
 
     latency: LatencySamples
     loaded_mb: float | None
+    energy_mj: float | None = None
+    batch_ms: Mapping[int, LatencySamples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,14 @@ def read_report(path: Path) -> MeasuredReport:
             raise InputError(f"bench report {path}: was written by a newer release; upgrade")
         stages = {
             (one["sha256"], one["engine"], one["device"], one["precision"]): MeasuredStage(
-                LatencySamples.from_dict(one["stage"]), one["loaded_mb"]
+                LatencySamples.from_dict(one["stage"]),
+                one["loaded_mb"],
+                # A report of an earlier release has neither.
+                energy_mj=(one.get("energy") or {}).get("mj"),
+                batch_ms={
+                    int(size): LatencySamples.from_dict(of)
+                    for size, of in one.get("batches", {}).items()
+                },
             )
             for one in content["stages"]
         }

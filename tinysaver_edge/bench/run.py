@@ -26,6 +26,7 @@ from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.registry import engine_for
+from tinysaver_edge.hardware.energy import Meters, open_meters
 from tinysaver_edge.hardware.profile import DeviceProfile
 from tinysaver_edge.models.description.description import find_description
 
@@ -127,7 +128,7 @@ def bench_bundle_file(
         EngineError: a model cannot be run here.
         InputError: there is no such image.
     """
-    with Bundle.load(path) as bundle:
+    with Bundle.load(path) as bundle, open_meters() as meters:
         frames = _frames(image) if image is not None else golden_frames(bundle) or _frames(None)
         found = bench_bundle(
             bundle,
@@ -136,6 +137,7 @@ def bench_bundle_file(
             effort=wanted.effort,
             throughput_s=wanted.throughput_s,
             sustained_s=wanted.sustained_s,
+            meters=meters.found,
             clock=clock,
         )
     return BenchReport(
@@ -147,6 +149,7 @@ def bench_bundle_file(
         stages=found.stages,
         bundle=found,
         sustained=found.sustained,
+        no_energy=_told(meters),
     )
 
 
@@ -173,9 +176,16 @@ def bench_model_file(
     """
     frames = _frames(image)[:1]
     frame = frames[0].decode()
-    found = bench_model(
-        artefact, frame, effort=wanted.effort, throughput_s=wanted.throughput_s, clock=clock
-    )
+    with open_meters() as meters:
+        found = bench_model(
+            artefact,
+            frame,
+            effort=wanted.effort,
+            throughput_s=wanted.throughput_s,
+            batches=wanted.throughput_s > 0,
+            meters=meters.found,
+            clock=clock,
+        )
     sustained = None
     if wanted.sustained_s > 0:
         sustained = sustain_model(artefact, frame, seconds=wanted.sustained_s, clock=clock)
@@ -187,7 +197,13 @@ def bench_model_file(
         machine=measured_on(),
         stages=(found,),
         sustained=sustained,
+        no_energy=_told(meters),
     )
+
+
+def _told(meters: Meters) -> str | None:
+    """Return why energy was not counted; None where it was."""
+    return None if meters.found else meters.why_none
 
 
 def _frames(image: Path | None) -> list[EncodedFrame]:

@@ -1,4 +1,4 @@
-"""Throughput: frames a second with several on their way, and whether a long run grows slower."""
+"""What a model that is kept busy does: frames a second, in batches as well, energy, a long run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 
 from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench.timing import Clock
+from tinysaver_edge.bench.timing import Clock, Effort, measure_with
 from tinysaver_edge.engines.base import Precision
+from tinysaver_edge.engines.batching import SIZES, SLOW_S
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.hardware.cpu import read_cpu, temperatures_c
+from tinysaver_edge.hardware.energy import EnergyMeter, Metering, total
 from tinysaver_edge.hardware.finding import ROOT
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.preprocess import Batch
@@ -30,6 +33,9 @@ WINDOW = 0.1
 _HINTS = MappingProxyType(
     {Precision.FLOAT32: "f32", Precision.FLOAT16: "f16", Precision.BFLOAT16: "bf16"}
 )
+
+ENERGY_S = 1.0
+"""So long energy is counted at least: some counters are brought up to date ten times a second."""
 
 _WARM_UP = 4
 """Runs of each request before the count begins."""
@@ -151,6 +157,90 @@ def _workers(artefact: Artefact) -> int:
         processors = os.cpu_count() or 1
     cpu = read_cpu()
     return max(1, min(processors, math.floor(cpu.usable) if cpu is not None else processors))
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceEnergy:
+    """What one frame takes of energy, while a model is asked about one after the other.
+
+    Attributes:
+        mj: millijoules a frame by the counters, what the machine takes when idle included.
+        idle_w: watts by the same counters just before, with nothing to do.
+        source: which counters were read.
+        runs: how many frames that were.
+        seconds: how long they took.
+    """
+
+    mj: float
+    idle_w: float
+    source: str
+    runs: int
+    seconds: float
+
+    @property
+    def above_idle_mj(self) -> float:
+        """Millijoules a frame beyond what the machine takes when idle."""
+        return self.mj - 1e3 * self.idle_w * self.seconds / self.runs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return asdict(self) | {"above_idle_mj": self.above_idle_mj}
+
+
+def measure_energy(
+    run: Callable[[], object],
+    meters: Sequence[EnergyMeter],
+    *,
+    seconds: float = ENERGY_S,
+    clock: Clock = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+) -> InferenceEnergy | None:
+    """Idle, then run something over and over, and read the counters; None where there are none.
+
+    Args:
+        run: what is measured; it should be warm.
+        meters: counters of the machine.
+        seconds: how long to idle and to run, each.
+        clock: seconds.
+        sleep: idles for so many seconds.
+    """
+    if not meters:
+        return None
+    with Metering(meters, clock=clock) as idle:
+        sleep(seconds)
+    runs, started = 0, clock()
+    with Metering(meters, clock=clock) as busy:
+        while clock() - started < seconds or not runs:
+            run()
+            runs += 1
+    before, used = total(idle.used), total(busy.used)
+    assert before is not None
+    assert used is not None
+    return InferenceEnergy(1e3 * used.joules / runs, before.watts, used.source, runs, used.seconds)
+
+
+def measure_batches(
+    infer: Callable[[Batch], object], sample: Batch, *, effort: Effort, clock: Clock
+) -> dict[int, LatencySamples]:
+    """Time batches of each size that a host may run at once, one frame first.
+
+    Args:
+        infer: runs a batch of any length.
+        sample: a batch of one.
+        effort: how long to measure each.
+        clock: seconds.
+
+    Returns:
+        How long a call takes by its size; of one that is slow alone, of which hosts make no
+        batches, of no other size.
+    """
+    found: dict[int, LatencySamples] = {}
+    for size in (1, *SIZES):
+        batch = np.repeat(sample, size, axis=0)
+        found[size] = measure_with(effort, partial(infer, batch), clock=clock)
+        if found[1].median_ms > 1e3 * SLOW_S:
+            break
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,67 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.calibrate.targets import Budgets, limits_of
-from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.bundle.manifest import RanEntry
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
-    PooledLatency,
-    pooled,
-    settled_shares,
 )
-from tinysaver_edge.outputs import Outputs, check_labels
+from tinysaver_edge.outputs import Outputs, all_but, check_labels
 from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
-
-
-@dataclass(frozen=True, slots=True)
-class CodecCost:
-    """The large model on the same samples, with and without its codec.
-
-    A cascade's drop counts from the large model as it is asked, so this comes on top of it.
-
-    Attributes:
-        codec: what frames pass on their way to it.
-        accuracy_pixels: share it gets right on pixels, 0..1.
-        accuracy_sent: share it gets right on what is sent.
-        at_most_points: upper bound on the drop between the two, in points, by the certificate's
-            own test; None for samples in groups.
-        confidence: of the bound.
-    """
-
-    codec: Jpeg
-    accuracy_pixels: float
-    accuracy_sent: float
-    at_most_points: float | None
-    confidence: float
-
-    @property
-    def drop_points(self) -> float:
-        """How much accuracy it costs, in points."""
-        return 100 * (self.accuracy_pixels - self.accuracy_sent)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON."""
-        return {
-            "accuracy_pixels": self.accuracy_pixels,
-            "accuracy_jpeg": self.accuracy_sent,
-            "drop_points": self.drop_points,
-            "at_most_points": self.at_most_points,
-        }
-
-    def __str__(self) -> str:
-        bound = f", at most {self.at_most_points:.2f}" if self.at_most_points is not None else ""
-        return f"{self.drop_points:.2f} points{bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +53,8 @@ class ModelAnswers:
         latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
         with_large: of a saver that was timed together with the large model: what came of it.
+        energy_mj: energy of a frame in millijoules, idling meanwhile included, or None.
+        sent_bytes: of the large model: mean size of what is sent of a frame, or None.
     """
 
     name: str
@@ -104,6 +63,13 @@ class ModelAnswers:
     latency: LatencySamples | None = None
     memory_mb: float | None = None
     with_large: PairTiming | None = None
+    energy_mj: float | None = None
+    sent_bytes: float | None = None
+
+    @property
+    def alone(self) -> LatencySamples | None:
+        """How long its own part of a frame takes, None where that is not known."""
+        return self.latency if self.with_large is None else self.with_large.latency.saver
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +83,7 @@ class Problem:
         groups: ``(n,)`` clip or scene of each sample, or None.
         timeline: of frames of epochs, within which answers may be reused; None for other samples.
         known: what people's answers tell of the true classes; None where nobody was asked.
+        look: how long a frame takes here that is found still; None where that was not timed.
     """
 
     large: ModelAnswers
@@ -125,6 +92,7 @@ class Problem:
     groups: NDArray[np.str_] | None = None
     timeline: EpochTimeline | None = None
     known: Known | None = None
+    look: LatencySamples | None = None
 
     def check(self) -> None:
         """Refuse what cannot be a cascade.
@@ -164,6 +132,8 @@ class Problem:
 
     def subset(self, index: NDArray[np.int64]) -> Problem:
         """Return the same problem on some of the samples."""
+        if np.array_equal(index, np.arange(len(self.labels))):
+            return self  # ten million samples are not copied for nothing
         return replace(
             self,
             large=replace(self.large, outputs=self.large.outputs.subset(index)),
@@ -236,9 +206,7 @@ def split_holdout(
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or above")
     if not 0 <= fraction < 1:
-        raise InputError(
-            f"--holdout {fraction}: a share from 0 up to but not including 1, as 0.3 for 30 %"
-        )
+        raise InputError(f"--holdout {fraction}: a share from 0 up to but not 1, as 0.3 for 30 %")
     generator = np.random.default_rng(seed)
     if groups is None:
         order = generator.permutation(samples)
@@ -247,210 +215,38 @@ def split_holdout(
         names, member = np.unique(np.asarray(groups), return_inverse=True)
         order = generator.permutation(len(names))
         held = np.flatnonzero(np.isin(member, order[: round(fraction * len(names))]))
-    kept = np.setdiff1d(np.arange(samples), held)
+    kept = all_but(held, samples)
     if not len(kept) or (fraction > 0 and not len(held)):
         raise InputError(f"--holdout {fraction} of {samples} samples leaves one side empty")
     return kept, np.sort(held)
 
 
-_QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
+@dataclass(frozen=True, slots=True)
+class GoldenModel:
+    """One model where golden samples were made ahead.
+
+    Attributes:
+        ran: what it ran with.
+        tolerance: difference of probabilities that counts as agreement.
+    """
+
+    ran: RanEntry
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)
-class CascadeCosts:
-    """The costs of one saver, or of several in turn, with the large model.
-
-    Rates are the shares of the frames that reach the second stage, the third, and so on: of two
-    stages one number, the escalation rate.
+class GoldenSamples:
+    """Frames and every model's answers to them, kept before anything is chosen.
 
     Attributes:
-        saver: the model that is asked on every frame.
-        large: the model that is asked on those that no other settles.
-        latency: of both, None where a model's is not known or others stand between them.
-        memory_mb: what all add to the process, None where that is not known.
-        rounds: as for `PairTiming`.
-        between: the models asked after the saver and before the large one, in order.
-        ways: how long a frame takes that each of the stages settles, where some stand between.
+        folder: holds them: pictures, ``answers.npz`` and the decoder's sample.
+        samples: positions of the frames in the data, in the order they were drawn.
+        models: those that answered, by name.
     """
 
-    saver: ModelAnswers
-    large: ModelAnswers
-    latency: CascadeLatency | None
-    memory_mb: float | None = None
-    rounds: tuple[CascadeLatency, ...] = ()
-    between: tuple[ModelAnswers, ...] = ()
-    ways: tuple[LatencySamples, ...] | None = None
-
-    @classmethod
-    def of(
-        cls, saver: ModelAnswers, large: ModelAnswers, between: tuple[ModelAnswers, ...] = ()
-    ) -> CascadeCosts:
-        """Combine models' costs: of two as timed together, else from what is known of each."""
-        if between:
-            early = (saver, *between)
-            return cls(
-                saver,
-                large,
-                latency=None,
-                memory_mb=_memory_of(early, large),
-                between=between,
-                ways=_ways_of(early, large),
-            )
-        if (together := saver.with_large) is not None:
-            return cls(saver, large, together.latency, together.memory_mb, together.rounds)
-        latency = memory_mb = None
-        if saver.latency is not None and large.latency is not None:
-            latency = CascadeLatency.of(saver.latency, large.latency)
-        if saver.memory_mb is not None and large.memory_mb is not None:
-            memory_mb = saver.memory_mb + large.memory_mb
-        return cls(saver, large, latency, memory_mb)
-
-    @property
-    def later(self) -> tuple[ModelAnswers, ...]:
-        """All models but the first, in order."""
-        return (*self.between, self.large)
-
-    @property
-    def timed(self) -> bool:
-        """Whether it is known how long a frame takes."""
-        return self.latency is not None or self.ways is not None
-
-    def at(self, name: str, *rates: float) -> float:
-        """Return one of the quantities that `Budgets` limits, at an escalation rate for each model.
-
-        Raises:
-            InputError: the quantity was not measured, or is none that is budgeted.
-        """
-        Budgets.check_name(name)
-        if name == "escalation_rate":
-            return rates[-1]
-        if name == "mean_macs":
-            asked = zip(self.later, rates, strict=True)
-            return self.saver.macs + sum(rate * model.macs for model, rate in asked)
-        if name == "memory_mb":
-            return self._known_memory_mb()
-        pooled = self.latency_at(*rates, name=name)
-        return pooled.mean_ms if name == "mean_latency_ms" else pooled.quantile_ms(_QUANTILES[name])
-
-    def latency_at(self, *rates: float, name: str = "latency") -> PooledLatency:
-        """Return how long frames take, from samples of each way that they may go.
-
-        Raises:
-            InputError: it was not measured.
-        """
-        if self.ways is None:
-            return self._known_latency(name).at(rates[-1])
-        return pooled(tuple(zip(self.ways, settled_shares(rates), strict=True)))
-
-    def alone(self, name: str) -> float:
-        """Return the quantity for the large model alone on every frame.
-
-        Raises:
-            InputError: the quantity was not measured, or is none that is budgeted.
-        """
-        Budgets.check_name(name)
-        if name == "escalation_rate":
-            return 1.0
-        if name == "mean_macs":
-            return self.large.macs
-        if name == "memory_mb":
-            return self._known_memory_mb()
-        latency = self.large.latency
-        if latency is None:
-            raise self._unknown(name)
-        return (
-            latency.mean_ms if name == "mean_latency_ms" else latency.quantile_ms(_QUANTILES[name])
-        )
-
-    def largest_rate(self, name: str, limit: float) -> float | None:
-        """Return the largest escalation rate that keeps a limit; None where none does.
-
-        A limit of time is kept where one round of timing keeps it: what lies within the spread of
-        the rounds is not ruled out.
-
-        Raises:
-            InputError: the quantity was not measured, or is none that is budgeted.
-        """
-        Budgets.check_name(name)
-        rate: float | None
-        if name == "escalation_rate":
-            rate = limit
-        elif name == "mean_macs":
-            rate = (limit - self.saver.macs) / self.large.macs
-        elif name == "memory_mb":
-            rate = 1.0 if self._known_memory_mb() <= limit else None
-        else:
-            looks = (self._known_latency(name), *self.rounds)
-            rates = [_largest_rate_in(one, name, limit) for one in looks]
-            rate = max((one for one in rates if one is not None), default=None)
-        return None if rate is None or rate < 0 else min(rate, 1.0)
-
-    def rate_within(self, budgets: Budgets) -> float | None:
-        """Return the largest escalation rate that keeps every limit; None where none does."""
-        rate = 1.0
-        for name, limit in limits_of(budgets).items():
-            allowed = self.largest_rate(name, limit)
-            if allowed is None:
-                return None
-            rate = min(rate, allowed)
-        return rate
-
-    def mean_spread_ms(self, rate: float) -> tuple[float, float] | None:
-        """Return the least and the greatest mean of the rounds at a rate; None without rounds."""
-        means = [one.at(rate).mean_ms for one in self.rounds]
-        return (min(means), max(means)) if means else None
-
-    def _known_latency(self, name: str) -> CascadeLatency:
-        if self.latency is None:
-            raise self._unknown(name)
-        return self.latency
-
-    def _known_memory_mb(self) -> float:
-        if self.memory_mb is None:
-            raise InputError(
-                f"budget memory_mb: the memory of {self.saver.name} and {self.large.name} was not "
-                f"measured; calibrate with the model files, timed on a system that tells"
-            )
-        return self.memory_mb
-
-    def _unknown(self, name: str) -> InputError:
-        return InputError(
-            f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
-            f"with the model files, timed, or name a --device whose profile has them"
-        )
-
-
-def _memory_of(early: Sequence[ModelAnswers], large: ModelAnswers) -> float | None:
-    """Return what models add to a process together, None where one's part is not known."""
-    if large.memory_mb is None:
-        return None
-    parts = [
-        one.memory_mb
-        if one.with_large is None or one.with_large.memory_mb is None
-        else one.with_large.memory_mb - large.memory_mb
-        for one in early
-    ]
-    return None if None in parts else large.memory_mb + sum(max(0.0, one or 0.0) for one in parts)
-
-
-def _ways_of(
-    early: Sequence[ModelAnswers], large: ModelAnswers
-) -> tuple[LatencySamples, ...] | None:
-    """Return how long a frame takes that each stage settles: every stage asked adds its own."""
-    pairs = [(one.latency, one.with_large) for one in early]
-    alone = [alone if pair is None else pair.latency.saver for alone, pair in pairs]
-    ways: list[LatencySamples] = []
-    for one in (*alone, large.latency):
-        if one is None:
-            return None
-        ways.append(ways[-1].plus(one) if ways else one)
-    return tuple(ways)
-
-
-def _largest_rate_in(latency: CascadeLatency, name: str, limit: float) -> float | None:
-    if name == "mean_latency_ms":
-        return latency.largest_rate_for_mean(limit)
-    return latency.largest_rate_for_quantile(_QUANTILES[name], limit)
+    folder: Path
+    samples: tuple[int, ...]
+    models: Mapping[str, GoldenModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +262,11 @@ class MeasuredProblem:
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
         warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
+        cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
+        processor: the kind that the models were measured on; None where it is not known.
+        machine: likewise, for people; None for this one.
+        golden: samples that were kept there; None where they are yet to be made, here.
         others: candidates of earlier runs on the same samples, that share the risk.
     """
 
@@ -478,7 +278,11 @@ class MeasuredProblem:
     codec_cost: CodecCost | None = None
     warnings: tuple[str, ...] = ()
     stated: tuple[str, ...] = ()
+    cut: str | None = None
     content: NDArray[np.uint64] | None = None
+    processor: str | None = None
+    machine: str | None = None
+    golden: GoldenSamples | None = None
     others: int = 0
 
 
@@ -493,8 +297,8 @@ def join_records(
     answers = [ModelAnswers(record.name, record.outputs, costs[record.name]) for record in records]
     problem = Problem(answers[0], tuple(answers[1:]), labels, groups, timeline)
     problem.check()
-    skipped = np.array([index for record in records for index in record.skipped], np.int64)
-    kept = np.setdiff1d(np.arange(len(labels)), skipped)
+    skipped = sorted({index for record in records for index in record.skipped})
+    kept = all_but(skipped, len(labels))
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
     return (problem.subset(kept) if len(skipped) else problem), kept

@@ -20,6 +20,7 @@ from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import BUDGET_UNITS
 from tinysaver_edge.calibrate.variants import FORMS
+from tinysaver_edge.data import DataPlace
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 
@@ -34,7 +35,7 @@ def _keys(part: str) -> dict[str, Any]:
     for option in OPTIONS.values():
         table, _, key = (option.recipe or "").rpartition(".")
         if key and table == part:
-            kind: Any = str if option.kind is Path else option.kind
+            kind: Any = str if option.kind in (Path, DataPlace) else option.kind
             keys[key] = (list[kind], []) if option.many else (Optional[kind], None)  # noqa: UP045
     return keys
 
@@ -239,6 +240,8 @@ def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN
         return tuple(value)
     if value is not None and option.kind is Path:
         return base / value
+    if value is not None and option.kind is DataPlace:
+        return DataPlace.of(value, base)
     return value.value if isinstance(value, Enum) else value
 
 

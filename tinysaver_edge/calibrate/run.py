@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,6 +43,7 @@ from tinysaver_edge.calibrate.gathered import (
     on_device,
     records_folder,
 )
+from tinysaver_edge.calibrate.measured.given_records import machine
 from tinysaver_edge.calibrate.measured.independence import (
     looked_before,
     note_tuned,
@@ -54,7 +53,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.plan import Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -238,12 +237,12 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
     """Return what people were asked for a certificate; None where they were not."""
     if outlook is None or decided.result.certificate is None:
         return None
-    return asked_entry(outlook.standing, decided.evidence, decided.result.policy)
+    return asked_entry(outlook.standing, decided.evidence, decided.choice)
 
 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
+    return beside(out, "answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +281,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     rule = choice.proposal.rule_at(choice.threshold)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
+    large = gathered.artefacts.get(problem.large.name)
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
@@ -315,7 +315,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         reuse=reuse_entry(
             policy, rule, evidence, choices=_choices(proposals, certificate), seed=plan.seed
         ),
-        large_codec=plan.large_codec,
+        large_codec=None if large is None else large.codec,
         codec_cost=gathered.codec_cost,
         stated=() if certificate is None else gathered.stated,
     )
@@ -377,7 +377,7 @@ def _report_facts(
         sample_index=decided.sample_index,
         label_names=gathered.label_names,
         artefacts=gathered.artefacts,
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=gathered.machine or machine(),
         command=command,
         created=created,
     )
@@ -403,19 +403,21 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    later = highest[1:] if costs.reuses else highest
     return PredictedLatency(
         rates[-1],
         costs.latency_at(*rates),
         highest[-1],
         costs.latency_at(*highest),
         large,
-        highest if costs.between else None,
+        later if costs.between else None,
+        highest[0] if costs.reuses else None,
     )
 
 
 def default_report(out: Path) -> Path:
     """Return the report's file beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
+    return beside(out, "report.html")
 
 
 def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from tinysaver_edge.calibrate.options import Group, Option, is_said, setting
-from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
 from tinysaver_edge.calibrate.targets import (
     BUDGET_UNITS,
     MOST_STAGES,
-    Budgets,
     Method,
     Objective,
     Reference,
-    Targets,
 )
-from tinysaver_edge.calibrate.variants import ModelFinder
-from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.data import DataPlace, DataSource, Place
 from tinysaver_edge.engines.base import Precision
-from tinysaver_edge.errors import InputError, RecipeError
-from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
+from tinysaver_edge.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +34,11 @@ class Settings:
     root: Path = setting(
         Group.INPUT, Path, "Folder that a recipe's paths start at.", default=Path()
     )
-    data: Path | DataSource | None = setting(
+    data: Place | DataSource | None = setting(
         Group.INPUT,
-        Path,
-        "Images, labelled or not: folder (of class folders), .zip of it, .csv or .jsonl.",
+        DataPlace,
+        "Images, labelled or not: folder (of class folders), .zip of it, .csv, .jsonl, "
+        "WebDataset's .tar or Parquet; here or as a URL (s3://, gs://, https://).",
         recipe="data",
         plan="images.data",
     )
@@ -54,6 +48,30 @@ class Settings:
         "Epochs of a stream, in place of images: a folder with one folder of frames, or one video, "
         "for each, as collect --epochs writes it. Answers are then reused from frame to frame.",
         recipe="epochs",
+    )
+    recordings: tuple[str, ...] = setting(
+        Group.INPUT,
+        str,
+        "Epochs that are cut out of a recording, a video, at random moments; repeat it. They are "
+        "kept in OUT.epochs; labels may name a recording in place of an epoch.",
+        flag="--from",
+        many=True,
+        metavar="[NAME=]FILE",
+    )
+    epoch: str | None = setting(
+        Group.INPUT, str, "With --from: length of an epoch; 10s by default.", metavar="LENGTH"
+    )
+    number: int | None = setting(
+        Group.INPUT,
+        int,
+        "With --from: how many epochs are drawn; 1200 by default.",
+        span=(1, 10_000_000),
+    )
+    fps: float | None = setting(
+        Group.INPUT,
+        float,
+        "With --from: frames a second that are kept, all by default; the certificate speaks of "
+        "cameras about as fast.",
     )
     large: str | None = setting(
         Group.INPUT,
@@ -120,7 +138,7 @@ class Settings:
     records: Path | None = setting(
         Group.RECORDS,
         Path,
-        "Folder of records (NAME.npz) to calibrate on, without models.",
+        "Folder of records (NAME.npz) to calibrate on: your own, or those that measure made.",
         recipe="records",
         plan="records.records",
     )
@@ -309,6 +327,14 @@ class Settings:
         "Where measured records are kept; OUT.records by default.",
         plan="images.records",
     )
+    on: str | None = setting(
+        Group.MEASURING,
+        str,
+        "Cluster whose nodes run the models: ray, which RAY_ADDRESS names or this machine is part "
+        "of, or ray://HOST:10001. Nothing is timed there: latencies come from --bench.",
+        metavar="ray",
+        plan="images.on",
+    )
     bench: tuple[Path, ...] = setting(
         Group.MEASURING,
         Path,
@@ -372,129 +398,23 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        if len(named := [f"--{one}" for one in ("data", "epochs", "records") if one in given]) > 1:
+        flags_of = {"data": "--data", "epochs": "--epochs", "recordings": "--from"}
+        flags_of["records"] = "--records"
+        if len(named := [flag for one, flag in flags_of.items() if one in given]) > 1:
             raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
             given["records"] = given["epochs"] = None
-        elif "epochs" in given:
-            given |= {"at_home": False, "records": None, "data": None, "group_column": None}
+        elif "epochs" in given or "recordings" in given:
+            none = dict.fromkeys({"records", "data", "group_column", "epochs"} - given.keys())
+            given |= {"at_home": False, **none}
         elif "records" in given:
             of_images = {"group_column": None, "independent": False, "large_jpeg": None}
             given = {**of_images, **given, "data": None, "epochs": None}
         return replace(self, **given)
-
-    def plan(self) -> Plan:
-        """Find the files and make a plan.
-
-        Raises:
-            InputError: something needed is not said, or a file cannot be used.
-        """
-        try:
-            return plan_of(self)
-        except (OSError, ValueError) as error:  # a name that no file can have
-            raise RecipeError(f"{self.source}: {error}") from error
 
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {one.name: one.metadata["option"] for one in fields(Settings) if "option" in one.metadata}
 )
 """Every option by its setting's name, in the order that the help has."""
-
-
-def plan_of(settings: Settings) -> Plan:
-    """Do what `Settings.plan` does."""
-    device = None if settings.device is None else load_profile(settings.device)
-    budgets = Budgets.parse(settings.budgets)
-    if device is not None:
-        budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
-    if settings.no_max_drop:
-        asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
-    reference = people.reference(
-        asked.pop("reference", None),
-        labelled=lambda: _has_labels(settings),
-        written=settings.out is not None,
-        certified=asked.get("method", Method.CERTIFIED) is Method.CERTIFIED,
-    )
-    targets = Targets(**asked, reference=reference, budgets=budgets)
-    images = settings.records is None
-    return Plan(
-        input=_images(settings, device, reference) if images else _records(settings, reference),
-        targets=targets,
-        device=device,
-        asked=people,
-        outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
-    )
-
-
-def _has_labels(settings: Settings) -> bool:
-    if settings.records is not None or settings.epochs is not None:
-        return settings.labels is not None
-    return not isinstance(settings.data, Path) or names_labels(settings.data)
-
-
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
-    """Return what is said of one part of the plan, by the plan's own names."""
-    placed: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
-        value = getattr(settings, name)
-        if option.plan is None or not is_said(value):
-            continue
-        there, key = option.plan.split(".")
-        if there == part:
-            made = option.kind(value) if issubclass(option.kind, Enum) else value
-            placed[key] = not made if option.negative else made
-    return placed
-
-
-def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
-    if settings.data is None and settings.epochs is None:
-        raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
-    if settings.large is None:
-        raise InputError("no large model: name its file with --large")
-    if not settings.savers:
-        raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
-    models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
-    if settings.epochs is not None:
-        unlabelled = reference is Reference.LARGE
-        given |= epochs_given(settings.epochs, settings.labels, given, unlabelled=unlabelled)
-    return ImageInput(
-        large=models.large(settings.large),
-        savers=tuple(form for name in settings.savers for form in models.forms(name)),
-        large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=reference is Reference.LABELS,
-        profile=device,
-        **given,
-    )
-
-
-def _records(settings: Settings, reference: Reference) -> RecordInput:
-    unlabelled = reference is not Reference.LABELS
-    given = {
-        "--labels": unlabelled or settings.labels,
-        "--macs": settings.macs,
-        "--large": settings.large,
-        "--saver": settings.savers,
-    }
-    if missing := [flag for flag, value in given.items() if not value]:
-        raise InputError(f"records need {' and '.join(missing)} as well")
-    assert settings.large is not None
-    if settings.sizes or settings.precisions or settings.bench or settings.large_jpeg is not None:
-        raise InputError(
-            "--size, --precision, --bench and --large-jpeg need model files: records are as "
-            "they were measured"
-        )
-    if settings.group_column is not None:
-        raise InputError("--group-column is of a table of images: records take --groups, .npy")
-    if unlabelled and settings.labels is not None:
-        raise InputError(f"--reference {reference.value} needs no labels: leave --labels out")
-    return RecordInput(
-        large=settings.large,
-        savers=settings.savers,
-        independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
-    )

@@ -28,6 +28,8 @@ BUDGET_UNITS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "p99_latency_ms": ("milliseconds", "5"),
         "escalation_rate": ("0 to 1", "0.3"),
         "memory_mb": ("MiB", "200"),
+        "mean_energy_mj": ("millijoules", "15"),
+        "uplink_kbit": ("kilobits", "40"),
         "mean_flops": ("FLOPs (2 × MACs)", "120e6"),
     }
 )
@@ -96,6 +98,12 @@ class Budgets:
         p99_latency_ms: time within which 99 % of the frames are decided.
         escalation_rate: share of frames that reach the large model, 0..1.
         memory_mb: what the models add to the process.
+        mean_energy_mj: mean energy a frame takes, what the machine idles away meanwhile included.
+        uplink_kbit: what is sent of a frame on average, the large model being on another host; at
+            ``f`` frames a second a camera takes ``f`` times as many kbit/s.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     mean_macs: float | None = None
@@ -104,6 +112,8 @@ class Budgets:
     p99_latency_ms: float | None = None
     escalation_rate: float | None = None
     memory_mb: float | None = None
+    mean_energy_mj: float | None = None
+    uplink_kbit: float | None = None
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -202,6 +212,9 @@ class Targets:
         score: name of the score, or ``"all"`` to try every one; None leaves it to the method.
         fusion: name of the fusion, likewise.
         max_stages: how many models a cascade may have, the large one included.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     method: Method = Method.CERTIFIED

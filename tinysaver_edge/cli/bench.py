@@ -156,18 +156,27 @@ def _show(report: BenchReport) -> None:
     columns = ("latency in ms", "mean", "p50", "p90", "p95", "p99", "runs")
     terminal.show_table("", columns, _latencies(report))
     terminal.tell("")
-    columns = (
+    detail = (
         "model",
         "load",
         "first inference",
         "throughput",
         "in parallel",
         "memory",
+        "energy",
         "detail",
     )
-    terminal.show_table("", columns, [_model(one) for one in report.stages])
+    terminal.show_table("", detail, [_model(one) for one in report.stages])
     if any(one.throughput is not None for one in report.stages):
         terminal.explain("throughput: the most frames a second, with so many calls in parallel")
+    energies = {one.energy.source: one.energy for one in report.stages if one.energy is not None}
+    for source, energy in energies.items():
+        terminal.explain(
+            f"energy: a frame with its resize, by {source}; what idling takes "
+            f"({energy.idle_w:.2f} W) is in it"
+        )
+    if report.no_energy is not None:
+        terminal.explain(f"energy: no counter tells: {report.no_energy}")
     whole, sustained = report.bundle, report.sustained
     if whole is not None:
         ran = whole.end_to_end
@@ -231,5 +240,6 @@ def _model(one: ModelBench) -> tuple[str, ...]:
         busy,
         at_once,
         "?" if one.loaded_mb is None else f"{one.loaded_mb:.0f} MiB",
+        "?" if one.energy is None else f"{one.energy.mj:.3g} mJ",
         f"{one.engine} on {one.device}, {one.precision}{threads}",
     )

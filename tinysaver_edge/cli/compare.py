@@ -41,6 +41,10 @@ def compare(bundle: Path, published: Path | None, as_json: bool) -> None:
         ("whose", "on", "large", "saver", "allowed", "right", "drop", "GMACs", "cost", "detail"),
         [_row(one) for one in (*found.own, *found.published)],
     )
+    terminal.next_step(
+        f"{terminal.command_line('evaluate', bundle, '--data', 'images/')}, which measures it on "
+        "images of yours"
+    )
     if as_json:
         terminal.show_json(found.to_dict())
 

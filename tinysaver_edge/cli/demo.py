@@ -75,6 +75,9 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float | None, as_json: 
     )
     faster = outcome.cascade_fps / outcome.large_fps
     terminal.say(f"The cascade is {faster:.1f} × as fast on the same {outcome.frames} frames.")
-    terminal.say(f"Next: tinysaver-edge verify {out}, or calibrate your own two models (README).")
+    terminal.next_step(
+        f"{terminal.command_line('run', out, '--source', 'demo://', '--limit', '5')}; then your "
+        "own two models: tinysaver-edge models describe MODEL"
+    )
     if as_json:
         terminal.show_json({**result.to_dict(), "race": outcome.to_dict()})

@@ -46,6 +46,7 @@ def list_(folders: tuple[Path, ...], as_json: bool) -> None:
         ("name", "engines", "memory", "power", "verified", "detail"),
         [_row(one) for one in profiles],
     )
+    terminal.next_step("tinysaver-edge devices show NAME; devices probe says which one this is")
     if as_json:
         terminal.show_json({"devices": [one.to_dict() for one in profiles]})
 
@@ -59,6 +60,10 @@ def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     profile = load_profile(name, folders=folders)
     terminal.tell(f"{profile.name}: {profile.description}\n{profile.path}\n")
     terminal.show_table("", ("", "detail"), _details(profile))
+    terminal.next_step(
+        f"calibrate … --device {name} keeps its limits; on the device, once it is set up, "
+        "tinysaver-edge doctor"
+    )
     if as_json:
         terminal.show_json(profile.to_dict())
 
@@ -88,6 +93,12 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
         terminal.tell(
             f"profile: none of this very device, {general} in general; devices new writes one"
         )
+    known = [*fitting, *([general] if general else [])]
+    terminal.next_step(
+        terminal.command_line("devices", "show", known[0])
+        if known
+        else "tinysaver-edge devices new NAME, then fill in what only you know"
+    )
     if as_json:
         profiles = fitting or ([general] if general else [])
         terminal.show_json({**found.to_dict(), "profiles": profiles})
@@ -113,6 +124,7 @@ def new(name: str, out: Path | None, force: bool) -> None:
     write_text(target, draft_profile(name, look()))
     read_profile(target)
     terminal.say(f"wrote {target}: check it, and put the best engine first")
+    terminal.next_step(terminal.command_line("devices", "show", name if out is None else target))
 
 
 def _readable(folders: tuple[Path, ...]) -> list[DeviceProfile]:
@@ -155,6 +167,14 @@ def _details(profile: DeviceProfile) -> list[tuple[str, str]]:
             [f"{number}. {from_here(step)}" for number, step in enumerate(profile.setup, 1)],
         ),
         ("published", [f"{one.fact} [{one.source}]" for one in profile.published]),
+        (
+            "measured",
+            [
+                f"{one.latency_ms:g} ms a frame: {one.model}, {one.precision}, {one.engine} "
+                f"{one.version} on {one.device}; {one.machine}; {one.who}, {one.when}"
+                for one in verified.measured
+            ],
+        ),
         ("verified here", list(verified.ran) or ["nothing: not verified on hardware"]),
         ("not run", list(verified.not_run)),
     ]

@@ -35,6 +35,11 @@ def doctor(as_json: bool) -> None:
         terminal.tell(f"{what}: {check.name}\n    {check.mend}")
     count = len(diagnosis.broken)
     terminal.tell(f"\n{count} broken" if count else "\nnothing is broken")
+    terminal.next_step(
+        "the first command above, then tinysaver-edge doctor again"
+        if count
+        else "tinysaver-edge demo; with a bundle, tinysaver-edge verify BUNDLE"
+    )
     if as_json:
         terminal.show_json(diagnosis.to_dict())
     if not diagnosis.healthy:

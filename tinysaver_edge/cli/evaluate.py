@@ -14,8 +14,9 @@ from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import DataPath, json_option
 from tinysaver_edge.cli.show import show_figures
+from tinysaver_edge.data import Place
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.records.evaluation import (
     Evaluation,
@@ -29,8 +30,8 @@ from tinysaver_edge.records.evaluation import (
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="Labelled images: folder of class folders, .zip, .csv or .jsonl.",
+    type=DataPath(),
+    help="Labelled images: folder of class folders, .zip, .csv, .jsonl, .tar or Parquet.",
 )
 @click.option(
     "--records",
@@ -58,7 +59,7 @@ from tinysaver_edge.records.evaluation import (
 @json_option
 def evaluate(
     bundle: Path,
-    data: Path | None,
+    data: Place | None,
     records: Path | None,
     epochs: Path | None,
     labels: Path | None,

@@ -204,6 +204,7 @@ def profile(model: Path, size: tuple[int, int] | None, output: str | None, as_js
     if found.cost.uncounted:
         terminal.warn([f"not counted: {', '.join(found.cost.uncounted)}"])
     terminal.show_table(str(model), ("what", "value"), _rows(found))
+    terminal.next_step(f"{terminal.command_line('bench', model)} for the time that it takes here")
     if as_json:
         terminal.show_json(found.to_dict())
 

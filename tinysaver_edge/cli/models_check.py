@@ -9,8 +9,8 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Threads, json_option, output_option
-from tinysaver_edge.data import open_data
+from tinysaver_edge.cli.options import DataPath, Threads, json_option, output_option
+from tinysaver_edge.data import Place, open_data
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.compare.readings import Readings
@@ -24,8 +24,8 @@ from tinysaver_edge.models.description.description import find_description
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="Labelled images to run it on: folder of class folders, .zip, .csv or .jsonl.",
+    type=DataPath(),
+    help="Labelled images to run it on: class folders, .zip, .csv, .jsonl, .tar or Parquet.",
 )
 @output_option
 @click.option("--threads", type=Threads(), help="Processor threads.")
@@ -33,7 +33,7 @@ from tinysaver_edge.models.description.description import find_description
 def check_command(
     model: Path,
     descriptions: Path | None,
-    data: Path | None,
+    data: Place | None,
     output: str | None,
     threads: int | None,
     as_json: bool,

@@ -9,7 +9,8 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, json_option
+from tinysaver_edge.cli.options import DataPath, Number, json_option
+from tinysaver_edge.data import Place
 from tinysaver_edge.models.compare.compare import read_pictures
 from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.export.export import TOLERANCE, Export, export
@@ -39,8 +40,8 @@ from tinysaver_edge.models.export.timm_model import TimmSource
 @click.option("--no-merge", is_flag=True, help="Keep the branches that only training needs.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="Images to compare on: folder of class folders, .zip, .csv or .jsonl.",
+    type=DataPath(),
+    help="Images to compare on: folder of class folders, .zip, .csv, .jsonl, .tar or Parquet.",
 )
 @click.option(
     "--tolerance",
@@ -54,7 +55,7 @@ def export_command(
     name: str,
     outs: tuple[Path, ...],
     labels: Path | None,
-    data: Path | None,
+    data: Place | None,
     no_merge: bool,
     as_json: bool,
     **flags: Any,  # noqa: ANN401

@@ -52,5 +52,10 @@ def list_models(
             for one in found
         ],
     )
+    terminal.next_step(
+        terminal.command_line("models", "export", found[0].model, "--out", f"{found[0].model}.onnx")
+        if found
+        else "tinysaver-edge models list with a wider limit: none is within these"
+    )
     if as_json:
         terminal.show_json({"models": [one.to_dict() for one in found]})

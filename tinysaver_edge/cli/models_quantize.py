@@ -9,8 +9,8 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option, output_option
-from tinysaver_edge.data import open_data
+from tinysaver_edge.cli.options import DataPath, json_option, output_option
+from tinysaver_edge.data import Place, open_data
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
@@ -33,8 +33,8 @@ from tinysaver_edge.models.quantize.quantize import (
 @click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Labelled images: folder of class folders, .zip, .csv or .jsonl.",
+    type=DataPath(),
+    help="Labelled images: folder of class folders, .zip, .csv, .jsonl, .tar or Parquet.",
 )
 @click.option(
     "--to",
@@ -70,7 +70,7 @@ from tinysaver_edge.models.quantize.quantize import (
 def quantize_command(
     model: Path,
     out: Path,
-    data: Path,
+    data: Place,
     form: str,
     descriptions: Path | None,
     output: str | None,

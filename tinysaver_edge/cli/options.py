@@ -71,6 +71,16 @@ MOST_THREADS = 8
 """For each core. Far more take minutes to start, and the command seems to hang."""
 
 
+class DataPath(click.Path):
+    """Where data lies: a path on this machine, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read it."""
+        from tinysaver_edge.data import DataPlace
+
+        return DataPlace.of(value)
+
+
 class Number(click.FloatRange):
     """A number within a range; nan, which click takes for one, and infinity are none."""
 

@@ -300,7 +300,7 @@ def _show_reuse(sets: Sequence[tuple[str, Figures]]) -> None:
                 *(numbers.percent(one, 1) for one in (reuse.saver, reuse.large)),
                 numbers.ratio(found.cost_macs_ratio),
                 numbers.ratio(reuse.cost_macs_ratio_without),
-                numbers.points(reuse.drop_points_without),
+                "" if (one := reuse.drop_points_without) is None else numbers.points(one),
             )
             for name, found, reuse in rows
         ],

@@ -1,7 +1,8 @@
 """Labelled images for calibration: where they lie, how they decode, what their labels mean.
 
 source  the contract `DataSource`; labels as class indices
-files   class folders, a .zip of them, or a table
+files   class folders, a .zip of them, or a table; shards: many samples in few files
+store   where the bytes lie: on this machine, or wherever fsspec reaches
 images  which files count as images, and how one is decoded
 collection  frames that were drawn at random moments, and who may be believed
 epochs  frames of a stream, epoch by epoch
@@ -28,13 +29,16 @@ from tinysaver_edge.data.images import (
     printable,
 )
 from tinysaver_edge.data.source import DataSource, Sample, class_indices
+from tinysaver_edge.data.store import DataPlace, Place
 
 __all__ = [
     "ANSWER_COLUMN",
     "IMAGE_SUFFIXES",
+    "DataPlace",
     "DataSource",
     "FolderData",
     "LeftOut",
+    "Place",
     "Sample",
     "ZipData",
     "check_left_out",

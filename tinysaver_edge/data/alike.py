@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.data.looks import Looks
 from tinysaver_edge.data.source import by_number
+from tinysaver_edge.outputs import Outputs
 
 FEWEST = 30
 """Pictures below which nothing is said."""
-
-MOST = 20_000
-"""Of more pictures, so many are drawn and compared."""
 
 LEAST_WEIGHT = 0.95
 """Pictures that weigh less than so large a share of their number are no independent ones. CIFAR-10,
@@ -138,14 +136,12 @@ def find_alike(
     Returns:
         None where there are too few.
     """
-    kept = np.flatnonzero(looks.readable)
-    if len(kept) > MOST:
-        kept = np.sort(np.random.default_rng(_SEED).permutation(kept)[:MOST])
+    kept, small = looks.compared()
     if len(kept) < FEWEST:
         return None
     group = _numbers(np.arange(len(names)) if groups is None else groups)[kept]
     label = _numbers(np.asarray(labels))[kept]
-    edges = _Edges.of(looks.small[kept])
+    edges = _Edges.of(small)
     usual = edges.likeness(*_random_pairs(label, group))
     least = _least_likeness(usual)
     first = _first_alike(edges, looks.content[kept], group, least)
@@ -357,3 +353,111 @@ def _order(
 def _contradicting(content: NDArray[np.uint64], label: NDArray[np.int64]) -> int:
     _, first, which = np.unique(content, return_index=True, return_inverse=True)
     return int((label != label[first[which]]).sum())
+
+
+MOST_LEVELS = 1024
+"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
+each way gives two probabilities."""
+
+LEAST_DOUBT = 1e-3
+"""What a model must leave open of a sample for its answer to tell it from others: probabilities
+nearer to 1 are coarse."""
+
+_COUNTED = 1 << 18  # values, of all that there are
+_SEED = 0xC0B1
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedRows:
+    """Samples whose answers are an earlier one's.
+
+    Attributes:
+        copies: how many samples they are.
+        samples: of how many.
+        independent: whether few enough are to count them all.
+        example: positions of two that are equal; None without copies.
+    """
+
+    copies: int
+    samples: int
+    independent: bool
+    example: tuple[int, int] | None
+
+    @property
+    def brief(self) -> str:
+        """What was found, in a few words."""
+        return f"{self.copies} of {self.samples} samples are copies of others"
+
+
+def find_repeated(
+    answers: Sequence[Outputs], groups: NDArray[np.str_] | None = None
+) -> RepeatedRows | None:
+    """Count the samples that every model answers as it answers an earlier one.
+
+    Samples of one group are not held against each other: groups are what is counted then, and one
+    is a copy where most of its samples are of another's.
+
+    Args:
+        answers: each model's on the same n samples.
+        groups: ``(n,)`` clip or scene of each sample, or None.
+
+    Returns:
+        None where there are too few samples, or no model's answers are fine enough to tell.
+    """
+    samples = answers[0].samples
+    fine = [one for one in answers if _is_fine(one)]
+    if samples < FEWEST or not fine:
+        return None
+    telling = np.logical_or.reduce([_tells_apart(one) for one in fine])
+    places = np.flatnonzero(telling)
+    rows = np.zeros(samples, np.uint64)
+    for number, one in enumerate(answers):
+        rows += _row_hashes(one, seed=_SEED + number)
+    first = np.arange(samples)
+    _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
+    first[places] = places[begins[which]]
+    if groups is not None:
+        first = np.where(groups[first] == groups, np.arange(samples), first)
+    copied = np.flatnonzero(first != np.arange(samples))
+    leaders = first if groups is None else leading_group(first, groups)
+    sizes = np.bincount(leaders).astype(float)
+    weight = sizes.sum() ** 2 / (sizes**2).sum()
+    return RepeatedRows(
+        copies=len(copied),
+        samples=samples,
+        independent=bool(weight >= LEAST_WEIGHT * len(leaders)),
+        example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
+    )
+
+
+def _table(outputs: Outputs) -> NDArray[np.float32]:
+    table = outputs.logits if outputs.top_prob is None else outputs.top_prob
+    assert table is not None
+    return table
+
+
+def _is_fine(outputs: Outputs) -> bool:
+    """Whether a model's answers take so many values that equal ones are no chance."""
+    table = _table(outputs)
+    rows = max(1, _COUNTED // table.shape[1])
+    values = table[:: max(1, len(table) // rows)][:rows]
+    return len(np.unique(values)) > MOST_LEVELS
+
+
+def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
+    """Return for which samples one model's answer is fine: enough values, and not saturated."""
+    return np.asarray(outputs.confidences < 1 - LEAST_DOUBT)
+
+
+def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
+    table = np.ascontiguousarray(_table(outputs))
+    parts = [table.view(np.uint32)]
+    if outputs.top_class is not None:
+        parts.append(outputs.top_class.astype(np.uint32))
+    rng = np.random.default_rng(seed)
+    hashes = np.zeros(len(table), np.uint64)
+    for part in parts:
+        for column in part.T:
+            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+            hashes += column.astype(np.uint64) * odd
+    return hashes

@@ -8,71 +8,98 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from tinysaver_edge._support.files import parse_json
-from tinysaver_edge.data.images import NOTHING, LeftOut, is_image, left_out_of, printable, walk
+from tinysaver_edge.data.images import NOTHING, LeftOut, is_image, left_out_of, printable
+from tinysaver_edge.data.shards import open_shards, shards_name_labels
 from tinysaver_edge.data.source import DataSource, Sample, one_spelling
-from tinysaver_edge.errors import DataError
+from tinysaver_edge.data.store import (
+    DataPlace,
+    DataStore,
+    Place,
+    find_shards,
+    is_url,
+    parted,
+    store_of,
+    suffix_of,
+)
+from tinysaver_edge.errors import DataError, TinySaverError
 
 _FILE_COLUMNS = ("file", "path", "image", "filename")
 _LABEL_COLUMNS = ("label", "class", "target")
 ANSWER_COLUMN = "answer"
 """Column of tables that this package writes: what the models answered, which nobody has checked."""
 
+_TABLES = (".csv", ".jsonl")
 _SEPARATORS = ",;\t|"
 _EXPECTED = "expected the columns file and label, parted by commas"
 # RuntimeError: encrypted, or compressed in a way that Python cannot undo.
 _DAMAGED_ZIP = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def open_data(
-    path: str | Path, *, group_column: str | None = None, labelled: bool = True
-) -> DataSource:
+def open_data(path: Place, *, group_column: str | None = None, labelled: bool = True) -> DataSource:
     """Open labelled images.
 
     Args:
-        path: a folder of class folders, a .zip of the same, or a .csv or .jsonl with columns
-            ``file`` (relative to it) and ``label`` (a class's name or index).
-        group_column: column that names each file's clip or scene; tables only.
+        path: a folder of class folders, a .zip of the same, a .csv or .jsonl with columns ``file``
+            (relative to it) and ``label`` (a class's name or index), WebDataset's .tar or Parquet
+            files, one or many; here, or as a URL (``s3://``, ``gs://``, ``https://``).
+        group_column: column that names each file's clip or scene; of tables, Parquet and the .json
+            of WebDataset.
         labelled: whether labels are wanted; without, images may lie anywhere in the folder and a
             table needs no labels.
 
     Raises:
         DataError: there is nothing there, it holds no images, or a row is incomplete.
+        MissingDependencyError: what reads such a place is not installed.
     """
-    path = Path(path)
-    if group_column is not None and path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DataError(f"data {path}: a group column needs a .csv or .jsonl table")
-    if path.is_dir():
-        samples, places, left_out = _folder_samples(*walk(path), path=path, labelled=labelled)
-        return FolderData(path, samples, left_out=left_out, places=places)
-    if not path.is_file():
-        raise DataError(f"data {path}: no such file or folder")
-    suffix = path.suffix.lower()
+    path = DataPlace.of(path)
+    if (shards := find_shards(path)) is not None:
+        return open_shards(path, shards, group_column=group_column, labelled=labelled)
+    suffix = suffix_of(path)
+    if group_column is not None and suffix not in _TABLES:
+        raise DataError(f"data {path}: a group column needs a .csv, .jsonl or Parquet table")
+    if suffix in _TABLES:
+        folder, _ = parted(path)
+        samples = list(table_samples(path, group_column, labelled=labelled))
+        afar = isinstance(path, str) or any(is_url(one.file) for one in samples)
+        store = store_of(
+            folder if isinstance(folder, str) or not afar else folder.absolute().as_uri()
+        )
+        return FolderData(path, samples, store)
     if suffix == ".zip":
         return ZipData(path, labelled=labelled)
-    if suffix in (".csv", ".jsonl"):
-        return FolderData(path, list(table_samples(path, group_column, labelled=labelled)))
-    raise DataError(f"data {path}: expected a folder, .zip, .csv or .jsonl, not {suffix or 'this'}")
+    if isinstance(path, str) or path.is_dir():
+        store = store_of(path)
+        samples, places, left_out = _folder_samples(*store.find(), path=path, labelled=labelled)
+        return FolderData(path, samples, store, left_out=left_out, places=places)
+    if not path.is_file():
+        raise DataError(f"data {path}: no such file or folder")
+    raise DataError(
+        f"data {path}: expected a folder, .zip, .csv, .jsonl, .tar or .parquet, not "
+        f"{suffix or 'this'}"
+    )
 
 
-def names_labels(path: Path) -> bool:
+def names_labels(path: Place) -> bool:
     """Tell whether images come with labels: class folders, or a column of a table.
 
     Images that all lie in a folder itself have none, nor has a table without any such column.
     Whatever cannot be read counts as labelled, so that who opens it says what is wrong.
     """
     try:
-        if path.suffix.lower() in (".csv", ".jsonl") and path.is_file():
+        if (shards := find_shards(path)) is not None:
+            return shards_name_labels(path, shards)
+        if suffix_of(path) in _TABLES:
             return table_names_labels(path)
-        if path.is_dir():
-            names: Iterable[str] = walk(path)[0]
-        else:
-            with zipfile.ZipFile(path) as archive:
+        if suffix_of(path) == ".zip":
+            with _opened_zip(path) as archive:
                 names = list(_members(archive)[0])
-    except (DataError, *_DAMAGED_ZIP):
+        else:
+            names = store_of(path).find()[0]
+    except (TinySaverError, *_DAMAGED_ZIP):
         return True
     images = [name for name in names if is_image(name)]
     return not images or any("/" in name for name in images)
@@ -84,50 +111,47 @@ class FolderData(DataSource):
     Args:
         path: the folder, or a table in it.
         samples: the images.
+        store: the folder's files.
         left_out: files beside them.
         places: the files' names where samples cannot tell them: no UTF-8.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         samples: Sequence[Sample],
+        store: DataStore,
         *,
         left_out: LeftOut = NOTHING,
         places: Sequence[str] | None = None,
     ) -> None:
         super().__init__(path, samples, left_out=left_out)
+        self._store = store
         self._places = places
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
-        return self._file(index).read_bytes()
+        return self._store.read(self._name(index))
 
-    def _file(self, index: int) -> Path:
-        root = self.path if self.path.is_dir() else self.path.parent
+    def _name(self, index: int) -> str:
         name = self.samples[index].file if self._places is None else self._places[index]
-        if "\\" in name and not (root / name).exists():  # a table that was written on Windows
+        if "\\" in name and self._store.states([name]) == ["missing"]:  # written on Windows
             name = name.replace("\\", "/")
-        return root / name
+        return name
 
     def _state(self, index: int) -> str:
-        # Not the size alone: all .bmp files of one shape have the same.
-        try:
-            status = self._file(index).stat()
-        except (OSError, ValueError):  # the latter: a NUL in the name
-            return "missing"
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return self._store.states([self._name(index)])[0]
+
+    def _states(self) -> Sequence[str]:
+        return self._store.states([self._name(index) for index in range(len(self))])
 
 
 class ZipData(DataSource):
     """Files within a .zip."""
 
-    def __init__(self, path: Path, *, labelled: bool = True) -> None:
+    def __init__(self, path: Place, *, labelled: bool = True) -> None:
         self._labelled = labelled
-        try:
-            self._archive = zipfile.ZipFile(path)
-        except _DAMAGED_ZIP as error:
-            raise DataError(f"data {path}: not a readable .zip ({error})") from error
+        self._archive = _opened_zip(path)
         self._members, twice = _members(self._archive)
         samples, self._places, left_out = _folder_samples(
             self._members, twice, path=path, labelled=labelled
@@ -153,6 +177,21 @@ class ZipData(DataSource):
         self._archive.close()
 
 
+def _opened_zip(path: Place) -> zipfile.ZipFile:
+    """Open an archive.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    folder, name = parted(path)
+    try:
+        return zipfile.ZipFile(store_of(folder).open(name))
+    except FileNotFoundError:
+        raise DataError(f"data {path}: no such file or folder") from None
+    except _DAMAGED_ZIP as error:
+        raise DataError(f"data {path}: not a readable .zip ({error})") from error
+
+
 def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Return an archive's files by name, and those of them that cannot be told apart or are links.
 
@@ -175,7 +214,7 @@ def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list
 
 
 def _folder_samples(
-    names: Iterable[str], unreachable: Iterable[str], *, path: Path, labelled: bool
+    names: Iterable[str], unreachable: Iterable[str], *, path: Place, labelled: bool
 ) -> tuple[list[Sample], list[str], LeftOut]:
     """Return the samples among some files, the files' own names, and what is left out."""
     files = list(names)
@@ -195,7 +234,7 @@ def _folder_samples(
     return samples, places, left_out
 
 
-def class_folder_samples(names: Iterable[str], *, path: Path) -> list[Sample]:
+def class_folder_samples(names: Iterable[str], *, path: Place) -> list[Sample]:
     """Read classes off the folders that images lie in.
 
     Folders that all images share above their class folders are passed over, so that
@@ -272,7 +311,7 @@ def _check_closed(lines: Sequence[str], before: int, after: int) -> None:
         raise CsvLineError(before + 1, "a quote on it is never closed")
 
 
-def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> Iterator[Sample]:
+def table_samples(path: Place, group_column: str | None, *, labelled: bool) -> Iterator[Sample]:
     """Yield the samples that a table names.
 
     Names of columns may differ in case and in blanks around them.
@@ -302,7 +341,7 @@ def table_samples(path: Path, group_column: str | None, *, labelled: bool) -> It
         yield Sample(file=file, label=one_spelling(label), group=row[group] if group else None)
 
 
-def table_names_labels(path: Path) -> bool:
+def table_names_labels(path: Place) -> bool:
     """Tell whether a table has a column of labels at all.
 
     Raises:
@@ -337,10 +376,10 @@ def _missing(row: Mapping[str, str], file: str | None) -> str:
     return f"no {what}; {there}; {_EXPECTED}"
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: Place) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and columns of each row of a table."""
     text = _text(path)
-    if path.suffix.lower() == ".csv":
+    if suffix_of(path) == ".csv":
         yield from _csv_rows(text, path)
         return
     for number, line in enumerate(text.splitlines(), start=1):
@@ -355,19 +394,22 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield number, {_plain(key): "" if v is None else str(v) for key, v in row.items()}
 
 
-def _text(path: Path) -> str:
+def _text(path: Place) -> str:
     """Read a table's text; spreadsheets write UTF-16 as well, with a mark at its start."""
+    folder, name = parted(path)
     try:
-        data = path.read_bytes()
+        data = store_of(folder).read(name)
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff")) and len(data) % 2 == 0
         return data.decode("utf-16" if wide else "utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"data {path}: no such file or folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"data {path}: not readable as UTF-8 text ({error}): save it as CSV in UTF-8"
         ) from error
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(text: str, path: Place) -> Iterator[tuple[int, dict[str, str]]]:
     lines = text.splitlines()
     skipped = 0
     while skipped < len(lines) and not lines[skipped].strip():
@@ -392,7 +434,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise DataError(f"data {path}, line {error.line + skipped}: not CSV ({error})") from error
 
 
-def _check_header(header: Sequence[str], path: Path, line: int) -> None:
+def _check_header(header: Sequence[str], path: Place, line: int) -> None:
     for name in (*_FILE_COLUMNS, *_LABEL_COLUMNS):
         if header.count(name) > 1:
             raise DataError(f"data {path}, line {line}: {header.count(name)} columns named {name}")

@@ -307,7 +307,7 @@ class LeftOut:
 NOTHING = LeftOut()
 
 
-def check_left_out(left_out: LeftOut, *, kept: int, limit: float, path: Path) -> list[str]:
+def check_left_out(left_out: LeftOut, *, kept: int, limit: float, path: Path | str) -> list[str]:
     """Refuse data of which more is left out than the user allows.
 
     Args:

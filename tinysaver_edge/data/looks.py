@@ -72,6 +72,12 @@ def seen_from_text(texts: Iterable[str]) -> Seen:
 SIDE = 16
 """Width and height of the small pictures."""
 
+DRAWN = 20_000
+"""Of more pictures, so many are drawn, to be kept in small and compared."""
+
+_SPARE = DRAWN // 20  # in place of those that cannot be read
+_SEED = 0x5EED
+
 _KEPT = Path("images") / "looks.npz"
 
 
@@ -81,14 +87,27 @@ class Looks:
 
     Attributes:
         content: ``(n,)`` uint64, of a hash of the file; 0 for what cannot be read.
-        small: ``(n, 16, 16, 3)`` uint8, the pictures in small.
+        small: ``(n, 16, 16, 3)`` uint8, the pictures in small; of very many those that are drawn.
         dark_bits: ``(n,)`` int64, bits in use of a 16-bit picture that leaves its upper ones empty;
             0 for all others.
+        drawn: positions of those kept in small, in the order of the draw; None for all.
     """
 
     content: NDArray[np.uint64]
     small: NDArray[np.uint8]
     dark_bits: NDArray[np.int64]
+    drawn: NDArray[np.int64] | None = None
+
+    def compared(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the positions of the pictures to compare, rising, and these in small."""
+        drawn = self.drawn
+        if drawn is None:
+            drawn = np.arange(len(self.content))
+            if len(drawn) > DRAWN:
+                drawn = np.random.default_rng(_SEED).permutation(drawn[self.readable])
+        rows = np.flatnonzero(self.readable[drawn])[:DRAWN]
+        rows = rows[np.argsort(drawn[rows])]
+        return drawn[rows], self.small[drawn[rows] if self.drawn is None else rows]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -131,17 +150,23 @@ def read_looks(
                 content=looks.content,
                 small=looks.small,
                 dark_bits=looks.dark_bits,
+                drawn=np.zeros(0, np.int64) if looks.drawn is None else looks.drawn,
                 fingerprint=np.array(fingerprint),
             )
     return looks
 
 
 def _look(data: DataSource, progress: Progress) -> Looks:
-    count = len(data)
+    count, rows, drawn = len(data), np.arange(len(data)), None
+    if count > DRAWN + _SPARE:
+        drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
+        rows = np.full(count, -1)
+        rows[drawn] = np.arange(len(drawn))
     looks = Looks(
         np.zeros(count, np.uint64),
-        np.zeros((count, SIDE, SIDE, 3), np.uint8),
+        np.zeros((count if drawn is None else len(drawn), SIDE, SIDE, 3), np.uint8),
         np.zeros(count, np.int64),
+        drawn,
     )
 
     def look(index: int) -> None:
@@ -149,7 +174,9 @@ def _look(data: DataSource, progress: Progress) -> Looks:
         if frame is not None:
             cv2 = opencv("Comparing images")
             looks.content[index] = content
-            looks.small[index] = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            if rows[index] >= 0:
+                small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+                looks.small[rows[index]] = small
             looks.dark_bits[index] = bits
 
     progress.start("looking at the images", total=count)
@@ -185,6 +212,7 @@ def _kept(path: Path, fingerprint: str) -> Looks | None:
         tables: dict[str, NDArray[Any]] = read_arrays(path)
         if str(tables["fingerprint"]) != fingerprint:
             return None
-        return Looks(tables["content"], tables["small"], tables["dark_bits"])
+        drawn = tables["drawn"] if len(tables["drawn"]) else None
+        return Looks(tables["content"], tables["small"], tables["dark_bits"], drawn)
     except (OSError, ValueError, KeyError):
         return None

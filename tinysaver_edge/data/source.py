@@ -8,13 +8,13 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.data.images import NOTHING, LeftOut, decode_image
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 
@@ -48,12 +48,15 @@ class DataSource(ABC):
         left_out: files beside them that are not among them.
         independent: whether the source itself sees to it that no sample depends on another, as one
             does that draws each anew; nobody looks for copies then.
+
+    Raises:
+        DataError: there is nothing that can be read; the message names the place.
     """
 
     independent = False
 
     def __init__(
-        self, path: Path, samples: Sequence[Sample], *, left_out: LeftOut = NOTHING
+        self, path: Place, samples: Sequence[Sample], *, left_out: LeftOut = NOTHING
     ) -> None:
         if not samples:
             raise DataError(
@@ -66,7 +69,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Return the bytes of one image file.
+        """Return the bytes of image file `index`, from 0.
 
         Raises:
             OSError: it cannot be read.
@@ -76,7 +79,7 @@ class DataSource(ABC):
         """Close what is open. Legal in every state."""
 
     def frame(self, index: int) -> Frame | None:
-        """Return one image decoded, or None when it cannot be read or is damaged."""
+        """Return image `index`, from 0, decoded; None when it cannot be read or is damaged."""
         try:
             return decode_image(self.read(index))
         except (OSError, ValueError):
@@ -88,14 +91,17 @@ class DataSource(ABC):
         Labels are left out: what a model answers does not depend on them.
         """
         digest = hashlib.sha256()
-        for index, sample in enumerate(self.samples):
-            line = f"{sample.file}\0{self._state(index)}\n"
-            digest.update(line.encode())
+        for sample, state in zip(self.samples, self._states(), strict=True):
+            digest.update(f"{sample.file}\0{state}\n".encode())
         return digest.hexdigest()
 
     @abstractmethod
     def _state(self, index: int) -> str:
         """Return what changes when the file's content does, without reading it."""
+
+    def _states(self) -> Sequence[str]:
+        """Return the state of every sample; for sources that are asked for all at once."""
+        return [self._state(index) for index in range(len(self))]
 
     @property
     def groups(self) -> NDArray[np.str_] | None:
@@ -126,7 +132,7 @@ def by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def class_indices(
-    samples: Sequence[Sample], *, labels: Sequence[str] | None, classes: int, path: Path
+    samples: Sequence[Sample], *, labels: Sequence[str] | None, classes: int, path: Place
 ) -> NDArray[np.int64]:
     """Turn the labels of samples into class indices of a model.
 
@@ -153,7 +159,7 @@ def class_indices(
 
 
 def _label_indices(
-    names: Sequence[str], *, labels: Sequence[str] | None, classes: int, path: Path
+    names: Sequence[str], *, labels: Sequence[str] | None, classes: int, path: Place
 ) -> dict[str, int]:
     if labels is not None:
         found = _named_indices(names, labels, path=path)
@@ -190,7 +196,7 @@ def _is_number(name: str) -> bool:
     return _NUMBER.fullmatch(name.strip()) is not None
 
 
-def _index(name: str, *, classes: int, path: Path) -> int:
+def _index(name: str, *, classes: int, path: Place) -> int:
     """Return the class that a number names.
 
     Raises:
@@ -207,7 +213,7 @@ def _index(name: str, *, classes: int, path: Path) -> int:
     return int(number)
 
 
-def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Path) -> dict[str, int]:
+def _named_indices(names: Sequence[str], labels: Sequence[str], *, path: Place) -> dict[str, int]:
     exact: dict[str, list[int]] = {}
     loose: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +45,8 @@ class ReuseFigures:
         same: share that only the first model was, an earlier escalation's answer being kept.
         saver: share that a model before the large one settled.
         large: share that the large model was asked about.
-        drop_points_without: points that the same cascade loses where nothing is reused.
+        drop_points_without: points that the same cascade loses where nothing is reused; None where
+            only questions were answered.
         cost_macs_ratio_without: what it then costs.
     """
 
@@ -54,8 +55,23 @@ class ReuseFigures:
     same: float
     saver: float
     large: float
-    drop_points_without: float
+    drop_points_without: float | None
     cost_macs_ratio_without: float | None
+
+    def saved(self, kappa: float) -> dict[str, float]:
+        """Return where the large model's work on all frames is saved, as shares of it.
+
+        What is left of 1 is the cost; where the large model is asked, the saver was in vain.
+
+        Args:
+            kappa: what the first of two models costs, where the large one costs 1.
+        """
+        return {
+            "still": self.still,
+            "same": (1 - kappa) * self.same,
+            "saver": (1 - kappa) * self.saver,
+            "large": -kappa * self.large,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +144,10 @@ def figures(
         first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)
         replayed = reused(reuse, timeline, outputs[0], first).applied(alone)
     if isinstance(labels, Known):
-        return _from_answers(policy, outputs, replayed, labels, grouped=grouped)
+        found = _from_answers(policy, outputs, replayed, labels, grouped=grouped, timeline=timeline)
+        if timeline is None or reuse is None:
+            return found
+        return replace(found, reuse=_reuse_figures(policy, timeline, alone, replayed))
     samples = len(labels)
     # What no model was asked about counts with the first stage.
     ends = np.maximum(replayed.stage, 0)
@@ -155,32 +174,29 @@ def figures(
         accuracy_local=without / samples,
         reuse=None
         if timeline is None or reuse is None
-        else _reuse_figures(policy, timeline, alone, replayed, labels, large_right=large),
+        else replace(
+            _reuse_figures(policy, timeline, alone, replayed),
+            drop_points_without=100 * (large - int((alone.predictions == labels).sum())) / samples,
+        ),
     )
 
 
 def _reuse_figures(
-    policy: Policy,
-    timeline: EpochTimeline,
-    alone: Replay,
-    replayed: Replay,
-    labels: NDArray[np.int64],
-    *,
-    large_right: int,
+    policy: Policy, timeline: EpochTimeline, alone: Replay, replayed: Replay
 ) -> ReuseFigures:
-    last, samples = len(policy.stages) - 1, len(labels)
+    """Tell who answered; what is right has no part in it."""
+    last = len(policy.stages) - 1
     fresh = replayed.stage >= 1
     same = (replayed.stage == 0) & (alone.stage > 0)
     asked = fresh & (alone.stage == last)
     still = replayed.stage < 0
-    right = int((alone.predictions == labels).sum())
     return ReuseFigures(
         epochs=timeline.epochs,
         still=float(still.mean()),
         same=float(same.mean()),
         saver=float((~(still | same | asked)).mean()),
         large=float(asked.mean()),
-        drop_points_without=100 * (large_right - right) / samples,
+        drop_points_without=None,
         cost_macs_ratio_without=cost_ratio(
             policy, [float((alone.stage == position).mean()) for position in range(last + 1)]
         ),
@@ -225,13 +241,23 @@ def epoch_drop_interval(losses: NDArray[np.float64]) -> tuple[float, float] | No
 
 
 def _from_answers(
-    policy: Policy, outputs: Sequence[Outputs], replayed: Replay, known: Known, *, grouped: bool
+    policy: Policy,
+    outputs: Sequence[Outputs],
+    replayed: Replay,
+    known: Known,
+    *,
+    grouped: bool,
+    timeline: EpochTimeline | None,
 ) -> Figures:
     """Measure what can be told where people were asked only where answers differ."""
     answers, large = replayed.predictions, outputs[-1].predictions
     losses = known.losses(answers, large)
-    settled = tuple(float((replayed.stage == position).mean()) for position in range(len(outputs)))
-    exact = not grouped and not known.open(answers, large).any()
+    # What no model was asked about counts with the first stage.
+    ends = np.maximum(replayed.stage, 0)
+    settled = tuple(float((ends == position).mean()) for position in range(len(outputs)))
+    interval = None
+    if not known.open(answers, large).any():
+        interval = _interval(losses == 1, losses == -1, grouped=grouped, timeline=timeline)
     return Figures(
         samples=known.samples,
         accuracy_saver=None,
@@ -239,8 +265,8 @@ def _from_answers(
         accuracy_cascade=None,
         drop_points=100 * float(losses.sum()) / known.samples,
         accept_rate=_accept_rate(policy, replayed),
-        cost_macs_ratio=cost_ratio(policy, settled),
-        drop_interval_points=drop_interval(losses == 1, losses == -1) if exact else None,
+        cost_macs_ratio=cost_ratio(policy, settled, still=float((replayed.stage < 0).mean())),
+        drop_interval_points=interval,
         settled=settled,
     )
 

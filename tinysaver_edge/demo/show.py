@@ -13,6 +13,7 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade, Clock
 from tinysaver_edge.data import DataSource, Sample
@@ -122,7 +123,7 @@ def calibrate_demo(
     """
     recipe = load_recipe("demo", root=demo_model_paths()[0].parent)
     asked = {"data": CameraData(FRAMES, seed=seed), "seed": seed, "max_drop": max_drop_points}
-    plan = recipe.overridden(asked).plan()
+    plan = plan_of(recipe.overridden(asked))
     given = plan.input
     if isinstance(given, ImageInput):
         # The models are known to be sound: processes of their own would only take time.

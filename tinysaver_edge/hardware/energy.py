@@ -1,17 +1,33 @@
-"""What has been used of energy: counters of NVIDIA's driver and of the processor (RAPL)."""
+"""What has been used of energy: the processor's counter (RAPL), NVIDIA's driver, a Jetson's rails.
+
+RAPL and NVML count energy themselves. A Jetson's rails and `nvidia-smi` tell only the power of the
+moment, which is read again and again and summed up here.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.hardware.finding import ROOT, Finding, read, read_int
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _POWERCAP = "sys/class/powercap"
+
+SAMPLED_S = 0.1
+"""How often the power of the moment is read where nothing counts energy."""
+
+_WHOLE = ("VDD_IN", "POM_5V_IN", "5V_IN")
+"""Rails of a Jetson that feed the whole module: what the others tell is in them."""
 
 
 class EnergyMeter(ABC):
@@ -31,6 +47,9 @@ class EnergyMeter(ABC):
             OSError: the counter is not to be read any more.
         """
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
+        """Let go of it. Legal in every state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Meters:
@@ -43,6 +62,18 @@ class Meters:
 
     found: tuple[EnergyMeter, ...]
     absent: tuple[Finding, ...]
+
+    @property
+    def why_none(self) -> str:
+        """Why those that are absent are, in one line."""
+        return "; ".join(f"{one.name}: {one.reason}" for one in self.absent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for meter in self.found:
+            meter.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +124,30 @@ class Metering:
         )
 
 
-def open_meters(root: Path = ROOT) -> Meters:
+def total(used: Sequence[Energy]) -> Energy | None:
+    """Return what several counters of one machine counted together; None where there are none."""
+    if not used:
+        return None
+    return Energy(
+        "; ".join(one.source for one in used),
+        sum(one.joules for one in used),
+        max(one.seconds for one in used),
+    )
+
+
+def open_meters(
+    root: Path = ROOT, *, clock: Callable[[], float] = time.monotonic, every_s: float = SAMPLED_S
+) -> Meters:
     """Return the counters of the machine at hand, and why it lacks the others.
+
+    No two of them count the same energy, so that their sum is what they tell of together.
 
     Args:
         root: folder that stands for ``/``.
+        clock: seconds, for what is summed up here.
+        every_s: seconds between readings of power.
     """
-    parts = (_nvml(), _rapl(root))
+    parts = (_nvidia(clock), _rapl(root), _rails(root, clock, every_s))
     return Meters(
         tuple(meter for part in parts for meter in part.found),
         tuple(finding for part in parts for finding in part.absent),
@@ -126,14 +174,21 @@ class _NvmlMeter(EnergyMeter):
             raise OSError(f"{self.source}: {error}") from error
 
 
-def _nvml() -> Meters:
-    def absent(reason: str) -> Meters:
-        return Meters((), (Finding.absent("energy of GPUs (NVML)", reason),))
+def _absent_gpu(reason: str) -> Meters:
+    return Meters((), (Finding.absent("energy of GPUs (NVML)", reason),))
 
+
+def _nvidia(clock: Callable[[], float]) -> Meters:
+    """Return the GPUs' own counters, else their power as `nvidia-smi` tells it."""
     try:
         import pynvml
     except ImportError:
-        return absent("nvidia-ml-py is not installed: pip install nvidia-ml-py")
+        return _smi(clock)
+    return _nvml(pynvml)
+
+
+def _nvml(pynvml: Any) -> Meters:  # noqa: ANN401 - the module
+    absent = _absent_gpu
     try:
         pynvml.nvmlInit()
         meters = [_NvmlMeter(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -161,7 +216,10 @@ class _RaplMeter(EnergyMeter):
     def _now_uj(self) -> int:
         now = read_int(self._root, self._path)
         if now is None:
-            raise OSError(f"/{self._path} cannot be read: it is root's alone since Linux 5.10")
+            raise OSError(
+                f"/{self._path} cannot be read: it is root's alone since Linux 5.10; as root, "
+                f"chmod a+r /{self._path} lets others, until the next start"
+            )
         return now
 
     def joules(self) -> float:
@@ -174,9 +232,12 @@ class _RaplMeter(EnergyMeter):
 
 def _rapl(root: Path) -> Meters:
     name = "energy of the processor (RAPL)"
-    zones = sorted(
-        path.name for path in (root / _POWERCAP).glob("intel-rapl:*") if path.name.count(":") == 1
-    )
+    zones = [
+        path.name
+        for path in sorted((root / _POWERCAP).glob("intel-rapl:*"))
+        # What the whole platform draws has the packages in it, and few machines tell it.
+        if path.name.count(":") == 1 and read(root, f"{_POWERCAP}/{path.name}/name") != "psys"
+    ]
     if not zones:
         reason = f"/{_POWERCAP} has no intel-rapl: a virtual machine, or a processor without it"
         return Meters((), (Finding.absent(name, reason),))
@@ -184,3 +245,132 @@ def _rapl(root: Path) -> Meters:
         return Meters(tuple(_RaplMeter(root, f"{_POWERCAP}/{zone}") for zone in zones), ())
     except OSError as error:
         return Meters((), (Finding.absent(name, str(error)),))
+
+
+class _Summed(EnergyMeter):
+    """Sums up power that is read again and again, from the first call of `joules` on.
+
+    Between two readings the power is taken for the mean of both.
+
+    Args:
+        source: what is read.
+        watts: reads it, or raises `OSError`.
+        clock: seconds.
+        every_s: seconds between readings.
+    """
+
+    def __init__(
+        self, source: str, watts: Callable[[], float], clock: Callable[[], float], every_s: float
+    ) -> None:
+        self.source = source
+        self._watts, self._clock, self._every_s = watts, clock, every_s
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+        watts()
+
+    def joules(self) -> float:
+        with self._lock:
+            if self._last is None and not self._ended.is_set():
+                threading.Thread(target=self._go_on, name="power", daemon=True).start()
+            self._read()
+            return self._joules
+
+    def close(self) -> None:
+        self._ended.set()
+
+    def _read(self) -> None:
+        watts, now_s = self._watts(), self._clock()
+        if self._last is not None:
+            before, since_s = self._last
+            self._joules += (before + watts) / 2 * max(0.0, now_s - since_s)
+        self._last = (watts, now_s)
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(self._every_s):
+            with self._lock:
+                try:
+                    self._read()
+                except OSError:  # who asks for the sum is told
+                    continue
+
+
+def _rails(root: Path, clock: Callable[[], float], every_s: float) -> Meters:
+    """Return what the sensors on a Jetson's rails (INA3221) tell."""
+    rails = _rails_of(root)
+    name = "energy of a board's rails"
+    if not rails:
+        reason = "no INA3221 in /sys/class/hwmon or /sys/bus/i2c/drivers/ina3221x: no Jetson"
+        return Meters((), (Finding.absent(name, reason),))
+    whole = {label: files for label, files in rails.items() if label in _WHOLE}
+    used = whole or rails
+
+    def watts() -> float:
+        return sum(_milliwatts(root, files) for files in used.values()) / 1e3
+
+    try:
+        meter = _Summed(f"INA3221, {' + '.join(used)}", watts, clock, every_s)
+    except OSError as error:
+        return Meters((), (Finding.absent(name, str(error)),))
+    return Meters((meter,), ())
+
+
+def _rails_of(root: Path) -> dict[str, tuple[str, ...]]:
+    """Return each rail's files by its name: of its power in mW, or of voltage (mV) and current."""
+    found: dict[str, tuple[str, ...]] = {}
+    for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if not (read(root, f"{folder.relative_to(root)}/name") or "").startswith("ina3221"):
+            continue
+        for path in sorted(folder.glob("curr*_input")):
+            number = path.name.removeprefix("curr").removesuffix("_input")
+            place = str(folder.relative_to(root))
+            label = read(root, f"{place}/in{number}_label")
+            # The channels beyond the three that are wired sum them up, or are connected to nothing.
+            if label and label != "NC" and number in ("1", "2", "3"):
+                found[label] = (f"{place}/in{number}_input", f"{place}/curr{number}_input")
+    for path in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
+        number, place = path.name[-1], str(path.parent.relative_to(root))
+        if label := read(root, f"{place}/{path.name}"):
+            found[label] = (f"{place}/in_power{number}_input",)
+    return found
+
+
+def _milliwatts(root: Path, files: Sequence[str]) -> float:
+    values = []
+    for path in files:
+        value = read_int(root, path)
+        if value is None:
+            raise OSError(f"/{path} cannot be read")
+        values.append(value)
+    return float(values[0]) if len(values) == 1 else values[0] * values[1] / 1e3
+
+
+def _smi(clock: Callable[[], float]) -> Meters:
+    """Return the GPUs' power as `nvidia-smi` tells it, once a second since each call takes long."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return _absent_gpu(
+            "neither nvidia-ml-py nor nvidia-smi is installed: pip install nvidia-ml-py"
+        )
+
+    def told() -> list[list[str]]:
+        query = ["--query-gpu=index,name,power.draw", "--format=csv,noheader,nounits"]
+        try:
+            done = subprocess.run(
+                [program, *query], capture_output=True, text=True, timeout=5.0, check=True
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise OSError(f"nvidia-smi does not tell the power ({error})") from error
+        return [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines()]
+
+    def watts() -> float:
+        try:
+            return sum(float(words[-1]) for words in told())
+        except ValueError as error:  # "[N/A]"
+            raise OSError(f"nvidia-smi does not tell the power ({error})") from error
+
+    try:
+        names = ", ".join(f"GPU {words[0]} ({words[1]})" for words in told() if len(words) == 3)
+        return Meters((_Summed(f"nvidia-smi, {names}", watts, clock, 1.0),), ())
+    except OSError as error:
+        return _absent_gpu(str(error))

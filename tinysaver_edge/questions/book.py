@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 COLUMNS = ("id", "sample", "file", "a", "b")
-"""Of a table of questions."""
+"""Of a table of questions; where these stand for several frames each, `FRAMES` comes after them."""
+
+FRAMES = "frames"
 
 MOST_BYTES = 1 << 28
 """An answers file that is larger is none."""
@@ -70,7 +72,7 @@ def _line(answer: GivenAnswer, *, undo: bool) -> bytes:
     """Write an answer, or that it is taken back, as a line of a book."""
     at = answer.at or datetime.now(timezone.utc)
     said: dict[str, Any] = {
-        **asdict(answer.question),
+        **{name: value for name, value in asdict(answer.question).items() if name != "frames"},
         "answer": answer.reply.value,
         "by": answer.by,
         "at": at.astimezone(timezone.utc).isoformat(timespec="milliseconds"),
@@ -323,6 +325,8 @@ def check_name(by: str) -> str:
 def write_questions(path: Path, questions: Sequence[Question]) -> None:
     """Write a table of questions with the columns id, sample, file, a and b, in their order.
 
+    Questions about runs of frames have a column more, how many frames each stands for.
+
     A file's name that a spreadsheet would take for a formula gets a leading ``./``.
 
     Raises:
@@ -330,10 +334,12 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    runs = any(one.frames > 1 for one in questions)
+    table.writerow((*COLUMNS, FRAMES) if runs else COLUMNS)
     for one in questions:
         file = f"./{one.file}" if one.file[:1] in ("=", "+", "-", "@") else one.file
-        table.writerow([one.id, one.sample, file, one.a, one.b])
+        row = [one.id, one.sample, file, one.a, one.b]
+        table.writerow([*row, one.frames] if runs else row)
     try:
         with atomic_write(path) as out:
             out.write(text.getvalue().encode("utf-8", "backslashreplace"))

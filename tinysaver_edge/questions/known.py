@@ -25,6 +25,8 @@ class Question:
         a: index of a class.
         b: index of the other. Which of the two comes first is drawn by the id, so that the order
             does not tell whose answer is whose.
+        frames: how many frames of a stream it stands for, one after the other; this one is in
+            their middle.
     """
 
     id: str
@@ -32,15 +34,18 @@ class Question:
     file: str
     a: int
     b: int
+    frames: int = 1
 
     @classmethod
-    def of(cls, key: str, sample: int, file: str, one: int, other: int) -> Question:
+    def of(
+        cls, key: str, sample: int, file: str, one: int, other: int, *, frames: int = 1
+    ) -> Question:
         """Make a question of what tells a picture from all others, and two classes in any order."""
         low, high = sorted((int(one), int(other)))
         name = question_id(key, low, high)
         if int(_digest("order", name)[0], 16) % 2:
             low, high = high, low
-        return cls(name, int(sample), file, low, high)
+        return cls(name, int(sample), file, low, high, frames)
 
 
 def question_id(key: str, one: int, other: int) -> str:

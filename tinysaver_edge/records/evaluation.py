@@ -16,7 +16,7 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import check_left_out, class_indices, open_data
+from tinysaver_edge.data import Place, check_left_out, class_indices, open_data
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
 from tinysaver_edge.deciding.epochs import EpochTimeline
@@ -24,7 +24,7 @@ from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import BundleError, DataError, RecordError
-from tinysaver_edge.outputs import check_labels
+from tinysaver_edge.outputs import all_but, check_labels
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
 from tinysaver_edge.records.records import Record, load_record, read_labels
 from tinysaver_edge.records.timeline import read_timeline
@@ -64,7 +64,7 @@ class Evaluation:
 
 def evaluate_images(
     bundle: Bundle,
-    data_path: Path,
+    data_path: Place,
     *,
     skip_limit: float = DEFAULT_SKIP_LIMIT,
     progress: Progress = SILENT,
@@ -266,7 +266,7 @@ def _evaluation(
 ) -> Evaluation:
     """Measure a policy on the samples that no record skipped."""
     skipped = sorted({index for record in records for index in record.skipped})
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(skipped, np.int64))
+    kept = all_but(skipped, len(labels))
     if not len(kept):
         raise DataError("no readable images are left to evaluate on")
     outputs = [record.outputs.subset(kept) for record in records]

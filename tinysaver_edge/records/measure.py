@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,16 @@ from tinysaver_edge.data import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
 from tinysaver_edge.output_format import OutputFormat, OutputKind
+from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.records.records import Record, RecordKey, RecordWriter, finished_record
+from tinysaver_edge.records.records import (
+    Record,
+    RecordKey,
+    RecordWriter,
+    finished_record,
+    is_finished,
+)
+from tinysaver_edge.score import Margin
 
 BATCH = 32
 """Samples that a model of any batch size is given at a time."""
@@ -35,6 +43,13 @@ DEFAULT_SKIP_LIMIT = 0.01
 """Share of images that may be unreadable before a run fails."""
 
 
+TOP = 5
+"""Classes kept of each answer where not all logits are: as many as fusions and pools look at."""
+
+MOST_LOGITS_BYTES = 2 << 30
+"""Of more logits than this, of one model on all samples, only the best classes are kept."""
+
+
 def check_skip_limit(limit: float) -> None:
     """Refuse a limit that is no share.
 
@@ -45,6 +60,85 @@ def check_skip_limit(limit: float) -> None:
         raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a model answers on one chunk.
+
+    Attributes:
+        start: the chunk's first sample.
+        outputs: ``(chunk, …)``; rows of unreadable samples mean nothing.
+        unreadable: samples, counted from 0 over the whole data, that could not be read.
+    """
+
+    start: int
+    outputs: Outputs
+    unreadable: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureJob:
+    """One model to be run over a data source, some chunks at a time; can be pickled.
+
+    What it answers on a chunk depends on nothing but the chunk: it does not matter who does it.
+
+    Attributes:
+        artefact: the model as it will ship.
+        data: the images.
+        chunk: samples in a chunk.
+        top: so many of the best classes are kept of each answer; None keeps all logits.
+    """
+
+    artefact: Artefact
+    data: DataSource
+    chunk: int
+    top: int | None = None
+
+    def size_of(self, start: int) -> int:
+        """Return how many samples the chunk has that begins there."""
+        return min(self.chunk, len(self.data) - start)
+
+    def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Answered]:
+        """Open the model and answer on some chunks, in their order.
+
+        Args:
+            starts: first samples of the chunks.
+            progress: hears of each batch.
+
+        Raises:
+            ModelError: an answer is NaN; names the image.
+            EngineError: the engine or device cannot be had.
+        """
+        with self.artefact.open() as engine:
+            yield from self.answers(engine, starts, progress)
+
+    def answers(
+        self, engine: Engine, starts: Sequence[int], progress: Progress
+    ) -> Iterator[Answered]:
+        """Answer on some chunks with the model, open already."""
+        for start, batch, unreadable in _decoded(starts, self.chunk, self.artefact, self.data):
+            logits = _answer(engine, batch, progress)
+            _check_finite(logits, start, unreadable, self.artefact, self.data)
+            _check_kind(logits, start, unreadable, self.artefact)
+            logits[[index - start for index in unreadable]] = 0
+            yield Answered(start, self._kept(logits), unreadable)
+
+    def _kept(self, logits: NDArray[np.float32]) -> Outputs:
+        whole = Outputs(logits=logits)
+        return whole if self.top is None else whole.narrowed(self.top, margin=Margin()(whole))
+
+
+Doing = Callable[[MeasureJob, Sequence[int], Progress, Callable[[Answered], None]], None]
+"""Does some chunks of a job, in any order, and hands over each once."""
+
+
+def do_here(
+    job: MeasureJob, starts: Sequence[int], progress: Progress, keep: Callable[[Answered], None]
+) -> None:
+    """Do some chunks in this process."""
+    for answered in job(starts, progress):
+        keep(answered)
+
+
 def measure(
     artefact: Artefact,
     data: DataSource,
@@ -53,6 +147,7 @@ def measure(
     fingerprint: str,
     skip_limit: float = DEFAULT_SKIP_LIMIT,
     progress: Progress = SILENT,
+    do: Doing = do_here,
 ) -> Record:
     """Return what a model answers on every image, from the record where nothing has changed.
 
@@ -65,13 +160,16 @@ def measure(
         fingerprint: of the data.
         skip_limit: share of unreadable images above which the run fails.
         progress: hears of each image.
+        do: runs the model; in this process where nothing else is said.
 
     Raises:
         DataError: too many images cannot be read; names the first.
         ModelError: an answer is NaN; names the image.
         EngineError: the engine or device cannot be had.
     """
-    key, name = record_key(artefact, fingerprint), record_name(artefact.name, artefact.codec)
+    top = kept_of(artefact, len(data))
+    key = record_key(artefact, fingerprint, top=top)
+    name = record_name(artefact.name, artefact.codec)
     known = finished_record(folder, name, key)
     if known is not None:
         progress.note(f"{artefact.name}: record reused")
@@ -80,11 +178,26 @@ def measure(
     sample_bytes = int(np.prod(artefact.preprocess.shape(1))) * 4
     chunk = min(CHUNK_SAMPLES, max(BATCH, CHUNK_BYTES // sample_bytes // BATCH * BATCH))
     writer = RecordWriter(folder, name, key, samples=len(data), chunk=chunk)
-    with artefact.open() as engine:
-        _fill(writer, engine, artefact, data, skip_limit=skip_limit, progress=progress)
+    _fill(writer, MeasureJob(artefact, data, chunk, top), skip_limit, progress, do)
     record = writer.finish()
     check_skipped(record.skipped, data, skip_limit)  # what an earlier run skipped counts as well
     return replace(record, name=artefact.name)
+
+
+def kept_of(artefact: Artefact, samples: int) -> int | None:
+    """Return how many classes are kept of each answer; None where all logits are.
+
+    The best classes, their probabilities and the exact margin are all that the default and every
+    fusion look at; ten million rows of a thousand logits would be 40 GB.
+    """
+    whole = 4 * (artefact.classes or 0) * samples
+    return TOP if whole > MOST_LOGITS_BYTES and (artefact.classes or 0) > TOP else None
+
+
+def is_measured(artefact: Artefact, data: DataSource, folder: Path, *, fingerprint: str) -> bool:
+    """Whether there is a record already, so that nothing needs to be run."""
+    key = record_key(artefact, fingerprint, top=kept_of(artefact, len(data)))
+    return is_finished(folder, record_name(artefact.name, artefact.codec), key)
 
 
 def record_name(model: str, codec: Jpeg | None) -> str:
@@ -92,7 +205,7 @@ def record_name(model: str, codec: Jpeg | None) -> str:
     return model if codec is None else f"{model}.jpeg{codec.quality}"
 
 
-def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
+def record_key(artefact: Artefact, fingerprint: str, *, top: int | None = None) -> RecordKey:
     """Return all that a record of this model on these images depends on."""
     return RecordKey(
         model_sha256=artefact.sha256,
@@ -101,6 +214,7 @@ def record_key(artefact: Artefact, fingerprint: str) -> RecordKey:
             "output": _output(artefact.output),
             # Records that were made before there was a codec keep their keys.
             **({} if artefact.codec is None else {"codec": asdict(artefact.codec)}),
+            **({} if top is None else {"kept": f"top{top}"}),
         },
         engine=artefact.engine,
         device=artefact.options.device or "",
@@ -125,26 +239,21 @@ def _plain(values: object) -> object:
 
 
 def _fill(
-    writer: RecordWriter,
-    engine: Engine,
-    artefact: Artefact,
-    data: DataSource,
-    *,
-    skip_limit: float,
-    progress: Progress,
+    writer: RecordWriter, job: MeasureJob, skip_limit: float, progress: Progress, do: Doing
 ) -> None:
     missing = [start for start in writer.starts if not writer.has(start)]
-    done = len(data) - sum(min(writer.chunk, len(data) - start) for start in missing)
-    progress.start(f"{artefact.name} ({engine.name}, {engine.device})", total=len(data), done=done)
-    skipped: list[int] = []
+    done = len(job.data) - sum(map(job.size_of, missing))
+    artefact, skipped = job.artefact, list[int]()
+
+    def keep(answered: Answered) -> None:
+        skipped.extend(answered.unreadable)
+        check_skipped(skipped, job.data, skip_limit)
+        writer.put(answered.start, answered.outputs, answered.unreadable)
+
+    where = f"{artefact.engine}, {artefact.options.device or 'CPU'}"
+    progress.start(f"{artefact.name} ({where})", total=len(job.data), done=done)
     try:
-        for start, batch, unreadable in _decoded(missing, writer.chunk, artefact, data):
-            skipped.extend(unreadable)
-            check_skipped(skipped, data, skip_limit)
-            logits = _answer(engine, batch, progress)
-            _check_finite(logits, start, unreadable, artefact, data)
-            _check_kind(logits, start, unreadable, artefact)
-            writer.put(start, logits, unreadable)
+        do(job, missing, progress, keep)
     finally:
         progress.finish()
 
@@ -187,7 +296,8 @@ def _decoded(
             [pool.submit(prepare, i, place) for i, place in zip(samples, batch, strict=True)],
         )
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+    threads = artefact.options.threads or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         ahead = submit(starts[0]) if starts else None
         for following in [*starts[1:], None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,13 +111,31 @@ def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ..
         if len(names) == 1:
             stem = names[0].removesuffix(_TOP_CLASS)
             if f"{stem}_prob" in tables:
-                return Outputs.from_topk(tables[names[0]], tables[f"{stem}_prob"])
+                return Outputs.from_topk(
+                    tables[names[0]], tables[f"{stem}_prob"], margin=tables.get("margin")
+                )
     except (InputError, ValueError, TypeError) as error:  # the latter two: no numbers
         raise RecordError(f"record {path}: {error}") from error
     raise RecordError(
         f"record {path}: holds {', '.join(tables) or 'nothing'}; expected logits (n, classes), "
         f"or top5_class and top5_prob (n, 5)"
     )
+
+
+def _tables(outputs: Outputs) -> dict[str, NDArray[Any]]:
+    """Return answers as a record has them."""
+    if outputs.logits is not None:
+        return {"logits": outputs.logits}
+    assert outputs.top_class is not None
+    assert outputs.top_prob is not None
+    stem = f"top{outputs.width}"
+    tables: dict[str, NDArray[Any]] = {
+        f"{stem}{_TOP_CLASS}": outputs.top_class.astype(np.int32),
+        f"{stem}_prob": outputs.top_prob,
+    }
+    if outputs.margin is not None:
+        tables["margin"] = outputs.margin
+    return tables
 
 
 def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
@@ -186,16 +206,16 @@ class RecordWriter:
         """Whether the chunk that begins there is kept already."""
         return self._chunk_path(start).is_file()
 
-    def put(self, start: int, logits: NDArray[np.float32], skipped: list[int]) -> None:
+    def put(self, start: int, outputs: Outputs, skipped: list[int]) -> None:
         """Keep one chunk.
 
         Args:
             start: its first sample.
-            logits: ``(chunk, classes)`` float32; rows of skipped samples mean nothing.
+            outputs: ``(chunk, …)``; rows of skipped samples mean nothing.
             skipped: samples, counted from 0 over the whole data set, that could not be read.
         """
         with atomic_write(self._chunk_path(start)) as file:
-            np.savez(file, logits=logits, skipped=np.array(skipped, np.int64))
+            np.savez(file, **_tables(outputs), skipped=np.array(skipped, np.int64))  # type: ignore[arg-type]
 
     def finish(self) -> Record:
         """Join the chunks into the record, write it and drop them.
@@ -203,19 +223,13 @@ class RecordWriter:
         Raises:
             RecordError: a chunk is damaged; it is dropped, so that the next run makes it anew.
         """
-        parts, skipped = [], []
-        for start in self.starts:
-            logits, missing = self._read(start)
-            parts.append(logits)
-            skipped.extend(missing)
-        classes = {part.shape[1] for part in parts}
-        if len(classes) != 1:
-            raise RecordError(f"record {self.name}: chunks of {sorted(classes)} classes")
-        table = np.concatenate(parts)
+        skipped: list[int] = []
         path = record_path(self.folder, self.name)
-        path.with_suffix(".json").unlink(missing_ok=True)  # an old key must not vouch for this
-        with atomic_write(path) as file:
-            np.savez(file, logits=table)
+        with tempfile.TemporaryDirectory(dir=self._partial) as folder:
+            tables = self._joined(Path(folder), skipped)
+            path.with_suffix(".json").unlink(missing_ok=True)  # an old key must not vouch for this
+            with atomic_write(path) as file:
+                np.savez(file, **tables)  # type: ignore[arg-type]
         content = {
             "schema_version": 1,
             "model": self.name,
@@ -225,13 +239,34 @@ class RecordWriter:
         }
         write_text(path.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
         self._discard()
-        return Record(self.name, Outputs(logits=table), tuple(skipped), self.key)
+        return load_record(self.folder, self.name)
 
-    def _read(self, start: int) -> tuple[NDArray[np.float32], list[int]]:
+    def _joined(self, folder: Path, skipped: list[int]) -> dict[str, NDArray[Any]]:
+        """Copy every chunk to its place in tables on disk: the whole may not fit into memory."""
+        tables: dict[str, NDArray[Any]] = {}
+        for start in self.starts:
+            part, missing = self._read(start)
+            skipped.extend(missing)
+            for name, rows in part.items():
+                if name not in tables:
+                    shape = (self.samples, *rows.shape[1:])
+                    tables[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy", "w+", rows.dtype, shape
+                    )
+                if tables[name].shape[1:] != rows.shape[1:]:
+                    wide = sorted({tables[name].shape[1], rows.shape[1]})
+                    raise RecordError(f"record {self.name}: chunks of {wide} classes")
+                tables[name][start : start + len(rows)] = rows
+        return tables
+
+    def _read(self, start: int) -> tuple[dict[str, NDArray[Any]], list[int]]:
         path = self._chunk_path(start)
         try:
             arrays = read_arrays(path)
-            return arrays["logits"], arrays["skipped"].tolist()
+            skipped = arrays.pop("skipped").tolist()
+            if not arrays:
+                raise ValueError("no answers")
+            return arrays, skipped
         except (OSError, ValueError, KeyError) as error:
             path.unlink(missing_ok=True)
             raise RecordError(f"chunk {path}: damaged ({error}); run again to remake it") from error
@@ -240,9 +275,7 @@ class RecordWriter:
         return self._partial / f"{start:09d}.npz"
 
     def _discard(self) -> None:
-        for path in self._partial.glob("*"):
-            path.unlink()
-        self._partial.rmdir()
+        shutil.rmtree(self._partial)
 
 
 def is_finished(folder: Path, name: str, key: RecordKey) -> bool:

@@ -15,6 +15,7 @@ from tests.colours import LARGE, MIDDLE, SAVER, colour_folders
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured.measuring import BestSoFar, Shortlist
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Targets
 from tinysaver_edge.engines.base import EngineOptions
@@ -147,7 +148,7 @@ def test_the_most_promising_is_measured_first_and_the_hopeless_not_at_all(tmp_pa
     made = recipe(tmp_path, models, fields)
     pictures = colour_folders(tmp_path / "data", each=20)
     asked = {"data": pictures, "work_dir": tmp_path / "w", "method": "empirical", "max_drop": 1.0}
-    plan = load_recipe(str(made)).overridden(asked).plan()
+    plan = plan_of(load_recipe(str(made)).overridden(asked))
     plan = replace(plan, input=replace(plan.input, isolate=False, timing=False))
     notes = Notes()
     found = calibrate(plan, progress=notes)

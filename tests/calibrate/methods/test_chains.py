@@ -8,6 +8,7 @@ import pytest
 from tests.calibrate.methods.test_search import problem_of
 from tests.calibrate.report.world import problem as world
 from tinysaver_edge.calibrate.chosen.choose import choose
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.measured.latencies import for_device
 from tinysaver_edge.calibrate.methods.certify import certify
 from tinysaver_edge.calibrate.methods.chains import (
@@ -18,7 +19,7 @@ from tinysaver_edge.calibrate.methods.chains import (
 )
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.profile import load_profile

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import MACS, answers, finished, problem
-from tinysaver_edge.calibrate.problem import CascadeCosts
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.latency import LatencySamples

@@ -7,6 +7,7 @@ every cascade that is shown pays its share of the risk (`candidates`); see docs/
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,12 +17,13 @@ import numpy as np
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.bundle.manifest import AskedEntry
 from tinysaver_edge.calibrate.calibration import QuestionPlan
+from tinysaver_edge.calibrate.chosen.choose import Choice
 from tinysaver_edge.calibrate.methods.outlook import Outlook
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.calibrate.targets import Targets
 from tinysaver_edge.data import DataSource
-from tinysaver_edge.deciding.policy import Policy, replay
+from tinysaver_edge.data.epochs import VIDEO_PICTURE
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.outputs import IntArray
 from tinysaver_edge.questions import (
@@ -178,27 +180,27 @@ def ask_about(
     return Asking(plan, interview, place, len(problem.labels))
 
 
-def asked_entry(standing: ProofSoFar, evidence: Problem, policy: Policy) -> AskedEntry | None:
+def asked_entry(standing: ProofSoFar, evidence: Problem, choice: Choice) -> AskedEntry | None:
     """Return what people were asked for a certificate; None where nobody's answers count.
 
     Args:
         standing: what the answers prove.
         evidence: the samples that the certificate rests on.
-        policy: what was chosen.
+        choice: what was chosen.
     """
-    if evidence.known is None:
+    trial, threshold = choice.proposal.trial, choice.threshold
+    if evidence.known is None or trial is None or threshold is None:
         return None
-    outputs = evidence.outputs_of(policy)
-    answers, large = replay(policy, outputs).predictions, outputs[-1].predictions
     return AskedEntry(
         asked=standing.asked,
         answered=standing.answered,
         unsure=standing.unsure,
         disagreed=standing.disagreed,
-        open=int(evidence.known.open(answers, large).sum()),
+        open=trial.open_at(threshold, evidence.known),
         people=standing.people,
         repeats=standing.repeats.of,
         agreed=standing.repeats.agreed,
+        frames=None if evidence.timeline is None else standing.frames,
     )
 
 
@@ -226,21 +228,44 @@ def _questions(
     begins[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     rows, first = rows[begins], first[begins]
     position = gathered.sample_index[index]
-    key = _keys(gathered, data, position, index)
+    if pairs.run is None:
+        key = _keys(gathered, data, position, index)
+        asked = [(key(sample), sample) for sample in rows[:, 0].tolist()]
+    else:
+        asked = _by_run(rows[:, 0], pairs.run[order][begins], gathered, position)
+    pairs_of = [(low, high) for _, low, high in rows.tolist()]
+    stands = Counter((key, pair) for (key, _), pair in zip(asked, pairs_of, strict=True))
     found = [
         Question.of(
-            key(sample),
-            int(position[sample]),
-            "" if data is None else data.samples[position[sample]].file,
-            low,
-            high,
+            key,
+            int(position[shown]),
+            "" if data is None else data.samples[position[shown]].file,
+            *pair,
+            frames=1 if pairs.run is None else stands[key, pair],
         )
-        for sample, low, high in rows.tolist()
+        for (key, shown), pair in zip(asked, pairs_of, strict=True)
     ]
     # Within one step of the walk the ids, which say nothing of time or place, make the order.
     walked = sorted(range(len(found)), key=lambda row: (first[row], found[row].id))
     chosen = np.array(walked, np.int64)
     return [found[row] for row in walked], rows[chosen, 0], first[chosen]
+
+
+def _by_run(
+    sample: IntArray, run: IntArray, gathered: MeasuredProblem, position: IntArray
+) -> list[tuple[str, int]]:
+    """Return what tells each row's run from all others, all of its frames, and the one to show."""
+    assert gathered.content is not None
+    order = np.lexsort((sample, run))
+    ends = np.flatnonzero(np.diff(run[order], append=-1)) + 1
+    found: list[tuple[str, int]] = [("", 0)] * len(sample)
+    for rows in np.split(order, ends[:-1]) if len(sample) else ():
+        frames = sample[rows]
+        content = gathered.content[position[frames]].tobytes()
+        told = hashlib.blake2b(content, digest_size=16).hexdigest()
+        for row in rows.tolist():
+            found[row] = (told, int(frames[len(frames) // 2]))
+    return found
 
 
 def _keys(
@@ -285,7 +310,7 @@ def _write_pictures(path: Path, questions: Sequence[Question], data: DataSource)
     """Write the questions' pictures, each by its question's id, beside the table."""
     folder = path.with_name(f"{path.stem}.pictures")
     for one in questions:
-        suffix = PurePosixPath(one.file).suffix.lower()
+        suffix = PurePosixPath(one.file).suffix.lower() or VIDEO_PICTURE
         try:
             picture = data.read(one.sample)
             with atomic_write(folder / f"{one.id}{suffix}") as file:

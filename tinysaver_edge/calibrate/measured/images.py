@@ -5,8 +5,10 @@ Everything that can be found wrong without running a model over the images is fo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -23,6 +26,7 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
@@ -36,16 +40,22 @@ from tinysaver_edge.calibrate.measured.measuring import (
     measure_on_pixels,
 )
 from tinysaver_edge.calibrate.measured.timing import (
+    LOOKS,
     LargeTiming,
     PairTimingStep,
     TimingPlace,
     TimingStep,
     time_in_turns,
 )
-from tinysaver_edge.calibrate.measured.worker import PrepareStep, WorkerLostError, run_step
+from tinysaver_edge.calibrate.measured.worker import (
+    LocalWorkers,
+    PrepareStep,
+    WorkerLostError,
+    Workers,
+    run_step,
+)
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
-    CodecCost,
     MeasuredProblem,
     Problem,
     check_models,
@@ -62,11 +72,16 @@ from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
 from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.records.measure import check_skipped
 from tinysaver_edge.records.timeline import read_timeline
 
 if TYPE_CHECKING:
     from tinysaver_edge.fusion import Fusion
+
+
+SENT = 64
+"""Images, spread over the data, whose files' sizes are averaged."""
 
 
 def codec_cost(
@@ -150,9 +165,20 @@ def from_images(
     """
     if given.bench:
         check_reports(given.bench)
-    run = MeasuringRun(given, data, folder, progress, clock, clock(), data.fingerprint())
-    with run.telling():
-        return _measured(run, shortlist, fusion)
+    fingerprint = data.fingerprint()
+    with closing(_workers(given)) as workers:
+        run = MeasuringRun(given, data, folder, progress, clock, clock(), fingerprint, workers)
+        with run.telling():
+            return _measured(run, shortlist, fusion)
+
+
+def _workers(given: ImageInput) -> Workers:
+    """Return who runs the models: this machine, or the nodes of a cluster."""
+    if given.on is None:
+        return LocalWorkers(given.isolate)
+    from tinysaver_edge.calibrate.measured.ray_workers import RayWorkers
+
+    return RayWorkers.joined(given.on)
 
 
 def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:
@@ -179,8 +205,16 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         prepared = {one.name: one for one in savers}
         problem, said = timed_by_reports(run, problem, large, prepared)
         timed_by = (said,)
-    elif given.timing:
+    elif given.times_here:
         problem = _timed(run, problem, large, {one.name: one for one in savers}, fusion)
+    elif given.on is not None:
+        timed_by = (
+            "nothing was timed: others work on a cluster's nodes as well; what a frame takes is "
+            "told by bench on the device, whose report --bench takes",
+        )
+    if shortlist.targets.budgets.uplink_kbit is not None:
+        sent = sent_bytes(data, large)
+        problem = replace(problem, large=replace(problem.large, sent_bytes=sent))
     return MeasuredProblem(
         problem=problem,
         sample_index=kept,
@@ -196,6 +230,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
         stated=(known.stated,) if known.stated else (),
+        cut=known.cut,
         content=content if looks is None else looks.content,
     )
 
@@ -298,6 +333,26 @@ def _codec_cost(
     return codec_cost(problem, on_pixels, large.codec, confidence=confidence)
 
 
+def sent_bytes(data: DataSource, large: Artefact) -> float:
+    """Return the mean size of what is sent of a frame to the large model, over some of the images.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    preprocess = large.preprocess
+    if large.codec is None:
+        size = np.dtype(preprocess.format.dtype).itemsize * math.prod(preprocess.shape(1))
+        return float(size)
+    sizes, convert = [], Preprocessor(preprocess)
+    for index in np.linspace(0, len(data) - 1, min(SENT, len(data))).astype(int):
+        frame = data.frame(int(index))
+        if frame is not None:
+            sizes.append(len(large.codec.encode(convert.batch([frame]))[0]))
+    if not sizes:
+        raise DataError(f"data {data.path}: no image can be read")
+    return float(np.mean(sizes))
+
+
 def _timed(
     run: MeasuringRun,
     problem: Problem,
@@ -333,7 +388,9 @@ def _timed(
     ]
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
-    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
+    look = measure_look(place.frames(), effort=LOOKS) if problem.timeline is not None else None
+    large_timed = replace(problem.large, latency=latency)
+    return replace(problem, large=large_timed, savers=tuple(savers), look=look)
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:
@@ -407,5 +464,7 @@ def open_input_data(given: ImageInput) -> DataSource:
     if isinstance(given.data, DataSource):
         return given.data
     if given.epochs:
+        if not isinstance(given.data, Path):
+            raise DataError(f"epochs {given.data}: must lie on this machine")
         return open_epochs(given.data, spans=given.spans)
     return open_data(given.data, group_column=given.group_column, labelled=given.labelled)

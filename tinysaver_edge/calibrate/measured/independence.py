@@ -42,10 +42,12 @@ class Independence:
     Attributes:
         warnings: what the user should know, a line each.
         stated: what the user vouches for although the images say otherwise; "" for nothing.
+        cut: what was left out of each collected frame, in words; None where nobody says.
     """
 
     warnings: tuple[str, ...] = ()
     stated: str = ""
+    cut: str | None = None
 
 
 def check_independence(
@@ -75,7 +77,8 @@ def check_independence(
             f"{alike.contradicting} images are copies of others and labelled otherwise than those"
         )
     if collected is not None:
-        return Independence((*warnings, *collected.warnings), collected.statement)
+        told = (*warnings, *collected.warnings)
+        return Independence(told, collected.statement, collected.file.cut)
     assert alike is not None
     said = alike.text(names)
     if alike.independent:
@@ -117,7 +120,7 @@ def check_epochs(
     rate = f"about {timeline.frames_per_s or 0:g} frames a second"
     if data.collection is not None:
         word = f"{data.collection.statement} and for {rate}"
-        return Independence(tuple(data.collection.warnings), word)
+        return Independence(tuple(data.collection.warnings), word, data.collection.file.cut)
     copies = _copied(data, content)
     found = f"{copies} of {len(data.epochs)} epochs show the same as an earlier one" * bool(copies)
     if not stated:
@@ -148,7 +151,7 @@ def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[
     Returns:
         None where there is none, or it is not believed; then with a line that says why.
     """
-    folder = find_collection(data.path)
+    folder = find_collection(data.path) if isinstance(data.path, Path) else None
     if folder is None:
         return None, []
     try:

@@ -284,10 +284,13 @@ def doubtful_classes(
     """
     mistaken: dict[int, tuple[int, float]] = {}
     moved: dict[int, tuple[int, int]] = {}
-    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    for label, places in zip(classes, np.split(order, starts[1:]), strict=True):
+        count = len(places)
         if count < FEWEST_OF_A_CLASS:
             continue
-        given = np.bincount(answers[labels == label])
+        given = np.bincount(answers[places])
         most = int(given.argmax())
         right = int(given[label]) if label < len(given) else 0
         if most != label and given[most] > count / 2 and right < count / 4:

@@ -1,4 +1,4 @@
-"""Latencies that were not measured here: from `bench` on the device, or from its profile."""
+"""Times and energies that were not measured here: from `bench` on the device, or its profile."""
 
 from __future__ import annotations
 
@@ -59,6 +59,31 @@ def for_device(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple
     )
 
 
+def energy_of_profile(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple[str, ...]]:
+    """Take a device's power for as long as a frame takes, where no counter was read.
+
+    What a profile has is the most that the device draws, so that this is the most it can be.
+
+    Returns:
+        The problem, and what the user should know.
+    """
+    power_w = profile.power_w
+    models = (problem.large, *problem.savers)
+    if power_w is None or all(one.energy_mj is not None for one in models):
+        return problem, ()
+
+    def made(model: ModelAnswers) -> ModelAnswers:
+        if model.alone is None:
+            return model
+        return replace(model, energy_mj=power_w * model.alone.mean_ms)
+
+    savers = tuple(made(one) for one in problem.savers)
+    return replace(problem, large=made(problem.large), savers=savers), (
+        f"device {profile.name}: energy is its {power_w:g} W, the most that it draws by its "
+        "profile, for as long as a frame takes; no counter was read",
+    )
+
+
 def _paired(saver: ModelAnswers, large: ModelAnswers) -> ModelAnswers:
     """Return a saver whose cascade takes what the two are published to take apart."""
     if saver.with_large is None or saver.latency is None or large.latency is None:
@@ -106,12 +131,13 @@ def timed_by_reports(
         parts = [report.stages[runs_as(one)] for one in (artefacts[saver.name], large)]
         taken = [one.loaded_mb for one in parts if one.loaded_mb is not None]
         memory_mb = sum(taken) if len(taken) == len(parts) else None
-        savers.append(replace(saver, with_large=PairTiming(latency, memory_mb)))
+        paired = PairTiming(latency, memory_mb)
+        savers.append(replace(saver, with_large=paired, energy_mj=parts[0].energy_mj))
     if not savers:
         raise InputError(f"bench report {report.path}: has none of the savers: bench them as well")
     timed = replace(
         problem,
-        large=replace(problem.large, latency=whole.latency),
+        large=replace(problem.large, latency=whole.latency, energy_mj=whole.energy_mj),
         savers=tuple(savers),
     )
     said = f"latencies are from {report.path}: {report.processor}, {report.measured_at}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.engine_choice import candidates
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.chosen.choose import choose
-from tinysaver_edge.calibrate.measured.worker import (
-    MeasureStep,
-    OutOfTimeError,
-    WorkerLostError,
-    run_step,
-)
+from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, WorkerLostError, Workers
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import search
 from tinysaver_edge.calibrate.plan import ImageInput
@@ -30,7 +26,8 @@ from tinysaver_edge.cascade import Clock
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
-from tinysaver_edge.records.measure import measure
+from tinysaver_edge.outputs import all_but
+from tinysaver_edge.records.measure import is_measured, measure
 from tinysaver_edge.records.records import Record
 
 
@@ -76,10 +73,11 @@ class Shortlist:
     def cost(self, problem: Problem) -> BestSoFar | None:
         """Return what the best cascade of a problem costs, None where none keeps the limits.
 
-        None as well where a limit is one of time or memory, which are measured last.
+        None as well where a limit is one of what is measured last: time, memory, energy, uplink.
         """
         budgets = self.targets.budgets
-        if self.targets.aim is not Objective.MACS or budgets.needs_latency or budgets.memory_mb:
+        last = (budgets.memory_mb, budgets.mean_energy_mj, budgets.uplink_kbit)
+        if self.targets.aim is not Objective.MACS or budgets.needs_latency or any(last):
             return None
         kept, _ = split_holdout(
             len(problem.labels), fraction=self.holdout, seed=self.seed, groups=problem.groups
@@ -164,6 +162,7 @@ class MeasuringRun:
         clock: seconds, for the time budget.
         started: what the clock said at the start.
         fingerprint: of the data.
+        workers: run the models.
         lost: savers that were lost or left out, and why.
         found: rows of the savers that have been measured so far.
     """
@@ -175,6 +174,7 @@ class MeasuringRun:
     clock: Clock
     started: float
     fingerprint: str
+    workers: Workers
     lost: dict[str, str] = field(default_factory=dict)
     found: list[Candidate] = field(default_factory=list)
     _ways: tuple[EngineChoice, ...] | None = None
@@ -287,7 +287,7 @@ def measure_on_pixels(run: MeasuringRun, large: Artefact) -> Record | None:
     """
     left, on_pixels = run.seconds_left, replace(large, codec=None)
     try:
-        if left is None or left > 0 or _step(run, on_pixels).is_done():
+        if left is None or left > 0 or _is_done(run, on_pixels):
             return _measure_one(run, on_pixels, seconds=left)
     except OutOfTimeError:
         pass  # another run goes on from here
@@ -298,8 +298,7 @@ def measure_on_pixels(run: MeasuringRun, large: Artefact) -> Record | None:
 def _measure_saver(run: MeasuringRun, saver: Artefact) -> Record | None:
     """Measure a saver in what is left of the time; None where it is lost, with the reason kept."""
     left = run.seconds_left
-    step = _step(run, saver)
-    if left is not None and left <= 0 and not step.is_done():
+    if left is not None and left <= 0 and not _is_done(run, saver):
         run.leave_out(saver.name, f"not measured: {run.spent}")
         return None
     try:
@@ -313,31 +312,24 @@ def _measure_saver(run: MeasuringRun, saver: Artefact) -> Record | None:
     return None
 
 
-def _step(run: MeasuringRun, artefact: Artefact) -> MeasureStep:
-    return MeasureStep(artefact, run.data, run.folder, run.fingerprint, run.given.skip_limit)
+def _is_done(run: MeasuringRun, artefact: Artefact) -> bool:
+    """Whether there is a record already, so that no time is needed."""
+    return is_measured(artefact, run.data, run.folder, fingerprint=run.fingerprint)
 
 
 def _accuracy(record: Record, labels: NDArray[np.int64]) -> float:
     """Return the share of the readable images that a model gets right."""
-    kept = np.setdiff1d(np.arange(len(labels)), np.array(record.skipped, np.int64))
+    kept = all_but(record.skipped, len(labels))
     return float((record.outputs.predictions[kept] == labels[kept]).mean())
 
 
 def _measure_one(run: MeasuringRun, artefact: Artefact, *, seconds: float | None) -> Record:
-    step = _step(run, artefact)
-    if not step.is_done():
-        run_step(
-            step,
-            progress=run.progress,
-            what=f"measuring {artefact.name}",
-            isolate=run.given.isolate,
-            seconds=seconds,
-        )
-    # Now there is a record of this very key: it is read, not made.
     return measure(
         artefact,
         run.data,
         run.folder,
         fingerprint=run.fingerprint,
         skip_limit=run.given.skip_limit,
+        progress=run.progress,
+        do=partial(run.workers.run, seconds=seconds),
     )

@@ -1,7 +1,8 @@
-"""Worker: one step of a calibration in a process of its own, so that a crash loses only that step.
+"""Workers: who runs a calibration's models over its samples; here, in processes of their own.
 
-The parent writes a pickled task to the worker's standard input and reads pickled messages from its
-standard output: progress, then the result or the error. Both ends are this package, on one machine.
+A step in a process of its own loses only itself when it crashes. The parent writes a pickled task
+to the worker's standard input and reads pickled messages from its standard output: progress,
+chunks, then the result or the error. Both ends are this package, on one machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
@@ -24,10 +27,8 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.measured.prepare import find_prepared, prepare
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.data import DataSource
 from tinysaver_edge.errors import EngineError, TinySaverError
-from tinysaver_edge.records.measure import measure, record_key, record_name
-from tinysaver_edge.records.records import is_finished
+from tinysaver_edge.records.measure import Answered, MeasureJob, do_here
 
 Result = TypeVar("Result", covariant=True)
 
@@ -73,7 +74,7 @@ def run_isolated(
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        messages: Queue[Any] = Queue()
+        messages: Queue[Any] = Queue(_AHEAD)
         reader = threading.Thread(target=_receive, args=(process.stdout, messages), daemon=True)
         try:
             _hand_over(task, process.stdin)
@@ -86,7 +87,15 @@ def run_isolated(
         finally:
             process.kill()
             process.wait()
+            while reader.is_alive():  # it may wait for room
+                with suppress(Empty):
+                    messages.get(timeout=0.01)
             process.stdout.close()
+
+
+_AHEAD = 64
+"""Messages of a worker that wait for the parent, which has chunks to write; beyond it, the worker.
+"""
 
 
 class _SilenceError(Exception):
@@ -172,6 +181,9 @@ class _Telling:
     def note(self, message: str) -> None:
         self._send(_Heard("note", (message,), {}))
 
+    def keep(self, answered: Answered) -> None:
+        self._send(_Heard("keep", (answered,), {}))
+
 
 def serve() -> None:
     """Be the worker: read a task, do it, send what comes of it."""
@@ -207,34 +219,6 @@ class PrepareStep:
         return prepare(self.model, self.folder, embed=self.embed)
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureStep:
-    """Run one model over all images; its record is kept on disk."""
-
-    artefact: Artefact
-    data: DataSource
-    folder: Path
-    fingerprint: str
-    skip_limit: float
-
-    def is_done(self) -> bool:
-        """Whether there is a record already, so that no process is needed."""
-        key = record_key(self.artefact, self.fingerprint)
-        name = record_name(self.artefact.name, self.artefact.codec)
-        return is_finished(self.folder, name, key)
-
-    def __call__(self, progress: Progress) -> None:
-        """Do it."""
-        measure(
-            self.artefact,
-            self.data,
-            self.folder,
-            fingerprint=self.fingerprint,
-            skip_limit=self.skip_limit,
-            progress=progress,
-        )
-
-
 def run_step(
     step: Task[Result],
     *,
@@ -247,3 +231,98 @@ def run_step(
     if isolate:
         return run_isolated(step, progress=progress, what=what, seconds=seconds)
     return step(progress)
+
+
+class Workers(ABC):
+    """Runs models over samples: the one contract that this machine and a cluster fill in.
+
+    A task is a model and some chunks of samples. What comes of a chunk does not depend on who does
+    it, so that a calibration's records are the same to the bit whoever its workers are.
+
+    Attributes:
+        shared: whether others work there as well, so that no time is worth measuring.
+    """
+
+    shared = False
+
+    @abstractmethod
+    def run(
+        self,
+        job: MeasureJob,
+        starts: Sequence[int],
+        progress: Progress,
+        keep: Callable[[Answered], None],
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """Do some chunks of a job, in any order.
+
+        Args:
+            job: the model and the data.
+            starts: first samples of the chunks.
+            progress: hears of the samples that are done, and of workers that are lost.
+            keep: takes each chunk once, in this thread.
+            seconds: stop after so long; None for no limit.
+
+        Raises:
+            WorkerLostError: no worker is left, or a chunk was lost with several of them.
+            OutOfTimeError: the time was up. What was kept is kept.
+            TinySaverError: whatever the job, or `keep`, raises of that kind.
+        """
+
+    def close(self) -> None:  # noqa: B027 - this machine has nothing open
+        """Let go of the workers. Legal in every state."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorkers(Workers):
+    """This machine: one model after the other, each in a process of its own.
+
+    Attributes:
+        isolate: whether it is a process of its own; else this one.
+    """
+
+    isolate: bool = True
+
+    def run(
+        self,
+        job: MeasureJob,
+        starts: Sequence[int],
+        progress: Progress,
+        keep: Callable[[Answered], None],
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """Do some chunks of a job; see `Workers.run`."""
+        if not starts:
+            return
+        if not self.isolate:
+            do_here(job, starts, progress, keep)
+            return
+        what = f"measuring {job.artefact.name}"
+        step = _MeasureStep(job, tuple(starts))
+        run_isolated(step, progress=_Keeping(progress, keep), what=what, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _MeasureStep:
+    """Some chunks of a job; each is sent as soon as it is done."""
+
+    job: MeasureJob
+    starts: tuple[int, ...]
+
+    def __call__(self, progress: Progress) -> None:
+        assert isinstance(progress, _Telling)
+        for answered in self.job(self.starts, progress):
+            progress.keep(answered)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeping:
+    """A `Progress` that takes the chunks of a worker as well."""
+
+    progress: Progress
+    keep: Callable[[Answered], None]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.progress, name)

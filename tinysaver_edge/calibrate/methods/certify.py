@@ -21,7 +21,7 @@ from tinysaver_edge.certificate import Certificate, EvidenceKind
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
-from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
+from tinysaver_edge.outputs import FloatArray, IntArray, Outputs, all_but
 from tinysaver_edge.questions import Known
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
@@ -260,7 +260,7 @@ def certify(
         )
     if timeline is not None:
         groups = timeline.positions
-        _check_epochs(score, fusion, tune)
+        _check_epochs(score, fusion)
     group_of = None if groups is None else _numbered(groups, samples=known.samples)
     rule = default_rule(
         units=known.samples if group_of is None else int(group_of.max()) + 1,
@@ -294,7 +294,9 @@ def certify(
         ),
         risk=round(1 - confidence, 12),
         candidates=candidates,
-        timeline=timeline,
+        timeline=(
+            timeline.subset(certify_index) if timeline is not None and len(tune_index) else timeline
+        ),
     )
     certificate, why = trial.certify(max_drop_points)
     return CertifiedChoice(
@@ -361,13 +363,11 @@ def trial_of(
     )
 
 
-def _check_epochs(
-    score: Score | str | None, fusion: Fusion | str | None, tune: IntArray | None
-) -> None:
+def _check_epochs(score: Score | str | None, fusion: Fusion | str | None) -> None:
     """Refuse what would take epochs to learn from, or has no scale that a path is made for."""
     known = score is None or getattr(score, "name", score) == Margin.name
     plain = fusion is None or not isinstance(fusion, str) or fusion == NoFusion.name
-    if not known or not plain or tune is not None:
+    if not known or not plain:
         raise InputError(
             f"over epochs the score is {Margin.name} and nothing is fitted: leave --score out, and "
             f"--fusion but for {NoFusion.name}"
@@ -387,9 +387,9 @@ def _split(
         units = n if groups is None else groups
         chosen = split(units, share=rule.tune_share, seed=seed)
     else:
-        chosen = np.unique(tune), np.setdiff1d(np.arange(n), tune)
-        if len(chosen[0]) + len(chosen[1]) != n:
+        if len(tune) and not (tune.min() >= 0 and tune.max() < n):
             raise InputError(f"tune indices go beyond the {n} samples")
+        chosen = np.unique(tune), all_but(tune, n)
     if rule.tune_share > 0 and not len(chosen[0]):
         raise InputError(
             "this score or fusion learns from tune samples, and there are none: "

@@ -27,7 +27,7 @@ from tinysaver_edge.certificate import (
 )
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
-from tinysaver_edge.questions import Pairs
+from tinysaver_edge.questions import Known, Pairs
 
 AT_A_TIME = 16
 """Steps over groups that are tested together."""
@@ -337,6 +337,12 @@ class CertifiedTest:
             large=self.large[sample],
             escalated=np.repeat(np.arange(len(rows)) == len(rows) - 1, [len(row) for row in rows]),
         )
+
+    def open_at(self, threshold: float, known: Known) -> int:
+        """Return how many questions that bear on a threshold have no answer."""
+        stage = self.path.settles(self.scores, threshold)
+        answers = self.given[stage, np.arange(self.samples)]
+        return int(known.open(answers, self.large).sum())
 
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:
         """Walk the thresholds and certify the loosest that passed before the first failure.

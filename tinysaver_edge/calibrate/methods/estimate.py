@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
-from tinysaver_edge.calibrate.problem import CascadeCosts
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, LinearFusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinysaver_edge.fusion import LinearFusion
-from tinysaver_edge.outputs import FloatArray, Outputs
+from tinysaver_edge.outputs import FloatArray, IntArray, Outputs
 
 RATIO = 0.2
 """By what the odds of a threshold fall from one stage to the next."""
@@ -63,6 +63,18 @@ class Path:
     def at(self, first: float) -> tuple[float, ...]:
         """Return every stage's threshold for one of the first one's."""
         return tuple(self.thresholds(np.array([first]))[:, 0].tolist())
+
+    def settles(self, scores: FloatArray, first: float) -> IntArray:
+        """Return the stage that settles each sample by itself, ``(n,)``.
+
+        Args:
+            scores: float64 (stages, n), of the answer after each stage that has a threshold.
+            first: the first one's threshold.
+        """
+        held = np.array(self.at(first))[:, None]
+        reaches = np.vstack((scores >= held, np.ones((1, scores.shape[1]), bool)))
+        stage: IntArray = reaches.argmax(axis=0)
+        return stage
 
     def pooled(self, outputs: Sequence[Outputs]) -> list[Outputs]:
         """Return the answer after each stage, of what the models answered on the same samples."""

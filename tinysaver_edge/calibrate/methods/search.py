@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinysaver_edge.calibrate.calibration import TriedCombination
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.certify import default_rule, split
 from tinysaver_edge.calibrate.methods.estimate import (
     FOLDS,
@@ -33,7 +34,7 @@ from tinysaver_edge.calibrate.methods.estimate import (
     folds,
     resample,
 )
-from tinysaver_edge.calibrate.problem import CascadeCosts, ModelAnswers, Problem
+from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import Fusion, NoFusion, fusion_names

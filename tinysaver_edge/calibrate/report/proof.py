@@ -10,7 +10,7 @@ from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, given_
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.problem import CodecCost
+    from tinysaver_edge.calibrate.calibration import CodecCost
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 
@@ -90,9 +90,11 @@ def proof_facts(
 
 
 def _asked(certificate: Certificate, questions: AskedEntry) -> str:
-    groups = f" in {numbers.count(certificate.groups)} groups" if certificate.groups else ""
+    unit = certificate.evidence.unit
+    groups = f" in {numbers.count(certificate.groups)} {unit}" if certificate.groups else ""
+    what = "frames" if unit == "epochs" else "samples"
     return (
-        f"It rests on {numbers.count(certificate.samples)} samples{groups} without labels. Where "
+        f"It rests on {numbers.count(certificate.samples)} {what}{groups} without labels. Where "
         f"the cascade's answer equals the large model's nothing is lost, whatever is right; where "
         f"they differ people were asked which of the two classes is right: {questions.words}. The "
         f"counts are those that labels would give, as far as the answers are right; what nobody "

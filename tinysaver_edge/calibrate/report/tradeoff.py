@@ -13,8 +13,9 @@ import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate
 from tinysaver_edge.calibrate.chosen.choose import HARDLY, Choice
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.proposal import Proposal
-from tinysaver_edge.calibrate.problem import CascadeCosts, Problem
+from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.curves import (
     Curve,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data import DataSource, Place, open_data
+from tinysaver_edge.data.store import parted
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_class, engine_names
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
@@ -52,7 +53,7 @@ class Pictures:
     origin: str
 
 
-def read_pictures(path: Path, *, count: int = COUNT) -> Pictures:
+def read_pictures(path: Place, *, count: int = COUNT) -> Pictures:
     """Take pictures from a user's images, at even distances.
 
     Args:
@@ -79,7 +80,7 @@ def pictures_of(data: DataSource, *, count: int = COUNT) -> Pictures:
     frames = tuple(frame for frame in _taken(data, count) if frame is not None)
     if not frames:
         raise DataError(f"data {data.path}: none of the images that were tried can be read")
-    return Pictures(frames, f"{len(frames)} images of {data.path.name}")
+    return Pictures(frames, f"{len(frames)} images of {parted(data.path)[1]}")
 
 
 def _taken(data: DataSource, count: int) -> list[Frame | None]:

@@ -51,12 +51,14 @@ class CameraDevice:
         place = self.camera if isinstance(self.camera, str) else f"/dev/video{self.camera}"
         if linux and not Path(place).exists():  # OpenCV would try all its backends, loudly
             raise DeviceError(f"there is no {place}: is the camera plugged in?")
+        if linux:
+            _check_allowed(Path(place))
         backend = cv2.CAP_V4L2 if linux else cv2.CAP_ANY
         # Not all backends know a time-out; those that do not know it would refuse to open.
         capture = cv2.VideoCapture(self.camera, backend)
         if not capture.isOpened():
             capture.release()
-            raise DeviceError(f"there is no camera {self.camera} here, or another program holds it")
+            raise DeviceError(f"another program holds {place}, or it is no camera")
         for name, value in (
             ("CAP_PROP_FRAME_WIDTH", self.width),
             ("CAP_PROP_FRAME_HEIGHT", self.height),
@@ -66,6 +68,31 @@ class CameraDevice:
             if value is not None:
                 capture.set(getattr(cv2, name), value)
         return CaptureConnection(capture)
+
+
+def _check_allowed(device: Path) -> None:
+    """Refuse a device file that this user may not open; OpenCV does not say why it cannot.
+
+    Raises:
+        DeviceError: what is missing.
+    """
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
+    except PermissionError as error:
+        raise DeviceError(f"no permission to open {device}: {_who_may(device)}") from error
+    except OSError:  # whatever else it is, opening it for real tells
+        pass
+
+
+def _who_may(device: Path) -> str:
+    """Say what to do about a device file that this user may not open."""
+    try:
+        group, mode = device.group(), device.stat().st_mode
+    except (OSError, KeyError, NotImplementedError):  # a group without a name, as in a container
+        return "give this user or container access to it"
+    if mode & 0o060 != 0o060:
+        return f"its group, {group}, may not either: chmod g+rw, or a rule of udev's"
+    return f"sudo usermod -aG {group} USER, and log in anew"
 
 
 @dataclass(frozen=True, slots=True)

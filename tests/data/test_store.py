@@ -1,0 +1,140 @@
+"""Data that lies elsewhere, through fsspec: the same samples, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import http.server
+import pickle
+import threading
+from functools import partial
+
+import pytest
+
+from tests.data.test_shards import samples, tar
+from tests.pictures import class_folders
+from tinysaver_edge.data import DataPlace, open_data
+from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.errors import DataError, MissingDependencyError
+
+fsspec = pytest.importorskip("fsspec", reason="no fsspec: pip install 'tinysaver-edge[cloud]'")
+
+
+@pytest.fixture
+def memory():
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return class_folders(tmp_path / "images", classes=["cat", "dog"], each=12)
+
+
+def shown(path):
+    with open_data(path) as data:
+        assert all(data.frame(index) is not None for index in range(len(data)))
+        return [(one.file, one.label, data.read(i)) for i, one in enumerate(data.samples)]
+
+
+def test_a_folder_elsewhere_is_what_it_is_here(memory, folder):
+    memory.put(str(folder), "/bucket/images", recursive=True)
+    assert shown("memory://bucket/images") == shown(folder)
+    assert names_labels("memory://bucket/images")
+
+
+def test_archives_tables_and_shards_elsewhere(memory, folder, tmp_path):
+    import shutil
+
+    archive = shutil.make_archive(str(tmp_path / "all"), "zip", folder)
+    memory.put(archive, "/bucket/all.zip")
+    assert shown("memory://bucket/all.zip") == shown(tmp_path / "all.zip")
+    memory.put(str(folder), "/bucket/images", recursive=True)
+    memory.pipe_file("/bucket/t.csv", b"file,label\nimages/cat/0003.png,7\n")
+    ((_, label, content),) = shown("memory://bucket/t.csv")
+    assert (label, content) == ("7", (folder / "cat/0003.png").read_bytes())
+    here = tmp_path / "t.csv"
+    here.write_text("file,label\nmemory://bucket/images/cat/0003.png,7\nimages/cat/0001.png,8\n")
+    assert [one[1] for one in shown(here)] == ["7", "8"]
+    memory.put(str(tar(tmp_path / "s-0.tar", samples(0, 5))), "/bucket/shards/s-0.tar")
+    wanted = [one[1:] for one in shown(tmp_path / "s-0.tar")]
+    for path in ("memory://bucket/shards", "memory://bucket/shards/s-{0..0}.tar"):
+        assert [one[1:] for one in shown(path)] == wanted
+
+
+def test_the_fingerprint_follows_the_content(memory):
+    for name in range(20):
+        memory.pipe_file(f"/b/cat/{name}.png", b"x")
+    with open_data("memory://b") as data:
+        first = data.fingerprint()
+        assert data.fingerprint() == first
+        assert pickle.loads(pickle.dumps(data)).read(3) == b"x"
+    memory.pipe_file("/b/cat/7.png", b"xy")
+    with open_data("memory://b") as data:
+        assert data.fingerprint() != first
+
+
+def test_a_store_that_does_not_answer_ends_it_and_leaves_nothing_out(memory, monkeypatch):
+    memory.pipe_file("/b/cat/1.png", b"x")
+    with open_data("memory://b") as data:
+        for error in (TimeoutError("too slow"), PermissionError("Access Denied")):
+
+            def fail(*_, error=error, **__):
+                raise error
+
+            monkeypatch.setattr(type(memory), "cat_file", fail)
+            with pytest.raises(DataError, match=f"memory://b/cat/1.png: cannot be read .{error}"):
+                data.frame(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("memory://nothing/here", "there is nothing there"),
+        ("memory://nothing/a.csv", "no such file"),
+        ("memory://nothing/a.zip", "no such file"),
+        ("memory://nothing/a.tar", "there is no a.tar"),
+        ("nowhere://bucket/images", "nowhere"),
+        ("https://host/images/", "cannot be listed"),
+        ("http://127.0.0.1:9/a.tar", "cannot be read"),
+    ],
+)
+def test_what_is_not_there_is_one_line(path, line):
+    with pytest.raises(DataError, match=line):
+        open_data(path)
+
+
+def test_what_reads_a_store_and_is_missing_is_named(monkeypatch):
+    def missing(protocol):
+        raise ImportError("Install s3fs to access S3", name="s3fs")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with pytest.raises(MissingDependencyError, match=r"needs s3fs.*\[cloud\]"):
+        open_data("s3://bucket/images")
+
+
+def test_urls_and_paths_are_told_apart(tmp_path):
+    assert DataPlace.of("s3://bucket/a") == "s3://bucket/a"
+    assert DataPlace.of("images", tmp_path) == tmp_path / "images"
+    assert DataPlace.of(f"file://{tmp_path}", tmp_path / "x") == tmp_path
+
+
+def test_over_http(folder, tmp_path):
+    pytest.importorskip("aiohttp", reason="no aiohttp: pip install 'tinysaver-edge[cloud]'")
+    (tmp_path / "t.csv").write_text("file,label\nimages/cat/0003.png,7\nimages/dog/0001.png,8\n")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert [one[1:] for one in shown(f"{url}/t.csv")] == [
+            one[1:] for one in shown(tmp_path / "t.csv")
+        ]
+        with open_data(f"{url}/t.csv") as data:
+            assert data.fingerprint() == data.fingerprint()
+        server.shutdown()
+        thread.join()

@@ -176,26 +176,27 @@ class _Edges:
 
     Attributes:
         values: ``(n, d)`` float32.
-        mirrored: the same of the pictures as a mirror shows them: a flip is a copy too.
+        held: the same of the pictures held up so that all that are the same but for mirrors and
+            turns by quarters are so held alike: these are copies, too.
         length: ``(n,)`` of each, at least that of a picture that shows nothing.
         flat: ``(n,)`` which pictures show nothing to begin with.
     """
 
     values: NDArray[np.float32]
-    mirrored: NDArray[np.float32]
+    held: NDArray[np.float32]
     length: NDArray[np.float32]
     flat: NDArray[np.bool_]
 
     @classmethod
     def of(cls, small: NDArray[np.uint8]) -> _Edges:
         values = _differences(small)
-        mirrored = _differences(small[:, :, ::-1])
+        held = _differences(_held_up(small))
         least = FLAT_GREY * values.shape[1] ** 0.5
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
-        mirrored -= mirrored.mean(axis=0)
+        held -= held.mean(axis=0)
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
-        return cls(values, mirrored, length, flat)
+        return cls(values, held, length, flat)
 
     def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the correlation of pairs, -1..1."""
@@ -211,10 +212,24 @@ class _Edges:
         products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
         found = apart < SAME_GREY**2 * self.values.shape[1]
-        np.maximum(products, self.mirrored[start:stop] @ self.values[:stop].T, out=products)
+        np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
         found |= products > least * length[start:stop, None] * length[None, :stop]
         found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
         return np.asarray(found)
+
+
+def _held_up(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirror and turn each square picture until it is brightest above, and next on the left."""
+    side = small.shape[1]
+    down = np.arange(side)[:, None] + 0.5 * np.arange(side)
+    weights = np.float32(down.max() - down)
+    ways = [np.rot90(small, quarters, axes=(1, 2)) for quarters in range(4)]
+    ways += [one[:, :, ::-1] for one in ways]
+    brightest = np.argmax([np.einsum("nyxc,yx->n", one, weights) for one in ways], axis=0)
+    held = np.empty_like(small)
+    for place, one in enumerate(ways):
+        held[brightest == place] = one[brightest == place]
+    return held
 
 
 def _differences(small: NDArray[np.uint8]) -> NDArray[np.float32]:

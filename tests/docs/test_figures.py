@@ -25,7 +25,8 @@ PROSE = [
 OURS = {  # figures of a benchmark's settings, or of the rules, which no result prints
     "docs/certificate.md": {"5", "20", "10", "40000", "15", "18", "8", "3", "0.2"},
     "docs/questions.md": {"5", "0.1"},
-    "docs/reuse.md": {"1", "0.1", "300", "40", "0.25"},
+    "docs/howto/millions-of-pictures.md": {"8"},
+    "docs/reuse.md": {"1", "0.1", "300", "40", "0.25", "12"},
     "docs/security.md": {"250", "300"},
 }
 
@@ -82,6 +83,19 @@ def unfounded(figures: str, name: str) -> list[str]:
 
 
 README = measured_rows((ROOT / "README.md").read_text("utf-8"))
+
+
+def test_the_readme_fits_on_a_screen_and_a_half():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 120
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(program.splitlines()) == 10
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(pictures) == 3
+    for name in pictures:
+        assert (ROOT / name).stat().st_size <= 150_000
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / link).exists(), link
 
 
 def test_the_readme_shows_six_things_that_were_measured():

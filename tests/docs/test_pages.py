@@ -128,6 +128,8 @@ def test_the_programs_have_their_types(tmp_path):
     for number, page in enumerate(with_blocks(PYTHON)):
         for place, program in enumerate(PYTHON.findall(NAMED[page].read_text("utf-8"))):
             (tmp_path / f"page{number}_{place}.py").write_text(begin + program)
+    (shown,) = PYTHON.findall((DOCS.parent / "README.md").read_text("utf-8"))
+    (tmp_path / "readme.py").write_text(shown)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", *map(str, tmp_path.glob("*.py"))],
         cwd=DOCS.parent, capture_output=True, text=True, timeout=300,

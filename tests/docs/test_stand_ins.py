@@ -35,6 +35,11 @@ NOT_RUN = {
     r"make demo": "a step of .ci/run",
     r"tinysaver-edge quickstart": "it takes torch and the package index: make test-export",
     r"tinysaver-edge models (export|quantize)": "it takes torch or nncf: make test-export",
+    r"ray start|tinysaver-edge calibrate .*--on ray": "make test-servers",
+    r"tinysaver-edge plan .*--epochs": "it takes the records of epochs: tests/plan",
+    r"tinysaver-edge calibrate --from": "it takes hours of film: tests/cli/test_epochs.py",
+    r"tinysaver-edge calibrate --epochs .*(--questions|--answers)": "tests/cli/test_epochs.py",
+    r"cat line-3": "it takes a day's frames",
     r"pipx |uv tool ": "tried by hand in November 2026, with pipx 1.18 and uv 0.13",
 }
 """Commands that are not run here, and where they are."""
@@ -69,6 +74,10 @@ class World:
             (r"spans\.csv", "ready-epochs.csv"),
             (r"more\.csv", "more-epochs.csv"),
             (r"0\.0\.0\.0:8077|127\.0\.0\.1:8077", "127.0.0.1:0"),
+            (r"'?s3://bucket/(images|train-\S+)", "images"),
+            (r"https://collect.example/", "forwarded/"),
+            (r"https://files.example/belt:stable", "shelf/belt:canary"),
+            (r"/var/lib/belt", "belt"),
             (r"/etc/tinysaver/token", str(scratch / "token")),
             (r"--max-drop \S+", "--max-drop 10"),
             (r"pip install", f"{sys.executable} -m pip install --quiet --dry-run"),

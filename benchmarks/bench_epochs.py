@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -24,11 +25,16 @@ from numpy.typing import NDArray
 from pair import LARGE, SAVER, artefacts, need_data
 
 from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge.calibrate.chosen.asking import ask_about
 from tinysaver_edge.calibrate.methods.certify import certify, default_rule, trial_of
 from tinysaver_edge.calibrate.methods.path import Path as StagePath
+from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.reuse import EpochTest
+from tinysaver_edge.calibrate.problem import MeasuredProblem, ModelAnswers, Problem
+from tinysaver_edge.calibrate.targets import Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, group_p_value, group_p_values, walk
 from tinysaver_edge.deciding.epochs import EpochTimeline
+from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor
 from tinysaver_edge.questions import Known
@@ -38,6 +44,8 @@ CHUNK = 50
 TOP = 10
 KAPPA = 41 / 300
 EPSILON, RISK = 0.01, 0.1
+ASKED = 600
+"""Epochs that somebody is asked about in place of labels."""
 TARGETS = {300: 0.56, 1200: 0.20, 3000: 0.14}
 
 
@@ -244,6 +252,69 @@ def check_against_package(found: dict[str, NDArray], steps: Steps) -> None:
         raise SystemExit(f"certify stops at step {certified}, the benchmark at {last}")
 
 
+def asked_about(found: dict[str, NDArray], epochs: int) -> dict[str, float | int | None]:
+    """Ask somebody who is always right about some epochs, in place of labels.
+
+    Returns:
+        How many frames there are, on how many of them an answer differs somewhere on the path, how
+        many questions were asked until no further one helps, for how many frames they stand, and
+        what is certified with them and with labels.
+    """
+    drawn = np.random.default_rng(0).permutation(len(found["truth"]))[:epochs]
+    world = World.of(found, drawn)
+    frames = len(world.truth)
+    large = ModelAnswers(LARGE, world.large, 1.0)
+    problem = Problem(
+        large,
+        (ModelAnswers(SAVER, world.saver, KAPPA),),
+        world.large.predictions,
+        world.timeline.positions.astype(str),
+        world.timeline,
+    )
+    content = np.random.default_rng(0).integers(1, 1 << 62, frames).astype(np.uint64)
+    targets = Targets(max_drop_points=100 * EPSILON, reference=Reference.QUESTIONS)
+    proposals = propose_all(problem, targets, seed=0, candidates=1)
+    asking = ask_about(
+        MeasuredProblem(problem, np.arange(frames), content=content),
+        problem,
+        np.arange(frames),
+        proposals,
+        targets,
+        data=None,
+        book=None,
+        answers=(),
+        repeated=0.0,
+    )
+    interview, now = asking.interview, datetime.now(timezone.utc)
+    while (turn := interview.next_for("somebody")) is not None:
+        one, right = turn.question, int(world.truth[turn.question.sample])
+        interview.answer(
+            one.id, {one.a: "a", one.b: "b"}.get(right, "neither"), by="somebody", at=now
+        )
+    trial = proposals[0].trial
+    assert trial is not None
+    common = {"max_drop_points": 100 * EPSILON, "timeline": world.timeline}
+    pair, costs = (world.saver, world.large), []
+    for known in (asking.known(), world.truth):
+        threshold = certify(pair, known, fusion=NoFusion(), **common).threshold
+        counts = None if threshold is None else trial.counted(np.array([threshold]))
+        costs.append(
+            None
+            if counts is None or counts.asked is None
+            else float((KAPPA * counts.asked[0] + counts.reached[0][0]) / frames)
+        )
+    standing = interview.standing()
+    return {
+        "epochs": epochs,
+        "frames": frames,
+        "differing": len(np.unique(trial.pairs().sample)),
+        "questions": standing.asked,
+        "stand_for": standing.frames,
+        "cost": costs[0],
+        "cost_labels": costs[1],
+    }
+
+
 def main() -> int:
     """Measure, print and keep the figures; 1 where a target is missed."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -300,11 +371,17 @@ def main() -> int:
         "fixed bets", "normal bound (above)", "without reuse",
     )  # fmt: skip
     right = [float((one.predictions == world.truth).mean()) for one in (world.saver, world.large)]
+    told = figures["questions"] = asked_about(found, ASKED)
     text = (
         f"{asked.epochs} epochs of {scenes.FRAMES} frames, {SAVER} ({right[0]:.1%}) → {LARGE} "
         f"({right[1]:.1%}), 1 point, δ = 0.1; means of {asked.draws} draws with replacement (fixed "
         f"bets and without reuse: {min(asked.draws, 60)}), 1 where nothing is certified. Cost in "
-        f"MACs, where the large model on every frame takes 1.\n\n{table(head, rows)}"
+        f"MACs, where the large model on every frame takes 1.\n\n{table(head, rows)}\n\n"
+        f"Asked in place of labels, without fusion: {told['epochs']} epochs, {told['frames']} "
+        f"frames, on {told['differing']} of which an answer differs somewhere on the path. "
+        f"{told['questions']} questions, which stand for "
+        f"{told['stand_for']} frames, certify a cost of {told['cost']:.3f}; labels on every frame "
+        f"{told['cost_labels']:.3f}."
     )
     save("bench_epochs", title="Reuse over time", text=text, figures=figures)
     return 0 if met else 1

@@ -29,6 +29,7 @@ html_theme = "furo"
 html_title = "tinysaver-edge"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(HERE / "scorer.js")
 html_copy_source = True
 html_show_sourcelink = False
 html_theme_options = {"top_of_page_buttons": []}

@@ -18,6 +18,7 @@ MADE = (
     "reference/metrics.md",
     "reference/errors.md",
     "reference/recipe.md",
+    "reference/device-profile.md",
     "devices.md",
     "benchmarks.md",
 )
@@ -43,6 +44,7 @@ def write(docs: Path) -> None:
                 _metrics(),
                 _errors(),
                 _recipe(root),
+                _profile(root),
                 _devices(root),
                 _benchmarks(root),
             ),
@@ -198,31 +200,55 @@ def _recipe(root: Path) -> str:
     return text.replace("# Calibration", "# Recipes", 1)
 
 
+def _profile(root: Path) -> str:
+    """The fields of a device's profile, from the page that stands beside the profiles."""
+    text = (root / "devices" / "README.md").read_text(encoding="utf-8")
+    return text.replace("# Devices", "# Device profiles", 1)
+
+
 def _devices(root: Path) -> str:
-    """Every profile of a device, and what was run on it."""
+    """Every device and engine: what a model takes there, who ran it, when; and who has not."""
     from tinysaver_edge.hardware.profile import load_profile
 
+    profiles = [load_profile(str(path)) for path in sorted((root / "devices").glob("*.toml"))]
     rows = []
-    for path in sorted((root / "devices").glob("*.toml")):
-        profile = load_profile(str(path))
-        engines = ", ".join(f"{one.engine} on {one.device}" for one in profile.engines)
-        ran = profile.verified
-        rows.append(
+    for profile in profiles:
+        ran = profile.verified.measured
+        rows += [
             (
-                f"`{profile.name}`",
-                profile.description,
-                engines,
-                "yes" if ran.on_hardware else "nobody has run it",
-                "; ".join(ran.ran) or "-",
+                f"`{profile.name}`", f"{one.engine} on {one.device}, {one.precision}", one.version,
+                one.model, f"{one.latency_ms:g}", f"{one.who}, on {one.machine}", f"{one.when}",
             )
+            for one in ran
+        ]  # fmt: skip
+        known = {(one.engine, one.device) for one in ran}
+        rows += [
+            (
+                f"`{profile.name}`", f"{one.engine} on {one.device}, {one.precision}",
+                "-", "-", "-", "nobody has measured it", "-",
+            )
+            for one in profile.engines
+            if (one.engine, one.device) not in known
+        ]  # fmt: skip
+    heads = ("device", "engine", "version", "model", "ms a frame", "who ran it", "when")
+    told = [
+        (
+            f"`{one.name}`",
+            one.description,
+            "yes" if one.verified.on_hardware else "nobody has run it",
+            "; ".join(one.verified.ran) or "-",
         )
+        for one in profiles
+    ]
     return (
         "# Devices\n\n"
-        "Profiles to size a fleet with: engines, budgets, set-up, and where each figure is from. "
+        "What a model takes on a device, one frame at a time; rows that nobody has measured say "
+        "so. Yours is one command, `tinysaver-edge bench MODEL`, and a few lines in a "
+        "[profile](reference/device-profile.md).\n\n" + _table(heads, rows) + "\n## Profiles\n\n"
+        "Profiles size a fleet: engines, budgets, set-up, and where each figure is from. "
         "`tinysaver-edge devices show NAME` prints one whole, `devices new NAME` writes one of "
-        "your own, and `devices probe` says what the machine at hand has. A profile that nobody "
-        "has run says so.\n\n"
-        + _table(("profile", "what it is", "engines", "run on hardware", "what was run"), rows)
+        "your own, and `devices probe` says what the machine at hand has.\n\n"
+        + _table(("profile", "what it is", "run on hardware", "what was run"), told)
     )
 
 

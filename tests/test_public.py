@@ -19,32 +19,31 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ERRORS = """BundleError DataError DescriptionError EngineError InfeasibleError InputError
 MissingDependencyError ModelError RecipeError RecordError SourceError TinySaverError TooSlowError
-VerificationError"""
+TransferError VerificationError"""
 
 PUBLIC = {
-    "tinysaver_edge": f"""AnswerSource Bundle Cascade Decision Escalation FrameId Fusion
-        Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason ReuseRegion
-        RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track Trust
-        {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
+    "tinysaver_edge": f"""AnswerSource Bundle BundleIdentity Cascade Decision Escalation FrameId
+        Fusion Likeness LoadOptions Manifest ModelDescription ModelIdentity Outputs Reason
+        ReuseRegion RemoteModel ReuseRule Reused Score Stage StagePolicy StageRef Tls Token Track
+        Trust {ERRORS} __version__ calibrate engines find_description get_fusion get_score stream
         testing""",
-    "tinysaver_edge.stream": """Action AllMetrics AnySource CalibrationSetSink CallbackSink
-        ChangeSink Changed Connected Connection Context Corrupt Counter DecisionFuture Denied
-        Device DeviceError DisagreementEntry Doubtful Drift DriftOptions DriftState DriftWatch
-        Dropped Ended Event Frame Frozen Gauge HardFramesSink IterableSource
-        JsonlSink Kept Listener Listeners LiveOptions LiveSource Lost Measure Metrics
-        MqttAddress MqttSink PreviewSink PrometheusMetrics Queued RandomShare Reading Reconnected
-        Retrying
-        Service ServiceOptions Sink SinkFailed SinkRecovered Source SourceUri Stream
-        StreamOptions Tally Undecided VideoSink Watch calibrated_disagreement open_sink
-        open_source""",
+    "tinysaver_edge.stream": """Action AllMetrics AnySource BundleNews CalibrationSetSink
+        CallbackSink ChangeSink Changed Connected Connection Context Corrupt Counter
+        DecisionFuture Denied Device DeviceError DisagreementEntry Doubtful Drift DriftOptions
+        DriftState DriftWatch Dropped Ended Event ForwardOptions Frame Frozen Gauge
+        HardFramesSink IterableSource JsonlSink Kept Listener Listeners LiveOptions LiveSource
+        Lost Measure Metrics MqttAddress MqttSink PreviewSink PrometheusMetrics Queued
+        RandomShare Reading Reconnected Retrying Service ServiceOptions Sink SinkFailed
+        SinkRecovered Source SourceUri Stream StreamOptions Tally Undecided VideoSink Watch
+        calibrated_disagreement open_sink open_source""",
     "tinysaver_edge.engines": """Batch ColorOrder Engine EngineOptions InputFormat Layout
         ModelSignature OutputFormat OutputKind Precision Preprocess Resize ResizePolicy Seal
         TensorInfo create_engine engine_names inspect signature_of""",
     "tinysaver_edge.calibrate": """AnswerWord Asked Bets Budgets Calibration Candidate Certificate
-        CodecCost DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg LeftOut
-        Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress Question
-        QuestionPlan RecordInput Reference ReuseFigures Sample Targets TriedCombination WalkStep
-        calibrate load_profile plan_questions""",
+        CodecCost CutEpochs DataSource DeviceProfile EvidenceKind Figures ImageInput Interview Jpeg
+        LeftOut Method MethodRow ModelFile Objective Plan Policy PredictedLatency Progress
+        Question QuestionPlan RecordInput Reference ReuseFigures Sample Targets
+        TriedCombination WalkStep calibrate load_profile plan_questions""",
     "tinysaver_edge.testing": """FAKE_PREPROCESS MOST_FRAMES FakeClock FakeEngine FakeSource
         frame_numbers numbered_frame""",
 }

@@ -29,6 +29,7 @@ __all__ = [
     "AnswerSource",
     "Bundle",
     "BundleError",
+    "BundleIdentity",
     "Cascade",
     "DataError",
     "Decision",
@@ -64,6 +65,7 @@ __all__ = [
     "Token",
     "TooSlowError",
     "Track",
+    "TransferError",
     "Trust",
     "VerificationError",
     "__version__",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.decision import (
         AnswerSource,
+        BundleIdentity,
         Decision,
         FrameId,
         Likeness,
@@ -110,6 +113,7 @@ if TYPE_CHECKING:
         SourceError,
         TinySaverError,
         TooSlowError,
+        TransferError,
         VerificationError,
     )
     from tinysaver_edge.fusion import Fusion, get_fusion
@@ -132,6 +136,7 @@ else:
             "decision": (
                 "Likeness",
                 "AnswerSource",
+                "BundleIdentity",
                 "Decision",
                 "FrameId",
                 "ModelIdentity",
@@ -154,6 +159,7 @@ else:
                 "SourceError",
                 "TinySaverError",
                 "TooSlowError",
+                "TransferError",
                 "VerificationError",
             ),
             "fusion": ("Fusion", "get_fusion"),

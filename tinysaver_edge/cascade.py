@@ -14,7 +14,7 @@ from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
 from tinysaver_edge.deciding.memory import CameraMemory, decide_remembering
 from tinysaver_edge.deciding.policy import Case, Judge, Policy
-from tinysaver_edge.decision import Decision, FrameId
+from tinysaver_edge.decision import BundleIdentity, Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -48,8 +48,8 @@ Reuse = Union["ReuseRule", Literal["bundle"], None]
 class Cascade:
     """Decides frames with a list of stages, cheapest first.
 
-    Thread-safe: calls from several threads are served one after the other. A context manager;
-    `close` may be called any number of times, from signal handlers too. It does not survive a fork.
+    Thread-safe: calls are served one after the other. A context manager; `close` may be called any
+    number of times, from signal handlers too. It does not survive a fork.
 
     Args:
         stages: at least one; all but the last have a score and a threshold.
@@ -60,6 +60,7 @@ class Cascade:
         uncovered: why a certificate that is there does not, for `doubt`.
         reuse: when earlier answers of a camera are repeated; None for never. A certificate that
             covers that covers cameras' frames, in `stream` and `track`, and no frame alone.
+        identity: of the bundle that they are from, for decisions; None where from none.
         clock: seconds, for timings and for frames that come without a time.
         wall: seconds since 1970, for the time of day of such frames.
 
@@ -77,6 +78,7 @@ class Cascade:
         certified: bool = False,
         uncovered: str | None = None,
         reuse: ReuseRule | None = None,
+        identity: BundleIdentity | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -86,8 +88,8 @@ class Cascade:
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
         self.reuse = reuse
-        self._certified = certified
-        self._uncovered = uncovered
+        self.identity = identity
+        self._certified, self._uncovered = certified, uncovered
         self._bundle: Bundle | None = None
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
@@ -106,6 +108,7 @@ class Cascade:
             certified=certified,
             fell_back=[stage.policy.model for stage in self.stages if stage.engine.fell_back],
             doubt_about=self.stages[-1].engine.doubt_about,
+            bundle=self.identity,
         )
         return Decider(self.stages, judge, clock=self._clock)
 
@@ -140,8 +143,7 @@ class Cascade:
                 and ``allow_absent``, each told of in `LoadOptions`.
 
         Raises:
-            BundleError: the bundle is damaged, not signed as it must be, or holds no models, or not
-                the large one's file.
+            BundleError: it is damaged, not signed as it must be, or lacks models.
             EngineError: an engine, device or precision is not to be had here, or a host serves
                 another model.
             InputError: a URL cannot be understood, or would send frames out in plain text.
@@ -163,15 +165,25 @@ class Cascade:
         cls,
         bundle: Bundle,
         *,
+        cut: str | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         **options: Unpack[LoadOptions],
     ) -> Self:
-        """Build a cascade from a bundle that is open, and stays so; see `load`."""
+        """Build a cascade from a bundle that is open, and stays so; see `load`.
+
+        Args:
+            bundle: it.
+            cut: what is left out of each frame, in words, as `run` has it: other frames than those
+                that were collected to be calibrated on are not certified. None says nothing.
+            clock: as for `load`; so are the others.
+            wall: seconds since 1970.
+            options: of its models.
+        """
         from tinysaver_edge.bundle import covered
         from tinysaver_edge.deciding.loading import load_stages
 
-        uncovered = covered.why_not_covered(bundle.manifest)
+        uncovered = covered.why_not_covered(bundle.manifest, cut=cut)
         policy = Policy.from_manifest(bundle.manifest)
         return cls(
             load_stages(bundle, **options),
@@ -181,6 +193,7 @@ class Cascade:
             certified=uncovered is None,
             uncovered=None if bundle.manifest.certificate is None else uncovered,
             reuse=None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule,
+            identity=bundle.identity,
             clock=clock,
             wall=wall,
         )
@@ -189,9 +202,8 @@ class Cascade:
     def doubt(self) -> str | None:
         """Why the certificate does not cover what is decided at this moment, where there is one.
 
-        None if it does, in streams and tracks that repeat answers as the bundle says, if it says
-        so. It follows what the large model's hosts have proven by now; of a single answer
-        `Decision.certified` tells.
+        None if it does, in streams and tracks that repeat answers as the bundle says, if at all.
+        It follows what hosts have proven by now; of one answer `Decision.certified` tells.
         """
         return self.doubt_of(self.reuse)
 
@@ -202,25 +214,19 @@ class Cascade:
         return self.stages[-1].engine.doubt if self._certified else self._uncovered
 
     def decide(
-        self,
-        frame: Frame,
-        *,
-        frame_id: FrameId | None = None,
-        timestamp_s: float | None = None,
+        self, frame: Frame, *, frame_id: FrameId | None = None, timestamp_s: float | None = None
     ) -> Decision:
         """Answer one frame. Calls from several threads are served one after the other.
 
         Args:
-            frame: ``(height, width, 3)`` BGR uint8, as OpenCV gives it, or ``(height, width)``
-                grey uint8.
+            frame: uint8, ``(height, width, 3)`` BGR as OpenCV gives it, or ``(height, width)``.
             frame_id: which frame it is; by default numbered in the order of calls.
             timestamp_s: when it was taken; by default now, with the time of day.
 
         Raises:
             InputError: the frame is of another shape or type.
-            EngineError: no stage could answer, the cascade is closed, or another process has
-                loaded it. When only some stage
-                fails, the others' answer comes back with ``degraded`` saying so.
+            EngineError: no stage could answer, or the cascade is closed or another process's. When
+                only some stage fails, the others' answer comes back, ``degraded``.
         """
         return self._decide(self.decider, None, frame, frame_id, timestamp_s)
 
@@ -247,8 +253,7 @@ class Cascade:
     ) -> list[Decision]:
         """Answer several frames, each stage taking the undecided ones in batches.
 
-        The answers are those of `decide` up to rounding. Timings are each frame's equal share of
-        its batch.
+        Answers are those of `decide` up to rounding, timings each frame's share of its batch.
 
         Args:
             frames: as for `decide`; they may differ in size.
@@ -306,28 +311,26 @@ class Cascade:
             for decision in cascade.stream("rtsp://camera/1"):
                 print(decision.label)
 
-        ``async for`` works as well. Reading, the first stage and the later ones overlap; only
-        bounded numbers of frames are on their way, and the first stage never waits for the others.
+        ``async for`` works as well. Reading, the first stage and the later ones overlap, within
+        bounds, and the first stage never waits for the others.
 
         Args:
             sources: addresses or paths (`tinysaver_edge.stream.sources.uri`), camera numbers,
-                iterables of pictures, functions that wait for the next picture, or sources of
-                one's own.
+                iterables of pictures, functions that wait for the next one, or one's own sources.
             escalation: ``"wait"`` gives one final decision a frame, in order; ``"revise"`` the
                 first stage's answer at once and a second decision, ``revision`` 1, when the large
                 model has answered; ``"local"`` never asks it.
             deadline_ms: how long after a frame was taken its final decision may come; the first
-                stage's answer then goes out, ``degraded`` saying so. By default 1,000 for live
-                sources, and none for files and iterables, which wait for the large model instead.
-            max_in_flight: frames that wait for the large model at once; beyond it frames with a
-                deadline are degraded as well.
+                stage's answer then goes out, ``degraded``. By default 1,000 for live sources, none
+                for files and iterables, which wait for the large model instead.
+            max_in_flight: frames that wait for the large model at once; more are degraded, too,
+                where they have a deadline.
             sinks: take every decision too.
             listener: hears of events: connected, lost, reconnected, dropped and others.
             metrics: takes counters and times.
             watch: audits accepted frames.
             reuse: when a camera's earlier answers are repeated, as for `track`.
-            min_time_between_escalations_s: of one source; frames that come sooner get the first
-                stage's answer, degraded.
+            min_time_between_escalations_s: of one source; what comes sooner is degraded.
             escalations_per_minute: of one source, audits included; None for no limit.
 
         Raises:
@@ -365,6 +368,31 @@ class Cascade:
             self._streams.add(made)
         return made
 
+    def take_over(
+        self, stream: Stream, *, watch: Watch | None = None, reuse: Reuse = "bundle"
+    ) -> threading.Event:
+        """Decide a running stream's frames from the next one on; `Stream.switch` tells the rest.
+
+        Args:
+            stream: of another cascade.
+            watch: audits accepted frames.
+            reuse: when a camera's earlier answers are repeated, as for `track`.
+
+        Returns:
+            An event that is set when the former cascade may be closed: nothing of it is open.
+
+        Raises:
+            EngineError: this cascade is closed.
+        """
+        from tinysaver_edge.stream.drift.watch import NO_WATCH
+
+        self._calls.check()
+        decider, memory = self._remembering(reuse)
+        with self._calls, self._lock:
+            self._check_open()
+            self._streams.add(stream)
+            return stream.switch(decider, watch=watch or NO_WATCH, memory=memory)
+
     def submit(
         self,
         frame: Frame,
@@ -379,17 +407,17 @@ class Cascade:
         that were submitted later may be answered earlier.
 
         Args:
-            frame: as for `decide`.
-            frame_id: which frame it is; by default numbered in the order of calls.
+            frame: it and its id as for `decide`.
+            frame_id: which frame it is.
             timestamp_s: when it was taken; by default now.
             deadline_ms: from now; when it passes before the large model has answered, the first
-                stage's answer comes back, ``degraded`` saying so. None waits for the large model.
+                stage's answer comes back, ``degraded``. None waits for the large model.
 
         Returns:
             A future of the decision. It holds an `EngineError` where no stage could answer.
 
         Raises:
-            InputError: the frame is of another shape or type, or the deadline is not above 0.
+            InputError: the frame, or the deadline, makes no sense.
             EngineError: the cascade is closed, or too many frames wait already.
         """
         from tinysaver_edge.stream.submissions import Submissions
@@ -418,8 +446,7 @@ class Cascade:
         """Let go of the models. Legal in every state, any number of times.
 
         Submitted frames that wait for the large model get the first stage's answer; streams end.
-        From a signal handler that interrupts a call it returns at once: nothing new begins, and
-        the models go once the call has ended. In a forked process it does nothing.
+        A signal handler that interrupts a call is not held up: the models go once that has ended.
         """
         self._closed = True
         self._calls.end(self._close)
@@ -427,7 +454,7 @@ class Cascade:
     def _close(self) -> None:
         with self._lock:
             submissions, self._submissions = self._submissions, None
-            streams = list(self._streams)
+            streams = [one for one in self._streams if one.decider.stages is self.stages]
         for stream in streams:
             stream.close()
         if submissions is not None:
@@ -455,11 +482,7 @@ class Track:
         self._cascade, self._decider, self._memory = cascade, decider, memory
 
     def decide(
-        self,
-        frame: Frame,
-        *,
-        frame_id: FrameId | None = None,
-        timestamp_s: float | None = None,
+        self, frame: Frame, *, frame_id: FrameId | None = None, timestamp_s: float | None = None
     ) -> Decision:
         """Answer the camera's next frame; arguments and errors are those of `Cascade.decide`.
 

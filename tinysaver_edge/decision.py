@@ -28,6 +28,25 @@ class ModelIdentity:
         return f"version {self.version or '?'}, hash {(self.sha256 or 'not told')[:12]}"
 
 
+@dataclass(frozen=True, slots=True)
+class BundleIdentity:
+    """Which bundle decided.
+
+    Attributes:
+        sha256: hash of its `bundle.json`, hexadecimal, which has the hash of every other file.
+        name: what it was signed as; None where its signature was not looked at.
+        version: which of that name; None as well.
+    """
+
+    sha256: str
+    name: str | None = None
+    version: int | None = None
+
+    def __str__(self) -> str:
+        known = "" if self.name is None else f"{self.name} version {self.version}, "
+        return f"{known}{self.sha256[:12]}"
+
+
 class AnswerSource(str, Enum):
     """Where an answer comes from.
 
@@ -151,6 +170,7 @@ class Decision:
             it is ran here.
         reused: where it was found, if it was found for an earlier frame; `stage`, `confidence` and
             `identity` are then of that answer.
+        bundle: which bundle decided; None where the cascade came from none.
     """
 
     label: str
@@ -170,6 +190,7 @@ class Decision:
     reason: Reason | None = None
     taken_at_s: float | None = None
     reused: Reused | None = None
+    bundle: BundleIdentity | None = None
 
     @property
     def taken_at(self) -> str | None:
@@ -196,4 +217,5 @@ class Decision:
             "timings_ms": dict(self.timings_ms),
             "identity": None if self.identity is None else asdict(self.identity),
             "reused": None if self.reused is None else self.reused.to_dict(),
+            "bundle": None if self.bundle is None else asdict(self.bundle),
         }

@@ -104,6 +104,10 @@ class BundleError(InputError):
     """A bundle is damaged, incomplete, unsafe or of a version this release cannot read."""
 
 
+class TransferError(TinySaverError):
+    """Something could not be fetched or sent now; the same may work later."""
+
+
 class RecipeError(InputError):
     """A recipe or a device profile has a field that is unknown or wrong."""
 

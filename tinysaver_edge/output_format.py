@@ -54,6 +54,9 @@ class OutputFormat:
             smallest value of the type for probabilities and 0 for logits.
         name: the output that holds the classes, where the file has several; None where only one
             can.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     kind: OutputKind = OutputKind.LOGITS

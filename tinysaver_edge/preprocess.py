@@ -67,6 +67,9 @@ class Resize:
         antialias: shrink by exact halvings (each pixel the mean of four) and one bilinear step;
             else by one bilinear step, quicker and coarser.
         fill: grey value 0..255 around a letterboxed picture.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     height: int
@@ -105,6 +108,9 @@ class InputFormat:
         color: order of the channels that the model expects.
         multiply: factor, of one value or one a channel.
         add: offset, of one value or one a channel.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     layout: Layout = Layout.NHWC
@@ -156,7 +162,7 @@ class Preprocess:
     format: InputFormat = field(default_factory=InputFormat)
 
     def shape(self, samples: int) -> tuple[int, int, int, int]:
-        """Return the shape of a batch of that many frames."""
+        """Return the shape of a batch of `samples` frames."""
         height, width, channels = self.resize.height, self.resize.width, self.format.color.channels
         if self.format.layout is Layout.NHWC:
             return (samples, height, width, channels)

@@ -260,6 +260,33 @@ def difference(one: Thumbnail, other: Thumbnail) -> float:
     return float(steps.sum()) / (STEPS * SIDE * SIDE)
 
 
+class _Answer:
+    """An answer that is held against others: its probabilities are worked out once.
+
+    Args:
+        outputs: of one sample.
+    """
+
+    __slots__ = ("_outputs", "_weights")
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+        self._weights: NDArray[np.float32] | None = None
+
+    def variation(self, other: _Answer) -> float:
+        """As `total_variation` has it."""
+        if self._outputs.logits is None or other._outputs.logits is None:
+            return total_variation(self._outputs, other._outputs)
+        return _variation(self.weights, other.weights)
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Its probabilities."""
+        if self._weights is None:
+            self._weights = _probabilities(self._outputs)
+        return self._weights
+
+
 def total_variation(one: Outputs, other: Outputs) -> float:
     """Return the total-variation distance of two answers of one model, 0..1.
 
@@ -343,7 +370,7 @@ class Gate(Generic[Key]):
         self._seen = np.zeros((SIDE, SIDE), np.int32)
         self._apart = np.zeros((SIDE, SIDE), np.int32)
         self._below = rule.still * STEPS * SIDE * SIDE
-        self._escalated: tuple[Key, tuple[int, int, int], Outputs] | None = None
+        self._escalated: tuple[Key, tuple[int, int, int], _Answer] | None = None
 
     def forget(self) -> None:
         """Empty the memory, and begin a new epoch with the next frame: a camera has come back."""
@@ -398,9 +425,9 @@ class Gate(Generic[Key]):
             The frame whose escalation answers this one; None where this one is to be escalated,
             and is remembered as the last.
         """
-        last, same = self._escalated, self.rule.same
+        last, same, answer = self._escalated, self.rule.same, _Answer(outputs)
         known = last is not None and last[1] == look.span
-        if last is not None and known and same > 0 and total_variation(outputs, last[2]) < same:
+        if last is not None and known and same > 0 and answer.variation(last[2]) < same:
             return last[0]
-        self._escalated = (look.key, look.span, outputs)
+        self._escalated = (look.key, look.span, answer)
         return None

@@ -54,6 +54,24 @@ def test_what_was_measured_is_certified(folder):
         assert cascade.decide(numbered_frame(7)).certified
 
 
+def test_frames_cut_otherwise_than_those_that_were_collected_are_not_certified(folder):
+    region = "--region 0,0,8,8"
+
+    def told(content):
+        content["certificate"]["cut"] = region
+        content["certificate"]["figures_sha256"] = figures_sha256(Manifest.model_validate(content))
+
+    for cut, why in (
+        (None, None),
+        (region, None),
+        ("", "it was made with --region 0,0,8,8, here they are whole"),
+        ("--region 0,0,9,8", "here they are cut: --region 0,0,9,8"),
+    ):
+        with Bundle.load(edited(folder, told)) as bundle, Cascade.from_bundle(bundle, cut=cut) as c:
+            assert c.decide(numbered_frame(7)).certified is (why is None)
+            assert (c.doubt is None) if why is None else (why in c.doubt)
+
+
 CHANGES = {
     "engine": lambda c: stage(c)["model"].update(engine="openvino"),
     "precision": lambda c: stage(c, 1)["model"].update(precision="float16"),

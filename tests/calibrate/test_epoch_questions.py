@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,3 +125,9 @@ def test_a_plan_says_how_many_runs_it_takes():
     most = len({one.id for one in made.interview.questions})
     assert max(one.questions for one in chosen.milestones) <= most
     assert made.plan.open <= most
+    free = [one.cost for one in chosen.milestones if not one.questions]
+    nothing = certify(stages, Known.nothing(len(timeline.numbers)), max_drop_points=60.0,
+                      timeline=timeline)  # fmt: skip
+    counts = nothing.trial.counted(np.array([nothing.threshold]))
+    spent = (1e6 * counts.asked + 1e7 * counts.reached[0]) / nothing.trial.samples / 1e7
+    assert free == [made.interview.standing().cost] == pytest.approx(spent.tolist())

@@ -17,7 +17,7 @@ from tinysaver_edge.data import Sample
 EACH = 40
 
 MOST_FILES_OF_AN_IMAGE = 32
-MOST_FILES_OF_A_RUN = 55
+MOST_FILES_OF_A_RUN = 57
 
 LOOKED_AT = {
     "data/looks.py",
@@ -42,8 +42,8 @@ the choice hold nothing for each image; `Replay` is the chosen cascade looked at
 PARTS = {"Reign", "Problem", "SortedScores", "CertifiedTest", "Record", "ModelAnswers"}
 """What holds a form, labels or an order of the samples, and adds no form of its own."""
 
-LOOKS = {"Looks", "_Edges"}
-"""What the way beside has of every picture."""
+LOOKS = {"Looks", "_Edges", "_Edge", "Seen"}
+"""What the ways beside have of every picture: is it independent, seen, a model's own answer?"""
 
 POSITIONS = {"MeasuredProblem", "CertifiedChoice", "Proposal", "Audit", "_Decided"}
 """What holds positions of samples (which were tuned, certified, held out), and no answer."""

@@ -5,14 +5,19 @@ import json
 import shutil
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.calibrate.recipes import recipe
-from tests.colours import LARGE, MIDDLE, NAMES, SAVER
+from tests.colours import LARGE, MIDDLE, NAMES, SAVER, colour_picture
 from tests.command import spawned
 from tests.data.epoch_folders import epoch_folders
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.calibrate import run
+from tinysaver_edge.calibrate.methods import chains
+from tinysaver_edge.calibrate.planning import plan_of
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data.epochs import open_epochs
@@ -52,6 +57,12 @@ def made(work):
 def bundle(work, made):
     assert made.code == 0, made.err
     return work / "bundle"
+
+
+@pytest.fixture(autouse=True)
+def nobody_looked_before(work):
+    """Each test is a user of its own, who shares the models' answers alone with those before it."""
+    (work / "bundle.records" / "looked.json").unlink(missing_ok=True)
 
 
 def test_the_epoch_is_what_is_certified(made, bundle):
@@ -157,8 +168,29 @@ def test_evaluate_measures_on_epochs_it_has_not_seen(command, work, bundle):
     )
 
 
-def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle):
+@pytest.fixture
+def chain(work, made, monkeypatch):
+    """A bundle of three stages, as if nothing else had been worth it."""
+    monkeypatch.setattr(chains, "LEAST_EPOCHS", COUNT)
+    propose = run.propose_all
+    monkeypatch.setattr(
+        run,
+        "propose_all",
+        lambda *given, **more: [one for one in propose(*given, **more) if one.costs.between],
+    )
+    asked = {
+        "epochs": work / "clips", "labels": work / "clips.csv", "max_drop": 6.0,
+        "independent": True, "savers": ("tiny", "mid"), "work_dir": work / "bundle.records",
+        "out": work / "chain",
+    }  # fmt: skip
+    plan = plan_of(load_recipe(str(work / "recipe.toml"), root=work).overridden(asked))
+    return run.calibrate(plan, out=work / "chain").bundle
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, stages, request):
     """The gate is empty at each epoch's start in all three: one stream, epoch after epoch."""
+    bundle = request.getfixturevalue("bundle" if stages == 2 else "chain")
     with open_epochs(work / "clips") as data, Bundle.load(bundle) as opened:
         policy, rule = Policy.from_manifest(opened.manifest), opened.manifest.reuse.rule
         shares = opened.manifest.calibration.reuse
@@ -195,7 +227,7 @@ def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle
         count = len(decisions)
         assert who[Likeness.STILL] / count == shares.still
         assert who[Likeness.SAME] / count == shares.same
-        assert who[1] / count == pytest.approx(shares.large)
+        assert who[stages - 1] / count == pytest.approx(shares.large)
         assert all(one.certified for one in decisions)
     assert np.count_nonzero(frames.still) > 0
 
@@ -203,7 +235,7 @@ def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--budget", "mean_macs=1e6"), "--budget"),
+        (("--budget", "mean_macs=1e3"), "would have to be"),
         (("--method", "empirical"), "--epochs is certified, or not done"),
         (("--score", "all"), "--score or --fusion 'all'"),
         (("--score", "entropy"), "over epochs the score is margin"),
@@ -242,6 +274,7 @@ def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
         "--saver", "tiny", "--max-drop", 4, "--independent", *kept,
     ]  # fmt: skip
     labelled = command(*asked(work, *kept))
+    (work / "bundle.records" / "looked.json").unlink()  # another user, who has no labels
     planned = command(*words)
     assert planned.code == 0, planned.err
     assert "what questions buy" in planned.err
@@ -263,11 +296,86 @@ def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
     done = command(*words, "--answers", table, "--out", tmp_path / "bundle")
     assert done.code == 0, done.err
     assert done.json["certificate"] == labelled.json["certificate"]
+    assert done.json["certificate"]["candidates"] == 1
     told = done.json["questions"]
     assert told["answered"] == len(rows) < told["frames"]
     assert "each about a run of frames" in done.err
     assert done.json["calibration"]["reuse"]["drop_points_without"] is None
     assert command("verify", tmp_path / "bundle").code == 0
+
+
+def recording(place, *, seconds=150, fps=2, seed=0):
+    """Write a video of colours, each for some seconds, and its table of spans."""
+    rng, rows, at = np.random.default_rng(seed), ["recording,from_s,to_s,class"], 0
+    out = cv2.VideoWriter(str(place), cv2.VideoWriter_fourcc(*"MJPG"), fps, (128, 128))
+    while at < seconds * fps:
+        label, frames = int(rng.integers(len(NAMES))), int(rng.integers(4, 30))
+        scene = cv2.resize(colour_picture(label, at), (128, 128)).astype(np.float64)
+        for _ in range(frames):
+            out.write(np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255).astype(np.uint8))
+        rows.append(f"{place.stem},{at / fps},{(at + frames) / fps},{NAMES[label]}")
+        at += frames
+    out.release()
+    place.with_suffix(".csv").write_text("\n".join(rows) + "\n")
+
+
+def test_a_recording_is_cut_at_drawn_moments_that_the_certificate_states(command, work, tmp_path):
+    video = tmp_path / "door.avi"
+    recording(video)
+    words = [
+        "calibrate", work / "recipe.toml", "--root", work, "--from", f"door={video}",
+        "--epoch", "4s", "--number", 60, "--labels", video.with_suffix(".csv"),
+        "--trust-labels", "--saver", "tiny", "--out", tmp_path / "bundle", "--json",
+    ]  # fmt: skip
+    done = command(*words, "--max-drop", 5)
+    assert done.code == 0, done.err
+    assert done.json["certificate"]["evidence"] == "epochs"
+    stated = " ".join(done.json["stated"])
+    assert "its epochs of 4 s began at independent random moments of recordings 2" in stated
+    assert "drawn with seed 0 (all)" in stated
+    clips = tmp_path / "bundle.epochs"
+    with open_epochs(clips, spans=video.with_suffix(".csv")) as data:
+        assert len(data.epochs) == 60
+        assert len(set(data.times_s[data.numbers == 0])) == 8
+    # Epochs overlap; a frame that several have lies there once.
+    files = [one.stat() for one in clips.glob("*/*.png")]
+    assert len({one.st_ino for one in files}) < len(files) / 1.5
+    again = command(*words, "--max-drop", 6)
+    assert again.code == 0, again.err
+    assert "to go" not in again.err
+    assert "cutting" not in again.err
+    ran = ("run", tmp_path / "bundle", "--source", video, "--limit", 2, "--quiet")
+    assert "not certified" not in command(*ran).err
+    assert "it was made on whole frames" in command(*ran, "--region", "0,0,64,64").err
+    other = command(*words, "--max-drop", 5, "--seed", 1)
+    assert other.code == 2
+    assert "drawn otherwise (seed 0, 4 s)" in other.err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--epoch", "4s", "--epochs", "clips"), "--epoch is about recordings"),
+        (("--from", "a.avi", "--epochs", "clips"), "--epochs and --from exclude each other"),
+        (("--from", "a.avi", "--epoch", "soon"), "'soon' is no length of time"),
+        (("--from", "a.avi"), "a.avi"),
+    ],
+)
+def test_what_cannot_be_cut_is_one_line(command, work, tmp_path, more, words):
+    done = command("calibrate", work / "recipe.toml", "--root", work, "--saver", "tiny",
+                   "--reference", "large", "--out", tmp_path / "bundle", *more)  # fmt: skip
+    assert done.code == 2
+    assert words in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_is_held_by_epochs(command, work, made, tmp_path):
+    done = command(*asked(work, "--budget", "mean_macs=40000", "--max-drop", 6, "--work-dir",
+                          work / "bundle.records", "--json"))  # fmt: skip
+    assert done.code == 0, done.err
+    interval = done.json["interval"]
+    assert interval["t_certified"] <= interval["t_budget"] <= 1
+    assert "thresholds that keep every limit" in done.err
 
 
 def test_two_savers_compete_and_no_longer_cascade_is_tried(command, work, made, tmp_path):
@@ -284,3 +392,33 @@ def test_too_few_epochs_are_told_before_any_model_runs(command, work, made, tmp_
     assert done.code == 3
     first = done.err.index("12 epochs are too few")
     assert first < done.err.index("to go")
+
+
+def test_a_folder_that_says_when_its_frames_were_taken_is_a_recording(command, work, tmp_path):
+    """It runs with its times, so that answers are reused, and epochs are cut out of it."""
+    folder, one = tmp_path / "yard", work / "clips"
+    folder.mkdir()
+    seconds = []
+    for number in range(20):
+        for frame in range(8):
+            name = f"{8 * number + frame:05d}.png"
+            shutil.copy(one / f"e{number:03d}" / f"{frame:05d}.png", folder / name)
+            seconds.append((8 * number + frame) / 2)
+    files = [f"{number:05d}.png" for number in range(160)]
+    (folder / "epoch.json").write_text(json.dumps({"files": files, "seconds": seconds}))
+    done = command("collect", "--from", folder, "--epochs", "4s", "--number", 5, "--out",
+                   tmp_path / "cut")  # fmt: skip
+    assert done.code == 0, done.err
+    with open_epochs(tmp_path / "cut") as data:
+        assert len(data.epochs) == 5
+        assert set(np.diff(data.times_s[data.numbers == 0]).round(6)) == {0.5}
+
+
+def test_an_epoch_that_is_run_repeats_answers_as_it_was_calibrated(command, work, bundle, tmp_path):
+    lines, source = tmp_path / "d.jsonl", work / "clips" / "e000"
+    done = command("run", bundle, "--source", source, "--jsonl", lines, "--quiet")
+    assert done.code == 0, done.err
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(told) == 8
+    assert {one["source"] for one in told[1:]} & {"reused"}
+    assert all(one["certified"] for one in told)

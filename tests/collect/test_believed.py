@@ -74,8 +74,8 @@ def test_what_was_drawn_is_certified_for_its_period(work: Path, tmp_path: Path) 
     found = calibrated(work, work / "drawn", tmp_path / "bundle")
     assert found.certificate is not None
     said = (
-        "that its samples were taken at independent random moments of recordings 16.67 min long "
-        "(all), so that it holds for that period"
+        "that its samples were taken at independent random moments of recordings 16.67 min long"
+        ", drawn with seed 1 (all), so that it holds for that period"
     )
     assert found.stated == (said,)
     entry = Bundle.load(tmp_path / "bundle").manifest.certificate

@@ -17,7 +17,10 @@ import pytest
 
 from tests.colours import LARGE, MIDDLE, NAMES, SAVER, colour_folders, colour_model, colour_picture
 from tests.colours import macs as macs_of
+from tinysaver_edge.bundle.manifest import CertificateEntry, Manifest
+from tinysaver_edge.calibrate import Certificate, WalkStep
 from tinysaver_edge.cli import cli
+from tinysaver_edge.decision import Decision
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -70,6 +73,19 @@ def records(folder: Path) -> None:
     (folder / "models.csv").write_text(table)
 
 
+def begun(page: str, finished: Path, folder: Path) -> Path:
+    """Copy what a reader of a page has when he comes to it."""
+    shutil.copytree(finished, folder)
+    if page == "tutorials/two-models.md":  # models and images alone
+        for left in ("bundle", "bundle.records", "records"):
+            shutil.rmtree(folder / left)
+        for description in folder.glob("*.toml"):
+            description.unlink()
+    if page == "tutorials/demo.md":
+        shutil.copytree(folder / "bundle", folder / "demo-bundle")
+    return folder
+
+
 def command(folder: Path, *arguments: str) -> None:
     """Run one command as a reader would; what it says is shown where it fails."""
     done = subprocess.run(
@@ -89,13 +105,7 @@ def commands(text: str) -> Iterator[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks(RUN))
 def test_what_a_page_says_to_type_runs(page, finished, tmp_path):
-    folder = tmp_path / "folder"
-    shutil.copytree(finished, folder)
-    if page == "tutorials/two-models.md":  # a reader begins it with models and images alone
-        for left in ("bundle", "bundle.records", "records"):
-            shutil.rmtree(folder / left)
-        for description in folder.glob("*.toml"):
-            description.unlink()
+    folder = begun(page, finished, tmp_path / "folder")
     told = "".join(RUN.findall(NAMED[page].read_text("utf-8")))
     lines = list(commands(told))
     assert len(lines) == len(told.splitlines()), "a block holds more than commands"
@@ -118,6 +128,8 @@ def test_the_programs_have_their_types(tmp_path):
     for number, page in enumerate(with_blocks(PYTHON)):
         for place, program in enumerate(PYTHON.findall(NAMED[page].read_text("utf-8"))):
             (tmp_path / f"page{number}_{place}.py").write_text(begin + program)
+    (shown,) = PYTHON.findall((DOCS.parent / "README.md").read_text("utf-8"))
+    (tmp_path / "readme.py").write_text(shown)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", *map(str, tmp_path.glob("*.py"))],
         cwd=DOCS.parent, capture_output=True, text=True, timeout=300,
@@ -145,3 +157,31 @@ def test_every_command_and_option_of_a_page_exists(page):
             if word.startswith("--"):
                 flag = word.split("=")[0].rstrip("…,;.")
                 assert flag in known | {"--help"}, f"{page}: {found.name} has no {flag}"
+
+
+def fields_of(page: str) -> set[str]:
+    """What the first column of a page's tables names."""
+    cells = re.findall(r"^\| (`[^|]+) \|", NAMED[page].read_text("utf-8"), re.M)
+    return {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
+
+
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [
+        ("reference/certificate-format.md", (CertificateEntry, Certificate, WalkStep)),
+        ("reference/decision.md", (Decision,)),
+        ("reference/bundle.md", (Manifest,)),
+    ],
+    ids=["certificate", "decision", "bundle"],
+)
+def test_a_page_has_every_field_and_no_other(page, kinds):
+    known = {
+        name
+        for kind in kinds
+        for name in (getattr(kind, "model_fields", None) or kind.__dataclass_fields__)
+    }
+    text = NAMED[page].read_text("utf-8")
+    assert [name for name in sorted(known) if f"`{name}`" not in text] == []
+    packed = {"order", "taken_at"}  # as they are written, not as they are kept
+    files = {"bundle.json", "seen.npy", "bundle.sig.json"}
+    assert fields_of(page) - known - packed - files == set()

@@ -192,7 +192,7 @@ def collections(folder: Path) -> Target:
 
 def addresses(folder: Path) -> Target:
     """Addresses of sources, hosts, brokers and of where to listen."""
-    from tinysaver_edge._support.doors import ListenAddress
+    from tinysaver_edge._support.urls import ListenAddress
     from tinysaver_edge.engines.remote.model import Address as Host
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress
     from tinysaver_edge.stream.sources.opening import open_source

@@ -23,6 +23,7 @@ from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Token
+from tinysaver_edge.host.listening import address_of
 
 pytestmark = needs_kserve
 
@@ -98,6 +99,50 @@ def test_half_sent_requests_hold_no_place(guarded, scheme, token) -> None:
         for _ in range(5):
             assert len(engine.infer(FRAME)) == 1
         assert health(guarded) == 200
+    time.sleep(0.3)
+    assert health(guarded) == 200
+    assert "Traceback" not in (guarded.folder / "serve.log").read_text()  # they have hung up
+
+
+def test_calls_that_are_refused_take_their_time_and_a_device_does_not_wait(guarded) -> None:
+    grpc = pytest.importorskip("grpc")
+    method = "/inference.GRPCInferenceService/ModelInfer"
+    refused, over = [], threading.Event()
+    large = remote(guarded.url(), token=guarded.token, timeout_s=2.0)
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{guarded.grpc_port}") as channel,
+        Cascade.load(guarded.bundle, large=large) as cascade,
+    ):
+        call = channel.unary_unary(method)
+
+        def flood():
+            while not over.is_set():
+                with pytest.raises(grpc.RpcError) as error:
+                    call(b"", timeout=5)
+                refused.append(error.value.code().name)
+
+        flooding = [threading.Thread(target=flood) for _ in range(8)]
+        for one in flooding:
+            one.start()
+        began_s = time.monotonic()
+        for _ in range(5):
+            assert len(cascade.stages[-1].engine.infer(FRAME)) == 1
+        time.sleep(max(0.0, began_s + 1.5 - time.monotonic()))
+        took_s = time.monotonic() - began_s
+        over.set()
+        for one in flooding:
+            one.join()
+    assert set(refused) == {"UNAUTHENTICATED"}
+    assert len(refused) <= 8 * (took_s / 0.5 + 1)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("ipv4:10.0.0.7:5000", "10.0.0.7"), ("ipv6:%5B::1%5D:5000", "::1"),
+     ("ipv6:[2001:db8::7]:5000", "2001:db8::7"), ("unix:", "unix:")],
+)  # fmt: skip
+def test_where_a_call_comes_from_is_told_as_over_http(peer, address) -> None:
+    assert address_of(peer) == address
 
 
 def test_tokens_are_not_to_be_found_by_trying(guarded) -> None:

@@ -47,7 +47,7 @@ def told(decision):
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_decisions_are_those_of_the_model_in_process(bundle, host, scheme, monkeypatch) -> None:
-    monkeypatch.setattr("tinysaver_edge.bundle.covered.why_not_covered", lambda manifest: None)
+    monkeypatch.setattr("tinysaver_edge.bundle.covered.why_not_covered", lambda manifest, **_: None)
     large = remote(host.url(scheme=scheme), timeout_s=5.0)
     with Cascade.load(bundle, large=large) as there, Cascade.load(bundle) as here:
         answers = [there.decide(frame) for frame in FRAMES]
@@ -163,6 +163,22 @@ def test_bytes_behind_the_json_that_are_no_tensor_harm_nobody(host, shape, datat
             ask(host, "POST", path, text + b"\xff\xff\xff\xff\xff\xff\xff\xff", **headers)[0] >= 400
         )
     assert ask(host, "GET", "/v2/models/large/ready")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [(b"{}", "9" * 5000), (b"{}", "-1"), (b"{}", "\u00b2"),
+     (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None)],
+    ids=["digits", "below nothing", "no digit", "deep"],
+)  # fmt: skip
+def test_headers_and_json_out_of_all_measure_are_the_clients_mistake(host, text, length) -> None:
+    for kind in ("application/json", "application/octet-stream"):
+        headers = {
+            "Content-Type": kind,
+            "Inference-Header-Content-Length": length or str(len(text)),
+        }
+        status = ask(host, "POST", "/v2/models/large/infer", text + b"raw", **headers)[0]
+        assert 400 <= status < 500
 
 
 def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:

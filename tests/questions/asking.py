@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tests.questions.small import CLASSES, small
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.questions import AnswerBook
 from tinysaver_edge.questions.page import QuestionPage
 

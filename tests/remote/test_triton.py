@@ -77,7 +77,7 @@ def test_decisions_are_those_of_the_model_in_process(place, served, host, here, 
 
 
 def test_the_host_tells_what_it_serves(place, served, host, monkeypatch) -> None:
-    monkeypatch.setattr(CERTIFIED, lambda manifest: None)
+    monkeypatch.setattr(CERTIFIED, lambda manifest, **_: None)
     with Cascade.load(place / "bundle", large=host.url("large/1")) as cascade:
         engine = cascade.stages[-1].engine
         assert engine.identity == f"version 1, hash {served.served.sha256[:12]}"
@@ -109,7 +109,7 @@ def test_several_threads_ask_at_once(place, host) -> None:
 def test_a_host_that_does_not_tell_its_hash_is_not_certified(
     tmp_path, served, place, monkeypatch
 ) -> None:
-    monkeypatch.setattr(CERTIFIED, lambda manifest: None)
+    monkeypatch.setattr(CERTIFIED, lambda manifest, **_: None)
     silent = served.copy(tmp_path / "silent")
     config = silent / "large/config.pbtxt"
     config.write_text(config.read_text().split("# Devices compare")[0])

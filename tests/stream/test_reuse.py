@@ -25,7 +25,7 @@ from tinysaver_edge.stream.pipeline import FROZEN_S, _Stillness
 from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions, LiveSource
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
-from tinysaver_edge.testing import FakeEngine, FakeSource, numbered_frame
+from tinysaver_edge.testing import FakeEngine, FakeSource, frame_numbers, numbered_frame
 
 STILL, SAME = Likeness.STILL, Likeness.SAME
 
@@ -466,3 +466,81 @@ class TestFrozen:
             frame = (100 + draw.integers(-3, 4, (96, 96, 3))).astype(np.uint8)
             stillness.saw(gate.look(n, make(frame), n / 2).difference, n / 2)
         assert camera.told == []
+
+
+def three_stages(answers, sure_two):
+    """Two savers and a large model; the second saver is sure of some numbers only."""
+
+    def second(batch):
+        logits = answers.saver(batch)
+        for row, number in enumerate(frame_numbers(batch).tolist()):
+            if sure_two(number):
+                logits[row] = 0
+                logits[row, (number + 2) % 10] = 20
+        return logits
+
+    engines = [FakeEngine(answers.saver), FakeEngine(second), FakeEngine(answers.large)]
+    policies = [
+        StagePolicy("one", score=Margin(), threshold=0.5),
+        StagePolicy("two", score=Margin(), threshold=0.5),
+        StagePolicy("large"),
+    ]
+    return [
+        Stage(engine, preprocess=engine.preprocess, policy=policy)
+        for engine, policy in zip(engines, policies, strict=True)
+    ]
+
+
+def test_three_stages_decide_the_same_in_calibration_track_and_stream():
+    kept: set[int] = set()
+    for seed in range(3):
+        kept |= kept_of_three_stages(seed)
+    assert kept == {1, 2}  # of stages between as well as of the last
+
+
+def kept_of_three_stages(seed):
+    """Hold the three against each other; return the stages whose answers were kept."""
+    answers = Answers(unsure=lambda n: n % 3 != 0)
+    scenes = Scenes(random_scenes(seed, frames=400))
+    with Cascade(three_stages(answers, lambda n: n % 4 == 1), reuse=RULE) as cascade:
+        alone = [cascade.decide(one.image) for one in scenes]
+        camera = cascade.track()
+        tracked = [
+            camera.decide(one.image, frame_id=one.frame_id, timestamp_s=one.timestamp_s)
+            for one in scenes
+        ]
+        streamed = list(cascade.stream(scenes))
+    assert {one.stage.index for one in alone} == {0, 1, 2}
+    of = [n if where is None else where[0] for n, where in calibrated(answers, scenes, RULE)]
+    wanted = [(alone[n].index, alone[n].stage.index) for n in of]
+    for decisions in (tracked, streamed):
+        assert [(one.index, one.stage.index) for one in decisions] == wanted
+        kept = [None if one.reused is None else one.reused.frame_id.sequence for one in decisions]
+        assert kept == [None if n == first else first for n, first in enumerate(of)]
+    return {one.stage.index for one in streamed if one.reused and one.reused.alike is SAME}
+
+
+@pytest.mark.parametrize("escalation", ["wait", "revise"])
+def test_several_cameras_each_repeat_what_they_have_seen_themselves(escalation):
+    answers = Answers(unsure=lambda n: n % 3 != 0, large_s=0.002)
+    cameras = [
+        Scenes(random_scenes(seed), source_id=f"camera{seed}", start_s=100.0 * seed)
+        for seed in range(3)
+    ]
+    with cascade_of(answers, reuse=RULE) as cascade:
+        decisions = list(cascade.stream(*cameras, escalation=escalation, max_in_flight=2))
+    final = {(one.frame_id.source_id, one.frame_id.sequence): one for one in decisions}
+    asked = 0
+    for camera in cameras:
+        mine = [final[camera.source_id, place] for place in range(len(camera.numbers))]
+        answered = [one for one in mine if one.reason is None]
+        wanted = list(replayed(answers, camera, RULE))
+        assert [told(one) for one in answered] == [
+            one for one, found in zip(wanted, mine, strict=True) if found.reason is None
+        ]
+        kept = [one.reused.frame_id.source_id for one in answered if one.reused is not None]
+        assert set(kept) == {camera.source_id}
+        asked += sum(source is AnswerSource.LARGE for _, _, source, _ in wanted)
+    if escalation == "wait":  # files wait for room; nothing is degraded, and nothing asked twice
+        assert len(answers.asked_large) == asked
+        assert all(one.reason is None for one in decisions)

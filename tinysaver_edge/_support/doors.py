@@ -1,38 +1,34 @@
-"""Doors of servers: where they listen, which names and tokens get in, and for how long."""
+"""Doors of servers: which requests and tokens get in, at what cost, and for how long."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import http.client
 import ipaddress
-import socket
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from tinysaver_edge._support.limits import (
     ANSWER_S,
     HEADER_BYTES,
-    QUEUED,
+    KNOCKS_AT_ONCE,
+    KNOCKS_PER_S,
+    MOST_PIECES,
     REQUEST_S,
     WRONG_TOKENS_AT_ONCE,
     WRONG_TOKENS_OF_ALL,
 )
-from tinysaver_edge._support.urls import is_loopback, redacted
-from tinysaver_edge.errors import InputError
 
 TELL_EVERY_S = 60.0
 """How often wrong tokens are told of."""
 
-_TRUSTED = 1024
-"""Connections that have shown the token, as far as they are remembered."""
-
-_PRIVATE = (".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
-"""Ends of names that nobody can own in the public DNS."""
+_REMEMBERED = 1024
+"""Addresses that knock, and connections that have shown the token: so many are remembered."""
 
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
@@ -40,127 +36,240 @@ _GRACE_S = 0.25
 _CROWD = 4
 """So many times the usual number of connections are borne for that long."""
 
+_BURST_S = 0.05
+"""Processor time that an event loop may take at once, after a time of rest."""
+
+_REST_S = 0.05
+"""The longest that it waits before it looks again."""
+
+TOO_LONG = b"HTTP/1.1 431 Too long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+"""What is said to who sends no end of a head, or it in drops."""
+
 
 @dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """A host and a port to listen on.
+class RequestHead:
+    """Request line and headers of one request.
 
     Attributes:
-        host: a name or an address of this machine.
-        port: TCP port; 0 takes any that is free.
-        option: the command's option that named it, for messages.
+        method: in capitals, as it was sent.
+        path: as it was sent, without a query.
+        headers: names in small letters; of several of one name the last.
+        client: address and port that it comes from.
+        keeps: whether the connection stays for further requests.
     """
 
-    host: str
-    port: int
-    option: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    client: tuple[str, int]
+    keeps: bool
 
     @classmethod
-    def parse(cls, text: str, *, option: str) -> ListenAddress:
-        """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
-
-        Raises:
-            InputError: it is of another form.
-        """
-        host, colon, port = text.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        host = host[1:-1] if bracketed else host
-        fits = colon and host and (bracketed or ":" not in host) and port.isascii()
-        if not fits or not port.isdigit() or int(port) > 65535:
-            raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
-        return cls(host, int(port), option)
+    def read(cls, text: bytes, client: tuple[str, int]) -> RequestHead | None:
+        """Read it up to its empty line; None where it is no HTTP."""
+        first, *lines = text.decode("latin-1").split("\n")
+        words = first.split()
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return None
+        headers = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name.lower()] = value.strip()
+        keeps = words[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
+        return cls(words[0], words[1].partition("?")[0], headers, client, keeps)
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on this machine can reach it."""
-        return is_loopback(self.host)
+    def has_body(self) -> bool:
+        """Whether more than the head belongs to the request."""
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
 
-    def bind(self) -> socket.socket:
-        """Return a listening socket.
 
-        Raises:
-            InputError: the port is taken, not allowed, or the host is not this machine's.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer that is ready.
+
+    Attributes:
+        status: of HTTP.
+        kind: its content type.
+        body: what it says.
+        headers: further ones.
+    """
+
+    status: int
+    kind: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def sent(self, *, keeps: bool, bare: bool = False) -> bytes:
+        """Return what goes over the wire.
+
+        Args:
+            keeps: whether the connection stays.
+            bare: whether the body is left out, as where HEAD asks.
         """
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            listening = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise InputError(f"{self}: {self.host} cannot be found ({error.strerror})") from error
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self.host, self.port))
-            listening.listen(QUEUED)
-        except OSError as error:
-            listening.close()
-            raise InputError(f"{self}: {_reason(error)}") from error
-        return listening
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.option} {host}:{self.port}"
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is taken by another program; name another"
-    if error.errno == errno.EACCES:
-        return "this user may not listen on that port; name one above 1023"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
-    return f"cannot listen there ({error.strerror})"
-
-
-def url_of(listening: socket.socket) -> str:
-    """Return the address that a socket listens on, as a browser takes it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        lines = [
+            f"HTTP/1.1 {self.status} {http.client.responses.get(self.status, '')}",
+            f"content-type: {self.kind}",
+            f"content-length: {len(self.body)}",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+            f"connection: {'keep-alive' if keeps else 'close'}",
+        ]
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if bare else self.body)
 
 
 class Doorkeeper:
-    """Keeps the connections of a uvicorn server few, and none waiting for ever. One event loop.
+    """Keeps connections few, none waiting for ever, and what strangers send cheap. One event loop.
 
-    Whoever takes longer than `limits.REQUEST_S` to send a request, or than `limits.ANSWER_S` to
-    take an answer, is cut off. Where there are too many, those go that have asked for nothing for
-    longest: who sends a request at once is answered, however many only sit there.
+    A request gets past it once its head is there, whole and of bearable length; what can be
+    answered or refused at once is, before anything else is done for it. Whoever takes longer than
+    `limits.REQUEST_S` to send a request, or than `limits.ANSWER_S` to take an answer, is cut off.
+    Where there are too many, those go that have asked for nothing for longest: who sends a request
+    at once is answered, however many only sit there.
 
     Args:
         most: connections that may stay.
+        at_once: answers what needs no thought; None leaves a request to the server.
+        share: of one processor core that the event loop may take, where it is the doorkeeper's
+            alone; what comes beyond waits, and whatever else this process does goes on.
+        trusts: where the loop has other work, whether a connection, by address and port, is one
+            of ours. Of another address `limits.KNOCKS_PER_S` are read; what comes beyond waits.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(
+        self,
+        most: int,
+        *,
+        at_once: Callable[[RequestHead], Said | None] = lambda head: None,
+        share: float | None = None,
+        trusts: Callable[[tuple[str, int]], bool] | None = None,
+    ) -> None:
+        self._most, self._at_once, self._share = most, at_once, share
+        self._trusts = trusts
+        self._knocks: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._since: dict[Any, tuple[Any, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._left_s, self._used_s, self._seen_s = 0.0, 0.0, 0.0
 
     def protocol(self, base: type) -> type:
-        """Return uvicorn's class of protocols, watched over by this doorkeeper."""
+        """Return a class of protocols, watched over by this doorkeeper.
+
+        Args:
+            base: uvicorn's, or one that has its `cycle` and is sent whole heads.
+        """
         keeper = self
 
         class Kept(base):  # type: ignore[misc]
-            _head_bytes = 0
+            _sent = b""
+            _pieces = 0
+            _bare = False
+            said = 0
 
             def connection_made(self, transport: Any) -> None:  # noqa: ANN401
                 super().connection_made(transport)
+                self._client = tuple(transport.get_extra_info("peername") or ("", 0))[:2]
                 keeper.come(self)
+                self._wait()
 
             def connection_lost(self, exc: Exception | None) -> None:
                 keeper.go(self)
                 super().connection_lost(exc)
 
             def data_received(self, data: bytes) -> None:
-                before = self.cycle
-                if _asks(self) and self._head_bytes > 4 * HEADER_BYTES:
+                keeper.rest()
+                inside = _is_inside(self)
+                if inside and not self._bare:  # its body
+                    super().data_received(data)
+                    return
+                self._sent = self._sent + data if self._sent else data.lstrip(b"\r\n")
+                self._pieces += 1
+                if not inside:
+                    self._take()
+                    self._wait()
+                if len(self._sent) > HEADER_BYTES or self._pieces > MOST_PIECES:
+                    self.transport.write(TOO_LONG)
+                    self.transport.abort()
+
+            def on_response_complete(self) -> None:
+                super().on_response_complete()
+                if self._sent and self._bare:  # it was sent before it was its turn
+                    asyncio.get_running_loop().call_soon(self._go_on)
+
+            def _go_on(self) -> None:
+                keeper.rest()
+                if not self.transport.is_closing():
+                    self._take()
+
+            def _take(self) -> None:
+                """Take the requests whose heads are there, until one is the server's."""
+                while (length := _head_length(self._sent)) is not None:
+                    text, self._pieces = self._sent[:length], 0
+                    head = RequestHead.read(text, self._client)
+                    self._bare = head is not None and not head.has_body
+                    said = keeper.judge(head) if head is not None and self._bare else None
+                    if head is not None and said is not None:
+                        self._sent = self._sent[length:].lstrip(b"\r\n")
+                        self._say(said, head)
+                        if head.keeps and len(self._sent) <= HEADER_BYTES:
+                            continue
+                        return
+                    given = text if self._bare else self._sent
+                    self._sent = self._sent[len(given) :].lstrip(b"\r\n")
+                    super().data_received(given)
+                    return
+
+            def _wait(self) -> None:
+                """Read on when strangers may knock again."""
+                wait_s = keeper.knock(self._client)
+                if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):
+                    self.transport.pause_reading()
+                    asyncio.get_running_loop().call_later(wait_s, self._read_on)
+
+            def _read_on(self) -> None:
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+
+            def _say(self, said: Said, head: RequestHead) -> None:
+                if self.transport.get_write_buffer_size():  # it does not read what it asked for
                     self.transport.abort()
                     return
-                super().data_received(data)
-                inside = self.cycle is not None and not self.cycle.response_complete
-                fresh = self.cycle is not before or inside
-                self._head_bytes = 0 if fresh else self._head_bytes + len(data)
+                self.said += 1
+                self.transport.write(said.sent(keeps=head.keeps, bare=head.method == "HEAD"))
+                if not head.keeps:
+                    self.transport.close()
 
         return Kept
 
+    def judge(self, head: RequestHead) -> Said | None:
+        """Answer what needs no thought."""
+        return self._at_once(head)
+
+    def rest(self) -> None:
+        """Where the loop has had its share of the processor, have it wait until it is due again."""
+        if self._share is None:
+            return
+        now_s, used_s = time.monotonic(), time.thread_time()
+        self._left_s += self._share * (now_s - self._seen_s) - (used_s - self._used_s)
+        self._left_s = min(self._left_s, _BURST_S)
+        self._seen_s, self._used_s = now_s, used_s
+        if self._left_s < 0:
+            time.sleep(min(-self._left_s / self._share, _REST_S))
+
+    def knock(self, client: tuple[str, int]) -> float:
+        """Count what a stranger sends; returns how long what comes next may wait, in seconds."""
+        if self._trusts is None or self._trusts(client):
+            return 0.0
+        place, now_s = place_of(client[0]), time.monotonic()
+        knocks, knocked_s = self._knocks.pop(place, (0.0, now_s))
+        knocks = max(0.0, knocks - KNOCKS_PER_S * (now_s - knocked_s)) + 1
+        self._knocks[place] = knocks, now_s
+        if len(self._knocks) > _REMEMBERED:
+            self._knocks.popitem(last=False)
+        return max(0.0, knocks - KNOCKS_AT_ONCE) / KNOCKS_PER_S
+
     def come(self, one: Any) -> None:  # noqa: ANN401 - a protocol
         """A connection was made."""
+        self.rest()
         self._since[one] = (_state(one), time.monotonic())
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GRACE_S, self._look)
@@ -170,6 +279,11 @@ class Doorkeeper:
     def go(self, one: Any) -> None:  # noqa: ANN401 - a protocol
         """A connection is no more."""
         self._since.pop(one, None)
+
+    def close(self) -> None:
+        """Cut off all."""
+        for one in list(self._since):
+            self._abort(one)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -203,23 +317,16 @@ class Doorkeeper:
         one.transport.abort()
 
 
-def is_own_name(host: str, bound: str) -> bool:
-    """Whether a Host header can be this machine's.
+def _head_length(sent: bytes) -> int | None:
+    """Return how long a head is that begins here; None where its end is not there, or too far."""
+    ends = (sent.find(b"\n\r\n", 0, HEADER_BYTES), 3), (sent.find(b"\n\n", 0, HEADER_BYTES), 2)
+    return min((place + length for place, length in ends if place >= 0), default=None)
 
-    A page of another site can have its own name point here and read what is answered without a
-    token. Addresses, names without a dot and names of private networks cannot be such a site's.
 
-    Args:
-        host: the header; who sends none is no browser.
-        bound: what the server was told to listen on.
-    """
-    name = (host if host.endswith("]") else host.rpartition(":")[0] or host).strip("[]").lower()
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        own = {bound.lower(), socket.gethostname().lower()}
-        return "." not in name or name in own or name.endswith(_PRIVATE)
-    return True
+def _is_inside(one: Any) -> bool:  # noqa: ANN401 - a protocol
+    """Whether a request has begun that is not over: its body is to come, or its answer to go."""
+    cycle = one.cycle
+    return cycle is not None and (cycle.more_body or not cycle.response_complete)
 
 
 def _asks(one: Any) -> bool:  # noqa: ANN401 - a protocol of uvicorn
@@ -228,10 +335,24 @@ def _asks(one: Any) -> bool:  # noqa: ANN401 - a protocol of uvicorn
     return cycle is None or cycle.response_complete or cycle.more_body
 
 
-def _state(one: Any) -> tuple[int, bool, bool]:  # noqa: ANN401 - a protocol of uvicorn
+def _state(one: Any) -> tuple[int, int, bool, bool]:  # noqa: ANN401 - a protocol of uvicorn
     """What changes whenever something is done over a connection."""
     cycle = one.cycle
-    return id(cycle), cycle is not None and bool(cycle.response_complete), _asks(one)
+    done = cycle is not None and bool(cycle.response_complete)
+    return id(cycle), one.said, done, _asks(one)
+
+
+def place_of(address: str) -> str:
+    """Return what an address counts as: of IPv6 its network, in which one sender has them all."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 class TokenSeen(Enum):
@@ -288,38 +409,57 @@ class WrongTokens:
             connection: over what, which outlives the request.
             is_right: compares it; called only where it may be.
         """
+        place = place_of(address)
         with self._lock:
-            crowded = (
-                self._waiting[address] >= WRONG_TOKENS_AT_ONCE
-                or self._waiting.total() >= WRONG_TOKENS_OF_ALL
-            )
-            if crowded and connection not in self._trusted:
+            if self._is_crowded(place, connection):
                 shown = TokenSeen.UNSEEN
             elif is_right():
                 self._trusted[connection] = None
                 self._trusted.move_to_end(connection)
-                if len(self._trusted) > _TRUSTED:
+                if len(self._trusted) > _REMEMBERED:
                     self._trusted.popitem(last=False)
                 return TokenSeen.RIGHT
             else:
                 shown = TokenSeen.WRONG
                 self._trusted.pop(connection, None)
-                self._waiting[address] += 1
-            self.count += 1
-            self._untold += 1
+                self._waiting[place] += 1
             told = self._due()
         if told:
             self._tell(told, address)
         return shown
 
+    def trusts(self, connection: Hashable) -> bool:
+        """Whether the right token has come over a connection, and no wrong one since."""
+        return connection in self._trusted
+
+    def passed_over(self, address: str, connection: Hashable) -> bool:
+        """Whether a token that has come is `TokenSeen.UNSEEN`, and counted so; else show it."""
+        with self._lock:
+            crowded = self._is_crowded(place_of(address), connection)
+            told = self._due() if crowded else 0
+        if told:
+            self._tell(told, address)
+        return crowded
+
+    def _is_crowded(self, place: str, connection: Hashable) -> bool:
+        too_many = (
+            self._waiting.get(place, 0) >= WRONG_TOKENS_AT_ONCE
+            or self._waiting.total() >= WRONG_TOKENS_OF_ALL
+        )
+        return too_many and connection not in self._trusted
+
     def waited(self, address: str) -> None:
         """A wrong token has waited, or its sender has gone."""
+        place = place_of(address)
         with self._lock:
-            self._waiting[address] -= 1
-            if self._waiting[address] <= 0:
-                del self._waiting[address]
+            self._waiting[place] -= 1
+            if self._waiting[place] <= 0:
+                del self._waiting[place]
 
     def _due(self) -> int:
+        """Count one, and return how many there are to tell of."""
+        self.count += 1
+        self._untold += 1
         now = self._clock()
         if now - self._told_s < TELL_EVERY_S:
             return 0

@@ -157,7 +157,7 @@ def new_beside(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, private: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes its place only when the block ends without an error.
 
     The folder is made where it is missing. After a kill the old file, or none, is there. A link
@@ -166,6 +166,7 @@ def atomic_write(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     Args:
         path: the file.
         private: whether nobody but the user may read it, whatever the umask lets others do.
+        sync: whether it is on the disk at the end; else a power cut, but no kill, may lose it.
 
     Raises:
         InputError: a folder, a socket or a disk of this name is there, a pipe that nobody reads,
@@ -178,7 +179,7 @@ def atomic_write(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             with _opened(path) as file:
                 yield file
         else:
-            with _replaced(Path(os.path.realpath(path)), private=private) as file:
+            with _replaced(Path(os.path.realpath(path)), private=private, sync=sync) as file:
                 yield file
 
 
@@ -213,7 +214,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _replaced(path: Path, *, private: bool) -> Iterator[BinaryIO]:
+def _replaced(path: Path, *, private: bool, sync: bool) -> Iterator[BinaryIO]:
     """Open a new file beside a path that takes its place at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = new_beside(path)
@@ -224,7 +225,8 @@ def _replaced(path: Path, *, private: bool) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -253,6 +255,25 @@ def exchange(one: Path, other: Path) -> bool:
         and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
         == 0
     )
+
+
+def sync_folder(folder: Path, *, deep: bool = False) -> None:
+    """Have a folder's names on the disk, so that they outlive a power cut.
+
+    Args:
+        folder: which.
+        deep: its files and folders too, all the way down.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    within = [path for path in folder.rglob("*") if not path.is_symlink()] if deep else []
+    for path in (*within, folder):
+        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(held)
+        finally:
+            os.close(held)
 
 
 def sha256_of(path: Path) -> str:

@@ -7,9 +7,11 @@ byte, and a bound on bytes covers headers and body. Nothing is unpacked and no r
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import ipaddress
+import math
 import select
 import socket
 import ssl
@@ -18,12 +20,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from tinysaver_edge._support.limits import HEADER_BYTES
+from tinysaver_edge._support.limits import HEADER_BYTES, MOST_TOLD_BYTES, SLOWEST_BYTES_S
 from tinysaver_edge._support.text import brief
-from tinysaver_edge._support.urls import hidden
+from tinysaver_edge._support.urls import Url, hidden, is_loopback
+from tinysaver_edge.errors import InputError, TransferError
 
 _PIECE = 1 << 16
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -114,8 +117,10 @@ class HttpConnection:
         timeout_s: float,
         most_bytes: int,
         headers: Mapping[str, str] = _NOTHING,
-        body: bytes = b"",
+        body: bytes | BinaryIO = b"",
         wanted: Callable[[int, Mapping[str, str]], bool] = lambda status, headers: True,
+        into: Callable[[int, Mapping[str, str]], BinaryIO | None] = lambda status, headers: None,
+        pause_s: float = math.inf,
     ) -> Answer:
         """Send a request and read its answer.
 
@@ -125,8 +130,10 @@ class HttpConnection:
             timeout_s: for all of it.
             most_bytes: of the body.
             headers: further ones.
-            body: of the request.
+            body: of the request; a file is read from its beginning, piece by piece.
             wanted: looks at status and headers; where it says no, the body is not read.
+            into: looks at them too; where it returns a file, the body goes there as it comes.
+            pause_s: the longest silence, within the time for all of it.
 
         Raises:
             TimeoutError: it took longer.
@@ -134,18 +141,34 @@ class HttpConnection:
             OSError: the host cannot be reached or hangs up.
             http.client.HTTPException: what it sends is no HTTP.
         """
-        due_s = time.monotonic() + timeout_s
-        sent = self._head(method, target, headers, len(body)) + body
+        due = _Due(time.monotonic() + timeout_s, pause_s)
+        length = len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END)
+        head = self._head(method, target, headers, length)
+
+        taken = False
+
+        def into_once(status: int, headers: Mapping[str, str]) -> BinaryIO | None:
+            nonlocal taken
+            taken = True
+            return into(status, headers)
+
+        def exchange() -> Answer:
+            assert self._socket is not None
+            self._send(self._socket, head, body, due)
+            return self._answer(self._socket, method, due, most_bytes, wanted, into_once)
+
         try:
             if self._socket is not None and not _is_quiet(self._socket):
                 self.close()  # it has hung up meanwhile, or said what nobody asked for
             if self._socket is not None:
                 try:
-                    return self._exchange(method, sent, due_s, most_bytes, wanted)
+                    return exchange()
                 except (http.client.RemoteDisconnected, ConnectionError):
                     self.close()  # a connection that was kept is a guess; a new one tells
-            self._socket = self._connected(due_s)
-            return self._exchange(method, sent, due_s, most_bytes, wanted)
+                    if taken:  # not where a part of the answer has been given on
+                        raise
+            self._socket = self._connected(due.end_s)
+            return exchange()
         except BaseException:
             self.close()
             raise
@@ -159,7 +182,7 @@ class HttpConnection:
     def _head(self, method: str, target: str, headers: Mapping[str, str], length: int) -> bytes:
         place = f"[{self._host}]" if ":" in self._host else self._host
         lines = {"Host": f"{place}:{self._port}", "Accept-Encoding": "identity", **headers}
-        if length or method == "POST":
+        if length or method in ("POST", "PUT"):
             lines["Content-Length"] = str(length)
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("latin-1")
@@ -182,44 +205,158 @@ class HttpConnection:
                 failure = error
         raise failure
 
-    def _exchange(
+    @staticmethod
+    def _send(held: socket.socket, head: bytes, body: bytes | BinaryIO, due: _Due) -> None:
+        if isinstance(body, bytes):
+            held.settimeout(due.left_s())
+            held.sendall(head + body)
+            return
+        body.seek(0)
+        piece = head
+        while piece:
+            held.settimeout(due.left_s())
+            held.sendall(piece)
+            piece = body.read(_PIECE)
+
+    def _answer(
         self,
+        held: socket.socket,
         method: str,
-        sent: bytes,
-        due_s: float,
+        due: _Due,
         most_bytes: int,
         wanted: Callable[[int, Mapping[str, str]], bool],
+        into: Callable[[int, Mapping[str, str]], BinaryIO | None],
     ) -> Answer:
-        assert self._socket is not None
-        self._socket.settimeout(_left(due_s))
-        self._socket.sendall(sent)
-        reader = BoundedReader(self._socket, due_s, 4 * HEADER_BYTES + _PIECE)
+        reader = BoundedReader(held, due.end_s, 4 * HEADER_BYTES + _PIECE, pause_s=due.pause_s)
         response = http.client.HTTPResponse(reader, method=method)  # type: ignore[arg-type]
         response.begin()
         reader.allow(most_bytes + HEADER_BYTES)  # chunks have lines of their own
         headers = {name.lower(): value for name, value in reversed(response.getheaders())}
         body = b""
         if wanted(response.status, headers):
-            body = _read(response, headers, most_bytes)
+            file = into(response.status, headers)
+            kept = io.BytesIO() if file is None else file
+            _read(response, headers, most_bytes, kept)
+            body = kept.getvalue() if isinstance(kept, io.BytesIO) else b""
         if response.will_close or not response.isclosed():
             self.close()
         return Answer(response.status, headers, body)
 
 
-def _read(response: http.client.HTTPResponse, headers: Mapping[str, str], most_bytes: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """When a request must be over, and how long the other end may be silent until then."""
+
+    end_s: float
+    pause_s: float
+
+    def left_s(self) -> float:
+        return min(_left(self.end_s), self.pause_s)
+
+
+def _read(
+    response: http.client.HTTPResponse, headers: Mapping[str, str], most_bytes: int, file: BinaryIO
+) -> None:
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise TooMuchError("sends its answer packed, which was not asked for")
     if response.length is not None and response.length > most_bytes:
         raise TooMuchError(f"answers with {response.length} bytes; at most {most_bytes} are taken")
-    pieces, size = [], 0
+    size = 0
     while piece := response.read(_PIECE):  # never more at once: the length is the host's word
-        pieces.append(piece)
         size += len(piece)
         if size > most_bytes:
             raise TooMuchError(f"answers with more than {most_bytes} bytes")
+        file.write(piece)
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
-    return b"".join(pieces)
+
+
+class WebHost:
+    """A host by its address, asked with a login; what goes wrong is a `TransferError`, in words.
+
+    Args:
+        url: its address, whose path is what `shown` adds.
+        what: what it is, as a message begins: ``"target"``.
+        tls: whether the connection is encrypted.
+        login: ``USER:PASSWORD`` where the address has none.
+        pause_s: how long it may be silent.
+
+    Raises:
+        InputError: a login would cross the network in plain text.
+    """
+
+    def __init__(
+        self, url: Url, *, what: str, tls: bool, login: str | None = None, pause_s: float = 20.0
+    ) -> None:
+        self.url, self._what, self._pause_s = url, what, pause_s
+        said = login if url.user is None else f"{url.user}:{url.password or ''}"
+        if said and not tls and not is_loopback(url.host):
+            raise InputError(
+                f"{what} {url.shown()}: user and password would cross the network in plain text: "
+                "use https://"
+            )
+        told = base64.b64encode((said or "").encode()).decode()
+        self.login: dict[str, str] = {"Authorization": f"Basic {told}"} if said else {}
+        self.shown = url.shown()
+        port = url.port or (443 if tls else 80)
+        context = ssl.create_default_context if tls else None
+        self._connection = HttpConnection(url.host, port, tls=context)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = _NOTHING,
+        most_bytes: int = MOST_TOLD_BYTES,
+        body: bytes | BinaryIO = b"",
+        into: Callable[[int, Mapping[str, str]], BinaryIO | None] = lambda status, headers: None,
+    ) -> Answer:
+        """Send a request as `HttpConnection.request` does, with as much time as its bytes take.
+
+        Raises:
+            TransferError: there is no answer.
+        """
+        length = len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END)
+        try:
+            return self._connection.request(
+                method,
+                target,
+                timeout_s=self._pause_s + max(length, most_bytes) / SLOWEST_BYTES_S,
+                most_bytes=most_bytes,
+                headers=headers,
+                body=body,
+                into=into,
+                pause_s=self._pause_s,
+            )
+        except TimeoutError as error:
+            raise self.failed(f"says nothing for {self._pause_s:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            why = f"its certificate is not accepted ({brief(error.verify_message)})"
+            raise self.failed(why) from error
+        except http.client.IncompleteRead as error:
+            raise self.failed("hangs up in the middle") from error
+        except (OSError, http.client.HTTPException, TooMuchError) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise self.failed(brief(why)) from error
+
+    def failed(self, why: str) -> TransferError:
+        """Return what is to be raised: the host, and why."""
+        return TransferError(f"{self._what} {self.shown}: {why}")
+
+    def check(self, answer: Answer, *good: int) -> None:
+        """Take an answer of one of these statuses.
+
+        Raises:
+            TransferError: it is of another; saying what that means.
+        """
+        if answer.status not in good:
+            given = bool(self.login)
+            raise self.failed(refusal(answer, login="user and password", given=given))
+
+    def close(self) -> None:
+        """Hang up. Legal in every state."""
+        self._connection.close()
 
 
 class BoundedReader(io.RawIOBase):
@@ -229,10 +366,14 @@ class BoundedReader(io.RawIOBase):
         held: the socket.
         due_s: the moment, on `time.monotonic`.
         most_bytes: in all.
+        pause_s: how long at most for the next byte.
     """
 
-    def __init__(self, held: socket.socket, due_s: float, most_bytes: int) -> None:
+    def __init__(
+        self, held: socket.socket, due_s: float, most_bytes: int, *, pause_s: float = math.inf
+    ) -> None:
         self._held, self._due_s, self._left_bytes = held, due_s, most_bytes
+        self._pause_s = pause_s
 
     def makefile(self, mode: str = "rb", /) -> io.BufferedReader:
         """Return what reads it, as a file."""
@@ -246,7 +387,7 @@ class BoundedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever has a buffer
-        self._held.settimeout(_left(self._due_s))
+        self._held.settimeout(min(_left(self._due_s), self._pause_s))
         count = self._held.recv_into(buffer)
         self._left_bytes -= count
         if self._left_bytes < 0:

@@ -16,6 +16,17 @@ MOST_TOLD_BYTES = 1 << 20
 MOST_JSON_BYTES = 16 << 20
 """JSON, which takes several times its length when it is read."""
 
+# Bundles that are fetched
+
+MOST_BUNDLE_BYTES = 16 << 30
+"""All files of a bundle that is fetched."""
+
+MOST_BUNDLE_FILES = 1024
+"""Files of a bundle that is fetched: models, their parts, and golden samples."""
+
+SLOWEST_BYTES_S = 4096
+"""Bytes a second at which a transfer goes on; what is slower is begun again where it ended."""
+
 # Pictures
 
 MOST_SNAPSHOT_BYTES = 32 << 20
@@ -35,9 +46,6 @@ MOST_ROWS = 1024
 MOST_SPELT_BYTES = 4 << 20
 """Numbers of a request to `serve` that are spelt out, as JSON or one by one, and no raw bytes:
 they take a hundred times their length when they are read."""
-
-ROWS_AT_ONCE = 8
-"""Frames of one request that are run together, at least; others take their turn in between."""
 
 # Connections
 
@@ -65,6 +73,19 @@ ANSWER_S = 30.0
 HEADER_BYTES = 16 << 10
 """Request line and headers of one request."""
 
+MOST_PIECES = 100
+"""Pieces that they may come in: each costs as much as a whole request, however short."""
+
+DOOR_SHARE = 0.2
+"""Of one processor core: what each of a stream's own servers may take of it, whoever asks."""
+
+KNOCKS_PER_S = 100.0
+"""Connections and pieces of requests without the token that `serve` reads over HTTP of one address;
+what comes beyond is read later."""
+
+KNOCKS_AT_ONCE = 100
+"""Of them, after a time of rest."""
+
 # Tries
 
 WRONG_TOKEN_S = 0.5
@@ -76,6 +97,9 @@ further token of that address is looked at, but from connections that have shown
 
 WRONG_TOKENS_OF_ALL = 24
 """The same for all addresses together, so that many of them guess no faster."""
+
+MOST_TURNED_AWAY = 256
+"""Refused gRPC calls that wait for their answer; further ones have it at once."""
 
 # Text
 

@@ -9,7 +9,7 @@ class Progress(Protocol):
     """Hears of progress; the command line shows a bar."""
 
     def start(self, what: str, *, total: int, done: int = 0) -> None:
-        """A piece of work begins, some of it perhaps done already."""
+        """A piece of work of `total` steps begins, some of them perhaps done already."""
 
     def advance(self, steps: int) -> None:
         """That many more steps are done."""

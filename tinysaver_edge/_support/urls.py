@@ -1,4 +1,4 @@
-"""Network addresses: one way to take them apart, one to show them, for cameras, brokers and hosts.
+"""Network addresses: one way to take them apart, one to show them, one to listen on them.
 
 User and password are nobody's business but the other end's: no message, name or look-up of ours
 holds a part of them. Where it is not beyond doubt which part of an address is the host, as with a
@@ -7,17 +7,20 @@ holds a part of them. Where it is not beyond doubt which part of an address is t
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from tinysaver_edge._support.limits import QUEUED
 from tinysaver_edge._support.text import brief
 from tinysaver_edge.errors import InputError
 
 HINT = "in a user or password / ? # @ are written %2F %3F %23 %40, and so is an @ behind the host"
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "mqtt", "mqtts", "grpc", "grpcs")
+SCHEMES = ("rtsp", "rtsps", "http", "https", "mqtt", "mqtts", "grpc", "grpcs", "oci")
 """What our addresses begin with."""
 
 _SCHEMES = "|".join((*SCHEMES, "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "ws", "wss", "ftp"))
@@ -28,6 +31,8 @@ _SECRET = re.compile(
     r"(?i)((?:pass\w{0,64}|pwd|psw|pw|token|secret|\w{0,64}key|auth\w{0,64}|user\w{0,64}|usr|login|"
     r"cred\w{0,64}|sess\w{0,64}|sig\w{0,64})=)[^/&;]*"
 )
+_PRIVATE = (".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
+"""Ends of names that nobody can own in the public DNS."""
 """Bounded: a text without end would take a time that grows with its square."""
 
 
@@ -146,3 +151,97 @@ def redacted(text: str) -> str:
     elif at:
         text = f"…@{behind}"
     return brief(hidden(re.split(r"[?#]", text)[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """A host and a port to listen on.
+
+    Attributes:
+        host: a name or an address of this machine.
+        port: TCP port; 0 takes any that is free.
+        option: the command's option that named it, for messages.
+    """
+
+    host: str
+    port: int
+    option: str
+
+    @classmethod
+    def parse(cls, text: str, *, option: str) -> ListenAddress:
+        """Read ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+        Raises:
+            InputError: it is of another form.
+        """
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        fits = colon and host and (bracketed or ":" not in host) and port.isascii()
+        if not fits or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+            raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
+        return cls(host, int(port), option)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        return is_loopback(self.host)
+
+    def bind(self) -> socket.socket:
+        """Return a listening socket.
+
+        Raises:
+            InputError: the port is taken, not allowed, or the host is not this machine's.
+        """
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise InputError(f"{self}: {self.host} cannot be found ({error.strerror})") from error
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self.host, self.port))
+            listening.listen(QUEUED)
+        except OSError as error:
+            listening.close()
+            raise InputError(f"{self}: {_reason(error)}") from error
+        return listening
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.option} {host}:{self.port}"
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another program; name another"
+    if error.errno == errno.EACCES:
+        return "this user may not listen on that port; name one above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return f"cannot listen there ({error.strerror})"
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address that a socket listens on, as a browser takes it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_own_name(host: str, bound: str) -> bool:
+    """Whether a Host header can be this machine's.
+
+    A page of another site can have its own name point here and read what is answered without a
+    token. Addresses, names without a dot and names of private networks cannot be such a site's.
+
+    Args:
+        host: the header; who sends none is no browser.
+        bound: what the server was told to listen on.
+    """
+    name = (host if host.endswith("]") else host.rpartition(":")[0] or host).strip("[]").lower()
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        own = {bound.lower(), socket.gethostname().lower()}
+        return "." not in name or name in own or name.endswith(_PRIVATE)
+    return True

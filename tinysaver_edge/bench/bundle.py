@@ -32,6 +32,7 @@ from tinysaver_edge.hardware.energy import EnergyMeter
 from tinysaver_edge.latency import CascadeLatency, LatencySamples, Samples
 from tinysaver_edge.outputs import BoolArray, FloatArray, Outputs
 from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.reuse import WHITE, Gate, ReuseRule, Thumbnailer
 from tinysaver_edge.score import Margin, Score
 
 if TYPE_CHECKING:
@@ -384,6 +385,29 @@ def measure_ways(
         )
         for end in range(each)
     )
+
+
+def measure_look(
+    frames: Sequence[Frame],
+    *,
+    clock: Clock = time.perf_counter,
+    effort: Effort = DEFAULT_EFFORT,
+) -> LatencySamples:
+    """Look at frames as a camera's memory does that finds them still: no model is asked.
+
+    Args:
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        clock: seconds.
+        effort: how long to measure.
+    """
+    thumbnail, gate = Thumbnailer(), Gate[int](ReuseRule(WHITE, 0.0, epoch_s=1e9))
+    turns, numbers = itertools.cycle(frames), itertools.count()
+
+    def look() -> None:
+        number = next(numbers)
+        gate.look(number, thumbnail(next(turns)), 1e-3 * number)
+
+    return measure_with(effort, look, clock=clock)
 
 
 def measure_alone(

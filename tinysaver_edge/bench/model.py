@@ -105,7 +105,10 @@ class ModelBench:
             "throughput": None if self.throughput is None else self.throughput.to_dict(),
             "loaded_mb": self.loaded_mb,
             "peak_mb": self.peak_mb,
-            "batches": {str(size): one.summary() for size, one in self.batches.items()},
+            "batches": {
+                str(size): one.thinned(KEPT_SAMPLES // 4).to_dict()
+                for size, one in self.batches.items()
+            },
             "energy": None if self.energy is None else self.energy.to_dict(),
         }
 

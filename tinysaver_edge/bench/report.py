@@ -101,13 +101,13 @@ class MeasuredStage:
         latency: warm runs with the resize and the score.
         loaded_mb: memory that it took, or None.
         energy_mj: millijoules a frame, idling included; None where no counter told.
-        batch_ms: mean time of a call of so many frames; none where it was not measured.
+        batch_ms: warm runs of the model alone on so many frames; none where it was not measured.
     """
 
     latency: LatencySamples
     loaded_mb: float | None
     energy_mj: float | None = None
-    batch_ms: Mapping[int, float] = field(default_factory=dict)
+    batch_ms: Mapping[int, LatencySamples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,10 @@ def read_report(path: Path) -> MeasuredReport:
                 one["loaded_mb"],
                 # A report of an earlier release has neither.
                 energy_mj=(one.get("energy") or {}).get("mj"),
-                batch_ms={int(n): of["mean_ms"] for n, of in one.get("batches", {}).items()},
+                batch_ms={
+                    int(size): LatencySamples.from_dict(of)
+                    for size, of in one.get("batches", {}).items()
+                },
             )
             for one in content["stages"]
         }

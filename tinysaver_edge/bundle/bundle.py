@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from tinysaver_edge.bundle.signature import (
     check_signature,
 )
 from tinysaver_edge.bundle.unpack import MANIFEST, MOST_MANIFEST_BYTES, PackedBundle
+from tinysaver_edge.decision import BundleIdentity
 from tinysaver_edge.errors import BundleError, InputError, install_command
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Bundle:
         root: the folder its files lie in.
         manifest: the content of ``bundle.json``.
         signed: who signed it, where that was asked for and holds.
+        identity: which bundle it is, as decisions tell it.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Bundle:
         unpacked: bool,
         seals: Mapping[str, Seal] | None = None,
         signed: Signed | None = None,
+        sha256: str = "",
     ) -> None:
         self.path = path
         self.root = root
         self.manifest = manifest
         self.signed = signed
+        self.identity = BundleIdentity(sha256, *((signed.name, signed.version) if signed else ()))
         self._seals = dict(seals or {})
         self._remove = weakref.finalize(self, _remove, root, os.getpid()) if unpacked else None
 
@@ -104,13 +109,13 @@ class Bundle:
                 text = packed.manifest()
                 if trust is not None:
                     signed = check_signature(text, packed.signature(), trust, shown=path)
-                manifest = _parse_manifest(text, shown=path)
+                manifest = parse_manifest(text, shown=path)
                 root = packed.unpack(files_of(manifest))
         else:
             text, root = _read_manifest(path), path
             if trust is not None:
-                signed = check_signature(text, _read_signature(path), trust, shown=path)
-            manifest = _parse_manifest(text, shown=path)
+                signed = check_signature(text, read_signature(path), trust, shown=path)
+            manifest = parse_manifest(text, shown=path)
         try:
             seals = {
                 entry.path: _check_file(root, entry, shown=path) for entry in files_of(manifest)
@@ -119,7 +124,10 @@ class Bundle:
             if unpacked:
                 shutil.rmtree(root, ignore_errors=True)
             raise
-        return cls(path, root, manifest, unpacked=unpacked, seals=seals, signed=signed)
+        sha256 = hashlib.sha256(text).hexdigest()
+        return cls(
+            path, root, manifest, unpacked=unpacked, seals=seals, signed=signed, sha256=sha256
+        )
 
     def file(self, entry: FileEntry) -> Path:
         """Return where a file of the manifest lies."""
@@ -173,7 +181,7 @@ def file_entry(source: Path, place: str) -> FileEntry:
     return FileEntry(path=place, sha256=sha256_of(source), size_bytes=source.stat().st_size)
 
 
-def check_target(target: Path) -> None:
+def check_target(target: Path, *, flag: str = "--out ") -> None:
     """Refuse to write a bundle over something that is none.
 
     Raises:
@@ -188,25 +196,25 @@ def check_target(target: Path) -> None:
         others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
         resolved = target.resolve()
     except (OSError, ValueError) as error:
-        raise BundleError(f"--out {target}: {error}") from error
+        raise BundleError(f"{flag}{target}: {error}") from error
     if resolved in (here, *here.parents):
         raise BundleError(
-            f"--out {target}: a bundle takes the place of its folder, which cannot be the one you "
+            f"{flag}{target}: a bundle takes the place of its folder, which cannot be the one you "
             "are in: name a new one"
         )
     above = next(one for one in target.absolute().parents if one.exists())
     try:
         tempfile.TemporaryFile(dir=above).close()
     except OSError as error:
-        raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
+        raise BundleError(f"{flag}{target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
         if kind is not None:
-            raise BundleError(f"--out {target}: {kind} of this name is there")
+            raise BundleError(f"{flag}{target}: {kind} of this name is there")
         return
     if there and not is_folder:
-        raise BundleError(f"--out {target}: {kind or 'a file'} of this name is there")
+        raise BundleError(f"{flag}{target}: {kind or 'a file'} of this name is there")
     if others:
-        raise BundleError(f"--out {target}: the folder holds something else; name a new one")
+        raise BundleError(f"{flag}{target}: the folder holds something else; name a new one")
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -233,14 +241,15 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
             shutil.copyfile(source, new / place)
         text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
         (new / MANIFEST).write_text(text, encoding="utf-8")
-        _put_in_place(new, target)
+        put_in_place(new, target)
     except OSError as error:
         raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _put_in_place(new: Path, target: Path) -> None:
+def put_in_place(new: Path, target: Path) -> None:
+    """Have a new folder take the place of a bundle, or become one, in one step."""
     if target.suffix == ".zip":
         with (
             atomic_write(target) as file,
@@ -276,7 +285,12 @@ def _read_manifest(root: Path) -> bytes:
         raise BundleError(f"bundle {root}: bundle.json: {error.strerror}") from error
 
 
-def _read_signature(root: Path) -> bytes | None:
+def read_signature(root: Path) -> bytes | None:
+    """Return the content of a folder's `bundle.sig.json`, one byte too many where it is too long.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     path = root / SIGNATURE
     try:
         with path.open("rb") as file:
@@ -299,7 +313,12 @@ def _why_no_manifest(root: Path) -> str:
     return "has no bundle.json; make one with tinysaver-edge calibrate"
 
 
-def _parse_manifest(text: bytes, *, shown: Path) -> Manifest:
+def parse_manifest(text: bytes, *, shown: Path | str) -> Manifest:
+    """Read a `bundle.json`.
+
+    Raises:
+        BundleError: it is damaged, or of a version that this release cannot read.
+    """
     from pydantic import ValidationError
 
     from tinysaver_edge.bundle.manifest import SCHEMA_VERSION, Manifest

@@ -59,10 +59,15 @@ def figures_sha256(manifest: Manifest) -> str:
     return _sha256([json.dumps(told, sort_keys=True), macs])
 
 
-def why_not_covered(manifest: Manifest) -> str | None:
+def why_not_covered(manifest: Manifest, *, cut: str | None = None) -> str | None:
     """Say why a bundle's certificate does not speak of the cascade beside it; None if it does.
 
     The counts are not checked here: `verify` recomputes them.
+
+    Args:
+        manifest: the bundle's.
+        cut: what is left out of each frame that is to be decided, in the words of `cut_sources`;
+            None where nobody says.
     """
     entry, threshold = manifest.certificate, manifest.stages[0].threshold
     if entry is None:
@@ -76,6 +81,9 @@ def why_not_covered(manifest: Manifest) -> str | None:
     if len(entry.models) != len({stage.model.name for stage in manifest.stages}):
         return f"it was made for other models ({', '.join(entry.models)})"
     codec = manifest.stages[-1].model.codec
+    if cut is not None and entry.cut not in (None, cut):
+        made = f"with {entry.cut}" if entry.cut else "on whole frames"
+        return f"it was made {made}, here they are {f'cut: {cut}' if cut else 'whole'}"
     if codec != entry.codec:
         made = f"was made on {entry.codec or 'pixels'}"
         return f"it {made}, the large model would see {codec or 'pixels'}"

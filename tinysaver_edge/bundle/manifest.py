@@ -63,7 +63,8 @@ class ModelEntry(_Strict):
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
     is what frames pass on their way to it, null where it was calibrated on their pixels. Where
     ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
-    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor.
+    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor, and
+    ``fitted_on`` are hashes of the images that their ranges were found on.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ModelEntry(_Strict):
     parameters: int | None = None
     elsewhere: bool = False
     quantised: bool = False
+    fitted_on: list[str] = Field(default_factory=list)
 
     @property
     def sha256(self) -> str | None:
@@ -148,26 +150,32 @@ class LatencyEntry(_Strict):
     """Limits of time that a cascade was calibrated for, null where there is none.
 
     ``escalation_rate`` is the highest share of frames that go on to the last stage that they were
-    held against; ``reached`` has that of every stage but the first, where there are more than two.
+    held against; ``reached`` has that of every stage but the first, where there are more than two,
+    and ``asked`` that of the first, where answers are reused from frame to frame.
     """
 
     escalation_rate: Fraction
     reached: tuple[Fraction, ...] | None = None
+    asked: Fraction | None = None
     mean_latency_ms: Positive | None = None
     p95_latency_ms: Positive | None = None
     p99_latency_ms: Positive | None = None
 
     def shares(self, stages: int) -> tuple[float, ...]:
-        """Return the share of frames that each of so many stages settles, summing to 1."""
+        """Return the share of frames that each of so many stages settles, summing to 1.
+
+        Where answers are reused, the share that is found still comes before them.
+        """
         rates = self.reached
         if rates is None or len(rates) != stages - 1:  # of a bundle that tells the last one's only
             rates = (self.escalation_rate,) * (stages - 1)
-        return settled_shares(rates)
+        return settled_shares(rates if self.asked is None else (self.asked, *rates))
 
     @property
     def limits(self) -> dict[str, float]:
         """The limits that there are, by name."""
-        found = self.model_dump(exclude={"escalation_rate", "reached"}, exclude_none=True)
+        rates = {"escalation_rate", "reached", "asked"}
+        found = self.model_dump(exclude=rates, exclude_none=True)
         return {name: float(limit) for name, limit in found.items()}
 
 
@@ -338,6 +346,8 @@ class CertificateEntry(_Strict):
         stated: what the user vouched for against what the samples look like, in words that follow
             "as the user states,"; the proof takes it as given.
         questions: what people were asked, where it rests on their answers in place of labels.
+        cut: what was left out of each collected frame, in words, "" for nothing; null where the
+            samples do not tell.
         figures_sha256: of all of the above and of all figures beside it, so that who edits one of
             them is found out; null in bundles that were made before it was kept.
     """
@@ -349,6 +359,7 @@ class CertificateEntry(_Strict):
     measured: MeasuredEntry | None = None
     stated: list[str] = Field(default_factory=list)
     questions: AskedEntry | None = None
+    cut: str | None = None
     figures_sha256: str | None = None
 
     @property

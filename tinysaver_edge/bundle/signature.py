@@ -97,7 +97,7 @@ class Signed:
 
 
 def check_signature(
-    manifest: bytes, signature: bytes | None, trust: Trust, *, shown: Path
+    manifest: bytes, signature: bytes | None, trust: Trust, *, shown: Path | str
 ) -> Signed:
     """Hold a bundle's signature against the keys that are trusted.
 
@@ -155,6 +155,18 @@ def check_signature(
             f"{trust.least_version}, which was here before"
         )
     return Signed(**statement, keys=tuple(holding))
+
+
+def claimed(signature: bytes | None, *, shown: Path | str) -> tuple[str, int] | None:
+    """Return the name and version that a signature claims, whoever made it; None where it is none.
+
+    For what a device has kept itself, and for labels: nobody is to be believed for it.
+    """
+    try:
+        statement = _statement(_parsed(signature or b"", shown)[0], shown)
+    except BundleError:
+        return None
+    return statement["name"], statement["version"]
 
 
 def signature_file(statement: str, signatures: Mapping[str, bytes]) -> bytes:
@@ -238,7 +250,7 @@ def cryptography() -> tuple[Any, Any]:
     return serialization, ed25519
 
 
-def _parsed(content: bytes, shown: Path) -> tuple[str, dict[str, bytes]]:
+def _parsed(content: bytes, shown: Path | str) -> tuple[str, dict[str, bytes]]:
     """Return the statement and each key's signature; nothing is believed yet."""
     try:
         if len(content) > MOST_SIGNATURE_BYTES:
@@ -257,7 +269,7 @@ def _parsed(content: bytes, shown: Path) -> tuple[str, dict[str, bytes]]:
     return text, named
 
 
-def _statement(text: str, shown: Path) -> dict[str, Any]:
+def _statement(text: str, shown: Path | str) -> dict[str, Any]:
     """Read a statement whose signature holds."""
     try:
         values = parse_json(text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.calibrate.targets import Budgets, limits_of
@@ -15,6 +17,7 @@ from tinysaver_edge.latency import (
     pooled,
     settled_shares,
 )
+from tinysaver_edge.outputs import FloatArray
 
 _QUANTILES = {"p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
 
@@ -24,7 +27,8 @@ class CascadeCosts:
     """The costs of one saver, or of several in turn, with the large model.
 
     Rates are the shares of the frames that reach the second stage, the third, and so on: of two
-    stages one number, the escalation rate.
+    stages one number, the escalation rate. Where answers are reused, the share that reaches the
+    first stage comes before them.
 
     Attributes:
         saver: the model that is asked on every frame.
@@ -33,7 +37,9 @@ class CascadeCosts:
         memory_mb: what all add to the process, None where that is not known.
         rounds: as for `PairTiming`.
         between: the models asked after the saver and before the large one, in order.
-        ways: how long a frame takes that each of the stages settles, where some stand between.
+        ways: how long a frame takes that each of the stages settles, where some stand between;
+            before them, where answers are reused, one that is found still.
+        reuses: whether answers are reused, so that the first model is not asked on every frame.
     """
 
     saver: ModelAnswers
@@ -43,6 +49,21 @@ class CascadeCosts:
     rounds: tuple[CascadeLatency, ...] = ()
     between: tuple[ModelAnswers, ...] = ()
     ways: tuple[LatencySamples, ...] | None = None
+    reuses: bool = False
+
+    def reusing(self, look: LatencySamples | None) -> CascadeCosts:
+        """Return the costs where answers are reused from frame to frame.
+
+        Args:
+            look: how long a frame takes that is found still; None counts it as one that the first
+                model answers, which takes longer.
+        """
+        ways = self.ways
+        if self.latency is not None:
+            ways = (self.latency.saver, self.latency.escalated)
+        if ways is not None:
+            ways = (ways[0] if look is None else look, *ways)
+        return replace(self, latency=None, rounds=(), ways=ways, reuses=True)
 
     @classmethod
     def of(
@@ -88,14 +109,16 @@ class CascadeCosts:
         if name == "escalation_rate":
             return rates[-1]
         if name == "mean_macs":
-            asked = zip(self.later, rates, strict=True)
-            return self.saver.macs + sum(rate * model.macs for model, rate in asked)
+            reached = rates if self.reuses else (1.0, *rates)
+            asked = zip((self.saver, *self.later), reached, strict=True)
+            return sum(rate * model.macs for model, rate in asked)
         if name == "memory_mb":
             return self._known_memory_mb()
         if name == "uplink_kbit":
             return rates[-1] * self._known_kbit()
         if name == "mean_energy_mj":
-            asked = zip(self.later, rates, strict=True)
+            # What looking takes is not known: a frame found still counts as if it were asked about.
+            asked = zip(self.later, rates[-len(self.later) :], strict=True)
             first = self._known_mj(self.saver)
             return first + sum(rate * self._known_mj(model) for model, rate in asked)
         pooled = self.latency_at(*rates, name=name)
@@ -110,6 +133,35 @@ class CascadeCosts:
         if self.ways is None:
             return self._known_latency(name).at(rates[-1])
         return pooled(tuple(zip(self.ways, settled_shares(rates), strict=True)))
+
+    def worth(self, name: str, limit: float) -> tuple[FloatArray, float]:
+        """Return what a frame counts that goes each of the ways, and what the mean must not exceed.
+
+        Where answers are reused: one that is found still, one that each stage settles.
+
+        Raises:
+            InputError: the quantity was not measured, or is none that is budgeted.
+        """
+        Budgets.check_name(name)
+        models = (self.saver, *self.later)
+        if name == "escalation_rate":
+            return np.array([0.0] * len(models) + [1.0]), limit
+        if name == "mean_macs":
+            return np.cumsum([0.0, *(one.macs for one in models)]), limit
+        if name == "memory_mb":
+            return np.full(len(models) + 1, self._known_memory_mb()), limit
+        if name == "uplink_kbit":
+            return np.array([0.0] * len(models) + [self._known_kbit()]), limit
+        if name == "mean_energy_mj":  # see `at`
+            each = np.cumsum([self._known_mj(one) for one in models])
+            return np.concatenate((each[:1], each)), limit
+        if self.ways is None:
+            raise self._unknown(name)
+        if name == "mean_latency_ms":
+            return np.array([one.mean_ms for one in self.ways]), limit
+        # A quantile keeps a limit where no more than the rest takes longer.
+        beyond = np.array([1.0 - one.share_within(limit) for one in self.ways])
+        return beyond, 1.0 - _QUANTILES[name]
 
     def alone(self, name: str) -> float:
         """Return the quantity for the large model alone on every frame.

@@ -16,6 +16,7 @@ from tinysaver_edge.questions import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
+    from tinysaver_edge.artefact import Artefact
     from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description.description import ModelDescription
 
@@ -31,12 +32,46 @@ class ModelFile:
             ``"auto"`` for the fastest of those that there are.
         variant: whether it is one of several forms of a file: where this one cannot be run, the
             others still can.
+        shipped: the model as a bundle has it, to be run as it is; None has the file prepared.
     """
 
     path: Path
     description: ModelDescription
     engine: str | None = None
     variant: bool = False
+    shipped: Artefact | None = None
+
+
+EPOCH_S, EPOCHS = 10.0, 1200
+"""How long an epoch is that is cut out of a recording, and how many there are, unless it is said
+otherwise: a point of accuracy takes about 1,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutEpochs:
+    """Recordings to be cut into epochs, at independent moments drawn uniformly.
+
+    Epochs may overlap and share frames: they are draws from the recordings' period, with
+    replacement, and the certificate speaks of that period.
+
+    Attributes:
+        recordings: as `collect.recordings_of` takes them.
+        folder: where the epochs are kept; one that is whole is taken as it is.
+        epoch_s: length of an epoch.
+        count: how many are drawn.
+        fps: frames a second that are kept; None for all.
+    """
+
+    recordings: tuple[str, ...]
+    folder: Path
+    epoch_s: float = EPOCH_S
+    count: int = EPOCHS
+    fps: float | None = None
+
+
+def beside(out: Path, ending: str) -> Path:
+    """Return a folder or file beside a bundle, by its ending."""
+    return out.with_name(f"{out.name.removesuffix('.zip')}.{ending}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +83,7 @@ class ImageInput:
             one's own; folder of epochs with `epochs`.
         epochs: whether the data is epochs of a stream, within which answers may be reused.
         spans: with epochs, the table of their classes by time; None without labels.
+        cut: recordings that the epochs are cut out of first; None where they are there.
         on: the cluster that runs the models over the images, ``"ray"`` or its address; None for
             this machine. Nothing is timed then: others work on its nodes as well.
         large: the large model.
@@ -70,6 +106,9 @@ class ImageInput:
             those that this machine has.
         bench: reports of `bench`, perhaps from another device, whose latencies count; then nothing
             is timed here.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     data: Place | DataSource
@@ -91,6 +130,7 @@ class ImageInput:
     bench: tuple[Path, ...] = ()
     epochs: bool = False
     spans: Path | None = None
+    cut: CutEpochs | None = None
     on: str | None = None
 
     def __post_init__(self) -> None:
@@ -110,27 +150,33 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class RecordInput:
-    """Records that are there already.
+    """Records that are there already: a user's own, or those that `measure` made.
 
     Attributes:
         records: folder of ``NAME.npz``.
         labels: ``.npy`` of the true classes, in the records' order; None where the large model is
-            the reference.
-        macs: ``.csv`` with columns ``name`` and ``macs``.
-        large: name of the large model.
-        savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
+            the reference, or `measure` has them.
+        macs: ``.csv`` with columns ``name`` and ``macs``; None where `measure` counted them.
+        large: name of the large model; None for the one that `measure` was told of.
+        savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder; none
+            for all that `measure` was told of.
         groups: ``.npy`` of each sample's clip or scene, or None where samples are independent.
         independent: whether the user vouches that no sample is another's copy, whatever the answers
             say.
+        labelled: whether the labels count that `measure` has; without, the large model is the
+            reference.
+        golden_frames: put the samples that `measure` kept into the bundle, for `verify`.
     """
 
     records: Path
-    labels: Path | None
-    macs: Path
-    large: str
-    savers: tuple[str, ...]
+    labels: Path | None = None
+    macs: Path | None = None
+    large: str | None = None
+    savers: tuple[str, ...] = ()
     groups: Path | None = None
     independent: bool = False
+    labelled: bool = True
+    golden_frames: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +189,9 @@ class Asked:
         page: ask on a page now.
         repeated: share of what is asked there that comes a second time, 0..1.
         book: file that keeps the answers given there; None puts it beside the bundle.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     questions: Path | None = None
@@ -217,6 +266,9 @@ class Plan:
         asked: how people are asked.
         outlook: say what questions would buy, where there are no labels.
         class_names: file with the classes' names, one a line, where nothing else tells them.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     input: ImageInput | RecordInput
@@ -249,14 +301,9 @@ class Plan:
         answered = asked.questions is None and (asked.page or asked.answers)
         return self.targets.reference is Reference.QUESTIONS and not answered
 
-    @property
-    def large_codec(self) -> Jpeg | None:
-        """What frames pass on their way to the large model, as far as that is known."""
-        return self.input.large_codec if isinstance(self.input, ImageInput) else None
-
 
 def epochs_given(
-    epochs: Path, labels: Path | None, given: Mapping[str, Any], reference: Reference
+    epochs: Path, labels: Path | None, given: Mapping[str, Any], targets: Targets
 ) -> dict[str, Any]:
     """Return what `ImageInput` takes of epochs.
 
@@ -264,20 +311,20 @@ def epochs_given(
         epochs: their folder.
         labels: the table of their classes by time.
         given: what else `ImageInput` takes.
-        reference: whose answer is right.
+        targets: what is asked. The models are timed only where a limit is one of time or memory.
 
     Raises:
         InputError: they do not go together.
     """
-    if given.get("bench"):
-        raise InputError("--epochs takes no --bench: what a frame takes is not foretold of streams")
-    if (reference is Reference.LABELS) == (labels is None):
+    if (targets.reference is Reference.LABELS) == (labels is None):
         raise InputError(
             "--epochs takes either --labels, a .csv with columns epoch,from_s,to_s,class, or "
             "questions (--questions, --answers, --ask), or --reference large, which takes the "
             "large model's answers for right"
         )
-    return {"data": epochs, "epochs": True, "spans": labels, "timing": False}
+    wanted = targets.needs_latency or targets.budgets.memory_mb is not None
+    timing = given.get("timing", True) and wanted
+    return {"data": epochs, "epochs": True, "spans": labels, "timing": timing}
 
 
 def _check_epochs(targets: Targets, *, compared: bool) -> None:
@@ -288,10 +335,5 @@ def _check_epochs(targets: Targets, *, compared: bool) -> None:
     """
     if targets.method is not Method.CERTIFIED or compared:
         raise InputError("--epochs is certified, or not done: leave --method and the like out")
-    if targets.budgets.any or targets.allowed_drop_points is None:
-        raise InputError(
-            "--epochs with --budget or --no-max-drop: what a frame costs on other epochs is not "
-            "bounded yet; leave it out"
-        )
-    if targets.searches or targets.objective is not None:
-        raise InputError("--epochs takes no --objective, and no --score or --fusion 'all'")
+    if targets.searches:
+        raise InputError("--epochs takes no --score or --fusion 'all': nothing is searched for")

@@ -6,13 +6,25 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
+from tinysaver_edge.calibrate.measured.given_records import read_measured
 from tinysaver_edge.calibrate.options import is_said
-from tinysaver_edge.calibrate.plan import Asked, ImageInput, Plan, RecordInput, epochs_given
+from tinysaver_edge.calibrate.plan import (
+    EPOCH_S,
+    EPOCHS,
+    Asked,
+    CutEpochs,
+    ImageInput,
+    Plan,
+    RecordInput,
+    beside,
+    epochs_given,
+)
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import Budgets, Method, Reference, Targets
 from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.data.collection import seconds_of
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
@@ -34,10 +46,10 @@ def _plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
+    asked = placed(settings, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
+    people = Asked(**placed(settings, "asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -47,23 +59,37 @@ def _plan_of(settings: Settings) -> Plan:
     targets = Targets(**asked, reference=reference, budgets=budgets)
     images = settings.records is None
     return Plan(
-        input=_images(settings, device, reference) if images else _records(settings, reference),
+        input=_images(settings, device, targets) if images else _records(settings, reference),
         targets=targets,
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
+        **placed(settings, "plan"),
     )
 
 
+def images_of(settings: Settings) -> ImageInput:
+    """Find models and images, whatever is asked of them; labels count where there are any.
+
+    Raises:
+        InputError: something needed is not said, or a file cannot be used.
+    """
+    reference = Reference.LABELS if _has_labels(settings) else Reference.LARGE
+    return _images(settings, None, Targets(reference=reference))
+
+
 def _has_labels(settings: Settings) -> bool:
-    if settings.records is not None or settings.epochs is not None:
-        return settings.labels is not None
+    labels = settings.labels is not None
+    if labels or settings.epochs is not None or settings.recordings:
+        return labels
+    if settings.records is not None:
+        measured = read_measured(settings.records)
+        return measured is not None and measured.labelled
     data = settings.data
     return data is None or isinstance(data, DataSource) or names_labels(data)
 
 
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
+def placed(settings: Settings, part: str) -> dict[str, Any]:
     """Return what is said of one part of the plan, by the plan's own names."""
     placed: dict[str, Any] = {}
     for name, option in OPTIONS.items():
@@ -77,38 +103,60 @@ def _placed(settings: Settings, part: str) -> dict[str, Any]:
     return placed
 
 
-def _images(settings: Settings, device: DeviceProfile | None, reference: Reference) -> ImageInput:
-    if settings.data is None and settings.epochs is None:
+def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) -> ImageInput:
+    cut = _cut(settings)
+    if settings.data is None and settings.epochs is None and cut is None:
         raise InputError("nothing to calibrate on: name --data, --epochs, --records or a recipe")
     if settings.large is None:
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
-    if settings.epochs is not None:
-        given |= epochs_given(settings.epochs, settings.labels, given, reference)
+    given = placed(settings, "images")
+    epochs = settings.epochs if cut is None else cut.folder
+    if epochs is not None:
+        given |= epochs_given(epochs, settings.labels, given, targets)
     return ImageInput(
         large=models.large(settings.large),
         savers=tuple(form for name in settings.savers for form in models.forms(name)),
         large_codec=None if settings.large_jpeg is None else Jpeg(settings.large_jpeg),
-        labelled=reference is Reference.LABELS,
+        labelled=targets.reference is Reference.LABELS,
         profile=device,
+        cut=cut,
         **given,
     )
 
 
+def _cut(settings: Settings) -> CutEpochs | None:
+    """Return which recordings are to be cut into epochs; None where none is."""
+    about = [f"--{one}" for one in ("epoch", "number", "fps") if is_said(getattr(settings, one))]
+    if not settings.recordings:
+        if about:
+            raise InputError(f"{about[0]} is about recordings: name them with --from")
+        return None
+    if settings.out is not None:
+        folder = beside(settings.out, "epochs")
+    elif settings.work_dir is not None:
+        folder = settings.work_dir / "epochs"
+    else:
+        raise InputError("--from keeps the epochs beside the bundle: name it with --out")
+    length_s = EPOCH_S if settings.epoch is None else seconds_of(settings.epoch)
+    number = EPOCHS if settings.number is None else settings.number
+    return CutEpochs(settings.recordings, folder, length_s, number, settings.fps)
+
+
 def _records(settings: Settings, reference: Reference) -> RecordInput:
+    assert settings.records is not None
     unlabelled = reference is not Reference.LABELS
-    given = {
+    needed = {
         "--labels": unlabelled or settings.labels,
         "--macs": settings.macs,
         "--large": settings.large,
         "--saver": settings.savers,
     }
-    if missing := [flag for flag, value in given.items() if not value]:
+    missing = [flag for flag, value in needed.items() if not value]
+    if missing and read_measured(settings.records) is None:
         raise InputError(f"records need {' and '.join(missing)} as well")
-    assert settings.large is not None
     of_models = (settings.sizes, settings.precisions, settings.bench, settings.on)
     if any(of_models) or settings.large_jpeg is not None:
         raise InputError(
@@ -123,5 +171,7 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
+        labelled=not unlabelled,
+        golden_frames=not settings.no_golden_frames,
+        **placed(settings, "records"),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,12 +43,17 @@ from tinysaver_edge.calibrate.gathered import (
     on_device,
     records_folder,
 )
-from tinysaver_edge.calibrate.measured.independence import note_tuned, without_tuned
+from tinysaver_edge.calibrate.measured.given_records import machine
+from tinysaver_edge.calibrate.measured.independence import (
+    looked_before,
+    note_tuned,
+    without_tuned,
+)
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan
+from tinysaver_edge.calibrate.plan import Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -177,7 +180,14 @@ def _ready(
     gathered, data = gather(plan, out, stack, progress)
     gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
     gathered = on_device(gathered, plan)
-    return replace(gathered, warnings=(*gathered.warnings, *loosened(plan))), data
+    others, said = looked_before(
+        gathered,
+        plan.targets,
+        records_folder(plan, out),
+        drawn=(plan.holdout, plan.seed),
+    )
+    warnings = (*gathered.warnings, *loosened(plan), *said)
+    return replace(gathered, warnings=warnings, others=others), data
 
 
 @contextmanager
@@ -232,7 +242,7 @@ def _asked(outlook: QuestionPlan | None, decided: _Decided) -> AskedEntry | None
 
 def default_answers(out: Path) -> Path:
     """Return the file beside a bundle that keeps the answers given on the page."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.answers.jsonl")
+    return beside(out, "answers.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +281,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     rule = choice.proposal.rule_at(choice.threshold)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
+    large = gathered.artefacts.get(problem.large.name)
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
@@ -304,7 +315,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         reuse=reuse_entry(
             policy, rule, evidence, choices=_choices(proposals, certificate), seed=plan.seed
         ),
-        large_codec=plan.large_codec,
+        large_codec=None if large is None else large.codec,
         codec_cost=gathered.codec_cost,
         stated=() if certificate is None else gathered.stated,
     )
@@ -329,13 +340,14 @@ def _split_off(
 
 
 def _drawn(plan: Plan, gathered: MeasuredProblem) -> dict[str, int]:
-    """Return the seed, and how many savers share the risk.
+    """Return the seed, and how many savers share the risk, here and of earlier runs.
 
     Those that were left out because others did well share it; what could not even be prepared was
     lost whatever the labels are.
     """
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
-    return {"seed": plan.seed, "candidates": len(gathered.problem.savers) + left_out}
+    candidates = len(gathered.problem.savers) + left_out
+    return {"seed": plan.seed, "candidates": candidates, "others": gathered.others}
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:
@@ -365,7 +377,7 @@ def _report_facts(
         sample_index=decided.sample_index,
         label_names=gathered.label_names,
         artefacts=gathered.artefacts,
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=gathered.machine or machine(),
         command=command,
         created=created,
     )
@@ -391,19 +403,21 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     if choice.threshold is None:
         return PredictedLatency(1.0, large, 1.0, large, large)
     rates, highest = (proposal.rates_at(choice.index, budgeted=one) for one in (False, True))
+    later = highest[1:] if costs.reuses else highest
     return PredictedLatency(
         rates[-1],
         costs.latency_at(*rates),
         highest[-1],
         costs.latency_at(*highest),
         large,
-        highest if costs.between else None,
+        later if costs.between else None,
+        highest[0] if costs.reuses else None,
     )
 
 
 def default_report(out: Path) -> Path:
     """Return the report's file beside a bundle."""
-    return out.with_name(f"{out.name.removesuffix('.zip')}.report.html")
+    return beside(out, "report.html")
 
 
 def _unmeasured(gathered: MeasuredProblem) -> list[Candidate]:

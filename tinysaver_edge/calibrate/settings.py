@@ -49,6 +49,30 @@ class Settings:
         "for each, as collect --epochs writes it. Answers are then reused from frame to frame.",
         recipe="epochs",
     )
+    recordings: tuple[str, ...] = setting(
+        Group.INPUT,
+        str,
+        "Epochs that are cut out of a recording, a video, at random moments; repeat it. They are "
+        "kept in OUT.epochs; labels may name a recording in place of an epoch.",
+        flag="--from",
+        many=True,
+        metavar="[NAME=]FILE",
+    )
+    epoch: str | None = setting(
+        Group.INPUT, str, "With --from: length of an epoch; 10s by default.", metavar="LENGTH"
+    )
+    number: int | None = setting(
+        Group.INPUT,
+        int,
+        "With --from: how many epochs are drawn; 1200 by default.",
+        span=(1, 10_000_000),
+    )
+    fps: float | None = setting(
+        Group.INPUT,
+        float,
+        "With --from: frames a second that are kept, all by default; the certificate speaks of "
+        "cameras about as fast.",
+    )
     large: str | None = setting(
         Group.INPUT,
         str,
@@ -114,7 +138,7 @@ class Settings:
     records: Path | None = setting(
         Group.RECORDS,
         Path,
-        "Folder of records (NAME.npz) to calibrate on, without models.",
+        "Folder of records (NAME.npz) to calibrate on: your own, or those that measure made.",
         recipe="records",
         plan="records.records",
     )
@@ -374,13 +398,16 @@ class Settings:
             if "max_drop" in given:
                 raise InputError("--max-drop and --no-max-drop exclude each other")
             given["max_drop"] = None
-        if len(named := [f"--{one}" for one in ("data", "epochs", "records") if one in given]) > 1:
+        flags_of = {"data": "--data", "epochs": "--epochs", "recordings": "--from"}
+        flags_of["records"] = "--records"
+        if len(named := [flag for one, flag in flags_of.items() if one in given]) > 1:
             raise InputError(f"{' and '.join(named)} exclude each other: name one of them")
         if "data" in given:
             given["at_home"] = False
             given["records"] = given["epochs"] = None
-        elif "epochs" in given:
-            given |= {"at_home": False, "records": None, "data": None, "group_column": None}
+        elif "epochs" in given or "recordings" in given:
+            none = dict.fromkeys({"records", "data", "group_column", "epochs"} - given.keys())
+            given |= {"at_home": False, **none}
         elif "records" in given:
             of_images = {"group_column": None, "independent": False, "large_jpeg": None}
             given = {**of_images, **given, "data": None, "epochs": None}

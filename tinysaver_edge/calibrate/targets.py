@@ -101,6 +101,9 @@ class Budgets:
         mean_energy_mj: mean energy a frame takes, what the machine idles away meanwhile included.
         uplink_kbit: what is sent of a frame on average, the large model being on another host; at
             ``f`` frames a second a camera takes ``f`` times as many kbit/s.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     mean_macs: float | None = None
@@ -209,6 +212,9 @@ class Targets:
         score: name of the score, or ``"all"`` to try every one; None leaves it to the method.
         fusion: name of the fusion, likewise.
         max_stages: how many models a cascade may have, the large one included.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     method: Method = Method.CERTIFIED

@@ -22,6 +22,7 @@ _COMMANDS = MappingProxyType(
     {
         "collect": "Collect frames of cameras or recordings at random moments, to calibrate with.",
         "calibrate": "Choose a saver and a threshold, and write a bundle.",
+        "measure": "Run models over images here, to calibrate with elsewhere or later.",
         "evaluate": "Measure a bundle on labelled images it has not seen.",
         "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
@@ -30,6 +31,7 @@ _COMMANDS = MappingProxyType(
         "models": "Find, export, quantise, describe and check models.",
         "devices": "List and describe devices; probe the one at hand.",
         "bench": "Measure a model or a bundle on this device.",
+        "plan": "Say how many hosts and how much uplink so many cameras need.",
         "deploy": "Write what Triton, KServe, OVMS or Ray Serve need to serve it.",
         "serve": "Have this machine answer a bundle's large model for devices.",
         "doctor": "Find what is broken here, and the command that mends it.",
@@ -40,7 +42,9 @@ _COMMANDS = MappingProxyType(
 
 
 _KEPT = MappingProxyType(
-    {"calibrate": "; what was measured is kept and the next run goes on from there"}
+    dict.fromkeys(
+        ("calibrate", "measure"), "; what was measured is kept and the next run goes on from there"
+    )
 )
 """What an interruption leaves, by command."""
 

@@ -1,16 +1,22 @@
-"""`tinysaver-edge bundle`: name, sign and vouch for a finished bundle."""
+"""`tinysaver-edge bundle`: name, sign and ship a finished bundle."""
 
 from __future__ import annotations
 
 import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from tinysaver_edge.bundle.shipping import parted, pull_bundle, push_bundle
+from tinysaver_edge.bundle.signature import Trust
 from tinysaver_edge.bundle.signing import make_key, sign_bundle
+from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import json_option, trusted_option
 from tinysaver_edge.deciding.naming import name_classes
+from tinysaver_edge.errors import InputError
 
 KEY_PASSWORD = "TINYSAVER_KEY_PASSWORD"
 """Environment variable with the password of private keys, for who signs without a terminal."""
@@ -20,7 +26,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group()
 def bundle() -> None:
-    """Finish a bundle: name its classes, sign it for devices that trust only you."""
+    """Finish a bundle: name its classes, sign it for devices that trust only you, ship it."""
 
 
 @bundle.command()
@@ -93,6 +99,98 @@ def sign(
         f"{terminal.command_line('verify', bundle, '--trusted', 'KEYS')} on a device that has the "
         "public key in the folder KEYS"
     )
+
+
+@bundle.command()
+@click.argument("bundle", type=_PATH)
+@click.argument("target", metavar="TARGET[:TAG]")
+@json_option
+def push(bundle: Path, target: str, as_json: bool) -> None:
+    """Push a bundle to where devices pull it from: a folder, a web server, an OCI registry.
+
+    A signed bundle is found by its version from then on, and by TAG if there is one: stable,
+    canary, any word. Files that are there already are not sent again.
+
+    \b
+        tinysaver-edge bundle push bundle/ /srv/www/belt:canary
+        tinysaver-edge bundle push bundle/ https://files.example/belt:canary
+        tinysaver-edge bundle push bundle/ oci://registry.example/belt:stable
+
+    TINYSAVER_TARGET_LOGIN holds USER:PASSWORD where the target wants them.
+    """
+    place, tag = parted(target)
+    with closing(open_target(place)) as opened:
+        pushed = push_bundle(bundle, opened, tag)
+        shown = opened.shown
+    terminal.say(
+        f"pushed {bundle} to {shown} as {', '.join(pushed.tags)}: "
+        f"{pushed.sent_bytes / 1e6:.2f} MB sent, {pushed.there_bytes / 1e6:.2f} MB were there"
+    )
+    if as_json:
+        terminal.show_json(
+            {
+                "target": shown,
+                "tags": list(pushed.tags),
+                "digest": pushed.digest,
+                "sent_bytes": pushed.sent_bytes,
+                "there_bytes": pushed.there_bytes,
+            }
+        )
+
+
+@bundle.command()
+@click.argument("target", metavar="TARGET:TAG")
+@click.argument("folder", type=_PATH)
+@trusted_option
+@click.option("--name", help="Take a bundle that was signed by this name only. [default: the "
+              "name of the one that is there]")  # fmt: skip
+@click.option("--allow-older", is_flag=True, help="Go back to an older version by hand.")
+@json_option
+def pull(
+    target: str,
+    folder: Path,
+    trusted: Path | None,
+    name: str | None,
+    allow_older: bool,
+    as_json: bool,
+) -> None:
+    """Pull a bundle into a folder; what is there stays until the new one is whole and checked.
+
+    With --trusted it must be signed, by the name and no older a version than the bundle that is
+    there. A transfer that breaks off goes on from where it ended when it is started again.
+
+    \b
+        tinysaver-edge bundle pull https://files.example/belt:stable bundle/ --trusted keys/
+    """
+    place, tag = parted(target)
+    if tag is None:
+        raise InputError(f"target {place}: name a tag, as in TARGET:stable")
+    trust = Trust.of(trusted)
+    if trust is None and (name is not None or allow_older):
+        raise InputError("--name and --allow-older are about signed bundles: say --trusted KEYS")
+    if trust is not None and name is not None:
+        trust = replace(trust, name=name)
+    with closing(open_target(place)) as opened:
+        pulled = pull_bundle(opened, tag, folder, trust=trust, allow_older=allow_older)
+    signed = "its signature was not looked at" if pulled.signed is None else f"{pulled.signed}"
+    what = (
+        f"{pulled.fetched_bytes / 1e6:.2f} MB fetched, {pulled.kept_bytes / 1e6:.2f} MB were here"
+        if pulled.changed
+        else "nothing has changed"
+    )
+    terminal.say(f"{folder}: {what}; {signed}")
+    if as_json:
+        terminal.show_json(
+            {
+                "bundle": str(folder),
+                "digest": pulled.digest,
+                "changed": pulled.changed,
+                "fetched_bytes": pulled.fetched_bytes,
+                "kept_bytes": pulled.kept_bytes,
+                "version": None if pulled.signed is None else pulled.signed.version,
+            }
+        )
+    terminal.next_step(terminal.command_line("verify", folder))
 
 
 def _password(path: Path, *, new: bool = False) -> str | None:

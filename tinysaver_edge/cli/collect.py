@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
@@ -23,21 +22,30 @@ from tinysaver_edge.cli.options import (
     timeout_option,
 )
 from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
-from tinysaver_edge.collect import Draw, Recording, Store, collect_live, collect_recorded
+from tinysaver_edge.collect import (
+    Draw,
+    Store,
+    call_sources,
+    collect_live,
+    collect_recorded,
+    recordings_of,
+)
 from tinysaver_edge.collect.store import lines_about
-from tinysaver_edge.data.collection import CollectedUnit, CollectionFile, Encoding, length_of
+from tinysaver_edge.data.collection import (
+    CollectedUnit,
+    CollectionFile,
+    Encoding,
+    length_of,
+    seconds_of,
+)
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
-from tinysaver_edge.stream.sources.source import Source
-from tinysaver_edge.stream.sources.uri import parse_uri
 
 _source_option = options_of(SOURCES)
 _draw_option = options_of("What is drawn")
 _write_option = options_of("What is written")
-
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Length(Number):
@@ -49,11 +57,10 @@ class Length(Number):
         """Read it as seconds."""
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|m|min|h|d)?", str(value).strip())
-        seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2] or "s"]
-        if not seconds > 0:
-            self.fail(f"'{value}' is no length of time: as 90s, 30m, 12h or 3d.", param, ctx)
-        return seconds
+        try:
+            return seconds_of(str(value))
+        except InputError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 LENGTH = Length()
@@ -215,7 +222,7 @@ def collect(
                     begun=begun,
                 )
             else:
-                given = _recordings(recordings, regions, masks)
+                given = recordings_of(recordings, regions=regions, masks=masks)
                 file = collect_recorded(
                     given[0],
                     store,
@@ -256,7 +263,7 @@ def _from_cameras(
             raise InputError(
                 f"--source {one.source_id}: a recording, no camera: say --from, without --for"
             )
-    _call(opened, "camera")
+    call_sources(opened, "camera")
     given, cut = cut_sources(opened, regions=regions, masks=masks)
     return collect_live(
         given,
@@ -271,42 +278,6 @@ def _from_cameras(
         listener=Teller(),
         begun=begun,
     )
-
-
-def _recordings(
-    texts: Sequence[str], regions: Sequence[str], masks: Sequence[str]
-) -> tuple[list[Recording], str]:
-    opened = [open_source(text) for text in texts]
-    _call(opened, "recording")
-    names = [one.source_id for one in opened]
-    cut = cut_sources(opened, regions=regions, masks=masks)[1]
-
-    def reopened(place: int) -> Source:
-        again = [open_source(text) for text in texts]
-        for one, name in zip(again, names, strict=True):
-            one.source_id = name
-        return cut_sources(again, regions=regions, masks=masks)[0][place]
-
-    return [
-        Recording(name, lambda place=place: reopened(place), _size(text))  # type: ignore[misc]
-        for place, (name, text) in enumerate(zip(names, texts, strict=True))
-    ], cut
-
-
-def _size(text: str) -> int | None:
-    path = Path(text) if Path(text).exists() else Path(parse_uri(text).target)
-    return path.stat().st_size if path.is_file() else None
-
-
-def _call(sources: Sequence[Source], kind: str) -> None:
-    """Give names to sources that their user has not named: an address tells of a place."""
-    for place, one in enumerate(sources, start=1):
-        if not one.named:
-            one.source_id = f"{kind}{place}"
-    names = [one.source_id for one in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two sources are called {name}: give each its own NAME=")
 
 
 def _beginning(file: CollectionFile, total: int) -> str:

@@ -167,6 +167,14 @@ def _details(profile: DeviceProfile) -> list[tuple[str, str]]:
             [f"{number}. {from_here(step)}" for number, step in enumerate(profile.setup, 1)],
         ),
         ("published", [f"{one.fact} [{one.source}]" for one in profile.published]),
+        (
+            "measured",
+            [
+                f"{one.latency_ms:g} ms a frame: {one.model}, {one.precision}, {one.engine} "
+                f"{one.version} on {one.device}; {one.machine}; {one.who}, {one.when}"
+                for one in verified.measured
+            ],
+        ),
         ("verified here", list(verified.ran) or ["nothing: not verified on hardware"]),
         ("not run", list(verified.not_run)),
     ]

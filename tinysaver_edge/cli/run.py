@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.signature import Trust
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.event_lines import Teller, degraded, left_out
+from tinysaver_edge.cli.event_lines import Teller
 from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import (
     SOURCES,
@@ -33,19 +35,29 @@ from tinysaver_edge.cli.options import (
     timeout_option,
     trusted_option,
 )
-from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_kept, show_traffic
-from tinysaver_edge.cli.service_options import REPEATED, WRITTEN, AsOptions, service_options
+from tinysaver_edge.cli.run_summary import Doubts, Rates, losses, show_end, show_traffic
+from tinysaver_edge.cli.service_options import (
+    REPEATED,
+    WRITTEN,
+    AsOptions,
+    Followed,
+    follow_options,
+    service_options,
+)
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.reuse import ReuseRule
+from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.options import PRESETS, CameraPreset, Escalation
 from tinysaver_edge.stream.service import Service, ServiceOptions
+from tinysaver_edge.stream.sinks.base import CallbackSink
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
+from tinysaver_edge.verify.follow import Follower, Running
 
 _source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")
@@ -116,7 +128,7 @@ def stopping_on_signals(
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @_source_option(
     "--source",
     "sources",
@@ -200,7 +212,8 @@ def stopping_on_signals(
     "--for",
     "preset",
     type=click.Choice(sorted(PRESETS)),
-    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera.",
+    help="Take --reuse, where the bundle has none, and --hold as they suit such a camera; what is "
+    "repeated is then not certified.",
 )
 @_escalation_option(
     "--large-worker",
@@ -223,9 +236,11 @@ def stopping_on_signals(
 )
 @service_options
 @trusted_option
+@follow_options
 def run(
-    bundle: Path,
+    bundle: Path | None,
     trusted: Path | None,
+    followed: Followed | None,
     sources: tuple[str, ...],
     escalation: str,
     deadline_ms: float | None,
@@ -256,7 +271,10 @@ def run(
         tinysaver-edge run bundle/ --source door=rtsp://user:password@10.0.0.7/1 --source yard=0
         tinysaver-edge run bundle/ --source 0 --quiet --jsonl out.jsonl --dashboard 127.0.0.1:8080
         tinysaver-edge run bundle/ --source 0 --large grpcs://host:8001/large --large-ca ca.pem
+        tinysaver-edge run --follow oci://host/belt:stable --store store/ --trusted keys/ --source 0
     """
+    if bundle is None and followed is None:
+        raise click.UsageError("Missing argument 'BUNDLE'.")
     quieten_libraries()
     options = LiveOptions(
         open_s=timeout_s, read_s=timeout_s, first_attempts=None if wait_for_source else 1
@@ -279,18 +297,23 @@ def run(
     asked = _watchful(service(live and escalation != Escalation.LOCAL.value, hold), escalation)
     asked.check()
     with ExitStack() as stack:
-        opened = stack.enter_context(Bundle.load(bundle, trusted=trusted))
-        cascade = stack.enter_context(
-            Cascade.from_bundle(
-                opened,
-                threads=threads,
-                large=large,
-                large_worker=large_worker,
-                allow_absent=escalation == Escalation.LOCAL.value,
-            )
+        local = escalation == Escalation.LOCAL.value
+        proof, trust = {"large": large, "absent": local}, Trust.of(trusted)
+        if followed is None:
+            opened = stack.enter_context(Bundle.load(str(bundle), trusted=trusted))
+        else:
+            opened = stack.enter_context(followed.first(bundle, trust, proof, stack))
+        load = functools.partial(
+            Cascade.from_bundle,
+            cut=cut,
+            threads=threads,
+            large=large,
+            large_worker=large_worker,
+            allow_absent=local,
         )
+        cascade = stack.enter_context(load(opened))
         tally = Rates(
-            asks=escalation != Escalation.LOCAL.value,
+            asks=not local,
             models=[stage.policy.model for stage in cascade.stages],
         )
         repeats = _repeats(reuse, cascade.reuse, suited)
@@ -298,7 +321,8 @@ def run(
         doubts.tell()
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
-        if cut and opened.manifest.certificate is not None:
+        certificate = opened.manifest.certificate
+        if cut and certificate is not None and certificate.cut is None:
             terminal.warn(
                 ["frames are cut: certified is what was calibrated on frames cut alike, no other"]
             )
@@ -321,12 +345,39 @@ def run(
         stack.enter_context(around)
         for note in around.notes:
             terminal.say(note)
+        follower = None
+        if followed is not None:
+
+            def take_over(running: Running) -> tuple[Watch, threading.Event]:
+                rule = _repeats(reuse, running.cascade.reuse, suited)
+                hosts = hosts_of(running.cascade.stages)
+                watch = around.switched(
+                    running.bundle.manifest, reuse=rule, hosts=hosts, watch=running.watch
+                )
+                doubts.about(running.cascade, rule)
+                return watch, running.cascade.take_over(stream, watch=watch, reuse=rule)
+
+            follower = Follower(
+                followed.tag,
+                followed.opened,
+                Running(opened, cascade, around.watch),
+                take_over,
+                load=load,
+                trust=trust,
+                options=followed.options,
+                proof=proof,
+                listener=around.listener,
+                metrics=around.metrics,
+            )
+            stack.callback(lambda: follower.running.close())
+            around.listener.add(follower.heard)
+            around.tells(follower.readings)
         stream = cascade.stream(
             *given,
             escalation=escalation,
             deadline_ms=deadline_ms,
             max_in_flight=max_in_flight,
-            sinks=around.sinks,
+            sinks=[*around.sinks, *([] if follower is None else [CallbackSink(follower.saw)])],
             listener=around.listener,
             metrics=around.metrics,
             watch=around.watch,
@@ -334,10 +385,12 @@ def run(
             min_time_between_escalations_s=min_time_between_escalations_s,
             escalations_per_minute=escalations_per_minute,
         )
-        around.listener.add(_advice(bundle, around.field_frames))
+        around.listener.add(_advice(opened.path, around.field_frames))
         around.runs(stream.close)
         stop = stack.enter_context(stopping_on_signals(stream.close))
         stack.enter_context(stream)
+        if follower is not None:
+            stack.enter_context(follower)
         try:
             for decision in tally.counting(iter(stream)):
                 doubts.tell()
@@ -349,14 +402,15 @@ def run(
                     )
         except TinySaverError:  # one source may fail for good when others have run for days
             stream.close()
-            _show_end(tally, around, stream.source_ids)
+            show_end(tally, around, stream.source_ids)
             raise
-        show_traffic(hosts_of(cascade.stages))
-    _show_end(tally, around, stream.source_ids)
+        deciding = cascade if follower is None else follower.running.cascade
+        show_traffic(hosts_of(deciding.stages))
+    show_end(tally, around, stream.source_ids)
     if as_json and stop.signal is None and (lost := losses(around)):
         click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
     if stop.signal is None and not quiet and not log_json:
-        terminal.next_step(_next_step(bundle, live=live))
+        terminal.next_step(_next_step(opened.path, live=live))
     return exit_code(stop, complete=not losses(around))
 
 
@@ -408,15 +462,6 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
             "never does: leave one of them out"
         )
     return options
-
-
-def _show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
-    """Write the sums of a stream that has ended to stderr."""
-    tally.show()
-    show_kept(around)
-    for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
-        terminal.say(line)
-    terminal.warn(losses(around))
 
 
 def exit_code(stop: Stop, *, complete: bool) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.event_lines import degraded, left_out
 from tinysaver_edge.decision import Decision, Likeness, Reason
 from tinysaver_edge.stream.drift.watch import NO_WATCH
 from tinysaver_edge.stream.service import Service
@@ -30,6 +32,10 @@ class Doubts:
     def __init__(self, cascade: Cascade, reuse: ReuseRule | None = None) -> None:
         self._cascade, self._reuse = cascade, reuse
         self._told: str | None = None
+
+    def about(self, cascade: Cascade, reuse: ReuseRule | None) -> None:
+        """Another makes the decisions from now on."""
+        self._cascade, self._reuse = cascade, reuse
 
     def tell(self) -> None:
         """Write what has changed to stderr, if anything has."""
@@ -54,7 +60,7 @@ class Rates:
     """
 
     def __init__(self, *, asks: bool, models: Sequence[str]) -> None:
-        self._settled = dict.fromkeys(models, 0)
+        self._settled = Counts(dict.fromkeys(models, 0))
         self._escalated = "escalated" if asks else "not accepted, and nobody asked"
         self.frames = 0
         self.escalated = 0
@@ -148,6 +154,17 @@ def show_kept(around: Service) -> None:
     terminal.say("; ".join(parts))
 
 
+def show_forwarded(around: Service) -> None:
+    """Write to stderr what became of the frames that were to be sent on, where any were."""
+    if around.forwarding is None:
+        return
+    counts, waiting = around.forwarding.counts, around.forwarding.waiting
+    terminal.say(
+        f"sent on: {counts.sent} of {counts.found + counts.queued} frames, {waiting} wait, "
+        f"{counts.dropped} dropped for want of room, {counts.aside} set aside"
+    )
+
+
 def _unwatched(around: Service) -> str:
     """Say what a bound rests on where nothing would notice that it is not so."""
     if around.watch is not NO_WATCH:
@@ -166,3 +183,13 @@ def losses(around: Service) -> list[str]:
         )
         if (lost := around.tally.total(counter, detail=sink.name))
     ]
+
+
+def show_end(tally: Rates, around: Service, source_ids: Sequence[str]) -> None:
+    """Write the sums of a stream that has ended to stderr."""
+    tally.show()
+    show_kept(around)
+    show_forwarded(around)
+    for line in [*degraded(around.tally), *left_out(around.tally, source_ids)]:
+        terminal.say(line)
+    terminal.warn(losses(around))

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.bundle.signature import Trust
+from tinysaver_edge.bundle.store import BundleStore
+from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import Number, options_of
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
+from tinysaver_edge.stream.sinks.forward import ForwardOptions
+from tinysaver_edge.verify.follow import FollowOptions, begin
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -67,6 +77,29 @@ _OPTIONS = (
         help="Save a random share of all frames, as large as --audit-share: the next calibration "
         "set.",
     ),
+    _written(
+        "--forward",
+        envvar="TINYSAVER_FORWARD",
+        show_envvar=True,
+        metavar="TARGET",
+        help="Send hard and audited frames on for labels: to a folder, or by PUT to "
+        "http(s)://HOST/PATH. Through an outage they wait on disk.",
+    ),
+    _written("--forward-queue", type=_FOLDER, help="Where they wait.  [default: forward-queue]"),
+    _written(
+        "--forward-mb",
+        type=Number(min=0, min_open=True),
+        default=256.0,
+        show_default=True,
+        help="What may wait; the oldest give way, and are counted.",
+    ),
+    _written(
+        "--forward-share",
+        type=Number(min=0, max=1, min_open=True),
+        default=0.25,
+        show_default=True,
+        help="Share of the time that sending may take: the rest of it the uplink is left alone.",
+    ),
     _announced(
         "--hold",
         type=click.IntRange(min=1),
@@ -109,6 +142,94 @@ _OPTIONS = (
 )
 
 
+_followed = options_of("The bundle")
+
+_FOLLOWED = (
+    _followed(
+        "--follow",
+        metavar="TARGET:TAG",
+        help="Fetch what is pushed under a tag (`bundle push`), try it, keep it or roll it back.",
+    ),
+    _followed(
+        "--store",
+        type=_FOLDER,
+        help="Where --follow keeps bundles, which of them decides, and history.jsonl.",
+    ),
+    _followed(
+        "--poll-s",
+        type=Number(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        help="How often it looks at the tag, a fifth more or less.",
+    ),
+    _followed(
+        "--trial-s",
+        type=Number(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        help="How long a new bundle is watched, and rolled back where it fails.",
+    ),
+    _followed(
+        "--retry-refused", is_flag=True, help="Try again what was refused or rolled back before."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What `run` is told of a tag to follow.
+
+    Attributes:
+        tag: ``TARGET:TAG``.
+        opened: the store, to be entered.
+        options: how often, and how long.
+        retry: whether what was refused is tried again.
+    """
+
+    tag: str
+    opened: BundleStore
+    options: FollowOptions
+    retry: bool
+
+    def first(
+        self, given: Path | None, trust: Trust | None, proof: dict[str, Any], stack: ExitStack
+    ) -> Bundle:
+        """Open the store, and what decides at first; see `follow.begin`."""
+        store = stack.enter_context(self.opened)
+        if self.retry:
+            store.forgive()
+        opened = begin(store, given, self.tag, trust=trust, proof=proof, options=self.options)
+        if opened.path != given:
+            terminal.say(f"begins with {opened.identity} of {store.folder}")
+        return opened
+
+
+def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as one argument ``followed``, or None."""
+
+    @functools.wraps(command)
+    def gathering(
+        *,
+        follow: str | None,
+        store: Path | None,
+        poll_s: float,
+        trial_s: float,
+        retry_refused: bool,
+        **others: Any,  # noqa: ANN401 - the command's own
+    ) -> Any:  # noqa: ANN401
+        if (follow is None) != (store is None):
+            raise InputError("--follow TARGET:TAG and --store FOLDER go together")
+        followed = None
+        if follow is not None and store is not None:
+            how = FollowOptions(poll_s=poll_s, trial_s=trial_s)
+            followed = Followed(follow, BundleStore(store, wall=time.time), how, retry_refused)
+        return command(followed=followed, **others)
+
+    for option in reversed(_FOLLOWED):
+        gathering = option(gathering)
+    return gathering
+
+
 class AsOptions(Protocol):
     """Makes the options, once it is known whether a source is a camera."""
 
@@ -138,6 +259,10 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sinks: tuple[str, ...],
         hard_frames: Path | None,
         field_frames: Path | None,
+        forward: str | None,
+        forward_queue: Path | None,
+        forward_mb: float,
+        forward_share: float,
         hold: int | None,
         audit_share: float | None,
         drift_level: float,
@@ -152,6 +277,16 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
             drift = None
             if share:
                 drift = DriftOptions(share=share, level=drift_level, action=Action(on_drift))
+            if forward_queue is not None and not forward:
+                raise InputError("--forward-queue is where frames wait: say --forward TARGET too")
+            onward = None
+            if forward:
+                onward = ForwardOptions(
+                    forward,
+                    forward_queue or Path("forward-queue"),
+                    most_bytes=max(1, int(forward_mb * 2**20)),
+                    share=forward_share,
+                )
             return ServiceOptions(
                 jsonl=jsonl,
                 jsonl_max_bytes=max(1, int(jsonl_max_mb * 2**20)),
@@ -162,6 +297,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 sinks=sinks,
                 hard_frames=hard_frames,
                 field_frames=field_frames,
+                forward=onward,
                 metrics=metrics,
                 dashboard=dashboard,
                 token=token or None,

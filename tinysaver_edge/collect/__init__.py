@@ -11,7 +11,20 @@ The files in the folder, and who believes them: `tinysaver_edge.data.collection`
 
 from tinysaver_edge.collect.cameras import collect_live
 from tinysaver_edge.collect.draw import Draw
-from tinysaver_edge.collect.recordings import Recording, collect_recorded
+from tinysaver_edge.collect.recordings import (
+    Recording,
+    call_sources,
+    collect_recorded,
+    recordings_of,
+)
 from tinysaver_edge.collect.store import Store
 
-__all__ = ["Draw", "Recording", "Store", "collect_live", "collect_recorded"]
+__all__ = [
+    "Draw",
+    "Recording",
+    "Store",
+    "call_sources",
+    "collect_live",
+    "collect_recorded",
+    "recordings_of",
+]

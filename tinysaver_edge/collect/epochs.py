@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +31,15 @@ class _Epoch:
     start_s: float
     folder: Path
     seconds: list[float] = field(default_factory=list)
+
+
+def _linked(file: Path, place: Path) -> bool:
+    """Give a file a second name; False where the file system does not."""
+    try:
+        os.link(file, place)
+    except OSError:
+        return False
+    return True
 
 
 class Epochs:
@@ -81,15 +91,22 @@ class Epochs:
             if not one.seconds or at_s - one.start_s - one.seconds[-1] >= pause_s
         ]
         data = encode(image, file.encoding) if wanted else b""
+        written: Path | None = None
         for epoch in wanted:
-            room &= self._add(epoch, data, at_s - epoch.start_s)
+            place = epoch.folder / f"{len(epoch.seconds):05d}.{file.encoding}"
+            added = self._add(epoch, place, data, at_s - epoch.start_s, same=written)
+            written = place if added else written
+            room &= added
         return room
 
-    def _add(self, epoch: _Epoch, data: bytes, second: float) -> bool:
-        name = f"{len(epoch.seconds):05d}.{self._store.file.encoding}"
+    def _add(
+        self, epoch: _Epoch, place: Path, data: bytes, second: float, *, same: Path | None
+    ) -> bool:
+        """Write a frame; one that another epoch has as well takes no more room."""
         try:
-            with atomic_write(epoch.folder / name, private=True) as target:
-                target.write(data)
+            if not (same is not None and _linked(same, place)):
+                with atomic_write(place, private=True) as target:
+                    target.write(data)
         except OSError as error:
             self._give_up(epoch, self._full)
             self._store.note_no_room(error)
@@ -120,6 +137,7 @@ class Epochs:
             "source": moment.source,
             "start": None if start is None else start.isoformat().replace("+00:00", "Z"),
             "moment_s": round(moment.moment_s, 6),
+            "recorded_s": round(epoch.start_s, 6) if file.recorded else None,
             "length_s": file.epoch_s,
             "files": [f"{place:05d}.{file.encoding}" for place in range(len(epoch.seconds))],
             "seconds": epoch.seconds,

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -21,7 +22,10 @@ from tinysaver_edge.collect.epochs import Epochs
 from tinysaver_edge.collect.store import Store, encode, utc
 from tinysaver_edge.data.collection import CollectionFile, DrawnMoment, SourceEntry, length_of
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.stream.sources.cut import cut_sources
+from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
+from tinysaver_edge.stream.sources.uri import parse_uri
 from tinysaver_edge.stream.telemetry.events import Connected, Ended, Event, Listener, ignore
 
 if TYPE_CHECKING:
@@ -258,3 +262,52 @@ def _no_room(store: Store) -> InputError:
         f"--out {store.folder}: no space left on device; what is written is whole: make room and "
         "call the same again, it goes on"
     )
+
+
+def recordings_of(
+    texts: Sequence[str], *, regions: Sequence[str] = (), masks: Sequence[str] = ()
+) -> tuple[list[Recording], str]:
+    """Find recordings, ``[NAME=]FILE`` each.
+
+    Args:
+        texts: as `open_source` takes them.
+        regions: the parts that are kept, as `cut_sources` takes them.
+        masks: the parts that are blanked, likewise.
+
+    Returns:
+        The recordings, and what is left out of each frame, in words.
+
+    Raises:
+        InputError: one cannot be understood, or two have one name.
+    """
+    opened = [open_source(text) for text in texts]
+    call_sources(opened, "recording")
+    names = [one.source_id for one in opened]
+    cut = cut_sources(opened, regions=regions, masks=masks)[1]
+
+    def reopened(place: int) -> Source:
+        again = [open_source(text) for text in texts]
+        for one, name in zip(again, names, strict=True):
+            one.source_id = name
+        return cut_sources(again, regions=regions, masks=masks)[0][place]
+
+    return [
+        Recording(name, lambda place=place: reopened(place), _size(text))  # type: ignore[misc]
+        for place, (name, text) in enumerate(zip(names, texts, strict=True))
+    ], cut
+
+
+def _size(text: str) -> int | None:
+    path = Path(text) if Path(text).exists() else Path(parse_uri(text).target)
+    return path.stat().st_size if path.is_file() else None
+
+
+def call_sources(sources: Sequence[Source], kind: str) -> None:
+    """Give names to sources that their user has not named: an address tells of a place."""
+    for place, one in enumerate(sources, start=1):
+        if not one.named:
+            one.source_id = f"{kind}{place}"
+    names = [one.source_id for one in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sources are called {name}: give each its own NAME=")

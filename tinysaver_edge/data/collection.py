@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge._support.files import parse_json, sha256_of
 from tinysaver_edge.data.files import CsvLineError, csv_rows
-from tinysaver_edge.errors import DataError
+from tinysaver_edge.errors import DataError, InputError
 
 SUMMARY = "collection.json"
 MOMENTS = "moments.csv"
@@ -339,7 +340,9 @@ class Collection:
             drawn = f"its epochs of {file.epoch_s:g} s began at independent random moments"
         else:
             drawn = "its samples were taken at independent random moments"
-        return f"that {drawn} {self.period} ({of}), so that it holds for that period"
+        # With their seed the moments of a recording can be drawn again.
+        seed = f", drawn with seed {file.seed}" if file.recorded else ""
+        return f"that {drawn} {self.period}{seed} ({of}), so that it holds for that period"
 
     @property
     def warnings(self) -> list[str]:
@@ -404,7 +407,9 @@ def read_summary(path: Path) -> CollectionFile:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             writer = content.get("created_by", "a newer tinysaver-edge")
             raise DataError(f"{path}: was written by {writer}, in a form newer than this release's")
-        return CollectionFile.model_validate(content)
+        found = CollectionFile.model_validate(content)
+        json.dumps(content, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
@@ -412,6 +417,22 @@ def read_summary(path: Path) -> CollectionFile:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no JSON"
         raise DataError(f"{path}: damaged or edited ({why})") from error
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text: str) -> float:
+    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|m|min|h|d)?", text.strip())
+    seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2] or "s"]
+    if not seconds > 0:
+        raise InputError(f"'{text}' is no length of time: as 90s, 30m, 12h or 3d")
+    return seconds
 
 
 def length_of(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Epochs as data: one folder of frames or one video each, in order, with the time of every frame.
 
 `collect --epochs` writes such folders. The classes come from a table of spans of time, ``epoch,
-from_s, to_s, class``.
+from_s, to_s, class``, or ``recording, from_s, …`` where the epochs were cut out of recordings.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ KEPT_FRAMES = 64
 
 COLUMNS = ("epoch", "from_s", "to_s", "class")
 
+RECORDING = "recording"
+"""In place of the first of them, where the seconds are those of the recordings cut into epochs."""
+
 
 class _EpochFile(BaseModel):
     """What `epoch.json` says, as far as it is needed here."""
@@ -53,6 +56,7 @@ class _EpochFile(BaseModel):
     source: str | None = None
     start: str | None = None
     moment_s: float | None = None
+    recorded_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Epoch:
         length_s: how long it lasts.
         source: the camera or recording, None where nobody says.
         moment_s: when it began there.
+        recorded_s: of one that was cut out of a recording: the time of its first frame in that.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Epoch:
     length_s: float
     source: str | None = None
     moment_s: float | None = None
+    recorded_s: float | None = None
 
 
 class EpochData(DataSource):
@@ -228,8 +234,13 @@ def open_epochs(path: Path, *, spans: Path | None = None) -> EpochData:
         _check_apart(epochs)
     classes = [""] * sum(len(one.seconds) for one in epochs)
     if spans is not None:
-        named = _spans(spans, epochs)
-        classes = [name for one in epochs for name in _classes_of(one, named[one.name])]
+        what, rows = _rows(spans)
+        named = _spans(spans, rows, what=what, names=[_called(one, what, spans) for one in epochs])
+        classes = [
+            name
+            for one in epochs
+            for name in _classes_of(one, named[_called(one, what, spans)], what)
+        ]
     return EpochData(path, epochs, classes, collection=collection)
 
 
@@ -241,7 +252,7 @@ def _found(path: Path) -> list[Epoch]:
         key=lambda one: by_number(one.name),
     )
     epochs = [
-        _from_folder(one) if one.is_dir() else _from_video(one)
+        epoch_of(one) if one.is_dir() else _from_video(one)
         for one in entries
         if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES
     ]
@@ -266,7 +277,12 @@ def _found(path: Path) -> list[Epoch]:
     return epochs
 
 
-def _from_folder(path: Path) -> Epoch:
+def epoch_of(path: Path) -> Epoch:
+    """Read a folder of frames with an `epoch.json`, an epoch or a whole recording.
+
+    Raises:
+        DataError: it says nothing of the frames' times, or nothing that can be so.
+    """
     said = _said(path)
     files, seconds = said.files, said.seconds
     if len(files) != len(seconds):
@@ -281,9 +297,8 @@ def _from_folder(path: Path) -> Epoch:
             raise DataError(f"epoch {path.name}: {EPOCH} names {name!r}, which is no image there")
     step = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
     length_s = said.length_s if said.length_s else (seconds[-1] + step if seconds else 0.0)
-    return Epoch(
-        path.name, path, tuple(files), tuple(seconds), length_s, said.source, said.moment_s
-    )
+    drawn = (said.source, said.moment_s, said.recorded_s)
+    return Epoch(path.name, path, tuple(files), tuple(seconds), length_s, *drawn)
 
 
 def _said(path: Path) -> _EpochFile:
@@ -385,13 +400,36 @@ class _Span:
     line: int
 
 
-def _spans(path: Path, epochs: Sequence[Epoch]) -> Mapping[str, list[_Span]]:
-    """Read the table of spans, by epoch."""
-    spans: dict[str, list[_Span]] = {one.name: [] for one in epochs}
-    for line, row in _rows(path):
+def _called(epoch: Epoch, what: str, path: Path) -> str:
+    """Return what a table of spans calls an epoch: by itself, or by the recording it is of.
+
+    Raises:
+        DataError: it is of none.
+    """
+    if what == COLUMNS[0]:
+        return epoch.name
+    if epoch.source is None or epoch.recorded_s is None:
+        raise DataError(
+            f"labels {path}: speaks of recordings, and epoch {epoch.name} does not say where in "
+            f"one it was cut out: name the column {COLUMNS[0]}"
+        )
+    return epoch.source
+
+
+def _spans(
+    path: Path, rows: Iterator[tuple[int, list[str]]], *, what: str, names: Sequence[str]
+) -> Mapping[str, list[_Span]]:
+    """Read the table of spans, by epoch or recording."""
+    spans: dict[str, list[_Span]] = {name: [] for name in names}
+    for line, row in rows:
         epoch, begin, end, name = row
-        if epoch not in spans:
+        if epoch not in spans and what == COLUMNS[0]:
             raise DataError(f"labels {path}, line {line}: there is no epoch {epoch!r}")
+        if epoch not in spans:
+            known = ", ".join(sorted(spans))
+            raise DataError(
+                f"labels {path}, line {line}: there is no recording {epoch!r}, but {known}"
+            )
         try:
             span = _Span(float(begin), float(end), name, line)
         except ValueError:
@@ -407,27 +445,31 @@ def _spans(path: Path, epochs: Sequence[Epoch]) -> Mapping[str, list[_Span]]:
         for one, other in pairwise(its):
             if other.from_s < one.to_s:
                 raise DataError(
-                    f"labels {path}, lines {one.line} and {other.line}: overlap in epoch {epoch}"
+                    f"labels {path}, lines {one.line} and {other.line}: overlap in {what} {epoch}"
                 )
     return spans
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the table's rows, each of as many cells as there are columns, in their order."""
+def _rows(path: Path) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """Return what the table is about, and its rows, each with the cells of `COLUMNS`."""
     try:
-        rows = csv_rows(path.read_text(encoding="utf-8-sig").splitlines())
-        head = [cell.strip().lower() for cell in next(rows, (0, [""]))[1]]
-        if not set(COLUMNS) <= set(head):
+        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        head = [cell.strip().lower() for cell in (rows[0][1] if rows else [""])]
+        what = RECORDING if RECORDING in head else COLUMNS[0]
+        columns = (what, *COLUMNS[1:])
+        if not set(columns) <= set(head):
             raise DataError(
-                f"labels {path}: columns {', '.join(head) or 'none'}; expected {','.join(COLUMNS)}"
+                f"labels {path}: columns {', '.join(head) or 'none'}; expected "
+                f"{','.join(COLUMNS)}, or {RECORDING} in place of {COLUMNS[0]}"
             )
-        places = [head.index(name) for name in COLUMNS]
-        for line, cells in rows:
-            if not any(cells):
-                continue
-            if len(cells) <= max(places):
+        places = [head.index(name) for name in columns]
+        for line, cells in rows[1:]:
+            if any(cells) and len(cells) <= max(places):
                 raise DataError(f"labels {path}, line {line}: has too few cells")
-            yield line, [cells[place].strip() for place in places]
+        found = (
+            (line, [cells[at].strip() for at in places]) for line, cells in rows[1:] if any(cells)
+        )
+        return what, found
     except CsvLineError as error:
         raise DataError(f"labels {path}, line {error.line}: no CSV ({error})") from None
     except (OSError, ValueError) as error:
@@ -435,13 +477,16 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"labels {path}: cannot be read ({why})") from None
 
 
-def _classes_of(epoch: Epoch, its: Sequence[_Span]) -> Iterator[str]:
+def _classes_of(epoch: Epoch, its: Sequence[_Span], what: str) -> Iterator[str]:
     starts = [one.from_s for one in its]
-    for at in epoch.seconds:
+    begin_s = 0.0 if what == COLUMNS[0] else epoch.recorded_s or 0.0
+    for second in epoch.seconds:
+        at = begin_s + second
         place = bisect_right(starts, at) - 1
         if place < 0 or at >= its[place].to_s:
             raise DataError(
-                f"epoch {epoch.name}: the table of labels has no span for {at:.3f} s; every frame "
+                f"epoch {epoch.name}: the table of labels has no span for {at:.3f} s"
+                f"{'' if what == COLUMNS[0] else f' of {epoch.source}'}; every frame "
                 "needs a class: spans reach from from_s up to, not including, to_s"
             )
         yield its[place].name

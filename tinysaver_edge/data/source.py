@@ -48,6 +48,9 @@ class DataSource(ABC):
         left_out: files beside them that are not among them.
         independent: whether the source itself sees to it that no sample depends on another, as one
             does that draws each anew; nobody looks for copies then.
+
+    Raises:
+        DataError: there is nothing that can be read; the message names the place.
     """
 
     independent = False
@@ -66,7 +69,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Return the bytes of one image file.
+        """Return the bytes of image file `index`, from 0.
 
         Raises:
             OSError: it cannot be read.
@@ -76,7 +79,7 @@ class DataSource(ABC):
         """Close what is open. Legal in every state."""
 
     def frame(self, index: int) -> Frame | None:
-        """Return one image decoded, or None when it cannot be read or is damaged."""
+        """Return image `index`, from 0, decoded; None when it cannot be read or is damaged."""
         try:
             return decode_image(self.read(index))
         except (OSError, ValueError):

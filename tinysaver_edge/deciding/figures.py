@@ -58,6 +58,21 @@ class ReuseFigures:
     drop_points_without: float | None
     cost_macs_ratio_without: float | None
 
+    def saved(self, kappa: float) -> dict[str, float]:
+        """Return where the large model's work on all frames is saved, as shares of it.
+
+        What is left of 1 is the cost; where the large model is asked, the saver was in vain.
+
+        Args:
+            kappa: what the first of two models costs, where the large one costs 1.
+        """
+        return {
+            "still": self.still,
+            "same": (1 - kappa) * self.same,
+            "saver": (1 - kappa) * self.saver,
+            "large": -kappa * self.large,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.decision import AnswerSource, Decision, FrameId, ModelIdentity, Reason, StageRef
+from tinysaver_edge.decision import (
+    AnswerSource,
+    BundleIdentity,
+    Decision,
+    FrameId,
+    ModelIdentity,
+    Reason,
+    StageRef,
+)
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.outputs import Outputs
 
@@ -55,6 +63,9 @@ class Policy:
             large model's alone.
         pool: w of every stage but the first, each within 0..1; None pools nothing. Excludes a
             fusion: of two stages a pool is the linear one.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     stages: tuple[StagePolicy, ...]
@@ -81,7 +92,7 @@ class Policy:
         return tuple(reversed(asked))
 
     def pools(self, position: int) -> bool:
-        """Whether a stage's answer is mixed with the one before it."""
+        """Whether the answer of stage `position`, from 0, is mixed with the one before it."""
         return bool(self._mixtures) and self._mixtures[position] is not None
 
     def after(self, position: int, earlier: Outputs | None, outputs: Outputs) -> Outputs:
@@ -288,6 +299,7 @@ class Judge:
         fell_back: models that run on another device than asked for.
         doubt_about: says why the certificate does not cover what a model answered, by who the
             answer's host is; None where it does. Asked with None about an answer that no host gave.
+        bundle: what the policy is from, for decisions; None where from no bundle.
     """
 
     def __init__(
@@ -298,7 +310,9 @@ class Judge:
         certified: bool,
         fell_back: Sequence[str] = (),
         doubt_about: Callable[[ModelIdentity | None], str | None] = no_doubt,
+        bundle: BundleIdentity | None = None,
     ) -> None:
+        self.bundle = bundle
         self.policy = policy
         self.asked = policy.asked
         self._pooled = policy.pool is not None
@@ -378,6 +392,7 @@ class Judge:
             timings_ms=case.timings_ms,
             identity=identity,
             reason=reason,
+            bundle=self.bundle,
         )
 
     def _escalated(self, case: Case) -> bool:

@@ -61,6 +61,9 @@ class EngineOptions:
             thread may wait for the whole GPU meanwhile (``torch.cuda.synchronize``).
         sealed: the model's files as they were hashed; nothing else may then be loaded. None of
             them where it does not matter.
+
+    Raises:
+        InputError: a field is out of its range, or does not fit another; the message names it.
     """
 
     device: str | None = None

@@ -9,7 +9,8 @@ and more of them a second.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 
 import numpy as np
 
@@ -54,7 +55,16 @@ def quickest_size(
             if turn:
                 spent[size].append((clock() - started_s) / size)
     each = {size: min(times) for size, times in spent.items()}  # other programs only ever add
-    worth = [size for size in SIZES if each[size] * size <= each[1] * (size + 1) / 2]
+    return worth_it(each)
+
+
+def worth_it(each: Mapping[int, float]) -> int:
+    """Return at how many samples a call takes least time for each, of the sizes that are worth it.
+
+    Args:
+        each: time for each sample of a call, by how many there are in it; of one at least.
+    """
+    worth = [size for size in SIZES if each.get(size, inf) * size <= each[1] * (size + 1) / 2]
     return min(worth, key=each.__getitem__, default=1)
 
 

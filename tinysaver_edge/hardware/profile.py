@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -67,10 +68,25 @@ class BudgetsTable(_Strict):
     uplink_kbit: Positive | None = None
 
 
+class MeasuredTable(_Strict):
+    """How long a model took on the device itself, who saw it, and when."""
+
+    model: Text
+    engine: Text
+    version: Text
+    device: Text
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
+    latency_ms: Positive
+    machine: Text
+    who: Text
+    when: date
+
+
 class VerifiedTable(_Strict):
     """What somebody ran on the device itself, and what nobody has."""
 
     on_hardware: bool
+    measured: list[MeasuredTable] = Field(default_factory=list)
     ran: list[Text] = Field(default_factory=list)
     not_run: list[Text] = Field(default_factory=list)
 
@@ -154,16 +170,49 @@ class PublishedLatency:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """How long a model took on a device itself.
+
+    Attributes:
+        model: name of the model.
+        engine: name of the engine.
+        version: that engine's.
+        device: device string.
+        precision: arithmetic.
+        latency_ms: milliseconds a frame, one at a time.
+        machine: which one of that kind.
+        who: whose measurement it is.
+        when: its day.
+    """
+
+    model: str
+    engine: str
+    version: str
+    device: str
+    precision: str
+    latency_ms: float
+    machine: str
+    who: str
+    when: date
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {**asdict(self), "when": self.when.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What somebody ran on a device itself.
 
     Attributes:
         on_hardware: whether anything was.
+        measured: how long models took there.
         ran: what, with versions and figures.
         not_run: what nobody has run.
     """
 
     on_hardware: bool
+    measured: tuple[MeasuredLatency, ...]
     ran: tuple[str, ...]
     not_run: tuple[str, ...]
 
@@ -215,7 +264,10 @@ class DeviceProfile:
             "latencies": [asdict(one) for one in self.latencies],
             "budgets": dict(self.budgets),
             "setup": list(self.setup),
-            "verified": asdict(self.verified),
+            "verified": {
+                **asdict(self.verified),
+                "measured": [one.to_dict() for one in self.verified.measured],
+            },
             "path": str(self.path),
         }
 
@@ -301,7 +353,12 @@ def read_profile(path: Path) -> DeviceProfile:
         latencies=tuple(PublishedLatency(**one.model_dump()) for one in table.latencies),
         budgets=MappingProxyType(budgets),
         setup=tuple(table.setup.steps),
-        verified=Verified(verified.on_hardware, tuple(verified.ran), tuple(verified.not_run)),
+        verified=Verified(
+            verified.on_hardware,
+            tuple(MeasuredLatency(**one.model_dump()) for one in verified.measured),
+            tuple(verified.ran),
+            tuple(verified.not_run),
+        ),
         path=path,
     )
 

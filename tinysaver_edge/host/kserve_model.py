@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.limits import MOST_ROWS, ROWS_AT_ONCE
+from tinysaver_edge._support.limits import MOST_ROWS
 from tinysaver_edge.codec import decode
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.batching import most_at_once, quickest_size
@@ -71,7 +71,7 @@ class Batches:
         rows = given.shape[0] if given.ndim else 0
         if rows > MOST_ROWS:
             raise EngineError(f"{rows} frames in one request: at most {MOST_ROWS}")
-        step = max(self._limit, ROWS_AT_ONCE)
+        step = self._limit
         if rows <= step:
             return await self._turn(given)
         pieces = [await self._turn(given[at : at + step]) for at in range(0, rows, step)]

@@ -6,18 +6,28 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 from tinysaver_edge._support.doors import TokenSeen, WrongTokens
-from tinysaver_edge._support.limits import MOST_HALF_SENT, REQUEST_S, WRONG_TOKEN_S
+from tinysaver_edge._support.limits import (
+    MOST_HALF_SENT,
+    MOST_TURNED_AWAY,
+    REQUEST_S,
+    WRONG_TOKEN_S,
+)
 from tinysaver_edge._support.urls import redacted
 from tinysaver_edge.engines.remote.model import TRITON_PREFIX, Address, Scheme, Token
 from tinysaver_edge.errors import InputError
 
 MOST_REQUEST_MB = 2047
 """gRPC knows no higher limit."""
+
+_GOLDEN = 0.618034
+"""Its multiples, taken modulo one, are nowhere near each other."""
 
 LONGEST_DRAIN_S = 3600.0
 """An hour: whoever stops a host wants it to stop."""
@@ -161,7 +171,9 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
     class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         def __init__(self) -> None:
             self._busy = 0
-            self._half_sent: dict[asyncio.Task[Any], None] = {}
+            self._half_sent: dict[asyncio.Future[Any], None] = {}
+            self._turned_away = 0
+            self._numbers = count()
 
         async def intercept_service(
             self,
@@ -176,8 +188,9 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
 
             async def answer(messages: AsyncIterator[Any], context: Any) -> Any:  # noqa: ANN401
                 peer = str(context.peer())
-                shown = await refusal(given, peer.rpartition(":")[0], peer, listening, tries)
+                shown = await refusal(given, address_of(peer), peer, listening, tries)
                 if shown is not None:
+                    await self._turn_away(shown, waited=bool(given))
                     code = grpc.StatusCode.UNAUTHENTICATED
                     if shown is TokenSeen.UNSEEN:
                         code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -200,18 +213,34 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
                 response_serializer=handler.response_serializer,
             )
 
+        async def _turn_away(self, shown: TokenSeen, *, waited: bool) -> None:
+            """Have a refusal take as long as a wrong token: calls are cheap to make, not to take.
+
+            Each connection has so many calls at once, and so comes no faster. They wait for times
+            that differ, or all would be answered at once, and what a device asks after them.
+            """
+            if (shown is TokenSeen.WRONG and waited) or self._turned_away >= MOST_TURNED_AWAY:
+                return
+            self._turned_away += 1
+            try:
+                await asyncio.sleep(WRONG_TOKEN_S * (1 + next(self._numbers) * _GOLDEN % 1))
+            finally:
+                self._turned_away -= 1
+
         async def _message(self, messages: AsyncIterator[Any], context: Any) -> Any:  # noqa: ANN401
             """Wait for a call's one message; where too many wait, the oldest is given up."""
             if len(self._half_sent) >= MOST_HALF_SENT:
                 next(iter(self._half_sent)).cancel()
             waiting = asyncio.ensure_future(anext(messages))
+            # Where the call itself ends, nobody waits for it any more.
+            waiting.add_done_callback(lambda one: one.cancelled() or one.exception())
             self._half_sent[waiting] = None
             try:
                 done, _ = await asyncio.wait({waiting}, timeout=REQUEST_S)
             finally:
                 self._half_sent.pop(waiting, None)
-            if not done or waiting.cancelled():
                 waiting.cancel()
+            if not done or waiting.cancelled():
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, "the request has not come in time"
                 )
@@ -221,6 +250,11 @@ def grpc_guard(listening: Listening, tries: WrongTokens) -> Any:  # noqa: ANN401
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is empty")
 
     return Guard()
+
+
+def address_of(peer: str) -> str:
+    """Return the address of what gRPC calls a peer, as ``ipv4:10.0.0.7:5000``."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]") or peer
 
 
 def _given(metadata: Any, listening: Listening) -> str | None:  # noqa: ANN401 - grpc's

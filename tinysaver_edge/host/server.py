@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.doors import Doorkeeper, TokenSeen, WrongTokens, is_own_name
+from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     HEADER_BYTES,
@@ -25,6 +25,7 @@ from tinysaver_edge._support.limits import (
     REQUEST_S,
 )
 from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.urls import is_own_name
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
 from tinysaver_edge.host.listening import WHY, Listening, grpc_guard, refusal
@@ -69,7 +70,7 @@ def parse_raw(kserve: Any, body: bytes, json_length: int, model_name: str) -> An
                 for one in wanted
             ],
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -84,18 +85,25 @@ def raw_data_plane(kserve: Any) -> type:  # noqa: ANN401 - a module
             headers: dict[str, str],
             model_name: str,
         ) -> Any:  # noqa: ANN401 - a kserve.InferRequest
-            length = str(headers.get("inference-header-content-length", ""))
-            if isinstance(body, bytes) and length.isdigit():
-                request = parse_raw(kserve, body, int(length), model_name)
+            length = number_in(str(headers.get("inference-header-content-length", "")))
+            if isinstance(body, bytes) and length is not None:
+                request = parse_raw(kserve, body, length, model_name)
                 if request is not None:
                     return request
             try:
                 return super().decode_inference_request(body, headers, model_name)
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            except (
+                ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError
+            ) as error:  # fmt: skip
                 # A client's mistake: KServe would tell of a fault of ours, at length.
                 raise kserve.errors.InvalidInput(brief(f"the request: {error}")) from None
 
     return RawDataPlane
+
+
+def number_in(header: str) -> int | None:
+    """Return the length that a header states; None where it states none."""
+    return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else None
 
 
 Scope: TypeAlias = dict[str, Any]
@@ -157,7 +165,9 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
         lambda count, address: told(f"{count} wrong tokens, the last from {address}")
     )
     grpc_server = _grpc_server(plane, extension, listening, tries)
-    http = _http_server(plane, extension, answerer.served.name, listening, tries)
+    http = _http_server(
+        plane, extension, answerer.served.name, listening, tries, ready=lambda: bool(model.ready)
+    )
     http_sockets = [] if http is None else http_doors(listening)
     await grpc_server.start()
     http_task = None if http is None else asyncio.create_task(http.serve(http_sockets))
@@ -264,6 +274,8 @@ def _http_server(
     name: str,
     listening: Listening,
     tries: WrongTokens,
+    *,
+    ready: Callable[[], bool],
 ) -> Any:  # noqa: ANN401
     """Return KServe's HTTP server, its address and its door our own; None where none is wanted."""
     if listening.http_port is None:
@@ -297,8 +309,14 @@ def _http_server(
             host=listening.host,
             port=listening.http_port,
             log_config=None,
+            proxy_headers=False,  # anybody may write down another address there
+            server_header=False,
             backlog=ACCEPTED_AT_ONCE,
-            http=Doorkeeper(MOST_SERVE_CONNECTIONS).protocol(_http_protocol()),
+            http=Doorkeeper(
+                MOST_SERVE_CONNECTIONS,
+                at_once=at_once(listening, tries, ready),
+                trusts=None if listening.token is None else tries.trusts,
+            ).protocol(_http_protocol()),
             timeout_graceful_shutdown=max(1, round(listening.drain_s)),
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
@@ -356,7 +374,7 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
+        length = number_in(headers.get(b"content-length", b"0").decode("latin-1"))
         client = scope.get("client") or ("", 0)
         infers = scope["path"].endswith("/infer")
         if scope["path"] not in paths:
@@ -373,11 +391,11 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             )
         ):
             await _refuse(send, 401 if refused is TokenSeen.WRONG else 429, WHY[refused])
-        elif b"transfer-encoding" in headers or not length.isdigit():
+        elif b"transfer-encoding" in headers or length is None:
             await _refuse(send, 411, "send the length of the request")
-        elif int(length) > listening.max_request_bytes:
+        elif length > listening.max_request_bytes:
             await _refuse(send, 413, f"at most {listening.max_request_bytes} bytes")
-        elif infers and _spelt_bytes(headers, int(length)) > MOST_SPELT_BYTES:
+        elif infers and _spelt_bytes(headers, length) > MOST_SPELT_BYTES:
             await _refuse(send, 413, TOO_LONG)
         elif infers and busy >= listening.max_requests:
             await _refuse(send, 503, f"at most {listening.max_requests} requests at once")
@@ -391,10 +409,37 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
     return door
 
 
+def at_once(
+    listening: Listening, tries: WrongTokens, ready: Callable[[], bool]
+) -> Callable[[RequestHead], Said | None]:
+    """Return what answers health, and who is not let in, before a request gets any further."""
+    header = None if listening.token is None else listening.token.header.lower()
+
+    def said(status: int, what: dict[str, object]) -> Said:
+        return Said(status, "application/json", json.dumps(what).encode())
+
+    def answer(head: RequestHead) -> Said | None:
+        if header is None and not is_own_name(head.headers.get("host", ""), listening.host):
+            return None
+        if head.path == "/v2/health/live" and head.method == "GET":
+            return said(200, {"live": True})
+        if head.path == "/v2/health/ready" and head.method == "GET":
+            return said(200 if ready() else 503, {"ready": ready()})
+        if header is None or head.path in OPEN_PATHS:
+            return None
+        if not head.headers.get(header):
+            return said(401, {"error": WHY[TokenSeen.WRONG]})
+        if tries.passed_over(head.client[0], head.client):
+            return said(429, {"error": WHY[TokenSeen.UNSEEN]})
+        return None
+
+    return answer
+
+
 def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:
     """Return how much of a request is JSON."""
-    told = headers.get(b"inference-header-content-length", b"")
-    return min(int(told), length) if told.isdigit() else length
+    told = number_in(headers.get(b"inference-header-content-length", b"").decode("latin-1"))
+    return length if told is None else min(told, length)
 
 
 def _named_rightly(headers: dict[bytes, bytes], listening: Listening) -> bool:

@@ -161,7 +161,7 @@ class Interview:
             self._take(answer)
 
     def name_of(self, index: int) -> str:
-        """Return the name of a class; its number where names are not known."""
+        """Return the name of the class `index`, from 0; its number where names are not known."""
         known = self.names is not None and index < len(self.names)
         return self.names[index] if known and self.names is not None else f"class {index}"
 
@@ -199,7 +199,7 @@ class Interview:
         return tuple(one for one in self._said.get(self._number[name], ()) if one.by == by)
 
     def differing(self, most: int) -> list[tuple[GivenAnswer, ...]]:
-        """Return what was said of questions that people answered differently, newest last."""
+        """Return what was said of the `most` newest questions that people answered differently."""
         found = [number for number in self._said if self._state(number) == "disagreed"]
         return [tuple(self._said[number]) for number in found[-most:]]
 
@@ -220,7 +220,7 @@ class Interview:
         return Turn(self.questions[due[0][1]], repeat=True) if due else None
 
     def ahead_of(self, by: str, most: int) -> list[Question]:
-        """Return what a person may be asked soon, as far as that can be told now."""
+        """Return the `most` questions that a person may be asked soon, as can be told now."""
         return [self.questions[number] for number in islice(self._open_for(by), most + 1)][1:]
 
     def _open_for(self, by: str) -> Iterator[int]:
@@ -403,7 +403,7 @@ class Interview:
         return self._tally.walk
 
     def still_open(self, *, up_to: int) -> list[Question]:
-        """Return the questions not settled that bear on a threshold or one before, in order."""
+        """Return the questions not settled that bear on thresholds to `up_to`, in order."""
         end = int(np.searchsorted(self._firsts, up_to, side="right"))
         still = np.flatnonzero(self._asked[:end] & ~self._settled[:end])
         return [self.questions[number] for number in still.tolist()]

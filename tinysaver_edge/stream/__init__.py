@@ -24,6 +24,7 @@ __all__ = [
     "Action",
     "AllMetrics",
     "AnySource",
+    "BundleNews",
     "CalibrationSetSink",
     "CallbackSink",
     "ChangeSink",
@@ -46,6 +47,7 @@ __all__ = [
     "Dropped",
     "Ended",
     "Event",
+    "ForwardOptions",
     "Frame",
     "Frozen",
     "Gauge",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.service import Service, ServiceOptions
     from tinysaver_edge.stream.sinks.base import CallbackSink, Sink, open_sink
     from tinysaver_edge.stream.sinks.changes import ChangeSink
+    from tinysaver_edge.stream.sinks.forward import ForwardOptions
     from tinysaver_edge.stream.sinks.jsonl import JsonlSink
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
     from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -124,6 +127,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.sources.uri import SourceUri
     from tinysaver_edge.stream.submissions import DecisionFuture
     from tinysaver_edge.stream.telemetry.events import (
+        BundleNews,
         Changed,
         Connected,
         Corrupt,
@@ -173,6 +177,7 @@ else:
             "service": ("Service", "ServiceOptions"),
             "sinks.base": ("CallbackSink", "Sink", "open_sink"),
             "sinks.changes": ("ChangeSink",),
+            "sinks.forward": ("ForwardOptions",),
             "sinks.jsonl": ("JsonlSink",),
             "sinks.mqtt": ("MqttAddress", "MqttSink"),
             "sinks.preview": ("PreviewSink",),
@@ -185,6 +190,7 @@ else:
             "sources.uri": ("SourceUri",),
             "submissions": ("DecisionFuture",),
             "telemetry.events": (
+                "BundleNews",
                 "Changed",
                 "Connected",
                 "Corrupt",

@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinysaver_edge.decision import Decision, Likeness
-from tinysaver_edge.engines.batching import SIZES, most_at_once
+from tinysaver_edge.engines.batching import most_at_once
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
+from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor
 from tinysaver_edge.stream.escalations import Escalations
-from tinysaver_edge.stream.lane import Giver, Item, Lane, LaneRules, Taker
+from tinysaver_edge.stream.lane import Giver, Item, Lane, LaneRules, Regime, Taker
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Gauge
 
 if TYPE_CHECKING:
-    from tinysaver_edge.deciding.decider import Decider
-    from tinysaver_edge.deciding.memory import CameraMemory, Remembered
-    from tinysaver_edge.deciding.stage import Stage
+    from tinysaver_edge.deciding.memory import Remembered
 
 
 BUFFERS = 4
@@ -49,50 +46,55 @@ class Dispatcher:
     order of the frames.
 
     Args:
-        decider: whose stages are asked. The cascade's own `decide` may be called at the same time.
+        regime: what decides at first. The cascade's own `decide` may be called at the same time.
         max_in_flight: frames that wait for later stages at once.
         context: events, metrics, clock.
-        together: frames that the first stage is asked about at once at most, where so many wait.
-        watch: audits accepted frames, and may be stricter.
         failed: called once, from any thread, when something raises that no frame is to blame for.
     """
 
     def __init__(
         self,
-        decider: Decider,
+        regime: Regime,
         *,
         max_in_flight: int,
         context: Context,
-        together: int = 1,
-        watch: Watch = NO_WATCH,
         failed: Callable[[BaseException], None],
     ) -> None:
-        self._decider, self._judge = decider, decider.judge
-        self._context, self._watch, self._failed = context, watch, failed
-        self._first, self._limit = self._judge.asked[0], together
-        self._between = self._judge.asked[1:-1]
-        self._preprocessors: dict[int, Preprocessor] = {}
-        self._batches = {size: _zeros(decider.first, size) for size in SIZES if size <= together}
+        self._regime = regime
+        self._context, self._failed = context, failed
+        self._preprocessors: dict[Preprocess, Preprocessor] = {}
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
         self._lanes: deque[Lane] = deque()
-        self._giver = Giver(decider.first.policy.model, context=context, watch=watch)
+        self._giver = Giver(context=context)
         self._escalations = Escalations(
-            decider,
             max_in_flight=max_in_flight,
             context=context,
-            watch=watch,
             giver=self._giver,
             lock=self.lock,
             freed=self._work.notify,
         )
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._ask_first_stage, *self._escalations.works)
-        ]
-        for thread in self._threads:
+        self._threads: list[threading.Thread] = []
+        self._start(self._ask_first_stage, *self._escalations.works(regime))
+
+    def _start(self, *works: Callable[[], None]) -> None:
+        for work in works:
+            thread = threading.Thread(
+                target=self._guarded, args=(work,), name=work.__name__, daemon=True
+            )
             thread.start()
+            self._threads.append(thread)
+
+    def switch(self, regime: Regime) -> None:
+        """Have another regime decide every frame that comes from now on."""
+        with self.lock:
+            if self._stopping:
+                return
+            former, self._regime = self._regime, regime
+            works = self._escalations.works(regime)
+            former.retire()
+        self._start(*works)
 
     # Lanes and their feeders
 
@@ -102,7 +104,6 @@ class Dispatcher:
         taker: Taker,
         *,
         buffers: int = BUFFERS,
-        memory: CameraMemory | None = None,
     ) -> Lane:
         """Add a source.
 
@@ -110,10 +111,8 @@ class Dispatcher:
             rules: what holds for its frames.
             taker: takes its decisions.
             buffers: how many prepared frames it may have.
-            memory: what its camera showed and was answered; None where nothing is repeated.
         """
-        made = [_zeros(self._decider.first, 1) for _ in range(buffers)]
-        lane = Lane(rules, taker, buffers=made, lock=self.lock, memory=memory)
+        lane = Lane(rules, taker, buffers=buffers, regime=self._regime, lock=self.lock)
         with self.lock:
             self._lanes.append(lane)
         return lane
@@ -135,6 +134,24 @@ class Dispatcher:
                     return batch
                 lane.room.wait()
             return None
+
+    def begin(self, lane: Lane, batch: Batch) -> tuple[Regime, Batch]:
+        """Say what decides a frame that has just come, and which buffer to prepare it in.
+
+        Whoever calls it offers or repeats the frame next, or says `leave`.
+
+        Args:
+            lane: where the frame belongs.
+            batch: the buffer that was reserved for it.
+        """
+        with self.lock:
+            self._regime.enter()
+            return self._regime, lane.fit(batch, self._regime)
+
+    def leave(self, regime: Regime) -> None:
+        """A frame that was begun with is not taken in."""
+        with self.lock:
+            regime.leave()
 
     def offer(self, item: Item) -> bool:
         """Take in a prepared frame; False when closed."""
@@ -159,9 +176,9 @@ class Dispatcher:
             self._escalations.repeat(item, known)
         return True
 
-    def audits_next(self, lane: Lane, answer: Remembered) -> bool:
+    def audits_next(self, item: Item, answer: Remembered) -> bool:
         """Draw whether a frame that is still is to be audited."""
-        return answer.decision is not None and self._escalations.may_audit(lane, answer.decision)
+        return answer.decision is not None and self._escalations.may_audit(item, answer.decision)
 
     # The first stage
 
@@ -170,38 +187,39 @@ class Dispatcher:
             if not items[0].asks:
                 self._escalations.join(items[0])
                 continue
-            self._decider.ask(
-                self._first,
-                self._joined(items),
+            regime = items[0].regime
+            regime.decider.ask(
+                regime.judge.asked[0],
+                _joined(items),
                 [item.case for item in items],
                 since_s=self._context.clock(),
-                in_force=self._watch.in_force,
+                in_force=regime.watch.in_force,
             )
             now_s = self._context.clock()
             for item in items:
                 item.saved_s = now_s
-                if self._between and not item.case.accepted:
-                    self._ask_between(item)
                 self._go_on(item)
 
-    def _ask_between(self, item: Item) -> None:
-        """Ask the stages before the last one, until one settles the matter."""
-        made = self._decider.first.preprocess
-        for position in self._between:
-            same = self._decider.stages[position].preprocess == made
+    def _settled_between(self, item: Item) -> bool:
+        """Ask the stages before the last one; tell whether one has settled the matter."""
+        decider, watch = item.regime.decider, item.regime.watch
+        made = decider.first.preprocess
+        for position in decider.judge.asked[1:-1]:
+            same = decider.stages[position].preprocess == made
             batch = (
                 _input(item)
                 if same
                 else self._escalations.input_of(item, position, self._preprocessors)
             )
             if batch is None:
-                return
+                return False
             since_s = self._context.clock()
-            item.saved_s = self._decider.ask(
-                position, batch, (item.case,), since_s=since_s, in_force=self._watch.in_force
+            item.saved_s = decider.ask(
+                position, batch, (item.case,), since_s=since_s, in_force=watch.in_force
             )
             if item.case.accepted:
-                return
+                return True
+        return False
 
     def _next(self) -> list[Item]:
         """Wait for frames, and take some, from each lane in turn; none when closed."""
@@ -218,46 +236,44 @@ class Dispatcher:
         for lane in self._lanes:
             if lane.joins:
                 return [lane.next_ready()]
-        lanes = [
-            lane for lane in self._lanes if lane.waiting and (room > 0 or not lane.rules.patient)
-        ]
-        waiting = sum(lane.waiting for lane in lanes)
+        able = [lane for lane in self._lanes if room > 0 or not lane.rules.patient]
+        regime = next((lane.serves for lane in able if lane.serves is not None), None)
+        if regime is None:
+            return []
+        lanes = [lane for lane in able if lane.waiting(regime)]
+        waiting = sum(lane.waiting(regime) for lane in lanes)
         if any(lane.rules.patient for lane in lanes):
             waiting = min(waiting, room)
-        count = most_at_once(waiting, self._limit)
+        count = most_at_once(waiting, regime.together)
         items: list[Item] = []
         while len(items) < count:
             lane = self._lanes[0]
             self._lanes.rotate(-1)
-            if lane in lanes and lane.waiting:
+            if lane in lanes and lane.waiting(regime):
                 items.append(lane.next_ready())
         return items
-
-    def _joined(self, items: Sequence[Item]) -> Batch:
-        """Return the frames as one batch, in memory that the next call fills anew."""
-        if len(items) == 1:
-            return _input(items[0])
-        batch = self._batches[len(items)]
-        np.concatenate([_input(item) for item in items], out=batch)
-        return batch
 
     def _go_on(self, item: Item) -> None:
         """Give out the first stage's answer, or have the later ones asked."""
         case = item.case
         if item.repeats is not None and item.repeats.decision is not None:  # drawn for an audit
             self._settle_audited(item, self._escalations.repeated(item, item.repeats.decision))
-        elif case.outputs is None and len(self._judge.asked) == 1:
+        elif case.outputs is None and len(item.regime.judge.asked) == 1:
             self._giver.leave_undecided(item)
             self._escalations.end(item, None)
         elif case.accepted:
             self._accept(item)
         elif not self._keep(item):
-            self._escalate(item)
+            # What an earlier frame was answered by later stages stands for those between as well.
+            if self._settled_between(item):
+                self._accept(item)
+            else:
+                self._escalate(item)
 
     def _accept(self, item: Item) -> None:
         item.case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
-        decision = self._judge.decision(item.case)
-        if self._escalations.may_audit(item.lane, decision):
+        decision = item.regime.judge.decision(item.case)
+        if self._escalations.may_audit(item, decision):
             self._settle_audited(item, decision)
             return
         self._release(item, keep=False)
@@ -270,14 +286,14 @@ class Dispatcher:
         """Give out a frame's answer, and have the later stages asked all the same."""
         self._release(item, keep=True)
         item.audited = decision
-        item.lane.audit()
+        item.lane.audit(item)
         self._giver.settle(item, decision)
         self._escalations.end(item, decision)
         self._escalations.audit(item)
 
     def _keep(self, item: Item) -> bool:
         """Answer an unsure saver's frame as the last escalation was, if it looks the same to it."""
-        memory, case = item.lane.memory, item.case
+        memory, case = item.memory, item.case
         local = item.lane.rules.escalation is Escalation.LOCAL
         if memory is None or item.look is None or case.outputs is None or local:
             return False
@@ -285,7 +301,7 @@ class Dispatcher:
         if item.repeats is None:
             return False
         item.alike, known = Likeness.SAME, item.repeats.decision
-        if known is not None and self._escalations.may_audit(item.lane, known):
+        if known is not None and self._escalations.may_audit(item, known):
             self._settle_audited(item, self._escalations.repeated(item, known))
             return True
         self._release(item, keep=False)
@@ -313,7 +329,7 @@ class Dispatcher:
         """Note the saver's answer, to go out if the large model's does not come."""
         case = item.case
         case.spent("total", (item.saved_s - item.arrived_s) * 1e3)
-        item.stand_in = self._judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
+        item.stand_in = item.regime.judge.decision(replace(case, timings_ms=dict(case.timings_ms)))
         del case.timings_ms["total"]
 
     def _release(self, item: Item, *, keep: bool) -> None:
@@ -321,9 +337,10 @@ class Dispatcher:
         batch, item.batch = _input(item), None
         if keep:
             kept: Batch | None = None
-            made = self._decider.first.preprocess
-            for position in self._judge.asked[1:]:
-                same = self._decider.stages[position].preprocess == made
+            decider = item.regime.decider
+            made = decider.first.preprocess
+            for position in decider.judge.asked[1:]:
+                same = decider.stages[position].preprocess == made
                 if position not in item.prepared and same:
                     kept = batch.copy() if kept is None else kept
                     item.prepared[position] = kept
@@ -367,8 +384,13 @@ class Dispatcher:
             self._failed(error)
 
 
-def _zeros(stage: Stage, frames: int) -> Batch:
-    return np.zeros(stage.preprocess.shape(frames), np.dtype(stage.preprocess.format.dtype))
+def _joined(items: Sequence[Item]) -> Batch:
+    """Return frames of one regime as one batch, in memory that the next call fills anew."""
+    if len(items) == 1:
+        return _input(items[0])
+    batch = items[0].regime.joined[len(items)]
+    np.concatenate([_input(item) for item in items], out=batch)
+    return batch
 
 
 def _input(item: Item) -> Batch:

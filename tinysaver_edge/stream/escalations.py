@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from tinysaver_edge.deciding.policy import as_it_is
 from tinysaver_edge.decision import Decision, Reason
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.preprocess import Batch, Preprocessor
-from tinysaver_edge.stream.drift.watch import Watch
-from tinysaver_edge.stream.lane import Giver, Item, Lane
+from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor
+from tinysaver_edge.stream.lane import Giver, Item, Lane, Regime
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
 
 if TYPE_CHECKING:
-    from tinysaver_edge.deciding.decider import Decider
     from tinysaver_edge.deciding.memory import Remembered
 
 NO_ANSWER = "no model has answered the frame that it looks like"
@@ -60,6 +58,11 @@ class Deadlines:
         return heapq.heappop(self._heap)[2]
 
 
+def _large(item: Item) -> str:
+    """Return the name of the model that a frame's saver stands in for."""
+    return item.regime.decider.stages[-1].policy.model
+
+
 def _nothing(threshold: float) -> float:
     """Return what no score reaches: an audit goes on to the last stage."""
     return float("inf")
@@ -69,10 +72,8 @@ class Escalations:
     """Has the last stage asked about frames, and stands in for it when it does not answer.
 
     Args:
-        decider: whose stages are asked.
-        max_in_flight: frames that wait for the last one at once.
+        max_in_flight: frames that wait for a last stage at once.
         context: metrics and clock.
-        watch: hears of audits.
         giver: gives decisions out.
         lock: the dispatcher's.
         freed: called, with the lock held, when one more frame may be escalated.
@@ -80,37 +81,37 @@ class Escalations:
 
     def __init__(
         self,
-        decider: Decider,
         *,
         max_in_flight: int,
         context: Context,
-        watch: Watch,
         giver: Giver,
         lock: threading.Lock,
         freed: Callable[[], None],
     ) -> None:
-        self._decider, self._judge, self._max_in_flight = decider, decider.judge, max_in_flight
-        self._context, self._watch, self._giver = context, watch, giver
+        self._max_in_flight = max_in_flight
+        self._context, self._giver = context, giver
         self._clock = context.clock
         self._lock, self._freed = lock, freed
         self._asks = threading.Condition(lock)
         self._dues = threading.Condition(lock)
-        self._large = decider.stages[-1].policy.model
         self._waiting: deque[Item] = deque()
         self._awaiting: dict[Item, None] = {}
         self._joined: dict[Remembered, list[Item]] = {}
         self._deadlines = Deadlines()
         self._served: Lane | None = None
         self._in_flight = 0
+        self._engines = 0
         self._stopping = False
 
-    @property
-    def works(self) -> list[Callable[[], None]]:
-        """What threads are to run until `stop`."""
-        if len(self._judge.asked) == 1:
+    def works(self, regime: Regime) -> list[Callable[[], None]]:
+        """What threads of their own are to run until `stop`, for a regime as well."""
+        if len(regime.judge.asked) == 1:
             return []
-        engines = min(self._max_in_flight, self._decider.stages[-1].engine.concurrency)
-        return [*[self.ask_later_stages] * engines, self.keep_deadlines]
+        wanted = min(self._max_in_flight, regime.decider.stages[-1].engine.concurrency)
+        more = max(0, wanted - self._engines)
+        keep = [] if self._engines else [self.keep_deadlines]
+        self._engines += more
+        return [*[self.ask_later_stages] * more, *keep]
 
     @property
     def room(self) -> int:
@@ -126,12 +127,12 @@ class Escalations:
             item.lane.asked(self._clock())
             if item.answer is not None:
                 item.answer.stand_in = item.stand_in
-            self._enter_flight()
+            self._enter_flight(item)
         if provisional:  # it goes out before the large model can have answered
             self._give_provisional(item)
         with self._lock:
             if not item.awaiting:  # closed meanwhile
-                self._leave_flight()
+                self._leave_flight(item)
                 return
             self._waiting.append(item)
             self._asks.notify()
@@ -146,7 +147,7 @@ class Escalations:
             return False
         item.decision = replace(
             item.stand_in,
-            degraded=f"provisional: {self._large} has been asked",
+            degraded=f"provisional: {_large(item)} has been asked",
             reason=Reason.PROVISIONAL,
             certified=False,
         )
@@ -191,16 +192,16 @@ class Escalations:
 
     def repeated(self, item: Item, decision: Decision) -> Decision:
         """Return an earlier frame's decision as that on this frame."""
-        assert item.lane.memory is not None
+        assert item.memory is not None
         item.case.timings_ms["total"] = (self._clock() - item.arrived_s) * 1e3
-        return item.lane.memory.repeated(decision, item.case, item.alike)
+        return item.memory.repeated(decision, item.case, item.alike)
 
     def end(self, item: Item, decision: Decision | None) -> None:
         """Tell those who look like a frame what became of it: its decision, or that there is none.
 
         Once the first decision is there, it stays.
         """
-        answer, memory = item.answer, item.lane.memory
+        answer, memory = item.answer, item.memory
         if answer is None or memory is None:
             return
         with self._lock:
@@ -270,13 +271,13 @@ class Escalations:
         """Return the saver's answer, if there is one, as it goes out for the large model's."""
         if item.stand_in is None:
             return None
-        deadline_ms = (item.due_s - item.arrived_s) * 1e3
+        deadline_ms, large = (item.due_s - item.arrived_s) * 1e3, _large(item)
         why = {
-            Reason.DEADLINE: f"{self._large} had not answered within {deadline_ms:g} ms",
-            Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {self._large} already",
-            Reason.LOCAL: f"{self._large} is not asked: the stream is local",
-            Reason.STOPPED: f"the stream was closed before {self._large} answered",
-            Reason.RATE: f"{self._large} is asked about a source {item.lane.rules.pace} at most",
+            Reason.DEADLINE: f"{large} had not answered within {deadline_ms:g} ms",
+            Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {large} already",
+            Reason.LOCAL: f"{large} is not asked: the stream is local",
+            Reason.STOPPED: f"the stream was closed before {large} answered",
+            Reason.RATE: f"{large} is asked about a source {item.lane.rules.pace} at most",
         }[reason]
         total_ms = (self._clock() - item.arrived_s) * 1e3
         timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
@@ -284,43 +285,46 @@ class Escalations:
             item.stand_in, degraded=why, reason=reason, certified=False, timings_ms=timings_ms
         )
 
-    def may_audit(self, lane: Lane, decision: Decision) -> bool:
+    def may_audit(self, item: Item, decision: Decision) -> bool:
         """Draw whether a frame with this answer is to be audited, where there is room for it."""
-        if lane.rules.escalation is Escalation.LOCAL or len(self._judge.asked) == 1:
+        lane, regime = item.lane, item.regime
+        if lane.rules.escalation is Escalation.LOCAL or len(regime.judge.asked) == 1:
             return False
         with self._lock:
             if self._stopping or self.room <= 0 or not lane.may_ask(self._clock()):
                 return False
-        return self._watch.audits(decision)
+        return regime.watch.audits(decision)
 
     def audit(self, item: Item) -> None:
         """Have the later stages asked about a frame whose answer has gone out."""
         item.case = replace(item.case, timings_ms={}, accepted=False)
         with self._lock:
             item.lane.asked(self._clock())
-            self._enter_flight()
+            self._enter_flight(item)
             self._waiting.append(item)
             self._asks.notify()
 
-    def _enter_flight(self) -> None:
+    def _enter_flight(self, item: Item) -> None:
+        item.regime.enter()
         self._in_flight += 1
         self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
 
-    def _leave_flight(self) -> None:
+    def _leave_flight(self, item: Item) -> None:
+        item.regime.leave()
         self._in_flight -= 1
         self._context.metrics.gauge(Gauge.IN_FLIGHT, "", self._in_flight)
         self._freed()
 
     def ask_later_stages(self) -> None:
         """Ask about one frame after the other."""
-        preprocessors: dict[int, Preprocessor] = {}
+        preprocessors: dict[Preprocess, Preprocessor] = {}
         while (item := self._next_escalation()) is not None:
             try:
                 if item.awaiting or item.audited is not None:
                     self._ask_later(item, preprocessors)
             finally:
                 with self._lock:
-                    self._leave_flight()
+                    self._leave_flight(item)
 
     def _next_escalation(self) -> Item | None:
         with self._lock:
@@ -334,20 +338,20 @@ class Escalations:
             self._served = item.lane
             return item
 
-    def _ask_later(self, item: Item, preprocessors: dict[int, Preprocessor]) -> None:
+    def _ask_later(self, item: Item, preprocessors: dict[Preprocess, Preprocessor]) -> None:
         """Ask the last stage; for an audit all those that were not, whatever they say."""
         case = item.case
         now_s = self._clock()
         case.spent("waiting", (now_s - item.saved_s) * 1e3)
         audit = item.audited is not None
-        asked = self._judge.asked
+        asked = item.regime.judge.asked
         for position in [one for one in asked if one > case.position] if audit else asked[-1:]:
             batch = self.input_of(item, position, preprocessors)
             if batch is None:
                 self.end(item, None)
                 return
             now_s = self._clock()
-            now_s = self._decider.ask(
+            now_s = item.regime.decider.ask(
                 position,
                 batch,
                 (case,),
@@ -361,7 +365,7 @@ class Escalations:
         elif case.outputs is None:
             self._conclude(item, None, last=True)
         else:
-            decision = self._judge.decision(case)
+            decision = item.regime.judge.decision(case)
             name, source = item.lane.rules.source_id, decision.source.value
             answered_ms = (now_s - item.saved_s) * 1e3
             self._context.metrics.measure(Measure.ESCALATION_MS, name, answered_ms, detail=source)
@@ -369,20 +373,22 @@ class Escalations:
 
     def _end_audit(self, item: Item, accepted: Decision) -> None:
         if item.case.failure is None:  # else there is nothing to compare with
-            self._watch.audited(accepted, self._judge.decision(item.case), item.frame)
+            large = item.regime.judge.decision(item.case)
+            item.regime.watch.audited(accepted, large, item.frame)
         item.lane.forget(item)
         item.lane.close(item)
 
     def input_of(
-        self, item: Item, position: int, preprocessors: dict[int, Preprocessor]
+        self, item: Item, position: int, preprocessors: dict[Preprocess, Preprocessor]
     ) -> Batch | None:
         """Return a later stage's input for a frame; None where it has been given out meanwhile."""
         batch, frame = item.prepared.get(position), item.frame
         if batch is not None or frame is None:
             return batch
-        if position not in preprocessors:
-            preprocessors[position] = Preprocessor(self._decider.stages[position].preprocess)
-        return preprocessors[position](frame.image)
+        made = item.regime.decider.stages[position].preprocess
+        if made not in preprocessors:
+            preprocessors[made] = Preprocessor(made)
+        return preprocessors[made](frame.image)
 
     def keep_deadlines(self) -> None:
         """Give out the saver's answer where a deadline has passed."""
@@ -416,7 +422,7 @@ class Escalations:
             self._awaiting.pop(item, None)
             if item in self._waiting:  # nobody has begun with it: its place is free
                 self._waiting.remove(item)
-                self._leave_flight()
+                self._leave_flight(item)
                 last = True
             last = last or item.repeats is not None
         if late:

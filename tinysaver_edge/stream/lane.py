@@ -4,24 +4,83 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import AnswerSource, Decision, Likeness
+from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.options import Escalation
+from tinysaver_edge.stream.options import Escalation, Pace
 from tinysaver_edge.stream.sources.source import Context, Frame
 from tinysaver_edge.stream.telemetry.events import Undecided
 from tinysaver_edge.stream.telemetry.metrics import Counter, Measure
 
 if TYPE_CHECKING:
+    from tinysaver_edge.deciding.decider import Decider
     from tinysaver_edge.deciding.memory import CameraMemory, Remembered
     from tinysaver_edge.reuse import Look
+
+
+class Regime:
+    """What decides for a time: a frame that is taken in under one regime is decided by it wholly.
+
+    Another may take over between two frames. What is open of the old one then, frames that wait
+    for its large model and audits, ends with it. Methods are called with the dispatcher's lock
+    held.
+
+    Args:
+        decider: whose stages are asked.
+        watch: audits accepted frames, and may be stricter.
+        memory: makes what remembers a camera's frames and answers; None where none is repeated.
+        together: frames that the first stage is asked about at once at most, where so many wait.
+
+    Attributes:
+        over: set once another has taken over and nothing is open: its models may be closed.
+    """
+
+    def __init__(
+        self,
+        decider: Decider,
+        *,
+        watch: Watch = NO_WATCH,
+        memory: Callable[[], CameraMemory] | None = None,
+        together: int = 1,
+    ) -> None:
+        self.decider, self.judge = decider, decider.judge
+        self.watch, self.memory, self.together = watch, memory, together
+        self.joined = {size: self.room(size) for size in SIZES if size <= together}
+        self.over = threading.Event()
+        self._open = 0
+        self._retired = False
+
+    def room(self, frames: int) -> Batch:
+        """Return memory for so many prepared frames."""
+        made = self.decider.first.preprocess
+        return np.zeros(made.shape(frames), np.dtype(made.format.dtype))
+
+    def enter(self) -> None:
+        """Something begins that takes its models."""
+        self._open += 1
+
+    def leave(self) -> None:
+        """Something has ended."""
+        self._open -= 1
+        if self._retired and not self._open:
+            self.over.set()
+
+    def retire(self) -> None:
+        """No more frames are taken in under it."""
+        self._retired = True
+        if not self._open:
+            self.over.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +89,7 @@ class Item:
 
     Attributes:
         lane: where it belongs.
+        regime: what decides it.
         case: what is known of it.
         arrived_s: when it was taken, or read from a file, on the stream's clock.
         due_s: when its decision must be out; infinity for never.
@@ -42,12 +102,14 @@ class Item:
         decision: what is given out in the lane's order; None while it is open.
         awaiting: whether the large model's answer may still become the final decision.
         audited: the decision that an audit compares with, or None.
-        look: what the camera's memory said of it; None where there is no memory.
+        memory: what its camera showed and was answered; None where nothing is repeated.
+        look: what that said of it; None where there is none.
         repeats: the earlier answer that is its own; None where there is none, or not yet.
         alike: in what it is like that earlier frame.
     """
 
     lane: Lane
+    regime: Regime
     case: Case
     arrived_s: float
     due_s: float
@@ -60,6 +122,7 @@ class Item:
     decision: Decision | None = None
     awaiting: bool = False
     audited: Decision | None = None
+    memory: CameraMemory | None = None
     look: Look[Remembered] | None = None
     repeats: Remembered | None = None
     alike: Likeness = Likeness.STILL
@@ -84,8 +147,6 @@ class Item:
         """What sinks get."""
         return self.frame if self.shown else None
 
-
-MINUTE_S = 60.0
 
 PICTURES = 16
 """Frames of one source that are kept at their full size at once, for sinks or later stages."""
@@ -128,42 +189,7 @@ class LaneRules:
     patient: bool = False
     ordered: bool = True
     live: bool = False
-    pace: Pace = field(default_factory=lambda: Pace())
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the large model may be asked about one source, audits included.
-
-    Attributes:
-        pause_s: least time between two times.
-        a_minute: in any 60 seconds; None for no limit.
-    """
-
-    pause_s: float = 0.0
-    a_minute: int | None = None
-
-    def allows(self, asked_s: deque[float], now_s: float) -> bool:
-        """Whether it may be asked now, by the times when it was, oldest first; forgets old ones."""
-        keep_s = max(self.pause_s, MINUTE_S)
-        while asked_s and now_s - asked_s[0] >= keep_s:
-            asked_s.popleft()
-        soon = bool(asked_s) and now_s - asked_s[-1] < self.pause_s
-        recent = sum(now_s - one < MINUTE_S for one in asked_s) if self.a_minute is not None else 0
-        return not soon and (self.a_minute is None or recent < self.a_minute)
-
-    @property
-    def limits(self) -> bool:
-        """Whether there is any limit."""
-        return self.pause_s > 0 or self.a_minute is not None
-
-    def __str__(self) -> str:
-        told = []
-        if self.pause_s > 0:
-            told.append(f"once in {self.pause_s:g} s")
-        if self.a_minute is not None:
-            told.append(f"{self.a_minute} times a minute")
-        return " and ".join(told)
+    pace: Pace = field(default_factory=Pace)
 
 
 class Lane:
@@ -174,7 +200,6 @@ class Lane:
     Attributes:
         rules: what holds for all its frames.
         taker: takes what becomes of them.
-        memory: what its camera showed and was answered; None where nothing is repeated.
         room: told whenever a frame may be taken in again.
     """
 
@@ -183,15 +208,15 @@ class Lane:
         rules: LaneRules,
         taker: Taker,
         *,
-        buffers: list[Batch],
+        buffers: int,
+        regime: Regime,
         lock: threading.Lock,
-        memory: CameraMemory | None = None,
     ) -> None:
         self.rules = rules
         self.taker = taker
-        self.memory = memory
         self.room = threading.Condition(lock)
-        self._free = deque(buffers)
+        self._count = buffers
+        self._make_buffers(regime)
         self._ready: deque[Item] = deque()  # they wait for the first stage
         self._order: deque[Item] = deque()  # taken in and not given out, oldest first
         self._open = 0  # without their final decision, or under audit
@@ -202,10 +227,21 @@ class Lane:
 
     # With the lock held
 
+    def _make_buffers(self, regime: Regime) -> None:
+        self._regime = regime
+        self._buffers = [regime.room(1) for _ in range(self._count)]
+        self._free = deque(self._buffers)
+
     @property
-    def waiting(self) -> int:
-        """How many frames wait for the first stage, ahead of any that wait for another's answer."""
-        return sum(1 for _ in takewhile(lambda item: item.asks, self._ready))
+    def serves(self) -> Regime | None:
+        """What decides the next of the frames that wait for the first stage; None where none do."""
+        return self._ready[0].regime if self._ready and self._ready[0].asks else None
+
+    def waiting(self, regime: Regime) -> int:
+        """How many frames wait for a first stage, ahead of any that wait for another's answer."""
+        return sum(
+            1 for _ in takewhile(lambda item: item.asks and item.regime is regime, self._ready)
+        )
 
     @property
     def joins(self) -> bool:
@@ -226,6 +262,14 @@ class Lane:
         full = len(self._order) + self._untaken >= self.rules.window
         held = self._pictures >= PICTURES or (self.rules.live and self._untaken)
         return None if full or held or not self._free else self._free.popleft()
+
+    def fit(self, batch: Batch, regime: Regime) -> Batch:
+        """Return a buffer in place of one that was lent, for a frame that a regime decides."""
+        if regime is not self._regime:
+            self._make_buffers(regime)
+            self.room.notify()
+            return self._free.popleft()
+        return batch
 
     def take_in(self, item: Item, *, ready: bool = True) -> None:
         """Take in a frame.
@@ -254,10 +298,11 @@ class Lane:
     # Without the lock
 
     def give_back(self, batch: Batch) -> None:
-        """Return a buffer that nobody needs any more."""
+        """Return a buffer that nobody needs any more; one of another regime is let go."""
         with self.room:
-            self._free.append(batch)
-            self.room.notify()
+            if any(batch is one for one in self._buffers):
+                self._free.append(batch)
+                self.room.notify()
 
     def settle(self, item: Item, decision: Decision) -> None:
         """Note a frame's decision, to be given out when its turn comes."""
@@ -299,15 +344,17 @@ class Lane:
                 self.room.notify()
         item.prepared.clear()
 
-    def audit(self) -> None:
+    def audit(self, item: Item) -> None:
         """One of its frames, though decided, is under audit: it has not ended before."""
         with self.room:
             self._open += 1
+            item.regime.enter()
 
     def close(self, item: Item) -> None:
         """A frame has its final decision or gets none, or its audit is over."""
         with self.room:
             self._open -= 1
+            item.regime.leave()
             self.room.notify()
             drained = self._ended and not self._open
         if drained:
@@ -328,13 +375,11 @@ class Giver:
     Any thread may call it, without the dispatcher's lock.
 
     Args:
-        first_model: whose time is told of every decision.
         context: events, metrics, clock.
-        watch: knows whether the certificate may still be claimed.
     """
 
-    def __init__(self, first_model: str, *, context: Context, watch: Watch = NO_WATCH) -> None:
-        self._first_model, self._context, self._watch = first_model, context, watch
+    def __init__(self, *, context: Context) -> None:
+        self._context = context
         self._turn = threading.Lock()
         self._muted = False
 
@@ -399,7 +444,7 @@ class Giver:
     def _hand_out(self, item: Item, decision: Decision) -> None:
         if self._muted:
             return
-        if decision.certified and not self._watch.vouches:
+        if decision.certified and not item.regime.watch.vouches:
             decision = replace(decision, certified=False)
         name, source = item.lane.rules.source_id, decision.source.value
         if decision.certified:
@@ -421,6 +466,7 @@ class Giver:
             metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
         if decision.reused is not None:
             metrics.count(Counter.REUSED, name, detail=decision.reused.alike.value)
-        if decision.source is not AnswerSource.REUSED or self._first_model in decision.timings_ms:
-            saver_ms = decision.timings_ms.get(self._first_model, 0.0)
+        first_model = item.regime.decider.first.policy.model
+        if decision.source is not AnswerSource.REUSED or first_model in decision.timings_ms:
+            saver_ms = decision.timings_ms.get(first_model, 0.0)
             metrics.measure(Measure.SAVER_MS, name, saver_ms, detail=source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -49,6 +50,44 @@ class Escalation(str, Enum):
     WAIT = "wait"
     REVISE = "revise"
     LOCAL = "local"
+
+
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the large model may be asked about one source, audits included.
+
+    Attributes:
+        pause_s: least time between two times.
+        a_minute: in any 60 seconds; None for no limit.
+    """
+
+    pause_s: float = 0.0
+    a_minute: int | None = None
+
+    def allows(self, asked_s: deque[float], now_s: float) -> bool:
+        """Whether it may be asked now, by the times when it was, oldest first; forgets old ones."""
+        keep_s = max(self.pause_s, MINUTE_S)
+        while asked_s and now_s - asked_s[0] >= keep_s:
+            asked_s.popleft()
+        soon = bool(asked_s) and now_s - asked_s[-1] < self.pause_s
+        recent = sum(now_s - one < MINUTE_S for one in asked_s) if self.a_minute is not None else 0
+        return not soon and (self.a_minute is None or recent < self.a_minute)
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.pause_s > 0 or self.a_minute is not None
+
+    def __str__(self) -> str:
+        told = []
+        if self.pause_s > 0:
+            told.append(f"once in {self.pause_s:g} s")
+        if self.a_minute is not None:
+            told.append(f"{self.a_minute} times a minute")
+        return " and ".join(told)
 
 
 @dataclass(frozen=True, slots=True)

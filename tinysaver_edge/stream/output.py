@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
@@ -94,11 +94,11 @@ class Output:
         sinks: take every decision.
         lanes: how many end before the decisions do.
         context: events, metrics, clock.
-        watch: may want pictures.
+        watch: returns what watches at this moment, which may want pictures.
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], *, lanes: int, context: Context, watch: Watch
+        self, sinks: Sequence[Sink], *, lanes: int, context: Context, watch: Callable[[], Watch]
     ) -> None:
         self._sinks, self._context, self._watch = tuple(sinks), context, watch
         self._outbox = Outbox()
@@ -111,7 +111,7 @@ class Output:
     @property
     def wants_frames(self) -> bool:
         """Whether somebody wants the next frame's picture."""
-        return self._watch.wants_frames or any(sink.wants_frames for sink in self._sinks)
+        return self._watch().wants_frames or any(sink.wants_frames for sink in self._sinks)
 
     def open(self, *, iterated: bool) -> None:
         """Open the sinks.

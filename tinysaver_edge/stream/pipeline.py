@@ -23,8 +23,8 @@ from tinysaver_edge.errors import EngineError, InputError, TinySaverError
 from tinysaver_edge.preprocess import Batch, Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.lane import Item, Lane, LaneRules, Pace
-from tinysaver_edge.stream.options import Escalation, StreamOptions
+from tinysaver_edge.stream.lane import Item, Lane, LaneRules, Regime
+from tinysaver_edge.stream.options import Escalation, Pace, StreamOptions
 from tinysaver_edge.stream.output import Output
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sources.opening import AnySource, open_source
@@ -79,11 +79,10 @@ class Feeder:
     Args:
         source: where frames come from.
         lane: where they go.
-        dispatcher: takes them in.
-        decider: whose first stage they are prepared for.
+        dispatcher: takes them in, and says what decides each.
+        regime: what decides at first.
         output: knows whether a picture is wanted, and hears what goes wrong.
         deadline_s: seconds from a frame's arrival to its final decision; None for no limit.
-        watch: knows whether earlier answers may still be repeated.
     """
 
     def __init__(
@@ -91,24 +90,30 @@ class Feeder:
         source: Source,
         lane: Lane,
         dispatcher: Dispatcher,
-        decider: Decider,
+        regime: Regime,
         output: Output,
         *,
         deadline_s: float | None,
-        watch: Watch = NO_WATCH,
     ) -> None:
         self._source, self._lane, self._dispatcher = source, lane, dispatcher
-        self._output, self._deadline_s, self._watch = output, deadline_s, watch
+        self._output, self._deadline_s = output, deadline_s
         self._opening = 0
         self._stillness = _Stillness(source)
+        self._obey(regime)
+        self._reused = not self._keeps  # the source writes the next frame over the last one
+        self._thread = threading.Thread(
+            target=self._run, name=f"feeder {source.source_id}", daemon=True
+        )
+
+    def _obey(self, regime: Regime) -> None:
+        """Prepare frames for a regime; what was remembered for another is forgotten."""
+        self._regime, decider = regime, regime.decider
         preprocess = decider.first.preprocess
         # Where all stages take the same input, nobody looks at the picture again.
         later = (decider.stages[position] for position in decider.judge.asked[1:])
         self._keeps = any(stage.preprocess != preprocess for stage in later)
         self._preprocessor = Preprocessor(preprocess)
-        self._thread = threading.Thread(
-            target=self._run, name=f"feeder {source.source_id}", daemon=True
-        )
+        self._memory = None if regime.memory is None else regime.memory()
 
     def start(self) -> None:
         """Begin."""
@@ -121,8 +126,8 @@ class Feeder:
 
     def _run(self) -> None:
         try:
-            reuse = not self._keeps
-            frames = cast("Generator[Frame, None, None]", self._source.frames(reuse=reuse))
+            made = self._source.frames(reuse=self._reused)
+            frames = cast("Generator[Frame, None, None]", made)
             with closing(frames):
                 self._feed(frames)
         except BaseException as error:
@@ -137,17 +142,26 @@ class Feeder:
             if frame is None:
                 self._lane.give_back(batch)
                 return
-            if not self._feed_one(frame, batch, shown=shown):
+            regime, batch = self._dispatcher.begin(self._lane, batch)
+            try:
+                if regime is not self._regime:
+                    self._obey(regime)
+                item = self._prepared(frame, batch, shown=shown)
+            except BaseException:
+                self._dispatcher.leave(regime)
+                raise
+            give = self._dispatcher.offer if item.asks else self._dispatcher.repeat
+            if not give(item):
                 return
 
-    def _feed_one(self, frame: Frame, batch: Batch, *, shown: bool) -> bool:
-        """Hand a frame on; False when closed."""
+    def _prepared(self, frame: Frame, batch: Batch, *, shown: bool) -> Item:
+        """Look at a frame, and prepare it where the models are to be asked."""
         clock = self._source.context.clock
         started_s = clock()
         arrived_s = frame.timestamp_s if self._source.live else started_s
         due_s = float("inf") if self._deadline_s is None else arrived_s + self._deadline_s
         case = Case(frame.frame_id, frame.timestamp_s, self._taken_at_s(frame))
-        item = Item(self._lane, case, arrived_s, due_s, None, shown=shown)
+        item = Item(self._lane, self._regime, case, arrived_s, due_s, None, shown=shown)
         asks = self._looks_new(frame, item)
         if asks:
             began_s = clock()
@@ -156,15 +170,15 @@ class Feeder:
             case.spent("preprocess", (clock() - began_s) * 1e3)
         else:
             self._lane.give_back(batch)
-        if shown and not self._keeps:  # the source writes the next frame over this one
-            frame = replace(frame, image=frame.image.copy())
-        item.frame = frame if shown or (asks and self._keeps) else None
-        return self._dispatcher.offer(item) if asks else self._dispatcher.repeat(item)
+        if shown or (asks and self._keeps):
+            copied = replace(frame, image=frame.image.copy()) if self._reused else frame
+            item.frame = copied
+        return item
 
     def _looks_new(self, frame: Frame, item: Item) -> bool:
         """Look at a frame; tell whether the models are to be asked about it."""
-        memory = self._lane.memory
-        if memory is None or not self._watch.repeats:
+        item.memory = memory = self._memory
+        if memory is None or not self._regime.watch.repeats:
             return True
         if frame.opening != self._opening:
             self._opening = frame.opening
@@ -176,7 +190,7 @@ class Feeder:
         item.repeats = item.look.repeats
         item.case.spent("look", (clock() - began_s) * 1e3)
         self._stillness.saw(item.look.difference, frame.timestamp_s)
-        return item.repeats is None or self._dispatcher.audits_next(self._lane, item.repeats)
+        return item.repeats is None or self._dispatcher.audits_next(item, item.repeats)
 
     def _taken_at_s(self, frame: Frame) -> float | None:
         """Return when a frame was taken, in seconds since 1970; None where nobody knows."""
@@ -237,11 +251,13 @@ class Stream:
     ) -> None:
         if not sources:
             raise InputError("a stream needs at least one source")
-        self._decider = decider
         self._options = options or StreamOptions()
         self._context = Context(listener, metrics, clock, wall, sources=len(sources))
-        self._watch, self._memory = watch, memory
-        self._output = Output(sinks, lanes=len(sources), context=self._context, watch=watch)
+        self._several = len(sources) > 1
+        self._regime = Regime(decider, watch=watch, memory=memory)
+        self._output = Output(
+            sinks, lanes=len(sources), context=self._context, watch=lambda: self._regime.watch
+        )
         self._calls = Calls("a stream")
         self._state = threading.Lock()
         self._setup = threading.RLock()  # held while it is set up, and while it is torn down
@@ -256,6 +272,44 @@ class Stream:
     def source_ids(self) -> tuple[str, ...]:
         """The sources' names in events and metrics, in the order in which they were given."""
         return tuple(source.source_id for source in self._sources)
+
+    # Who decides
+
+    @property
+    def decider(self) -> Decider:
+        """What decides the frames that come from now on."""
+        return self._regime.decider
+
+    def switch(
+        self,
+        decider: Decider,
+        *,
+        watch: Watch = NO_WATCH,
+        memory: Callable[[], CameraMemory] | None = None,
+    ) -> threading.Event:
+        """Have another cascade decide, from the next frame of each source on.
+
+        No frame is lost or decided twice, and each is decided wholly by the one that was there when
+        it came: what waits for the former's large model gets its answer from that. What cameras
+        were answered before is forgotten; the order of decisions stays.
+
+        Args:
+            decider: decides from then on. Its stages must stay open for as long.
+            watch: audits its accepted frames.
+            memory: as for the stream.
+
+        Returns:
+            An event that is set when nothing of the former is open any more: its stages may then
+            be closed. It is not set once the stream has been closed.
+        """
+        regime = Regime(decider, watch=watch, memory=memory, together=self._at_once(decider))
+        with self._setup:
+            former, self._regime = self._regime, regime
+            if self._dispatcher is None:
+                former.over.set()
+            else:
+                self._dispatcher.switch(regime)
+        return former.over
 
     # Taking decisions
 
@@ -326,12 +380,17 @@ class Stream:
     def _set_up(self, *, iterated: bool) -> None:
         """Open the sinks and start the threads; `close` waits for it."""
         self._output.open(iterated=iterated)
+        first = self._regime
+        self._regime = Regime(
+            first.decider,
+            watch=first.watch,
+            memory=first.memory,
+            together=self._at_once(first.decider),
+        )
         self._dispatcher = Dispatcher(
-            self._decider,
+            self._regime,
             max_in_flight=self._options.max_in_flight,
             context=self._context,
-            together=self._at_once(),
-            watch=self._watch,
             failed=self._output.fail,
         )
         feeders = [self._feeder(source, self._dispatcher) for source in self._sources]
@@ -339,11 +398,11 @@ class Stream:
             feeder.start()
             self._feeders.append(feeder)
 
-    def _at_once(self) -> int:
+    def _at_once(self, decider: Decider) -> int:
         """Return how many frames of several sources the saver is asked about at once."""
-        if self._options.together is not None or len(self._sources) == 1:
+        if self._options.together is not None or not self._several:
             return self._options.together or 1
-        first = self._decider.first
+        first = decider.first
         try:
             return quickest_size(first.ask, first.blank)
         except EngineError:  # what to do about it is for each frame to say
@@ -360,17 +419,8 @@ class Stream:
             live=source.live,
             pace=Pace(options.min_time_between_escalations_s, options.escalations_per_minute),
         )
-        memory = None if self._memory is None else self._memory()
-        lane = dispatcher.add_lane(rules, self._output, memory=memory)
-        return Feeder(
-            source,
-            lane,
-            dispatcher,
-            self._decider,
-            self._output,
-            deadline_s=deadline_s,
-            watch=self._watch,
-        )
+        lane = dispatcher.add_lane(rules, self._output)
+        return Feeder(source, lane, dispatcher, self._regime, self._output, deadline_s=deadline_s)
 
     def close(self) -> None:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.

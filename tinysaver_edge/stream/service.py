@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import ListenAddress, WrongTokens
+from tinysaver_edge._support.doors import WrongTokens
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.energy import Meters, open_meters
@@ -24,6 +25,7 @@ from tinysaver_edge.stream.drift.drift import (
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
 from tinysaver_edge.stream.sinks.base import Sink, open_sink
 from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.forward import Forwarding, ForwardOptions
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
 from tinysaver_edge.stream.sinks.preview import PreviewSink
@@ -72,6 +74,7 @@ class ServiceOptions:
         hard_frames: folder for escalated frames.
         field_frames: folder for the next calibration set: as large a share of the frames as is
             audited, drawn at random.
+        forward: what is sent on of hard and audited frames, through outages; None for nothing.
         metrics: ``HOST:PORT`` of /metrics, /healthz and /readyz.
         dashboard: ``HOST:PORT`` of the page.
         token: what the page must be asked with, and /metrics.
@@ -91,6 +94,7 @@ class ServiceOptions:
     sinks: tuple[str, ...] = field(default=(), repr=False)
     hard_frames: Path | None = None
     field_frames: Path | None = None
+    forward: ForwardOptions | None = None
     metrics: str | None = None
     dashboard: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -194,8 +198,12 @@ class Service:
         self.notes: list[str] = []
         self._no_energy: list[str] = []
         self.warnings: list[str] = []
+        self._read: list[Callable[[], Iterable[Reading]]] = []
+        self.forwarding = self._make_forwarding()
         self.sinks: list[Sink] = self._make_sinks()
-        self.watch = self._make_watch(manifest, sources)
+        if options.field_frames is not None:
+            self.sinks.append(self._field_frames(options.field_frames, self._audited_share))
+        self.watch = self._make_watch(manifest)
         self._tries = WrongTokens(self._tell_denied)
         self._servers = [one for one in (self._monitor(), self._dashboard()) if one is not None]
 
@@ -207,6 +215,38 @@ class Service:
             certified=self.tally.total(Counter.CERTIFIED),
             fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
         )
+
+    def switched(
+        self,
+        manifest: Manifest,
+        *,
+        reuse: ReuseRule | None = None,
+        hosts: RemoteEngine | None = None,
+        watch: Watch | None = None,
+    ) -> Watch:
+        """Tell of another bundle from now on, and return a watch for it.
+
+        Args:
+            manifest: of the bundle that is about to decide.
+            reuse: as for the constructor.
+            hosts: as for the constructor.
+            watch: of a bundle that decides again, whose alarms stand; None begins anew.
+
+        Raises:
+            InputError: it must be watched, and cannot be.
+        """
+        former, self._reuse = self._reuse, reuse
+        try:
+            self.watch = watch or self._make_watch(manifest)
+        except InputError:
+            self._reuse = former
+            raise
+        self.promise, self._hosts = self.promise.joined(Promise.of(manifest)), hosts
+        return self.watch
+
+    def tells(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Publish further figures among the metrics, read whenever somebody asks."""
+        self._read.append(read)
 
     def runs(self, stop: Callable[[], object]) -> None:
         """Say that the models are loaded and the stream is about to run.
@@ -224,6 +264,8 @@ class Service:
             InputError: a port cannot be had.
         """
         try:
+            if self.forwarding is not None:
+                self._stack.enter_context(self.forwarding)
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")
@@ -277,33 +319,48 @@ class Service:
             made.append(HardFramesSink(options.hard_frames, clock=self._clock, wall=self._wall))
         made.extend(map(open_sink, options.sinks))
         queued: list[Sink] = [self._queued(one) for one in made]
+        if self.forwarding is not None:
+            queued.append(self.forwarding.sink)
         if options.hold is not None:
             queued.append(ChangeSink(options.hold, listener=self.listener, clock=self._clock))
         return queued
+
+    def _make_forwarding(self) -> Forwarding | None:
+        if self._options.forward is None:
+            return None
+        made = Forwarding(
+            self._options.forward, clock=self._clock, wall=self._wall,
+            listener=self.listener, metrics=self.metrics,
+        )  # fmt: skip
+        self.tells(made.readings)
+        return made
 
     def _quit(self) -> None:
         """End the stream, from a thread of its own: this one is waited for."""
         threading.Thread(target=self._stop, name="quitting", daemon=True).start()
 
-    def _make_watch(self, manifest: Manifest, sources: int) -> Watch:
+    @property
+    def _audited_share(self) -> float:
+        if self._options.drift is None:
+            raise InputError(
+                "--field-frames saves as large a share of the frames as is audited: say "
+                "--audit-share"
+            )
+        return self._options.drift.share
+
+    def _make_watch(self, manifest: Manifest) -> Watch:
         options = self._options
         if options.drift is None:
-            if options.field_frames is not None:
-                raise InputError(
-                    "--field-frames saves as large a share of the frames as is audited: say "
-                    "--audit-share"
-                )
             return NO_WATCH
-        if options.field_frames is not None:
-            self.sinks.append(self._field_frames(options.field_frames, options.drift.share))
         try:
             return DriftWatch(
                 calibrated_disagreement(manifest, self._reuse),
                 options.drift,
                 clock=self._clock,
-                sources=sources,
+                sources=self._sources,
                 listener=self.listener,
                 metrics=self.metrics,
+                keep=None if self.forwarding is None else self.forwarding.keep,
                 repeated=counts_repeated(manifest, self._reuse),
             )
         except InputError as error:
@@ -330,10 +387,11 @@ class Service:
         if self._options.metrics is None:
             return None
         address = ListenAddress.parse(self._options.metrics, option="--metrics")
-        published, hosts = PrometheusMetrics(), self._hosts
+        published = PrometheusMetrics()
         published.add(lambda: promise_readings(self.promise, self.kept))
-        if hosts is not None:
-            published.add(lambda: host_readings(hosts))
+        published.add(lambda: [one for read in self._read for one in read()])
+        if self._hosts is not None:
+            published.add(lambda: [] if self._hosts is None else host_readings(self._hosts))
         self.metrics.add(published)
         published.add(self._energy())
         published.add(
@@ -356,13 +414,11 @@ class Service:
         if self._options.dashboard is None:
             return None
         address = ListenAddress.parse(self._options.dashboard, option="--dashboard")
-        watch = self.watch
-        drift = (lambda: watch.state) if isinstance(watch, DriftWatch) else None
         state = DashboardState(
             clock=self._clock,
             health=self.health,
-            drift=drift,
-            promise=self.promise,
+            drift=lambda: self.watch.state if isinstance(self.watch, DriftWatch) else None,
+            promise=lambda: self.promise,
             hosts=self._hosts,
         )
         made = Dashboard(state, address, token=self._options.token, tries=self._tries)

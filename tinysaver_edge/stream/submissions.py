@@ -17,7 +17,7 @@ from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.preprocess import Preprocess, Preprocessor
 from tinysaver_edge.stream.dispatcher import Dispatcher
-from tinysaver_edge.stream.lane import Item, LaneRules
+from tinysaver_edge.stream.lane import Item, LaneRules, Regime
 from tinysaver_edge.stream.options import Escalation
 from tinysaver_edge.stream.sources.source import Clock, Context
 
@@ -58,7 +58,7 @@ class Submissions:
     def __init__(self, decider: Decider, *, clock: Clock, wall: Clock = time.time) -> None:
         self._clock, self._wall = clock, wall
         self._dispatcher = Dispatcher(
-            decider,
+            Regime(decider),
             max_in_flight=MAX_IN_FLIGHT,
             context=Context(clock=clock),
             failed=self._fail,
@@ -105,7 +105,8 @@ class Submissions:
         case = Case(frame_id, started_s if timestamp_s is None else timestamp_s)
         case.taken_at_s = self._wall() if timestamp_s is None else None
         due_s = float("inf") if deadline_ms is None else started_s + deadline_ms / 1e3
-        item = Item(lane, case, started_s, due_s, batch)
+        regime, batch = self._dispatcher.begin(lane, batch)
+        item = Item(lane, regime, case, started_s, due_s, batch)
         try:
             with self._preparing:
                 self._first.into(frame, batch[0])
@@ -114,6 +115,7 @@ class Submissions:
                     item.prepared.update(dict.fromkeys(positions, made))
         except BaseException:
             lane.give_back(batch)
+            self._dispatcher.leave(regime)
             raise
         case.spent("preprocess", (self._clock() - started_s) * 1e3)
         future = DecisionFuture()

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
+from tinysaver_edge.bench import (
+    Effort,
+    measure_alone,
+    measure_look,
+    measure_pair,
+    measure_ways,
+)
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
@@ -22,6 +35,7 @@ from tinysaver_edge.errors import (
     EngineError,
     InputError,
     MissingDependencyError,
+    TinySaverError,
     VerificationError,
 )
 from tinysaver_edge.latency import PooledLatency, pooled
@@ -64,7 +78,9 @@ def check_latency(
     if promised is None or not promised.limits:
         return Check(LATENCY, None, "the bundle was calibrated without a limit of time")
     stages, policy = cascade.stages, cascade.policy
-    if len(stages) == 1:
+    if promised.asked is not None:
+        found = _with_reuse(promised, cascade, frames, effort=effort)
+    elif len(stages) == 1:
         found = pooled(((measure_alone(stages[0], frames, effort=effort), 1.0),))
     elif len(stages) == 2 and policy.pool is None:
         pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
@@ -81,6 +97,31 @@ def check_latency(
         )
         found = pooled(tuple(zip(ways, shares, strict=True)))
     return judge(promised, found)
+
+
+def _with_reuse(
+    promised: LatencyEntry, cascade: Cascade, frames: Sequence[Frame], *, effort: Effort
+) -> PooledLatency:
+    """Time frames that are found still as well, and weigh all ways."""
+    stages, policy = cascade.stages, cascade.policy
+    still, *shares = promised.shares(len(stages))
+    settled = [one / max(sum(shares), 1e-9) for one in shares]
+    if len(stages) == 2 and policy.pool is None:
+        pair = measure_pair(*stages, frames, fusion=policy.fusion, effort=effort)
+        ways = [pair.saver, pair.escalated]
+    else:
+        ways = list(
+            measure_ways(
+                stages,
+                frames,
+                shares=settled,
+                pool=policy.pool,
+                fusion=policy.fusion,
+                effort=effort,
+            )
+        )
+    look = measure_look(frames, effort=effort)
+    return pooled(tuple(zip((look, *ways), (still, *shares), strict=True)))
 
 
 def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
@@ -106,6 +147,10 @@ def judge(promised: LatencyEntry, found: PooledLatency) -> Check:
 
 def _reached(promised: LatencyEntry) -> str:
     """Say how many frames go on to which stage."""
+    if promised.asked is not None:
+        later = promised.reached or (promised.escalation_rate,)
+        each = ", ".join(f"{100 * one:.1f} %" for one in later)
+        return f"a model is asked about {100 * promised.asked:.1f} % of frames, later ones {each}"
     if promised.reached is None:
         return f"{100 * promised.escalation_rate:.1f} % of frames escalated"
     each = ", ".join(f"{100 * one:.1f} %" for one in promised.reached)
@@ -117,7 +162,7 @@ CERTIFIED = "certified"
 
 
 def verify(
-    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort = EFFORT
+    bundle: Bundle, *, large: RemoteModel | None = None, effort: Effort | None = EFFORT
 ) -> Verification:
     """Compare a bundle with itself on this machine.
 
@@ -127,7 +172,7 @@ def verify(
     Args:
         bundle: an open bundle; opening it has compared the files with their hashes already.
         large: hosts that serve the large model, which is then asked there; None runs it here.
-        effort: how long to time it, where a limit of time was promised.
+        effort: how long to time it, where a limit of time was promised; None times nothing.
 
     Raises:
         BundleError: the golden samples are damaged.
@@ -136,7 +181,7 @@ def verify(
     return Verification(str(bundle.path), tuple(_checks(bundle, large, effort)))
 
 
-def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterator[Check]:
+def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort | None) -> Iterator[Check]:
     manifest = bundle.manifest
     models = [stage.model for stage in manifest.stages]
     count = sum(len(model.files) for model in models if not model.elsewhere)
@@ -169,7 +214,65 @@ def _checks(bundle: Bundle, large: RemoteModel | None, effort: Effort) -> Iterat
             frames = kept_frames(bundle, golden)
             yield check_decoder(bundle, golden, kept, frames)
             yield from compare_golden(kept, golden_answers(cascade, frames), bundle, golden)
-        yield check_latency(manifest.latency, cascade, frames, effort=effort)
+        if effort is not None:
+            yield check_latency(manifest.latency, cascade, frames, effort=effort)
+
+
+def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -> str | None:
+    """Verify a bundle, but for its times, in a process of its own; return what speaks against it.
+
+    A bundle that crashes or hangs takes nothing with it. Its times are not looked at: it may run
+    beside another that is at work.
+
+    Args:
+        path: the bundle's folder.
+        settings: ``large`` as for `verify`; ``absent`` where a bundle that has not the large
+            model's file is to be loaded only, as for `LoadOptions`.
+        timeout_s: how long it may take.
+    """
+    child = [sys.executable, "-c", f"from {__name__} import _prove; _prove()"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(
+            child,
+            input=pickle.dumps((path, dict(settings))),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired:
+        return f"it was not loaded and proven within {timeout_s:g} s"
+    try:
+        failure = json.loads(done.stdout.splitlines()[-1])["failure"]
+    except (ValueError, IndexError, KeyError, TypeError):
+        how = f"signal {-done.returncode}" if done.returncode < 0 else "without an answer"
+        return f"the process that loaded it crashed ({how})"
+    return None if failure is None else str(failure)
+
+
+def _prove() -> None:
+    """Verify what is named on stdin, and write what fails to stdout."""
+    with suppress(OSError):
+        os.nice(5)
+    path, settings = pickle.loads(sys.stdin.buffer.read())
+    answer = os.dup(1)
+    os.dup2(2, 1)  # libraries write to stdout
+    absent = settings.pop("absent", False)
+    try:
+        with Bundle.load_untrusted(path) as bundle:
+            if absent and bundle.manifest.stages[-1].model.elsewhere:
+                Cascade.from_bundle(bundle, allow_absent=True).close()
+                failed = None
+            else:
+                found = verify(bundle, effort=None, **settings)
+                failed = next((one for one in found.checks if one.passed is False), None)
+            failure = None if failed is None else f"{failed.name}: {failed.detail}"
+            if failure is None and not bundle.has_models:
+                failure = "it holds no models"
+    except TinySaverError as error:
+        failure = str(error)
+    os.write(answer, json.dumps({"failure": failure}).encode() + b"\n")
 
 
 def _check_processor(manifest: Manifest) -> Iterator[Check]:

@@ -248,3 +248,43 @@ def test_too_few_is_the_first_thing_said(work: Path, tmp_path: Path) -> None:
         calibrate(plan, out=tmp_path / "bundle", progress=notes)
     assert "120 samples are too few" in notes.heard[0]
     assert any(one.startswith("big") for one in notes.heard[1:])
+
+
+def test_savers_tried_one_after_the_other_share_the_risk_as_if_named_together(
+    work: Path, tmp_path: Path
+) -> None:
+    plan = asked(work, "honest")
+    out = tmp_path / "bundle"
+    for name, layers in (("second", 1), ("third", 2)):
+        colour_model(work / f"{name}.onnx", replace(SAVER, layers=layers))
+        (work / f"{name}.toml").write_text(DESCRIPTION)
+
+    def run(*savers: str, drop: float = DROP, method: Method = Method.CERTIFIED) -> Calibration:
+        assert isinstance(plan.input, ImageInput)
+        paths = [work / f"{saver}.onnx" for saver in savers]
+        models = tuple(ModelFile(path, find_description(path)) for path in paths)
+        targets = Targets(method=method, max_drop_points=drop)
+        return calibrate(
+            replace(plan, input=replace(plan.input, savers=models), targets=targets), out=out
+        )
+
+    def candidates(found: Calibration) -> int:
+        assert found.certificate is not None
+        return found.certificate.candidates
+
+    first = run("tiny")
+    assert candidates(first) == 1
+    other = run("second")
+    assert candidates(other) == 2
+    (line,) = (one for one in other.warnings if "earlier runs" in one)
+    assert "1 more candidates (tiny) share the risk of this certificate" in line
+    again = run("tiny")  # the same once more is the same once more
+    assert again.certificate == first.certificate
+    assert run("second").certificate == other.certificate
+    assert candidates(run("tiny", drop=DROP + 5)) == 3  # another limit is another question
+    run("third", method=Method.EMPIRICAL)  # nothing is promised, but everything looked at
+    assert candidates(run("second", drop=DROP + 5)) == 5
+    with Bundle.load(out) as bundle:
+        assert bundle.manifest.certificate is not None
+    (out.with_name("bundle.records") / "looked.json").write_text("[{]")
+    assert candidates(run("second")) == 1

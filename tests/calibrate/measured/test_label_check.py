@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -215,68 +213,3 @@ def test_another_order_of_many_classes_shows_in_all_of_them_together(order) -> N
     check_agreement(Problem(large, (saver,), FEW_OF_A_CLASS), None)
     with pytest.raises(InputError, match="in the same order"):
         check_agreement(Problem(large, (saver,), order[FEW_OF_A_CLASS]), None)
-
-
-def sure_of(scale: float, *, classes: int, samples: int, voice: str, seed: int):
-    """Labels, and a model that is as often right as it says, or says it louder or softer.
-
-    Args:
-        scale: how far apart its classes are; the larger, the more accurate.
-        classes: how many.
-        samples: how many.
-        voice: how it says it.
-        seed: of all that is drawn.
-    """
-    rng = np.random.default_rng(seed)
-    logits = scale * rng.gumbel(size=(samples, classes))
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from its softmax
-    if voice == "smoothed":
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        told = 0.9 * weights / weights.sum(axis=1, keepdims=True) + 0.1 / classes
-        return labels, Outputs.from_probabilities(told)
-    return labels, Outputs.from_logits({"loud": 3.0, "soft": 0.5, "as it is": 1.0}[voice] * logits)
-
-
-@pytest.mark.parametrize(
-    ("scale", "voice"),
-    [
-        *((scale, voice) for scale in (2, 10, 300) for voice in ("as it is", "loud", "smoothed")),
-        (2, "soft"),
-        (6, "soft"),
-    ],
-)
-@pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_honest_labels_of_an_accurate_model_are_not_taken_for_its_own_answers(
-    scale: float, voice: str, classes: int
-) -> None:
-    for seed in range(20):
-        samples = 300 if classes == 1000 else 2000
-        labels, outputs = sure_of(scale, classes=classes, samples=samples, voice=voice, seed=seed)
-        large = ModelAnswers("large", outputs, 9.0)
-        saver = ModelAnswers("s", Outputs.from_logits(np.eye(classes)[labels]), 1.0)
-        lines = check_agreement(Problem(large, (saver,), labels), None, trusted=True).lines
-        assert not any("in two minds" in line for line in lines), (seed, lines)
-
-
-@needs_records
-@pytest.mark.parametrize("samples", [1_000, 10_000])
-def test_own_answers_with_some_rows_corrected_are_refused_and_honest_resamples_are_not(
-    samples: int,
-) -> None:
-    records = read_records()
-    names = sorted(records.outputs, key=lambda name: records.macs[name])
-    for place, name in enumerate(names[1:], start=1):
-        for seed in range(20):
-            index = np.random.default_rng(seed).permutation(50_000)[:samples]
-            saver, large = (
-                ModelAnswers(one, records.outputs[one].subset(index), records.macs[one])
-                for one in (names[place - 1], name)
-            )
-            labels = records.labels[index]
-            assert check_agreement(Problem(large, (saver,), labels), None).stated == ()
-        for author, corrected in product((large, saver), (0, 1, samples // 100)):
-            mended = author.outputs.predictions.copy()
-            wrong = np.flatnonzero(mended != labels)[:corrected]
-            mended[wrong] = labels[wrong]
-            with pytest.raises(InputError, match=r"(in two minds|own answers) .*--reference large"):
-                check_agreement(Problem(large, (saver,), mended), None)

@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.certify import certify
 from tinysaver_edge.calibrate.methods.reuse import ReusePath
+from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import NoFusion
+from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import SIDE, STEPS, Gate
 
@@ -106,3 +111,90 @@ def test_the_path_goes_from_nothing_reused_to_the_loosest():
     assert path.thresholds[-1] == 0
     with pytest.raises(InputError, match="not on the path"):
         path.rule(0.123, epoch_s=10.0)
+
+
+def costs(stages):
+    models = [
+        ModelAnswers(name, one, macs)
+        for name, one, macs in zip(("tiny", "big"), stages, (2e6, 1e7), strict=True)
+    ]
+    return CascadeCosts.of(*models).reusing(None)
+
+
+def test_a_budget_is_broken_by_no_more_draws_of_epochs_than_the_risk_allows():
+    stages, truth, timeline = world(epochs=120)
+    whole = certify(stages, truth, max_drop_points=60, timeline=timeline).trial
+    counts = whole.counted(whole.thresholds)
+    true = (2e6 * counts.asked + 1e7 * counts.reached[0]) / whole.samples
+    rng, broken, kept = np.random.default_rng(0), 0, 0
+    for limit in (np.sort(true)[6] * 0.999, true[20]):
+        for _ in range(40):
+            drawn = rng.integers(120, size=80)
+            rows = (timeline.starts[drawn][:, None] + np.arange(7)).ravel()
+            part = replace(timeline.subset(rows), numbers=np.repeat(np.arange(80), 7))
+            trial = certify(
+                [one.subset(rows) for one in stages],
+                truth[rows],
+                max_drop_points=60,
+                timeline=part,
+            ).trial
+            fits = trial.affordable(costs(stages), {"mean_macs": float(limit)})
+            broken += bool((fits & (true > limit)).any())
+            kept += bool(fits.any())
+            assert fits.tolist() == sorted(fits.tolist())  # from a step on, up to the loosest
+    assert kept > 40
+    assert broken <= 0.1 * 80
+
+
+def test_bounds_of_rates_lie_above_them_and_a_limit_above_all_is_kept():
+    stages, truth, timeline = world()
+    trial = certify(stages, truth, max_drop_points=60, timeline=timeline).trial
+    counts = trial.counted(trial.thresholds)
+    bounds = trial.upper_rates(trial.thresholds[[5, 30]])
+    assert bounds.shape == (2, 2)
+    for place, step in enumerate((5, 30)):
+        measured = np.array([counts.asked[step], counts.reached[0][step]]) / trial.samples
+        assert (bounds[:, place] > measured).all()
+        assert (bounds[:, place] < measured + 0.4).all()
+    assert trial.affordable(costs(stages), {"mean_macs": 1.2e7, "escalation_rate": 1.0}).all()
+    assert not trial.affordable(costs(stages), {"mean_macs": 1.0}).any()
+
+
+def test_three_stages_count_what_each_is_asked():
+    stages, truth, timeline = world()
+    three = [stages[0], Outputs.from_logits((stages[0].logits + stages[1].logits) / 2), stages[1]]
+    trial = certify(three, truth, max_drop_points=60, timeline=timeline).trial
+    counts = trial.counted(trial.thresholds)
+    assert counts.reached.shape == (2, 42)
+    assert (counts.asked >= counts.reached[0]).all()
+    assert (counts.reached[0] >= counts.reached[1]).all()
+    assert (counts.reached[0] > counts.reached[1]).any()
+    ways = trial._ways(float(trial.thresholds[20]))
+    assert ways.shape == (4, 80)
+    assert np.allclose(ways.sum(axis=0), 1)
+
+
+def test_what_a_frame_counts_by_the_way_that_it_goes_adds_up_to_what_the_budget_limits():
+    stages, truth, timeline = world()
+    trial = certify(stages, truth, max_drop_points=60, timeline=timeline).trial
+    rng = np.random.default_rng(0)
+    times = [LatencySamples(rng.gamma(9, scale, 400)) for scale in (0.3, 2.0)]
+    models = [
+        replace(one, latency=its, energy_mj=energy, memory_mb=5.0, sent_bytes=4000)
+        for one, its, energy in zip(
+            (costs(stages).saver, costs(stages).large), times, (3.0, 20.0), strict=True
+        )
+    ]
+    made = CascadeCosts.of(*models).reusing(LatencySamples(np.full(50, 0.1)))
+    threshold = float(trial.thresholds[20])
+    shares, rates = trial._ways(threshold).mean(axis=1), trial._reached(threshold).mean(axis=1)
+    for name in ("mean_macs", "escalation_rate", "mean_latency_ms", "mean_energy_mj", "memory_mb",
+                 "uplink_kbit"):  # fmt: skip
+        worth, bound = made.worth(name, 7.0)
+        assert bound == 7.0
+        assert shares @ worth == pytest.approx(made.at(name, *rates), rel=1e-6), name
+    for name in ("p95_latency_ms", "p99_latency_ms"):
+        at = made.at(name, *rates)
+        for limit, kept in ((at * 1.001, True), (at * 0.98, False)):
+            worth, bound = made.worth(name, limit)
+            assert bool(shares @ worth <= bound + 1e-9) is kept

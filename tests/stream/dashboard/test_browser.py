@@ -9,7 +9,7 @@ import pytest
 
 from tests.chromium import OVERFLOWING, WORDS_OVER_WORDS, Chromium, needs_chromium
 from tests.stream.dashboard.world import ALARM, CALM, Hosts, five_minutes
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.stream.dashboard import Dashboard
 from tinysaver_edge.stream.telemetry.events import Lost, Reconnected
 

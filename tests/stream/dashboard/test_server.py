@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.stream.dashboard.world import World, five_minutes
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge._support.web import site
 from tinysaver_edge.errors import InputError, MissingDependencyError
 from tinysaver_edge.stream.dashboard import Dashboard

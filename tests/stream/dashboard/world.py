@@ -57,8 +57,8 @@ class World:
         self.state = DashboardState(
             clock=self.clock,
             health=self.health,
-            drift=None if drift is None else lambda: drift,
-            promise=PROMISE,
+            drift=lambda: drift,
+            promise=lambda: PROMISE,
             hosts=hosts,
         )
         self.metrics = AllMetrics(self.state, self.health)

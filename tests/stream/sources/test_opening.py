@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -13,6 +12,7 @@ import pytest
 from tests.pictures import encoded
 from tests.plug_ins import install
 from tests.stream.events import listening
+from tests.stream.sources.mjpeg import mjpeg_camera
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.stream.sources.live import LiveOptions
 from tinysaver_edge.stream.sources.opening import open_source
@@ -202,35 +202,8 @@ def damaged_video(folder, *, holes, frames, keep=None):
 @pytest.fixture
 def camera():
     """An HTTP camera that gives MJPEG to who knows the password."""
-
-    class Camera(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if "Basic" not in self.headers.get("Authorization", ""):
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
-                self.end_headers()
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            try:
-                for number in range(10_000):
-                    image = np.full((48, 64, 3), number % 250, np.uint8)
-                    data = cv2.imencode(".jpg", image)[1].tobytes()
-                    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                    self.wfile.write(b"--frame\r\n" + head.encode() + data + b"\r\n")
-                    time.sleep(0.02)
-            except OSError:
-                return
-
-        def log_message(self, *arguments):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+    with mjpeg_camera(open_to_all=False) as port:
+        yield port
 
 
 def descriptors():

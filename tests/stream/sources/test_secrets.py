@@ -15,9 +15,8 @@ import pytest
 from tests.command import ROOT
 from tests.small_bundle import small_bundle
 from tests.stream.sources.test_snapshot import JPEG, camera, giving
-from tinysaver_edge._support.doors import ListenAddress
 from tinysaver_edge._support.text import for_people
-from tinysaver_edge._support.urls import HINT, redacted
+from tinysaver_edge._support.urls import HINT, ListenAddress, redacted
 from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import TinySaverError
 from tinysaver_edge.host.listening import parse_bind

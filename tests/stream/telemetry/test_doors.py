@@ -15,16 +15,19 @@ from tests.stream.dashboard.world import five_minutes
 from tinysaver_edge._support import doors
 from tinysaver_edge._support.doors import (
     TELL_EVERY_S,
-    ListenAddress,
+    TOO_LONG,
     TokenSeen,
     WrongTokens,
-    is_own_name,
+    place_of,
 )
 from tinysaver_edge._support.limits import (
+    KNOCKS_AT_ONCE,
     MOST_CONNECTIONS,
+    MOST_PIECES,
     WRONG_TOKENS_AT_ONCE,
     WRONG_TOKENS_OF_ALL,
 )
+from tinysaver_edge._support.urls import ListenAddress, is_own_name
 from tinysaver_edge.stream.dashboard import Dashboard
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.monitor import Monitor
@@ -181,6 +184,24 @@ def test_a_flood_of_wrong_tokens_does_not_reach_other_addresses(kind) -> None:
     assert set(answers) == {401, 429}
 
 
+def test_another_address_written_down_by_the_client_buys_no_patience() -> None:
+    answers, told = [], []
+    tries = WrongTokens(lambda count, address: told.append(address))
+    with door("dashboard", token=TOKEN, tries=tries) as port:
+
+        def guess(number):
+            spoofed = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.0.0.{number}"}
+            answers.append(ask(port, "/state.json", **bearer(f"guess {number}"), **spoofed))
+
+        guessing = [threading.Thread(target=guess, args=(one,)) for one in range(15)]
+        for one in guessing:
+            one.start()
+        for one in guessing:
+            one.join()
+    assert answers.count(401) == WRONG_TOKENS_AT_ONCE
+    assert told == ["127.0.0.1"]
+
+
 def test_no_token_at_all_is_no_guess() -> None:
     tries = WrongTokens()
     with door("metrics", token=TOKEN, tries=tries) as port:
@@ -259,3 +280,134 @@ def test_a_browsers_cookie_is_of_no_use_to_find_the_token() -> None:
             assert ask(port, "/state.json", Cookie=cookies[0] + "0") == 401
             connection.close()
     assert cookies[0] != cookies[1]
+
+
+def talk(port, *pieces, pause_s=0.0):
+    """Send pieces over one connection; return all that comes back until it is quiet."""
+    got = b""
+    with socket.create_connection(("127.0.0.1", port)) as one:
+        one.settimeout(1.5)
+        with suppress(OSError):
+            for piece in pieces:
+                one.sendall(piece)
+                time.sleep(pause_s)
+            while more := one.recv(1 << 16):
+                got += more
+    return got
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = HEALTH.replace(b"Host", b"Connection: close\r\nHost")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("pieces", "answers"),
+    [
+        ((HEALTH, LAST), 2),
+        ((HEALTH + HEALTH + LAST,), 3),
+        ((HEALTH[:9], HEALTH[9:] + LAST[:-1], LAST[-1:]), 2),
+        ((b"\r\n\r\n" + LAST,), 1),
+        ((LAST.replace(b"\r\n", b"\n"),), 1),
+        ((LAST.replace(b"GET", b"HEAD"),), 1),
+        ((b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEALTH + LAST,), 3),
+    ],
+    ids=["two", "at once", "in pieces", "empty lines", "bare lines", "head", "others between"],
+)
+def test_each_request_of_a_connection_is_answered_in_its_turn(kind, pieces, answers) -> None:
+    with door(kind) as port:
+        got = talk(port, *pieces, pause_s=0.02)
+    assert got.count(b"HTTP/1.1 ") == answers
+    assert got.count(b"HTTP/1.1 200") == answers - (b"nothing" in pieces[0])
+    assert (b'"good"' in got) is (b"HEAD" not in pieces[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"GET / HTTP/1.1\r\n", *[b"x"] * (2 * MOST_PIECES)], [b"GET / HTTP/1.1\r\n" + b"a" * 20_000]],
+    ids=["drops", "flood"],
+)  # fmt: skip
+def test_heads_in_drops_and_floods_are_not_taken(kind, pieces) -> None:
+    with door(kind) as port:
+        began_s = time.monotonic()
+        got = talk(port, *pieces, pause_s=0.002 if len(pieces) > 9 else 0.0)
+        assert got in (b"", TOO_LONG)
+        assert time.monotonic() - began_s < 1.4
+        assert ask(port) == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_does_not_read_its_answers_is_cut_off(kind) -> None:
+    with door(kind) as port, socket.create_connection(("127.0.0.1", port)) as one:
+        one.settimeout(5)
+        with pytest.raises(OSError):
+            one.sendall(HEALTH * 2_000_000)
+        assert ask(port) == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_request_is_anything_but_a_request(kind) -> None:
+    with door(kind) as port:
+        for text in (b"\x16\x03\x01\n\n", b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            assert b" 200 " not in talk(port, text)
+        assert ask(port) == 200
+
+
+def test_a_door_takes_no_more_than_its_share_of_the_processor(monkeypatch) -> None:
+    now_s, used_s, slept = [100.0], [5.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now_s[0] += seconds
+
+    monkeypatch.setattr(doors.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(doors.time, "thread_time", lambda: used_s[0])
+    monkeypatch.setattr(doors.time, "sleep", sleep)
+    keeper = doors.Doorkeeper(32, share=0.2)
+    keeper.rest()
+    assert slept == []
+    for _ in range(1000):  # it is asked for more than it may do
+        used_s[0] += 0.001
+        now_s[0] += 0.001
+        keeper.rest()
+    assert 0.15 < 1.0 / (now_s[0] - 100.0) < 0.25
+    assert max(slept) <= 0.05
+    doors.Doorkeeper(32).rest()
+
+
+def test_of_one_address_so_much_is_read_and_ours_are_not_held_up() -> None:
+    ours = ("10.0.0.7", 1)
+    keeper = doors.Doorkeeper(32, trusts=lambda client: client == ours)
+    waits = [keeper.knock(("10.0.0.9", port)) for port in range(10 * KNOCKS_AT_ONCE)]
+    assert waits[: KNOCKS_AT_ONCE // 2] == [0.0] * (KNOCKS_AT_ONCE // 2)
+    assert waits[-1] > 1.0
+    assert keeper.knock(("10.0.0.8", 1)) == keeper.knock(ours) == 0.0
+    assert doors.Doorkeeper(32).knock(("10.0.0.9", 1)) == 0.0
+    for number in range(5000):
+        keeper.knock((f"10.1.{number >> 8}.{number & 255}", 1))
+    assert len(keeper._knocks) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [("10.0.0.7", "10.0.0.7"), ("", ""), ("::1", "::/64"), ("::ffff:10.0.0.7", "10.0.0.7"),
+     ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
+     ("unix:", "unix:")],
+)  # fmt: skip
+def test_who_has_a_whole_network_counts_as_one(address, place) -> None:
+    assert place_of(address) == place
+
+
+def test_a_network_guesses_no_faster_than_an_address() -> None:
+    tries = WrongTokens()
+    shown = [
+        tries.show(f"2001:db8::{number:x}", number, is_right=lambda: False)
+        for number in range(2 * WRONG_TOKENS_AT_ONCE)
+    ]
+    assert shown.count(TokenSeen.WRONG) == WRONG_TOKENS_AT_ONCE
+    assert tries.passed_over("2001:db8::ffff", "new")
+    assert not tries.passed_over("2001:db8:1::1", "new")
+    for number in range(WRONG_TOKENS_AT_ONCE):
+        tries.waited(f"2001:db8::{number:x}")
+    assert not tries.passed_over("2001:db8::ffff", "new")

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tinysaver_edge._support.doors import ListenAddress
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.telemetry.events import Connected, Ended, Lost, Reconnected
 from tinysaver_edge.stream.telemetry.health import Health

@@ -6,6 +6,6 @@ Beside it lie what all sites look like (base.css, icon.svg), the page that asks 
 (login.html) and what charts are drawn with (drawing.js).
 """
 
-from tinysaver_edge._support.web.site import Site, body_of
+from tinysaver_edge._support.web.site import HEADERS, Site, body_of
 
-__all__ = ["Site", "body_of"]
+__all__ = ["HEADERS", "Site", "body_of"]

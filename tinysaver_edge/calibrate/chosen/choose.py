@@ -421,7 +421,7 @@ PROMISES = {
 
 
 def compare_methods(
-    problem: Problem, holdout: Problem | None, targets: Targets, *, seed: int, candidates: int
+    problem: Problem, holdout: Problem | None, targets: Targets, **drawn: int
 ) -> tuple[MethodRow, ...]:
     """Let every method choose at the same bound, without budgets.
 
@@ -429,8 +429,7 @@ def compare_methods(
         problem: what to choose on.
         holdout: samples set aside, or None.
         targets: bound, confidence and objective; 0.5 points where there is no bound.
-        seed: of whatever is drawn.
-        candidates: how many savers share the risk.
+        drawn: seed and candidates, as `propose_all` takes them.
     """
     drop = targets.allowed_drop_points
     common = replace(
@@ -440,21 +439,19 @@ def compare_methods(
         max_drop_points=DEFAULT_MAX_DROP_POINTS if drop is None else drop,
     )
     return tuple(
-        _comparison_row(
-            problem, holdout, replace(common, method=method), seed=seed, candidates=candidates
-        )
+        _comparison_row(problem, holdout, replace(common, method=method), **drawn)
         for method in Method
     )
 
 
 def _comparison_row(
-    problem: Problem, holdout: Problem | None, targets: Targets, *, seed: int, candidates: int
+    problem: Problem, holdout: Problem | None, targets: Targets, **drawn: int
 ) -> MethodRow:
     method = targets.method
     if targets.searches and method not in SEARCHED:
         targets = replace(targets, score=None, fusion=None)
     try:
-        proposals = propose_all(problem, targets, seed=seed, candidates=candidates)
+        proposals = propose_all(problem, targets, **drawn)
         choice = choose(problem, proposals, targets)
     except (InfeasibleError, InputError) as error:
         return MethodRow(method, PROMISES[method], why=str(error))

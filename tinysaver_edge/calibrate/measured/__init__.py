@@ -8,4 +8,5 @@ measuring      the models run over the images, most promising savers first
 worker         one such step in a process of its own
 timing         how long the models take here; latencies are those from elsewhere
 label_check    whether labels and answers speak of the same classes
+own_answers    whether labels are a model's own answers, or a cascade's
 """

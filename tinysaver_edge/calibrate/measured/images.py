@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
+from tinysaver_edge.bench import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -25,6 +26,7 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
@@ -38,6 +40,7 @@ from tinysaver_edge.calibrate.measured.measuring import (
     measure_on_pixels,
 )
 from tinysaver_edge.calibrate.measured.timing import (
+    LOOKS,
     LargeTiming,
     PairTimingStep,
     TimingPlace,
@@ -53,7 +56,6 @@ from tinysaver_edge.calibrate.measured.worker import (
 )
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
-    CodecCost,
     MeasuredProblem,
     Problem,
     check_models,
@@ -228,6 +230,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
             *(f"{name}: {why}" for name, why in run.lost.items()),
         ),
         stated=(known.stated,) if known.stated else (),
+        cut=known.cut,
         content=content if looks is None else looks.content,
     )
 
@@ -385,7 +388,9 @@ def _timed(
     ]
     if not savers:
         raise WorkerLostError("no saver could be timed: " + run.reasons)
-    return replace(problem, large=replace(problem.large, latency=latency), savers=tuple(savers))
+    look = measure_look(place.frames(), effort=LOOKS) if problem.timeline is not None else None
+    large_timed = replace(problem.large, latency=latency)
+    return replace(problem, large=large_timed, savers=tuple(savers), look=look)
 
 
 def _skipped(data: DataSource, kept: NDArray[np.int64]) -> list[str]:

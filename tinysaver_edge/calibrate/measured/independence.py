@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,12 @@ class Independence:
     Attributes:
         warnings: what the user should know, a line each.
         stated: what the user vouches for although the images say otherwise; "" for nothing.
+        cut: what was left out of each collected frame, in words; None where nobody says.
     """
 
     warnings: tuple[str, ...] = ()
     stated: str = ""
+    cut: str | None = None
 
 
 def check_independence(
@@ -74,7 +77,8 @@ def check_independence(
             f"{alike.contradicting} images are copies of others and labelled otherwise than those"
         )
     if collected is not None:
-        return Independence((*warnings, *collected.warnings), collected.statement)
+        told = (*warnings, *collected.warnings)
+        return Independence(told, collected.statement, collected.file.cut)
     assert alike is not None
     said = alike.text(names)
     if alike.independent:
@@ -116,7 +120,7 @@ def check_epochs(
     rate = f"about {timeline.frames_per_s or 0:g} frames a second"
     if data.collection is not None:
         word = f"{data.collection.statement} and for {rate}"
-        return Independence(tuple(data.collection.warnings), word)
+        return Independence(tuple(data.collection.warnings), word, data.collection.file.cut)
     copies = _copied(data, content)
     found = f"{copies} of {len(data.epochs)} epochs show the same as an earlier one" * bool(copies)
     if not stated:
@@ -226,6 +230,92 @@ def _tuned(folder: Path) -> list[dict[str, Any]]:
         for row in rows:
             seen_from_text(row["images"])
             _ = row["score"], row["fusion"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return list(rows)
+
+
+_LOOKED = "looked.json"
+
+
+def looked_before(
+    gathered: MeasuredProblem, targets: Targets, folder: Path | None, *, drawn: tuple[object, ...]
+) -> tuple[int, tuple[str, ...]]:
+    """Return what else these images were asked in earlier runs, and remember what they are now.
+
+    Whoever tries a saver, does not like it and tries another on the same images has had two looks,
+    as if both had been named in one run, where they share the risk. So each run shares it with all
+    that came before it. The first is not told of those to come, so the risk of k runs together is
+    that of their shares: 1 + 1/2 + … + 1/k times δ with one saver each; one run that names them all
+    has δ. Whoever runs the same again gets the same again: it is no new look.
+
+    Args:
+        gathered: all models' answers on the images.
+        targets: of this run; a run that promises nothing is a look, too, at each of its savers.
+        folder: of the records, which remembers; None where there is none.
+        drawn: whatever else decides which images are asked what.
+
+    Returns:
+        How many other savers, or other questions of the same, share the risk; and a line for it.
+    """
+    if folder is None or gathered.content is None:
+        return 0, ()
+    content = Seen.of(gathered.content[gathered.sample_index])
+    large, question = gathered.artefacts[gathered.problem.large.name].sha256, None
+    if targets.method is Method.CERTIFIED:
+        question = repr((*_asked_of(targets), *drawn))
+    models = gathered.artefacts.values()  # of those that were left out, too
+    savers = {one.sha256: one.name for one in models if one.sha256 != large}
+    now = {"large": large, "savers": savers, "question": question, "images": content.to_text()}
+    rows = _looks_in(folder)
+    earlier = [row for row in rows if content.count(seen_from_text(row["images"]).hashes)]
+    for row in earlier:
+        if {**now, "others": row["others"]} == row:
+            others = list(row["others"])
+            break
+    else:
+        looks = {key: name for row in earlier for key, name in _looks_of(row, question)}
+        mine = dict(_looks_of(now, question))
+        others = sorted(name for key, name in looks.items() if key not in mine)
+        with atomic_write(folder / _LOOKED) as file:
+            file.write(json.dumps([*rows, {**now, "others": others}]).encode())
+    if not others or question is None:
+        return 0, ()
+    named = sorted(set(others))
+    return len(others), (
+        f"earlier runs, kept in {folder}, have looked at these images: {len(others)} more "
+        f"candidates ({', '.join(named[:4])}{', …' * (len(named) > 4)}) share the risk of this "
+        f"certificate. Savers named in one run share it better; on new images it is whole",
+    )
+
+
+def _looks_of(
+    row: Mapping[str, Any], question: str | None
+) -> Iterator[tuple[tuple[str, str, str | None], str]]:
+    """Yield what was looked at, and the saver's name; who promised nothing looked at this, too."""
+    for one, name in row["savers"].items():
+        yield (one, row["large"], row["question"] or question), name
+
+
+def _asked_of(targets: Targets) -> tuple[object, ...]:
+    """Return what is tested; how one is chosen among what passes costs no risk."""
+    return (
+        targets.allowed_drop_points,
+        targets.confidence,
+        targets.reference.value,
+        targets.score,
+        targets.fusion,
+        targets.max_stages,
+    )
+
+
+def _looks_in(folder: Path) -> list[dict[str, Any]]:
+    """Read what was remembered; what cannot be read is not there, and is written anew."""
+    try:
+        rows = json.loads((folder / _LOOKED).read_text(encoding="utf-8"))
+        for row in rows:
+            seen_from_text(row["images"])
+            _ = row["large"], row["question"], row["others"], dict(row["savers"])
     except (OSError, ValueError, TypeError, KeyError):
         return []
     return list(rows)

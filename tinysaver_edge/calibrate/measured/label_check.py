@@ -9,24 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, own_answers
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import Outputs
 
 FEWEST = 30
 """Samples below which nothing is said: chance does more than an order of classes."""
 FEWEST_OF_A_CLASS = 10
 NAMED = 3
-
-FEWEST_OF_OWN_ANSWERS = 200
-FEWEST_WRONG = 10
-"""With so many samples, and a saver wrong on so many, a large model is not right on every one."""
-
-SURE = 8.0
-"""Log-ratio of a model's two best classes at the median, below which its scale counts as too small:
-it is sharpened to this. So a model that is trained to hedge is not held to its own modesty."""
-BY_CHANCE = 1e-4
-"""What is rarer among honest labels is asked about."""
 
 FAR_BELOW = 0.2
 """A large model is not by so large a share less accurate than a saver."""
@@ -114,7 +104,7 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
     labels, large = problem.labels, problem.large
     answers = large.outputs.predictions
     yield from _many_missing(labels, large, names)
-    yield from _own_answers(problem)
+    yield from own_answers(problem)
     try:
         check_model(labels, answers, model=large.name)
     except InputError as error:
@@ -162,70 +152,6 @@ def _in_another_order(
             f"another order: do labels and model count the same "
             f"classes in the same order (1, 10, 2 is one of text)?"
         )
-
-
-def _own_answers(problem: Problem) -> Iterator[str]:
-    """Yield a line where a model, large or saver, is never wrong though another often is.
-
-    Whoever labels by hand and a model differ now and then. With another model that is wrong on so
-    many samples, one that is wrong on none has written the labels.
-    """
-    labels, models = problem.labels, (problem.large, *problem.savers)
-    if len(labels) < FEWEST_OF_OWN_ANSWERS:
-        return
-    wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in models}
-    worst = max(wrong, key=lambda name: wrong[name])
-    for one in models:
-        if mistakes := wrong[one.name]:
-            yield from _corrected_answers(one, mistakes)
-        elif wrong[worst] >= FEWEST_WRONG:
-            yield (
-                f"the labels are {one.name}'s own answers on all {len(labels)} samples, while "
-                f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. "
-                f"Labels that a model wrote certify agreement with it: say --reference large"
-            )
-
-
-def _corrected_answers(model: ModelAnswers, mistakes: int) -> Iterator[str]:
-    """Yield a line where labels agree with a model more than it agrees with itself.
-
-    Where its two best classes are all but level, a model is wrong about every other time, and so on
-    by their ratio. Whoever corrects a few rows of a model's own answers leaves it right there, too.
-    By honest labels, thirteen ImageNet models are wrong some five times as often as said here,
-    CIFAR-10's three to four times.
-    """
-    expected = in_two_minds(model.outputs)
-    terms = (
-        [j * math.log(expected) - math.lgamma(j + 1) - expected for j in range(mistakes + 1)]
-        if expected > mistakes
-        else [0.0]
-    )
-    if sum(map(math.exp, terms)) < BY_CHANCE:
-        yield (
-            f"{model.name} is wrong on {mistakes} of {model.outputs.samples} samples by the "
-            f"labels, but in two minds on so many that at least {expected:.0f} mistakes are to be "
-            f"expected: are the labels its own answers, some of them corrected? Labels that a "
-            f"model wrote certify agreement with it: say --reference large"
-        )
-
-
-def in_two_minds(outputs: Outputs) -> float:
-    """Return how many mistakes a model must expect by the ratio of its two best classes.
-
-    Any third class, and any conceit, adds to them.
-
-    Args:
-        outputs: its answers.
-    """
-    if outputs.width < 2:
-        return 0.0
-    best = np.maximum(outputs.top(2)[1].astype(np.float64), 1e-30)
-    apart = np.log(best[:, 0] / best[:, 1])
-    usual = float(np.median(apart))
-    if usual <= 0:
-        return 0.0  # it ranks nothing, and says nothing of itself
-    sharpened = apart * max(1.0, SURE / usual)
-    return float((1 / (1 + np.exp(np.minimum(sharpened, 500.0)))).sum())
 
 
 def _far_below_a_saver(problem: Problem) -> Iterator[str]:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 EFFORT = Effort(warm_up=20, min_runs=200, min_seconds=1.0, max_seconds=10.0)
 """Of one round."""
 
+LOOKS = Effort(warm_up=50, min_runs=500, min_seconds=0.2, max_seconds=2.0)
+"""At frames that are found still, which takes a fraction of a millisecond."""
+
 LEAST_ROUNDS = 2
 MOST_ROUNDS = 4
 

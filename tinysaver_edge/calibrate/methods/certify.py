@@ -260,7 +260,7 @@ def certify(
         )
     if timeline is not None:
         groups = timeline.positions
-        _check_epochs(score, fusion, tune)
+        _check_epochs(score, fusion)
     group_of = None if groups is None else _numbered(groups, samples=known.samples)
     rule = default_rule(
         units=known.samples if group_of is None else int(group_of.max()) + 1,
@@ -294,7 +294,9 @@ def certify(
         ),
         risk=round(1 - confidence, 12),
         candidates=candidates,
-        timeline=timeline,
+        timeline=(
+            timeline.subset(certify_index) if timeline is not None and len(tune_index) else timeline
+        ),
     )
     certificate, why = trial.certify(max_drop_points)
     return CertifiedChoice(
@@ -361,13 +363,11 @@ def trial_of(
     )
 
 
-def _check_epochs(
-    score: Score | str | None, fusion: Fusion | str | None, tune: IntArray | None
-) -> None:
+def _check_epochs(score: Score | str | None, fusion: Fusion | str | None) -> None:
     """Refuse what would take epochs to learn from, or has no scale that a path is made for."""
     known = score is None or getattr(score, "name", score) == Margin.name
     plain = fusion is None or not isinstance(fusion, str) or fusion == NoFusion.name
-    if not known or not plain or tune is not None:
+    if not known or not plain:
         raise InputError(
             f"over epochs the score is {Margin.name} and nothing is fitted: leave --score out, and "
             f"--fusion but for {NoFusion.name}"

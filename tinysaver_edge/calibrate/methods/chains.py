@@ -19,6 +19,7 @@ from tinysaver_edge.calibrate.methods.certify import CertifyRule, default_rule, 
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.proposal import Proposal
+from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.calibrate.methods.search import Search
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
@@ -30,8 +31,9 @@ from tinysaver_edge.score import Margin, MaxSoftmax, Score
 SHARE = 0.1
 """Of the samples, to choose on."""
 
-LEAST_UNITS = 2000
-"""Samples (or groups) from which longer cascades are looked at; of fewer, each counts for proof."""
+LEAST_UNITS, LEAST_EPOCHS = 2000, 1200
+"""Samples (or groups), and epochs, from which longer cascades are looked at; of fewer, each counts
+for proof (`benchmarks/bench_path.py`)."""
 
 CHAINS_KEPT = 4
 """How many of more than two stages are certified, beside the best of two."""
@@ -76,10 +78,12 @@ def chains_of(problem: Problem, targets: Targets) -> list[tuple[ModelAnswers, ..
     """Return the savers of every cascade of more than two stages that may be looked at.
 
     There are none for methods that choose one threshold for one saver, nor with a score or fusion
-    of the user's that a pool does not have, nor with fewer than `LEAST_UNITS` samples.
+    of the user's that a pool does not have, nor with fewer than `LEAST_UNITS` samples (of epochs
+    `LEAST_EPOCHS`).
     """
     asked = targets.method is Method.CERTIFIED and why_no_pool(targets) is None
-    if not asked or _units(problem)[1] < LEAST_UNITS:
+    least = LEAST_UNITS if problem.timeline is None else LEAST_EPOCHS
+    if not asked or _units(problem)[1] < least:
         return []
     savers = sorted(problem.savers, key=lambda saver: saver.macs)
     lengths = range(2, min(targets.max_stages - 1, len(savers)) + 1)
@@ -122,7 +126,9 @@ def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChain
         index = np.arange(len(problem.labels))
         return ChosenChains(everything, index[:0], index, score)
     tune, certify = split(units, share=SHARE, seed=seed)
-    table = _Estimates(problem.subset(tune), targets, rule, samples=len(certify))
+    table = _Estimates(
+        problem.subset(tune), targets, rule, samples=len(certify), units=count - _count(units, tune)
+    )
     of_pairs = {one: table.of(early) for one, early in enumerate(_on(table.problem, pairs))}
     best_pair = min(of_pairs, key=of_pairs.__getitem__)
     bound = of_pairs[best_pair] if targets.aim is Objective.MACS else np.inf
@@ -177,7 +183,7 @@ def chains_beside(problem: Problem, targets: Targets, found: Search) -> Searched
         for name in names
     ]
     samples = len(problem.labels) - len(found.tune)
-    tables = [_Estimates(tuned, targets, rule, samples=samples) for rule in rules]
+    tables = [_Estimates(tuned, targets, rule, samples=samples, units=count) for rule in rules]
     best = found.best
     bound = best.estimate * problem.large.macs if targets.aim is Objective.MACS else np.inf
     seen = [one for one in longer if one[0].macs < bound]
@@ -230,24 +236,26 @@ class _Estimates:
         targets: limits and objective.
         rule: score and fusion of two stages.
         samples: how many are going to be certified on.
+        units: how many epochs they are, where they are frames of such.
     """
 
     problem: Problem
     targets: Targets
     rule: CertifyRule
     samples: int
+    units: int
 
     def of(self, early: tuple[ModelAnswers, ...]) -> float:
         """Return the least that is expected of a cascade, infinity where nothing is.
 
         In MACs, milliseconds or samples lost, as the objective has it.
         """
-        trial, large = self._trial(early), self.problem.large
+        trial = self._trial(early)
         counts = trial.counted(trial.thresholds)
         bounded = self.targets.allowed_drop_points is not None
         walked = self._certifiable(trial) if bounded else len(counts.thresholds)
         tried = Proposal(
-            costs=CascadeCosts.of(early[0], large, early[1:]),
+            costs=self._costs(early),
             score=self.rule.plain_score,
             fusion=None,
             thresholds=counts.thresholds,
@@ -258,6 +266,7 @@ class _Estimates:
             relaxed_drop=lambda: None,
             path=trial.path,
             reached=counts.reached if len(early) > 1 else None,
+            asked=counts.asked,
         )
         usable = tried.allowed & tried.within(self.targets.budgets)
         if not usable.any():
@@ -270,6 +279,10 @@ class _Estimates:
         timed = aim is Objective.LATENCY and tried.costs.timed
         spent = tried.mean_latency_ms() if timed else tried.mean_macs()
         return float(spent[usable].min())
+
+    def _costs(self, early: tuple[ModelAnswers, ...]) -> CascadeCosts:
+        costs = CascadeCosts.of(early[0], self.problem.large, early[1:])
+        return costs if self.problem.timeline is None else costs.reusing(self.problem.look)
 
     def told(self, value: float, best: str, least: float) -> str:
         """Say why a cascade of two stages is not certified."""
@@ -292,7 +305,7 @@ class _Estimates:
             tune_saver=outputs[0],
             stages=outputs,
             known=Known.of_labels(problem.labels if labelled else outputs[-1].predictions),
-            groups=None,
+            groups=None if problem.timeline is None else problem.timeline.positions,
             evidence=(
                 EvidenceKind.CONSISTENCY
                 if self.targets.reference is Reference.LARGE
@@ -300,10 +313,13 @@ class _Estimates:
             ),
             risk=self.targets.risk,
             candidates=CHAINS_KEPT + 1,
+            timeline=problem.timeline,
         )
 
     def _certifiable(self, trial: CertifiedTest) -> int:
         """Return up to which threshold the walk would go, were all samples like these."""
+        if isinstance(trial, EpochTest):
+            return trial.expected_to_pass(_drop(self.targets), epochs=self.units)
         counts = trial.counted(trial.thresholds)
         scale = self.samples / counts.samples
         lost: FloatArray | IntArray = counts.lost
@@ -325,6 +341,11 @@ class _Estimates:
 def _drop(targets: Targets) -> float:
     drop = targets.allowed_drop_points
     return 100.0 if drop is None else drop
+
+
+def _count(units: int | IntArray, index: IntArray) -> int:
+    """Return how many units some samples are of."""
+    return len(index) if isinstance(units, int) else len(np.unique(units[index]))
 
 
 def _units(problem: Problem) -> tuple[int | IntArray, int]:

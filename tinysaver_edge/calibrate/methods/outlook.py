@@ -17,7 +17,7 @@ from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.certificate import EvidenceKind, count_p_values, group_p_values
 from tinysaver_edge.certificate import walk as last_passed
-from tinysaver_edge.outputs import IntArray
+from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions import KEPT, Walk
 
 AGREEMENTS = (0.999, 0.995, 0.99, 0.98, 0.95, 0.9)
@@ -113,11 +113,16 @@ def _expected(walk: Walk, drop: float) -> list[float]:
     if walk.groups is None:
         lost, gained = walk.pairs.expected(len(walk.thresholds))
         return _p_values(walk, np.ceil(lost), np.floor(gained), drop)
+    return _grouped_p_values(walk, _expected_losses(walk), drop)
+
+
+def _expected_losses(walk: Walk) -> IntArray:
+    """Return what each pair may lose, drawn as it is expected."""
     # Frames of one run share what is to be seen.
     unit = walk.pairs.sample if walk.pairs.run is None else walk.pairs.run
     drawn = np.random.default_rng(0).random(max(walk.samples, 1 + unit.max(initial=0)))[unit]
-    losses = (drawn < KEPT.lost).astype(np.int64) - (drawn > 1 - KEPT.gained)
-    return _grouped_p_values(walk, losses, drop)
+    losses: IntArray = (drawn < KEPT.lost).astype(np.int64) - (drawn > 1 - KEPT.gained)
+    return losses
 
 
 def _p_values(walk: Walk, lost: ArrayLike, gained: ArrayLike, drop: float) -> list[float]:
@@ -148,11 +153,8 @@ def _answers_needed(walk: Walk) -> IntArray:
     """Return about how many answers each threshold takes to pass, if they are as expected, (k,)."""
     count, drop = len(walk.thresholds), walk.max_drop_points
     differing = walk.pairs.counts(np.ones(len(walk.pairs), bool), count)
-    if walk.pairs.run is not None:  # a question each, from the first step on that needs it
-        run, place = np.unique(walk.pairs.run, return_inverse=True)
-        begins = np.full(len(run), count)
-        np.minimum.at(begins, place, walk.pairs.first)
-        return np.cumsum(np.bincount(begins, minlength=count)[:count])
+    if (runs := walk.pairs.run) is not None:
+        return np.array([len(np.unique(runs))]) if drop is None else _runs_needed(walk, runs, drop)
     if walk.groups is not None or drop is None:
         return np.maximum.accumulate(differing)
     lost, gained = (part / np.maximum(differing, 1) for part in walk.pairs.expected(count))
@@ -164,6 +166,40 @@ def _answers_needed(walk: Walk) -> IntArray:
         passes = (np.asarray(p, np.float64) <= walk.share) & (middle >= 0)
         low, high = np.where(passes, low, middle), np.where(passes, middle, high)
     return np.maximum.accumulate(high)
+
+
+def _runs_needed(walk: Walk, runs: IntArray, drop: float) -> IntArray:
+    """Return the same where a question stands for a run of frames: how many, in their order."""
+    pairs, count = walk.pairs, len(walk.thresholds)
+    begins = np.full(1 + int(runs.max(initial=-1)), count)
+    np.minimum.at(begins, runs, pairs.first)
+    rank = np.empty(len(begins), np.int64)
+    rank[np.argsort(begins, kind="stable")] = np.arange(len(begins))
+    expected = _expected_losses(walk)
+    low, high = np.full(count, -1), np.cumsum(np.bincount(begins, minlength=count)[:count])
+    for _ in range(_STEPS):
+        middle = (low + high) // 2
+        means = np.stack(
+            [
+                _mean_losses(walk, place, np.where(rank[runs] < middle[place], expected, 1))
+                for place in range(count)
+            ]
+        )
+        p_values = group_p_values(means, epsilon=drop / 100, risk=walk.share)
+        passes = (p_values <= walk.share) & (middle >= 0)
+        low, high = np.where(passes, low, middle), np.where(passes, middle, high)
+    return np.maximum.accumulate(high)
+
+
+def _mean_losses(walk: Walk, place: int, losses: IntArray) -> FloatArray:
+    """Return each group's mean loss at a threshold, given each pair's."""
+    assert walk.groups is not None
+    pairs, sizes = walk.pairs, np.bincount(walk.groups)
+    holds = (pairs.first <= place) & (place < pairs.end)
+    lost = np.bincount(
+        walk.groups[pairs.sample[holds]], weights=losses[holds], minlength=len(sizes)
+    )
+    return lost / sizes
 
 
 def _agreements(walk: Walk) -> Iterator[tuple[float, float]]:

@@ -18,6 +18,7 @@ from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.counts import CertifiedTest
+    from tinysaver_edge.calibrate.methods.reuse import EpochTest
     from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
     from tinysaver_edge.certificate import Certificate
@@ -56,7 +57,10 @@ class Proposal:
         path: how the other stages' thresholds follow from the first one's, and how they are pooled.
         reached: ``(stages - 1, k)`` samples that go on to each later stage, where there are more
             than two; of two stages the last are those not accepted.
-        asked: ``(k,)`` samples that the first model is asked about; None for all of them.
+        asked: ``(k,)`` samples that the first model is asked about; None for all of them. Where
+            there is such a thing, answers are reused, and rates begin with its share.
+        over_epochs: what the certificate over epochs is computed from, which holds rates and
+            budgets by epochs; None where nothing is reused.
         reuse: of the certificate over epochs, makes the rule that stands with a threshold; None
             where nothing is reused.
         skipped: whether a tune split ruled it out, so that it was not looked at any further.
@@ -80,6 +84,7 @@ class Proposal:
     path: Path = field(default_factory=Path)
     reached: NDArray[np.int64] | None = None
     asked: NDArray[np.int64] | None = None
+    over_epochs: EpochTest | None = None
     reuse: Callable[[float], ReuseRule] | None = None
     skipped: bool = False
     told: str = ""
@@ -152,6 +157,10 @@ class Proposal:
         reached = self.reached
         if reached is None:
             reached = (self.samples - self.accepted)[None]
+        if self.over_epochs is not None and budgeted:
+            return self.over_epochs.upper_rates(self.thresholds)
+        if self.asked is not None:
+            reached = np.vstack((self.asked, reached))
         if not budgeted or self.risk is None:
             shares: NDArray[np.float64] = 1.0 - (self.samples - reached) / self.samples
             return shares
@@ -160,7 +169,7 @@ class Proposal:
 
     def rates_at(self, index: int, *, budgeted: bool = False) -> tuple[float, ...]:
         """Return the rates of one threshold, as `CascadeCosts` takes them."""
-        if self.reached is None:
+        if self.reached is None and self.asked is None:
             rates = self.budgeted_rates if budgeted else self.escalation_rates
             return (float(rates[index]),)
         return tuple(self._rates(budgeted=budgeted)[:, index].tolist())
@@ -180,7 +189,12 @@ class Proposal:
         """Return which thresholds keep every budget, ``(k,)``."""
         limits = limits_of(budgets)
         fits = np.zeros(len(self.thresholds), bool)
-        if self.costs.between:
+        if self.over_epochs is not None:
+            if limits:
+                steps = self.over_epochs.affordable(self.costs, limits)
+                fits = steps[np.searchsorted(-self.over_epochs.thresholds, -self.thresholds)]
+            return fits if limits else ~fits
+        if self.costs.between or self.costs.reuses:
             rates = self._rates(budgeted=True).T.tolist()
             fits = np.array([keeps(self.costs, limits, one) for one in rates], bool)
         elif (rate := self.costs.rate_within(budgets)) is not None:
@@ -202,9 +216,11 @@ class Proposal:
 
     def mean_macs(self) -> NDArray[np.float64]:
         """Expected MACs a frame at each threshold, ``(k,)``."""
-        later = np.array([model.macs for model in self.costs.later])
-        first = 1.0 if self.asked is None else self.asked / self.samples
-        macs: NDArray[np.float64] = self.saver.macs * first + later @ self._rates(budgeted=False)
+        each = np.array([model.macs for model in self.models])
+        rates = self._rates(budgeted=False)
+        if self.asked is None:
+            rates = np.vstack((np.ones(rates.shape[1]), rates))
+        macs: NDArray[np.float64] = each @ rates
         macs[self.asks_nobody] = self.costs.large.macs
         return macs
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,6 @@ from tinysaver_edge.certificate import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs, all_but
 from tinysaver_edge.questions import Known
-from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -63,7 +63,8 @@ class Bid:
     @property
     def costs(self) -> CascadeCosts:
         """The costs of the savers with the large model."""
-        return CascadeCosts.of(self.saver, self.problem.large, self.between)
+        costs = CascadeCosts.of(self.saver, self.problem.large, self.between)
+        return costs if self.problem.timeline is None else costs.reusing(self.problem.look)
 
     @property
     def outputs(self) -> tuple[Outputs, ...]:
@@ -73,7 +74,7 @@ class Bid:
 
 
 def propose_all(
-    problem: Problem, targets: Targets, *, seed: int, candidates: int
+    problem: Problem, targets: Targets, *, seed: int, candidates: int, others: int = 0
 ) -> list[Proposal]:
     """Find the thresholds that the method asked for allows, for each saver.
 
@@ -82,12 +83,13 @@ def propose_all(
         targets: method, bound and confidence.
         seed: of whatever is drawn.
         candidates: how many savers share the risk, those that were not measured included.
+        others: how many candidates of earlier runs on the same samples share it besides.
     """
     propose = _PROPOSERS[targets.method]
     if targets.searches:
         found = search(problem, targets, seed=seed)
         beside = chains_beside(problem, targets, found)
-        common = (targets, found.kept + len(beside.chains), seed)
+        common = (targets, found.kept + len(beside.chains) + others, seed)
         return [
             *(
                 _found(Bid(problem, saver, *common, one.score, one.fusion, found.tune), one)
@@ -101,7 +103,8 @@ def propose_all(
                 for early, score in beside.chains
             ),
         ]
-    if problem.timeline is None and chains_of(problem, targets):
+    candidates += others
+    if chains_of(problem, targets):
         return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
     fusions = fusions_of(targets)
     each = (targets, candidates * len(fusions), seed, targets.score)
@@ -195,8 +198,7 @@ def _certified(bid: Bid) -> Proposal:
         path=choice.trial.path,
         trial=choice.trial,
         reached=_reached(choice, np.array([step.threshold for step in steps], np.float64)),
-        asked=_asked(choice, np.array([step.threshold for step in steps], np.float64)),
-        reuse=_reuse(choice),
+        **_over_epochs(choice, np.array([step.threshold for step in steps], np.float64)),
         risk=choice.trial.share,
         certify=(
             None
@@ -240,7 +242,9 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
     """
     trial = choice.trial
     threshold = _budget_threshold(bid, choice)
-    grid = np.array([trial.scores[0].min() if threshold is None else threshold])
+    # Where none fits, the loosest shows how far off it is.
+    loosest = trial.thresholds[-1] if isinstance(trial, EpochTest) else trial.scores[0].min()
+    grid = np.array([loosest if threshold is None else threshold])
     counts = trial.counted(grid)
     return Proposal(
         costs=bid.costs,
@@ -255,6 +259,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
         path=trial.path,
         trial=trial,
         reached=_reached(choice, grid),
+        **_over_epochs(choice, grid),
         risk=trial.share,
         certify=lambda index: trial.certify_at(float(grid[index])),
     )
@@ -262,7 +267,7 @@ def _from_budget(bid: Bid, choice: CertifiedChoice) -> Proposal:
 
 def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
     """Return the strictest threshold within the budgets, None where there is none."""
-    if bid.between:
+    if bid.between or isinstance(choice.trial, EpochTest):
         grid = choice.trial.thresholds
         fits = _fitting(bid, choice)
         return float(grid[fits.argmax()]) if fits.any() else None
@@ -312,6 +317,7 @@ def _fitting(bid: Bid, choice: CertifiedChoice) -> BoolArray:
         risk=trial.share,
         path=trial.path,
         reached=counts.reached if bid.between else None,
+        **_over_epochs(choice, trial.thresholds),
     ).within(bid.targets.budgets)
 
 
@@ -321,19 +327,14 @@ def _reached(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None
     return trial.counted(thresholds).reached if trial.path.stages > 1 else None
 
 
-def _asked(choice: CertifiedChoice, thresholds: FloatArray) -> IntArray | None:
-    """Return the samples that the first stage is asked about, where it is not all of them."""
-    trial = choice.trial
-    return trial.counted(thresholds).asked if isinstance(trial, EpochTest) else None
-
-
-def _reuse(choice: CertifiedChoice) -> Callable[[float], ReuseRule] | None:
-    """Return what makes the rule that stands with a threshold, over epochs."""
+def _over_epochs(choice: CertifiedChoice, thresholds: FloatArray) -> dict[str, Any]:
+    """Return what a proposal has besides where answers are reused within epochs."""
     trial = choice.trial
     if not isinstance(trial, EpochTest):
-        return None
+        return {}
     timeline = trial.timeline
-    return partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
+    rule = partial(trial.reuse.rule, epoch_s=timeline.epoch_s, frames_per_s=timeline.frames_per_s)
+    return {"asked": trial.counted(thresholds).asked, "over_epochs": trial, "reuse": rule}
 
 
 def _empirical(bid: Bid) -> Proposal:

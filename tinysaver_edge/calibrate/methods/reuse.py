@@ -6,13 +6,17 @@ that is empty at each epoch's start would have done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
-from tinysaver_edge.certificate import WalkStep, runs_of
+from tinysaver_edge.certificate import WalkStep, group_p_values, runs_of
 from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
@@ -52,14 +56,23 @@ class ReusePath:
     same: FloatArray
 
     @classmethod
-    def fixed(cls) -> ReusePath:
-        """Return the path: its constants come from no sample of the calibration."""
+    def fixed(
+        cls,
+        *,
+        most_still: float = MOST_STILL,
+        most_same: float = MOST_SAME,
+        then: float = THEN,
+    ) -> ReusePath:
+        """Return the path: its constants come from no sample of the calibration.
+
+        `benchmarks/bench_path.py` holds them against others, which nothing else asks for.
+        """
         share = np.linspace(0, 1, LOOSER_REUSE)
         odds = np.linspace(1, 0, LOOSER_SAVER + 1)[1:]
         return cls(
-            np.concatenate((STRICT + (THEN - STRICT) * share, THEN * odds)),
-            MOST_STILL * np.concatenate((share, np.ones(LOOSER_SAVER))),
-            MOST_SAME * np.concatenate((share, np.ones(LOOSER_SAVER))),
+            np.concatenate((STRICT + (then - STRICT) * share, then * odds)),
+            most_still * np.concatenate((share, np.ones(LOOSER_SAVER))),
+            most_same * np.concatenate((share, np.ones(LOOSER_SAVER))),
         )
 
     def rule(
@@ -201,6 +214,75 @@ class EpochTest(CertifiedTest):
         loss = self.known.losses(self._answers(done), self.large).astype(np.int64)
         return replace(done, loss=loss)
 
+    def expected_to_pass(self, max_drop_points: float, *, epochs: int) -> int:
+        """Return how many steps so many epochs like these are expected to certify.
+
+        By a normal bound: for choosing what to look at, it promises nothing.
+        """
+        losses = np.stack([self._by_epoch(self.at(float(t)).loss) for t in self.thresholds])
+        spread = losses.std(axis=1, ddof=1) / np.sqrt(epochs)
+        high = losses.mean(axis=1) + NormalDist().inv_cdf(1 - self.share) * spread
+        fails = np.flatnonzero(high > max_drop_points / 100)
+        return int(fails[0]) if len(fails) else len(losses)
+
+    def affordable(self, costs: CascadeCosts, limits: Mapping[str, float]) -> BoolArray:
+        """Return which steps of the path keep every limit on whatever the epochs were drawn from.
+
+        Frames of an epoch are not independent, so that no bound on a rate of frames holds: each
+        limit is one on the mean of something within each epoch, and tested as the drop is, by
+        epochs. From the loosest step on, in a fixed order, until one fails: so all of them keep
+        the limits together, with the confidence.
+        """
+        worths = [costs.worth(name, limit) for name, limit in limits.items()]
+        fits = np.ones(len(self.thresholds), bool)
+        shares = np.stack([self._ways(float(one)) for one in self.thresholds])
+        for worth, bound in worths:
+            most = float(worth.max())
+            if most > bound:
+                spent = np.einsum("kwn,w->kn", shares, worth / most)
+                p = group_p_values(spent, epsilon=bound / most, risk=self.share / len(worths))
+                fits &= p <= self.share / len(worths)
+        kept: BoolArray = np.logical_and.accumulate(fits[::-1])[::-1]
+        return kept
+
+    def upper_rates(self, thresholds: FloatArray) -> FloatArray:
+        """Return upper bounds of the shares of frames that reach each stage, ``(stages, k)``.
+
+        By epochs, each at its part of the risk, to a thousandth.
+        """
+        reached = np.stack([self._reached(float(one)) for one in thresholds])  # (k, stages, n)
+        count, stages, epochs = reached.shape
+        rows = reached.reshape(count * stages, epochs)
+        risk = self.share / stages
+        low, high = np.zeros(len(rows)), np.ones(len(rows))
+        for _ in range(10):
+            middle = (low + high) / 2
+            passes = group_p_values(rows, epsilon=middle, risk=risk) <= risk
+            low, high = np.where(passes, low, middle), np.where(passes, middle, high)
+        bounds: FloatArray = high.reshape(count, stages).T
+        return bounds
+
+    def _reached(self, threshold: float) -> FloatArray:
+        """Return each epoch's shares that reach each stage, in the order drawn, ``(stages, n)``."""
+        done = self.at(threshold)
+        asked = [done.frames.asked]
+        asked += [done.frames.fresh & (done.stage >= at) for at in range(1, len(self.scores) + 1)]
+        return np.stack([self._by_epoch(one) for one in asked])
+
+    def _ways(self, threshold: float) -> FloatArray:
+        """Return each epoch's shares that are still, or settled by each stage; as `_reached`."""
+        reached = self._reached(threshold)
+        edges = np.vstack([np.ones(reached.shape[1]), reached, np.zeros(reached.shape[1])])
+        ways: FloatArray = -np.diff(edges, axis=0)
+        return ways
+
+    def _by_epoch(self, values: NDArray[Any]) -> FloatArray:
+        """Return the mean of a value of each frame over each epoch, in the order drawn."""
+        assert self.groups is not None
+        means = np.empty(self.timeline.epochs)
+        means[self.groups[self.timeline.starts]] = self.timeline.by_epoch(values)
+        return means
+
     def counted(self, thresholds: FloatArray) -> WalkCounts:
         """Count at some thresholds of the path."""
         steps = [self.at(float(one)) for one in thresholds]
@@ -229,13 +311,10 @@ class EpochTest(CertifiedTest):
 
     def _steps(self, thresholds: FloatArray) -> Iterator[WalkStep]:
         """Yield the steps, each replayed when it is asked for."""
-        assert self.groups is not None
-        order = np.empty(self.timeline.epochs, np.int64)
-        order[self.groups[self.timeline.starts]] = np.arange(self.timeline.epochs)
         for threshold in thresholds.tolist():
             done = self.at(threshold)
             rule = self.reuse.rule(threshold, epoch_s=self.timeline.epoch_s)
-            losses = self.timeline.by_epoch(done.loss)[order]
+            losses = self._by_epoch(done.loss)
             asked = done.frames.fresh & (done.stage == len(self.scores))
             yield WalkStep(
                 threshold=threshold,

@@ -182,7 +182,9 @@ def build_facts(
         ),
         latency=latency_facts(
             choice.proposal.costs,
-            rates=_rates(policy, outputs),
+            rates=(
+                _rates(policy, outputs) if rule is None else choice.proposal.rates_at(choice.index)
+            ),
             asked=policy.asked[0] == 0,
             machine=machine,
         ),

@@ -61,7 +61,7 @@ def latency_facts(
 
     Args:
         costs: of the saver with the large model.
-        rates: share of frames that reach each stage but the first, 0..1.
+        rates: as the costs have them: share of frames that reach each stage but the first, 0..1.
         asked: whether the saver is asked at all.
         machine: what the latencies were measured on, in words, or None.
 

@@ -74,7 +74,14 @@ def render(facts: ReportFacts) -> str:
     page.filters.update(_FILTERS)
     page.filters["breakable"] = _breakable
     source = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    return page.from_string(source).render(_values(facts)) + "\n"
+    return page.from_string(source).render(_values(facts) | {"style": page_style()}) + "\n"
+
+
+def page_style() -> Markup:
+    """Return the looks of the report, and of other pages that are one file."""
+    from markupsafe import Markup
+
+    return Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
 
 
 def _values(facts: ReportFacts) -> dict[str, Any]:

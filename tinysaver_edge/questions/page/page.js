@@ -137,7 +137,7 @@ async function showTurn(shown) {
     at(place).parentElement.classList.toggle("long", shown[place].length > 34);
   }
   at("spoken").textContent = `${shown.first}, or ${shown.second}?`;
-  at("sample").textContent = shown.frames > 1 ? `${shown.file}, for ${shown.frames} frames like it` : shown.file;
+  at("sample").textContent = shown.frames > 1 ? `${shown.file}, stands for ${shown.frames} frames` : shown.file;
   at("picture").alt = shown.file ? `The frame in question, ${shown.file}` : "The frame in question";
   enable();
   const there = await showPicture(shown);

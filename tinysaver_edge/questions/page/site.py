@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.doors import ListenAddress, WrongTokens
+from tinysaver_edge._support.doors import WrongTokens
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.text import brief, name_of
+from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge._support.web import Site, body_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.book import AnswerWord, GivenAnswer, check_name

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tinysaver_edge._support.doors import ListenAddress, WrongTokens
+from tinysaver_edge._support.doors import Said, WrongTokens
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge._support.web import Site
+from tinysaver_edge._support.urls import ListenAddress
+from tinysaver_edge._support.web import HEADERS, Site
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.dashboard.state import DashboardState
-from tinysaver_edge.stream.telemetry.health import Verdict
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -69,8 +70,6 @@ class Dashboard(Site):
             Route("/state.json", self._told),
             Route("/frame.jpg", self._frame),
             Route("/escalated/{number:int}.jpg", self._escalated),
-            Route("/healthz", self._healthz),
-            Route("/readyz", self._readyz),
         ]
 
     async def _told(self, request: Request) -> Response:
@@ -105,18 +104,9 @@ class Dashboard(Site):
             return Response(status_code=404)
         return Response(jpeg(picture, quality=75), media_type="image/jpeg")
 
-    async def _healthz(self, request: Request) -> Response:
-        return _verdict(self._state.health.alive)
-
-    async def _readyz(self, request: Request) -> Response:
-        return _verdict(self._state.health.ready)
-
-
-def _verdict(verdict: Verdict) -> Response:
-    from starlette.responses import JSONResponse
-
-    told = {"good": verdict.good, "why": verdict.why}
-    return JSONResponse(told, 200 if verdict.good else 503)
+    def _quick(self, path: str) -> Said | None:
+        said = self._state.health.said(path)
+        return None if said is None else replace(said, headers=HEADERS)
 
 
 def jpeg(picture: Picture, *, quality: int) -> bytes:

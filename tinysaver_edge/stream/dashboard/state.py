@@ -155,8 +155,8 @@ class DashboardState:
     Args:
         clock: seconds.
         health: what is told of it.
-        drift: returns what the drift watch has seen; None where there is none.
-        promise: what the bundle promises; None where nobody is to be told.
+        drift: returns what the drift watch has seen, or None where there is none.
+        promise: returns what is promised at this moment; None where nobody is to be told.
         hosts: asks the hosts of the large model; None where it runs here.
     """
 
@@ -167,8 +167,8 @@ class DashboardState:
         *,
         clock: Callable[[], float],
         health: Health,
-        drift: Callable[[], DriftState] | None = None,
-        promise: Promise | None = None,
+        drift: Callable[[], DriftState | None] = lambda: None,
+        promise: Callable[[], Promise] | None = None,
         hosts: RemoteEngine | None = None,
     ) -> None:
         self.health = health
@@ -292,7 +292,8 @@ class DashboardState:
         """Return everything but the pictures as plain values for JSON."""
         now = self._clock()
         alive, ready = self.health.alive, self.health.ready
-        drift = None if self._drift is None else asdict(self._drift())
+        seen = self._drift()
+        drift = None if seen is None else asdict(seen)
         hosts = None if self._hosts is None else hosts_told(self._hosts)
         with self._lock:
             return {
@@ -321,7 +322,7 @@ class DashboardState:
 
     def _promise_told(self, now: float) -> dict[str, Any] | None:
         """Return what is left of the promise since the start and lately. With the lock held."""
-        promise = self._promise
+        promise = None if self._promise is None else self._promise()
         if promise is None:
             return None
         kept = {

@@ -8,4 +8,5 @@ preview       a window
 changes       what a source shows, told once it holds still
 mqtt          a broker
 saved_frames  hard frames, and the next calibration set; pictures is the folder they lie in
+forward       hard and audited frames, on disk through an outage and sent on later
 """

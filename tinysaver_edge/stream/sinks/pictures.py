@@ -116,9 +116,9 @@ class PictureFolder:
         """
         if len(self._rows) >= self._most:
             self._forget()
-        name = f"{_moment(time_s)}-{_plain(decision.frame_id.source_id)}"
+        name = f"{moment(time_s)}-{plain(decision.frame_id.source_id)}"
         file = self.path / f"{name}-{decision.frame_id.sequence}{self._suffix}"
-        data = _encoded(picture, self._suffix)
+        data = encoded(picture, self._suffix)
         row = {
             "file": file.name,
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -169,7 +169,8 @@ def _privately(path: str, flags: int) -> int:
     return os.open(path, flags, _PRIVATE_FILE)
 
 
-def _encoded(picture: Picture, suffix: str) -> bytes:
+def encoded(picture: Picture, suffix: str) -> bytes:
+    """Return a picture, ``(height, width, 3)`` BGR uint8, as the content of a .jpg or .png."""
     cv2 = opencv("Saving frames")
     parameters = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
     good, data = cv2.imencode(suffix, picture, parameters)
@@ -179,10 +180,12 @@ def _encoded(picture: Picture, suffix: str) -> bytes:
     return encoded
 
 
-def _moment(time_s: float) -> str:
+def moment(time_s: float) -> str:
+    """Return a time, in seconds since 1970, as it begins names that sort by it."""
     moment = datetime.fromtimestamp(time_s, timezone.utc)
     return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a source's name as a part of a file's."""
     return re.sub(r"[^\w-]+", "_", name)[-60:] or "frame"

@@ -1,12 +1,19 @@
-"""One wrapper for all sinks: a bounded queue and a thread, so that no sink stalls the stream."""
+"""Bounded queues: one in memory around any sink, so that none stalls the stream, one on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.files import atomic_write, claim
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.sinks.base import Sink
@@ -194,3 +201,198 @@ def reason_of(error: BaseException) -> str:
         place = "" if error.filename is None else f"{error.filename}: "
         return f"{place}{error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+TRIES = 5
+"""How often an item of a `DiskQueue` may fail while others get through."""
+
+ASIDE_SHARE = 0.1
+"""Of its bytes, that what was set aside may take."""
+
+_ITEM = ".item"
+
+
+class ItemError(Exception):
+    """The target refuses this item, whatever becomes of others; the message says why."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of items; ``found + queued = sent + dropped + aside + waiting`` always holds.
+
+    Attributes:
+        found: that were waiting from earlier runs.
+        queued: taken in since.
+        sent: that are at the target.
+        dropped: that gave way to newer ones, or were larger than the queue.
+        aside: that failed too often.
+    """
+
+    found: int = 0
+    queued: int = 0
+    sent: int = 0
+    dropped: int = 0
+    aside: int = 0
+
+
+class DiskQueue:
+    """Items on disk, oldest first, within so many bytes. Thread-safe.
+
+    A kill loses none that was taken in. A power cut may lose those of the last seconds: to wait for
+    a flash disk at every frame would wear it out.
+
+    Args:
+        folder: where; ``aside`` below it holds what failed too often.
+        most_bytes: of all that wait.
+    """
+
+    def __init__(self, folder: Path, *, most_bytes: int) -> None:
+        self.folder, self.most_bytes = folder, most_bytes
+        self.counts = Counts()
+        self.bytes = 0
+        self.changed = threading.Condition()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._blame: dict[str, int] = {}
+        self._later: OrderedDict[str, None] = OrderedDict()
+        self._sending: str | None = None
+        self._held: int | None = None
+
+    def open(self) -> None:
+        """Make the folder, and take up what waits there.
+
+        Raises:
+            InputError: it cannot be made or read, or another run has it.
+        """
+        try:
+            (self.folder / "aside").mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._held = claim(self.folder)
+            for path in sorted(self.folder.iterdir()):
+                if path.suffix == _ITEM:
+                    self._sizes[path.name] = path.stat().st_size
+                elif path.name.startswith(".") and path.is_file():
+                    path.unlink()  # a kill came while it was written
+        except OSError as error:
+            self.close()
+            raise InputError(f"forward: {self.folder}: {error.strerror or error}") from error
+        self.counts.found, self.bytes = len(self._sizes), sum(self._sizes.values())
+        self._make_room(0)
+
+    def close(self) -> None:
+        """Let others have it. Legal in every state."""
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._sizes)
+
+    def add(self, name: str, content: bytes) -> None:
+        """Take in an item, and let go of the oldest where there is no room.
+
+        Raises:
+            OSError: it cannot be written; it is not taken in then.
+        """
+        with self.changed:
+            fits = self._make_room(len(content))
+        if fits:
+            with atomic_write(self.folder / f"{name}{_ITEM}", private=True, sync=False) as file:
+                file.write(content)
+        with self.changed:
+            self.counts.queued += 1
+            if not fits:
+                self.counts.dropped += 1
+                return
+            self._sizes[f"{name}{_ITEM}"] = len(content)
+            self.bytes += len(content)
+            self._make_room(0)
+            self.changed.notify_all()
+
+    def _make_room(self, size: int) -> bool:
+        """Drop the oldest until so many bytes fit; tell whether they do."""
+        if size > self.most_bytes:
+            return False
+        while self.bytes + size > self.most_bytes:
+            name = next((one for one in self._sizes if one != self._sending), None)
+            if name is None:  # what is being sent is all there is
+                break
+            self._forget(name)
+            self.counts.dropped += 1
+            (self.folder / name).unlink(missing_ok=True)
+        return True
+
+    def _forget(self, name: str) -> None:
+        self.bytes -= self._sizes.pop(name, 0)
+        self._blame.pop(name, None)
+        self._later.pop(name, None)
+
+    def next(self) -> str | None:
+        """Return what is to be sent now: the oldest that has not failed lately, else any."""
+        with self.changed:
+            fresh = (name for name in self._sizes if name not in self._later)
+            self._sending = next(fresh, None) or next(iter(self._later), None)
+            return self._sending
+
+    def content(self, name: str) -> tuple[dict[str, Any], bytes]:
+        """Return an item's row and picture.
+
+        Raises:
+            ItemError: it is damaged.
+            OSError: it cannot be read.
+        """
+        head, _, picture = (self.folder / name).read_bytes().partition(b"\n")
+        try:
+            row: dict[str, Any] = json.loads(head)
+            if hashlib.sha256(picture).hexdigest() != row["sha256"]:
+                raise ValueError("its picture is another")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ItemError(f"it is damaged on disk ({error})") from error
+        return row, picture
+
+    def sent(self, name: str) -> None:
+        """An item is at the target: those that have failed since the last one are to blame."""
+        with self.changed:
+            self._sending = None
+            if name in self._sizes:
+                self._forget(name)
+                self.counts.sent += 1
+                (self.folder / name).unlink(missing_ok=True)
+            blamed = [one for one in self._later if one in self._sizes]
+            self._later.clear()
+        for one in blamed:
+            self.failed(one, blame=True)
+
+    def failed(self, name: str, *, blame: bool) -> None:
+        """An item could not be sent: it is tried after the others, or set aside.
+
+        Args:
+            name: which.
+            blame: whether it is itself to blame, as far as anybody can tell.
+        """
+        with self.changed:
+            self._sending = None
+            if name not in self._sizes:
+                return
+            self._blame[name] = self._blame.get(name, 0) + blame
+            if self._blame[name] < TRIES:
+                if not blame:
+                    self._later[name] = None
+                    self._later.move_to_end(name)
+                return
+            size = self._sizes[name]
+            self._forget(name)
+            self.counts.aside += 1
+            with suppress(OSError):
+                self._put_aside(name, size)
+
+    def _put_aside(self, name: str, size: int) -> None:
+        """Keep it for whoever looks into it, within a share of the bytes."""
+        (self.folder / name).replace(self.folder / "aside" / name)
+        there = sorted((self.folder / "aside").glob(f"*{_ITEM}"))
+        total = sum(path.stat().st_size for path in there)
+        for path in there:
+            if total <= max(size, ASIDE_SHARE * self.most_bytes):
+                break
+            total -= path.stat().st_size
+            path.unlink()

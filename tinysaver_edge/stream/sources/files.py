@@ -15,6 +15,8 @@ from tinysaver_edge.data import (
     left_out_below,
     printable,
 )
+from tinysaver_edge.data.collection import EPOCH
+from tinysaver_edge.data.epochs import epoch_of
 from tinysaver_edge.data.images import why_unreadable
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
@@ -27,6 +29,8 @@ from tinysaver_edge.stream.telemetry.metrics import Counter
 def open_file(path: Path, *, source_id: str | None = None) -> Source:
     """Open an image, every image below a folder, or a video.
 
+    A folder with an ``epoch.json`` says when its frames were taken, and is one camera's.
+
     Args:
         path: a file or folder.
         source_id: what decisions call it. By default a video is called by its file name, and each
@@ -34,7 +38,13 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
 
     Raises:
         InputError: there is nothing there, or no image in the folder.
+        DataError: the folder's ``epoch.json`` cannot be so.
     """
+    if path.is_dir() and (path / EPOCH).is_file():
+        epoch = epoch_of(path)
+        taken = [path / name for name in epoch.files]
+        name = source_id or path.name
+        return ImageSource(taken, root=path, source_id=name, times_s=epoch.seconds)
     if path.is_dir():
         files, doubts = image_files(path), left_out_below(path).lines
         if not files:
@@ -67,6 +77,7 @@ class ImageSource(_FileSource):
         source_id: what all frames are called; None calls each by its own file's name, behind that
             of the source where a stream has several.
         doubts: what was found beside the files, a line each, to be told at the start.
+        times_s: when each was taken; None where nobody knows.
     """
 
     def __init__(
@@ -76,12 +87,14 @@ class ImageSource(_FileSource):
         root: Path,
         source_id: str | None = None,
         doubts: Sequence[str] = (),
+        times_s: Sequence[float] | None = None,
     ) -> None:
         alone = files[0].name if len(files) == 1 else root.name
         super().__init__(source_id or alone or str(root))
         self._files, self._root = files, root
         self._name = source_id
         self._doubts = tuple(doubts)
+        self._times_s = times_s
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
         readable, dim, first = 0, False, ""
@@ -102,7 +115,8 @@ class ImageSource(_FileSource):
             if not dim and (depth := dark_depth(data)) is not None:
                 dim = True
                 self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
-            yield Frame(image, 0.0, number, name)
+            at_s = 0.0 if self._times_s is None else self._times_s[number]
+            yield Frame(image, at_s, number, name)
         if not readable:
             raise InputError(f"source {printable(str(self._files[0]))}: {first}")
 

@@ -269,6 +269,32 @@ class Drift(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BundleNews(Event):
+    """Something became of a bundle that a stream follows a tag for.
+
+    Attributes:
+        outcome: ``trial`` (it decides from now on, and is watched), ``kept`` (it has passed),
+            ``rolled_back`` (the one before decides again), ``refused`` (it never decided),
+            ``paused`` (it is tried anew at the next start) or ``away`` (none can be fetched).
+        bundle: which: name, version and hash as far as they are known.
+        reason: why.
+    """
+
+    kind: ClassVar[str] = "bundle"
+
+    outcome: str
+    bundle: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The event in a few words."""
+        words = {"rolled_back": "rolled back", "trial": "on trial", "away": "not fetched"}
+        why = f": {self.reason}" if self.reason else ""
+        return f"bundle {self.bundle} {words.get(self.outcome, self.outcome)}{why}"
+
+
+@dataclass(frozen=True, slots=True)
 class SinkFailed(Event):
     """A sink could not take a decision; the stream goes on without it.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tinysaver_edge._support.doors import Said
 from tinysaver_edge.stream.telemetry.events import Connected, Ended, Event, Lost, Reconnected
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
 
@@ -101,3 +103,11 @@ class Health:
             return Verdict(False, "no answer yet")
         sources = "1 source gives frames" if giving == 1 else f"{giving} sources give frames"
         return Verdict(True, sources + (f", {lost} lost" if lost else ""))
+
+    def said(self, path: str) -> Said | None:
+        """Return the answer to ``/healthz`` or ``/readyz``; None where another path is asked."""
+        if path not in ("/healthz", "/readyz"):
+            return None
+        verdict = self.alive if path == "/healthz" else self.ready
+        body = json.dumps({"good": verdict.good, "why": verdict.why}) + "\n"
+        return Said(200 if verdict.good else 503, "application/json", body.encode())

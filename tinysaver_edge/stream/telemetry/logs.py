@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.stream.telemetry.events import (
+    BundleNews,
     Corrupt,
     Denied,
     Doubtful,
@@ -69,6 +70,8 @@ def level_of(event: Event) -> int:
         return logging.DEBUG
     if isinstance(event, Ended) and event.reason is not None:
         return logging.ERROR
+    if isinstance(event, BundleNews):
+        return logging.INFO if event.outcome in ("trial", "kept", "paused") else logging.WARNING
     if isinstance(
         event,
         Lost | Retrying | Corrupt | Denied | Doubtful | Undecided | Drift | SinkFailed | Frozen,

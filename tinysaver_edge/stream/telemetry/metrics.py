@@ -56,6 +56,7 @@ class Counter(str, Enum):
         AUDITED: accepted or repeated answers that the large model was asked about as well.
         DISAGREED: audited frames that it answered otherwise.
         DRIFT: alarms that they disagree more often than the calibration promised.
+        BUNDLES: what became of bundles that a tag stood for; the detail is `BundleNews.outcome`.
     """
 
     FRAMES = "frames"
@@ -77,6 +78,7 @@ class Counter(str, Enum):
     AUDITED = "audited"
     DISAGREED = "disagreed"
     DRIFT = "drift"
+    BUNDLES = "bundles"
 
 
 class Measure(str, Enum):
@@ -112,13 +114,13 @@ class Metrics(Protocol):
     """Takes a stream's figures. Called from several threads at once; every call returns at once."""
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Something happened that many times more."""
+        """Something happened `amount` times more; `detail` says of which kind."""
 
     def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
         """One frame took that long; the detail is `Decision.source` of its answer."""
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """A level is now this; the source's name is empty where it concerns them all."""
+        """A level is now `value`, in the unit of its name; no source where it concerns them all."""
 
 
 class NoMetrics:
@@ -146,7 +148,7 @@ class Tally:
         self._gauges: dict[tuple[Gauge, str], float] = {}
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Add to a counter."""
+        """Add `amount` to a counter."""
         with self._lock:
             self._counts[counter, source_id, detail] += amount
 
@@ -154,7 +156,7 @@ class Tally:
         """Ignore it."""
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Keep the level."""
+        """Keep the level's newest `value`."""
         with self._lock:
             self._gauges[gauge, source_id] = value
 
@@ -188,7 +190,7 @@ class AllMetrics:
         self._takers.append(taker)
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Pass it on."""
+        """Pass `amount` on."""
         for taker in self._takers:
             taker.count(counter, source_id, detail=detail, amount=amount)
 
@@ -198,6 +200,6 @@ class AllMetrics:
             taker.measure(measure, source_id, value_ms, detail=detail)
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Pass it on."""
+        """Pass `value` on."""
         for taker in self._takers:
             taker.gauge(gauge, source_id, value)

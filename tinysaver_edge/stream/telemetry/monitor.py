@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
 import threading
-import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import SHUT_RDWR, socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from socket import socket
+from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import ListenAddress, TokenSeen, WrongTokens, is_own_name, url_of
-from tinysaver_edge._support.http_client import BoundedReader
+from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
 from tinysaver_edge._support.limits import (
-    HEADER_BYTES,
+    ACCEPTED_AT_ONCE,
+    DOOR_SHARE,
     MOST_CONNECTIONS,
-    REQUEST_S,
+    QUEUED,
     WRONG_TOKEN_S,
 )
-from tinysaver_edge.stream.telemetry.health import Health, Verdict
+from tinysaver_edge._support.urls import ListenAddress, is_own_name, url_of
+from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.prometheus import PrometheusMetrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+START_S = 10.0
+STOP_S = 3.0
 
 
 class Monitor:
@@ -57,7 +61,8 @@ class Monitor:
         self._metrics = metrics
         self._token = token
         self._tries = tries or WrongTokens()
-        self._server: _Server | None = None
+        self._thread = threading.Thread()
+        self._stop: Callable[[], object] | None = None
         self.url = ""
 
     @property
@@ -70,48 +75,38 @@ class Monitor:
             "cameras and hosts with them; set TINYSAVER_TOKEN"
         ]
 
-    def respond(
-        self, path: str, authorization: str, *, host: str = "", client: tuple[str, int] = ("", 0)
-    ) -> tuple[int, str, bytes]:
-        """Return status, content type and body of one request.
+    def respond(self, head: RequestHead) -> Said | None:
+        """Return the answer to a request; None where a wrong token has to wait for it."""
+        if head.method not in ("GET", "HEAD"):
+            return _text(405, "this server is only read\n")
+        if (said := self._health.said(head.path)) is not None:
+            return said
+        if head.path != "/metrics":
+            return _text(404, "there are /metrics, /healthz and /readyz\n")
+        if self._token is not None:
+            authorization = head.headers.get("authorization", "")
+            if not authorization:
+                return DENIED
+            shown = self._tries.show(
+                head.client[0],
+                head.client,
+                is_right=lambda: _same(authorization, f"Bearer {self._token}"),
+            )
+            if shown is TokenSeen.WRONG:
+                return None
+            if shown is TokenSeen.UNSEEN:
+                return _text(429, "too many wrong tokens: try again later\n")
+        elif not is_own_name(head.headers.get("host", ""), self._address.host):
+            return _text(421, "this name is not this machine's; set TINYSAVER_TOKEN\n")
+        return Said(200, self._metrics.content_type, self._metrics.exposition())
 
-        Args:
-            path: what is asked for, without a query.
-            authorization: the header of that name.
-            host: the header of that name.
-            client: address and port that it comes from.
-        """
-        if path == "/healthz":
-            return _verdict(self._health.alive)
-        if path == "/readyz":
-            return _verdict(self._health.ready)
-        if path != "/metrics":
-            return 404, "text/plain", b"there are /metrics, /healthz and /readyz\n"
-        if self._token is None and not is_own_name(host, self._address.host):
-            return 421, "text/plain", b"this name is not this machine's; set TINYSAVER_TOKEN\n"
-        if self._token is not None and (refused := self._refusal(authorization, client)):
-            return refused
-        return 200, self._metrics.content_type, self._metrics.exposition()
-
-    def _refusal(
-        self, authorization: str, client: tuple[str, int]
-    ) -> tuple[int, str, bytes] | None:
-        """Return the answer to who does not know the token, after a while; None for who does."""
-        denied = 401, "text/plain", b"give the token as Authorization: Bearer TOKEN\n"
-        if not authorization:
-            return denied
-        shown = self._tries.show(
-            client[0], client, is_right=lambda: _same(authorization, f"Bearer {self._token}")
-        )
-        if shown is TokenSeen.RIGHT:
-            return None
-        if shown is TokenSeen.UNSEEN:
-            return 429, "text/plain", b"too many wrong tokens: try again later\n"
+    async def deny(self, client: tuple[str, int]) -> Said:
+        """Have a wrong token wait; return the answer to it."""
         try:
-            time.sleep(WRONG_TOKEN_S)
+            await asyncio.sleep(WRONG_TOKEN_S)
         finally:
             self._tries.waited(client[0])
-        return denied
+        return DENIED
 
     def __enter__(self) -> Self:
         """Listen.
@@ -121,97 +116,95 @@ class Monitor:
         """
         listening = self._address.bind()
         self.url = url_of(listening)
-        self._server = _Server(listening, self)
-        threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="metrics and health", daemon=True
-        ).start()
+        listens = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(listening, listens)),
+            name="metrics and health",
+            daemon=True,
+        )
+        self._thread.start()
+        listens.wait(START_S)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Stop listening. Legal in every state."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
+            self._thread.join(STOP_S)
+
+    async def _serve(self, listening: socket, listens: threading.Event) -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = partial(loop.call_soon_threadsafe, over.set)
+        keeper = Doorkeeper(MOST_CONNECTIONS, at_once=self.respond, share=DOOR_SHARE)
+        server = await loop.create_server(
+            partial(keeper.protocol(_Connection), self), sock=listening, backlog=ACCEPTED_AT_ONCE
+        )
+        listening.listen(QUEUED)  # more than are taken in one go
+        listens.set()
+        try:
+            await over.wait()
+        finally:
+            server.close()
+            keeper.close()
+            await asyncio.sleep(0)  # connections are told
 
 
-def _verdict(verdict: Verdict) -> tuple[int, str, bytes]:
-    body = json.dumps({"good": verdict.good, "why": verdict.why}) + "\n"
-    return 200 if verdict.good else 503, "application/json", body.encode()
+def _text(status: int, text: str) -> Said:
+    return Said(status, "text/plain", text.encode())
+
+
+DENIED = Said(
+    401, "text/plain", b"give the token as Authorization: Bearer TOKEN\n",
+    {"www-authenticate": "Bearer"},
+)  # fmt: skip
 
 
 def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+@dataclass(slots=True)
+class _Turn:
+    """A request under way, as `Doorkeeper` asks about it."""
 
-    def __init__(self, listening: socket, monitor: Monitor) -> None:
-        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
-        self.monitor = monitor
-        self._lock = threading.Lock()
-        self._open: dict[socket, None] = {}
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Answer in a thread; where there are too many, the oldest connection gives way.
-
-        Who asks at once is answered within milliseconds: the oldest is one that only sits there.
-        """
-        with self._lock:
-            oldest = next(iter(self._open)) if len(self._open) >= MOST_CONNECTIONS else None
-            if oldest is not None:
-                del self._open[oldest]
-            self._open[request] = None
-        if oldest is not None:
-            with suppress(OSError):  # it has ended meanwhile
-                oldest.shutdown(SHUT_RDWR)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._lock:
-                self._open.pop(request, None)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """A client that hangs up is no news."""
+    response_complete: bool = False
+    more_body: bool = False
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = REQUEST_S
-    server_version = "tinysaver-edge"
-    sys_version = ""
+class _Connection(asyncio.Protocol):
+    """What is not answered at once: wrong tokens, after a while, and what is no request for us."""
 
-    def setup(self) -> None:
-        """Have the whole request come in time, and be of bearable length."""
-        super().setup()
-        due_s = time.monotonic() + REQUEST_S
-        self.rfile = BoundedReader(self.connection, due_s, HEADER_BYTES).makefile()
+    transport: asyncio.Transport
+    _client: tuple[str, int]
 
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        authorization = self.headers.get("Authorization", "")
-        status, kind, body = self.server.monitor.respond(
-            path,
-            authorization,
-            host=self.headers.get("Host", ""),
-            client=self.client_address[:2],
-        )
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        if status == 401:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = True
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self.cycle: _Turn | None = None
+        self._task: asyncio.Task[None] | None = None
 
-    def log_message(self, format: str, *arguments: object) -> None:
-        """A request every few seconds is no news."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_response_complete(self) -> None:
+        """Nothing: the connection ends with the answer."""
+
+    def data_received(self, data: bytes) -> None:
+        head = RequestHead.read(data, self._client)
+        if head is None or head.has_body:
+            self._end(_text(400, "that is no request for this server\n"))
+        else:
+            self.cycle = _Turn()
+            self._task = asyncio.get_running_loop().create_task(self._deny(head.client))
+
+    async def _deny(self, client: tuple[str, int]) -> None:
+        self._end(await self._monitor.deny(client))
+
+    def _end(self, said: Said) -> None:
+        self.cycle = _Turn(response_complete=True)
+        self.transport.write(said.sent(keeps=False))
+        self.transport.close()

@@ -19,6 +19,7 @@ DETAILS = {
     Counter.SINK_DROPPED: "sink",
     Counter.SINK_FAILED: "sink",
     Counter.DRIFT: "action",
+    Counter.BUNDLES: "outcome",
 }
 """Name of the label that a counter's detail goes into; the others have none."""
 
@@ -42,6 +43,7 @@ HELP = {
     Counter.AUDITED: "Accepted or repeated answers that the large model was asked about as well",
     Counter.DISAGREED: "Audited frames that the large model answered otherwise",
     Counter.DRIFT: "Alarms that audited frames disagree more often than calibrated",
+    Counter.BUNDLES: "What became of bundles that a followed tag stood for",
     Measure.AGE_MS: "From the taking of a frame to its answer",
     Measure.SAVER_MS: "The first model's inference",
     Measure.ESCALATION_MS: "From the saver's answer to the large model's",
@@ -123,7 +125,7 @@ class PrometheusMetrics:
         return kind(f"{PREFIX}_{name}", HELP[of], labels, registry=self._registry, **more)
 
     def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Add to a counter."""
+        """Add `amount` to a counter."""
         self._child(counter, source_id, detail if counter in DETAILS else None).inc(amount)
 
     def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
@@ -131,7 +133,7 @@ class PrometheusMetrics:
         self._child(measure, source_id, detail).observe(value_ms / 1e3)
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Set a level."""
+        """Set a level to `value`, in the unit of its name."""
         self._child(gauge, source_id, None).set(value)
 
     def add(self, read: Callable[[], Iterable[Reading]]) -> None:

@@ -78,7 +78,8 @@ class Promise:
     Attributes:
         certified_points: the certificate's bound on the drop, ε; None where there is no
             certificate, or it is not about the bundle's policy.
-        measured_points: drop that calibration measured, on samples set aside where there were any.
+        measured_points: drop that calibration measured, on samples set aside where there were any;
+            None where answers are of several bundles.
         gain_points: of the samples escalated there, by how much more the cascade got right than
             the saver alone; None where accuracies are not known.
         escalated_share: of the samples, that calibration escalated.
@@ -87,7 +88,7 @@ class Promise:
     """
 
     certified_points: float | None
-    measured_points: float
+    measured_points: float | None
     gain_points: float | None
     escalated_share: float = 0.0
     intervals_points: tuple[tuple[float, float], tuple[float, float]] | None = None
@@ -115,6 +116,16 @@ class Promise:
             intervals_points=None if cascade is None or saver is None else (cascade, saver),
         )
 
+    def joined(self, other: Promise) -> Promise:
+        """Return what is promised of answers that two bundles gave: the worse of the two bounds.
+
+        The drop over all of them is a mean of the two drops, so at most the larger bound. What is
+        to be expected of them depends on how many each gave, and nobody is told.
+        """
+        bounds = (self.certified_points, other.certified_points)
+        known = [one for one in bounds if one is not None]
+        return Promise(max(known) if len(known) == len(bounds) else None, None, None)
+
     def kept(self, *, answers: int, certified: int, fallbacks: int) -> Kept | None:
         """Return what is left of it; None where there are no answers yet.
 
@@ -130,9 +141,9 @@ class Promise:
         if self.certified_points is not None:
             bound = min(100.0, self.certified_points + 100 * (1 - covered))
         expected: float | None = self.measured_points
-        if share > 0:
+        if share > 0 and expected is not None:
             gain = self.gain_points
-            expected = None if gain is None else self.measured_points + share * gain
+            expected = None if gain is None else expected + share * gain
         return Kept(answers, covered, share, bound, expected, *self._expected_within(share))
 
     def _expected_within(self, share: float) -> tuple[float, float] | tuple[None, None]:

@@ -1,0 +1,168 @@
+"""Figures, intervals, formula, limits and what keeps them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.plan.escalating import Bursts, Traced
+from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Times, formula_of, parse_rate
+from tinysaver_edge.plan.forecast import Planner, WhatIf
+
+TIMES = Times(
+    np.array([4.0]),
+    np.array([4.0]),
+    {1: np.array([20.0]), 2: np.array([26.0]), 4: np.array([40.0])},
+    20_000.0,
+    saver_mj=10.0,
+    large_mj=300.0,
+)
+FLEET = Fleet(20, 10.0, 20, uplink_bps=20e6, rtt_ms=5.0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("tinysaver_edge.plan.forecast.FEW_ESCALATIONS", 2_500)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("20mbit", 20e6), ("512kbit", 512e3), ("1.5gbit", 1.5e9), ("none", math.inf)]
+)
+def test_rates_have_units(text, bits):
+    assert parse_rate(text) == bits
+
+
+@pytest.mark.parametrize(
+    "text", ["20mbps", "20", "mbit", "-3mbit", "0kbit", "1e999mbit", "20 MB/s"]
+)
+def test_what_is_no_rate_is_one_line(text):
+    with pytest.raises(InputError, match="--uplink"):
+        parse_rate(text)
+
+
+def test_limits_are_read_with_percent():
+    limits = FleetLimits.parse(["p95_latency_ms=300", "degraded=0.5%", "host_load=0.7"])
+    assert limits.set == {"p95_latency_ms": 300, "degraded": 0.005, "host_load": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("p95_latency=300", "did you mean p95_latency_ms"),
+        ("degraded=5", "a share of the frames, as degraded=0.5%"),
+        ("degraded=x", "a share of the frames"),
+        ("p95_latency_ms=5%", "milliseconds, as p95_latency_ms=300"),
+    ],
+)
+def test_a_limit_that_is_none_is_one_line(text, message):
+    with pytest.raises(InputError, match=message):
+        FleetLimits.parse([text])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": 0}, "--cameras 0: must be above 0"),
+        ({"fps": 0.0}, "--fps 0"),
+        ({"fps": math.nan}, "--fps nan"),
+        ({"hosts": 0}, "--hosts 0"),
+        ({"devices": 21}, "--devices 21"),
+        ({"deadline_ms": 0.0}, "--deadline-ms"),
+        ({"max_in_flight": 0}, "at least 1"),
+    ],
+)
+def test_a_fleet_that_is_none_is_one_line(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(FLEET, **change)
+
+
+def test_means_are_what_arithmetic_says():
+    found = Planner(TIMES, Bursts(0.1)).forecast(FLEET, seconds=1800)
+    figures = found.figures
+    expected = {
+        "escalations_per_s": 20.0,
+        "uplink_bps": 20.0 * 160_000,
+        "uplink_load": 20.0 * 160_000 / 20e6,
+        "energy_wh_day": 86_400 * (200 * 10.0 + 20 * 300.0) / 3.6e6,
+    }
+    for name, value in expected.items():
+        one = figures[name]
+        assert one.low <= one.value <= one.high
+        assert one.low - 0.02 * value <= value <= one.high + 0.02 * value
+    assert found.formula.escalations_per_s == 20
+    assert 0.25 < figures["host_load"].value < found.formula.host_load + 0.02
+    assert figures["escalations_p99_second"].value > figures["escalations_p99_minute"].value > 20
+    assert found.simulated_s == found.asked_s == 1800
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """The rate is known: of thirty forecasts some 95 % should have it within."""
+    kept = 0
+    for seed in range(30):
+        planner = Planner(TIMES, Bursts(0.1), seed)
+        one = planner.forecast(replace(FLEET, cameras=4, devices=4), seconds=1200).figures[
+            "escalations_per_s"
+        ]
+        kept += one.low <= 4.0 <= one.high
+    assert 23 <= kept <= 30
+
+
+def test_what_is_too_much_is_simulated_in_part_and_said():
+    found = Planner(TIMES, Bursts(0.1)).forecast(FLEET, seconds=7200, most=20_000)
+    assert found.asked_s == 7200
+    assert 480 <= found.simulated_s <= 1080
+
+
+def test_one_stretch_has_no_interval():
+    one = Planner(TIMES, Bursts(0.1)).forecast(FLEET, seconds=60).figures["p95_latency_ms"]
+    assert one.low is None
+    assert one.most == one.value
+
+
+def test_a_saver_that_is_too_slow_loses_frames_at_the_camera():
+    slow = replace(TIMES, accepted_ms=np.array([200.0]))
+    able, said = FLEET.with_saver(slow, 1.0)
+    assert able.fps == pytest.approx(4.9)
+    assert "decides 4.9 of the 10 frames/s" in said
+    assert FLEET.with_saver(slow, 0.4)[1] is None  # with reuse, most frames ask nobody
+
+
+def test_erlang_in_a_closed_case():
+    """M/M/2 at a load of one half: a third of the arrivals wait, for a service time each."""
+    chance = np.random.default_rng(0)
+    times = replace(TIMES, batch_ms={1: chance.exponential(20, 200_000)}, sent_bytes=0.0)
+    fleet = Fleet(10, 10.0, 10, hosts=2)
+    formula = formula_of(fleet, times, share=0.5, dispersion=1.0)
+    assert formula.host_load == pytest.approx(0.5, rel=0.02)
+    assert formula.answer_ms == pytest.approx(20 + 20 / 3, rel=0.03)
+
+
+def test_the_least_that_keeps_the_limits_keeps_them_and_less_does_not():
+    fleet = replace(FLEET, cameras=60, devices=60, fps=16.0, uplink_bps=math.inf)
+    what_if = WhatIf(Planner(TIMES, Bursts(0.15, 0.5)), fleet, FleetLimits.parse(["degraded=1%"]))
+    found = {one.what: one for one in what_if.remedies()}
+    hosts = int(found["hosts"].value)
+    assert hosts > 1
+    planner = what_if.planner
+    enough = planner.forecast(replace(fleet, hosts=hosts), seconds=600)
+    less = planner.forecast(replace(fleet, hosts=1), seconds=600)
+    assert enough.keeps(what_if.limits)
+    assert not less.keeps(what_if.limits)
+    assert found["threshold"].value is None
+    assert "takes a trace" in found["threshold"].said
+
+
+def test_a_looser_threshold_is_said_not_to_be_certified():
+    chance = np.random.default_rng(0)
+    scores = tuple(chance.random(3000) for _ in range(4))
+    flow = Traced(10.0, tuple(one < 0.6 for one in scores), scores, 0.6)
+    fleet = replace(FLEET, cameras=10, devices=10, uplink_bps=math.inf)
+    found = WhatIf(Planner(TIMES, flow), fleet, FleetLimits.parse(["host_load=30%"])).remedies()[-1]
+    assert found.what == "threshold"
+    assert found.value < 0.6
+    assert not found.certified
+    assert "not certified" in found.said

@@ -1,0 +1,402 @@
+"""Which frames are escalated: as a trace or recorded epochs have them, or in assumed bursts."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinysaver_edge._support.files import parse_json, read_arrays
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.deciding.epochs import EpochTimeline, reused
+from tinysaver_edge.deciding.policy import Policy, replay
+from tinysaver_edge.errors import InputError
+from tinysaver_edge.outputs import BoolArray, FloatArray
+from tinysaver_edge.records.measure import record_name
+from tinysaver_edge.records.records import load_record
+from tinysaver_edge.records.timeline import KEPT
+
+DEFAULT_BURST_S = 1.0
+"""How long a burst of escalations is taken to last where nobody knows; it is always said."""
+
+LEAST_BURSTS = 10
+"""So many bursts a trace must have to tell how they come."""
+
+BLOCK_S = 60.0
+"""Stretches of a trace that are put together at random to make a camera's hours."""
+
+
+QUICK = 0.2
+"""The quantile that tells what an answer takes when nobody is in its way."""
+
+
+class Escalating(ABC):
+    """Which of a camera's frames are escalated.
+
+    Attributes:
+        rate: share of the frames, 0..1, in the long run.
+        asked: share of the frames that the saver is asked about; the others are still.
+        said: where that is known from, a line each.
+        assumed: what nobody has measured, a line each.
+    """
+
+    rate: float
+    asked: float
+    said: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+    @abstractmethod
+    def draw(
+        self, chance: np.random.Generator, *, cameras: int, frames: int, fps: float
+    ) -> BoolArray:
+        """Return ``(cameras, frames)``: whether each is escalated, cameras apart."""
+
+    @abstractmethod
+    def dispersion(self, fps: float) -> float:
+        """Return the variance of one camera's escalations in a long time over their mean.
+
+        Independent frames have ``1 - rate``; the longer the bursts, the more.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts(Escalating):
+    """A chain of two states, escalating and not, that a frame passes with fixed probabilities.
+
+    Both last for geometric numbers of frames (Gilbert, 1960); what is given are the share of the
+    frames and the mean length of a burst.
+
+    Attributes:
+        rate: as for `Escalating`.
+        burst_s: mean length of a burst; one frame at least.
+        asked: as for `Escalating`.
+        said: likewise.
+        assumed: likewise.
+
+    Raises:
+        InputError: a figure is out of range.
+    """
+
+    rate: float
+    burst_s: float = DEFAULT_BURST_S
+    asked: float = 1.0
+    said: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise InputError(f"--escalation-rate {self.rate:g}: a share of the frames, 0 to 1")
+        if not 0 <= self.burst_s <= 3600:
+            raise InputError(f"--burst-s {self.burst_s:g}: from 0 to 3600")
+
+    def lengths(self, fps: float) -> tuple[float, float]:
+        """Return the mean numbers of frames in a burst and between two."""
+        burst = max(1.0, self.burst_s * fps, self.rate / max(1 - self.rate, 1e-12))
+        return burst, burst * (1 - self.rate) / max(self.rate, 1e-12)
+
+    def draw(
+        self, chance: np.random.Generator, *, cameras: int, frames: int, fps: float
+    ) -> BoolArray:
+        """Draw runs of frames that are escalated and that are not, in turn."""
+        count = cameras * frames
+        if self.rate in (0.0, 1.0):
+            return np.full((cameras, frames), bool(self.rate))
+        burst, calm = self.lengths(fps)
+        cycles = int(1.2 * count / (burst + calm)) + 20
+        first = bool(chance.random() < self.rate)  # a geometric length forgets when it began
+        runs = np.empty(2 * cycles, np.int64)
+        runs[(not first) :: 2] = chance.geometric(1 / burst, cycles)
+        runs[first::2] = chance.geometric(1 / calm, cycles)
+        while runs.sum() < count:
+            runs = np.concatenate([runs, runs])
+        runs = runs[: int(np.searchsorted(np.cumsum(runs), count)) + 1]
+        states = np.zeros(len(runs), bool)
+        states[(not first) :: 2] = True
+        return np.repeat(states, runs)[:count].reshape(cameras, frames)
+
+    def dispersion(self, fps: float) -> float:
+        """Return it of the chain, exactly."""
+        if self.rate in (0.0, 1.0):
+            return 0.0
+        burst, calm = self.lengths(fps)
+        follows = 1 - 1 / burst - 1 / calm
+        return (1 - self.rate) * (1 + follows) / (1 - follows)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced(Escalating):
+    """Frames as they were recorded, in stretches put together at random.
+
+    Attributes:
+        frames_per_s: of the recording.
+        flags: whether each frame was escalated, an array for each camera or epoch.
+        scores: the saver's, likewise, NaN where it was not asked; none where they are not known.
+        threshold: that they were held against.
+        device_ms: what a device took each frame that it settled; none where that is not told.
+        large_ms: what asking the large model took, likewise.
+        asked: as for `Escalating`.
+        said: likewise.
+        assumed: likewise.
+    """
+
+    frames_per_s: float
+    flags: tuple[BoolArray, ...]
+    scores: tuple[FloatArray, ...] = ()
+    threshold: float | None = None
+    device_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    large_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    asked: float = 1.0
+    said: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> float:  # type: ignore[override]
+        """Share of the recorded frames that were escalated."""
+        return float(sum(one.sum() for one in self.flags) / sum(map(len, self.flags)))
+
+    def beside_ms(self, batch_ms: FloatArray) -> float:
+        """Return what the large model's answers took beyond the model itself.
+
+        Where few wait: at the fifth of the answers that was quickest, and of the model's runs.
+
+        Args:
+            batch_ms: what the model takes one frame.
+        """
+        return max(0.0, float(np.quantile(self.large_ms, QUICK) - np.quantile(batch_ms, QUICK)))
+
+    def at_threshold(self, threshold: float) -> Traced:
+        """Return what would have been escalated at another threshold."""
+        flags = tuple(~(one >= threshold) & ~np.isnan(one) for one in self.scores)
+        return Traced(self.frames_per_s, flags, self.scores, threshold, asked=self.asked)
+
+    def draw(
+        self, chance: np.random.Generator, *, cameras: int, frames: int, fps: float
+    ) -> BoolArray:
+        """Put stretches of the recording together; past its end it goes on at its start."""
+        lengths = np.array([len(one) for one in self.flags])
+        ends = np.cumsum(lengths)
+        whole = np.concatenate(self.flags)
+        span = frames / fps
+        block_s = min(BLOCK_S, lengths.min() / self.frames_per_s)
+        blocks = math.ceil(span / block_s)
+        starts = chance.integers(0, ends[-1], (cameras, blocks))
+        whose = np.searchsorted(ends, starts, side="right")
+        times = np.arange(frames) / fps
+        block = np.minimum((times / block_s).astype(int), blocks - 1)
+        offset = ((times - block * block_s) * self.frames_per_s).astype(int)
+        first, length = (ends - lengths)[whose], lengths[whose]
+        within = (starts - first)[:, block] + offset
+        found: BoolArray = whole[first[:, block] + within % length[:, block]]
+        return found
+
+    def dispersion(self, fps: float) -> float:
+        """Return it of stretches of 10 s."""
+        window = max(1, round(10 * self.frames_per_s))
+        counts = [
+            one[: len(one) // window * window].reshape(-1, window).sum(axis=1)
+            for one in self.flags
+            if len(one) >= 2 * window
+        ]
+        found = np.concatenate(counts) if counts else np.zeros(0)
+        if len(found) < 2 or not found.mean():
+            return 1 - self.rate
+        # Frames that come more often are escalated as much longer in a row.
+        return float(found.var(ddof=1) / found.mean()) * fps / self.frames_per_s
+
+
+def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> Bursts:
+    """Return what is known of a bundle's escalations without a trace: their share, of its samples.
+
+    Args:
+        bundle: an open bundle.
+        rate: share of the frames; None goes by the bundle's figures.
+        burst_s: how long bursts last; None takes `DEFAULT_BURST_S`, and says so.
+
+    Raises:
+        InputError: a figure is out of range.
+    """
+    found = bundle.manifest.holdout or bundle.manifest.calibration
+    reuse = found.reuse
+    if rate is not None:
+        share, said = rate, f"{rate:.2%} of the frames are escalated: as given"
+    elif reuse is not None:
+        share = reuse.large
+        said = f"{share:.2%} of the frames are escalated: of {reuse.epochs} epochs, with reuse"
+    else:
+        share = 1 - found.accept_rate
+        said = f"{share:.2%} of the frames are escalated: of the bundle's {found.samples:,} samples"
+    lasting = DEFAULT_BURST_S if burst_s is None else burst_s
+    how = f"escalations come in bursts of {lasting:g} s on average"
+    assumed = ["cameras escalate independently of each other"]
+    if burst_s is None:
+        assumed.insert(0, f"{how}: nobody has measured it; --trace or --burst-s tells")
+    elif not burst_s:
+        assumed.insert(0, "each frame is escalated by chance, independently of those before it")
+    return Bursts(
+        share,
+        lasting,
+        asked=1.0 if reuse is None else 1 - reuse.still,
+        said=(said,) if burst_s is None else (said, f"{how}: as given"),
+        assumed=tuple(assumed),
+    )
+
+
+def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
+    """Read JSON lines of `run`.
+
+    Args:
+        paths: files.
+        bundle: whose stages made the decisions.
+
+    Raises:
+        InputError: one cannot be read, is of another bundle, or there is too little of it.
+    """
+    names = [stage.model.name for stage in bundle.manifest.stages]
+    by_source: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for number, path in enumerate(paths):
+        for line in _lines(path, names):
+            if not line["revision"]:
+                by_source[number, line["frame_id"]["source_id"]].append(line)
+    told = ", ".join(path.name for path in paths)
+    cameras = [sorted(one, key=lambda line: line["timestamp_s"]) for one in by_source.values()]
+    gaps = [np.diff([line["timestamp_s"] for line in one]) for one in cameras]
+    apart = float(np.median(np.concatenate([*gaps, np.zeros(0)]))) if cameras else math.nan
+    if not 0 < apart < math.inf:
+        raise InputError(f"trace {told}: its frames have no times that rise: record a camera")
+    lines = [line for one in cameras for line in one]
+    last = len(names) - 1
+    finals = [line for line in lines if line["stage"]["index"] == last and not line["degraded"]]
+    answered = [one["timings_ms"].get(names[last], math.nan) for one in finals]
+    settled = [line for line in lines if not line["escalated"] and line["reused"] is None]
+    still = sum((line["reused"] or {}).get("alike") == "still" for line in lines)
+    scored = last == 1 and all(line["reused"] is None for line in lines)
+    flags = tuple(np.array([bool(line["escalated"]) for line in one]) for one in cameras)
+    found = Traced(
+        frames_per_s=1 / apart,
+        flags=flags,
+        scores=tuple(
+            np.array([math.nan if line["score"] is None else line["score"] for line in one])
+            for one in cameras
+        )
+        if scored
+        else (),
+        threshold=bundle.manifest.stages[0].threshold,
+        device_ms=np.array([line["timings_ms"]["total"] for line in settled]),
+        large_ms=np.array([one for one in answered if one == one]),
+        asked=1 - still / len(lines),
+        assumed=("cameras escalate independently of each other",),
+    )
+    return _enough(found, f"trace {told}", "cameras")
+
+
+def _lines(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Read one file's decisions."""
+    found = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"trace {path}: {getattr(error, 'strerror', None) or error}") from error
+    for number, row in enumerate(text.splitlines(), 1):
+        try:
+            line = parse_json(row)
+            model = line["stage"]["model"]
+            float(line["timings_ms"]["total"] + line["timestamp_s"])
+            for name in ("escalated", "revision", "reused", "score", "degraded"):
+                line[name]
+            str(line["frame_id"]["source_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"trace {path}: line {number} is no decision of run --json ({error!r})"
+            ) from None
+        if model not in names:
+            raise InputError(
+                f"trace {path}: line {number} was answered by {model}, which is no model of this "
+                f"bundle ({', '.join(names)}): it is another bundle's"
+            )
+        found.append(line)
+    return found
+
+
+def _enough(found: Traced, what: str, whose: str) -> Traced:
+    """Refuse a recording of too few bursts; say what there is of it."""
+    bursts = [int((np.diff(one.astype(np.int8), prepend=0) == 1).sum()) for one in found.flags]
+    frames = sum(map(len, found.flags))
+    if sum(bursts) < LEAST_BURSTS:
+        raise InputError(
+            f"{what}: {sum(bursts)} bursts of escalations in {frames} frames; at least "
+            f"{LEAST_BURSTS} are needed to tell how they come: record longer, or say "
+            "--escalation-rate and --burst-s"
+        )
+    escalated = sum(int(one.sum()) for one in found.flags)
+    length_s = escalated / sum(bursts) / found.frames_per_s
+    said = (
+        f"{escalated / frames:.2%} of the frames are escalated, in bursts of {length_s:.2g} s: "
+        f"{what}, {frames:,} frames of {len(found.flags)} {whose} at {found.frames_per_s:.3g}/s"
+    )
+    return Traced(
+        found.frames_per_s,
+        found.flags,
+        found.scores,
+        found.threshold,
+        found.device_ms,
+        found.large_ms,
+        found.asked,
+        (said,),
+        found.assumed,
+    )
+
+
+def read_epochs(folder: Path, bundle: Bundle) -> Traced:
+    """Replay a bundle on the records that `calibrate --epochs` has kept.
+
+    Args:
+        folder: of records.
+        bundle: whose policy decides.
+
+    Raises:
+        InputError: they are not there, or not of this bundle's models.
+    """
+    stages = [stage.model for stage in bundle.manifest.stages]
+    rule = None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule
+    try:
+        kept = read_arrays(folder / KEPT)
+        timeline = EpochTimeline(
+            kept["numbers"],
+            kept["times_s"],
+            kept["thumbnails"],
+            10.0 if rule is None else rule.epoch_s,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--epochs {folder}: no records that calibrate --epochs has kept ({error})"
+        ) from error
+    outputs = [load_record(folder, record_name(one.name, one.codec)).outputs for one in stages]
+    if len({len(timeline.numbers), *(one.samples for one in outputs)}) > 1:
+        raise InputError(f"--epochs {folder}: its records are not all of the same frames")
+    policy = Policy.from_manifest(bundle.manifest)
+    replayed = replay(policy, outputs)
+    still = np.zeros(len(timeline.numbers), bool)
+    escalated = replayed.stage == len(stages) - 1
+    if rule is not None and rule.reuses:
+        again = reused(rule, timeline, outputs[0], replayed.stage == 0)
+        still, escalated = again.still, escalated & again.fresh
+    rate = timeline.frames_per_s
+    if rate is None:
+        raise InputError(f"--epochs {folder}: epochs of one frame tell no bursts")
+    flags = tuple(np.split(escalated, timeline.starts[1:]))
+    found = Traced(
+        rate,
+        flags,
+        asked=1 - float(still.mean()),
+        assumed=(
+            "cameras escalate independently of each other",
+            "what one epoch holds goes on as another that is drawn at random",
+        ),
+    )
+    return _enough(found, f"records {folder.name}", "epochs")

@@ -1,0 +1,479 @@
+"""What a fleet will do, with intervals; the least that keeps limits; and what-if curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.outputs import FloatArray
+from tinysaver_edge.plan.escalating import Escalating, Traced
+from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Formula, Times, formula_of
+from tinysaver_edge.plan.simulation import STRETCH_S, End, Stretch, of_bin, simulate_stretch
+
+DAY_S = 86_400.0
+
+MOST_ESCALATIONS = 8_000_000
+"""So many are simulated at most; of a longer time, stretches spread over it stand for all."""
+
+FEW_ESCALATIONS = 60_000
+"""So many are simulated for each point of a curve, and of a search."""
+
+BATCHES = 96
+"""Groups of stretches that intervals are made of at most."""
+
+RESAMPLES = 400
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure and its interval.
+
+    Attributes:
+        value: over all that was simulated.
+        low: lower end of its 95 % interval, by resampling the stretches; None of one stretch.
+        high: upper end.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def most(self) -> float:
+        """The figure as a limit is held against it: the upper end where there is one."""
+        return self.value if self.high is None else self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a fleet does.
+
+    Attributes:
+        fleet: the fleet.
+        figures: by name, shares from 0 to 1. ``escalations_per_s``, its p99 over seconds and over
+            minutes, ``uplink_bps`` and ``uplink_load``, ``host_load``, ``host_queue`` (frames left
+            waiting when a host begins a run), mean and quantiles of final decisions, ``answer_ms``
+            (of the large model's answers, from the saver's on), ``degraded`` and its parts,
+            ``energy_wh_day``.
+        simulated_s: how long a time.
+        asked_s: of how long a time.
+        formula: the check.
+    """
+
+    fleet: Fleet
+    figures: Mapping[str, Figure]
+    simulated_s: float
+    asked_s: float
+    formula: Formula
+
+    def keeps(self, limits: FleetLimits) -> bool:
+        """Whether every limit is kept, by the upper end of its figure's interval."""
+        return not self.broken(limits)
+
+    def broken(self, limits: FleetLimits) -> list[str]:
+        """Name the limits that are not kept."""
+        found = self.figures
+        return [
+            name for name, most in limits.set.items() if name in found and found[name].most > most
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        fleet = {name: getattr(self.fleet, name) for name in Fleet.__slots__}
+        if math.isinf(self.fleet.uplink_bps):
+            fleet["uplink_bps"] = None
+        return {
+            "fleet": fleet,
+            "simulated_s": self.simulated_s,
+            "asked_s": self.asked_s,
+            "figures": {name: one.to_dict() for name, one in self.figures.items()},
+            "formula": {name: getattr(self.formula, name) for name in Formula.__slots__},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Forecasts one fleet and others like it.
+
+    Attributes:
+        times: what was measured.
+        escalating: which frames are escalated.
+        seed: of everything that is drawn; fleets are compared on the same draws.
+    """
+
+    times: Times
+    escalating: Escalating
+    seed: int = 0
+
+    def forecast(
+        self,
+        fleet: Fleet,
+        *,
+        seconds: float,
+        escalating: Escalating | None = None,
+        most: int = MOST_ESCALATIONS,
+        progress: Progress = SILENT,
+    ) -> Forecast:
+        """Simulate a fleet.
+
+        Args:
+            fleet: the fleet.
+            seconds: of how long a time.
+            escalating: other escalations than one's own.
+            most: escalations that are simulated at most.
+            progress: hears of each stretch.
+        """
+        flow = escalating or self.escalating
+        each = fleet.cameras * fleet.fps * flow.rate
+        length_s = min(STRETCH_S, seconds)
+        wanted = max(1, math.ceil(seconds / length_s))
+        count = max(min(wanted, 8), min(wanted, int(most / max(each * length_s, 1e-9))))
+        seeds = np.random.SeedSequence(self.seed).spawn(wanted)
+        chosen = [seeds[place * wanted // count] for place in range(count)]
+        stretches = []
+        progress.start("simulating", total=count)
+        for seed in chosen:
+            stretches.append(simulate_stretch(fleet, self.times, flow, seed=seed, seconds=length_s))
+            progress.advance(1)
+        progress.finish()
+        figures = _figures(fleet, self.times, flow, stretches)
+        return Forecast(
+            fleet,
+            figures,
+            count * length_s,
+            wanted * length_s,
+            formula_of(fleet, self.times, share=flow.rate, dispersion=flow.dispersion(fleet.fps)),
+        )
+
+    def quickly(self, fleet: Fleet, escalating: Escalating | None = None) -> Forecast:
+        """Simulate a fleet for as long as a point of a curve needs."""
+        each = fleet.cameras * fleet.fps * (escalating or self.escalating).rate
+        seconds = FEW_ESCALATIONS / max(each, 1e-9)
+        seconds = min(max(seconds, 8 * 10.0), 1800.0)
+        length = 8 * STRETCH_S if seconds >= 8 * STRETCH_S else seconds
+        return self.forecast(fleet, seconds=length, escalating=escalating, most=FEW_ESCALATIONS)
+
+
+def _figures(
+    fleet: Fleet, times: Times, flow: Escalating, stretches: Sequence[Stretch]
+) -> dict[str, Figure]:
+    """Add stretches up, and say how sure the sums are."""
+    resample = _Resampled(stretches)
+    seconds = resample.summed(lambda one: one.seconds)
+    frames = resample.summed(lambda one: one.frames)
+    ends = {end: resample.summed(_ended(end)) for end in End}
+    hosts_s = seconds * fleet.hosts
+    lost = ends[End.DEADLINE] + ends[End.IN_FLIGHT] + ends[End.FAILED]
+    found = {
+        "escalations_per_s": resample.summed(lambda one: one.escalated) / seconds,
+        "escalations_p99_second": resample.quantile(lambda one: one.a_second, 0.99),
+        "escalations_p99_minute": resample.quantile(lambda one: one.a_minute, 0.99) / 60,
+        "uplink_bps": 8 * resample.summed(lambda one: one.sent_bytes) / seconds,
+        "uplink_load": resample.summed(lambda one: one.sent_s) / seconds,
+        "host_load": resample.summed(lambda one: one.busy_s) / hosts_s,
+        "host_queue": resample.summed(lambda one: one.waiting)
+        / np.maximum(resample.summed(lambda one: one.runs), 1),
+        "mean_latency_ms": resample.summed(lambda one: one.sum_ms) / frames,
+        **{
+            f"p{q}_latency_ms": of_bin(resample.quantile(lambda one: one.latency_ms, q / 100))
+            for q in (50, 95, 99)
+        },
+        "answer_ms": resample.summed(lambda one: one.answer_ms) / np.maximum(ends[End.ANSWERED], 1),
+        "degraded": lost / frames,
+        "degraded_deadline": ends[End.DEADLINE] / frames,
+        "degraded_in_flight": ends[End.IN_FLIGHT] / frames,
+        "degraded_failed": ends[End.FAILED] / frames,
+    }
+    if times.saver_mj is not None and times.large_mj is not None:
+        mj = times.saver_mj * flow.asked * frames + times.large_mj * resample.summed(
+            lambda one: one.run
+        )
+        found["energy_wh_day"] = mj / seconds * DAY_S / 3.6e6
+    if not len(resample.a_minute_of(stretches)):
+        del found["escalations_p99_minute"]
+    return {name: resample.figure(values) for name, values in found.items()}
+
+
+def _ended(end: End) -> Callable[[Stretch], float]:
+    return lambda one: float(one.ends[end])
+
+
+class _Resampled:
+    """Stretches, and what they would have been drawn again: row 0 has each once.
+
+    Args:
+        stretches: independent of each other; many are taken together in groups.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._groups = [
+            [stretches[place] for place in part]
+            for part in np.array_split(np.arange(len(stretches)), min(BATCHES, len(stretches)))
+        ]
+        count = len(self._groups)
+        chance = np.random.default_rng(0)
+        again = chance.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+        self._weights = np.concatenate([np.ones((1, count)), again])
+
+    def summed(self, read: Callable[[Stretch], float]) -> FloatArray:
+        """Return sums of a figure, one for each drawing."""
+        sums = np.array([sum(read(one) for one in group) for group in self._groups], np.float64)
+        total: FloatArray = self._weights @ sums
+        return total
+
+    def quantile(self, read: Callable[[Stretch], NDArray[np.int64]], q: float) -> FloatArray:
+        """Return a quantile of what is counted by its place, one for each drawing."""
+        width = max(len(read(one)) for group in self._groups for one in group)
+        counts = np.zeros((len(self._groups), max(width, 1)))
+        for row, group in zip(counts, self._groups, strict=True):
+            for one in group:
+                row[: len(read(one))] += read(one)
+        summed = np.cumsum(self._weights @ counts, axis=1)
+        places: FloatArray = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1).astype(np.float64)
+        return places
+
+    @staticmethod
+    def a_minute_of(stretches: Sequence[Stretch]) -> NDArray[np.int64]:
+        """Return the minutes of the first stretch; stretches may be shorter than one."""
+        return stretches[0].a_minute
+
+    def figure(self, values: FloatArray) -> Figure:
+        """Return the first value, and the interval that the others make."""
+        if len(self._groups) < 2:
+            return Figure(float(values[0]), None, None)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(values[1:], [tail, 1 - tail])
+        value = float(values[0])
+        return Figure(value, min(value, float(low)), max(value, float(high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One thing that may be changed, the others kept.
+
+    Attributes:
+        what: hosts, uplink, deadline, threshold, or hosts and uplink.
+        value: the least that keeps every limit; None where none of those tried does.
+        said: in words.
+        certified: False of a threshold that the bundle's certificate does not cover.
+    """
+
+    what: str
+    value: float | None
+    said: str
+    certified: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of a what-if curve."""
+
+    x: float
+    label: str
+    forecast: Forecast
+    now: bool = False
+
+
+HOSTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+DEADLINES_MS = (50, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+_STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+
+
+def say_rate(bits_per_s: float) -> str:
+    """Write how much an uplink carries."""
+    if math.isinf(bits_per_s):
+        return "unlimited"
+    for size, unit in ((1e9, "gbit"), (1e6, "mbit"), (1e3, "kbit")):
+        if bits_per_s >= size:
+            return f"{bits_per_s / size:.3g}{unit}"
+    return f"{bits_per_s:.3g}bit"
+
+
+@dataclass(slots=True)
+class WhatIf:
+    """Fleets like one: what keeps the limits, and curves.
+
+    Attributes:
+        planner: forecasts them.
+        fleet: the one that was asked about.
+        limits: to be kept.
+    """
+
+    planner: Planner
+    fleet: Fleet
+    limits: FleetLimits
+    _known: dict[object, Forecast] = field(default_factory=dict)
+
+    def _at(self, fleet: Fleet, threshold: float | None = None) -> Forecast:
+        key = (*(getattr(fleet, name) for name in Fleet.__slots__), threshold)
+        if key not in self._known:
+            flow = self.planner.escalating
+            if threshold is not None and isinstance(flow, Traced):
+                flow = flow.at_threshold(threshold)
+            able, _ = fleet.with_saver(self.planner.times, flow.asked)
+            self._known[key] = self.planner.quickly(able, flow)
+        return self._known[key]
+
+    def _least(self, tried: Sequence[float], make: Callable[[float], Fleet]) -> float | None:
+        """Return the first that keeps the limits, more being no worse."""
+        low, high = 0, len(tried)
+        while low < high:
+            middle = (low + high) // 2
+            if self._at(make(tried[middle])).keeps(self.limits):
+                high = middle
+            else:
+                low = middle + 1
+        return tried[low] if low < len(tried) else None
+
+    def remedies(self) -> list[Remedy]:
+        """Return the least of each that keeps the limits, all else as it is."""
+        fleet = self.fleet
+        hosts = self._least(HOSTS, lambda count: replace(fleet, hosts=int(count)))
+        uplink = self._least(self.uplinks(), lambda rate: replace(fleet, uplink_bps=rate))
+        found = [
+            Remedy("hosts", hosts, _keeps(hosts, "hosts", HOSTS[-1])),
+            Remedy("uplink", uplink, _keeps(uplink, "uplink", self.uplinks()[-1], say_rate)),
+        ]
+        if hosts is None and uplink is None:
+            found.append(self._both())
+        shortest = next(
+            (
+                limit
+                for limit in DEADLINES_MS
+                if self._at(replace(fleet, deadline_ms=float(limit))).keeps(self.limits)
+            ),
+            None,
+        )
+        found.append(
+            Remedy(
+                "deadline",
+                shortest,
+                f"no deadline from {DEADLINES_MS[0]} to {DEADLINES_MS[-1]} ms keeps them"
+                if shortest is None
+                else f"the shortest deadline that keeps them is {shortest} ms",
+            )
+        )
+        return [*found, self._threshold()]
+
+    def _both(self) -> Remedy:
+        free = replace(self.fleet, uplink_bps=math.inf)
+        hosts = self._least(HOSTS, lambda count: replace(free, hosts=int(count)))
+        if hosts is None:
+            return Remedy(
+                "hosts and uplink", None, f"not even {HOSTS[-1]} hosts with any uplink keep them"
+            )
+        there = replace(self.fleet, hosts=int(hosts))
+        uplink = self._least(self.uplinks(), lambda rate: replace(there, uplink_bps=rate))
+        said = f"{hosts:g} hosts" + (
+            "" if uplink is None else f" with an uplink of {say_rate(uplink)} keep them"
+        )
+        return Remedy("hosts and uplink", uplink, said)
+
+    def _threshold(self) -> Remedy:
+        flow = self.planner.escalating
+        if not isinstance(flow, Traced) or not flow.scores or flow.threshold is None:
+            why = (
+                "what another threshold escalates takes a trace of a cascade of two, without reuse"
+            )
+            return Remedy("threshold", None, why)
+        for limit in sorted(self.thresholds(), reverse=True):
+            if self._at(self.fleet, limit).keeps(self.limits):
+                certified = limit >= flow.threshold
+                doubt = "" if certified else "; looser than the bundle's, so not certified"
+                share = flow.at_threshold(limit).rate
+                return Remedy(
+                    "threshold",
+                    limit,
+                    f"a threshold of {limit:.4g} keeps them ({share:.2%} escalated, "
+                    f"now {flow.rate:.2%} at {flow.threshold:.4g}){doubt}",
+                    certified,
+                )
+        return Remedy("threshold", None, "no threshold keeps them")
+
+    def uplinks(self) -> list[float]:
+        """Return uplinks to try, from half of what is needed on average up to a hundred times."""
+        need = self.planner.times.sent_bytes * 8 * self.planner.escalating.rate
+        need = max(need * self.fleet.cameras * self.fleet.fps / 2, 1e3)
+        tens = range(math.floor(math.log10(need)), math.floor(math.log10(need)) + 4)
+        found = [step * 10.0**ten for ten in tens for step in _STEPS]
+        return [rate for rate in found if need <= rate <= 200 * need]
+
+    def thresholds(self) -> list[float]:
+        """Return thresholds to try: that in force, and some that escalate less and more."""
+        flow = self.planner.escalating
+        if not isinstance(flow, Traced) or not flow.scores or flow.threshold is None:
+            return []
+        scores = np.concatenate(flow.scores)
+        scores = scores[~np.isnan(scores)]
+        shares = flow.rate * np.array([0.1, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0])
+        tried = np.quantile(scores, np.clip(shares, 0, 0.99))
+        return sorted({flow.threshold, *map(float, tried)})
+
+    def curves(self) -> Iterator[tuple[str, list[CurvePoint]]]:
+        """Yield what-if curves: hosts, uplink, threshold, frames a second."""
+        fleet = self.fleet
+        hosts = sorted({*(one for one in HOSTS if one <= max(8, 2 * fleet.hosts)), fleet.hosts})
+        yield (
+            "hosts",
+            self._points(
+                ((one, str(one), replace(fleet, hosts=one), None) for one in hosts), fleet.hosts
+            ),
+        )
+        rates = self.uplinks()[:: math.ceil(len(self.uplinks()) / 8)]
+        uplinks = sorted({*rates, fleet.uplink_bps})
+        yield (
+            "uplink",
+            self._points(
+                ((one, say_rate(one), replace(fleet, uplink_bps=one), None) for one in uplinks),
+                fleet.uplink_bps,
+            ),
+        )
+        flow = self.planner.escalating
+        if limits := self.thresholds():
+            yield (
+                "threshold",
+                self._points(
+                    ((one, f"{one:.3g}", fleet, one) for one in limits),
+                    flow.threshold if isinstance(flow, Traced) else None,
+                ),
+            )
+        speeds = [fleet.fps * times for times in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)]
+        yield (
+            "frames a second",
+            self._points(
+                ((one, f"{one:.3g}", replace(fleet, fps=min(one, 1000.0)), None) for one in speeds),
+                fleet.fps,
+            ),
+        )
+
+    def _points(
+        self,
+        fleets: Iterable[tuple[float, str, Fleet, float | None]],
+        now: float | None,
+    ) -> list[CurvePoint]:
+        return [
+            CurvePoint(x, label, self._at(fleet, limit), x == now)
+            for x, label, fleet, limit in fleets
+        ]
+
+
+def _keeps(
+    found: float | None, what: str, most: float, write: Callable[[float], str] = "{:g}".format
+) -> str:
+    if found is None:
+        many = "number of hosts" if what == "hosts" else what
+        return f"no {many} up to {write(most)} keeps them, all else as it is"
+    if what == "hosts":
+        return f"{write(found)} {'host keeps' if found == 1 else 'hosts keep'} them"
+    return f"an {what} of {write(found)} keeps them"

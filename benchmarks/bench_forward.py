@@ -2,13 +2,12 @@
 
     python benchmarks/bench_forward.py [--hours 1] [--seconds 10]
 
-A camera of the demo is decided at 15 frames a second by the demo's models all the while. First its
-times are taken alone. Then the target (a web server) is away, and every frame of an hour goes into
-the queue: real files of real bytes, one after the other as quickly as the disk takes them, so the
-hour passes in a minute or two; only the clock that names them is turned on by 1/15 s a frame. Then
-the server is back, and the queue drains while the camera goes on, in turns with the sending held
-up, so that both are timed on the same machine in the same minutes; what is left then is sent
-without a pause, to see that all of it arrives.
+The target (a web server) is away, and every frame of an hour goes into the queue: real files of
+real bytes, one after the other as quickly as the disk takes them, so the hour passes in a minute or
+two; only the clock that names them is turned on by 1/15 s a frame. Then the server is back, and the
+queue drains while a camera of the demo is decided at 15 frames a second by the demo's models, in
+turns with the sending held up, so that both are timed on the same machine in the same minutes; what
+is left then is sent without a pause, to see that all of it arrives.
 """
 
 from __future__ import annotations
@@ -173,21 +172,23 @@ def outage(folder: Path, frames: int, seconds: float) -> dict[str, Any]:
                 ages.append((now_s, (now_s - decision.timestamp_s) * 1e3))
 
         watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
         began_s, most, offered = time.monotonic(), 0, 0
         for name, content in items(frames):
             queue.add(name, content)
             most, offered = max(most, queue.bytes), offered + len(content)
         added_s = time.monotonic() - began_s
+        print(f"{frames} frames queued in {added_s:.0f} s", file=sys.stderr)
         server = ThreadingHTTPServer(("127.0.0.1", port), Target)
         serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         serving.start()
+        watching.start()
         quiet: list[float] = []
         busy: list[float] = []
         sent = 0
         while not queue.counts.sent:  # it tries every half minute by now
             time.sleep(0.05)
         gate.open.clear()
+        print(f"the target is back after {time.monotonic() - began_s:.0f} s", file=sys.stderr)
         for turn in range(2 * TURNS):
             draining = turn % 2 == 1
             before = queue.counts.sent
@@ -202,6 +203,7 @@ def outage(folder: Path, frames: int, seconds: float) -> dict[str, Any]:
         gate.open.set()
         stream.close()
         watching.join(10)
+    print(f"turns over after {time.monotonic() - began_s:.0f} s", file=sys.stderr)
     # What is left, as after a restart.
     left = DiskQueue(folder / "queue", most_bytes=MOST_BYTES)
     rest = Forwarder(left, receiver_of(address), share=1.0, clock=time.monotonic)

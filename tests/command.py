@@ -12,8 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = "from tinysaver_edge.cli import main; main()"
+
+
+class Started:
+    """Which command lines have been started, by the command and its options.
+
+    On a Python that is not the one that everything ran on, a line's second start tells nothing new
+    about that Python: what differs is what the command is given, not what starts it.
+    """
+
+    def __init__(self) -> None:
+        self.once = False
+        self._seen: set[tuple[str, ...]] = set()
+
+    def tell(self, arguments: tuple[object, ...]) -> None:
+        """Skip the test where each line is to be started once, and this one has been."""
+        words = [str(one) for one in arguments]
+        options = sorted({word.partition("=")[0] for word in words if word.startswith("--")})
+        line = (*words[:1], *options)
+        if self.once and line in self._seen:
+            pytest.skip(f"{' '.join(line)}: started before on this Python")
+        self._seen.add(line)
+
+
+STARTED = Started()
 
 
 @dataclass(frozen=True)
@@ -68,6 +94,7 @@ def start(
         environment: variables besides those of the tests.
         options: of the process; its streams are pipes unless these say otherwise.
     """
+    STARTED.tell(arguments)
     paths = [str(one) for one in (path, ROOT) if one is not None]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],

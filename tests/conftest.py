@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.command import STARTED
+
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
@@ -22,6 +24,20 @@ PATIENT = (
     "tests/questions/test_page",
 )
 """Where tests mostly wait, for servers and browsers."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what other Pythons than the first are tried with."""
+    parser.addoption(
+        "--each-command-once",
+        action="store_true",
+        help="skip tests that start a command line in a process of its own a second time",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have it heard where commands are started."""
+    STARTED.once = config.getoption("--each-command-once")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -219,7 +219,7 @@ def test_an_int8_model_that_answers_otherwise_is_told_by_the_processor(folder):
     here = read_cpu().family
     why = f"saver is INT8 and was measured on {ELSEWHERE}, this is {here}"
     assert detail_of(result, "processor").startswith(why)
-    with pytest.raises(VerificationError, match=f"{why}.*: calibrate on such a device"):
+    with pytest.raises(VerificationError, match=f"{why}.*: calibrate for this device"):
         result.raise_if_failed()
     of_eight_bits(folder, here)  # the answers are wrong, and not because of the processor
     assert "INT8" not in detail_of(verified(folder), "answers of saver")

@@ -41,6 +41,7 @@ class Artefact:
         codec: what frames pass on their way to it, or None.
         quantised: whether it computes with numbers of 8 bits, so that answers depend on the
             processor.
+        fitted_on: hashes of the images that its numbers' ranges were found on, see `data.looks`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Artefact:
     published_top1: float | None = None
     codec: Jpeg | None = None
     quantised: bool = False
+    fitted_on: tuple[str, ...] = ()
 
     def aligned_with(self, large: Artefact) -> Artefact:
         """Return this model with its classes in the large model's order.
@@ -184,4 +186,6 @@ def _bundled(
         classes=None if labels is None else len(labels),
         labels=labels,
         codec=model.codec,
+        quantised=model.quantised,
+        fitted_on=tuple(model.fitted_on),
     )

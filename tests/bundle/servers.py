@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import socket
@@ -31,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.dead = False
         self.login: str | None = None
         self.asked: list[tuple[str, str, str | None]] = []
+        self.authorizations: list[str | None] = []
         self.sent_bytes = 0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -59,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self) -> bool:
         ranged = self.headers.get("Range")
+        self.server.authorizations.append(self.headers.get("Authorization"))
         self.server.asked.append((self.command, self.path, ranged))
         if self.server.dead:
             self.close_connection = True
@@ -165,3 +169,41 @@ def registry(folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+class TokenRegistry(Server):
+    """A registry that wants a token for each request, and keeps its blobs on another server.
+
+    Args:
+        layout: what it serves, as an image layout.
+        blobs: the address of the other server.
+    """
+
+    def __init__(self, layout: Path, blobs: str) -> None:
+        super().__init__(layout)
+        self.blobs = blobs
+        self.RequestHandlerClass = _TokenHandler
+        self.login = "Basic " + base64.b64encode(b"robot:secret").decode()
+
+
+class _TokenHandler(_Handler):
+    def do_GET(self) -> None:
+        said, place = self.headers.get("Authorization"), self.path.partition("?")[0]
+        if place == "/token":
+            good = said == self.server.login and "scope=repository%3Abelt%3Apull" in self.path
+            self._answer(200 if good else 401, b'{"token": "t0ken"}' if good else b"")
+        elif said != "Bearer t0ken":
+            wanted = (
+                f'Bearer realm="{self.server.url}/token",service="x",scope="repository:belt:pull"'
+            )
+            self._answer(401, WWW_Authenticate=wanted)
+        elif place.startswith("/v2/belt/manifests/"):
+            index = json.loads((self.server.root / "index.json").read_text())
+            tag = place.rpartition("/")[2]
+            digest = next(
+                one["digest"] for one in index["manifests"] if tag in one["annotations"].values()
+            )
+            self._answer(200, (self.server.root / "blobs" / digest.replace(":", "/")).read_bytes())
+        else:
+            digest = place.rpartition("/")[2].replace(":", "/")
+            self._answer(307, Location=f"{self.server.blobs}/blobs/{digest}")

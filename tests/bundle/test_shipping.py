@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundle.servers import registry, serving
+from tests.bundle.servers import TokenRegistry, registry, serving
 from tests.command import spawned
 from tests.small_bundle import small_bundle
 from tinysaver_edge._support.files import sha256_of
@@ -353,6 +353,25 @@ def test_a_web_server_that_wants_a_login_gets_it(tmp_path, belt, monkeypatch):
         server.puts = False
         with pytest.raises(InputError, match="takes no PUT"):
             push(belt, server.url, "other")
+
+
+def test_a_registry_that_wants_tokens_and_keeps_blobs_elsewhere(tmp_path, belt, monkeypatch):
+    """The login goes to the realm alone, the token to the registry alone."""
+    push(belt, tmp_path / "shelf")
+    with serving(tmp_path / "shelf") as blobs:
+        registry = TokenRegistry(tmp_path / "shelf", blobs.url)
+        try:
+            place = f"oci://127.0.0.1:{registry.server_address[1]}/belt"
+            with pytest.raises(TransferError, match=r"wants a user and password \(401\)"):
+                pull(place, tmp_path / "device")
+            monkeypatch.setenv("TINYSAVER_TARGET_LOGIN", "robot:secret")
+            pull(place, tmp_path / "device")
+        finally:
+            registry.shutdown()
+            registry.server_close()
+        assert blobs.asked
+        assert set(blobs.authorizations) == {None}
+    assert content(tmp_path / "device") == content(belt)
 
 
 def test_the_commands(tmp_path, belt, keys, pristine):

@@ -13,6 +13,7 @@ from tests.colours import LARGE, SAVER, colour_folders
 from tests.data.test_shards import parquet, tar
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.data import DataPlace
 from tinysaver_edge.records.records import load_record
@@ -29,7 +30,8 @@ def made(tmp_path_factory):
 
 def calibrated(folder: Path, data: str | Path, out: Path, *, isolate: bool):
     given = {"data": DataPlace.of(data), "out": out, "max_drop": 20.0, "no_timing": True}
-    plan = load_recipe(str(folder / "recipe.toml")).overridden({**given, "no_report": True}).plan()
+    settings = load_recipe(str(folder / "recipe.toml"))
+    plan = plan_of(settings.overridden({**given, "no_report": True}))
     result = calibrate(replace(plan, input=replace(plan.input, isolate=isolate)), out=out)
     return result, load_record(out.with_name(f"{out.name}.records"), "saver").outputs.logits
 

@@ -14,6 +14,10 @@ from tests.colours import LARGE, MIDDLE, NAMES, SAVER, colour_picture
 from tests.command import spawned
 from tests.data.epoch_folders import epoch_folders
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.calibrate import run
+from tinysaver_edge.calibrate.methods import chains
+from tinysaver_edge.calibrate.planning import plan_of
+from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
 from tinysaver_edge.data.epochs import open_epochs
@@ -164,8 +168,29 @@ def test_evaluate_measures_on_epochs_it_has_not_seen(command, work, bundle):
     )
 
 
-def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle):
+@pytest.fixture
+def chain(work, made, monkeypatch):
+    """A bundle of three stages, as if nothing else had been worth it."""
+    monkeypatch.setattr(chains, "LEAST_EPOCHS", COUNT)
+    propose = run.propose_all
+    monkeypatch.setattr(
+        run,
+        "propose_all",
+        lambda *given, **more: [one for one in propose(*given, **more) if one.costs.between],
+    )
+    asked = {
+        "epochs": work / "clips", "labels": work / "clips.csv", "max_drop": 6.0,
+        "independent": True, "savers": ("tiny", "mid"), "work_dir": work / "bundle.records",
+        "out": work / "chain",
+    }  # fmt: skip
+    plan = plan_of(load_recipe(str(work / "recipe.toml"), root=work).overridden(asked))
+    return run.calibrate(plan, out=work / "chain").bundle
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, stages, request):
     """The gate is empty at each epoch's start in all three: one stream, epoch after epoch."""
+    bundle = request.getfixturevalue("bundle" if stages == 2 else "chain")
     with open_epochs(work / "clips") as data, Bundle.load(bundle) as opened:
         policy, rule = Policy.from_manifest(opened.manifest), opened.manifest.reuse.rule
         shares = opened.manifest.calibration.reuse
@@ -202,7 +227,7 @@ def test_calibrate_evaluate_and_run_decide_alike_on_the_same_frames(work, bundle
         count = len(decisions)
         assert who[Likeness.STILL] / count == shares.still
         assert who[Likeness.SAME] / count == shares.same
-        assert who[1] / count == pytest.approx(shares.large)
+        assert who[stages - 1] / count == pytest.approx(shares.large)
         assert all(one.certified for one in decisions)
     assert np.count_nonzero(frames.still) > 0
 

@@ -165,6 +165,22 @@ def test_bytes_behind_the_json_that_are_no_tensor_harm_nobody(host, shape, datat
     assert ask(host, "GET", "/v2/models/large/ready")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [(b"{}", "9" * 5000), (b"{}", "-1"), (b"{}", "\u00b2"),
+     (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None)],
+    ids=["digits", "below nothing", "no digit", "deep"],
+)  # fmt: skip
+def test_headers_and_json_out_of_all_measure_are_the_clients_mistake(host, text, length) -> None:
+    for kind in ("application/json", "application/octet-stream"):
+        headers = {
+            "Content-Type": kind,
+            "Inference-Header-Content-Length": length or str(len(text)),
+        }
+        status = ask(host, "POST", "/v2/models/large/infer", text + b"raw", **headers)[0]
+        assert 400 <= status < 500
+
+
 def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:
     served = Served(tmp_path, bundle)
     taken = {"gRPC": (host.grpc_port, served.http_port), "HTTP": (served.grpc_port, host.http_port)}

@@ -178,7 +178,7 @@ class ListenAddress:
         bracketed = host.startswith("[") and host.endswith("]")
         host = host[1:-1] if bracketed else host
         fits = colon and host and (bracketed or ":" not in host) and port.isascii()
-        if not fits or not port.isdigit() or int(port) > 65535:
+        if not fits or not port.isdigit() or len(port) > 5 or int(port) > 65535:
             raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
         return cls(host, int(port), option)
 

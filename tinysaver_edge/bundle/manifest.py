@@ -63,7 +63,8 @@ class ModelEntry(_Strict):
     ``files`` is empty in a bundle made from records, which knows the models by name only. ``codec``
     is what frames pass on their way to it, null where it was calibrated on their pixels. Where
     ``elsewhere`` is true the files are not in the bundle, but on the hosts that serve the model.
-    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor.
+    ``quantised`` ones compute with 8 bits: their answers depend on the kind of processor, and
+    ``fitted_on`` are hashes of the images that their ranges were found on.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ModelEntry(_Strict):
     parameters: int | None = None
     elsewhere: bool = False
     quantised: bool = False
+    fitted_on: list[str] = Field(default_factory=list)
 
     @property
     def sha256(self) -> str | None:

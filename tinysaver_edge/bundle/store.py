@@ -169,6 +169,7 @@ class BundleStore:
         assert kept is not None
         self._write(replace(self._refusing(reason, kept.sha256), trial=None))
         self.note("rolled_back", str(kept), reason)
+        self._tidy()
 
     def pause(self) -> None:
         """The process ends in good order during a trial: it is tried anew at the next start."""
@@ -181,6 +182,7 @@ class BundleStore:
         """A bundle is not to decide, and not to be fetched again under these keys."""
         self._write(self._refusing(reason, *keys))
         self.note("refused", shown, reason)
+        self._tidy()
 
     def forgive(self) -> None:
         """Let everything that was refused be tried again."""

@@ -16,26 +16,11 @@ calibration        the result
 report/            the page about it
 """
 
-from tinysaver_edge._support.progress import Progress
-from tinysaver_edge.calibrate.calibration import (
-    Calibration,
-    Candidate,
-    MethodRow,
-    PredictedLatency,
-    QuestionPlan,
-    TriedCombination,
-)
-from tinysaver_edge.calibrate.plan import Asked, CutEpochs, ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.calibrate.problem import CodecCost
-from tinysaver_edge.calibrate.run import calibrate, plan_questions
-from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
-from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, LeftOut, Sample
-from tinysaver_edge.deciding.figures import Figures, ReuseFigures
-from tinysaver_edge.deciding.policy import Policy
-from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
-from tinysaver_edge.questions import AnswerWord, Interview, Question
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinysaver_edge._support.packages import lazy_exports
 
 __all__ = [
     "AnswerWord",
@@ -76,3 +61,94 @@ __all__ = [
     "load_profile",
     "plan_questions",
 ]
+
+if TYPE_CHECKING:
+    from tinysaver_edge._support.progress import Progress
+    from tinysaver_edge.calibrate.calibration import (
+        Calibration,
+        Candidate,
+        CodecCost,
+        MethodRow,
+        PredictedLatency,
+        QuestionPlan,
+        TriedCombination,
+    )
+    from tinysaver_edge.calibrate.plan import (
+        Asked,
+        CutEpochs,
+        ImageInput,
+        ModelFile,
+        Plan,
+        RecordInput,
+    )
+    from tinysaver_edge.calibrate.run import calibrate, plan_questions
+    from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
+    from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
+    from tinysaver_edge.codec import Jpeg
+    from tinysaver_edge.data import DataSource, LeftOut, Sample
+    from tinysaver_edge.deciding.figures import Figures, ReuseFigures
+    from tinysaver_edge.deciding.policy import Policy
+    from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
+    from tinysaver_edge.questions import AnswerWord, Interview, Question
+else:
+    # A worker of a calibration needs a small part of all this, and starts often.
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "tinysaver_edge._support.progress": ("Progress",),
+            "calibration": (
+                "Calibration",
+                "Candidate",
+                "CodecCost",
+                "MethodRow",
+                "PredictedLatency",
+                "QuestionPlan",
+                "TriedCombination",
+            ),
+            "plan": (
+                "Asked",
+                "CutEpochs",
+                "ImageInput",
+                "ModelFile",
+                "Plan",
+                "RecordInput",
+            ),
+            "run": (
+                "calibrate",
+                "plan_questions",
+            ),
+            "targets": (
+                "Budgets",
+                "Method",
+                "Objective",
+                "Reference",
+                "Targets",
+            ),
+            "tinysaver_edge.certificate": (
+                "Bets",
+                "Certificate",
+                "EvidenceKind",
+                "WalkStep",
+            ),
+            "tinysaver_edge.codec": ("Jpeg",),
+            "tinysaver_edge.data": (
+                "DataSource",
+                "LeftOut",
+                "Sample",
+            ),
+            "tinysaver_edge.deciding.figures": (
+                "Figures",
+                "ReuseFigures",
+            ),
+            "tinysaver_edge.deciding.policy": ("Policy",),
+            "tinysaver_edge.hardware.profile": (
+                "DeviceProfile",
+                "load_profile",
+            ),
+            "tinysaver_edge.questions": (
+                "AnswerWord",
+                "Interview",
+                "Question",
+            ),
+        },
+    )

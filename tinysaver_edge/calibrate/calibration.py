@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, ReuseEntry
-from tinysaver_edge.calibrate.problem import CodecCost
 from tinysaver_edge.calibrate.targets import (
     Method,
 )
@@ -17,6 +16,46 @@ from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.latency import PooledLatency
 from tinysaver_edge.questions import ProofSoFar
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCost:
+    """The large model on the same samples, with and without its codec.
+
+    A cascade's drop counts from the large model as it is asked, so this comes on top of it.
+
+    Attributes:
+        codec: what frames pass on their way to it.
+        accuracy_pixels: share it gets right on pixels, 0..1.
+        accuracy_sent: share it gets right on what is sent.
+        at_most_points: upper bound on the drop between the two, in points, by the certificate's
+            own test; None for samples in groups.
+        confidence: of the bound.
+    """
+
+    codec: Jpeg
+    accuracy_pixels: float
+    accuracy_sent: float
+    at_most_points: float | None
+    confidence: float
+
+    @property
+    def drop_points(self) -> float:
+        """How much accuracy it costs, in points."""
+        return 100 * (self.accuracy_pixels - self.accuracy_sent)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return {
+            "accuracy_pixels": self.accuracy_pixels,
+            "accuracy_jpeg": self.accuracy_sent,
+            "drop_points": self.drop_points,
+            "at_most_points": self.at_most_points,
+        }
+
+    def __str__(self) -> str:
+        bound = f", at most {self.at_most_points:.2f}" if self.at_most_points is not None else ""
+        return f"{self.drop_points:.2f} points{bound}"
 
 
 @dataclass(frozen=True, slots=True)

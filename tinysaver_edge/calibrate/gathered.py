@@ -13,9 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.progress import Progress
-from tinysaver_edge.calibrate.measured.given_records import check_copies, from_records
-from tinysaver_edge.calibrate.measured.images import from_images, open_input_data
+from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.calibrate.chosen.golden import keep_golden
+from tinysaver_edge.calibrate.measured.given_records import (
+    check_copies,
+    from_measured,
+    from_records,
+    golden_folder,
+    measured_path,
+    read_measured,
+    write_measured,
+)
+from tinysaver_edge.calibrate.measured.images import from_images, open_input_data, sent_bytes
 from tinysaver_edge.calibrate.measured.independence import too_few
 from tinysaver_edge.calibrate.measured.latencies import (
     energy_of_profile,
@@ -27,13 +36,17 @@ from tinysaver_edge.calibrate.methods.certify import default_fusion
 from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import CutEpochs, ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem
-from tinysaver_edge.calibrate.targets import ALL, Method, Reference
+from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
 from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded, recordings_of
 from tinysaver_edge.data import DataSource, check_left_out
 from tinysaver_edge.data.collection import CollectionFile, CollectionState, length_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
+from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.labels import read_labels
+
+_ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
+"""Asked so, no saver is left out for what another costs."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -126,6 +139,9 @@ def _gathered(
     plan: Plan, out: Path | None, stack: ExitStack, progress: Progress
 ) -> tuple[MeasuredProblem, DataSource | None]:
     if not isinstance(plan.input, ImageInput):
+        measured = read_measured(plan.input.records)
+        if measured is not None:
+            return from_measured(plan.input, measured), None
         gathered = from_records(plan.input)
         known = check_copies(
             gathered.problem,
@@ -156,23 +172,71 @@ def _gathered(
     _tell_if_too_few(
         plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
     )
-    left_out = check_left_out(
-        data.left_out, kept=len(data), limit=plan.input.skip_limit, path=data.path
-    )
     folder = records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
-    stack.enter_context(_alone(folder))
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
+    fusion = _fusion(plan, samples=len(data))
+    return _measured_here(plan.input, data, folder, stack, shortlist, fusion, progress), data
+
+
+def _measured_here(
+    given: ImageInput,
+    data: DataSource,
+    folder: Path,
+    stack: ExitStack,
+    shortlist: Shortlist,
+    fusion: Fusion | None,
+    progress: Progress,
+) -> MeasuredProblem:
+    left_out = check_left_out(data.left_out, kept=len(data), limit=given.skip_limit, path=data.path)
+    stack.enter_context(_alone(folder))
     gathered = from_images(
-        plan.input,
-        data,
-        folder=folder,
-        shortlist=shortlist,
-        progress=progress,
-        fusion=_fusion(plan, samples=len(data)),
+        given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion
     )
-    return replace(gathered, warnings=(*left_out, *gathered.warnings)), data
+    cpu = read_cpu()
+    return replace(
+        gathered,
+        warnings=(*left_out, *gathered.warnings),
+        processor=None if cpu is None else cpu.family,
+    )
+
+
+def measure(given: ImageInput, *, out: Path, progress: Progress = SILENT) -> MeasuredProblem:
+    """Measure all models here, for a calibration that is done later or on another machine.
+
+    Args:
+        given: models and images.
+        out: folder for the records and all else that `calibrate` needs of this machine: the models
+            as they were run, labels, timings, samples with their answers.
+        progress: hears of the work.
+
+    Raises:
+        InputError: something given cannot be used; the message names it.
+        EngineError: a model cannot be run.
+    """
+    if given.epochs:
+        raise InputError("epochs are calibrated where they are measured: calibrate --epochs")
+    with ExitStack() as stack:
+        data = stack.enter_context(open_input_data(given))
+        shortlist = Shortlist(_ALL_OF_THEM, 0.0, 0, len(given.savers))
+        found = _measured_here(given, data, out, stack, shortlist, ConditionalLogit(), progress)
+        large = found.problem.large
+        sent = sent_bytes(data, found.artefacts[large.name])
+        problem = replace(found.problem, large=replace(large, sent_bytes=sent))
+        found = replace(found, problem=problem)
+        if given.golden_frames:
+            models = (found.problem.large, *found.problem.savers)
+            golden = keep_golden(
+                [found.artefacts[model.name] for model in models],
+                data,
+                pool=found.sample_index,
+                seed=0,
+                folder=golden_folder(out),
+            )
+            found = replace(found, golden=golden)
+        write_measured(out, found, labelled=given.labelled)
+        return found
 
 
 def cut_epochs(cut: CutEpochs, *, seed: int, progress: Progress) -> None:
@@ -233,7 +297,7 @@ def records_folder(plan: Plan, out: Path | None) -> Path | None:
     """Return where records of images are kept; None where there are none, or nowhere."""
     given = plan.input
     if not isinstance(given, ImageInput):
-        return None
+        return given.records if measured_path(given.records).is_file() else None
     if given.records is not None or out is not None:
         return given.records or (None if out is None else default_records(out))
     # Where no bundle is wanted, only a plan, they lie beside the images.
@@ -321,7 +385,8 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     if plan.device is None:
         return gathered
     problem, warnings = gathered.problem, tuple[str, ...]()
-    benched = isinstance(plan.input, ImageInput) and plan.input.bench
+    given, timed = plan.input, gathered.problem.large.latency is not None
+    benched = given.bench if isinstance(given, ImageInput) else timed
     if not (benched or is_this_machine(plan.device)):
         problem, told = for_device(problem, plan.device)
         warnings = tuple(told)

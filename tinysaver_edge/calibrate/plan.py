@@ -16,6 +16,7 @@ from tinysaver_edge.questions import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
+    from tinysaver_edge.artefact import Artefact
     from tinysaver_edge.hardware.profile import DeviceProfile
     from tinysaver_edge.models.description.description import ModelDescription
 
@@ -31,12 +32,14 @@ class ModelFile:
             ``"auto"`` for the fastest of those that there are.
         variant: whether it is one of several forms of a file: where this one cannot be run, the
             others still can.
+        shipped: the model as a bundle has it, to be run as it is; None has the file prepared.
     """
 
     path: Path
     description: ModelDescription
     engine: str | None = None
     variant: bool = False
+    shipped: Artefact | None = None
 
 
 EPOCH_S, EPOCHS = 10.0, 1200
@@ -147,27 +150,33 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class RecordInput:
-    """Records that are there already.
+    """Records that are there already: a user's own, or those that `measure` made.
 
     Attributes:
         records: folder of ``NAME.npz``.
         labels: ``.npy`` of the true classes, in the records' order; None where the large model is
-            the reference.
-        macs: ``.csv`` with columns ``name`` and ``macs``.
-        large: name of the large model.
-        savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder.
+            the reference, or `measure` has them.
+        macs: ``.csv`` with columns ``name`` and ``macs``; None where `measure` counted them.
+        large: name of the large model; None for the one that `measure` was told of.
+        savers: names of the candidates, or ``("all",)`` for every cheaper model of the folder; none
+            for all that `measure` was told of.
         groups: ``.npy`` of each sample's clip or scene, or None where samples are independent.
         independent: whether the user vouches that no sample is another's copy, whatever the answers
             say.
+        labelled: whether the labels count that `measure` has; without, the large model is the
+            reference.
+        golden_frames: put the samples that `measure` kept into the bundle, for `verify`.
     """
 
     records: Path
-    labels: Path | None
-    macs: Path
-    large: str
-    savers: tuple[str, ...]
+    labels: Path | None = None
+    macs: Path | None = None
+    large: str | None = None
+    savers: tuple[str, ...] = ()
     groups: Path | None = None
     independent: bool = False
+    labelled: bool = True
+    golden_frames: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +300,6 @@ class Plan:
         asked = self.asked
         answered = asked.questions is None and (asked.page or asked.answers)
         return self.targets.reference is Reference.QUESTIONS and not answered
-
-    @property
-    def large_codec(self) -> Jpeg | None:
-        """What frames pass on their way to the large model, as far as that is known."""
-        return self.input.large_codec if isinstance(self.input, ImageInput) else None
 
 
 def epochs_given(

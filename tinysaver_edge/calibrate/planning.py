@@ -6,6 +6,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
+from tinysaver_edge.calibrate.measured.given_records import read_measured
 from tinysaver_edge.calibrate.options import is_said
 from tinysaver_edge.calibrate.plan import (
     EPOCH_S,
@@ -45,10 +46,10 @@ def _plan_of(settings: Settings) -> Plan:
     budgets = Budgets.parse(settings.budgets)
     if device is not None:
         budgets = budgets.over(device.budgets)
-    asked = _placed(settings, "targets")
+    asked = placed(settings, "targets")
     if settings.no_max_drop:
         asked["max_drop_points"] = None
-    people = Asked(**_placed(settings, "asked"))
+    people = Asked(**placed(settings, "asked"))
     reference = people.reference(
         asked.pop("reference", None),
         labelled=lambda: _has_labels(settings),
@@ -63,18 +64,32 @@ def _plan_of(settings: Settings) -> Plan:
         device=device,
         asked=people,
         outlook=settings.reference is None and reference is not Reference.LABELS,
-        **_placed(settings, "plan"),
+        **placed(settings, "plan"),
     )
 
 
+def images_of(settings: Settings) -> ImageInput:
+    """Find models and images, whatever is asked of them; labels count where there are any.
+
+    Raises:
+        InputError: something needed is not said, or a file cannot be used.
+    """
+    reference = Reference.LABELS if _has_labels(settings) else Reference.LARGE
+    return _images(settings, None, Targets(reference=reference))
+
+
 def _has_labels(settings: Settings) -> bool:
-    if settings.records is not None or settings.epochs is not None or settings.recordings:
-        return settings.labels is not None
+    labels = settings.labels is not None
+    if labels or settings.epochs is not None or settings.recordings:
+        return labels
+    if settings.records is not None:
+        measured = read_measured(settings.records)
+        return measured is not None and measured.labelled
     data = settings.data
     return data is None or isinstance(data, DataSource) or names_labels(data)
 
 
-def _placed(settings: Settings, part: str) -> dict[str, Any]:
+def placed(settings: Settings, part: str) -> dict[str, Any]:
     """Return what is said of one part of the plan, by the plan's own names."""
     placed: dict[str, Any] = {}
     for name, option in OPTIONS.items():
@@ -97,7 +112,7 @@ def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) 
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
     models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
-    given = _placed(settings, "images")
+    given = placed(settings, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:
         given |= epochs_given(epochs, settings.labels, given, targets)
@@ -131,16 +146,17 @@ def _cut(settings: Settings) -> CutEpochs | None:
 
 
 def _records(settings: Settings, reference: Reference) -> RecordInput:
+    assert settings.records is not None
     unlabelled = reference is not Reference.LABELS
-    given = {
+    needed = {
         "--labels": unlabelled or settings.labels,
         "--macs": settings.macs,
         "--large": settings.large,
         "--saver": settings.savers,
     }
-    if missing := [flag for flag, value in given.items() if not value]:
+    missing = [flag for flag, value in needed.items() if not value]
+    if missing and read_measured(settings.records) is None:
         raise InputError(f"records need {' and '.join(missing)} as well")
-    assert settings.large is not None
     of_models = (settings.sizes, settings.precisions, settings.bench, settings.on)
     if any(of_models) or settings.large_jpeg is not None:
         raise InputError(
@@ -155,5 +171,7 @@ def _records(settings: Settings, reference: Reference) -> RecordInput:
         large=settings.large,
         savers=settings.savers,
         independent=bool(settings.independent),
-        **{"labels": None, **_placed(settings, "records")},
+        labelled=not unlabelled,
+        golden_frames=not settings.no_golden_frames,
+        **placed(settings, "records"),
     )

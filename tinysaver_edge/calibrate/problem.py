@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.codec import Jpeg
+from tinysaver_edge.bundle.manifest import RanEntry
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
@@ -22,46 +23,6 @@ from tinysaver_edge.latency import (
 from tinysaver_edge.outputs import Outputs, all_but, check_labels
 from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
-
-
-@dataclass(frozen=True, slots=True)
-class CodecCost:
-    """The large model on the same samples, with and without its codec.
-
-    A cascade's drop counts from the large model as it is asked, so this comes on top of it.
-
-    Attributes:
-        codec: what frames pass on their way to it.
-        accuracy_pixels: share it gets right on pixels, 0..1.
-        accuracy_sent: share it gets right on what is sent.
-        at_most_points: upper bound on the drop between the two, in points, by the certificate's
-            own test; None for samples in groups.
-        confidence: of the bound.
-    """
-
-    codec: Jpeg
-    accuracy_pixels: float
-    accuracy_sent: float
-    at_most_points: float | None
-    confidence: float
-
-    @property
-    def drop_points(self) -> float:
-        """How much accuracy it costs, in points."""
-        return 100 * (self.accuracy_pixels - self.accuracy_sent)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON."""
-        return {
-            "accuracy_pixels": self.accuracy_pixels,
-            "accuracy_jpeg": self.accuracy_sent,
-            "drop_points": self.drop_points,
-            "at_most_points": self.at_most_points,
-        }
-
-    def __str__(self) -> str:
-        bound = f", at most {self.at_most_points:.2f}" if self.at_most_points is not None else ""
-        return f"{self.drop_points:.2f} points{bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +222,34 @@ def split_holdout(
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenModel:
+    """One model where golden samples were made ahead.
+
+    Attributes:
+        ran: what it ran with.
+        tolerance: difference of probabilities that counts as agreement.
+    """
+
+    ran: RanEntry
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSamples:
+    """Frames and every model's answers to them, kept before anything is chosen.
+
+    Attributes:
+        folder: holds them: pictures, ``answers.npz`` and the decoder's sample.
+        samples: positions of the frames in the data, in the order they were drawn.
+        models: those that answered, by name.
+    """
+
+    folder: Path
+    samples: tuple[int, ...]
+    models: Mapping[str, GoldenModel]
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredProblem:
     """A problem and its origin.
 
@@ -275,6 +264,9 @@ class MeasuredProblem:
         stated: what the user vouches for, see `manifest.CertificateEntry`.
         cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.
+        processor: the kind that the models were measured on; None where it is not known.
+        machine: likewise, for people; None for this one.
+        golden: samples that were kept there; None where they are yet to be made, here.
         others: candidates of earlier runs on the same samples, that share the risk.
     """
 
@@ -288,6 +280,9 @@ class MeasuredProblem:
     stated: tuple[str, ...] = ()
     cut: str | None = None
     content: NDArray[np.uint64] | None = None
+    processor: str | None = None
+    machine: str | None = None
+    golden: GoldenSamples | None = None
     others: int = 0
 
 

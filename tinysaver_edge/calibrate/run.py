@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,6 +43,7 @@ from tinysaver_edge.calibrate.gathered import (
     on_device,
     records_folder,
 )
+from tinysaver_edge.calibrate.measured.given_records import machine
 from tinysaver_edge.calibrate.measured.independence import (
     looked_before,
     note_tuned,
@@ -282,6 +281,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     rule = choice.proposal.rule_at(choice.threshold)
     evidence = problem.subset(choice.proposal.evidence)
     certificate = choice.certify()
+    large = gathered.artefacts.get(problem.large.name)
     result = Calibration(
         policy=policy,
         method=plan.targets.method,
@@ -315,7 +315,7 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
         reuse=reuse_entry(
             policy, rule, evidence, choices=_choices(proposals, certificate), seed=plan.seed
         ),
-        large_codec=plan.large_codec,
+        large_codec=None if large is None else large.codec,
         codec_cost=gathered.codec_cost,
         stated=() if certificate is None else gathered.stated,
     )
@@ -377,7 +377,7 @@ def _report_facts(
         sample_index=decided.sample_index,
         label_names=gathered.label_names,
         artefacts=gathered.artefacts,
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=gathered.machine or machine(),
         command=command,
         created=created,
     )

@@ -138,7 +138,7 @@ class Settings:
     records: Path | None = setting(
         Group.RECORDS,
         Path,
-        "Folder of records (NAME.npz) to calibrate on, without models.",
+        "Folder of records (NAME.npz) to calibrate on: your own, or those that measure made.",
         recipe="records",
         plan="records.records",
     )

@@ -22,6 +22,7 @@ _COMMANDS = MappingProxyType(
     {
         "collect": "Collect frames of cameras or recordings at random moments, to calibrate with.",
         "calibrate": "Choose a saver and a threshold, and write a bundle.",
+        "measure": "Run models over images here, to calibrate with elsewhere or later.",
         "evaluate": "Measure a bundle on labelled images it has not seen.",
         "run": "Decide images, videos and cameras with a bundle.",
         "compare": "Set a bundle beside figures that others have published.",
@@ -41,7 +42,9 @@ _COMMANDS = MappingProxyType(
 
 
 _KEPT = MappingProxyType(
-    {"calibrate": "; what was measured is kept and the next run goes on from there"}
+    dict.fromkeys(
+        ("calibrate", "measure"), "; what was measured is kept and the next run goes on from there"
+    )
 )
 """What an interruption leaves, by command."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinysaver_edge._support.urls import ListenAddress
+from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
 from tinysaver_edge.calibrate import calibrate as run_calibration
 from tinysaver_edge.calibrate.options import Group, Option
@@ -42,9 +43,15 @@ ASK_AT = "127.0.0.1:8077"
 goes on when the calibration is started again."""
 
 
-def calibrate_options(command: Command) -> Command:
-    """Give a command all of them."""
+def calibrate_options(names: Collection[str]) -> Callable[[Command], Command]:
+    """Return what gives a command these of a calibration's options."""
+    return lambda command: _with_options(command, names)
+
+
+def _with_options(command: Command, names: Collection[str]) -> Command:
     for name, option in reversed(list(OPTIONS.items())):
+        if name not in names:
+            continue
         flag = option.flag or f"--{name.replace('_', '-')}"
         made = options_of(option.group.value)(
             flag,
@@ -74,7 +81,7 @@ def _type(option: Option) -> Any:  # noqa: ANN401
 
 @click.command(cls=GroupedCommand)
 @click.argument("recipe", required=False)
-@calibrate_options
+@calibrate_options(OPTIONS)
 @options_of(Group.ASKED.value)(
     "--as",
     "ask_as",
@@ -286,7 +293,7 @@ def _next_step(result: Calibration, settings: Settings) -> str:
         )
     if result.bundle is None:
         return "add --out bundle/, which writes what a device needs"
-    if settings.records is not None:
+    if settings.records is not None and not _has_models(result.bundle):
         return (
             f"{terminal.command_line('evaluate', result.bundle)} --records DIR --labels FILE.npy, "
             "on samples that it has not seen; to run, a bundle needs models: calibrate --data"
@@ -295,3 +302,8 @@ def _next_step(result: Calibration, settings: Settings) -> str:
         f"on the device {terminal.command_line('verify', result.bundle)}, then "
         f"{terminal.command_line('run', result.bundle, '--source', '0')}"
     )
+
+
+def _has_models(bundle: Path) -> bool:
+    with Bundle.load(bundle) as opened:
+        return opened.has_models

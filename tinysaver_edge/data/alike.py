@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.data.looks import Looks
 from tinysaver_edge.data.source import by_number
+from tinysaver_edge.outputs import Outputs
 
 FEWEST = 30
 """Pictures below which nothing is said."""
@@ -175,26 +176,27 @@ class _Edges:
 
     Attributes:
         values: ``(n, d)`` float32.
-        mirrored: the same of the pictures as a mirror shows them: a flip is a copy too.
+        held: the same of the pictures held up so that all that are the same but for mirrors and
+            turns by quarters are so held alike: these are copies, too.
         length: ``(n,)`` of each, at least that of a picture that shows nothing.
         flat: ``(n,)`` which pictures show nothing to begin with.
     """
 
     values: NDArray[np.float32]
-    mirrored: NDArray[np.float32]
+    held: NDArray[np.float32]
     length: NDArray[np.float32]
     flat: NDArray[np.bool_]
 
     @classmethod
     def of(cls, small: NDArray[np.uint8]) -> _Edges:
         values = _differences(small)
-        mirrored = _differences(small[:, :, ::-1])
+        held = _differences(_held_up(small))
         least = FLAT_GREY * values.shape[1] ** 0.5
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
-        mirrored -= mirrored.mean(axis=0)
+        held -= held.mean(axis=0)
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
-        return cls(values, mirrored, length, flat)
+        return cls(values, held, length, flat)
 
     def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the correlation of pairs, -1..1."""
@@ -210,10 +212,24 @@ class _Edges:
         products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
         found = apart < SAME_GREY**2 * self.values.shape[1]
-        np.maximum(products, self.mirrored[start:stop] @ self.values[:stop].T, out=products)
+        np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
         found |= products > least * length[start:stop, None] * length[None, :stop]
         found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
         return np.asarray(found)
+
+
+def _held_up(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirror and turn each square picture until it is brightest above, and next on the left."""
+    side = small.shape[1]
+    down = np.arange(side)[:, None] + 0.5 * np.arange(side)
+    weights = np.float32(down.max() - down)
+    ways = [np.rot90(small, quarters, axes=(1, 2)) for quarters in range(4)]
+    ways += [one[:, :, ::-1] for one in ways]
+    brightest = np.argmax([np.einsum("nyxc,yx->n", one, weights) for one in ways], axis=0)
+    held = np.empty_like(small)
+    for place, one in enumerate(ways):
+        held[brightest == place] = one[brightest == place]
+    return held
 
 
 def _differences(small: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -334,3 +350,111 @@ def _order(
 def _contradicting(content: NDArray[np.uint64], label: NDArray[np.int64]) -> int:
     _, first, which = np.unique(content, return_index=True, return_inverse=True)
     return int((label != label[first[which]]).sum())
+
+
+MOST_LEVELS = 1024
+"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
+each way gives two probabilities."""
+
+LEAST_DOUBT = 1e-3
+"""What a model must leave open of a sample for its answer to tell it from others: probabilities
+nearer to 1 are coarse."""
+
+_COUNTED = 1 << 18  # values, of all that there are
+_SEED = 0xC0B1
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedRows:
+    """Samples whose answers are an earlier one's.
+
+    Attributes:
+        copies: how many samples they are.
+        samples: of how many.
+        independent: whether few enough are to count them all.
+        example: positions of two that are equal; None without copies.
+    """
+
+    copies: int
+    samples: int
+    independent: bool
+    example: tuple[int, int] | None
+
+    @property
+    def brief(self) -> str:
+        """What was found, in a few words."""
+        return f"{self.copies} of {self.samples} samples are copies of others"
+
+
+def find_repeated(
+    answers: Sequence[Outputs], groups: NDArray[np.str_] | None = None
+) -> RepeatedRows | None:
+    """Count the samples that every model answers as it answers an earlier one.
+
+    Samples of one group are not held against each other: groups are what is counted then, and one
+    is a copy where most of its samples are of another's.
+
+    Args:
+        answers: each model's on the same n samples.
+        groups: ``(n,)`` clip or scene of each sample, or None.
+
+    Returns:
+        None where there are too few samples, or no model's answers are fine enough to tell.
+    """
+    samples = answers[0].samples
+    fine = [one for one in answers if _is_fine(one)]
+    if samples < FEWEST or not fine:
+        return None
+    telling = np.logical_or.reduce([_tells_apart(one) for one in fine])
+    places = np.flatnonzero(telling)
+    rows = np.zeros(samples, np.uint64)
+    for number, one in enumerate(answers):
+        rows += _row_hashes(one, seed=_SEED + number)
+    first = np.arange(samples)
+    _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
+    first[places] = places[begins[which]]
+    if groups is not None:
+        first = np.where(groups[first] == groups, np.arange(samples), first)
+    copied = np.flatnonzero(first != np.arange(samples))
+    leaders = first if groups is None else leading_group(first, groups)
+    sizes = np.bincount(leaders).astype(float)
+    weight = sizes.sum() ** 2 / (sizes**2).sum()
+    return RepeatedRows(
+        copies=len(copied),
+        samples=samples,
+        independent=bool(weight >= LEAST_WEIGHT * len(leaders)),
+        example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
+    )
+
+
+def _table(outputs: Outputs) -> NDArray[np.float32]:
+    table = outputs.logits if outputs.top_prob is None else outputs.top_prob
+    assert table is not None
+    return table
+
+
+def _is_fine(outputs: Outputs) -> bool:
+    """Whether a model's answers take so many values that equal ones are no chance."""
+    table = _table(outputs)
+    rows = max(1, _COUNTED // table.shape[1])
+    values = table[:: max(1, len(table) // rows)][:rows]
+    return len(np.unique(values)) > MOST_LEVELS
+
+
+def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
+    """Return for which samples one model's answer is fine: enough values, and not saturated."""
+    return np.asarray(outputs.confidences < 1 - LEAST_DOUBT)
+
+
+def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
+    table = np.ascontiguousarray(_table(outputs))
+    parts = [table.view(np.uint32)]
+    if outputs.top_class is not None:
+        parts.append(outputs.top_class.astype(np.uint32))
+    rng = np.random.default_rng(seed)
+    hashes = np.zeros(len(table), np.uint64)
+    for part in parts:
+        for column in part.T:
+            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+            hashes += column.astype(np.uint64) * odd
+    return hashes

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -406,7 +407,9 @@ def read_summary(path: Path) -> CollectionFile:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             writer = content.get("created_by", "a newer tinysaver-edge")
             raise DataError(f"{path}: was written by {writer}, in a form newer than this release's")
-        return CollectionFile.model_validate(content)
+        found = CollectionFile.model_validate(content)
+        json.dumps(content, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"

@@ -70,7 +70,7 @@ def parse_raw(kserve: Any, body: bytes, json_length: int, model_name: str) -> An
                 for one in wanted
             ],
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -85,18 +85,25 @@ def raw_data_plane(kserve: Any) -> type:  # noqa: ANN401 - a module
             headers: dict[str, str],
             model_name: str,
         ) -> Any:  # noqa: ANN401 - a kserve.InferRequest
-            length = str(headers.get("inference-header-content-length", ""))
-            if isinstance(body, bytes) and length.isdigit():
-                request = parse_raw(kserve, body, int(length), model_name)
+            length = number_in(str(headers.get("inference-header-content-length", "")))
+            if isinstance(body, bytes) and length is not None:
+                request = parse_raw(kserve, body, length, model_name)
                 if request is not None:
                     return request
             try:
                 return super().decode_inference_request(body, headers, model_name)
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            except (
+                ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError
+            ) as error:  # fmt: skip
                 # A client's mistake: KServe would tell of a fault of ours, at length.
                 raise kserve.errors.InvalidInput(brief(f"the request: {error}")) from None
 
     return RawDataPlane
+
+
+def number_in(header: str) -> int | None:
+    """Return the length that a header states; None where it states none."""
+    return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else None
 
 
 Scope: TypeAlias = dict[str, Any]
@@ -302,6 +309,8 @@ def _http_server(
             host=listening.host,
             port=listening.http_port,
             log_config=None,
+            proxy_headers=False,  # anybody may write down another address there
+            server_header=False,
             backlog=ACCEPTED_AT_ONCE,
             http=Doorkeeper(
                 MOST_SERVE_CONNECTIONS,
@@ -365,7 +374,7 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
+        length = number_in(headers.get(b"content-length", b"0").decode("latin-1"))
         client = scope.get("client") or ("", 0)
         infers = scope["path"].endswith("/infer")
         if scope["path"] not in paths:
@@ -382,11 +391,11 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             )
         ):
             await _refuse(send, 401 if refused is TokenSeen.WRONG else 429, WHY[refused])
-        elif b"transfer-encoding" in headers or not length.isdigit():
+        elif b"transfer-encoding" in headers or length is None:
             await _refuse(send, 411, "send the length of the request")
-        elif int(length) > listening.max_request_bytes:
+        elif length > listening.max_request_bytes:
             await _refuse(send, 413, f"at most {listening.max_request_bytes} bytes")
-        elif infers and _spelt_bytes(headers, int(length)) > MOST_SPELT_BYTES:
+        elif infers and _spelt_bytes(headers, length) > MOST_SPELT_BYTES:
             await _refuse(send, 413, TOO_LONG)
         elif infers and busy >= listening.max_requests:
             await _refuse(send, 503, f"at most {listening.max_requests} requests at once")
@@ -429,8 +438,8 @@ def at_once(
 
 def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:
     """Return how much of a request is JSON."""
-    told = headers.get(b"inference-header-content-length", b"")
-    return min(int(told), length) if told.isdigit() else length
+    told = number_in(headers.get(b"inference-header-content-length", b"").decode("latin-1"))
+    return length if told is None else min(told, length)
 
 
 def _named_rightly(headers: dict[bytes, bytes], listening: Listening) -> bool:

@@ -352,7 +352,7 @@ def _sent(bundle: Bundle, large: Artefact) -> tuple[float, str]:
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """What queueing theory says of the hosts, beside the simulation.
+    """What queueing theory says of uplink and hosts, beside the simulation.
 
     No deadline, no limit of frames in flight and no batches are in it.
 
@@ -361,7 +361,7 @@ class Formula:
         host_load: were every frame run by itself; 1 or more cannot last.
         host_load_batched: in batches as large as pay, all of them full.
         answer_ms: mean time of an escalation, were each to come independently of the others
-            (M/G/c by Allen and Cunneen); None where the load reaches 1.
+            (M/G/c by Allen and Cunneen); None where hosts or uplink would be busy all the time.
         answer_bursts_ms: likewise with the dispersion of the bursts in the long run.
     """
 
@@ -393,18 +393,23 @@ def formula_of(fleet: Fleet, times: Times, *, share: float, dispersion: float) -
         if size <= times.at_once
     )
     load = rate * alone_s / fleet.hosts
-    send_ms = 8e3 * times.sent_bytes / fleet.uplink_bps
-    base_ms = send_ms + fleet.rtt_ms + 1e3 * alone_s
-    waits = None
-    if load < 1:
-        erlangs = rate * alone_s
-        waits = 1e3 * _erlang_c(erlangs, fleet.hosts) / (fleet.hosts / alone_s - rate)
+    send_s = 8 * times.sent_bytes / fleet.uplink_bps
+    base_ms = 1e3 * (send_s + alone_s) + fleet.rtt_ms
+
+    def answer_ms(arrivals: float) -> float | None:
+        """Return the mean at a squared variation of arrivals, on the uplink and at the hosts."""
+        if load >= 1 or rate * send_s >= 1:
+            return None
+        sent_s = rate * send_s * send_s / (1 - rate * send_s) * arrivals / 2
+        waits_s = _erlang_c(rate * alone_s, fleet.hosts) / (fleet.hosts / alone_s - rate)
+        return base_ms + 1e3 * (sent_s + waits_s * (arrivals + varies) / 2)
+
     return Formula(
         escalations_per_s=rate,
         host_load=load,
         host_load_batched=rate / fastest / fleet.hosts,
-        answer_ms=None if waits is None else base_ms + waits * (1 + varies) / 2,
-        answer_bursts_ms=None if waits is None else base_ms + waits * (dispersion + varies) / 2,
+        answer_ms=answer_ms(1.0),
+        answer_bursts_ms=answer_ms(dispersion),
     )
 
 

@@ -472,7 +472,8 @@ def _keeps(
     found: float | None, what: str, most: float, write: Callable[[float], str] = "{:g}".format
 ) -> str:
     if found is None:
-        return f"no {what} up to {write(most)} keeps them, all else as it is"
+        many = "number of hosts" if what == "hosts" else what
+        return f"no {many} up to {write(most)} keeps them, all else as it is"
     if what == "hosts":
         return f"{write(found)} {'host keeps' if found == 1 else 'hosts keep'} them"
     return f"an {what} of {write(found)} keeps them"

@@ -169,8 +169,8 @@ def formula_words(forecast: Forecast) -> str:
     )
     if formula.answer_ms is None or formula.answer_bursts_ms is None:
         return said + (
-            "At such a load one by one, queueing theory has no mean wait: only batches, deadlines "
-            "and the limit of frames in flight keep the queue short."
+            "Hosts that run one by one, or the uplink, would never catch up, and queueing theory "
+            "has no mean wait: batches, deadlines and limits keep the queues short."
         )
     low, high = sorted((formula.answer_ms, formula.answer_bursts_ms))
     return said + (

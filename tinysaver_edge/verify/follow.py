@@ -9,7 +9,6 @@ again, and the failed one is not tried again until it has changed.
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -399,8 +398,9 @@ class Fetch:
         found = self._target.find(self._tag, known=self._etag)
         if found is None:
             return None
-        refused = self._store.refusal(found.digest) is not None
-        here = running is not None and running.identity.sha256 == told_sha256(found)
+        told = told_sha256(found)
+        refused = any(self._store.refusal(key) for key in (found.digest, told) if key)
+        here = running is not None and running.identity.sha256 == told
         held = None if refused or here else self._fetched(found, running)
         self._etag = found.etag
         return held
@@ -421,15 +421,11 @@ class Fetch:
         name, version = (signed.name, signed.version) if signed else (None, None)
         with Bundle.load_untrusted(pulled.path) as bundle:
             sha256, manifest = bundle.identity.sha256, bundle.manifest
-        if self._store.refusal(sha256) is not None:
-            shutil.rmtree(pulled.path, ignore_errors=True)
-            return None
         held = self._store.admit(sha256, name=name, version=version)
         why = _other_classes(running, manifest) or why_unproven(
             self._store.path(held), self._proof, timeout_s=self._proof_s
         )
         if why is not None:
-            shutil.rmtree(self._store.path(held), ignore_errors=True)
             raise self._refused(str(held), why, sha256, found.digest)
         return held
 

@@ -17,7 +17,9 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import GoldenEntry, Manifest, ModelEntry
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.data import decode_image
-from tinysaver_edge.deciding.policy import Policy, replay
+from tinysaver_edge.deciding.policy import Case, Judge, Policy, replay
+from tinysaver_edge.deciding.stage import Stage
+from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
@@ -43,7 +45,7 @@ def write_decoder_sample(path: Path) -> None:
     path.write_bytes(data.tobytes())
 
 
-def decoded(sample: bytes, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
+def decoder_answers(sample: bytes, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
     """Return what tells one decoder from another.
 
     Returns:
@@ -67,7 +69,7 @@ def check_decoder(
     """Compare the pixels that come out of this machine's decoder with those that were kept."""
     if golden.decoder is None or not {"decoded", "frame_sha256"} <= kept.keys():
         return Check(DECODER, None, "the bundle was made without a sample for it")
-    here = decoded(bundle.file(golden.decoder).read_bytes(), frames)
+    here = decoder_answers(bundle.file(golden.decoder).read_bytes(), frames)
     if kept["decoded"].shape != here["decoded"].shape:
         return Check(DECODER, False, "the sample JPEG is of another size here: another decoder")
     apart = np.abs(kept["decoded"].astype(np.int16) - here["decoded"].astype(np.int16))
@@ -86,24 +88,56 @@ def golden_answers(cascade: Cascade, frames: Sequence[Frame]) -> dict[str, NDArr
     """Return what every stage of a cascade sees and answers, and what the cascade decides.
 
     Returns:
-        For stage i ``input_i`` ``(n, height, width, 3)`` uint8, the resized frames, ``probe_i``
-        ``(height, width, 3)``, the resized `probe_picture`, and ``logits_i`` ``(n, classes)``;
-        ``index``, ``source`` and ``score``, ``(n,)``.
+        For stage i what `stage_answers` tells, and what `told_of` does.
     """
     answers: dict[str, NDArray[Any]] = {}
-    probe = probe_picture()
     for position, stage in enumerate(cascade.stages):
-        answers[f"probe_{position}"] = stage.resized(probe)
-        answers[f"input_{position}"] = np.stack([stage.resized(frame) for frame in frames])
-        logits = [stage.ask(stage.prepare(frame)).logits for frame in frames]
-        answers[f"logits_{position}"] = np.concatenate(
-            [row.copy() for row in logits if row is not None]
-        )
-    decisions = [cascade.decide(frame) for frame in frames]
-    answers["index"] = np.array([decision.index for decision in decisions], np.int64)
-    answers["source"] = np.array([decision.source.value for decision in decisions])
-    answers["score"] = np.array([decision.score for decision in decisions], np.float64)
-    return answers
+        told = stage_answers(stage, frames)
+        answers |= {f"{name}_{position}": one for name, one in told.items()}
+    return answers | told_of([cascade.decide(frame) for frame in frames])
+
+
+def stage_answers(stage: Stage, frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
+    """Return what one stage sees and answers.
+
+    Returns:
+        ``input`` ``(n, height, width, 3)`` uint8, the resized frames, ``probe``
+        ``(height, width, 3)``, the resized `probe_picture`, and ``logits`` ``(n, classes)``.
+    """
+    logits = [stage.ask(stage.prepare(frame)).logits for frame in frames]
+    return {
+        "probe": stage.resized(probe_picture()),
+        "input": np.stack([stage.resized(frame) for frame in frames]),
+        "logits": np.concatenate([row.copy() for row in logits if row is not None]),
+    }
+
+
+def decided(policy: Policy, logits: Sequence[NDArray[np.float32]]) -> list[Decision]:
+    """Return what a cascade decides where its stages answer so.
+
+    Args:
+        policy: the stages.
+        logits: each stage's answers to the same frames, ``(n, classes)``.
+    """
+    judge, decisions = Judge(policy, labels=None, certified=False), []
+    for number in range(len(logits[0])):
+        case = Case(FrameId("golden", number), timestamp_s=0.0)
+        for position in judge.asked:
+            row = logits[position][number : number + 1]
+            judge.hear(case, position, Outputs(logits=row))
+            if case.accepted:
+                break
+        decisions.append(judge.decision(case))
+    return decisions
+
+
+def told_of(decisions: Sequence[Decision]) -> dict[str, NDArray[Any]]:
+    """Return ``index``, ``source`` and ``score`` of decisions, each ``(n,)``."""
+    return {
+        "index": np.array([decision.index for decision in decisions], np.int64),
+        "source": np.array([decision.source.value for decision in decisions]),
+        "score": np.array([decision.score for decision in decisions], np.float64),
+    }
 
 
 def probe_picture() -> Frame:
@@ -205,8 +239,8 @@ def other_processor(manifest: Manifest, model: ModelEntry) -> str | None:
         return None
     return (
         f"{model.name} is INT8 and was measured on {manifest.processor}, this is {cpu.family}, "
-        f"and INT8 answers may differ between the two: calibrate on such a device (calibrate "
-        f"--data), or give {model.name} in float32"
+        f"and INT8 answers may differ between the two: calibrate for this device (`tinysaver-edge "
+        f"measure` here, `calibrate --records` on what it wrote), or give {model.name} in float32"
     )
 
 

@@ -1,4 +1,4 @@
-"""One calibration three times: here, on a Ray cluster of two nodes, and with one of them killed.
+"""One calibration three times: here, on two nodes of a Ray cluster, and with one of them killed.
 
 python -m tests.calibrate.measured.on_ray RECIPE PICTURES OUT    (in an environment with Ray)
 """
@@ -16,6 +16,7 @@ from ray.cluster_utils import Cluster
 from tinysaver_edge._support.progress import SILENT
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured import ray_workers
+from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.records import measure
 
@@ -36,7 +37,8 @@ class Heard:
 def calibrated(recipe: Path, pictures: Path, out: Path, **more: object) -> dict[str, Any]:
     heard = Heard()
     given = {"data": pictures, "out": out, "max_drop": 20.0, "no_report": True, **more}
-    result = calibrate(load_recipe(str(recipe)).overridden(given).plan(), out=out, progress=heard)
+    plan = plan_of(load_recipe(str(recipe)).overridden(given))
+    result = calibrate(plan, out=out, progress=heard)
     return {"warnings": result.warnings, "notes": heard.notes}
 
 
@@ -44,11 +46,13 @@ def main() -> None:
     recipe, pictures, out = map(Path, sys.argv[1:])
     ray_workers.SPAN, measure.CHUNK_SAMPLES = 1, 32
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    bare = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    node = {**bare, "resources": {ray_workers.RESOURCE: 1}}
     said = {"here": calibrated(recipe, pictures, out / "here", no_timing=True)}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         doomed = cluster.add_node(**node)
+        cluster.add_node(**bare)  # is not asked, since others have the resource
         os.environ["RAY_ADDRESS"] = cluster.address
         worked: dict[str, int] = {}
         hand_out, done = ray_workers._Crew._hand_out, ray_workers._Crew._done
@@ -58,7 +62,7 @@ def main() -> None:
                 return
             hand_out(self)
             on_it = any(one.node == doomed.node_id and one.tasks for one in self._hands)
-            if on_it and cluster.worker_nodes and "killed" in said:
+            if on_it and doomed in cluster.worker_nodes and "killed" in said:
                 cluster.remove_node(doomed, allow_graceful=False)
 
         def counting(self: Any, ref: Any) -> None:

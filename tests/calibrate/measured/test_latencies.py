@@ -69,6 +69,26 @@ def test_a_budget_is_held_against_them(work: Path) -> None:
     assert manifest["latency"]["mean_latency_ms"] == 900
 
 
+def test_energy_is_the_reports_and_uplink_what_the_frames_weigh(work: Path) -> None:
+    report = json.loads((work / "bundle.bench.json").read_text())
+    for one in report["stages"]:
+        one["energy"] = {"mj": 1000.0 if one["name"] == "big" else 10.0}
+    counted = work / "counted.json"
+    counted.write_text(json.dumps(report))
+    asked = ("--saver", "tiny", "--bench", counted, "--budget")
+    refused = calibrate(work, *asked, "mean_energy_mj=9")
+    assert refused.code == 3
+    assert "mean_energy_mj 9 would have to be" in refused.err
+    kept = calibrate(work, *asked, "mean_energy_mj=900", "--budget", "uplink_kbit=6")
+    assert kept.code == 0, kept.err
+    # 16 x 16 pixels of three bytes are 6.144 kilobits.
+    row = next(one for one in kept.json["candidates"] if one["chosen"])
+    assert 6.144 * (1 - row["accept_rate"]) <= 6
+    uncounted = calibrate(work, "--saver", "tiny", "--budget", "mean_energy_mj=900")
+    assert uncounted.code == 2
+    assert "bench it where a counter of energy tells" in uncounted.err
+
+
 def test_a_saver_that_no_report_has_is_left_out_and_says_so(work: Path) -> None:
     limits = ("--budget", "p95_latency_ms=1e6")
     done = calibrate(work, "--bench", work / "bundle.bench.json", *limits)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.real_data import needs_records, read_records
-from tinysaver_edge.calibrate.measured.given_records import check_copies, find_repeated
+from tinysaver_edge.calibrate.measured.given_records import check_copies
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.outputs import Outputs
 
@@ -34,6 +35,10 @@ def checked(problem: Problem, method: Method = Method.CERTIFIED, *, stated: bool
     return check_copies(problem, where="D", method=method, stated=stated, numbered=numbered)
 
 
+def repeated(problem: Problem):
+    return find_repeated([problem.large.outputs, *(one.outputs for one in problem.savers)])
+
+
 FOUR_TIMES = np.repeat(np.arange(SAMPLES // 4), 4)
 
 
@@ -52,7 +57,7 @@ def test_copies_are_refused_warned_of_or_vouched_for(classes: int) -> None:
 
 def test_a_few_copies_are_counted() -> None:
     index = np.concatenate([np.arange(SAMPLES), np.arange(40)])
-    found = find_repeated(problem_of(noise(), noise(seed=1)).subset(index))
+    found = repeated(problem_of(noise(), noise(seed=1)).subset(index))
     assert found is not None
     assert (found.copies, found.independent, found.example) == (40, True, (0, SAMPLES))
 
@@ -66,7 +71,7 @@ def test_copies_within_a_group_are_no_matter_and_copied_groups_are() -> None:
 
 def test_answers_of_few_levels_and_saturated_ones_are_no_copies() -> None:
     few = [np.round(noise(2, 20_000, seed)) for seed in (0, 1)]
-    assert find_repeated(problem_of(*few)) is None
+    assert repeated(problem_of(*few)) is None
     sure = np.where(np.arange(20_000)[:, None] % 4 == 0, noise(3, 20_000), [100.0, 0.0, 0.0])
     assert checked(problem_of(sure, sure / 2)).warnings == ()
 

@@ -1,5 +1,8 @@
 """A real RTSP camera, for the system's Python: `rtsp_server.py PORT` (GStreamer's RTSP server).
 
+Beside ``/camera`` it has ``/sound``, which sends no picture. With ``basic`` or ``digest``
+behind PORT it wants the user ``user`` with the password ``s3cr3t``.
+
 Every frame shows the time at which it was made, as milliseconds since the epoch in 48 squares that
 are dark or bright, most significant first.
 """
@@ -10,8 +13,9 @@ import time
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 WIDTH, HEIGHT, FPS, SQUARE, BITS = 320, 240, 25, 32, 48
 LAUNCH = (
@@ -49,6 +53,17 @@ def configure(factory, media):
     media.connect("unprepared", lambda _: GLib.source_remove(timer))
 
 
+SOUND = "( audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay0 pt=0 )"
+
+
+def allow(factory):
+    """Let the user in who has the password."""
+    rights = GstRtspServer.RTSPPermissions.new()
+    rights.add_permission_for_role("user", "media.factory.access", True)
+    rights.add_permission_for_role("user", "media.factory.construct", True)
+    factory.set_permissions(rights)
+
+
 def main():
     """Serve rtsp://127.0.0.1:PORT/camera until killed."""
     Gst.init(None)
@@ -60,6 +75,22 @@ def main():
     factory.set_shared(True)
     factory.connect("media-configure", configure)
     server.get_mount_points().add_factory("/camera", factory)
+    sound = GstRtspServer.RTSPMediaFactory()
+    sound.set_launch(SOUND)
+    server.get_mount_points().add_factory("/sound", sound)
+    if len(sys.argv) > 2:  # every path of a server wants the same, so this is a camera of its own
+        auth, method = GstRtspServer.RTSPAuth.new(), sys.argv[2]
+        auth.set_supported_methods(
+            GstRtsp.RTSPAuthMethod.DIGEST if method == "digest" else GstRtsp.RTSPAuthMethod.BASIC
+        )
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "user")
+        if method == "digest":
+            auth.add_digest("user", "s3cr3t", token)
+        else:
+            auth.add_basic(GstRtspServer.RTSPAuth.make_basic("user", "s3cr3t"), token)
+        server.set_auth(auth)
+        allow(factory)
     if not server.attach(None):
         sys.exit(f"port {sys.argv[1]} is taken")
     print("ready", flush=True)

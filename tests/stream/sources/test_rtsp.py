@@ -1,11 +1,13 @@
 """A real RTSP server, killed and started again at random: every time the stream comes back."""
 
 import random
+import re
 import signal
 import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import pytest
 
 from tests.stream.events import Heard
 from tests.stream.slow import Answers
-from tinysaver_edge.stream.sources.live import LiveOptions
+from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions
+from tinysaver_edge.stream.sources.opencv import NetworkDevice, why_no_video
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.metrics import Counter, Tally
@@ -40,14 +43,17 @@ def missing():
 class Server:
     """The camera, to be killed and started."""
 
-    def __init__(self):
+    def __init__(self, *login):
+        self.login = login
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.port = taken.getsockname()[1]
         self.process = None
 
     def start(self):
         self.process = subprocess.Popen(
-            [PYTHON, SERVER, str(self.port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [PYTHON, SERVER, str(self.port), *self.login],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         assert self.process.stdout.readline() == b"ready\n"
 
@@ -61,12 +67,12 @@ class Server:
         return f"rtsp://user:{SECRET}@127.0.0.1:{self.port}/camera"
 
 
-@pytest.fixture
-def server():
+@pytest.fixture(params=[()], ids=["open"])
+def server(request):
     reason = missing()
     if reason:
         pytest.skip(reason)
-    one = Server()
+    one = Server(*request.param)
     one.start()
     yield one
     if one.process.poll() is None:
@@ -215,3 +221,61 @@ def test_a_camera_through_a_cascade(server, capfd):
     }
     assert sorted(age for _, age in decisions)[10] < 0.1
     assert SECRET not in "".join(capfd.readouterr())
+
+
+def refusal(port, path, login=""):
+    """What opening an address ends with."""
+    device = NetworkDevice(f"rtsp://{login}127.0.0.1:{port}/{path}", "127.0.0.1", port)
+    with pytest.raises(DeviceError) as caught:
+        device.connect(LiveOptions(), threading.Event())
+    said = str(caught.value)
+    assert "hunter2" not in said
+    return said.removeprefix(f"127.0.0.1:{port} ")
+
+
+def test_a_wrong_path_and_one_without_video_are_told_apart(server):
+    assert refusal(server.port, "nothing").startswith("has no such path")
+    assert refusal(server.port, "sound").startswith("sends no video at this path")
+
+
+@pytest.mark.parametrize("server", [("basic",), ("digest",)], ids=str, indirect=True)
+def test_a_password_that_lacks_and_one_that_is_wrong_are_told_apart(server):
+    assert refusal(server.port, "camera").startswith("wants a user and password")
+    wrong = refusal(server.port, "camera", "user:hunter2@")
+    assert wrong == "refuses this user or password"
+    assert refusal(server.port, "nothing", f"user:{SECRET}@").startswith("has no such path")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "answers, but not in RTSP: check the port"),
+        (b"RTSP/1.0 453 Not Enough Bandwidth\r\n\r\n", "has no bandwidth left"),
+        (b"RTSP/1.0 461 Unsupported transport\r\n\r\n", "cannot send over TCP"),
+        (b"RTSP/1.0 599 \x1b[31mhunter2\r\n\r\n", "refuses with RTSP state 599"),
+        (
+            b"RTSP/1.0 200 OK\r\nContent-Length: 47\r\n\r\n"
+            b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 X-77/90\r\n",
+            "offers X-77 video, but no picture of it comes",
+        ),
+        (b"", "answers, and then hangs up|takes the connection and then says nothing"),
+    ],
+    ids=["http", "bandwidth", "udp only", "unknown", "codec", "silent"],
+)
+def test_what_a_camera_says_is_told(answer, said):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def camera():
+            with suppress(OSError):
+                talking, _ = listening.accept()
+                with talking:
+                    talking.recv(4096)
+                    talking.sendall(answer)
+
+        threading.Thread(target=camera, daemon=True).start()
+        port = listening.getsockname()[1]
+        found = why_no_video(
+            f"rtsp://u:hunter2@127.0.0.1:{port}/x", port, timeout_s=2, stopping=threading.Event()
+        )
+    assert re.match(said, found), found
+    assert "hunter2" not in found

@@ -184,6 +184,24 @@ def test_a_flood_of_wrong_tokens_does_not_reach_other_addresses(kind) -> None:
     assert set(answers) == {401, 429}
 
 
+def test_another_address_written_down_by_the_client_buys_no_patience() -> None:
+    answers, told = [], []
+    tries = WrongTokens(lambda count, address: told.append(address))
+    with door("dashboard", token=TOKEN, tries=tries) as port:
+
+        def guess(number):
+            spoofed = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.0.0.{number}"}
+            answers.append(ask(port, "/state.json", **bearer(f"guess {number}"), **spoofed))
+
+        guessing = [threading.Thread(target=guess, args=(one,)) for one in range(15)]
+        for one in guessing:
+            one.start()
+        for one in guessing:
+            one.join()
+    assert answers.count(401) == WRONG_TOKENS_AT_ONCE
+    assert told == ["127.0.0.1"]
+
+
 def test_no_token_at_all_is_no_guess() -> None:
     tries = WrongTokens()
     with door("metrics", token=TOKEN, tries=tries) as port:

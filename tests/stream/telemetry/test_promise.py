@@ -236,3 +236,14 @@ def test_prometheus_has_all_of_it(manifest) -> None:
         "effective_drop_points": pytest.approx(5.75),
         "expected_drop_points": pytest.approx(2.875),
     }
+
+
+def test_answers_of_two_bundles_are_promised_the_worse_bound():
+    one = Promise(certified_points=0.5, measured_points=0.2, gain_points=40.0)
+    other = Promise(certified_points=1.0, measured_points=0.1, gain_points=10.0)
+    kept = one.joined(other).kept(answers=100, certified=98, fallbacks=2)
+    assert kept is not None
+    assert kept.effective_drop_points == pytest.approx(3.0)
+    assert kept.expected_drop_points is None
+    uncertified = Promise(certified_points=None, measured_points=0.1, gain_points=None)
+    assert one.joined(uncertified).certified_points is None

@@ -232,6 +232,7 @@ class Site(ABC):
                 H11Protocol
             ),
             server_header=False,
+            proxy_headers=False,  # anybody may write down another address there
             backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=1,
         )

@@ -29,7 +29,7 @@ from tinysaver_edge.bundle.manifest import (
     StageEntry,
 )
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.golden import make_golden
+from tinysaver_edge.calibrate.chosen.golden import golden_from, make_golden
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.certificate import upper_rate
@@ -38,7 +38,6 @@ from tinysaver_edge.data.looks import Seen, seen_from_text
 from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
-from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import ReuseRule
 
@@ -219,7 +218,16 @@ def assemble(
     ]
     with tempfile.TemporaryDirectory(prefix="tinysaver-golden-") as folder:
         golden: GoldenEntry | None = None
-        if data is not None and isinstance(plan.input, ImageInput) and plan.input.golden_frames:
+        if gathered.golden is not None and plan.input.golden_frames:
+            golden = golden_from(
+                gathered.golden,
+                result.policy,
+                pool=golden_pool,
+                folder=Path(folder),
+                files=files,
+                labels=gathered.label_names,
+            )
+        elif data is not None and isinstance(plan.input, ImageInput) and plan.input.golden_frames:
             artefacts = [gathered.artefacts[stage.model] for stage in result.policy.stages]
             golden = make_golden(
                 result.policy,
@@ -247,8 +255,8 @@ def assemble(
             reuse=result.reuse,
             golden=golden,
             latency=_latency_entry(result, plan),
-            seen=_seen_entry(gathered, seen, _fitted(result, plan), Path(folder), files),
-            processor=cpu.family if gathered.artefacts and (cpu := read_cpu()) else None,
+            seen=_seen_entry(gathered, seen, _fitted(result, gathered), Path(folder), files),
+            processor=gathered.processor if gathered.artefacts else None,
         )
         if (signed := manifest.certificate) is not None:
             signed = signed.model_copy(update={"figures_sha256": figures_sha256(manifest)})
@@ -260,12 +268,12 @@ def bound_to_the_processor(models: Sequence[str], gathered: MeasuredProblem) -> 
     """Say of which processors thresholds hold that were found on answers of 8 bits."""
     eight = [name for name in models if name in gathered.artefacts]
     eight = [name for name in eight if gathered.artefacts[name].quantised]
-    cpu = read_cpu()
-    if not eight or cpu is None:
+    if not eight or gathered.processor is None:
         return []
     return [
         f"{' and '.join(eight)}: INT8, which answers a little otherwise on another kind of "
-        f"processor; thresholds hold for {cpu.family}. Calibrate on the device where it is another"
+        f"processor; thresholds hold for {gathered.processor}. Where the device's is another, run "
+        "`tinysaver-edge measure` there and calibrate --records on what it wrote"
     ]
 
 
@@ -295,15 +303,12 @@ def _certificate_entry(
     )
 
 
-def _fitted(result: Calibration, plan: Plan) -> NDArray[np.uint64]:
+def _fitted(result: Calibration, gathered: MeasuredProblem) -> NDArray[np.uint64]:
     """Return hashes of the images that the models which were chosen are quantised on."""
-    given = plan.input
-    models = (given.large, *given.savers) if isinstance(given, ImageInput) else ()
-    chosen = {stage.model for stage in result.policy.stages}
     hashes = [
-        seen_from_text(one.description.fitted_on).hashes
-        for one in models
-        if one.description.name in chosen
+        seen_from_text(gathered.artefacts[stage.model].fitted_on).hashes
+        for stage in result.policy.stages
+        if stage.model in gathered.artefacts
     ]
     return np.concatenate([np.zeros(0, np.uint64), *hashes])
 
@@ -368,6 +373,7 @@ def _stage_entry(
             macs=artefact.macs,
             parameters=artefact.parameters,
             quantised=artefact.quantised,
+            fitted_on=list(artefact.fitted_on),
         )
     return StageEntry(model=model, score=_named(stage.score), threshold=stage.threshold)
 

@@ -1,26 +1,43 @@
-"""Given records: read with labels and MACs as a problem and its origin; copies among them found."""
+"""Given records: those that a user brings, and those that `measure` made, perhaps on a device.
+
+What `measure` leaves is all that a calibration needs, so that it can be done on another machine:
+records, the models as they were run, what they cost, labels, and samples with their answers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._version import __version__
+from tinysaver_edge.artefact import Artefact, combined_sha256
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.calibrate.measured.independence import Independence
 from tinysaver_edge.calibrate.plan import RecordInput
 from tinysaver_edge.calibrate.problem import (
+    GoldenModel,
+    GoldenSamples,
     MeasuredProblem,
     ModelAnswers,
+    PairTiming,
     Problem,
     join_records,
 )
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import FEWEST, LEAST_WEIGHT, leading_group
+from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
-from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
     load_record,
     read_groups,
@@ -28,38 +45,289 @@ from tinysaver_edge.records.records import (
     record_names,
 )
 
-MOST_LEVELS = 1024
-"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
-each way gives two probabilities."""
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-LEAST_DOUBT = 1e-3
-"""What a model must leave open of a sample for its answer to tell it from others: probabilities
-nearer to 1 are coarse."""
-
-_COUNTED = 1 << 18  # values, of all that there are
-_SEED = 0xC0B1
+_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatedRows:
-    """Samples whose answers are an earlier one's.
+class MeasuredRecords:
+    """What is known of records that `measure` made, beside the records themselves.
 
     Attributes:
-        copies: how many samples they are.
-        samples: of how many.
-        independent: whether few enough are to count them all.
-        example: positions of two that are equal; None without copies.
+        created_by: the release that made them.
+        machine: where, for people.
+        processor: its kind; None where it is not known.
+        labelled: whether the images had labels; else the large model's answers stand for them.
+        large: name of the large model.
+        savers: names of the others, as they were given.
+        artefacts: all of them by name, their files below the folder.
+        label_names: class names, or None.
+        large_latency: of the large model alone, or None.
+        large_memory_mb: what it adds to the process, or None.
+        sent_bytes: mean size of what is sent of a frame, or None.
+        pairs: of each saver with the large model, the rounds of timing and their memory.
+        codec_cost: what its codec costs the large model, or None.
+        cut: what was left out of each collected frame, in words, or None.
+        lost: savers that were not measured, and why.
+        warnings: what the user should know.
+        stated: what the user vouches for.
+        golden_samples: positions of the frames that were kept.
+        golden_models: of these, what each model ran with.
+        schema_version: of this form.
     """
 
-    copies: int
-    samples: int
-    independent: bool
-    example: tuple[int, int] | None
+    created_by: str
+    machine: str
+    processor: str | None
+    labelled: bool
+    large: str
+    savers: tuple[str, ...]
+    artefacts: Mapping[str, Artefact]
+    label_names: tuple[str, ...] | None = None
+    large_latency: Mapping[str, Any] | None = None
+    large_memory_mb: float | None = None
+    sent_bytes: float | None = None
+    pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    codec_cost: CodecCost | None = None
+    cut: str | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    stated: tuple[str, ...] = ()
+    golden_samples: tuple[int, ...] = ()
+    golden_models: Mapping[str, GoldenModel] = field(default_factory=dict)
+    schema_version: int = _SCHEMA
 
-    @property
-    def brief(self) -> str:
-        """What was found, in a few words."""
-        return f"{self.copies} of {self.samples} samples are copies of others"
+
+def measured_path(folder: Path) -> Path:
+    """Return where `measure` says what its records are of."""
+    return folder / "measured.json"
+
+
+def _samples_path(folder: Path) -> Path:
+    return folder / "images" / "samples.npz"
+
+
+def machine() -> str:
+    """Say in a few words what this machine is."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def write_measured(folder: Path, found: MeasuredProblem, *, labelled: bool) -> None:
+    """Write what is known of the records in a folder, the models' files beside them.
+
+    Args:
+        folder: holds the records.
+        found: what was measured here.
+        labelled: whether the images had labels.
+    """
+    problem = found.problem
+    measured_path(folder).unlink(missing_ok=True)  # an old one must not vouch for what follows
+    tables: dict[str, NDArray[Any]] = {"index": found.sample_index, "labels": problem.labels}
+    tables |= {} if problem.groups is None else {"groups": problem.groups}
+    tables |= {} if found.content is None else {"content": found.content}
+    _samples_path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(_samples_path(folder)) as file:
+        np.savez(file, **tables)  # type: ignore[arg-type]
+    golden = found.golden
+    latency = problem.large.latency
+    measured = MeasuredRecords(
+        created_by=f"tinysaver-edge {__version__}",
+        machine=machine(),
+        processor=found.processor,
+        labelled=labelled,
+        large=problem.large.name,
+        savers=tuple(saver.name for saver in problem.savers),
+        artefacts={
+            model.name: _below(folder, found.artefacts[model.name])
+            for model in (problem.large, *problem.savers)
+        },
+        label_names=found.label_names,
+        large_latency=None if latency is None else latency.to_dict(),
+        large_memory_mb=problem.large.memory_mb,
+        sent_bytes=problem.large.sent_bytes,
+        pairs={
+            saver.name: {
+                "memory_mb": saver.with_large.memory_mb,
+                "rounds": [one.to_dict() for one in saver.with_large.rounds],
+            }
+            for saver in problem.savers
+            if saver.with_large is not None
+        },
+        codec_cost=found.codec_cost,
+        cut=found.cut,
+        lost=found.lost,
+        warnings=found.warnings,
+        stated=found.stated,
+        golden_samples=() if golden is None else golden.samples,
+        golden_models={} if golden is None else golden.models,
+    )
+    write_text(measured_path(folder), _adapter().dump_json(measured, indent=2).decode() + "\n")
+
+
+def _below(folder: Path, artefact: Artefact) -> Artefact:
+    """Return a model with its files below a folder, named from there on; copied where need be."""
+    placed = []
+    for file in artefact.files:
+        place = PurePosixPath("models", artefact.name, file.name)
+        if file.resolve() != (folder / place).resolve():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place)
+        placed.append(Path(place))
+    return replace(artefact, files=tuple(placed))
+
+
+def read_measured(folder: Path) -> MeasuredRecords | None:
+    """Return what is known of a folder's records; None where a user brings them.
+
+    Raises:
+        RecordError: it is damaged, or written by a newer release.
+    """
+    path = measured_path(folder)
+    if not path.is_file():
+        return None
+    try:
+        measured = _adapter().validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"records {path}: damaged, or of another release ({_brief(error)}): measure again"
+        ) from error
+    if measured.schema_version != _SCHEMA:
+        raise RecordError(
+            f"records {path}: of form {measured.schema_version}, made by {measured.created_by}; "
+            f"this release reads {_SCHEMA}"
+        )
+    for artefact in measured.artefacts.values():
+        for file in artefact.files:
+            if file.is_absolute() or ".." in file.parts:
+                raise RecordError(f"records {path}: {artefact.name}: {file} leaves the folder")
+    return measured
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def from_measured(given: RecordInput, measured: MeasuredRecords) -> MeasuredProblem:
+    """Read what `measure` left, as if it had been measured here.
+
+    Raises:
+        InputError: a model is named that was not measured.
+        RecordError: a file is missing, damaged, or not the one that was measured.
+    """
+    folder = given.records
+    if given.macs is not None or given.groups is not None:
+        raise InputError(
+            f"records {folder}: `measure` made them, MACs and groups are there: leave --macs and "
+            "--groups out"
+        )
+    large = given.large or measured.large
+    savers = measured.savers if given.savers in ((), ("all",)) else given.savers
+    if large != measured.large or not set(savers) <= set(measured.savers):
+        raise InputError(
+            f"records {folder}: measured were {measured.large} as the large model and "
+            f"{', '.join(measured.savers)}: name these, or leave --large and --saver out"
+        )
+    artefacts = {name: _checked(folder, measured, name) for name in (large, *savers)}
+    tables = _samples(folder)
+    records = [
+        replace(load_record(folder, record_name(name, artefacts[name].codec)), name=name)
+        for name in (large, *savers)
+    ]
+    for record in records:
+        if record.key is None or record.key.model_sha256 != artefacts[record.name].sha256:
+            raise RecordError(
+                f"record {record.name} in {folder}: not of the model that lies beside it: measure "
+                "again"
+            )
+    samples, index = records[0].outputs.samples, tables["index"]
+    labels, groups = np.zeros(samples, np.int64), None
+    labels[index] = tables["labels"]
+    if given.labels is not None:
+        labels = read_labels(given.labels)
+    if "groups" in tables:
+        groups = np.zeros(samples, tables["groups"].dtype)
+        groups[index] = tables["groups"]
+    costs = {name: one.macs or 0.0 for name, one in artefacts.items()}
+    problem, kept = join_records(records, costs, labels, groups)
+    problem = problem.subset(np.flatnonzero(np.isin(kept, index)))
+    if given.labels is None and not (measured.labelled and given.labelled):
+        problem = replace(problem, labels=problem.large.outputs.predictions)
+    latency = measured.large_latency
+    return MeasuredProblem(
+        problem=replace(
+            problem,
+            large=replace(
+                problem.large,
+                latency=None if latency is None else LatencySamples.from_dict(latency),
+                memory_mb=measured.large_memory_mb,
+                sent_bytes=measured.sent_bytes,
+            ),
+            savers=tuple(_timed(one, measured.pairs.get(one.name)) for one in problem.savers),
+        ),
+        sample_index=index,
+        artefacts=artefacts,
+        label_names=measured.label_names,
+        lost=measured.lost,
+        codec_cost=measured.codec_cost,
+        cut=measured.cut,
+        warnings=measured.warnings,
+        stated=measured.stated,
+        content=tables.get("content"),
+        processor=measured.processor,
+        machine=measured.machine,
+        golden=_golden(folder, measured),
+    )
+
+
+def _checked(folder: Path, measured: MeasuredRecords, name: str) -> Artefact:
+    artefact = measured.artefacts[name]
+    artefact = replace(artefact, files=tuple(folder / file for file in artefact.files))
+    try:
+        same = combined_sha256(artefact.files) == artefact.sha256
+    except OSError as error:
+        raise RecordError(f"records {folder}: {error.filename}: {error.strerror}") from error
+    if not same:
+        raise RecordError(
+            f"records {folder}: {artefact.files[0]} was written to since it was measured: measure "
+            "again"
+        )
+    return artefact
+
+
+def _samples(folder: Path) -> dict[str, NDArray[Any]]:
+    path = _samples_path(folder)
+    try:
+        tables = read_arrays(path)
+        return {**tables, "index": tables["index"].astype(np.int64), "labels": tables["labels"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordError(f"records {path}: damaged ({error!r}): measure again") from error
+
+
+def _timed(saver: ModelAnswers, timed: Mapping[str, Any] | None) -> ModelAnswers:
+    if timed is None:
+        return saver
+    rounds = tuple(CascadeLatency.from_dict(one) for one in timed["rounds"])
+    pair = PairTiming(CascadeLatency.joined(rounds), timed["memory_mb"], rounds)
+    return replace(saver, with_large=pair)
+
+
+def golden_folder(folder: Path) -> Path:
+    """Return where `measure` keeps samples with their answers."""
+    return folder / "golden"
+
+
+def _golden(folder: Path, measured: MeasuredRecords) -> GoldenSamples | None:
+    if not measured.golden_samples:
+        return None
+    return GoldenSamples(golden_folder(folder), measured.golden_samples, measured.golden_models)
+
+
+def _adapter() -> TypeAdapter[MeasuredRecords]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(MeasuredRecords)
 
 
 def check_copies(
@@ -77,7 +345,8 @@ def check_copies(
     Raises:
         DataError: there are too many copies, and nobody says that they are none.
     """
-    found = find_repeated(problem)
+    models = (problem.large, *problem.savers)
+    found = find_repeated([model.outputs for model in models], problem.groups)
     if found is None or found.example is None or found.independent:
         return Independence()
     one, other = (int(numbered[place]) for place in found.example)
@@ -95,82 +364,14 @@ def check_copies(
     )
 
 
-def find_repeated(problem: Problem) -> RepeatedRows | None:
-    """Count the samples that every model answers as it answers an earlier one.
-
-    Samples of one group are not held against each other: groups are what is counted then, and one
-    is a copy where most of its samples are of another's.
-
-    Returns:
-        None where there are too few samples, or no model's answers are fine enough to tell.
-    """
-    models = (problem.large, *problem.savers)
-    samples = len(problem.labels)
-    fine = [one for one in models if _is_fine(one.outputs)]
-    if samples < FEWEST or not fine:
-        return None
-    telling = np.logical_or.reduce([_tells_apart(one) for one in fine])
-    places = np.flatnonzero(telling)
-    rows = np.zeros(samples, np.uint64)
-    for number, one in enumerate(models):
-        rows += _row_hashes(one.outputs, seed=_SEED + number)
-    first = np.arange(samples)
-    _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
-    first[places] = places[begins[which]]
-    groups = first if problem.groups is None else problem.groups
-    if problem.groups is not None:
-        first = np.where(groups[first] == groups, np.arange(samples), first)
-    copied = np.flatnonzero(first != np.arange(samples))
-    leaders = first if problem.groups is None else leading_group(first, groups)
-    sizes = np.bincount(leaders).astype(float)
-    weight = sizes.sum() ** 2 / (sizes**2).sum()
-    return RepeatedRows(
-        copies=len(copied),
-        samples=samples,
-        independent=bool(weight >= LEAST_WEIGHT * len(leaders)),
-        example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
-    )
-
-
-def _table(outputs: Outputs) -> NDArray[np.float32]:
-    table = outputs.logits if outputs.top_prob is None else outputs.top_prob
-    assert table is not None
-    return table
-
-
-def _is_fine(outputs: Outputs) -> bool:
-    """Whether a model's answers take so many values that equal ones are no chance."""
-    table = _table(outputs)
-    rows = max(1, _COUNTED // table.shape[1])
-    values = table[:: max(1, len(table) // rows)][:rows]
-    return len(np.unique(values)) > MOST_LEVELS
-
-
-def _tells_apart(model: ModelAnswers) -> NDArray[np.bool_]:
-    """Return for which samples one model's answer is fine: enough values, and not saturated."""
-    return np.asarray(model.outputs.confidences < 1 - LEAST_DOUBT)
-
-
-def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
-    table = np.ascontiguousarray(_table(outputs))
-    parts = [table.view(np.uint32)]
-    if outputs.top_class is not None:
-        parts.append(outputs.top_class.astype(np.uint32))
-    rng = np.random.default_rng(seed)
-    hashes = np.zeros(len(table), np.uint64)
-    for part in parts:
-        for column in part.T:
-            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-            hashes += column.astype(np.uint64) * odd
-    return hashes
-
-
 def from_records(given: RecordInput) -> MeasuredProblem:
     """Read records, labels and MACs that the user brings.
 
     Raises:
         InputError: a file is missing, damaged or does not fit the others.
     """
+    if given.macs is None or given.large is None:
+        raise InputError(f"records {given.records}: MACs and the large model's name are needed")
     costs = read_macs(given.macs)
     names = _saver_names(given, costs)
     for name in (given.large, *names):

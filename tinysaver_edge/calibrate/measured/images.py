@@ -26,6 +26,7 @@ from tinysaver_edge.bench.engine_choice import (
     choose_engine,
     in_way,
 )
+from tinysaver_edge.calibrate.calibration import CodecCost
 from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
@@ -55,7 +56,6 @@ from tinysaver_edge.calibrate.measured.worker import (
 )
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile
 from tinysaver_edge.calibrate.problem import (
-    CodecCost,
     MeasuredProblem,
     Problem,
     check_models,

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 SUMS_TO_ONE = 1e-3
 
+_FORM = (__version__, 2)
+"""Of what is noted: what other releases wrote is made anew."""
+
 
 def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
     """Bring a model into the form it will ship in, and run it once; or take it where that was done.
@@ -46,6 +49,9 @@ def prepare(model: ModelFile, folder: Path, *, embed: bool = True) -> Artefact:
         DescriptionError: the description does not fit the file.
         EngineError: no engine here runs such files.
     """
+    if model.shipped is not None:
+        check_name(model.shipped.name)
+        return replace(model.shipped, classes=_classes(model.shipped))
     known = find_prepared(model, folder, embed=embed)
     if known is None:
         given = combined_sha256(model_files(model.path))
@@ -61,6 +67,8 @@ def find_prepared(model: ModelFile, folder: Path, *, embed: bool) -> Artefact | 
         ModelError: the file cannot be read.
         DescriptionError: its name cannot be a file's.
     """
+    if model.shipped is not None:
+        return None
     check_name(model.description.name)
     given = combined_sha256(model_files(model.path))
     return _read_note(_note(model, folder), _key(model, given, embed=embed))
@@ -103,6 +111,7 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
         labels=None,
         published_top1=said.published_top1,
         quantised=is_quantised(model.path),
+        fitted_on=said.fitted_on,
     )
     classes = _classes(artefact)
     return replace(artefact, classes=classes, labels=said.class_labels(classes))
@@ -167,7 +176,7 @@ def check_name(name: str) -> None:
 
 def _key(model: ModelFile, source_sha256: str, *, embed: bool) -> str:
     """Return a hash of all that the prepared form depends on."""
-    said = repr((model.description, model.engine, source_sha256, embed, __version__))
+    said = repr((model.description, model.engine, source_sha256, embed, _FORM))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -111,11 +111,19 @@ class RayWorkers(Workers):
         if not starts:
             return
         end = None if seconds is None else time.monotonic() + seconds
-        crew = _Crew(job, starts, progress, keep, end, self.address)
+        from ray.exceptions import RayError
+
         try:
-            crew.work()
-        finally:
-            crew.dismiss()
+            crew = _Crew(job, starts, progress, keep, end, self.address)
+            try:
+                crew.work()
+            finally:
+                crew.dismiss()
+        except (RayError, ConnectionError) as error:
+            raise WorkerLostError(
+                f"--on {self.address}: the cluster was lost ({_brief(error)}): what was measured "
+                f"is kept, and the next run goes on from there"
+            ) from error
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -162,7 +170,7 @@ class _Span:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A process on a node; None for what it is doing while it starts."""
+    """A process on a node, and what it was told to do, the oldest first."""
 
     node: str
     name: str
@@ -202,6 +210,7 @@ class _Crew:
         self._hands: list[_Worker] = []
         self._doing: dict[Any, tuple[_Worker, _Span]] = {}
         self._losses: dict[str, int] = {}
+        self._barred: set[str] = set()
         self._refused: dict[str, str] = {}
         self._alike: _Told | None = None
         self._sent = ray.put(job)
@@ -234,6 +243,10 @@ class _Crew:
     def dismiss(self) -> None:
         """End all workers."""
         for worker in (*self._hands, *self._starting.values()):
+            self._end_of(worker)
+
+    def _end_of(self, worker: _Worker) -> None:
+        with suppress(self._ray.exceptions.RayError, ConnectionError):  # it may be out of reach
             self._ray.kill(worker.actor)
 
     def _patience(self) -> float:
@@ -245,7 +258,12 @@ class _Crew:
         Raises:
             EngineError: there is none.
         """
-        nodes = [one for one in self._nodes() if self._losses.get(one["NodeID"], 0) < MOST_LOSSES]
+        nodes = [
+            one
+            for one in self._nodes()
+            if one["NodeID"] not in self._barred
+            and self._losses.get(one["NodeID"], 0) < MOST_LOSSES
+        ]
         for node, slots in self._fitting(nodes):
             for threads, gpus in slots:
                 worker = self._start(node, threads, gpus)
@@ -275,6 +293,8 @@ class _Crew:
     ) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
         """Yield the nodes that have this very package, and the workers that each has room for."""
         asked = {self._ask(one): one for one in nodes}
+        if not asked:
+            return
         ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
         for one in late:
             self._refuse(asked[one], f"did not answer within {ANSWER_S:g} s")
@@ -340,9 +360,9 @@ class _Crew:
                 self._hands.append(worker)
                 return
             said = InputError(differs)
-        self._losses[worker.node] = MOST_LOSSES  # it is not asked again
+        self._barred.add(worker.node)
         self._say_no(worker.name, f"cannot run {self._job.artefact.name}: {said}")
-        self._ray.kill(worker.actor)
+        self._end_of(worker)
 
     def _differs(self, told: _Told) -> str | None:
         """Say why a node's answers would not be those of the others; None where they would."""
@@ -407,8 +427,7 @@ class _Crew:
             f"{worker.name}: a worker was lost, and with it {chunks} chunk{'s' * (chunks != 1)}, "
             f"which others do ({_brief(error)})"
         )
-        with suppress(self._ray.exceptions.RayError):  # it may only be out of reach
-            self._ray.kill(worker.actor)
+        self._end_of(worker)
         if not self._hands and not self._starting:
             time.sleep(1.0)  # until Ray knows whether the node is gone as well
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge._version import __version__
+from tinysaver_edge.calibrate.measured.given_records import measured_path
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.records.records import record_path
@@ -145,6 +146,8 @@ def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[t
         if data is None:
             return []
         return [("images", f"{len(data):,}"), ("fingerprint", data.fingerprint())]
+    if given.macs is None:
+        return [("what was measured, sha256", _hash(measured_path(given.records)))]
     labels = "the large model's answers" if given.labels is None else _hash(given.labels)
     return [("labels, sha256", labels), ("MACs table, sha256", _hash(given.macs))]
 

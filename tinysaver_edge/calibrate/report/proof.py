@@ -10,7 +10,7 @@ from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, given_
 from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
-    from tinysaver_edge.calibrate.problem import CodecCost
+    from tinysaver_edge.calibrate.calibration import CodecCost
     from tinysaver_edge.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 

@@ -313,13 +313,13 @@ class DiskQueue:
         """Drop the oldest until so many bytes fit; tell whether they do."""
         if size > self.most_bytes:
             return False
-        for name in list(self._sizes):
-            if self.bytes + size <= self.most_bytes:
+        while self.bytes + size > self.most_bytes:
+            name = next((one for one in self._sizes if one != self._sending), None)
+            if name is None:  # what is being sent is all there is
                 break
-            if name != self._sending:
-                self._forget(name)
-                self.counts.dropped += 1
-                (self.folder / name).unlink(missing_ok=True)
+            self._forget(name)
+            self.counts.dropped += 1
+            (self.folder / name).unlink(missing_ok=True)
         return True
 
     def _forget(self, name: str) -> None:

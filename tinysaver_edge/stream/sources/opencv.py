@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import select
 import socket
 import sys
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysaver_edge._support.packages import opencv
+from tinysaver_edge._support.urls import Url
 from tinysaver_edge.errors import SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.live import Connection, DeviceError, LiveOptions
@@ -47,12 +51,14 @@ class CameraDevice:
         place = self.camera if isinstance(self.camera, str) else f"/dev/video{self.camera}"
         if linux and not Path(place).exists():  # OpenCV would try all its backends, loudly
             raise DeviceError(f"there is no {place}: is the camera plugged in?")
+        if linux:
+            _check_allowed(Path(place))
         backend = cv2.CAP_V4L2 if linux else cv2.CAP_ANY
         # Not all backends know a time-out; those that do not know it would refuse to open.
         capture = cv2.VideoCapture(self.camera, backend)
         if not capture.isOpened():
             capture.release()
-            raise DeviceError(f"there is no camera {self.camera} here, or another program holds it")
+            raise DeviceError(f"another program holds {place}, or it is no camera")
         for name, value in (
             ("CAP_PROP_FRAME_WIDTH", self.width),
             ("CAP_PROP_FRAME_HEIGHT", self.height),
@@ -62,6 +68,31 @@ class CameraDevice:
             if value is not None:
                 capture.set(getattr(cv2, name), value)
         return CaptureConnection(capture)
+
+
+def _check_allowed(device: Path) -> None:
+    """Refuse a device file that this user may not open; OpenCV does not say why it cannot.
+
+    Raises:
+        DeviceError: what is missing.
+    """
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
+    except PermissionError as error:
+        raise DeviceError(f"no permission to open {device}: {_who_may(device)}") from error
+    except OSError:  # whatever else it is, opening it for real tells
+        pass
+
+
+def _who_may(device: Path) -> str:
+    """Say what to do about a device file that this user may not open."""
+    try:
+        group, mode = device.group(), device.stat().st_mode
+    except (OSError, KeyError, NotImplementedError):  # a group without a name, as in a container
+        return "give this user or container access to it"
+    if mode & 0o060 != 0o060:
+        return f"its group, {group}, may not either: chmod g+rw, or a rule of udev's"
+    return f"sudo usermod -aG {group} USER, and log in anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +125,18 @@ class NetworkDevice:
         capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             capture.release()
-            raise DeviceError(
-                f"{self.host}:{self.port} answers, but gives no video within "
-                f"{options.open_s:g} s: check path, user and password"
-            )
+            raise DeviceError(f"{self.host}:{self.port} {self._why(options, stopping)}")
         return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
+
+    def _why(self, options: LiveOptions, stopping: threading.Event) -> str:
+        """Say why a host that answers gives no video."""
+        if self.url.lower().startswith("rtsp://"):
+            asked_s = min(ASKED_S, options.open_s)
+            return why_no_video(self.url, self.port, timeout_s=asked_s, stopping=stopping)
+        return (
+            f"answers, but gives no video within {options.open_s:g} s: check path, user and "
+            f"password"
+        )
 
 
 def _time_outs(options: LiveOptions) -> list[int]:
@@ -140,6 +178,124 @@ def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) 
                 break
     if not stopping.is_set():
         raise DeviceError(f"{host}:{port}: {reason}")
+
+
+ASKED_S = 2.0
+"""How long a camera that gave no video is asked why, at most."""
+
+MOST_ANSWER = 1 << 16
+"""Bytes of its answer that are read."""
+
+_STATES = {
+    400: "does not understand what is asked: check path and port",
+    403: "forbids it to this user, or to this machine",
+    404: "has no such path: look into the camera's manual, or its web page, for its address",
+    406: "cannot give this stream",
+    451: "does not understand what is asked: check the path",
+    453: "has no bandwidth left: too many watch it",
+    461: "cannot send over TCP, and UDP is not asked for",
+    503: "is busy or starting: too many may watch it",
+}
+"""What states of RTSP mean (RFC 2326, 7826), after "the camera"."""
+
+_LOG_IN = {
+    True: "refuses this user or password",
+    False: "wants a user and password: rtsp://USER:PASSWORD@HOST/…, percent-encoded",
+}
+
+
+def why_no_video(url: str, port: int, *, timeout_s: float, stopping: threading.Event) -> str:
+    """Ask an RTSP camera what it has at an address, and say why OpenCV gets no video from it.
+
+    Args:
+        url: of the stream, with credentials where the camera wants them.
+        port: where it listens.
+        timeout_s: for its answers.
+        stopping: set where nobody wants to know any longer.
+
+    Returns:
+        What follows the camera's name; nothing that the camera wrote but the name of a codec.
+    """
+    address = Url.parse(url, what="source", form="rtsp://HOST/…")
+    place = f"rtsp://{address.host}:{port}{address.path}"
+    place += f"?{address.query}" * bool(address.query)
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        with socket.create_connection((address.host, port), timeout_s) as camera:
+            camera.settimeout(STEP_S)
+            line = ""
+            for number in (1, 2):
+                camera.sendall(
+                    f"DESCRIBE {place} RTSP/1.0\r\nCSeq: {number}\r\n"
+                    f"Accept: application/sdp\r\n{line}\r\n".encode("utf-8", "replace")
+                )
+                state, head, body = _answer(camera, deadline_s, stopping)
+                if state != 401 or address.user is None or line:
+                    break
+                line = _authorization(head, place, address.user, address.password or "")
+    except OSError:
+        return "answers, and then hangs up: is it a camera, and this its RTSP port?"
+    if state == 401:
+        return _LOG_IN[address.user is not None]
+    if state == 200:
+        return _described(body)
+    if state is None and head:
+        return "answers, but not in RTSP: check the port (554 is usual)"
+    if state is None:
+        return "takes the connection and then says nothing: check the port (554 is usual)"
+    return _STATES.get(state, f"refuses with RTSP state {state}")
+
+
+def _answer(
+    camera: socket.socket, deadline_s: float, stopping: threading.Event
+) -> tuple[int | None, str, str]:
+    """Return an RTSP answer's state, None where it is none, its head and its body."""
+    got = b""
+    while time.monotonic() < deadline_s and not stopping.is_set() and len(got) < MOST_ANSWER:
+        with suppress(TimeoutError):
+            more = camera.recv(4096)
+            if not more:
+                break
+            got += more
+        head, end, body = got.decode("utf-8", "replace").partition("\r\n\r\n")
+        length = re.search(r"(?im)^content-length: *(\d{1,6})\s*$", head)
+        if end and len(body.encode()) >= (int(length[1]) if length else 0):
+            break
+    head, _, body = got.decode("utf-8", "replace").partition("\r\n\r\n")
+    state = re.match(r"RTSP/\d\.\d (\d{3})\b", head)
+    return (int(state[1]) if state else None), head, body
+
+
+def _authorization(head: str, place: str, user: str, password: str) -> str:
+    """Return the line that logs in, by digest (RFC 2617, MD5) where that is asked for."""
+    digest = re.search(r"(?im)^www-authenticate: *digest (.*)$", head)
+    if digest is None:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return f"Authorization: Basic {token}\r\n"
+    told = dict(re.findall(r'(\w+)="?([^",\r]*)"?', digest[1]))
+    realm, nonce = told.get("realm", ""), told.get("nonce", "")
+
+    def hashed(text: str) -> str:
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+    known = f"{hashed(f'{user}:{realm}:{password}')}:{nonce}:{hashed(f'DESCRIBE:{place}')}"
+    return (
+        f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", '
+        f'uri="{place}", response="{hashed(known)}"\r\n'
+    )
+
+
+def _described(body: str) -> str:
+    """Say why a stream that a camera describes gives no picture, as far as its SDP tells."""
+    if not re.search(r"(?m)^m=video ", body):
+        return "sends no video at this path, only sound or other data"
+    video = body[body.index("m=video ") :]
+    codec = re.search(r"(?m)^a=rtpmap:\d+ ([\w.+-]{1,20})/", video)
+    name = "video" if codec is None else f"{codec[1].upper()} video"
+    return (
+        f"offers {name}, but no picture of it comes: can this OpenCV decode it? Set the camera to "
+        f"H.264; where OPENCV_FFMPEG_CAPTURE_OPTIONS asks for UDP, a firewall may hold it back"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,14 @@ def test_every_command_ends_with_the_next_step(command, bundle, tmp_path, monkey
             f"verify {named} --trusted KEYS",
         ),
         (
+            ("bundle", "push", bundle, f"{tmp_path / 'shelf'}:stable"),
+            f"pull {tmp_path / 'shelf'}:stable bundle/",
+        ),
+        (
+            ("bundle", "pull", f"{tmp_path / 'shelf'}:stable", tmp_path / "pulled"),
+            f"verify {tmp_path / 'pulled'}",
+        ),
+        (
             ("collect", "--from", golden, "--frames", "2", "--out", tmp_path / "frames"),
             f"calibrate --data {tmp_path / 'frames'}",
         ),

@@ -134,6 +134,7 @@ def leaves(group, *before):
 ELSEWHERE = {
     ("calibrate",): "above",
     ("evaluate",): "above",
+    ("measure",): "it takes models and pictures: tests/cli/test_measure.py",
     ("quickstart",): "it fetches models: tests/models/export/test_quickstart.py",
     ("models", "export"): "it takes torch: tests/models/export",
     ("models", "quantize"): "it takes nncf: tests/models/quantize",

@@ -52,6 +52,7 @@ def main() -> int:
         found = {"samples": samples}
     with tempfile.TemporaryDirectory(prefix="huge") as name:
         folder = Path(sys.argv[2] if len(sys.argv) > 2 else name)
+        folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "macs.csv").is_file():
             in_process(draw, folder, samples)
         for way in sys.argv[3:] or [one.value for one in WAYS]:
@@ -76,7 +77,7 @@ def main() -> int:
             rows,
         )
     )
-    save("bench_huge", title="Ten million samples", text=text, figures=found)
+    save("bench_huge", title="Millions of samples", text=text, figures=found)
     rest = sum(one["rest_s"] for one in ways.values())
     return int(rest > LIMIT_S or max(one["peak_mb"] for one in ways.values()) > LIMIT_MB)
 

@@ -135,7 +135,7 @@ ELSEWHERE = {
     ("calibrate",): "above",
     ("evaluate",): "above",
     ("measure",): "it takes models and pictures: tests/cli/test_measure.py",
-    ("plan",): "it takes a bundle that was timed: tests/plan",
+    ("plan",): "it takes a bundle that was timed: tests/cli/test_plan.py",
     ("quickstart",): "it fetches models: tests/models/export/test_quickstart.py",
     ("models", "export"): "it takes torch: tests/models/export",
     ("models", "quantize"): "it takes nncf: tests/models/quantize",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.command import STARTED, Command, Done, called
+from tests.command import STARTED, Command, called
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
@@ -97,12 +97,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def command(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, brief: None
-) -> Command:
-    """Runs the entry point with arguments; whatever reaches either stream is seen."""
-
-    def run(*arguments: object) -> Done:
-        return called(*arguments, capfd=capfd, monkeypatch=monkeypatch)
-
-    return run
+def command(brief: None) -> Command:
+    """Runs the entry point with arguments, in this process."""
+    return called

@@ -69,6 +69,8 @@ def copy_markdown(app: Any, error: Exception | None) -> None:  # noqa: ANN401 - 
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         lines.append(f"- [{_title(source)}]({name}.md): {_first_sentence(source)}")
+        symptoms = re.findall(r"^### (.+)$", source.read_text(encoding="utf-8"), re.M)
+        lines += [f"  - {one}" for one in symptoms if name == "troubleshooting"]
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -254,11 +254,15 @@ def _by_rows(
     """Apply a function of two models' answers to some samples at a time."""
     if one.samples <= ROWS or other.samples != one.samples:
         return function(one, other)
-    parts = []
+    whole: list[NDArray[Any]] = []
     for start in range(0, one.samples, ROWS):
         part = slice(start, start + ROWS)
-        parts.append(function(one.subset(part), other.subset(part)))
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        found = function(one.subset(part), other.subset(part))
+        if not whole:
+            whole = [np.empty((one.samples, *each.shape[1:]), each.dtype) for each in found]
+        for into, each in zip(whole, found, strict=True):
+            into[part] = each
+    return whole[0], whole[1]
 
 
 def logit_features(candidates: Candidates, fusion: ConditionalLogit) -> FloatArray:

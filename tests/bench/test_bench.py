@@ -18,7 +18,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import measure_end_to_end
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
 from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
-from tinysaver_edge.bench.report import read_report, report_path
+from tinysaver_edge.bench.report import check_report_target, read_report, report_path
 from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file, bench_model_file
 from tinysaver_edge.bench.throughput import measure_energy, measure_throughput, sustain
 from tinysaver_edge.bench.timing import Effort, peak_mb, resident_mb
@@ -345,3 +345,17 @@ def test_a_model_file_without_description_or_at_all(tmp_path: Path) -> None:
         artefact_of(model)
     with pytest.raises(ModelError, match="no such file"):
         artefact_of(tmp_path / "none.onnx")
+
+
+def test_a_report_takes_the_place_of_nothing_but_a_report(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    check_report_target(target)
+    for report in ("", '{"schema_version": 1}'):
+        target.write_text(report)
+        check_report_target(target)
+    for mine in ("my notes", "[]", '{"mine": 1}', "\x00"):
+        target.write_text(mine)
+        with pytest.raises(InputError, match="no report of bench"):
+            check_report_target(target)
+    with pytest.raises(InputError, match="a folder of this name"):
+        check_report_target(tmp_path)

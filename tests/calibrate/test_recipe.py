@@ -75,11 +75,11 @@ class TestLargeJpeg:
     RECIPE = IMAGES.replace("seed = 7", "seed = 7\nlarge_jpeg = 90")
 
     def test_a_recipe_names_a_quality_and_a_flag_another(self, folder):
-        assert plan_of(settings(folder)).large_codec is None
+        assert plan_of(settings(folder)).input.large_codec is None
         (folder / "images.toml").write_text(self.RECIPE)
-        assert plan_of(settings(folder)).large_codec == Jpeg(90)
+        assert plan_of(settings(folder)).input.large_codec == Jpeg(90)
         flagged = settings(folder).overridden({"large_jpeg": 60})
-        assert plan_of(flagged).large_codec == Jpeg(60)
+        assert plan_of(flagged).input.large_codec == Jpeg(60)
 
     @pytest.mark.parametrize("quality", [0, 101])
     def test_a_quality_is_from_1_to_100(self, folder, quality):
@@ -90,7 +90,7 @@ class TestLargeJpeg:
     def test_records_are_as_they_were_measured(self, folder):
         (folder / "images.toml").write_text(self.RECIPE)
         flags = {"records": folder, "labels": folder / "l.npy", "macs": folder / "m.csv"}
-        assert plan_of(settings(folder).overridden(flags)).large_codec is None
+        assert isinstance(plan_of(settings(folder).overridden(flags)).input, RecordInput)
         with pytest.raises(InputError, match="--large-jpeg need model files: records are as they"):
             plan_of(settings(folder).overridden({**flags, "large_jpeg": 90}))
 

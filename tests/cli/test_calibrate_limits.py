@@ -21,8 +21,8 @@ from tinysaver_edge.latency import CascadeLatency
 pytestmark = pytest.mark.slow
 
 TINY = Kind(blur=0.5)
-MIDDLE = Kind(blur=0.03, layers=50)
-LARGE = Kind(layers=300)
+MIDDLE = Kind(blur=0.03, layers=150)
+LARGE = Kind(layers=900)
 MODELS = {"tiny": TINY, "middle": MIDDLE, "large": LARGE}
 EASY = ("--max-drop", "20")
 ANY = ("--no-max-drop",)

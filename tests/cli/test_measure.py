@@ -191,3 +191,6 @@ def test_a_device_without_onnx_measures_a_bundle(workshop, tmp_path, command, mo
         "--out", tmp_path / "records",
     )  # fmt: skip
     assert done.code == 0, done.err
+    said = done.err.splitlines()[-1]
+    assert said.startswith("Next: ")
+    assert f"calibrate --records {tmp_path / 'records'}" in said

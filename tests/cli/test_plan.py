@@ -33,6 +33,7 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     trace(benched / "run.jsonl", *(line(k, escalated=k % 20 < 5) for k in range(600)))
     done = run(
         benched, "plan", "bundle", *FLEET, "--uplink", "1mbit", "--trace", "run.jsonl",
+        "--device", "jetson-orin-nano", "--host-device", "core-ultra-cpu",
         "--budget", "degraded=0.5%", "--out", "plan.html", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -43,7 +44,9 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert told["figures"]["uplink_bps"]["value"] == pytest.approx(7.5 * 8 * 3072, rel=0.2)
     assert told["kept"]
     assert {one["what"] for one in told["remedies"]} == {"hosts", "uplink", "deadline", "threshold"}
-    assert any("energy is left out" in one or "energy is that" in one for one in told["assumed"])
+    assert told["figures"]["energy_wh_day"]["value"] > 0
+    counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
+    assert counted or any("W, the most that jetson-orin-nano draws" in one for one in told["said"])
     page = (benched / "plan.html").read_text()
     assert page.count("<svg") >= 8
     for word in (

@@ -134,6 +134,8 @@ def leaves(group, *before):
 ELSEWHERE = {
     ("calibrate",): "above",
     ("evaluate",): "above",
+    ("measure",): "it takes models and pictures: tests/cli/test_measure.py",
+    ("plan",): "it takes a bundle that was timed: tests/cli/test_plan.py",
     ("quickstart",): "it fetches models: tests/models/export/test_quickstart.py",
     ("models", "export"): "it takes torch: tests/models/export",
     ("models", "quantize"): "it takes nncf: tests/models/quantize",
@@ -167,6 +169,14 @@ def test_every_command_ends_with_the_next_step(command, bundle, tmp_path, monkey
         (
             ("bundle", "sign", named, "--key", tmp_path / "key.pem"),
             f"verify {named} --trusted KEYS",
+        ),
+        (
+            ("bundle", "push", bundle, f"{tmp_path / 'shelf'}:stable"),
+            f"pull {tmp_path / 'shelf'}:stable bundle/",
+        ),
+        (
+            ("bundle", "pull", f"{tmp_path / 'shelf'}:stable", tmp_path / "pulled"),
+            f"verify {tmp_path / 'pulled'}",
         ),
         (
             ("collect", "--from", golden, "--frames", "2", "--out", tmp_path / "frames"),

@@ -139,6 +139,12 @@ FORGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (edited(lambda one: one.update(schema_version=99)), "newer than this release"),
     "another field": (edited(lambda one: one.update(trust="me")), "damaged or edited .trust"),
     "no JSON": (lambda at: (at / "collection.json").write_text("{"), "damaged or edited"),
+    "half a sign": (
+        lambda at: (at / "collection.json").write_text(
+            (at / "collection.json").read_text().replace('"cut": "', '"cut": "\\ud800')
+        ),
+        "damaged or edited",
+    ),
     "a list": (lambda at: (at / "collection.json").write_text("[]"), "damaged or edited"),
     "no table": (lambda at: (at / "moments.csv").unlink(), "cannot be read"),
     "an endless moment": (in_table("belt,", "belt,inf"), "cannot be read"),

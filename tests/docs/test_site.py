@@ -98,6 +98,7 @@ def test_every_page_is_there_as_markdown_and_listed(site, pages):
         if name not in ("search.md", "genindex.md"):
             assert (site / name).is_file()
             assert f"({name})" in listed
+    assert "- The large model's accuracy is far too low" in listed  # what one sees, too
 
 
 @needs_chromium

@@ -176,7 +176,9 @@ def test_tokens_are_not_to_be_found_by_trying(guarded) -> None:
     assert "wrong token" in (guarded.folder / "serve.log").read_text()
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v2/models/large", "/v2/models/large/ready"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v2", "/metrics", "/v2/models/large", "/v2/models/large/ready"]
+)
 def test_nothing_but_health_is_told_without_the_token(guarded, path) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", guarded.http_port, timeout=5)
     connection.request("GET", path)

@@ -41,11 +41,11 @@ def test_bursts_are_as_frequent_and_as_long_as_said(rate, burst_s):
 
 def test_bursts_of_no_length_are_independent_frames():
     flow = Bursts(0.3, 0.0)
-    assert flow.lengths(10)[0] == 1.0  # one frame, and then one that is not escalated
-    flags = Bursts(0.3, 1 / 0.7 / 10).draw(
-        np.random.default_rng(0), cameras=1, frames=200_000, fps=10
-    )[0]
-    assert np.corrcoef(flags[:-1], flags[1:])[0, 1] == pytest.approx(0, abs=0.02)
+    flags = flow.draw(np.random.default_rng(0), cameras=1, frames=200_000, fps=10)[0]
+    assert flags.mean() == pytest.approx(0.3, abs=0.01)
+    for apart in (1, 2, 5):
+        assert np.corrcoef(flags[:-apart], flags[apart:])[0, 1] == pytest.approx(0, abs=0.02)
+    assert flow.dispersion(10) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

@@ -105,6 +105,16 @@ def test_a_deadline_degrades_what_comes_later_and_nothing_else():
     assert on_time.ends.tolist() == [60, 0, 0, 0]
 
 
+def test_a_breaker_that_opened_closes_once_a_probe_is_answered():
+    """Of 30 % that are too slow, three in a row come once in some fifty: never for good."""
+    chance = np.random.default_rng(0)
+    measured = times(np.where(chance.random(4096) < 0.3, 80.0, 10.0))
+    found = stretch(Fleet(1, 10.0, 1, deadline_ms=50.0), measured, Told(*range(9000)), seconds=800)
+    share = found.ends / found.escalated
+    assert share[End.ANSWERED] > 0.5
+    assert 0 < share[End.FAILED] < 0.25  # half a second of ten frames each time
+
+
 def test_no_more_than_may_wait_for_the_large_model():
     """At 100 frames/s a model of 95 ms has ten under way, but for the limit."""
     fleet = Fleet(1, 100.0, 1, max_in_flight=1)

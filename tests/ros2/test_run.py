@@ -164,25 +164,23 @@ def test_several_cameras_compressed_under_a_lifecycle_manager(bundle, tmp_path):
     flood.wait()
 
 
-@pytest.mark.parametrize("how", ["defaults", "shared memory", "reliable", "reliable shared memory"])
+@pytest.mark.parametrize("how", ["defaults", "shared memory", "reliable"])
 def test_large_images(bundle, tmp_path, how):
     """1080p at 30/s is 187 MB/s, of which Fast DDS's defaults lose most."""
     topics = "qos_overrides./image.subscription"
     parameters = [f"bundle:={bundle}", "deadline_ms:=2000", "waiting:=8"]
     variables, words = {}, ()
-    if "reliable" in how:
+    if how == "reliable":
         parameters += [f"{topics}.reliability:=reliable", f"{topics}.depth:=10"]
         words = RELIABLY
-    if "shared memory" in how:
+    if how == "shared memory":
         profile = PACKAGE / "config" / "large_images.xml"
         variables["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
     with network(tmp_path, **variables) as lo, running(lo, *parameters):
         heard = lo.camera("--size", "1920x1080", "--frames", 120, "--fps", 30, *words)
     print(how, heard["exact"], heard["age_ms"], heard["decided_ms"])
     assert heard["exact"] == heard["answered"] == heard["right"]
-    if how == "reliable shared memory":
-        assert heard["exact"] == 120
-    elif how != "defaults":
+    if how != "defaults":
         assert heard["exact"] >= 110  # a few may be lost to a machine that does other things
 
 

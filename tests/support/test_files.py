@@ -120,6 +120,14 @@ def test_a_socket_is_not_replaced(tmp_path):
         assert stat.S_ISSOCK(place.lstat().st_mode)
 
 
+def test_a_file_below_a_file_is_refused_before_it_is_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file is no folder; name a file elsewhere"):
+        check_file_target(tmp_path / "file" / "new" / "report.json")
+    check_file_target(tmp_path / "new" / "folder" / "report.json")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_pipe_is_written_into(tmp_path):
     place = tmp_path / "pipe"
     os.mkfifo(place)

@@ -33,6 +33,9 @@ _REMEMBERED = 1024
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
 
+_FIRST_S = 0.15
+"""A first request waits no longer, or it would be cut off among those that ask for nothing."""
+
 _CROWD = 4
 """So many times the usual number of connections are borne for that long."""
 
@@ -169,7 +172,7 @@ class Doorkeeper:
                 super().connection_made(transport)
                 self._client = tuple(transport.get_extra_info("peername") or ("", 0))[:2]
                 keeper.come(self)
-                self._wait()
+                self._wait(at_most_s=_FIRST_S)  # it may be one of ours, from the same address
 
             def connection_lost(self, exc: Exception | None) -> None:
                 keeper.go(self)
@@ -218,9 +221,9 @@ class Doorkeeper:
                     super().data_received(given)
                     return
 
-            def _wait(self) -> None:
+            def _wait(self, at_most_s: float = REQUEST_S / 4) -> None:
                 """Read on when strangers may knock again."""
-                wait_s = keeper.knock(self._client)
+                wait_s = min(keeper.knock(self._client), at_most_s)
                 if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):
                     self.transport.pause_reading()
                     asyncio.get_running_loop().call_later(wait_s, self._read_on)

@@ -101,7 +101,8 @@ def check_file_target(path: Path, *, flag: str = "--out") -> None:
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
 
     Raises:
-        InputError: there is a folder, a socket or a disk, or a link that leads back to itself.
+        InputError: there is a folder, a socket or a disk, a link that leads back to itself, or the
+            folders that it would stand in cannot be.
     """
     try:
         path.stat()
@@ -113,6 +114,11 @@ def check_file_target(path: Path, *, flag: str = "--out") -> None:
     kind = kind_of(path)
     if kind is not None and not _is_written_into(path):
         raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
+    place = next((one for one in path.absolute().parents if os.path.lexists(one)), Path("/"))
+    if not place.is_dir():
+        raise InputError(f"{flag} {path}: {place} is no folder; name a file elsewhere")
+    if kind is None and not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{flag} {path}: {place} may not be written to; name a file elsewhere")
 
 
 def _is_written_into(path: Path) -> bool:

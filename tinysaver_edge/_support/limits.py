@@ -86,6 +86,9 @@ what comes beyond is read later."""
 KNOCKS_AT_ONCE = 100
 """Of them, after a time of rest."""
 
+PAGE_THREADS = 2
+"""That encode pictures for a page, and read its files."""
+
 # Tries
 
 WRONG_TOKEN_S = 0.5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import parse_json, write_text
+from tinysaver_edge._support.files import check_file_target, parse_json, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
@@ -148,6 +148,23 @@ def runs_as(model: Artefact) -> RunsAs:
     """Return what a report knows a model by."""
     device = engine_class(model.engine).full_device(model.options.device)
     return (model.sha256, model.engine, device, model.options.precision.value)
+
+
+def check_report_target(path: Path) -> None:
+    """Refuse to write a report where none may stand: over a file, say, that is no earlier one.
+
+    Raises:
+        InputError: something else of this name is there, or its folder cannot be written to.
+    """
+    check_file_target(path)
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        known = "schema_version" in parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"--out {path}: a file of this name is there, and no report of bench")
 
 
 def read_report(path: Path) -> MeasuredReport:

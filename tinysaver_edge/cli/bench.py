@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from tinysaver_edge._support import numbers
-from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT
 from tinysaver_edge.bench.engine_choice import CandidateAnswer, TryStep
 from tinysaver_edge.bench.model import ModelBench, artefact_of
-from tinysaver_edge.bench.report import BenchReport, report_path
+from tinysaver_edge.bench.report import BenchReport, check_report_target, report_path
 from tinysaver_edge.bench.run import (
     BenchRequest,
     bench_bundle_file,
@@ -93,7 +92,7 @@ def bench(
     if profile is not None and engine != AUTO:
         raise InputError("--profile names the engines for --engine auto to try: add that")
     if out is not None:
-        check_file_target(out)
+        check_report_target(out)
     wanted = BenchRequest(
         Effort(
             min_runs=runs,

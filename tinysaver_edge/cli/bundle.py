@@ -136,6 +136,8 @@ def push(bundle: Path, target: str, as_json: bool) -> None:
                 "there_bytes": pushed.there_bytes,
             }
         )
+    fetch = terminal.command_line("bundle", "pull", f"{shown}:{pushed.tags[-1]}", "bundle/")
+    terminal.next_step(f"{fetch} --trusted KEYS on a device, or run --follow")
 
 
 @bundle.command()

@@ -13,6 +13,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, options_of
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.plan.escalating import Escalating, Traced, of_bundle, read_epochs, read_traces
 from tinysaver_edge.plan.fleet import (
     LIMITS,
@@ -90,6 +91,8 @@ _asked = options_of("What is asked")
 @_known("--escalation-rate", type=Number(), help="Share of the frames, 0 to 1.")
 @_known("--burst-s", type=Number(), help="How long bursts of escalations last; 0 for none.")
 @_known("--frame-bytes", type=Number(min=1), help="What is sent of a frame.")
+@_known("--device", help="Profile whose power stands for energy that no counter told.")
+@_known("--host-device", help="The same for hosts.")
 @_asked(
     "--budget",
     "budgets",
@@ -125,6 +128,8 @@ def plan(
     escalation_rate: float | None,
     burst_s: float | None,
     frame_bytes: float | None,
+    device: str | None,
+    host_device: str | None,
     budgets: tuple[str, ...],
     hours: float,
     seed: int,
@@ -172,6 +177,7 @@ def plan(
             flow = of_bundle(opened, rate=escalation_rate, burst_s=burst_s)
         names = [stage.model.name for stage in opened.manifest.stages]
     fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
+    times = _with_power(times, device, host_device)
     able, note = fleet.with_saver(times, flow.asked)
     planner = Planner(times, flow, seed)
     with terminal.progress() as progress:
@@ -182,9 +188,9 @@ def plan(
         forecast=forecast,
         limits=limits,
         remedies=tuple(what_if.remedies()) if limits.set else (),
-        notes=() if note is None else (note,),
+        notes=tuple(one for one in (note, _window(able)) if one is not None),
         said=(*times.said, *told, *flow.said),
-        assumed=(*flow.assumed, *_ALWAYS, *_no_energy(times)),
+        assumed=(*flow.assumed, *_ALWAYS, *(_REUSE if flow.asked < 1 else ()), *_no_energy(times)),
     )
     _show(found)
     if out is not None:
@@ -201,6 +207,22 @@ _ALWAYS = (
     "answers are so small that the way back is never full",
     "the days are like what was recorded: neither hours nor seasons are in it",
 )
+
+
+_REUSE = (
+    "a frame that repeats an answer still on its way is not counted as degraded, if that one is",
+)
+
+
+def _window(fleet: Fleet) -> str | None:
+    """Say that a stream holds fewer frames of a camera than its deadline lasts."""
+    window, most = StreamOptions().window, fleet.fps * fleet.deadline_ms / 1e3
+    if most <= window:
+        return None
+    return (
+        f"up to {most:.0f} frames of a camera wait for one another within the deadline, and run "
+        f"holds {window}: what is dropped at the camera beyond them is not in the figures"
+    )
 
 
 def _as_traced(
@@ -227,10 +249,34 @@ def _as_traced(
     return fleet, times, told
 
 
+def _with_power(times: Times, device: str | None, host_device: str | None) -> Times:
+    """Take profiles' power for as long as a frame takes, where no counter was read."""
+    known = (
+        (device, times.saver_mj, times.accepted_ms),
+        (host_device, times.large_mj, times.batch_ms[1]),
+    )
+    said: list[str] = []
+    found: list[float | None] = []
+    for profile, mj, ms in known:
+        if profile is not None and mj is None:
+            power_w = load_profile(profile).power_w
+            if power_w is None:
+                raise InputError(f"device {profile}: its profile has no power_w")
+            mj = power_w * float(ms.mean())
+            said.append(
+                f"energy: {power_w:g} W, the most that {profile} draws by its profile, for as long "
+                "as a frame takes; no counter was read"
+            )
+        found.append(mj)
+    return replace(times, saver_mj=found[0], large_mj=found[1], said=(*times.said, *said))
+
+
 def _no_energy(times: Times) -> list[str]:
     if times.saver_mj is not None and times.large_mj is not None:
         return ["energy is that of frames run one by one, what idles meanwhile included"]
-    return ["energy is left out: bench found no counter of it"]
+    return [
+        "energy is left out: bench found no counter of it; --device and --host-device name power"
+    ]
 
 
 def _show(found: FleetPlan) -> None:

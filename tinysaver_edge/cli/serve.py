@@ -100,6 +100,6 @@ def serve(
             terminal.say(f"{served.name} takes JPEG files in place of pixels")
         scheme = "grpc" if tls_cert is None else "grpcs"
         words = ("run", bundle, "--source", "0", "--large", f"{scheme}://{bind}/{served.name}")
-        terminal.next_step(f"{terminal.command_line(*words)} on a device, once this says serving")
+        terminal.next_step(f"{terminal.command_line(*words)} on a device, once this is ready")
         at_once = None if batch is None else int(batch)
         run_serve(served, listening, told=terminal.say, at_once=at_once)

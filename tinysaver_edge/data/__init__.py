@@ -1,7 +1,8 @@
 """Labelled images for calibration: where they lie, how they decode, what their labels mean.
 
 source  the contract `DataSource`; labels as class indices
-files   class folders, a .zip of them, or a table; shards: many samples in few files
+files   class folders, a .zip of them, or a table
+shards  many samples in few files: WebDataset's .tar, Parquet
 store   where the bytes lie: on this machine, or wherever fsspec reaches
 images  which files count as images, and how one is decoded
 collection  frames that were drawn at random moments, and who may be believed

@@ -190,11 +190,10 @@ class _Edges:
     @classmethod
     def of(cls, small: NDArray[np.uint8]) -> _Edges:
         values = _differences(small)
-        held = _differences(_held_up(small))
+        held = _differences(_held_up(small - small.mean(axis=0, dtype=np.float32)))
         least = FLAT_GREY * values.shape[1] ** 0.5
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
-        held -= held.mean(axis=0)
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
         return cls(values, held, length, flat)
 
@@ -218,8 +217,12 @@ class _Edges:
         return np.asarray(found)
 
 
-def _held_up(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mirror and turn each square picture until it is brightest above, and next on the left."""
+def _held_up(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mirror and turn each square picture until it is brightest above, and next on the left.
+
+    What all pictures share is taken away before: a background, turned with what lies on it, would
+    make strangers alike.
+    """
     side = small.shape[1]
     down = np.arange(side)[:, None] + 0.5 * np.arange(side)
     weights = np.float32(down.max() - down)
@@ -232,8 +235,8 @@ def _held_up(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return held
 
 
-def _differences(small: NDArray[np.uint8]) -> NDArray[np.float32]:
-    pixels = small.astype(np.float32)
+def _differences(small: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    pixels = small.astype(np.float32, copy=False)
     across = np.diff(pixels, axis=2).reshape(len(pixels), -1)
     down = np.diff(pixels, axis=1).reshape(len(pixels), -1)
     return np.concatenate([across, down], axis=1)

@@ -109,7 +109,7 @@ def number_in(header: str) -> int | None:
 Scope: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/", "/v2", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What HTTP clients may ask without a token."""
 
 TOO_LONG = f"at most {MOST_SPELT_BYTES} bytes of numbers that are spelt out: send raw bytes"
@@ -363,7 +363,7 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
     """Let through only what the protocol's core needs, with the token and of bearable length."""
     model = {f"/v2/models/{name}{version}" for version in ("", "/versions/1")}
     paths = OPEN_PATHS | {f"{path}{end}" for path in model for end in ("", "/ready", "/infer")}
-    paths |= {"/metrics"}
+    paths |= {"/", "/v2", "/metrics"}
     header = b"" if listening.token is None else listening.token.header.lower().encode()
     tries = tries or WrongTokens()
     busy = 0

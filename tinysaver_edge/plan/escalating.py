@@ -74,7 +74,8 @@ class Bursts(Escalating):
 
     Attributes:
         rate: as for `Escalating`.
-        burst_s: mean length of a burst; one frame at least.
+        burst_s: mean length of a burst; at least as long as those of frames that are independent
+            of each other.
         asked: as for `Escalating`.
         said: likewise.
         assumed: likewise.
@@ -97,7 +98,7 @@ class Bursts(Escalating):
 
     def lengths(self, fps: float) -> tuple[float, float]:
         """Return the mean numbers of frames in a burst and between two."""
-        burst = max(1.0, self.burst_s * fps, self.rate / max(1 - self.rate, 1e-12))
+        burst = max(1 / max(1 - self.rate, 1e-12), self.burst_s * fps)
         return burst, burst * (1 - self.rate) / max(self.rate, 1e-12)
 
     def draw(

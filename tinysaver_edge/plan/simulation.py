@@ -269,7 +269,7 @@ class _Exchange:
         host, sent_s, limit_s, _ = self._pending.pop(number)
         self._taken[host].discard((number, attempt))
         hurried = limit_s - sent_s < self._latency_s[self._pair(number, host)]
-        if number < 0 or not self._fail(number, now_s, host, hurried=hurried):
+        if not self._fail(number, now_s, host, hurried=hurried):
             return
         due_s = self._due_s[number]
         if due_s - now_s > 1e-9 and self._spends(number):
@@ -284,7 +284,7 @@ class _Exchange:
         if pending is None or pending[3] != attempt:
             return
         host, *_ = self._pending.pop(number)
-        if number < 0 or not self._fail(number, now_s, host):
+        if not self._fail(number, now_s, host):
             return
         due_s = self._due_s[number]
         base = self._device[number] * len(self._hosts)

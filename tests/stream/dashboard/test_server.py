@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.stream.dashboard.world import World, five_minutes
+from tinysaver_edge._support.limits import PAGE_THREADS
 from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge._support.web import site
 from tinysaver_edge.errors import InputError, MissingDependencyError
@@ -229,3 +230,32 @@ def test_leaving_is_legal_in_every_state_and_leaves_no_thread(world):
         one.__exit__(None, None, None)
     assert threading.active_count() <= before
     assert site.STOP_S < 10
+
+
+def test_pictures_are_made_for_few_at_a_time(served, monkeypatch) -> None:
+    from tinysaver_edge.stream.dashboard import site as pages
+
+    at_once, most, lock = [0], [0], threading.Lock()
+    jpeg = pages.jpeg
+
+    def slowly(picture, *, quality):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        threading.Event().wait(0.03)
+        with lock:
+            at_once[0] -= 1
+        return jpeg(picture, quality=quality)
+
+    monkeypatch.setattr(pages, "jpeg", slowly)
+    answers = []
+    path = "/frame.jpg?source=door"
+    asking = [
+        threading.Thread(target=lambda: answers.append(ask(served, path)[0])) for _ in range(12)
+    ]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert answers == [200] * 12
+    assert most == [PAGE_THREADS]

@@ -24,6 +24,7 @@ from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     DOOR_SHARE,
     MOST_CONNECTIONS,
+    PAGE_THREADS,
     QUEUED,
     WRONG_TOKEN_S,
 )
@@ -374,10 +375,16 @@ class _Guard:
 
     def __init__(self, app: Any, site: Site) -> None:  # noqa: ANN401 - an ASGI application
         self._app, self._site = app, site
+        self._has_few_threads = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
         if scope["type"] != "http":
             return
+        if not self._has_few_threads:  # of this event loop; there are forty otherwise
+            from anyio.to_thread import current_default_thread_limiter
+
+            current_default_thread_limiter().total_tokens = PAGE_THREADS
+            self._has_few_threads = True
         from starlette.requests import Request
 
         async def with_headers(message: Any) -> None:  # noqa: ANN401

@@ -26,7 +26,7 @@ MOVED = 0.01
 _SURELY = 4.0  # standard deviations
 _SEED = 0x0DE5
 
-MISSING = 0.25
+MISSING = 0.15
 """So large a share of the classes does not go without a sample by chance: a folder is missing."""
 
 NEVER_ANSWERED = 0.1
@@ -63,7 +63,7 @@ def check_agreement(
     Raises:
         InputError: the large model does no better than guessing, or would with its classes in
             another order; a model is never wrong where another is, or less often than it
-            doubts itself; or the labels leave out a quarter of the classes.
+            doubts itself; or the labels leave out 15 % of the classes.
     """
     labels, large = problem.labels, problem.large
     refused = list(_refusals(problem, names))

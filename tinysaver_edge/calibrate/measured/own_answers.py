@@ -48,6 +48,11 @@ _SPREADS = 3.72  # standard deviations that BY_CHANCE lies above
 _HIGHEST = 6.0  # log-odds that count as all
 
 
+MOST = 200_000
+"""Of more samples, so many are drawn to look at where answers turn: all of ten million would take
+gigabytes and show no more."""
+
+
 def own_answers(problem: Problem) -> Iterator[str]:
     """Yield a line where labels are a model's, or a cascade's, own answers.
 
@@ -141,6 +146,8 @@ def _with_the_edge(problem: Problem) -> Iterator[str]:
     kept = np.arange(len(problem.labels))
     if units is not None:
         kept = np.sort(np.unique(units, return_index=True)[1])
+    if len(kept) > MOST:
+        kept = np.sort(np.random.default_rng(0).permutation(kept)[:MOST])
     large, labels = problem.large.outputs.subset(kept), problem.labels[kept]
     savers = {one.name: one.outputs.subset(kept) for one in problem.savers}
     edges = {name: _Edge.of(one) for name, one in {problem.large.name: large, **savers}.items()}

@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
+import socket
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
@@ -47,6 +49,9 @@ AHEAD = 2
 MOST_LOSSES = 3
 """So many workers may be lost with the same chunks, and so many on one node."""
 
+CONNECT_S = 10.0
+"""How long a cluster may take to take a connection."""
+
 ANSWER_S = 60.0
 """How long a node may take to say what is installed there."""
 
@@ -55,13 +60,7 @@ START_S = 180.0
 
 
 class RayWorkers(Workers):
-    """The nodes of a Ray cluster.
-
-    Use `joined`.
-
-    Attributes:
-        address: of the cluster, for people.
-    """
+    """The nodes of a Ray cluster; `joined` makes one."""
 
     shared = True
 
@@ -90,6 +89,7 @@ class RayWorkers(Workers):
             return cls(on, leave=lambda: None)
         address = (os.environ.get("RAY_ADDRESS") or "auto") if on == NAME else on
         try:
+            _check_answers(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             if "ray[client]" in str(error):
@@ -110,15 +110,12 @@ class RayWorkers(Workers):
         """Do some chunks of a job; see `Workers.run`."""
         if not starts:
             return
-        end = None if seconds is None else time.monotonic() + seconds
         from ray.exceptions import RayError
 
+        end = None if seconds is None else time.monotonic() + seconds
         try:
-            crew = _Crew(job, starts, progress, keep, end, self.address)
-            try:
+            with closing(_Crew(job, starts, progress, keep, end, self.address)) as crew:
                 crew.work()
-            finally:
-                crew.dismiss()
         except (RayError, ConnectionError) as error:
             raise WorkerLostError(
                 f"--on {self.address}: the cluster was lost ({_brief(error)}): what was measured "
@@ -142,6 +139,13 @@ def check_on(on: str) -> None:
             f"--on {on}: name 'ray', for the cluster that RAY_ADDRESS names or that this machine "
             f"is part of, or its address, ray://HOST:10001"
         )
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nothing listens at an address: Ray itself tries for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=CONNECT_S).close()
 
 
 def _why_not_joined(error: Exception, address: str) -> str:
@@ -178,9 +182,8 @@ class _Worker:
     tasks: deque[Any] = field(default_factory=deque)
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What answers may depend on besides the model: that differs from node to node."""
+class _Told(NamedTuple):
+    """What answers may depend on besides the model, and differs from node to node."""
 
     engine: str
     processor: str
@@ -240,7 +243,7 @@ class _Crew:
                     f"hold all cores of the cluster"
                 )
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """End all workers."""
         for worker in (*self._hands, *self._starting.values()):
             self._end_of(worker)
@@ -253,11 +256,7 @@ class _Crew:
         return 1.0 if self._end is None else min(1.0, max(0.0, self._end - time.monotonic()))
 
     def _hire(self) -> None:
-        """Ask for workers on every node that may do the job.
-
-        Raises:
-            EngineError: there is none.
-        """
+        """Ask for workers on every node that may do the job; raise where there is none."""
         nodes = [
             one
             for one in self._nodes()
@@ -297,7 +296,7 @@ class _Crew:
             return
         ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
         for one in late:
-            self._refuse(asked[one], f"did not answer within {ANSWER_S:g} s")
+            self._refuse(_name_of(asked[one]), f"did not answer within {ANSWER_S:g} s")
         for one in ready:
             try:
                 said = self._ray.get(one)
@@ -305,11 +304,11 @@ class _Crew:
                 said = f"does not answer ({_brief(error)})"
             if said != __version__:
                 told = said if " " in said else f"has tinysaver-edge {said}, not {__version__}"
-                self._refuse(asked[one], told)
+                self._refuse(_name_of(asked[one]), told)
             elif slots := _slots(asked[one]["Resources"], self._job.artefact.options.device):
                 yield asked[one], slots
             else:
-                self._refuse(asked[one], "has no such device, by what Ray knows of it")
+                self._refuse(_name_of(asked[one]), "has no such device, by what Ray knows of it")
 
     def _ask(self, node: dict[str, Any]) -> Any:  # noqa: ANN401
         """Ask a node for the version of this package, in a way that works without it as well."""
@@ -335,13 +334,9 @@ class _Crew:
             num_cpus=threads, num_gpus=gpus, max_restarts=0, **self._placed(node)
         )
         actor = kind.remote(self._sent, self._files, threads)
-        name = f"node {node.get('NodeName') or node['NodeManagerAddress']}"
-        return _Worker(node["NodeID"], name, actor, deque([actor.ready.remote()]))
+        return _Worker(node["NodeID"], _name_of(node), actor, deque([actor.ready.remote()]))
 
-    def _refuse(self, node: dict[str, Any], why: str) -> None:
-        self._say_no(f"node {node.get('NodeName') or node['NodeManagerAddress']}", why)
-
-    def _say_no(self, name: str, why: str) -> None:
+    def _refuse(self, name: str, why: str) -> None:
         if self._refused.get(name) != why:
             self._refused[name] = why
             self._progress.note(f"{name} is left out: it {why}")
@@ -361,7 +356,7 @@ class _Crew:
                 return
             said = InputError(differs)
         self._barred.add(worker.node)
-        self._say_no(worker.name, f"cannot run {self._job.artefact.name}: {said}")
+        self._refuse(worker.name, f"cannot run {self._job.artefact.name}: {said}")
         self._end_of(worker)
 
     def _differs(self, told: _Told) -> str | None:
@@ -405,11 +400,7 @@ class _Crew:
             self._progress.advance(self._job.size_of(answered.start))
 
     def _lost(self, worker: _Worker, error: Exception) -> None:
-        """Give a lost worker's chunks to others.
-
-        Raises:
-            WorkerLostError: too many were lost with the same.
-        """
+        """Give a lost worker's chunks to others; too many lost with the same end it."""
         if worker in self._hands:
             self._hands.remove(worker)
         self._losses[worker.node] = self._losses.get(worker.node, 0) + 1
@@ -445,19 +436,17 @@ def _slots(resources: dict[str, float], device: str | None) -> list[tuple[int, i
     return [(max(1, min(THREADS, cores // gpus)), 1)] * gpus if gpus else []
 
 
+def _name_of(node: dict[str, Any]) -> str:
+    return f"node {node.get('NodeName') or node['NodeManagerAddress']}"
+
+
 def _brief(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:100]
 
 
 class Runner:
-    """A worker: the model, open, on a node.
-
-    Args:
-        job: model and data.
-        files: the model's files by name.
-        threads: cores that it may use.
-    """
+    """A worker on a node: the model of a job, made of its files' bytes, on so many cores."""
 
     def __init__(self, job: MeasureJob, files: dict[str, bytes], threads: int) -> None:
         self._job, self._files, self._threads = job, files, threads
@@ -479,7 +468,9 @@ class Runner:
             return error
         except OSError as error:
             return InputError(f"the images or the model's files cannot be had there: {error}")
-        return _Told(engine_version(artefact.engine) or "", _processor())
+        found = read_cpu()
+        processor = platform.machine() if found is None else found.model
+        return _Told(engine_version(artefact.engine) or "", processor)
 
     def do(self, starts: tuple[int, ...]) -> list[Answered] | TinySaverError:
         """Answer on some chunks."""
@@ -490,11 +481,7 @@ class Runner:
 
 
 def _check_read(data: DataSource) -> None:
-    """Read one image; a few may be unreadable, a whole folder that is not there is another thing.
-
-    Raises:
-        OSError: none of the first can be read.
-    """
+    """Raise OSError where none of the first images can be read: they do not lie there."""
     for index in range(min(16, len(data))):
         try:
             data.read(index)
@@ -505,8 +492,3 @@ def _check_read(data: DataSource) -> None:
         else:
             return
     raise last
-
-
-def _processor() -> str:
-    found = read_cpu()
-    return platform.machine() if found is None else found.model

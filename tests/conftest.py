@@ -46,7 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--each-command-once",
         action="store_true",
-        help="skip tests that start a command line in a process of its own a second time",
+        help="skip tests that start a command line in a process of its own a second time, and long "
+        "arithmetic: what is the same on every Python",
     )
 
 
@@ -70,6 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         order += [*waiting[:1], *computing[:2]]
         del waiting[:1], computing[:2]
     items[:] = [item for name in order for item in files[name]]
+    for item in items:
+        if STARTED.once and item.get_closest_marker("arithmetic"):
+            item.add_marker(pytest.mark.skip(reason="long arithmetic: the same on every Python"))
 
 
 def _lateness(name: str) -> int:

@@ -99,6 +99,7 @@ def test_means_are_what_arithmetic_says():
     assert found.simulated_s == found.asked_s == 1800
 
 
+@pytest.mark.arithmetic
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """The rate is known: of thirty forecasts some 95 % should have it within."""
     kept = 0
@@ -141,6 +142,7 @@ def test_erlang_in_a_closed_case():
     assert formula.answer_ms == pytest.approx(20 + 20 / 3, rel=0.03)
 
 
+@pytest.mark.arithmetic
 def test_the_least_that_keeps_the_limits_keeps_them_and_less_does_not():
     fleet = replace(FLEET, cameras=60, devices=60, fps=16.0, uplink_bps=math.inf)
     what_if = WhatIf(Planner(TIMES, Bursts(0.15, 0.5)), fleet, FleetLimits.parse(["degraded=1%"]))

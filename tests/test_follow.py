@@ -27,13 +27,16 @@ from tinysaver_edge.bundle.signature import SIGNATURE, Trust
 from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.errors import BundleError, InputError
+from tinysaver_edge.engines.remote import RemoteModel
+from tinysaver_edge.errors import BundleError, InputError, TransferError
 from tinysaver_edge.stream.drift.drift import DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sinks.base import CallbackSink
 from tinysaver_edge.stream.telemetry.events import BundleNews, Event
 from tinysaver_edge.stream.telemetry.metrics import Counter
-from tinysaver_edge.verify.follow import Follower, FollowOptions, OnTrial, Running, begin
+from tinysaver_edge.verify.follow import Follower, FollowOptions, Running, begin
+from tinysaver_edge.verify.run import why_unproven
+from tinysaver_edge.verify.trial import OnTrial
 
 pytest.importorskip("cryptography")
 
@@ -362,6 +365,75 @@ def test_a_registry_that_dies_leaves_the_stream_as_it_is(factory, shelf, tmp_pat
         assert set(device.by) == {device.opened.identity.sha256}
         shelf.dead, shelf.hang_up_after = False, None
         assert device.outcome(after=1).outcome == "kept"
+
+
+def test_what_is_mended_at_the_target_is_taken_though_it_is_called_the_same(
+    factory, shelf, tmp_path
+):
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        with Device(factory, shelf.url, store) as device:
+            mended = factory.change("mended")
+            factory.push(mended)
+            blob = factory.shelf / "blobs/sha256" / sha256_of(mended / MANIFEST)
+            blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
+            assert "push the bundle there again" in device.outcome(after=0).reason
+            with closing(open_target(str(factory.shelf))) as target:
+                push_bundle(mended, target, "stable")
+            kept(device)
+        assert store.state.current.sha256 == sha256_of(mended / MANIFEST)
+        assert store.state.refused == {}
+
+
+def kept(device) -> None:
+    due_s = time.monotonic() + 30
+    while not any(one.outcome == "kept" for one in device.news):
+        assert time.monotonic() < due_s, device.news
+        time.sleep(0.02)
+
+
+def test_a_bundle_that_is_signed_anew_replaces_what_the_old_key_signed(factory, shelf, tmp_path):
+    """Keys change: the device must not be left with what only the old one has signed."""
+    first = Path(shutil.copytree(factory.folder / "first", tmp_path / "first"))
+    factory.push(first)
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        with Device(factory, shelf.url, store) as device:
+            factory.push(first)
+            kept(device)
+        assert store.state.current.version == factory.versions
+        assert device.sequences == list(range(len(device.sequences)))
+
+
+def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch):
+    """Neither is what decides left behind undecided, nor what was to be tried forgotten."""
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        write, full = store._write, {"at": 1}
+
+        def failing(state):
+            if full["at"]:
+                full["at"] -= 1
+                raise OSError(28, "No space left on device")
+            write(state)
+
+        monkeypatch.setattr(store, "_write", failing)
+        with Device(factory, shelf.url, store) as device:
+            factory.push(factory.change("full"))
+            told = device.outcome(after=0)
+            assert (told.outcome, "No space left" in told.reason) == ("away", True)
+            while not any(one.outcome == "trial" for one in device.news):
+                time.sleep(0.01)
+            full["at"] = 2
+            kept(device)
+            while store.state.current is None:
+                time.sleep(0.01)
+        assert store.state.trial is None
+        assert device.by[-1] == store.state.current.sha256
+    assert full["at"] == 0
+
+
+def test_hosts_that_are_away_do_not_have_a_bundle_refused(factory, tmp_path):
+    large = RemoteModel(("http://127.0.0.1:9/large",))
+    with pytest.raises(TransferError, match=r"127\.0\.0\.1:9"):
+        why_unproven(factory.good, {"large": large}, timeout_s=60)
 
 
 def test_a_process_that_is_killed_during_a_trial_comes_up_with_the_old_one(factory, tmp_path):

@@ -18,6 +18,7 @@ from tests import plug_ins
 from tests.bundle.servers import Server, serving
 from tests.colours import LARGE, NAMES, SAVER, colour_model, colour_picture
 from tests.command import start
+from tests.remote.hosts import remote
 from tests.small_bundle import artefact, small_bundle
 from tinysaver_edge._support.files import parse_json, sha256_of
 from tinysaver_edge.artefact import combined_sha256
@@ -27,7 +28,6 @@ from tinysaver_edge.bundle.signature import SIGNATURE, Trust
 from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.engines.remote import RemoteModel
 from tinysaver_edge.errors import BundleError, InputError, TransferError
 from tinysaver_edge.stream.drift.drift import DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
@@ -411,7 +411,7 @@ def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch
         def failing(state):
             if full["at"]:
                 full["at"] -= 1
-                raise OSError(28, "No space left on device")
+                raise full.get("error") or OSError(28, "No space left on device")
             write(state)
 
         monkeypatch.setattr(store, "_write", failing)
@@ -421,7 +421,7 @@ def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch
             assert (told.outcome, "No space left" in told.reason) == ("away", True)
             while not any(one.outcome == "trial" for one in device.news):
                 time.sleep(0.01)
-            full["at"] = 2
+            full.update(at=2, error=InputError("the store may not be written to"))
             kept(device)
             while store.state.current is None:
                 time.sleep(0.01)
@@ -431,7 +431,7 @@ def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch
 
 
 def test_hosts_that_are_away_do_not_have_a_bundle_refused(factory, tmp_path):
-    large = RemoteModel(("http://127.0.0.1:9/large",))
+    large = remote("http://127.0.0.1:9/large")
     with pytest.raises(TransferError, match=r"127\.0\.0\.1:9"):
         why_unproven(factory.good, {"large": large}, timeout_s=60)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.bundle.bundle import Bundle, read_signature
+from tinysaver_edge.bundle.bundle import Bundle, check_target, read_signature
 from tinysaver_edge.bundle.shipping import SpoiledError, parted, pull_bundle, told_sha256
 from tinysaver_edge.bundle.signature import SIGNATURE
 from tinysaver_edge.bundle.store import BundleStore, Held
@@ -27,6 +27,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import BundleError, InputError, TinySaverError, TransferError
 from tinysaver_edge.stream.drift.watch import Watch
+from tinysaver_edge.stream.sinks.queued import reason_of
 from tinysaver_edge.stream.sources.source import Frame
 from tinysaver_edge.stream.telemetry.events import BundleNews, Event, Listener, ignore
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
@@ -182,7 +183,8 @@ class Follower:
                 self._away += 1
                 if self._clock() - self._told_s >= TELL_AGAIN_S:
                     self._told_s = self._clock()
-                    self._tell("away", self._fetch.shown, str(error))
+                    why = reason_of(error)
+                    self._tell("away", self._fetch.shown, why)
 
     def _pause_s(self) -> float:
         longer: int = min(2**self._away, LONGEST_PAUSE)
@@ -232,7 +234,7 @@ class Follower:
         here = hosts_of(loaded.cascade.stages) is None
         try:
             self._store.begin_trial(held)
-        except OSError:  # a full disk: it decides nothing that would not be known after a kill
+        except (OSError, InputError):  # full or read-only: none decides that a kill would hide
             loaded.close()
             self._fetch.forget()
             raise
@@ -282,7 +284,7 @@ class Follower:
         """Have the store know how a trial ended; where its disk fails, before the next one."""
         try:
             settled()
-        except OSError:
+        except (OSError, InputError):
             self._owed = settled
 
     def _released(self, over: threading.Event) -> bool:
@@ -349,6 +351,7 @@ class Fetch:
         return held
 
     def _fetched(self, found: Tagged, running: Bundle | None) -> Held | None:
+        check_target(self._store.incoming, flag="")  # no bundle is to blame for the store
         try:
             pulled = pull_bundle(
                 self._target,

@@ -454,6 +454,7 @@ def test_a_process_that_is_killed_during_a_trial_comes_up_with_the_old_one(facto
     assert by == {sha256_of(first / MANIFEST)}
     last = parse_json((store / "history.jsonl").read_text().splitlines()[-1])
     assert last["outcome"] == "rolled_back"
+    assert "rolled back: the process ended during its trial" in told
     assert "the process ended during its trial" in last["reason"]
 
 

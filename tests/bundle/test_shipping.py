@@ -337,6 +337,18 @@ def test_without_keys_a_path_out_of_the_bundle_is_refused_all_the_same(tmp_path,
     assert not list(tmp_path.rglob("evil"))
 
 
+@pytest.mark.parametrize("kind", ["folder", "web"])
+def test_who_moves_a_tag_back_is_told_that_devices_refuse_that(kind, tmp_path, belt, keys):
+    """As after a clock was set back where bundles are signed."""
+    (tmp_path / "shelf").mkdir()
+    with serving(tmp_path / "shelf") as server:
+        place = tmp_path / "shelf" if kind == "folder" else server.url
+        for version, name, newer in ((7, "belt", None), (6, "belt", 7), (8, "belt", None),
+                                     (5, "door", None)):  # fmt: skip
+            keys.sign(belt, version, name=name)
+            assert push(belt, place).newer == newer
+
+
 def test_an_older_one_is_taken_by_hand(tmp_path, belt, keys):
     keys.sign(belt, 7)
     push(belt, tmp_path / "shelf")

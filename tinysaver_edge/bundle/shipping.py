@@ -92,12 +92,14 @@ class Pushed:
         tags: what stands for it there from now on.
         sent_bytes: of files that were not there yet.
         there_bytes: of those that were.
+        newer: the version that the tag stood for, where that is newer: devices refuse this one.
     """
 
     digest: str
     tags: tuple[str, ...]
     sent_bytes: int
     there_bytes: int
+    newer: int | None = None
 
 
 def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pushed:
@@ -135,16 +137,25 @@ def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pus
                     sent += size
                 else:
                     there += size
-        for place in (SIGNATURE, MANIFEST):
-            if place == SIGNATURE and signature is None:
-                continue
+        for place in (MANIFEST,) if signature is None else (SIGNATURE, MANIFEST):
             content = (bundle.root / place).read_bytes()
             layers.insert(0, _layer(place, digest_of(content), len(content)))
             size = len(content)
             sent += size * _sent(target, digest_of(content), size, io.BytesIO(content))
         _sent(target, digest_of(_EMPTY), len(_EMPTY), io.BytesIO(_EMPTY))
+    newer = _newer(target, tags[-1], said)
     digest = target.tag(_oci_manifest(layers, said), tags)
-    return Pushed(digest, tags, sent, there)
+    return Pushed(digest, tags, sent, there, newer)
+
+
+def _newer(target: BundleTarget, tag: str, said: tuple[str, int] | None) -> int | None:
+    try:
+        found = target.find(tag)
+        told = parse_json(found.content if found else b"{}")["annotations"]
+        name, version = told[_TITLE], int(told[_VERSION])
+    except (TransferError, ValueError, TypeError, KeyError):  # nothing yet, or no bundle
+        return None
+    return version if said is not None and name == said[0] and version > said[1] else None
 
 
 def _sent(target: BundleTarget, digest: str, size: int, content: BinaryIO) -> bool:

@@ -370,12 +370,12 @@ def test_a_registry_that_dies_leaves_the_stream_as_it_is(factory, shelf, tmp_pat
 def test_what_is_mended_at_the_target_is_taken_though_it_is_called_the_same(
     factory, shelf, tmp_path
 ):
+    mended = factory.change("mended")
+    factory.push(mended)
+    blob = factory.shelf / "blobs/sha256" / sha256_of(mended / MANIFEST)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
     with BundleStore(tmp_path / "store", wall=time.time) as store:
         with Device(factory, shelf.url, store) as device:
-            mended = factory.change("mended")
-            factory.push(mended)
-            blob = factory.shelf / "blobs/sha256" / sha256_of(mended / MANIFEST)
-            blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
             assert "push the bundle there again" in device.outcome(after=0).reason
             with closing(open_target(str(factory.shelf))) as target:
                 push_bundle(mended, target, "stable")

@@ -207,6 +207,8 @@ class Follower:
         try:
             held = self._fetch.next(self.running.bundle)
         except _RefusedError as refused:
+            if self._fetch.spoiled is not None:  # told by that; it is looked for again
+                self._told_s = self._clock()
             self._tell("refused", refused.shown, str(refused))
             return
         if held is None or self._stopping.is_set():
@@ -323,7 +325,7 @@ class Fetch:
         self._tag, self._store, self.trust = name, store, trust
         self._proof, self._proof_s = proof or {}, (options or FollowOptions()).proof_s
         self._etag: str | None = None
-        self._spoiled: str | None = None
+        self.spoiled: str | None = None
         self.refusal: str | None = None
         self.shown = f"{self._target.shown}:{name}"
 
@@ -362,14 +364,14 @@ class Fetch:
                 found=found,
             )
         except SpoiledError as error:  # as mended it is called the same: not to be refused for good
-            if self._spoiled == found.digest:
+            if self.spoiled == found.digest:
                 raise TransferError(str(error)) from error
-            self._spoiled = found.digest
+            self.spoiled = found.digest
             self._store.note("refused", self.shown, str(error))
             raise _RefusedError(self.shown, str(error)) from error
         except BundleError as error:
             raise self._refused(self.shown, str(error), found.digest) from error
-        signed = pulled.signed
+        self.spoiled, signed = None, pulled.signed
         name, version = (signed.name, signed.version) if signed else (None, None)
         with Bundle.load_untrusted(pulled.path) as bundle:
             sha256, manifest = bundle.identity.sha256, bundle.manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -428,6 +429,32 @@ def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch
         assert store.state.trial is None
         assert device.by[-1] == store.state.current.sha256
     assert full["at"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_stopped_while_it_proves_a_bundle_refuses_none(
+    number, factory, tmp_path, monkeypatch
+):
+    """As systemd stops a service: the signal goes to the process that proves the bundle, too."""
+    (tmp_path / "stop_engine.py").write_text(
+        "import os, time\n"
+        "from tinysaver_edge.engines import Engine\n"
+        "class StopEngine(Engine):\n"
+        "    name = 'stopped'\n"
+        "    suffixes = frozenset({'.onnx'})\n"
+        "    @classmethod\n"
+        "    def accepts_device(cls, device): return True\n"
+        f"    def _load(self): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        "    def _run(self, batch): raise NotImplementedError\n"
+    )
+    plug_ins.install(tmp_path, monkeypatch, "engines", {"stopped": "stop_engine:StopEngine"})
+
+    def stopped(told, folder):
+        told["stages"][0]["model"]["engine"] = "stopped"
+
+    made = factory.change(f"stopped-{int(number)}", stopped)
+    with pytest.raises(TransferError, match="was stopped"):
+        why_unproven(made, {}, timeout_s=60)
 
 
 def test_hosts_that_are_away_do_not_have_a_bundle_refused(factory, tmp_path):

@@ -181,7 +181,8 @@ class Follower:
                 self._away = 0
             except (TinySaverError, OSError) as error:  # whatever it is, the stream goes on
                 self._away += 1
-                if self._clock() - self._told_s >= TELL_AGAIN_S:
+                stopping = self._stopping.is_set()
+                if self._clock() - self._told_s >= TELL_AGAIN_S and not stopping:
                     self._told_s = self._clock()
                     why = reason_of(error)
                     self._tell("away", self._fetch.shown, why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,6 +159,8 @@ def _reached(promised: LatencyEntry) -> str:
     return f"{each} of frames go on to the later stages"
 
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 CERTIFIED = "certified"
 """The method that never leaves a bundle without a certificate."""
 
@@ -232,8 +235,8 @@ def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -
         timeout_s: how long it may take.
 
     Raises:
-        TransferError: the hosts of the large model cannot be had, or serve another: that may be
-            otherwise later, with the same bundle.
+        TransferError: the hosts of the large model cannot be had, or serve another, or somebody
+            stopped the process: that may be otherwise later, with the same bundle.
     """
     child = [sys.executable, "-c", f"from {__name__} import _prove; _prove()"]
     paths = os.pathsep.join(filter(None, sys.path))
@@ -252,6 +255,8 @@ def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -
         told = json.loads(done.stdout.splitlines()[-1])
         failure, hosts = told["failure"], told["hosts"]
     except (ValueError, IndexError, KeyError, TypeError):
+        if -done.returncode in _STOPS:  # a supervisor stops all processes of a service
+            raise TransferError("the process that proved it was stopped") from None
         how = f"signal {-done.returncode}" if done.returncode < 0 else "without an answer"
         return f"the process that loaded it crashed ({how})"
     if failure is not None and hosts:

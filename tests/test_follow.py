@@ -377,7 +377,7 @@ def test_what_is_mended_at_the_target_is_taken_though_it_is_called_the_same(
     blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
     with BundleStore(tmp_path / "store", wall=time.time) as store:
         with Device(factory, shelf.url, store) as device:
-            assert "push the bundle there again" in device.outcome(after=0).reason
+            assert "push the bundle again" in device.outcome(after=0).reason
             with closing(open_target(str(factory.shelf))) as target:
                 push_bundle(mended, target, "stable")
             kept(device)

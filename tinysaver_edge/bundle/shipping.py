@@ -421,7 +421,7 @@ class _Pull:
                 break
         raise SpoiledError(
             f"bundle {self._shown}: {shown} that came is not what was pushed (its hash differs): "
-            "push the bundle there again"
+            f"remove {digest[:19]}… there and push the bundle again"
         )
 
     def _fetch(self, digest: str, size: int, place: Path, shown: str) -> None:

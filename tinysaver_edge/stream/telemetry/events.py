@@ -275,7 +275,8 @@ class BundleNews(Event):
     Attributes:
         outcome: ``trial`` (it decides from now on, and is watched), ``kept`` (it has passed),
             ``rolled_back`` (the one before decides again), ``refused`` (it never decided),
-            ``paused`` (it is tried anew at the next start) or ``away`` (none can be fetched).
+            ``paused`` (it is tried anew at the next start), ``away`` (none can be fetched now) or
+            ``damaged`` (what decided before the start cannot be opened; another decides).
         bundle: which: name, version and hash as far as they are known.
         reason: why.
     """

@@ -116,7 +116,7 @@ class ImageSource(_FileSource):
                 dim = True
                 self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
             at_s = 0.0 if self._times_s is None else self._times_s[number]
-            yield Frame(image, at_s, number, name)
+            yield Frame(image, at_s, number, name, folder=self.source_id)
         if not readable:
             raise InputError(f"source {printable(str(self._files[0]))}: {first}")
 

@@ -208,7 +208,7 @@ class TestCalibrateOnImages:
             (("--skip-limit", "2"), "--skip-limit 2.0"),
             (("--skip-limit", "-1"), "--skip-limit -1.0"),
             (("--confidence", "1"), "--confidence 1.0"),
-            (("--group-column", "clip"), "a group column needs a .csv or .jsonl"),
+            (("--group-column", "clip"), "a group column needs a .csv, .jsonl or Parquet table"),
             (("--method", "guess"), "'guess' is not one of"),
             (("--nonsense",), "--nonsense"),
             (("--seed", "x"), "'x' is not a valid integer"),

@@ -273,7 +273,7 @@ def _said(description: ModelDescription) -> Iterator[CheckedPoint]:
     if facts.signature.output_shape[1] == 1:
         probabilities = probabilities and facts.last_operation != "Sigmoid"
     said = f"described as {description.output.kind.value}, ends in {facts.last_operation or '?'}"
-    fits = facts.ends_in_softmax == probabilities or None
+    fits: bool | None = facts.ends_in_softmax == probabilities or None
     if facts.is_multi_label:
         fits, said = False, f"{said}: {MULTI_LABEL}"
     yield CheckedPoint("answer", fits, said)

@@ -563,3 +563,9 @@ def test_no_bundle_takes_the_place_of_a_socket(tmp_path, name):
         node.bind(str(tmp_path / name))
         with pytest.raises(BundleError, match="a socket of this name is there"):
             check_target(tmp_path / name)
+
+
+def test_no_bundle_takes_the_place_of_a_link_to_nothing(tmp_path):
+    (tmp_path / "bundle").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(BundleError, match="a link to what is not there: name a new one"):
+        check_target(tmp_path / "bundle")

@@ -43,7 +43,7 @@ from tinysaver_edge.data.collection import CollectionFile, CollectionState, leng
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.models.description.labels import read_labels
+from tinysaver_edge.models.labels import read_labels
 
 _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 """Asked so, no saver is left out for what another costs."""

@@ -363,7 +363,7 @@ def hardly_worth_it(choice: Choice) -> list[str]:
         return []
     best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
     saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
-    if saved >= HARDLY:
+    if saved >= HARDLY or saved < 0:  # a dearer one was chosen for its accuracy or its latency
         return []
     costs = choice.proposal.costs
     memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"

@@ -143,7 +143,8 @@ class Doubtful(Event):
     """A source can be read, but perhaps not as meant. Told once a source and cause.
 
     Attributes:
-        reason: what is doubtful: files of a folder that are left out, or pictures that go dark.
+        reason: what is doubtful: files of a folder that are left out, pictures that go dark, or
+            further pictures in a file.
     """
 
     kind: ClassVar[str] = "doubtful"

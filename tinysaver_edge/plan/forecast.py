@@ -244,7 +244,7 @@ class _Resampled:
         if count > 1:
             from scipy.special import ndtri, stdtrit  # 50 ms, which only plans should pay
 
-            # Of few, the bootstrap's interval is too narrow (Hesterberg, 2015: "What teachers should know").
+            # Of few, the bootstrap's interval is too narrow (Hesterberg, 2015).
             tail = (1 - CONFIDENCE) / 2
             self._wider = float(stdtrit(count - 1, tail) / ndtri(tail))
             self._wider *= math.sqrt(count / (count - 1))

@@ -114,3 +114,13 @@ def test_what_cannot_be_used_is_one_line(work: Path) -> None:
         done = calibrate(work, "--saver", "tiny", *named)
         assert done.code == 2
         assert says in done.err.splitlines()[-1]
+
+
+def test_power_of_a_device_times_latencies_of_another_is_no_energy(work: Path) -> None:
+    limit = ("--saver", "tiny", "--device", "raspberry-pi-5", "--budget", "mean_energy_mj=1e6")
+    here = calibrate(work, *limit)
+    assert here.code == 2
+    assert "if that is another machine, a report of it" in here.err
+    benched = calibrate(work, *limit, "--bench", work / "bundle.bench.json")
+    assert benched.code == 0, benched.err
+    assert "25 W, the most that it draws" in benched.err

@@ -83,7 +83,12 @@ def test_energy_is_the_reports_and_uplink_what_the_frames_weigh(work: Path) -> N
     assert kept.code == 0, kept.err
     # 16 x 16 pixels of three bytes are 6.144 kilobits.
     row = next(one for one in kept.json["candidates"] if one["chosen"])
-    assert 6.144 * (1 - row["accept_rate"]) <= 6
+    escalated = 1 - row["accept_rate"]
+    assert row["uplink_kbit"][0] == pytest.approx(6.144 * escalated)
+    assert row["uplink_kbit"][0] <= row["uplink_kbit"][1] <= 6
+    assert row["energy_mj"][0] == pytest.approx(10 + 1000 * escalated)
+    assert row["energy_mj"][1] <= 900
+    assert f"uplink: {row['uplink_kbit'][0]:.3g} kbit a frame on average" in kept.err
     uncounted = calibrate(work, "--saver", "tiny", "--budget", "mean_energy_mj=900")
     assert uncounted.code == 2
     assert "bench it where a counter of energy tells" in uncounted.err

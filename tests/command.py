@@ -1,4 +1,4 @@
-"""The real command in a process of its own, and what it leaves behind."""
+"""The real command, in a process of its own or in that of the tests, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,3 +112,23 @@ def spawned(*arguments: object, **options: Any) -> Done:
     out, err = process.communicate(timeout=300)
     assert "Traceback" not in err, err
     return Done(process.returncode, out, err)
+
+
+Command = Callable[..., Done]
+
+
+def called(
+    *arguments: object, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Done:
+    """Run the entry point in this process; see the fixture `command`."""
+    from tinysaver_edge.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["tinysaver-edge", *map(str, arguments)])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capfd.readouterr()
+    code = ended.value.code
+    assert isinstance(code, int)
+    assert "Traceback" not in err
+    return Done(code, out, err)

@@ -1,4 +1,4 @@
-"""What limits do to a calibration: the command, as a user runs it, on three real small models.
+"""What limits do to a calibration: the command's entry point, on three real small models.
 
 The records and timings of the first run serve all others.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.test_devices import run
 from tests.colours import DESCRIPTION, NAMES, Kind, colour_folders, colour_model, macs
+from tests.command import Command, Done
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import CascadeLatency
 
@@ -35,29 +34,31 @@ class World:
     """A folder with images, models, a recipe, and the records of runs that were."""
 
     folder: Path
+    command: Command
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run(self.folder, "calibrate", *arguments)
+    def run(self, *arguments: str) -> Done:
+        return self.command("calibrate", *arguments)
 
     def calibrate(self, *arguments: str) -> dict[str, Any]:
         records = ("--work-dir", str(self.folder / "records"))
         done = self.run(str(self.folder / "recipe.toml"), *records, "--json", *arguments)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        assert done.code == 0, done.err
+        found: dict[str, Any] = done.json
+        return found
 
     def refused(self, *arguments: str, code: int = 2) -> str:
         """Return the line that a refusal is; before it notes on savers, or what each can do."""
         records = ("--work-dir", str(self.folder / "records"))
         out = self.folder / "refused"
         done = self.run(*arguments, *records, "--out", str(out))
-        assert done.returncode == code, done.stderr
-        *notes, last = done.stderr.splitlines()
+        assert done.code == code, done.err
+        *notes, last = done.err.splitlines()
         if code == 3:
-            assert done.stdout.startswith("Candidates"), done.stdout
+            assert done.out.startswith("Candidates"), done.out
         else:
-            assert done.stdout == ""
+            assert done.out == ""
             few = "samples are too few: " in " ".join(notes)  # which takes more than a line
-            assert few or all(": not measured: " in note for note in notes), done.stderr
+            assert few or all(": not measured: " in note for note in notes), done.err
         assert last.startswith("tinysaver-edge: ")
         assert not out.exists()
         return last
@@ -97,13 +98,22 @@ def models(*names: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("limits")
     colour_folders(folder / "images", each=60)
     for name, kind in MODELS.items():
         colour_model(folder / f"{name}.onnx", kind)
     (folder / "recipe.toml").write_text(RECIPE + models(*MODELS))
-    return World(folder)
+    return folder
+
+
+@pytest.fixture
+def world(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for looked in folder.rglob("looked.json"):  # each test is another user of the same answers
+        looked.unlink()
+    return World(folder, command)
 
 
 # Devices.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Command
+from tests.command import Command
 from tests.small_bundle import small_bundle
 from tests.test_verify import change_answers, rewrite
 from tinysaver_edge.engines.base import Precision

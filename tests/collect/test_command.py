@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.conftest import command
 from tests.command import start
 from tests.stream.sources.test_rtsp import SECRET, server, shown_ms
 from tinysaver_edge.collect.store import AWAY, STOPPED
 from tinysaver_edge.data.collection import Collection, read_moments
 
-__all__ = ["command", "server"]
+__all__ = ["server"]
 
 
 def pictures(folder):

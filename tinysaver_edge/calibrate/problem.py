@@ -267,7 +267,8 @@ class MeasuredProblem:
         processor: the kind that the models were measured on; None where it is not known.
         machine: likewise, for people; None for this one.
         golden: samples that were kept there; None where they are yet to be made, here.
-        others: candidates of earlier runs on the same samples, that share the risk.
+        others: candidates of earlier runs on the same samples, that share the risk; None where
+            nobody remembers who looked at them.
     """
 
     problem: Problem
@@ -283,7 +284,7 @@ class MeasuredProblem:
     processor: str | None = None
     machine: str | None = None
     golden: GoldenSamples | None = None
-    others: int = 0
+    others: int | None = None
 
 
 def join_records(

@@ -347,7 +347,12 @@ def _drawn(plan: Plan, gathered: MeasuredProblem) -> dict[str, int]:
     """
     left_out = sum(name in gathered.artefacts for name in gathered.lost)
     candidates = len(gathered.problem.savers) + left_out
-    return {"seed": plan.seed, "candidates": candidates, "others": gathered.others}
+    return {
+        "seed": plan.seed,
+        "candidates": candidates,
+        "others": gathered.others or 0,
+        "again": 0 if gathered.others is None else candidates,
+    }
 
 
 def _choices(proposals: list[Proposal], certificate: Certificate | None) -> int:

@@ -40,6 +40,7 @@ from tinysaver_edge.calibrate.measured.measuring import (
     measure_on_pixels,
 )
 from tinysaver_edge.calibrate.measured.timing import (
+    EFFORT,
     LOOKS,
     LargeTiming,
     PairTimingStep,
@@ -361,7 +362,9 @@ def _timed(
     fusion: Fusion | None,
 ) -> Problem:
     """Return the problem with what the large model and every saver with it take here."""
-    place = TimingPlace(run.data, run.fingerprint, run.folder, alone=run.given.isolate)
+    place = TimingPlace(
+        run.data, run.fingerprint, run.folder, alone=run.given.isolate, effort=EFFORT
+    )
     steps: dict[str, TimingStep] = {large.name: LargeTiming(large, place)}
     for saver in problem.savers:
         steps[saver.name] = PairTimingStep(artefacts[saver.name], large, fusion, place)

@@ -240,7 +240,7 @@ _LOOKED = "looked.json"
 
 def looked_before(
     gathered: MeasuredProblem, targets: Targets, folder: Path | None, *, drawn: tuple[object, ...]
-) -> tuple[int, tuple[str, ...]]:
+) -> tuple[int | None, tuple[str, ...]]:
     """Return what else these images were asked in earlier runs, and remember what they are now.
 
     Whoever tries a saver, does not like it and tries another on the same images has had two looks,
@@ -256,10 +256,11 @@ def looked_before(
         drawn: whatever else decides which images are asked what.
 
     Returns:
-        How many other savers, or other questions of the same, share the risk; and a line for it.
+        How many other savers, or other questions of the same, share the risk, None where nobody
+        remembers; and a line for it.
     """
     if folder is None or gathered.content is None:
-        return 0, ()
+        return None, ()
     content = Seen.of(gathered.content[gathered.sample_index])
     large, question = gathered.artefacts[gathered.problem.large.name].sha256, None
     if targets.method is Method.CERTIFIED:

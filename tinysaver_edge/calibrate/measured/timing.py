@@ -75,12 +75,14 @@ class TimingPlace:
         fingerprint: of the images.
         folder: where records lie.
         alone: whether nothing else runs in the process, so that its memory can be told.
+        effort: how long a round takes.
     """
 
     data: DataSource
     fingerprint: str
     folder: Path
     alone: bool
+    effort: Effort = EFFORT
 
     def frames(self) -> list[Frame]:
         """Return some images of the data.
@@ -136,7 +138,7 @@ class LargeTiming:
         """
         frames = self.place.frames()
         with ExitStack() as stack:
-            return measure_alone(_stage(self.large, stack), frames, effort=EFFORT)
+            return measure_alone(_stage(self.large, stack), frames, effort=self.place.effort)
 
     @property
     def _path(self) -> Path:
@@ -197,7 +199,9 @@ class PairTimingStep:
         before = resident_mb()
         with ExitStack() as stack:
             saver, large = _stage(self.saver, stack), _stage(self.large, stack)
-            latency = measure_pair(saver, large, frames, fusion=self.fusion, effort=EFFORT)
+            latency = measure_pair(
+                saver, large, frames, fusion=self.fusion, effort=self.place.effort
+            )
             memory_mb = self.place.memory_since(before)
         return PairTiming(latency, memory_mb)
 

@@ -48,6 +48,7 @@ class Bid:
         score: the score, or the name of one; None leaves it to the method.
         fusion: likewise.
         tune: samples that are not to be certified on, since score and fusion come from them.
+        again: how many more share the risk where another drop is asked for on the same samples.
     """
 
     problem: Problem
@@ -59,6 +60,7 @@ class Bid:
     fusion: Fusion | str | None
     tune: IntArray | None = None
     between: tuple[ModelAnswers, ...] = ()
+    again: int = 0
 
     @property
     def costs(self) -> CascadeCosts:
@@ -74,7 +76,13 @@ class Bid:
 
 
 def propose_all(
-    problem: Problem, targets: Targets, *, seed: int, candidates: int, others: int = 0
+    problem: Problem,
+    targets: Targets,
+    *,
+    seed: int,
+    candidates: int,
+    others: int = 0,
+    again: int = 0,
 ) -> list[Proposal]:
     """Find the thresholds that the method asked for allows, for each saver.
 
@@ -84,6 +92,7 @@ def propose_all(
         seed: of whatever is drawn.
         candidates: how many savers share the risk, those that were not measured included.
         others: how many candidates of earlier runs on the same samples share it besides.
+        again: how many more there are where another drop is asked for on the same samples.
     """
     propose = _PROPOSERS[targets.method]
     if targets.searches:
@@ -92,12 +101,17 @@ def propose_all(
         common = (targets, found.kept + len(beside.chains) + others, seed)
         return [
             *(
-                _found(Bid(problem, saver, *common, one.score, one.fusion, found.tune), one)
+                _found(
+                    Bid(problem, saver, *common, one.score, one.fusion, found.tune, again=again),
+                    one,
+                )
                 for saver, one in zip(problem.savers, found.savers, strict=True)
             ),
             *(
                 replace(
-                    _certified(Bid(problem, early[0], *common, score, None, found.tune, early[1:])),
+                    _certified(
+                        Bid(problem, early[0], *common, score, None, found.tune, early[1:], again)
+                    ),
                     told=beside.told,
                 )
                 for early, score in beside.chains
@@ -105,11 +119,12 @@ def propose_all(
         ]
     candidates += others
     if chains_of(problem, targets):
-        return _with_chains(problem, targets, seed=seed, lost=candidates - len(problem.savers))
+        lost = candidates - len(problem.savers)
+        return _with_chains(problem, targets, seed=seed, lost=lost, again=again)
     fusions = fusions_of(targets)
     each = (targets, candidates * len(fusions), seed, targets.score)
     return [
-        propose(Bid(problem, saver, *each, fusion))
+        propose(Bid(problem, saver, *each, fusion, again=again))
         for saver in problem.savers
         for fusion in fusions
     ]
@@ -128,7 +143,9 @@ def fusions_of(targets: Targets) -> tuple[Fusion | str | None, ...]:
     return (get_fusion(targets.fusion),)
 
 
-def _with_chains(problem: Problem, targets: Targets, *, seed: int, lost: int) -> list[Proposal]:
+def _with_chains(
+    problem: Problem, targets: Targets, *, seed: int, lost: int, again: int
+) -> list[Proposal]:
     """Propose the cascades that did best on a tune split; the others share no risk.
 
     Args:
@@ -136,13 +153,14 @@ def _with_chains(problem: Problem, targets: Targets, *, seed: int, lost: int) ->
         targets: what is asked.
         seed: of the split.
         lost: how many savers there were besides, that share the risk.
+        again: as for `Bid`.
     """
     found = best_chains(problem, targets, seed=seed)
     kept = [one for one in found.chains if not one.left_out]
     common = (targets, len(kept) + lost, seed, targets.score, targets.fusion, found.tune)
     proposals = []
     for one in found.chains:
-        bid = Bid(problem, one.early[0], *common, between=one.early[1:])
+        bid = Bid(problem, one.early[0], *common, between=one.early[1:], again=again)
         if one.left_out:
             proposals.append(_nothing(bid.costs, found.score, found.certify, why=one.left_out))
         else:
@@ -281,7 +299,14 @@ def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
 
 
 def _least_certified(bid: Bid, choice: CertifiedChoice) -> float | None:
-    """Return the least drop that could be signed within the budgets, by the walk."""
+    """Return the least drop that could be signed within the budgets, by the walk.
+
+    Whoever asks for it has looked at the samples once more, and what it takes then is what is told.
+    """
+    drop = bid.targets.allowed_drop_points
+    if bid.again and drop is not None:
+        bid = replace(bid, candidates=bid.candidates + bid.again)
+        choice = _certify(bid, drop)
     points = _least_reaching(bid, choice)
     if points is None:
         return None

@@ -141,6 +141,8 @@ def test_a_share_is_none_above_all():
     figures = Planner(TIMES, Bursts(0.1)).forecast(full, seconds=360).figures
     assert figures["uplink_load"].value > 0.95
     assert figures["uplink_load"].high <= 1
+    free = Planner(TIMES, Bursts(0.1)).forecast(replace(FLEET, uplink_bps=math.inf), seconds=60)
+    assert "uplink_load" not in free.figures
 
 
 def test_what_is_too_much_is_simulated_in_part_and_said():

@@ -205,6 +205,8 @@ def _figures(
         found["energy_wh_day"] = mj / seconds * DAY_S / 3.6e6
     if not len(stretches[0].a_minute):  # stretches may be shorter than a minute
         del found["escalations_p99_minute"]
+    if math.isinf(fleet.uplink_bps):
+        del found["uplink_load"]
     shares = ("uplink_load", "host_load", "degraded")
     told = {
         name: resample.figure(values, most=1.0 if name.startswith(shares) else math.inf)

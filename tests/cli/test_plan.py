@@ -46,6 +46,7 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert {one["what"] for one in told["remedies"]} == {"hosts", "uplink", "deadline", "threshold"}
     assert told["figures"]["energy_wh_day"]["value"] > 0
     counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
+    assert any("hosts are as fast as the device" in one for one in told["assumed"])
     assert counted or any("W, the most that jetson-orin-nano draws" in one for one in told["said"])
     page = (benched / "plan.html").read_text()
     assert page.count("<svg") >= 8

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,10 +21,12 @@ from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.cli.evaluate import _Kept, _kept
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.decision import AnswerSource, Likeness
+from tinysaver_edge.records.evaluation import evaluate_epochs
 from tinysaver_edge.records.records import load_record
 from tinysaver_edge.records.timeline import read_timeline
 from tinysaver_edge.stream.sources.source import Frame
@@ -166,6 +169,35 @@ def test_evaluate_measures_on_epochs_it_has_not_seen(command, work, bundle):
         again.json["reuse"]
         == json.loads((bundle / "bundle.json").read_text())["calibration"]["reuse"]
     )
+
+
+def test_evaluate_holds_a_certificate_against_nothing_that_it_is_not_about(
+    command, work, bundle, tmp_path
+):
+    """Epochs of another rate, pictures alone, answers that differ from the large model's."""
+    shutil.copytree(work / "more", tmp_path / "faster")
+    for place in (tmp_path / "faster").glob("*/epoch.json"):
+        about = json.loads(place.read_text())
+        about["seconds"] = [at / 4 for at in about["seconds"]]
+        place.write_text(json.dumps(about))
+    faster = command("evaluate", bundle, "--epochs", tmp_path / "faster")
+    assert "its certificate is not about them" in faster.err
+    assert "kept here" not in faster.out
+    for number, name in enumerate(NAMES):
+        (tmp_path / "single" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "single" / name / "0.png"), colour_picture(number, 1))
+    single = command("evaluate", bundle, "--data", tmp_path / "single")
+    assert "these samples stand alone" in single.err
+    assert "kept here" not in single.out
+    assert "whether it is kept here" in command("evaluate", bundle, "--epochs", work / "more").out
+
+    with Bundle.load(bundle) as opened:
+        found = evaluate_epochs(opened, work / "more")
+        for within, told in (((0.0, 3.0), _Kept.YES), ((30.0, 60.0), _Kept.UNTOLD)):
+            figures = replace(found.figures, drop_interval_points=within)
+            assert _kept(opened.manifest, replace(found, figures=figures)) is told
+        labelled = replace(found, figures=figures, by_large=False)
+        assert _kept(opened.manifest, labelled) is _Kept.NO
 
 
 @pytest.fixture

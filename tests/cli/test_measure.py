@@ -148,6 +148,8 @@ def test_what_is_damaged_is_told(command, records, tmp_path, line):
     done = command("calibrate", "--records", records, *ASKED, "--out", tmp_path / "bundle")
     assert done.code == 2
     assert line in done.err
+    assert "pydantic" not in done.err
+    assert "[type=" not in done.err
     assert not (tmp_path / "bundle").exists()
 
 

@@ -74,6 +74,7 @@ def test_files_without_times_give_each_frame_the_same():
         ({"period_s": 1e12}, "at most ten years"),
         ({"period_s": 5.0, "epoch_s": 5.0}, "do not fit"),
         ({"epoch_fps": 3.0}, "of epochs only"),
+        ({"epoch_s": 1.0, "epoch_fps": 0.0}, "0 frames a second"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given_wrong, said):

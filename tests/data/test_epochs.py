@@ -72,6 +72,15 @@ def damage(name):
     def falling(clips):
         said(clips, "e001", seconds=[0.0, 2.0, 1.0, 3.0])
 
+    def too_early(clips):
+        said(clips, "e001", seconds=[-1.0, 0.0, 1.0, 2.0])
+
+    def too_late(clips):
+        said(clips, "e001", seconds=[0.0, 1.0, 2.0, 7.0])
+
+    def no_length(clips):
+        said(clips, "e001", length_s=float("nan"))
+
     def overlap(clips):
         said(clips, "e001", moment_s=2.0)
 
@@ -101,6 +110,9 @@ def damage(name):
         ("no_times", "e001: has no epoch.json, which says when each frame was taken"),
         ("few_times", "names 4 files and 2 seconds"),
         ("falling", "e001: the seconds .* must rise"),
+        ("too_early", "e001: lasts 4 s, and has frames from -1 to 2 s"),
+        ("too_late", "e001: lasts 4 s, and has frames from 0 to 7 s"),
+        ("no_length", "e001: lasts nan s"),
         ("overlap", "e000 and e001: overlap in camera1"),
         ("gone", "'00002.png', which is no image there"),
         ("outside", "which is no image there"),

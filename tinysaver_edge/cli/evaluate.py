@@ -140,7 +140,9 @@ def _kept(manifest: Manifest, result: Evaluation) -> _Kept | None:
         return None
     if why_not_covered(manifest) is not None:
         return None
-    bound = Certificate.from_json(entry.counts).max_drop_points
-    if within[1] <= bound:
+    counts = Certificate.from_json(entry.counts)
+    if within[1] <= counts.max_drop_points:
         return _Kept.YES
-    return _Kept.NO if within[0] > bound else _Kept.UNTOLD
+    # Where people say what is right, an answer that differs from the large model's may be it.
+    known = counts.evidence.from_consistency or not result.by_large
+    return _Kept.NO if within[0] > counts.max_drop_points and known else _Kept.UNTOLD

@@ -16,6 +16,9 @@ MOST = 10_000_000
 
 LONGEST_S = 10 * 366 * 86400.0
 
+FASTEST = 1000.0
+"""Frames a second; no camera has more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -48,6 +51,8 @@ class Draw:
         for name, value in (("period", self.period_s), ("epoch", self.epoch_s)):
             if value is not None and not 0 < value <= LONGEST_S:
                 raise InputError(f"{name} of {value:g} s: above 0 and at most ten years")
+        if self.epoch_fps is not None and not 0 < self.epoch_fps <= FASTEST:
+            raise InputError(f"{self.epoch_fps:g} frames a second: above 0 and at most {FASTEST:g}")
         if self.epoch_fps is not None and self.epoch_s is None:
             raise InputError("frames a second are kept of epochs only: single frames are moments")
         if self.period_s is not None and (self.epoch_s or 0) >= self.period_s:

@@ -267,6 +267,12 @@ def _found(path: Path) -> list[Epoch]:
                 f"epoch {epoch.name}: has {len(epoch.seconds)} frame{'s' * (not epoch.seconds)}; "
                 "within an epoch a frame is held against those before it: give at least 2"
             )
+        first, last, length_s = epoch.seconds[0], epoch.seconds[-1], epoch.length_s
+        if not (0 < length_s < math.inf and first >= 0 and last <= length_s + 1e-5):
+            raise DataError(
+                f"epoch {epoch.name}: lasts {length_s:g} s, and has frames from {first:g} to "
+                f"{last:g} s: they must lie within it"
+            )
     middle = float(np.median([one.length_s for one in epochs]))
     for epoch in epochs:
         if abs(epoch.length_s - middle) > AS_LONG * middle:

@@ -45,13 +45,16 @@ class Evaluation:
         figures: the seven figures.
         warnings: what the user should know.
         seen: how many of the samples the bundle was calibrated on; None where that is not known.
-        doubted: whether the labels do not look right, so that nothing follows from the figures.
+        doubted: whether nothing follows from the figures for the certificate: labels that do not
+            look right, or samples that it is not about.
+        by_large: whether the large model's answers were taken for right.
     """
 
     figures: Figures
     warnings: tuple[str, ...]
     seen: int | None = None
     doubted: bool = False
+    by_large: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values for JSON."""
@@ -109,7 +112,7 @@ def evaluate_images(
         looks = read_looks(data, progress=progress)
     seen, said = _seen(bundle, looks)
     found = _evaluation(bundle, records, labels)
-    doubts = _doubts(bundle, found.figures)
+    doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
     warned = (*warnings, *said, *found.warnings, *doubts)
     return Evaluation(found.figures, warned, seen, doubted=bool(doubts))
 
@@ -152,7 +155,20 @@ def evaluate_epochs(
     said = _other_epochs(bundle, timeline)
     seen, told = _seen_among(bundle, content)
     found = _evaluation(bundle, records, labels, timeline=timeline)
-    return Evaluation(found.figures, (*said, *told, *found.warnings), seen)
+    doubts = [] if spans is None else _doubts(bundle, found.figures)
+    warned = (*said, *told, *found.warnings, *doubts)
+    doubted = bool(said or doubts)
+    return Evaluation(found.figures, warned, seen, doubted=doubted, by_large=spans is None)
+
+
+def _not_about(bundle: Bundle) -> list[str]:
+    """Say where a certificate is about streams, and the samples stand alone."""
+    if bundle.manifest.certificate is None or bundle.manifest.reuse is None:
+        return []
+    return [
+        "nothing is repeated here, since these samples stand alone: the certificate is about "
+        "epochs of a stream (evaluate --epochs)"
+    ]
 
 
 def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
@@ -163,7 +179,7 @@ def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
     if abs(entry.rule.epoch_s - timeline.epoch_s) > 0.1 * entry.rule.epoch_s:
         return [
             f"these epochs last {timeline.epoch_s:.3g} s, the bundle was calibrated on epochs of "
-            f"{entry.rule.epoch_s:g} s"
+            f"{entry.rule.epoch_s:g} s: its certificate is not about them"
         ]
     rate, here = entry.rule.frames_per_s, timeline.frames_per_s
     if here is not None and not entry.rule.speaks_of(here):
@@ -229,7 +245,7 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
             )
         check_labels(labels, record.outputs, model=record.name)
     found = _evaluation(bundle, records, labels)
-    doubts = _doubts(bundle, found.figures)
+    doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
     return replace(found, warnings=(*found.warnings, *doubts), doubted=bool(doubts))
 
 

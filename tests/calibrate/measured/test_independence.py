@@ -215,7 +215,10 @@ def test_too_few_is_said_with_what_is_needed() -> None:
     assert "300 samples are too few" in said
     assert "shared by 3 savers takes at least 916, 644 with one saver" in said
     assert too_few(asked, units=644, candidates=1, unit="samples") is None
-    assert too_few(asked, units=300, candidates=1, unit="epochs") is not None
+    assert "--method empirical" in said
+    epochs = too_few(asked, units=300, candidates=1, unit="epochs")
+    assert epochs is not None
+    assert "--method" not in epochs
     empirical = Targets(method=Method.EMPIRICAL, max_drop_points=0.5)
     assert too_few(empirical, units=3, candidates=1, unit="samples") is None
     unlabelled = Targets(max_drop_points=0.5, reference=Reference.LARGE)

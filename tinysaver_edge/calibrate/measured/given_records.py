@@ -206,6 +206,11 @@ def read_measured(folder: Path) -> MeasuredRecords | None:
 
 
 def _brief(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):  # whose own words are many lines
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
     return " ".join(str(error).split())[:200]
 
 

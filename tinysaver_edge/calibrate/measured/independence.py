@@ -354,9 +354,11 @@ def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str 
     if needed is None:
         return None
     better = "" if not labelled else ", unless the cascade proves better than the large model"
+    # Over epochs no method promises nothing.
+    ways = "" if unit == "epochs" else ", or use --method empirical, which promises nothing"
     return (
         f"{units} {unit} are too few: {wish} takes at least {needed}{fewer}{better}. Add {unit}, "
-        f"allow a larger drop (--max-drop), or use --method empirical, which promises nothing"
+        f"{'or ' * (not ways)}allow a larger drop (--max-drop){ways}"
     )
 
 

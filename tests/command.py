@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -117,18 +119,47 @@ def spawned(*arguments: object, **options: Any) -> Done:
 Command = Callable[..., Done]
 
 
-def called(
-    *arguments: object, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Done:
-    """Run the entry point in this process; see the fixture `command`."""
+def called(*arguments: object, environment: Mapping[str, str] | None = None) -> Done:
+    """Run the entry point in this process; whatever reaches either stream is seen.
+
+    Args:
+        arguments: of the command.
+        environment: variables besides those of the tests.
+    """
     from tinysaver_edge.cli import main
 
-    monkeypatch.setattr(sys, "argv", ["tinysaver-edge", *map(str, arguments)])
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capfd.readouterr()
+    with (
+        pytest.MonkeyPatch.context() as changed,
+        _caught(1, "stdout", changed) as out,
+        _caught(2, "stderr", changed) as err,
+    ):
+        for name, value in (environment or {}).items():
+            changed.setenv(name, value)
+        changed.setattr(sys, "argv", ["tinysaver-edge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = [_told(one) for one in (out, err)]
     code = ended.value.code
     assert isinstance(code, int)
-    assert "Traceback" not in err
-    return Done(code, out, err)
+    assert "Traceback" not in told[1], told[1]
+    return Done(code, *told)
+
+
+@contextmanager
+def _caught(number: int, name: str, changed: pytest.MonkeyPatch) -> Iterator[IO[str]]:
+    """Have a file in a stream's place, for Python and for libraries below it."""
+    before = os.dup(number)
+    try:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            os.dup2(file.fileno(), number)
+            changed.setattr(sys, name, file)
+            yield file
+    finally:
+        os.dup2(before, number)
+        os.close(before)
+
+
+def _told(file: IO[str]) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.command import STARTED, Command, Done, called
+from tests.command import STARTED, Command, called
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
@@ -46,7 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--each-command-once",
         action="store_true",
-        help="skip tests that start a command line in a process of its own a second time",
+        help="skip tests that start a command line in a process of its own a second time, and long "
+        "arithmetic: what is the same on every Python",
     )
 
 
@@ -70,6 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         order += [*waiting[:1], *computing[:2]]
         del waiting[:1], computing[:2]
     items[:] = [item for name in order for item in files[name]]
+    for item in items:
+        if STARTED.once and item.get_closest_marker("arithmetic"):
+            item.add_marker(pytest.mark.skip(reason="long arithmetic: the same on every Python"))
 
 
 def _lateness(name: str) -> int:
@@ -97,12 +101,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def command(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, brief: None
-) -> Command:
-    """Runs the entry point with arguments; whatever reaches either stream is seen."""
-
-    def run(*arguments: object) -> Done:
-        return called(*arguments, capfd=capfd, monkeypatch=monkeypatch)
-
-    return run
+def command(brief: None) -> Command:
+    """Runs the entry point with arguments, in this process."""
+    return called

@@ -94,7 +94,7 @@ def test_image_formats(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".CSV"])
 def test_tables_of_file_and_label(tmp_path, columns, suffix):
     class_folders(tmp_path / "images", classes=["a", "b"], each=1)
-    rows = [("images/a/0000.png", "a"), ("images/b/0000.png", 7), ("images/a/0000.png", "b")]
+    rows = [("images/a/0000.png", "a"), ("images/b/0000.png", 7), ("images/a/0000.png", "a")]
     table = tmp_path / f"list{suffix}"
     if suffix == ".jsonl":
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
@@ -174,6 +174,8 @@ def test_groups_come_from_a_column(tmp_path):
         ),
         ("t.csv", '\nfile,label\n1.png,"c\n2.png,' + "x" * 140_000, "line 3.*never closed"),
         ("t.csv", "name,label\n1.png,cat\n", "expected the columns file and label"),
+        ("t.csv", "file,label\n1.png,tiger, big\n", "line 2: 3 values for 2 columns: names that"),
+        ("t.csv", "file,label\n1.png,a\n1.png,b\n", "line 3: 1.png is 'b' here and 'a' in an ear"),
         ("t.csv", "file,File,label\n1.png,2.png,cat\n", "line 1: 2 columns named file"),
         ("t.jsonl", '{"file": "a.png", "answer": "cat"}\n', "say --reference large"),
         ("t.jsonl", "[1]\n", "line 1: expected an object"),

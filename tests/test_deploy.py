@@ -87,7 +87,7 @@ def test_every_secret_of_the_settings_is_one_that_is_read():
     from tinysaver_edge.cli.run import run
 
     read = {one.envvar for one in run.params if one.envvar}
-    names = {"SOURCE", "TOKEN", "MQTT", "SINK"}
+    names = {"SOURCE", "TOKEN", "MQTT", "SINK", "FORWARD"}
     assert named == read == {f"TINYSAVER_{name}" for name in names}
 
 

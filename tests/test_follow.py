@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests import plug_ins
 from tests.bundle.servers import Server, serving
 from tests.colours import LARGE, NAMES, SAVER, colour_model, colour_picture
 from tests.command import start
+from tests.remote.hosts import remote
 from tests.small_bundle import artefact, small_bundle
 from tinysaver_edge._support.files import parse_json, sha256_of
 from tinysaver_edge.artefact import combined_sha256
@@ -27,13 +29,15 @@ from tinysaver_edge.bundle.signature import SIGNATURE, Trust
 from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.errors import BundleError, InputError
+from tinysaver_edge.errors import BundleError, InputError, TransferError
 from tinysaver_edge.stream.drift.drift import DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
 from tinysaver_edge.stream.sinks.base import CallbackSink
 from tinysaver_edge.stream.telemetry.events import BundleNews, Event
 from tinysaver_edge.stream.telemetry.metrics import Counter
-from tinysaver_edge.verify.follow import Follower, FollowOptions, OnTrial, Running, begin
+from tinysaver_edge.verify.follow import Follower, FollowOptions, Running, begin
+from tinysaver_edge.verify.run import why_unproven
+from tinysaver_edge.verify.trial import OnTrial
 
 pytest.importorskip("cryptography")
 
@@ -364,6 +368,101 @@ def test_a_registry_that_dies_leaves_the_stream_as_it_is(factory, shelf, tmp_pat
         assert device.outcome(after=1).outcome == "kept"
 
 
+def test_what_is_mended_at_the_target_is_taken_though_it_is_called_the_same(
+    factory, shelf, tmp_path
+):
+    mended = factory.change("mended")
+    factory.push(mended)
+    blob = factory.shelf / "blobs/sha256" / sha256_of(mended / MANIFEST)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        with Device(factory, shelf.url, store) as device:
+            assert "push the bundle again" in device.outcome(after=0).reason
+            with closing(open_target(str(factory.shelf))) as target:
+                push_bundle(mended, target, "stable")
+            kept(device)
+        assert store.state.current.sha256 == sha256_of(mended / MANIFEST)
+        assert store.state.refused == {}
+
+
+def kept(device) -> None:
+    due_s = time.monotonic() + 30
+    while not any(one.outcome == "kept" for one in device.news):
+        assert time.monotonic() < due_s, device.news
+        time.sleep(0.02)
+
+
+def test_a_bundle_that_is_signed_anew_replaces_what_the_old_key_signed(factory, shelf, tmp_path):
+    """Keys change: the device must not be left with what only the old one has signed."""
+    first = Path(shutil.copytree(factory.folder / "first", tmp_path / "first"))
+    factory.push(first)
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        with Device(factory, shelf.url, store) as device:
+            factory.push(first)
+            kept(device)
+        assert store.state.current.version == factory.versions
+        assert device.sequences == list(range(len(device.sequences)))
+
+
+def test_a_disk_that_fails_costs_no_bundle(factory, shelf, tmp_path, monkeypatch):
+    """Neither is what decides left behind undecided, nor what was to be tried forgotten."""
+    with BundleStore(tmp_path / "store", wall=time.time) as store:
+        write, full = store._write, {"at": 1}
+
+        def failing(state):
+            if full["at"]:
+                full["at"] -= 1
+                raise full.get("error") or OSError(28, "No space left on device")
+            write(state)
+
+        monkeypatch.setattr(store, "_write", failing)
+        with Device(factory, shelf.url, store) as device:
+            factory.push(factory.change("full"))
+            told = device.outcome(after=0)
+            assert (told.outcome, "No space left" in told.reason) == ("away", True)
+            while not any(one.outcome == "trial" for one in device.news):
+                time.sleep(0.01)
+            full.update(at=2, error=InputError("the store may not be written to"))
+            kept(device)
+            while store.state.current is None:
+                time.sleep(0.01)
+        assert store.state.trial is None
+        assert device.by[-1] == store.state.current.sha256
+    assert full["at"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_stopped_while_it_proves_a_bundle_refuses_none(
+    number, factory, tmp_path, monkeypatch
+):
+    """As systemd stops a service: the signal goes to the process that proves the bundle, too."""
+    (tmp_path / "stop_engine.py").write_text(
+        "import os, time\n"
+        "from tinysaver_edge.engines import Engine\n"
+        "class StopEngine(Engine):\n"
+        "    name = 'stopped'\n"
+        "    suffixes = frozenset({'.onnx'})\n"
+        "    @classmethod\n"
+        "    def accepts_device(cls, device): return True\n"
+        f"    def _load(self): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        "    def _run(self, batch): raise NotImplementedError\n"
+    )
+    plug_ins.install(tmp_path, monkeypatch, "engines", {"stopped": "stop_engine:StopEngine"})
+
+    def stopped(told, folder):
+        told["stages"][0]["model"]["engine"] = "stopped"
+
+    made = factory.change(f"stopped-{int(number)}", stopped)
+    with pytest.raises(TransferError, match="was stopped"):
+        why_unproven(made, {}, timeout_s=60)
+
+
+def test_hosts_that_are_away_do_not_have_a_bundle_refused(factory, tmp_path):
+    large = remote("http://127.0.0.1:9/large")
+    with pytest.raises(TransferError, match=r"127\.0\.0\.1:9"):
+        why_unproven(factory.good, {"large": large}, timeout_s=60)
+
+
 def test_a_process_that_is_killed_during_a_trial_comes_up_with_the_old_one(factory, tmp_path):
     store, first = tmp_path / "store", factory.folder / "first"
     words = ("run", first, "--source", "demo://", "--trusted", factory.trust.keys, "--follow",
@@ -382,6 +481,7 @@ def test_a_process_that_is_killed_during_a_trial_comes_up_with_the_old_one(facto
     assert by == {sha256_of(first / MANIFEST)}
     last = parse_json((store / "history.jsonl").read_text().splitlines()[-1])
     assert last["outcome"] == "rolled_back"
+    assert "rolled back: the process ended during its trial" in told
     assert "the process ended during its trial" in last["reason"]
 
 

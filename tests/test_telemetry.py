@@ -70,6 +70,7 @@ def commands(at: Path) -> list[tuple[str, int]]:
     return [
         (f"calibrate --data {images} --large {big} --saver {tiny} --method empirical"
          f" --max-drop 9 --independent --out {bundle}", 0),
+        (f"measure --data {images} --large {big} --saver {tiny} --out {at / 'records'}", 0),
         (f"collect --source demo://?fps=30 --for 1s --frames 2 --out {at / 'frames'}", 0),
         (f"quickstart imagenet --wheels {at} --out {at / 'models'}", 2),
         (f"evaluate {bundle} --data {images}", 0),
@@ -79,6 +80,10 @@ def commands(at: Path) -> list[tuple[str, int]]:
         (f"bundle labels {bundle} {at / 'names.txt'}", 2),
         (f"bundle key {at / 'key.pem'}", 0),
         (f"bundle sign {bundle} --key {at / 'key.pem'}", 0),
+        (f"bundle push {bundle} {at / 'shelf'}:stable", 0),
+        (f"bundle pull {at / 'shelf'}:stable {at / 'pulled'}", 0),
+        (f"bench {bundle} --runs 3 --seconds 0.1", 0),
+        (f"plan {bundle} --cameras 2 --fps 5 --uplink 20mbit --hosts 1", 0),
         ("models list --max-gmacs 0.1", 0),
         (f"models describe {big}", 0),
         (f"models check {big}", 0),

@@ -205,14 +205,14 @@ def test_bench_takes_the_fastest_and_keeps_the_choice(tmp_path: Path) -> None:
     model = described(tmp_path)
     quickly = ("--runs", "3", "--seconds", "0.05", "--no-throughput", "--json")
     first = command(tmp_path, "bench", str(model), "--engine", "auto", *quickly)
-    assert first.returncode == 0, first.stderr
-    report = json.loads(first.stdout)
+    assert first.code == 0, first.err
+    report = json.loads(first.out)
     taken = [one for one in report["engine_choice"]["tried"] if not one["why"]]
     assert [one["engine"] for one in taken] == [report["stages"][0]["engine"]]
-    assert "slower than" in first.stderr
+    assert "slower than" in first.err
     second = command(tmp_path, "bench", str(model), "--engine", "auto", *quickly)
-    assert "as measured before" in second.stderr
-    assert json.loads(second.stdout)["stages"][0]["engine"] == taken[0]["engine"]
+    assert "as measured before" in second.err
+    assert json.loads(second.out)["stages"][0]["engine"] == taken[0]["engine"]
 
 
 def test_bench_tries_what_a_profile_lists(tmp_path: Path) -> None:
@@ -220,11 +220,11 @@ def test_bench_tries_what_a_profile_lists(tmp_path: Path) -> None:
     quickly = ("--runs", "3", "--seconds", "0.05", "--no-throughput")
     asked = ("bench", str(model), "--engine", "auto", "--profile", "jetson-orin-nano", *quickly)
     done = command(tmp_path, *asked)
-    assert done.returncode == 0, done.stderr
-    assert "has no TensorrtExecutionProvider here" in done.stdout
-    assert "engine onnxruntime on CPUExecutionProvider, float32" in done.stdout
+    assert done.code == 0, done.err
+    assert "has no TensorrtExecutionProvider here" in done.out
+    assert "engine onnxruntime on CPUExecutionProvider, float32" in done.out
     alone = command(tmp_path, "bench", str(model), "--profile", "jetson-orin-nano")
-    assert (alone.returncode, alone.stderr.count("\n")) == (2, 1)
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ class Server(ThreadingHTTPServer):
         """Bytes of a blob after which the connection is cut, each time; None for never."""
         self.cut = "/blobs/"
         self.dead = False
+        self.page: bytes | None = None
+        """What all are answered with, as by a network that wants a log-in first."""
         self.login: str | None = None
         self.asked: list[tuple[str, str, str | None]] = []
         self.authorizations: list[str | None] = []
@@ -75,15 +77,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         if not self._refused():
-            there = (self.server.root / self.path.lstrip("/")).is_file()
+            place = self.server.root / self.path.lstrip("/")
+            there = place.is_file()
             self.send_response(200 if there else 404)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(place.stat().st_size) if there else "0")
             self.end_headers()
 
     def do_PUT(self) -> None:
         if self._refused():
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.page is not None:
+            self._answer(200, self.server.page, Content_Type="text/html; charset=utf-8")
+            return
         if not self.server.puts:
             self._answer(405)
             return

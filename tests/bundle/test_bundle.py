@@ -208,6 +208,7 @@ def leaves(value, place=()):
 JUNK = [None, -1, 0, 1e308, "", "../x", [], [0, 1, 2, 99], {"a": 1}]
 
 
+@pytest.mark.arithmetic
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, over factors such as 1e308
 def test_whatever_stands_in_the_manifest_it_loads_or_is_refused_in_one_line(pristine, tmp_path):
     """One value after the other is replaced by junk; nothing but our own errors may come of it."""
@@ -562,3 +563,9 @@ def test_no_bundle_takes_the_place_of_a_socket(tmp_path, name):
         node.bind(str(tmp_path / name))
         with pytest.raises(BundleError, match="a socket of this name is there"):
             check_target(tmp_path / name)
+
+
+def test_no_bundle_takes_the_place_of_a_link_to_nothing(tmp_path):
+    (tmp_path / "bundle").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(BundleError, match="a link to what is not there: name a new one"):
+        check_target(tmp_path / "bundle")

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tests.colours import NAMES
 from tests.small_bundle import small_bundle
 from tests.stream.telemetry.test_promise import certified
 from tinysaver_edge._support.files import sha256_of
@@ -12,6 +13,7 @@ from tinysaver_edge.bundle import Bundle
 from tinysaver_edge.bundle.covered import figures_sha256, why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.deciding.naming import name_classes
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.reuse import ReuseRule
@@ -70,6 +72,26 @@ def test_frames_cut_otherwise_than_those_that_were_collected_are_not_certified(f
         with Bundle.load(edited(folder, told)) as bundle, Cascade.from_bundle(bundle, cut=cut) as c:
             assert c.decide(numbered_frame(7)).certified is (why is None)
             assert (c.doubt is None) if why is None else (why in c.doubt)
+
+
+def test_names_that_are_added_later_leave_it_certified_and_others_do_not(folder, tmp_path):
+    def nameless(content):
+        content["labels"] = content["certificate"]["measured"]["labels_sha256"] = None
+        content["certificate"]["figures_sha256"] = figures_sha256(Manifest.model_validate(content))
+
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES) + "\n")
+    assert name_classes(edited(folder, nameless), names) == NAMES
+    with Cascade.load(folder) as cascade:
+        decision = cascade.decide(numbered_frame(7))
+        assert cascade.doubt is None
+        assert decision.certified
+        assert decision.label in NAMES
+
+
+def test_names_that_are_taken_away_are_not_certified(folder):
+    with Cascade.load(edited(folder, lambda content: content.update(labels=None))) as cascade:
+        assert "other class names" in cascade.doubt
 
 
 CHANGES = {

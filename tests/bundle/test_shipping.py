@@ -296,12 +296,57 @@ def test_what_is_not_right_is_refused_in_its_own_words(spoil, kind, tmp_path, be
     assert content(device) == before
 
 
+@pytest.mark.parametrize("kind", ["folder", "web"])
+@pytest.mark.parametrize("spoil", [truncated, exchanged], ids=lambda one: one.__name__)
+def test_what_is_damaged_at_the_target_is_mended_by_another_push(spoil, kind, tmp_path, belt, keys):
+    layout = tmp_path / "shelf"
+    keys.sign(belt, 7)
+    push(belt, layout)
+    spoil(layout, belt, keys)
+    with serving(layout) as server:
+        place = layout if kind == "folder" else server.url
+        if (kind, spoil) == ("web", exchanged):  # of the same length: a server tells no more
+            assert push(belt, place).sent_bytes == 0
+            with pytest.raises(BundleError, match=r"remove sha256:.* push the bundle again"):
+                pull(place, tmp_path / "device", trust=keys.trust)
+            return
+        assert push(belt, place).sent_bytes == (belt / LARGE).stat().st_size
+        assert pull(place, tmp_path / "device", trust=keys.trust).signed.version == 8
+
+
+def test_room_is_wanted_for_what_is_still_to_come_only(tmp_path, belt, monkeypatch):
+    push(belt, tmp_path / "shelf")
+    large = (belt / LARGE).read_bytes()
+    staging = tmp_path / ".device.pull"
+    staging.mkdir()
+    (staging / sha256_of(belt / LARGE)).write_bytes(large)
+    files = [path for path in belt.rglob("*") if path.is_file() and path.name != MANIFEST]
+    total = sum(path.stat().st_size for path in files)
+    free = shutil.disk_usage(tmp_path)._replace(free=total - len(large))
+    monkeypatch.setattr(shipping.shutil, "disk_usage", lambda _: free)
+    assert pull(tmp_path / "shelf", tmp_path / "device").changed
+    with pytest.raises(TransferError, match=r"MB free, .* more: make room there"):
+        pull(tmp_path / "shelf", tmp_path / "other")
+
+
 def test_without_keys_a_path_out_of_the_bundle_is_refused_all_the_same(tmp_path, belt, keys):
     escaping(tmp_path / "shelf", belt, keys)
     with pytest.raises(BundleError, match="path"):
         pull(tmp_path / "shelf", tmp_path / "device")
     assert not (tmp_path / "device").exists()
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "web"])
+def test_who_moves_a_tag_back_is_told_that_devices_refuse_that(kind, tmp_path, belt, keys):
+    """As after a clock was set back where bundles are signed."""
+    (tmp_path / "shelf").mkdir()
+    with serving(tmp_path / "shelf") as server:
+        place = tmp_path / "shelf" if kind == "folder" else server.url
+        for version, name, newer in ((7, "belt", None), (6, "belt", 7), (8, "belt", None),
+                                     (5, "door", None)):  # fmt: skip
+            keys.sign(belt, version, name=name)
+            assert push(belt, place).newer == newer
 
 
 def test_an_older_one_is_taken_by_hand(tmp_path, belt, keys):

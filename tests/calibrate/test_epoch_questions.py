@@ -49,6 +49,7 @@ def reply(question, truth):
     return {question.a: "a", question.b: "b"}.get(right, "neither")
 
 
+@pytest.mark.arithmetic
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 10_000), drop=st.sampled_from([30.0, 60.0, 90.0]))
 def test_all_answers_give_what_labels_give_and_some_never_more(seed, drop):

@@ -49,6 +49,7 @@ def told(choice: CertifiedChoice, truth: np.ndarray, asked: np.ndarray, samples:
 FUSIONS = {"none": NoFusion(), "linear": LinearFusion(), "logit": ConditionalLogit()}
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("early", [1, 2, 3])
 @pytest.mark.parametrize("fusion", FUSIONS.values(), ids=FUSIONS)
 @settings(deadline=None, max_examples=8)

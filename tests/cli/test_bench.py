@@ -1,4 +1,4 @@
-"""The command `bench`, run as a user runs it."""
+"""The command `bench`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench.test_bench import described
 from tests.cli.test_devices import run
+from tests.command import spawned
 from tests.small_bundle import small_bundle
 
 QUICKLY = ("--runs", "5", "--seconds", "0.05")
@@ -16,14 +17,14 @@ QUICKLY = ("--runs", "5", "--seconds", "0.05")
 
 def test_a_bundles_report_lies_beside_it(tmp_path: Path) -> None:
     small_bundle(tmp_path / "bundle")
-    done = run(tmp_path, "bench", str(tmp_path / "bundle"), *QUICKLY, "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    done = spawned("bench", tmp_path / "bundle", *QUICKLY, "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
     assert json.loads((tmp_path / "bundle.bench.json").read_text()) == report
     assert [one["name"] for one in report["stages"]] == ["saver", "large"]
     assert report["end_to_end"]["total"]["runs"] >= 5
     for line in ("saver: inference", "cascade: decode to decision", "frames/s", "bench.json"):
-        assert line in (done.stdout + done.stderr)
+        assert line in (done.out + done.err)
 
 
 def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
@@ -31,11 +32,11 @@ def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     arguments = ("bench", str(model), *QUICKLY, "--no-throughput", "--sustained", "0.1")
     done = run(tmp_path, *arguments, "--engine", "openvino")
-    assert done.returncode == 0, done.stderr
-    assert "openvino on CPU, float32" in (done.stdout + done.stderr)
-    assert "after 0 s a run takes" in (done.stdout + done.stderr)
+    assert done.code == 0, done.err
+    assert "openvino on CPU, float32" in (done.out + done.err)
+    assert "after 0 s a run takes" in (done.out + done.err)
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
-    assert run(tmp_path, *arguments, "--out", str(tmp_path / "r.json")).returncode == 0
+    assert run(tmp_path, *arguments, "--out", str(tmp_path / "r.json")).code == 0
     assert json.loads((tmp_path / "r.json").read_text())["sustained"]["runs"] >= 1
 
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_measured_is_one_line(
     described(tmp_path)
     monkeypatch.chdir(tmp_path)
     done = run(tmp_path, "bench", *arguments)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.code == 2
+    assert says in done.err
+    assert done.err.count("\n") == 1
     assert not (tmp_path / "bundle.bench.json").exists()

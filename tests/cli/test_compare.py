@@ -34,10 +34,10 @@ def bundle(tmp_path_factory):
 
 def test_it_stands_beside_the_published_figures(bundle, tmp_path):
     done = run(tmp_path, "compare", str(bundle), "--json")
-    assert done.returncode == 0, done.stderr
-    assert "no published figure is of large" in done.stderr
-    assert "arXiv 2403.17726" in done.stderr
-    found = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    assert "no published figure is of large" in done.err
+    assert "arXiv 2403.17726" in done.err
+    found = json.loads(done.out)
     assert [one["data"] for one in found["own"]] == ["450 calibration samples", "150 hold-out"]
     assert {one["system"] for one in found["published"]} == {"TinySaver", "Little-Big"}
 
@@ -45,14 +45,14 @@ def test_it_stands_beside_the_published_figures(bundle, tmp_path):
 def test_figures_of_ones_own(bundle, tmp_path):
     (tmp_path / "mine.csv").write_text(f"{HEAD}\nMine,these,large,tiny,1,90,0.4,,a note\n")
     done = run(tmp_path, "compare", str(bundle), "--published", str(tmp_path / "mine.csv"))
-    assert done.returncode == 0, done.stderr
-    assert "no published figure" not in done.stderr
-    assert "0.400" in done.stdout
+    assert done.code == 0, done.err
+    assert "no published figure" not in done.err
+    assert "0.400" in done.out
 
 
 def test_a_wrong_table_is_one_line(bundle, tmp_path):
     (tmp_path / "mine.csv").write_text("what,ever\n")
     done = run(tmp_path, "compare", str(bundle), "--published", str(tmp_path / "mine.csv"))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "its columns must be" in done.stderr
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "its columns must be" in done.err

@@ -1,52 +1,44 @@
-"""The commands `devices` and `doctor`, run as a user runs them."""
+"""The commands `devices` and `doctor`."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "from tinysaver_edge.cli import main; main()"
+from tests.command import Done, called, spawned
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line with a home of its own."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path)]),
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-    }
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def run(folder: Path, *arguments: str) -> Done:
+    """Run the command line with a home of its own, in this process."""
+    homes = {"XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
+    return called(
+        *arguments, environment={name: str(folder / place) for name, place in homes.items()}
+    )
 
 
-def test_list(tmp_path: Path) -> None:
-    done = run(tmp_path, "devices", "list", "--json")
-    assert done.returncode == 0, done.stderr
-    listed = json.loads(done.stdout)["devices"]
+def test_list_in_a_process_of_its_own() -> None:
+    done = spawned("devices", "list", "--json")
+    assert done.code == 0, done.err
+    listed = json.loads(done.out)["devices"]
     assert "raspberry-pi-5" in {one["name"] for one in listed}
-    assert "raspberry-pi-5" in (done.stdout + done.stderr)
+    assert "raspberry-pi-5" in (done.out + done.err)
 
 
 def test_show_keeps_square_brackets(tmp_path: Path) -> None:
     done = run(tmp_path, "devices", "show", "jetson-orin-nano")
-    assert done.returncode == 0, done.stderr
-    assert "pip install '" in done.stdout
-    assert "[jetson]'" in done.stdout
-    assert "not verified on hardware" in (done.stdout + done.stderr)
+    assert done.code == 0, done.err
+    assert "pip install '" in done.out
+    assert "[jetson]'" in done.out
+    assert "not verified on hardware" in (done.out + done.err)
 
 
 def test_show_an_unknown_device_is_one_line(tmp_path: Path) -> None:
     done = run(tmp_path, "devices", "show", "rasberrypi5")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "raspberry-pi-5" in done.stderr
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "raspberry-pi-5" in done.err
 
 
 BAD = 'name = "bad"\ndescription = "x"\nkind = "toaster"\n'
@@ -58,20 +50,20 @@ def test_a_wrong_profile_of_ones_own_costs_a_line_and_not_the_others(tmp_path: P
     own.mkdir()
     (own / "bad.toml").write_text(BAD)
     listed = run(tmp_path, "devices", "list", "--devices-dir", str(own), "--json")
-    assert listed.returncode == 0
-    assert [line for line in (listed.stdout + listed.stderr).splitlines() if SAYS in line]
-    assert len(json.loads(listed.stdout)["devices"]) >= 13
+    assert listed.code == 0
+    assert [line for line in (listed.out + listed.err).splitlines() if SAYS in line]
+    assert len(json.loads(listed.out)["devices"]) >= 13
     for asked in (["bad", "--devices-dir", str(own)], [str(own / "bad.toml")]):
         shown = run(tmp_path, "devices", "show", *asked)
-        assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
-        assert SAYS in shown.stderr
+        assert (shown.code, shown.err.count("\n")) == (2, 1)
+        assert SAYS in shown.err
 
 
 @pytest.mark.slow
 def test_probe(tmp_path: Path) -> None:
     done = run(tmp_path, "devices", "probe", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
     engines = next(one for one in found["sections"] if one["title"] == "engines")
     told = {one["name"]: one for one in engines["findings"]}
     assert told["onnxruntime, CPUExecutionProvider"]["value"].startswith("runs a model")
@@ -81,14 +73,14 @@ def test_probe(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_new_profile_is_found_by_name(tmp_path: Path) -> None:
     made = run(tmp_path, "devices", "new", "my-box")
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     path = tmp_path / "config" / "tinysaver-edge" / "devices" / "my-box.toml"
-    assert str(path) in made.stderr
+    assert str(path) in made.err
     shown = run(tmp_path, "devices", "show", "my-box", "--json")
-    assert json.loads(shown.stdout)["path"] == str(path)
+    assert json.loads(shown.out)["path"] == str(path)
     again = run(tmp_path, "devices", "new", "my-box")
-    assert again.returncode == 2
-    assert "--force" in again.stderr
+    assert again.code == 2
+    assert "--force" in again.err
 
 
 @pytest.mark.parametrize(
@@ -100,24 +92,24 @@ def test_a_new_profile_is_found_by_name(tmp_path: Path) -> None:
 )
 def test_a_new_profile_under_a_wrong_name(tmp_path: Path, arguments: list[str], says: str) -> None:
     done = run(tmp_path, "devices", "new", *arguments)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.code == 2
+    assert says in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_doctor_is_content_here_and_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "doctor", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["healthy"] is True
-    assert "nothing is broken" in (done.stdout + done.stderr)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["healthy"] is True
+    assert "nothing is broken" in (done.out + done.err)
 
 
 @pytest.mark.slow
 def test_doctor_exits_with_2_where_something_is_broken(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     done = run(tmp_path, "doctor", "--json")
-    assert done.returncode == 2
-    broken = [one for one in json.loads(done.stdout)["checks"] if one["state"] == "broken"]
+    assert done.code == 2
+    broken = [one for one in json.loads(done.out)["checks"] if one["state"] == "broken"]
     assert [one["name"] for one in broken] == ["cache folder"]
-    assert "mend: cache folder" in (done.stdout + done.stderr)
+    assert "mend: cache folder" in (done.out + done.err)

@@ -92,6 +92,7 @@ def test_independent_pictures_pass(kind: str) -> None:
     assert result.copies == 0
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("names", ["{:04d}.png".format, hashed], ids=["in order", "hashed"])
 @pytest.mark.parametrize("labels", [lambda _: "a", lambda i: "abc"[i % 3]], ids=["one", "mixed"])
 @pytest.mark.parametrize("speed", [0, 2, 5])
@@ -219,6 +220,7 @@ def test_cifar10_is_independent_though_it_has_near_copies() -> None:
     assert 0 < result.repeats < 0.02 * result.units
 
 
+@pytest.mark.arithmetic
 @pytest.mark.skipif(not (DATA / "video").is_dir(), reason="no video in ../shared/data")
 @pytest.mark.parametrize("name", ["objects-1080p.mp4", "bottles-360p.mp4"])
 @pytest.mark.parametrize("every", [5, 15])

@@ -13,6 +13,7 @@ import pytest
 
 from tests.pictures import class_folders, encoded
 from tinysaver_edge.data import dark_depth, decode_image, open_data
+from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
 from tinysaver_edge.data.images import decode_small, told_size, why_unreadable
 from tinysaver_edge.data.looks import Seen, read_looks, seen_from_text
 
@@ -34,6 +35,38 @@ def test_pictures_that_leave_their_upper_bits_empty(suffix: str, brightest: int,
     frame = decode_image(deep(suffix, brightest))
     assert frame is not None
     assert frame.max() <= int(depth.text.split("at most ")[1].split(" ")[0])
+
+
+def more_pictures(folder: Path) -> list[bytes]:
+    """Return a TIFF of two pages and an APNG, a GIF and a WebP that move."""
+    frames = [np.full((16, 20, 3), value, np.uint8) for value in (10, 200)]
+    assert cv2.imwritemulti(str(folder / "two.tif"), frames)
+    still, tail = encoded(1, ".png"), b"\x00\x00\x00\x02\x00\x00\x00\x00"  # two, without end
+    chunk = b"acTL" + tail
+    moving = b"\x00\x00\x00\x08" + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    picture = b"\x2c" + bytes(4) + b"\x01\x00\x01\x00\x00" + b"\x02\x02\x44\x01\x00"
+    gif = b"GIF89a\x01\x00\x01\x00\x80\x00\x00" + bytes(6)
+    gif += b"\x21\xf9\x04\x00\x00\x00\x00\x00" + picture + picture + b";"
+    webp = b"RIFF\x20\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02" + bytes(9)
+    return [(folder / "two.tif").read_bytes(), still[:33] + moving + still[33:], gif, webp]
+
+
+def test_files_of_more_than_one_picture_are_known(tmp_path: Path) -> None:
+    assert [has_more_frames(one) for one in more_pictures(tmp_path)] == [True] * 4
+    alone = [encoded(1, suffix) for suffix in (".png", ".jpg", ".webp", ".tif", ".gif", ".bmp")]
+    assert [has_more_frames(one) for one in alone] == [False] * len(alone)
+    for whole in more_pictures(tmp_path):
+        for end in range(len(whole)):
+            has_more_frames(whole[:end])
+
+
+def test_what_is_not_seen_of_such_files_is_told_and_kept(tmp_path: Path) -> None:
+    class_folders(tmp_path / "images", classes=["a", "b"], each=2)
+    (tmp_path / "images" / "a" / "two.tif").write_bytes(more_pictures(tmp_path)[0])
+    with open_data(tmp_path / "images") as data:
+        for _ in range(2):
+            lines = read_looks(data, folder=tmp_path / "kept", fingerprint="x").lines
+            assert lines == (f"1 of 5 files are {MORE_FRAMES}",)
 
 
 def test_all_other_pictures_say_nothing() -> None:

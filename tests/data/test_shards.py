@@ -153,6 +153,15 @@ class TestTar:
         with pytest.raises(DataError, match=r"no readable \.tar|unpack it"):
             open_data(path)
 
+    @pytest.mark.parametrize("more", [0, 100], ids=["between files", "in a header"])
+    def test_a_tar_that_was_cut_short_does_not_pass_for_a_smaller_one(self, tmp_path, more):
+        path = tar(tmp_path / "a.tar", samples(0, 4))
+        with tarfile.open(path) as archive:
+            third = [one.offset for one in archive][4]
+        path.write_bytes(path.read_bytes()[: third + more])
+        with pytest.raises(DataError, match=r"a\.tar is cut short: it lacks the block"):
+            open_data(path)
+
     def test_a_pattern_that_fits_nothing(self, tmp_path):
         with pytest.raises(DataError, match="no file there fits"):
             open_data(tmp_path / "*.tar")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import pickle
+import tarfile
 import threading
 from functools import partial
 
@@ -126,6 +127,13 @@ def test_over_http(folder, tmp_path):
         def log_message(self, *_):
             pass
 
+        def send_head(self):
+            if self.path.startswith("/private"):
+                return self.send_error(403)
+            return super().send_head()
+
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(folder, arcname=".")
     handler = partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -136,5 +144,10 @@ def test_over_http(folder, tmp_path):
         ]
         with open_data(f"{url}/t.csv") as data:
             assert data.fingerprint() == data.fingerprint()
+        with pytest.raises(DataError, match=r"a\.tar: cannot be read \(403.*let you in"):
+            open_data(f"{url}/private/a.tar")
+        # Python's server sends all of a file, whatever part is asked for.
+        with open_data(f"{url}/t.tar") as data, pytest.raises(DataError, match="HTTP's Range"):
+            data.frame(0)
         server.shutdown()
         thread.join()

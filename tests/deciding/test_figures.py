@@ -9,6 +9,7 @@ from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.score import Margin
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("samples", [18, EXACT_FROM - 1, EXACT_FROM, 2000])
 @pytest.mark.parametrize(
     ("lost", "gained"),

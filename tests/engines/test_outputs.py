@@ -12,9 +12,12 @@ from onnx import TensorProto, helper
 
 from tests.command import spawned
 from tests.model_zoo import CLASSES, SIZE, Form, save, tiny_classifier
+from tinysaver_edge.calibrate.measured.prepare import prepare
+from tinysaver_edge.calibrate.plan import ModelFile
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DescriptionError, ModelError, TinySaverError
+from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.description.describe import KnownAlready, describe
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.embed.embed import embed
@@ -176,11 +179,23 @@ def test_independent_sigmoids_are_refused_in_those_words() -> None:
 def test_a_multi_label_model_is_checked_and_refused(tmp_path: Path) -> None:
     model = ending(tmp_path / "m.onnx", helper.make_node("Sigmoid", ["scores"], ["y"]), outputs=4)
     text = describe(model, TELL)
-    assert 'kind = "?"' in text
+    assert f'kind = "?"  # {MULTI_LABEL}' in text
     model.with_suffix(".toml").write_text(text.replace('kind = "?"', 'kind = "probabilities"'))
     done = spawned("models", "check", model)
     assert done.code == 2
     assert "multi-label" in done.err.splitlines()[-1]
+
+
+def test_a_multi_label_model_that_is_described_as_logits_is_refused(tmp_path: Path) -> None:
+    model = ending(tmp_path / "m.onnx", helper.make_node("Sigmoid", ["scores"], ["y"]), outputs=4)
+    text = describe(model, TELL)
+    model.with_suffix(".toml").write_text(text.replace('kind = "?"', 'kind = "logits"'))
+    described = find_description(model)
+    with pytest.raises(DescriptionError, match="ends in a sigmoid: every class is answered for it"):
+        prepare(ModelFile(model, described), tmp_path / "prepared")
+    answer = next(one for one in check_model(described).findings if one.name == "answer")
+    assert answer.passed is False
+    assert answer.detail.endswith(MULTI_LABEL)
 
 
 @every_engine

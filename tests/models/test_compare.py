@@ -84,9 +84,9 @@ def test_the_command_exits_with_two_where_something_is_wrong(tmp_path: Path) -> 
     model = tiny_classifier(tmp_path / "tiny.onnx")
     write_metadata(model, {METADATA_KEY: to_toml(described(model))})
     done = run(tmp_path, "models", "check", str(model), "--json")
-    assert done.returncode == 0, done.stderr
-    assert f'"macs": {TINY_MACS}' in done.stdout
+    assert done.code == 0, done.err
+    assert f'"macs": {TINY_MACS}' in done.out
     write_metadata(model, {METADATA_KEY: to_toml(replace(described(model), macs=1.0))})
     done = run(tmp_path, "models", "check", str(model))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"tinysaver-edge: model {model}: MACs: ")
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith(f"tinysaver-edge: model {model}: MACs: ")

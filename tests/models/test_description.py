@@ -17,7 +17,7 @@ from tinysaver_edge.models.description.description import (
     find_description,
     read_description,
 )
-from tinysaver_edge.models.description.labels import read_labels
+from tinysaver_edge.models.labels import read_labels
 from tinysaver_edge.output_format import OutputKind
 from tinysaver_edge.preprocess import ColorOrder, Layout, ResizePolicy
 

@@ -21,7 +21,8 @@ pytest.importorskip("onnxscript", reason=REASON)
 safetensors_torch = pytest.importorskip("safetensors.torch", reason=REASON)
 
 from benchmarks.lively import enliven  # noqa: E402
-from tests.cli.test_devices import PROGRAM, run  # noqa: E402
+from tests.cli.test_devices import run  # noqa: E402
+from tests.command import PROGRAM  # noqa: E402
 from tinysaver_edge.engines.registry import create_engine, engine_class  # noqa: E402
 from tinysaver_edge.errors import InputError, ModelError  # noqa: E402
 from tinysaver_edge.models.compare.compare import (  # noqa: E402
@@ -486,7 +487,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "made" / "vit.safetensors"
     arguments = ["test_vit", "--checkpoint", str(weights), "--labels", str(tmp_path / "names.txt")]
     done = run(tmp_path, "models", "export", *arguments, "--out", str(out), "--json")
-    assert done.returncode == 0, done.stderr
-    assert '"classes": 3' in done.stdout
+    assert done.code == 0, done.err
+    assert '"classes": 3' in done.out
     assert find_description(out).labels == ("a", "b", "c")
-    assert run(tmp_path, "models", "check", str(out)).returncode == 0
+    assert run(tmp_path, "models", "check", str(out)).code == 0

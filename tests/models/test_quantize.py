@@ -259,7 +259,7 @@ def test_the_command_line(model: ModelDescription, data: DataSource, tmp_path: P
     out = tmp_path / "small.onnx"
     arguments = ["--data", str(data.path), "--calibration-samples", "10", "--json"]
     done = run(tmp_path, "models", "quantize", str(model.file), "--out", str(out), *arguments)
-    assert done.returncode == 0, done.stderr
-    assert '"accuracy_before": 1.0' in done.stdout
-    assert "int8 on 50 images" in done.stderr
-    assert run(tmp_path, "models", "check", str(out)).returncode == 0
+    assert done.code == 0, done.err
+    assert '"accuracy_before": 1.0' in done.out
+    assert "int8 on 50 images" in done.err
+    assert run(tmp_path, "models", "check", str(out)).code == 0

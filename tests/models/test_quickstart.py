@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,13 @@ def test_a_wheel_that_is_missing_or_another_is_refused(tmp_path):
     with pytest.raises(InputError, match="its hash differs"):
         quickstart.make_models(tmp_path / "out", [FIRST], wheels=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_fetched(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (Path("/proc/nope/x"), tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(InputError, match=f"--out {folder}: cannot be made "):
+            quickstart.make_models(folder, told=pytest.fail)
 
 
 def test_a_wheel_without_weights_or_with_others_is_refused(tmp_path, known):

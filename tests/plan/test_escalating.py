@@ -137,6 +137,7 @@ def test_a_trace_that_tells_nothing_is_one_line(bundle, tmp_path, lines, message
 def test_what_nobody_measured_is_said(bundle):
     assert "nobody has measured it" in of_bundle(bundle, rate=None, burst_s=None).assumed[0]
     assert "by chance, independently" in of_bundle(bundle, rate=0.2, burst_s=0.0).assumed[0]
+    assert "% by 95 %): of the bundle's" in of_bundle(bundle, rate=None, burst_s=None).said[0]
     given = of_bundle(bundle, rate=0.2, burst_s=3.0)
     assert given.rate == 0.2
     assert "bursts of 3 s" in given.said[1]

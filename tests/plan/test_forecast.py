@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tinysaver_edge.bench.report import MeasuredStage
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.plan.escalating import Bursts, Traced
-from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Times, formula_of, parse_rate
+from tinysaver_edge.plan.fleet import (
+    Fleet,
+    FleetLimits,
+    Times,
+    _device_mj,
+    formula_of,
+    parse_rate,
+)
 from tinysaver_edge.plan.forecast import Planner, WhatIf
 
 TIMES = Times(
@@ -94,21 +104,46 @@ def test_means_are_what_arithmetic_says():
         assert one.low <= one.value <= one.high
         assert one.low - 0.02 * value <= value <= one.high + 0.02 * value
     assert found.formula.escalations_per_s == 20
+    assert found.formula.uplink_bps == pytest.approx(20.0 * 160_000)
+    assert found.formula.uplink_load == pytest.approx(0.16)
     assert 0.25 < figures["host_load"].value < found.formula.host_load + 0.02
     assert figures["escalations_p99_second"].value > figures["escalations_p99_minute"].value > 20
     assert found.simulated_s == found.asked_s == 1800
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """The rate is known: of thirty forecasts some 95 % should have it within."""
+@pytest.mark.arithmetic
+@pytest.mark.parametrize("seconds", [360, 1200])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(seconds):
+    """The rate is known: of thirty forecasts some 95 % have it within, of three stretches too.
+
+    Of 30 at 95 %, fewer than 26 have it once in a hundred times.
+    """
     kept = 0
     for seed in range(30):
         planner = Planner(TIMES, Bursts(0.1), seed)
-        one = planner.forecast(replace(FLEET, cameras=4, devices=4), seconds=1200).figures[
+        one = planner.forecast(replace(FLEET, cameras=4, devices=4), seconds=seconds).figures[
             "escalations_per_s"
         ]
         kept += one.low <= 4.0 <= one.high
-    assert 23 <= kept <= 30
+    assert kept >= 26
+
+
+def test_the_busiest_minutes_of_an_hour_have_no_upper_end():
+    """The largest of 60 does not tell what 99 % of all stay below."""
+    figures = Planner(TIMES, Bursts(0.1)).forecast(
+        replace(FLEET, cameras=2, devices=2), seconds=3600
+    )
+    assert figures.figures["escalations_p99_minute"].high is None
+    assert figures.figures["escalations_p99_second"].high is not None
+
+
+def test_a_share_is_none_above_all():
+    full = replace(FLEET, uplink_bps=1e6)  # 3.2 Mbit a second come
+    figures = Planner(TIMES, Bursts(0.1)).forecast(full, seconds=360).figures
+    assert figures["uplink_load"].value > 0.95
+    assert figures["uplink_load"].high <= 1
+    free = Planner(TIMES, Bursts(0.1)).forecast(replace(FLEET, uplink_bps=math.inf), seconds=60)
+    assert "uplink_load" not in free.figures
 
 
 def test_what_is_too_much_is_simulated_in_part_and_said():
@@ -141,6 +176,7 @@ def test_erlang_in_a_closed_case():
     assert formula.answer_ms == pytest.approx(20 + 20 / 3, rel=0.03)
 
 
+@pytest.mark.arithmetic
 def test_the_least_that_keeps_the_limits_keeps_them_and_less_does_not():
     fleet = replace(FLEET, cameras=60, devices=60, fps=16.0, uplink_bps=math.inf)
     what_if = WhatIf(Planner(TIMES, Bursts(0.15, 0.5)), fleet, FleetLimits.parse(["degraded=1%"]))
@@ -154,6 +190,30 @@ def test_the_least_that_keeps_the_limits_keeps_them_and_less_does_not():
     assert not less.keeps(what_if.limits)
     assert found["threshold"].value is None
     assert "takes a trace" in found["threshold"].said
+
+
+def test_hosts_of_which_more_are_worse_are_found_all_the_same(monkeypatch):
+    """Halving goes from 12 to 48 and to 64; only 2 and 3 keep the limits."""
+
+    class Kept:
+        def __init__(self, hosts):
+            self.hosts = hosts
+
+        def keeps(self, limits):
+            return self.hosts in (2, 3)
+
+    monkeypatch.setattr(WhatIf, "_at", lambda self, fleet, threshold=None: Kept(fleet.hosts))
+    what_if = WhatIf(Planner(TIMES, Bursts(0.1)), FLEET, FleetLimits.parse(["degraded=1%"]))
+    assert what_if.remedies()[0].value == 2
+
+
+def test_energy_of_the_device_is_of_all_its_stages():
+    """Of three models the second is asked about the half that the first does not settle."""
+    latency = LatencySamples(np.array([1.0]))
+    stages = [MeasuredStage(latency, None, mj) for mj in (10.0, 40.0)]
+    manifest = SimpleNamespace(calibration=SimpleNamespace(settled=(0.5, 0.3, 0.2)))
+    assert _device_mj(stages, manifest) == pytest.approx(30.0)
+    assert _device_mj([stages[0], MeasuredStage(latency, None)], manifest) is None
 
 
 def test_a_looser_threshold_is_said_not_to_be_certified():

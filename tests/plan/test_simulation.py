@@ -44,6 +44,7 @@ class Told(Escalating):
         return 1.0
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(
     ("draw", "hosts"),
     [

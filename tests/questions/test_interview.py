@@ -206,6 +206,7 @@ def test_repeats_have_an_interval_that_is_never_empty() -> None:
     assert (low, round(high, 3)) == (0.0, 0.632)
 
 
+@pytest.mark.arithmetic
 def test_a_larger_share_of_repeats_is_as_hidden_and_finds_who_errs() -> None:
     """60 of 300 answers are second ones; a rate of 5 % is within what they tell, mostly."""
     made = small(20_000, seed=9)

@@ -50,6 +50,10 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
+    def tells_of(self, size: int) -> bool:
+        """Whether it says that a file of so many bytes is there: one that came by halves is not."""
+        return self.status == 200 and self.headers.get("content-length", str(size)) == str(size)
+
 
 def refusal(answer: Answer, *, login: str, given: bool) -> str:
     """Return in words why an answer other than 200 is none; causes that differ read differently.

@@ -101,12 +101,14 @@ class MeasuredStage:
         latency: warm runs with the resize and the score.
         loaded_mb: memory that it took, or None.
         energy_mj: millijoules a frame, idling included; None where no counter told.
+        energy_by: the counters that told it.
         batch_ms: warm runs of the model alone on so many frames; none where it was not measured.
     """
 
     latency: LatencySamples
     loaded_mb: float | None
     energy_mj: float | None = None
+    energy_by: str | None = None
     batch_ms: Mapping[int, LatencySamples] = field(default_factory=dict)
 
 
@@ -183,6 +185,7 @@ def read_report(path: Path) -> MeasuredReport:
                 one["loaded_mb"],
                 # A report of an earlier release has neither.
                 energy_mj=(one.get("energy") or {}).get("mj"),
+                energy_by=(one.get("energy") or {}).get("source"),
                 batch_ms={
                     int(size): LatencySamples.from_dict(of)
                     for size, of in one.get("batches", {}).items()

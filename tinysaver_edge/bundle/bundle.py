@@ -197,6 +197,8 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         resolved = target.resolve()
     except (OSError, ValueError) as error:
         raise BundleError(f"{flag}{target}: {error}") from error
+    if target.is_symlink() and not there:
+        raise BundleError(f"{flag}{target}: a link to what is not there: name a new one")
     if resolved in (here, *here.parents):
         raise BundleError(
             f"{flag}{target}: a bundle takes the place of its folder, which cannot be the one you "

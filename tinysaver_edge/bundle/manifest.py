@@ -264,7 +264,8 @@ class MeasuredStageEntry(_Strict):
 class MeasuredEntry(_Strict):
     """All that a certificate depends on; see `bundle.covered`.
 
-    ``labels_sha256`` is of the class names in their order, null where there are none.
+    ``labels_sha256`` is of the class names in their order, null where there were
+    none: names that are added later stand for the same numbers.
     """
 
     stages: list[MeasuredStageEntry]

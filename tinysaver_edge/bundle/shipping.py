@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tinysaver_edge._support.files import claim, parse_json, sha256_of, sync_folder
 from tinysaver_edge._support.limits import MOST_BUNDLE_BYTES, MOST_BUNDLE_FILES, MOST_TOLD_BYTES
@@ -92,12 +92,14 @@ class Pushed:
         tags: what stands for it there from now on.
         sent_bytes: of files that were not there yet.
         there_bytes: of those that were.
+        newer: the version that the tag stood for, where that is newer: devices refuse this one.
     """
 
     digest: str
     tags: tuple[str, ...]
     sent_bytes: int
     there_bytes: int
+    newer: int | None = None
 
 
 def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pushed:
@@ -131,24 +133,34 @@ def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pus
         for place in entries:
             with (bundle.root / place).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if _sent(target, _digest(entries[place].sha256), file):
+                if _sent(target, _digest(entries[place].sha256), size, file):
                     sent += size
                 else:
                     there += size
-        for place in (SIGNATURE, MANIFEST):
-            if place == SIGNATURE and signature is None:
-                continue
+        for place in (MANIFEST,) if signature is None else (SIGNATURE, MANIFEST):
             content = (bundle.root / place).read_bytes()
             layers.insert(0, _layer(place, digest_of(content), len(content)))
-            sent += len(content) * _sent(target, digest_of(content), io.BytesIO(content))
-        _sent(target, digest_of(_EMPTY), io.BytesIO(_EMPTY))
+            size = len(content)
+            sent += size * _sent(target, digest_of(content), size, io.BytesIO(content))
+        _sent(target, digest_of(_EMPTY), len(_EMPTY), io.BytesIO(_EMPTY))
+    newer = _newer(target, tags[-1], said)
     digest = target.tag(_oci_manifest(layers, said), tags)
-    return Pushed(digest, tags, sent, there)
+    return Pushed(digest, tags, sent, there, newer)
 
 
-def _sent(target: BundleTarget, digest: str, content: Any) -> bool:  # noqa: ANN401 - a binary file
+def _newer(target: BundleTarget, tag: str, said: tuple[str, int] | None) -> int | None:
+    try:
+        found = target.find(tag)
+        told = parse_json(found.content if found else b"{}")["annotations"]
+        name, version = told[_TITLE], int(told[_VERSION])
+    except (TransferError, ValueError, TypeError, KeyError):  # nothing yet, or no bundle
+        return None
+    return version if said is not None and name == said[0] and version > said[1] else None
+
+
+def _sent(target: BundleTarget, digest: str, size: int, content: BinaryIO) -> bool:
     """Send a blob, unless it is there; tell which."""
-    if target.has(digest):
+    if target.has(digest, size):
         return False
     target.write(digest, content)
     return True
@@ -183,6 +195,10 @@ def _oci_manifest(layers: Sequence[Mapping[str, Any]], said: tuple[str, int] | N
 
 
 # Pull
+
+
+class SpoiledError(BundleError):
+    """What lies at the target is not what it is called: a push mends it, as the same bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +306,10 @@ class _Pull:
     def into(self, folder: Path, found: Tagged | None, trust: Trust | None) -> Pulled:
         assert found is not None
         if digest_of(found.content) != found.digest:
-            raise self._refused("its list of files is not what its tag stands for (hash differs)")
+            raise SpoiledError(
+                f"bundle {self._shown}: its list of files is not what its tag stands for (hash "
+                "differs): push the bundle there again"
+            )
         layers = self._layers(found.content)
         text = self._small(layers, MANIFEST, MOST_MANIFEST_BYTES)
         signature = None
@@ -349,13 +368,19 @@ class _Pull:
         total = sum(entry.size_bytes for entry in entries)
         if total > MOST_BUNDLE_BYTES:
             raise self._refused(f"{total} bytes; at most {MOST_BUNDLE_BYTES} are fetched")
-        free = shutil.disk_usage(self._staging).free
-        if free < total:
+        free, lacks = shutil.disk_usage(self._staging).free, total - self._arrived(entries)
+        if free < lacks:
             raise TransferError(
-                f"{self._staging.parent}: has {free / 1e6:.0f} MB free, the bundle "
-                f"{self._shown} takes {total / 1e6:.0f}"
+                f"{self._staging.parent}: has {free / 1e6:.1f} MB free, and the bundle "
+                f"{self._shown} takes {lacks / 1e6:.1f} more: make room there"
             )
         return entries
+
+    def _arrived(self, entries: Sequence[FileEntry]) -> int:
+        """Return the bytes that came before a transfer broke off, and will be used."""
+        places = {self._staging / entry.sha256: entry.size_bytes for entry in entries}
+        return sum(min(size, place.stat().st_size)
+                   for place, size in places.items() if place.exists())  # fmt: skip
 
     def _small(self, layers: Mapping[str, _Layer], place: str, most: int) -> bytes:
         if layers[place].size > most:
@@ -394,7 +419,10 @@ class _Pull:
             place.unlink()
             if again or not before:  # what was left from before a power cut may be to blame
                 break
-        raise self._refused(f"{shown} that came is not what was pushed (its hash differs)")
+        raise SpoiledError(
+            f"bundle {self._shown}: {shown} that came is not what was pushed (its hash differs): "
+            f"remove {digest[:19]}… there and push the bundle again"
+        )
 
     def _fetch(self, digest: str, size: int, place: Path, shown: str) -> None:
         failures, error = 0, None
@@ -433,15 +461,16 @@ class _Pull:
         return whole
 
 
-def told_sha256(found: Tagged) -> str | None:
-    """Return the hash of the `bundle.json` that a tag stands for, as the target tells it.
+def told_sha256(found: Tagged, place: str = MANIFEST) -> str | None:
+    """Return the hash of a file of the bundle that a tag stands for, as the target tells it.
 
-    Nothing has been checked: enough to pass over what is here already. None where it is no bundle.
+    Nothing has been checked: enough to pass over what is here already. None where it is no bundle,
+    or has no such file.
     """
     try:
         layers = parse_json(found.content)["layers"]
         told = {one["annotations"][_TITLE]: one["digest"] for one in layers}
-        return str(told[MANIFEST]).removeprefix("sha256:")
+        return str(told[place]).removeprefix("sha256:")
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -15,12 +15,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import atomic_write, claim, parse_json, sync_folder
 from tinysaver_edge._support.numbers import time_of_day
+from tinysaver_edge.bundle.bundle import put_in_place
 from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,11 +82,16 @@ class BundleStore:
     Args:
         folder: where; made where it is missing.
         wall: seconds since 1970, for the history.
+
+    Attributes:
+        state: what it knows.
+        untold: outcome, bundle and reason of what came to light before anybody listened.
     """
 
     def __init__(self, folder: Path, *, wall: Callable[[], float]) -> None:
         self.folder = folder
         self.state = StoreState()
+        self.untold: list[tuple[str, str, str]] = []
         self._wall = wall
         self._held: int | None = None
 
@@ -99,6 +106,7 @@ class BundleStore:
             self._held = claim(self.folder)
             self.state = self._read()
             if self.state.trial is not None:
+                self.untold.append(("rolled_back", str(self.state.trial), DIED))
                 self.roll_back(DIED)
             self._tidy()
         except OSError as error:
@@ -143,9 +151,7 @@ class BundleStore:
             OSError: it cannot be moved.
         """
         kept = Held(f"{sha256[:16]}-{version or 0}", sha256, name, version)
-        if self.path(kept).exists():
-            shutil.rmtree(self.path(kept))
-        self.incoming.rename(self.path(kept))
+        put_in_place(self.incoming, self.path(kept))
         sync_folder(self.folder / "bundles")
         return kept
 
@@ -189,16 +195,17 @@ class BundleStore:
         self._write(replace(self.state, refused={}))
 
     def note(self, outcome: str, bundle: str, reason: str = "") -> None:
-        """Add a line to the history."""
+        """Add a line to the history, unless its disk fails: what is decided does not hang on it."""
         line = {"at": time_of_day(self._wall()), "outcome": outcome, "bundle": bundle}
         text = json.dumps({**line, "reason": reason}) + "\n"
         path = self.folder / "history.jsonl"
-        if path.exists() and path.stat().st_size > HISTORY_BYTES:
-            path.replace(path.with_suffix(".jsonl.1"))
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with suppress(OSError):
+            if path.exists() and path.stat().st_size > HISTORY_BYTES:
+                path.replace(path.with_suffix(".jsonl.1"))
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
 
     # On disk
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 from urllib.parse import quote, urlencode, urljoin
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, sha256_of
 from tinysaver_edge._support.http_client import Answer, WebHost
 from tinysaver_edge._support.limits import MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
@@ -98,8 +98,8 @@ class BundleTarget(Protocol):
             file: open, at its end.
         """
 
-    def has(self, digest: str) -> bool:
-        """Whether it holds a blob already."""
+    def has(self, digest: str, size: int) -> bool:
+        """Whether it holds a blob of so many bytes already, as far as can be told from here."""
 
     def write(self, digest: str, content: BinaryIO) -> None:
         """Send a blob."""
@@ -168,8 +168,12 @@ class _Folder:
         except OSError as error:
             self._failed(error)
 
-    def has(self, digest: str) -> bool:
-        return (self._path / _place(digest)).is_file()
+    def has(self, digest: str, size: int) -> bool:
+        place = self._path / _place(digest)
+        try:  # a disk may lose bits: who pushes again has it mended
+            return place.is_file() and f"sha256:{sha256_of(place)}" == digest
+        except OSError as error:
+            self._failed(error)
 
     def write(self, digest: str, content: BinaryIO) -> None:
         try:
@@ -202,8 +206,7 @@ class _Folder:
         place = "" if error.filename is None else f"{Path(error.filename).name}: "
         raise TransferError(f"target {self.shown}: {place}{error.strerror}") from error
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
 
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
@@ -326,8 +329,8 @@ class _Web:
     def read(self, digest: str, size: int, file: BinaryIO) -> None:
         _append(self._host, self._asked, f"{self._base}/{_place(digest)}", size, file)
 
-    def has(self, digest: str) -> bool:
-        return self._asked("HEAD", f"{self._base}/{_place(digest)}").status == 200
+    def has(self, digest: str, size: int) -> bool:
+        return self._asked("HEAD", f"{self._base}/{_place(digest)}").tells_of(size)
 
     def write(self, digest: str, content: BinaryIO) -> None:
         self._put(_place(digest), content)
@@ -420,8 +423,8 @@ class _Registry:
         own = self._host.url
         host = f"[{own.host}]" if ":" in own.host else own.host
         port = "" if own.port is None else f":{own.port}"
-        base = f"{'https' if self._tls else 'http'}://{host}{port}/"
-        return Url.parse(urljoin(base, place), what=f"target {self.shown}", form="it names another")
+        full = urljoin(f"{'https' if self._tls else 'http'}://{host}{port}/", place)
+        return Url.parse(full, what=f"target {self.shown}", form="it names another")
 
     def _authorize(self, wanted: str) -> bool:
         """Find what a registry wants of those who ask; tell whether there is anything."""
@@ -466,8 +469,8 @@ class _Registry:
     def read(self, digest: str, size: int, file: BinaryIO) -> None:
         _append(self._host, self._asked, f"{self._base}/blobs/{digest}", size, file)
 
-    def has(self, digest: str) -> bool:
-        return self._asked("HEAD", f"{self._base}/blobs/{digest}").status == 200
+    def has(self, digest: str, size: int) -> bool:
+        return self._asked("HEAD", f"{self._base}/blobs/{digest}").tells_of(size)
 
     def write(self, digest: str, content: BinaryIO) -> None:
         answer = self._asked("POST", f"{self._base}/blobs/uploads/")

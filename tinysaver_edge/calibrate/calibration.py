@@ -126,6 +126,9 @@ class Candidate:
         mean_latency_ms: how long a frame would take on average, None where it was not measured.
         latency_spread_ms: the least and the greatest of the means of the rounds it was timed in;
             None where it was not timed here.
+        energy_mj: millijoules a frame, on these samples and at the rate that budgets are held
+            against; None where nobody knows.
+        uplink_kbit: kilobits that are sent of a frame, likewise.
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
@@ -146,6 +149,8 @@ class Candidate:
     cost_macs_ratio: float | None = None
     mean_latency_ms: float | None = None
     latency_spread_ms: tuple[float, float] | None = None
+    energy_mj: tuple[float, float] | None = None
+    uplink_kbit: tuple[float, float] | None = None
     feasible: bool = False
     chosen: bool = False
     why: str = ""

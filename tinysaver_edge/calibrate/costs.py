@@ -256,7 +256,7 @@ class CascadeCosts:
             raise InputError(
                 f"budget mean_energy_mj: nobody knows what a frame takes {model.name}; bench it "
                 "where a counter of energy tells and name the report with --bench, or name a "
-                "--device whose profile has power_w"
+                "--device whose profile has power_w, and if that is another machine, a report of it"
             )
         return model.energy_mj
 

@@ -43,7 +43,7 @@ from tinysaver_edge.data.collection import CollectionFile, CollectionState, leng
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.models.description.labels import read_labels
+from tinysaver_edge.models.labels import read_labels
 
 _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 """Asked so, no saver is left out for what another costs."""
@@ -387,7 +387,8 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
     problem, warnings = gathered.problem, tuple[str, ...]()
     given, timed = plan.input, gathered.problem.large.latency is not None
     benched = given.bench if isinstance(given, ImageInput) else timed
-    if not (benched or is_this_machine(plan.device)):
+    its_own = bool(benched or is_this_machine(plan.device))
+    if not its_own:
         problem, told = for_device(problem, plan.device)
         warnings = tuple(told)
         if problem.timeline is not None and plan.targets.needs_latency:
@@ -395,8 +396,10 @@ def on_device(gathered: MeasuredProblem, plan: Plan) -> MeasuredProblem:
                 f"what it takes {plan.device.name} to find a frame still is not known: such a "
                 "frame counts as long as one that the first model answers",
             )
+        its_own = problem is not gathered.problem or not timed
         problem = replace(problem, look=None)
-    if plan.targets.budgets.mean_energy_mj is not None:
+    # Its power for as long as a frame takes another machine would be nobody's energy.
+    if its_own and plan.targets.budgets.mean_energy_mj is not None:
         problem, told = energy_of_profile(problem, plan.device)
         warnings += tuple(told)
     return replace(gathered, problem=problem, warnings=(*gathered.warnings, *warnings))

@@ -126,6 +126,14 @@ def push(bundle: Path, target: str, as_json: bool) -> None:
         f"pushed {bundle} to {shown} as {', '.join(pushed.tags)}: "
         f"{pushed.sent_bytes / 1e6:.2f} MB sent, {pushed.there_bytes / 1e6:.2f} MB were there"
     )
+    if pushed.newer is not None:
+        terminal.warn(
+            [
+                f"{pushed.tags[-1]} stood for version {pushed.newer} until now, which is newer: "
+                f"devices that have it refuse {pushed.tags[0]}. To go back to what it holds, sign "
+                "it again, as a new version (was the clock set back where it was signed?)"
+            ]
+        )
     if as_json:
         terminal.show_json(
             {

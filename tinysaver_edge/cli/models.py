@@ -24,6 +24,7 @@ from tinysaver_edge.models.description.description import parse_description
 from tinysaver_edge.models.description.schema import unfilled
 from tinysaver_edge.models.graph.macs import ModelProfile
 from tinysaver_edge.models.graph.macs import profile as profile_model
+from tinysaver_edge.output_format import MULTI_LABEL
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
 
@@ -158,6 +159,8 @@ def describe(
         terminal.show_json({"description": said, "to_fill_in": list(still_open)})
     elif out is None:
         click.echo(for_people(text, None), nl=False)
+    if MULTI_LABEL in text:
+        terminal.warn([f"{model}: {MULTI_LABEL}"])
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
     terminal.next_step(_after_describing(model, out, still_open=bool(still_open)))

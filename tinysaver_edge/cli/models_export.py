@@ -12,9 +12,9 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, Number, json_option
 from tinysaver_edge.data import Place
 from tinysaver_edge.models.compare.compare import read_pictures
-from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.export.export import TOLERANCE, Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource
+from tinysaver_edge.models.labels import read_labels
 
 
 @click.command("export")

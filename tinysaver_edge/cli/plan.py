@@ -190,7 +190,13 @@ def plan(
         remedies=tuple(what_if.remedies()) if limits.set else (),
         notes=tuple(one for one in (note, _window(able)) if one is not None),
         said=(*times.said, *told, *flow.said),
-        assumed=(*flow.assumed, *_ALWAYS, *(_REUSE if flow.asked < 1 else ()), *_no_energy(times)),
+        assumed=(
+            *times.assumed,
+            *flow.assumed,
+            *_ALWAYS,
+            *(_REUSE if flow.asked < 1 else ()),
+            *_no_energy(times),
+        ),
     )
     _show(found)
     if out is not None:
@@ -265,7 +271,8 @@ def _with_power(times: Times, device: str | None, host_device: str | None) -> Ti
             mj = power_w * float(ms.mean())
             said.append(
                 f"energy: {power_w:g} W, the most that {profile} draws by its profile, for as long "
-                "as a frame takes; no counter was read"
+                "as a frame takes by the report of bench, which has to be its own; no counter was "
+                "read"
             )
         found.append(mj)
     return replace(times, saver_mj=found[0], large_mj=found[1], said=(*times.said, *said))
@@ -273,7 +280,10 @@ def _with_power(times: Times, device: str | None, host_device: str | None) -> Ti
 
 def _no_energy(times: Times) -> list[str]:
     if times.saver_mj is not None and times.large_mj is not None:
-        return ["energy is that of frames run one by one, what idles meanwhile included"]
+        return [
+            "energy is that of frames run one by one, what idles meanwhile included; what devices "
+            "and hosts draw while they have nothing to do is not in it"
+        ]
     return [
         "energy is left out: bench found no counter of it; --device and --host-device name power"
     ]

@@ -223,6 +223,16 @@ def _show_choice(result: Calibration) -> None:
     if result.promised is not None:
         told = drift_sentence(result.promised, repeated=result.reuse is not None)
         terminal.tell(f"drift watch: {told}".replace("\u00a0", " "))
+    for chosen in (one for one in result.candidates if one.chosen):
+        for name, unit, figure in (
+            ("energy", "mJ", chosen.energy_mj),
+            ("uplink", "kbit", chosen.uplink_kbit),
+        ):
+            if figure is not None:
+                terminal.tell(
+                    f"{name}: {figure[0]:.3g} {unit} a frame on average; limits are held against "
+                    f"{figure[1]:.3g} {unit}"
+                )
     certified, budget = result.interval
     if certified is not None and budget is not None:
         terminal.tell(

@@ -325,6 +325,7 @@ def table_samples(path: Place, group_column: str | None, *, labelled: bool) -> I
         DataError: the table cannot be read, or a row is incomplete.
     """
     group = None if group_column is None else _plain(group_column)
+    labels: dict[str, str] = {}
     for number, row in _rows(path):
         file = _first(row, _FILE_COLUMNS)
         label = _first(row, _LABEL_COLUMNS) if labelled else ""
@@ -332,6 +333,11 @@ def table_samples(path: Place, group_column: str | None, *, labelled: bool) -> I
             raise DataError(f"data {path}, line {number}: {_missing(row, file)}")
         if not _can_be_a_file(file):
             raise DataError(f"data {path}, line {number}: {file!r} is no name that a file can have")
+        if labels.setdefault(file, label) != label:
+            raise DataError(
+                f"data {path}, line {number}: {file} is {label!r} here and {labels[file]!r} in an "
+                f"earlier line: leave one of them"
+            )
         if group is not None and not row.get(group):
             lacks = "no value in" if group in row else "no"
             raise DataError(
@@ -428,6 +434,11 @@ def _csv_rows(text: str, path: Place) -> Iterator[tuple[int, dict[str, str]]]:
                 header = [_plain(cell) for cell in cells]
                 _check_header(header, path, line)
                 continue
+            if any(cell.strip() for cell in cells[len(header) :]):
+                raise DataError(
+                    f"data {path}, line {line}: {len(cells)} values for {len(header)} columns: "
+                    f"names that hold {separator!r} stand in quotes"
+                )
             cells += [""] * (len(header) - len(cells))
             yield line, dict(zip(header, map(str.strip, cells), strict=False))
     except CsvLineError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write, read_arrays
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
 from tinysaver_edge.data.images import Depth, dark_depth, decode_small
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import DataError
@@ -91,12 +92,14 @@ class Looks:
         dark_bits: ``(n,)`` int64, bits in use of a 16-bit picture that leaves its upper ones empty;
             0 for all others.
         drawn: positions of those kept in small, in the order of the draw; None for all.
+        several: ``(n,)`` bool, files that hold more than one picture; None where nobody looked.
     """
 
     content: NDArray[np.uint64]
     small: NDArray[np.uint8]
     dark_bits: NDArray[np.int64]
     drawn: NDArray[np.int64] | None = None
+    several: NDArray[np.bool_] | None = None
 
     def compared(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the positions of the pictures to compare, rising, and these in small."""
@@ -121,6 +124,14 @@ class Looks:
         if not len(dark):
             return None
         return f"{len(dark)} of {len(self.content)} images have {Depth(16, int(dark.max())).text}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What models do not see of the files, a line for each reason."""
+        found = [] if self.depth_line is None else [self.depth_line]
+        if self.several is not None and (several := int(self.several.sum())):
+            found.append(f"{several} of {len(self.content)} files are {MORE_FRAMES}")
+        return tuple(found)
 
 
 def read_looks(
@@ -151,6 +162,7 @@ def read_looks(
                 small=looks.small,
                 dark_bits=looks.dark_bits,
                 drawn=np.zeros(0, np.int64) if looks.drawn is None else looks.drawn,
+                several=looks.several if looks.several is not None else np.zeros(0, bool),
                 fingerprint=np.array(fingerprint),
             )
     return looks
@@ -162,15 +174,17 @@ def _look(data: DataSource, progress: Progress) -> Looks:
         drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
         rows = np.full(count, -1)
         rows[drawn] = np.arange(len(drawn))
+    several = np.zeros(count, bool)
     looks = Looks(
         np.zeros(count, np.uint64),
         np.zeros((count if drawn is None else len(drawn), SIDE, SIDE, 3), np.uint8),
         np.zeros(count, np.int64),
         drawn,
+        several,
     )
 
     def look(index: int) -> None:
-        content, frame, bits = _one(data, index)
+        content, frame, bits, several[index] = _one(data, index)
         if frame is not None:
             cv2 = opencv("Comparing images")
             looks.content[index] = content
@@ -189,17 +203,18 @@ def _look(data: DataSource, progress: Progress) -> Looks:
     return looks
 
 
-def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int]:
-    """Return a picture's hash, itself, and the bits in use where it is one that goes dark."""
+def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool]:
+    """Return a picture's hash, itself, its bits in use where it goes dark, whether it has more."""
     try:
         file = data.read(index)
     except OSError:
-        return 0, None, 0
+        return 0, None, 0, False
     except (DataError, NotImplementedError):  # no file: whatever makes the pictures gives this one
         frame = data.frame(index)
-        return (0 if frame is None else content_hash(frame.tobytes())), frame, 0
+        return (0 if frame is None else content_hash(frame.tobytes())), frame, 0, False
     depth = dark_depth(file)
-    return content_hash(file), decode_small(file), 0 if depth is None else depth.used
+    used = 0 if depth is None else depth.used
+    return content_hash(file), decode_small(file), used, has_more_frames(file)
 
 
 def content_hash(content: bytes) -> int:
@@ -213,6 +228,7 @@ def _kept(path: Path, fingerprint: str) -> Looks | None:
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None
-        return Looks(tables["content"], tables["small"], tables["dark_bits"], drawn)
+        several = tables["several"]
+        return Looks(tables["content"], tables["small"], tables["dark_bits"], drawn, several)
     except (OSError, ValueError, KeyError):
         return None

@@ -144,6 +144,12 @@ def _tar_entries(store: DataStore, name: str, number: int, path: Place) -> list[
         with store.open(name) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 _take(entries, archive, member, name, number, path)
+            file.seek(archive.offset)
+            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                raise DataError(
+                    f"data {path}: {name} is cut short: it lacks the block that closes a .tar; "
+                    "copy or write it anew"
+                )
     except FileNotFoundError:
         raise DataError(f"data {path}: there is no {name}") from None
     except (OSError, ValueError, EOFError, tarfile.TarError) as error:

@@ -219,9 +219,15 @@ class RemoteStore(DataStore):
         with self._telling(url):
             if start == 0 and size is None:
                 return bytes(system.cat_file(path))
-            return bytes(
+            part = bytes(
                 system.cat_file(path, start=start, end=None if size is None else start + size)
             )
+            if size is not None and len(part) > size:
+                raise DataError(
+                    f"data {url}: the server sends all of a file where a part is asked for: serve "
+                    "it from one that knows HTTP's Range, or fetch the file"
+                )
+            return part
 
     def open(self, name: str) -> BinaryIO:
         """See `DataStore.open`."""
@@ -296,10 +302,12 @@ class RemoteStore(DataStore):
 
 
 def _unreachable(error: BaseException) -> BaseException | None:
-    """Return why a file "is not there" where nobody answered: fsspec says so over HTTP."""
+    """Return why a file "is not there" where nobody answers, or not us: fsspec says so of HTTP."""
     cause = error.__cause__ or error.__context__
     while cause is not None:
         if isinstance(cause, (ConnectionError, TimeoutError)) or "Connect" in type(cause).__name__:
+            return cause
+        if getattr(cause, "status", 404) not in (404, 410):  # 403, 503: it may well be there
             return cause
         cause = cause.__cause__ or cause.__context__
     return None

@@ -11,7 +11,7 @@ import numpy as np
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle, files_of, write_bundle
 from tinysaver_edge.errors import BundleError
-from tinysaver_edge.models.description.labels import read_labels
+from tinysaver_edge.models.labels import read_labels
 
 
 def name_classes(path: Path, labels: Path) -> tuple[str, ...]:

@@ -6,4 +6,6 @@ export/       from timm to a file
 embed/        preprocessing moved into the graph
 quantize/     smaller forms
 compare/      whether it does what is said of it
+
+labels.py holds class names from a file
 """

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinysaver_edge._support.files import parse_json, read_arrays
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import InputError
@@ -231,7 +232,11 @@ def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> B
         said = f"{share:.2%} of the frames are escalated: of {reuse.epochs} epochs, with reuse"
     else:
         share = 1 - found.accept_rate
-        said = f"{share:.2%} of the frames are escalated: of the bundle's {found.samples:,} samples"
+        low, high = _interval(round(share * found.samples), found.samples)
+        said = (
+            f"{share:.2%} of the frames are escalated ({low:.2%} to {high:.2%} by 95 %): of the "
+            f"bundle's {found.samples:,} samples"
+        )
     lasting = DEFAULT_BURST_S if burst_s is None else burst_s
     how = f"escalations come in bursts of {lasting:g} s on average"
     assumed = ["cameras escalate independently of each other"]
@@ -246,6 +251,12 @@ def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> B
         said=(said,) if burst_s is None else (said, f"{how}: as given"),
         assumed=tuple(assumed),
     )
+
+
+def _interval(events: int, samples: int) -> tuple[float, float]:
+    """Return Clopper and Pearson's 95 % interval of a share."""
+    rest = upper_rate(samples - events, samples, risk=0.025)
+    return 1 - rest, upper_rate(events, samples, risk=0.025)
 
 
 def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:

@@ -77,6 +77,16 @@ def parse_rate(text: str) -> float:
     return rate
 
 
+def say_rate(bits_per_s: float) -> str:
+    """Write how much an uplink carries."""
+    if math.isinf(bits_per_s):
+        return "unlimited"
+    for size, unit in ((1e9, "gbit"), (1e6, "mbit"), (1e3, "kbit")):
+        if bits_per_s >= size:
+            return f"{bits_per_s / size:.3g}{unit}"
+    return f"{bits_per_s:.3g}bit"
+
+
 @dataclass(frozen=True, slots=True)
 class FleetLimits:
     """Limits that a fleet is to keep; None where there is none. Shares are 0..1.
@@ -143,9 +153,10 @@ class Times:
         escalated_ms: how long it takes until it escalates one.
         batch_ms: how long a host's model takes so many frames at once, samples of each size.
         sent_bytes: what is sent of a frame.
-        saver_mj: energy of a frame on the device; None where nobody told.
+        saver_mj: energy of a frame on the device, on average; None where nobody told.
         large_mj: energy of a frame on a host, one at a time.
         said: where all of it is from, a line each.
+        assumed: what of it nobody has measured, a line each.
     """
 
     accepted_ms: FloatArray
@@ -155,6 +166,7 @@ class Times:
     saver_mj: float | None = None
     large_mj: float | None = None
     said: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def at_once(self) -> int:
@@ -277,15 +289,21 @@ def read_times(
         batches = {1: large.latency.samples_ms}
         said.append("hosts are taken to run one frame at a time: their report times no batches")
     size, how = _sent(bundle, models[-1]) if sent_bytes is None else (sent_bytes, "as given")
-    saver_mj = [one.energy_mj for one in early]
+    saver_mj = _device_mj(early, bundle.manifest)
+    counters = {(mj, one.energy_by) for mj, one in ((saver_mj, early[0]), (large.energy_mj, large))}
+    said += sorted({f"energy is counted by {by}" for mj, by in counters if mj is not None})
     return Times(
         accepted,
         escalated,
         batches,
         size,
-        saver_mj=saver_mj[0],
+        saver_mj=saver_mj,
         large_mj=large.energy_mj,
         said=(*said, f"a frame is sent as {size:,.0f} bytes: {how}"),
+        assumed=(
+            *(("hosts are as fast as the device: no --host-bench",) if host_bench is None else ()),
+            "what HTTP, TLS and IP add to a frame's bytes is not counted",
+        ),
     )
 
 
@@ -325,6 +343,19 @@ def _device_ms(
     return np.concatenate(parts), ways[-1].samples_ms
 
 
+def _device_mj(stages: Sequence[MeasuredStage], manifest: Manifest) -> float | None:
+    """Return the energy of a frame on the device, each stage by the share that reaches it."""
+    settled = manifest.calibration.settled
+    reached, total = 1.0, 0.0
+    for place, stage in enumerate(stages):
+        if stage.energy_mj is None:
+            return None
+        total += reached * stage.energy_mj
+        if settled is not None and place < len(settled):
+            reached -= settled[place]
+    return total
+
+
 SAMPLES = 2000
 """Durations that stand for several ways through the early stages, in their shares."""
 
@@ -360,6 +391,8 @@ class Formula:
         escalations_per_s: mean: cameras × frames × share.
         host_load: were every frame run by itself; 1 or more cannot last.
         host_load_batched: in batches as large as pay, all of them full.
+        uplink_bps: bits a second there are to send.
+        uplink_load: the same of the uplink; 1 or more cannot last.
         answer_ms: mean time of an escalation, were each to come independently of the others
             (M/G/c by Allen and Cunneen); None where hosts or uplink would be busy all the time.
         answer_bursts_ms: likewise with the dispersion of the bursts in the long run.
@@ -368,6 +401,8 @@ class Formula:
     escalations_per_s: float
     host_load: float
     host_load_batched: float
+    uplink_bps: float
+    uplink_load: float
     answer_ms: float | None
     answer_bursts_ms: float | None
 
@@ -408,6 +443,8 @@ def formula_of(fleet: Fleet, times: Times, *, share: float, dispersion: float) -
         escalations_per_s=rate,
         host_load=load,
         host_load_batched=rate / fastest / fleet.hosts,
+        uplink_bps=8 * rate * times.sent_bytes,
+        uplink_load=rate * send_s,
         answer_ms=answer_ms(1.0),
         answer_bursts_ms=answer_ms(dispersion),
     )

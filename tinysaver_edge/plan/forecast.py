@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating, Traced
-from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Formula, Times, formula_of
+from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Formula, Times, formula_of, say_rate
 from tinysaver_edge.plan.simulation import STRETCH_S, End, Stretch, of_bin, simulate_stretch
 
 DAY_S = 86_400.0
@@ -30,6 +30,9 @@ BATCHES = 96
 RESAMPLES = 400
 CONFIDENCE = 0.95
 
+LEAST_FOR_P99 = 367
+"""Of so many, the largest lies above the 99th percentile all but 2.5 % of the times: 0.99^367."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -38,7 +41,7 @@ class Figure:
     Attributes:
         value: over all that was simulated.
         low: lower end of its 95 % interval, by resampling the stretches; None of one stretch.
-        high: upper end.
+        high: upper end; None as well where too few were counted for one.
     """
 
     value: float
@@ -180,8 +183,8 @@ def _figures(
         "escalations_p99_second": resample.quantile(lambda one: one.a_second, 0.99),
         "escalations_p99_minute": resample.quantile(lambda one: one.a_minute, 0.99) / 60,
         "uplink_bps": 8 * resample.summed(lambda one: one.sent_bytes) / seconds,
-        "uplink_load": resample.summed(lambda one: one.sent_s) / seconds,
-        "host_load": resample.summed(lambda one: one.busy_s) / hosts_s,
+        "uplink_load": np.minimum(resample.summed(lambda one: one.sent_s) / seconds, 1.0),
+        "host_load": np.minimum(resample.summed(lambda one: one.busy_s) / hosts_s, 1.0),
         "host_queue": resample.summed(lambda one: one.waiting)
         / np.maximum(resample.summed(lambda one: one.runs), 1),
         "mean_latency_ms": resample.summed(lambda one: one.sum_ms) / frames,
@@ -200,9 +203,23 @@ def _figures(
             lambda one: one.run
         )
         found["energy_wh_day"] = mj / seconds * DAY_S / 3.6e6
-    if not len(resample.a_minute_of(stretches)):
+    if not len(stretches[0].a_minute):  # stretches may be shorter than a minute
         del found["escalations_p99_minute"]
-    return {name: resample.figure(values) for name, values in found.items()}
+    if math.isinf(fleet.uplink_bps):
+        del found["uplink_load"]
+    shares = ("uplink_load", "host_load", "degraded")
+    told = {
+        name: resample.figure(values, most=1.0 if name.startswith(shares) else math.inf)
+        for name, values in found.items()
+    }
+    counted = {
+        "escalations_p99_second": sum(int(one.a_second.sum()) for one in stretches),
+        "escalations_p99_minute": sum(int(one.a_minute.sum()) for one in stretches),
+    }
+    for name, count in counted.items():
+        if name in told and count < LEAST_FOR_P99:
+            told[name] = replace(told[name], high=None)
+    return told
 
 
 def _ended(end: End) -> Callable[[Stretch], float]:
@@ -225,6 +242,14 @@ class _Resampled:
         chance = np.random.default_rng(0)
         again = chance.multinomial(count, np.full(count, 1 / count), RESAMPLES)
         self._weights = np.concatenate([np.ones((1, count)), again])
+        self._wider = 1.0
+        if count > 1:
+            from scipy.special import ndtri, stdtrit  # 50 ms, which only plans should pay
+
+            # Of few, the bootstrap's interval is too narrow (Hesterberg, 2015).
+            tail = (1 - CONFIDENCE) / 2
+            self._wider = float(stdtrit(count - 1, tail) / ndtri(tail))
+            self._wider *= math.sqrt(count / (count - 1))
 
     def summed(self, read: Callable[[Stretch], float]) -> FloatArray:
         """Return sums of a figure, one for each drawing."""
@@ -243,19 +268,19 @@ class _Resampled:
         places: FloatArray = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1).astype(np.float64)
         return places
 
-    @staticmethod
-    def a_minute_of(stretches: Sequence[Stretch]) -> NDArray[np.int64]:
-        """Return the minutes of the first stretch; stretches may be shorter than one."""
-        return stretches[0].a_minute
-
-    def figure(self, values: FloatArray) -> Figure:
-        """Return the first value, and the interval that the others make."""
+    def figure(self, values: FloatArray, *, most: float = math.inf) -> Figure:
+        """Return the first value, and the interval that the others make, from 0 to `most`."""
         if len(self._groups) < 2:
             return Figure(float(values[0]), None, None)
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(values[1:], [tail, 1 - tail])
         value = float(values[0])
-        return Figure(value, min(value, float(low)), max(value, float(high)))
+        below, above = max(value - float(low), 0.0), max(float(high) - value, 0.0)
+        return Figure(
+            value,
+            max(value - self._wider * below, 0.0),
+            max(value, min(value + self._wider * above, most)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,16 +315,6 @@ DEADLINES_MS = (50, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 _STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
-def say_rate(bits_per_s: float) -> str:
-    """Write how much an uplink carries."""
-    if math.isinf(bits_per_s):
-        return "unlimited"
-    for size, unit in ((1e9, "gbit"), (1e6, "mbit"), (1e3, "kbit")):
-        if bits_per_s >= size:
-            return f"{bits_per_s / size:.3g}{unit}"
-    return f"{bits_per_s:.3g}bit"
-
-
 @dataclass(slots=True)
 class WhatIf:
     """Fleets like one: what keeps the limits, and curves.
@@ -326,7 +341,11 @@ class WhatIf:
         return self._known[key]
 
     def _least(self, tried: Sequence[float], make: Callable[[float], Fleet]) -> float | None:
-        """Return the first that keeps the limits, more being no worse."""
+        """Return one that keeps the limits while the one before it does not; None where none does.
+
+        Looked for by halves, as if more were never worse; before none is said to, all are tried:
+        where the uplink is full, more hosts send more of it in vain.
+        """
         low, high = 0, len(tried)
         while low < high:
             middle = (low + high) // 2
@@ -334,7 +353,9 @@ class WhatIf:
                 high = middle
             else:
                 low = middle + 1
-        return tried[low] if low < len(tried) else None
+        if low < len(tried):
+            return tried[low]
+        return next((one for one in tried if self._at(make(one)).keeps(self.limits)), None)
 
     def remedies(self) -> list[Remedy]:
         """Return the least of each that keeps the limits, all else as it is."""

@@ -23,8 +23,8 @@ from tinysaver_edge.calibrate.report.charts.svg import (
     ticks,
 )
 from tinysaver_edge.calibrate.report.write import page_style
-from tinysaver_edge.plan.fleet import Fleet, FleetLimits
-from tinysaver_edge.plan.forecast import CurvePoint, Figure, Forecast, Remedy, say_rate
+from tinysaver_edge.plan.fleet import Fleet, FleetLimits, say_rate
+from tinysaver_edge.plan.forecast import CurvePoint, Figure, Forecast, Remedy
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -142,20 +142,25 @@ def write(name: str, value: float) -> str:
 
 
 def _interval(name: str, figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
+    if figure.low is None:
         return "too short to tell"
+    if figure.high is None:
+        return f"at least {write(name, figure.low)}; too short to tell more"
     return f"{write(name, figure.low)} to {write(name, figure.high)}"
 
 
 def simulated(forecast: Forecast) -> str:
-    """Say what was simulated."""
+    """Say what was simulated, and what its intervals do not tell."""
     hours, asked = forecast.simulated_s / 3600, forecast.asked_s / 3600
-    if forecast.simulated_s < forecast.asked_s:
-        return (
-            f"Simulated event by event: {hours:.3g} h in stretches spread over {asked:.3g} h, "
-            "which stand for all of it."
-        )
-    return f"Simulated event by event: {hours:.3g} h."
+    spread = (
+        f" in stretches spread over {asked:.3g} h, which stand for all of it"
+        if forecast.simulated_s < forecast.asked_s
+        else ""
+    )
+    return (
+        f"Simulated event by event: {hours:.3g} h{spread}. The intervals tell what more simulated "
+        "time would change, and nothing of what the times and assumptions below are worth."
+    )
 
 
 def formula_words(forecast: Forecast) -> str:
@@ -165,12 +170,22 @@ def formula_words(forecast: Forecast) -> str:
         f"Cameras × frames/s × share make {formula.escalations_per_s:.3g} escalations a second "
         f"(simulated: {found['escalations_per_s'].value:.3g}). One by one they would keep the "
         f"hosts {formula.host_load:.0%} busy, in full batches {formula.host_load_batched:.0%} "
-        f"(simulated: {found['host_load'].value:.0%}). "
+        f"(simulated: {found['host_load'].value:.0%}). To send they are "
+        f"{say_rate(formula.uplink_bps)}/s"
+        f"{f', {formula.uplink_load:.0%} of the uplink' if formula.uplink_load else ''} "
+        f"(simulated: {say_rate(found['uplink_bps'].value)}/s). "
     )
     if formula.answer_ms is None or formula.answer_bursts_ms is None:
+        full = [
+            *(["Hosts that run one by one"] if formula.host_load >= 1 else []),
+            *(
+                ["The uplink" if formula.host_load < 1 else "the uplink"]
+                * (formula.uplink_load >= 1)
+            ),
+        ]
         return said + (
-            "Hosts that run one by one, or the uplink, would never catch up, and queueing theory "
-            "has no mean wait: batches, deadlines and limits keep the queues short."
+            f"{' and '.join(full)} would never catch up, and queueing theory has no mean wait: "
+            "batches, deadlines and limits keep the queues short."
         )
     low, high = sorted((formula.answer_ms, formula.answer_bursts_ms))
     return said + (
@@ -230,7 +245,7 @@ def _tiles(plan: FleetPlan) -> list[tuple[str, str, str]]:
         (
             "Escalations",
             f"{told('escalations_per_s')}/s",
-            f"{p99:.0f} in the busiest 1 % of seconds",
+            f"at most {p99:.0f} in 99 % of the seconds",
         ),
         ("Uplink", told("uplink_bps"), uplink),
         ("Hosts", told("host_load"), "of their time at work"),

@@ -197,7 +197,7 @@ def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
         BundleError: what the bundle says of them is damaged.
     """
     seen, said = _seen_among(bundle, looks.content)
-    return seen, [*([] if looks.depth_line is None else [looks.depth_line]), *said]
+    return seen, [*looks.lines, *said]
 
 
 def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:

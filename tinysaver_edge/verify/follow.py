@@ -8,6 +8,8 @@ again, and the failed one is not tried again until it has changed.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import random
 import threading
 import time
@@ -16,19 +18,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.bundle.shipping import parted, pull_bundle, told_sha256
+from tinysaver_edge.bundle.bundle import Bundle, check_target, read_signature
+from tinysaver_edge.bundle.shipping import SpoiledError, parted, pull_bundle, told_sha256
+from tinysaver_edge.bundle.signature import SIGNATURE
 from tinysaver_edge.bundle.store import BundleStore, Held
 from tinysaver_edge.bundle.target import Tagged, open_target
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.decision import AnswerSource, Decision, Reason
+from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import BundleError, InputError, TinySaverError, TransferError
 from tinysaver_edge.stream.drift.watch import Watch
+from tinysaver_edge.stream.sinks.queued import reason_of
 from tinysaver_edge.stream.sources.source import Frame
-from tinysaver_edge.stream.telemetry.events import BundleNews, Event, Listener, Undecided, ignore
+from tinysaver_edge.stream.telemetry.events import BundleNews, Event, Listener, ignore
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Counter, Metrics, Reading, reading
-from tinysaver_edge.verify.run import SLACK, why_unproven
+from tinysaver_edge.verify.run import why_unproven
+from tinysaver_edge.verify.trial import OnTrial
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,15 +46,6 @@ TELL_AGAIN_S = 600.0
 
 LONGEST_PAUSE = 8
 """So many polls lie between two at most while the target is away."""
-
-FEWEST = 64
-"""Frames that times are judged by, at least."""
-
-CHANCE = 1e-3
-"""A quantile is broken where chance would put so many frames above it this rarely."""
-
-FAILED_FRAMES = 3
-"""Frames of a trial that a model may fail on, where that is more than one in a hundred."""
 
 _STEP_S, _RELEASE_S = 0.1, 30.0
 
@@ -94,81 +90,6 @@ class Running:
 
 TakeOver = Callable[[Running], "tuple[Watch, threading.Event]"]
 """Has a bundle decide; returns its watch, and what is set once the former may go."""
-
-
-class OnTrial:
-    """Watches what a bundle on trial decides; for any thread.
-
-    Args:
-        manifest: of the bundle, with the limits of time that it was calibrated for.
-        sha256: of its manifest, by which decisions are known to be its own.
-        here: whether its large model runs here, so that its failures are the bundle's.
-        clock: seconds.
-    """
-
-    def __init__(
-        self, manifest: Manifest, sha256: str, *, here: bool, clock: Callable[[], float]
-    ) -> None:
-        self._limits = {} if manifest.latency is None else manifest.latency.limits
-        self._sha256, self._here, self._clock = sha256, here, clock
-        self._lock = threading.Lock()
-        from scipy.stats import binom  # which takes a second to load: before it is needed
-
-        self._above: Callable[[int, int, float], float] = binom.sf
-        self._over = dict.fromkeys(self._limits, 0)
-        self._timed, self._spent_ms = 0, 0.0
-        self._failed, self._why = 0, ""
-        self.frames = 0
-        self.began_s: float | None = None
-
-    def saw(self, decision: Decision, frame: Frame | None = None) -> None:
-        """Take in a decision; those of another bundle are passed over."""
-        by = decision.bundle
-        if by is None or by.sha256 != self._sha256 or decision.reason is Reason.PROVISIONAL:
-            return
-        with self._lock:
-            self.began_s, self.frames = self.began_s or self._clock(), self.frames + 1
-            if decision.reason is Reason.FAILED and self._here:
-                self._failed, self._why = self._failed + 1, decision.degraded or ""
-            if decision.source is AnswerSource.REUSED:
-                return
-            spent = decision.timings_ms.items()
-            spent_ms = sum(ms for step, ms in spent if step not in ("waiting", "total"))
-            self._timed, self._spent_ms = self._timed + 1, self._spent_ms + spent_ms
-            for name, limit in self._limits.items():
-                self._over[name] += spent_ms > limit * (1 + SLACK)
-
-    def heard(self, event: Event, /) -> None:
-        """Take in an event: a frame that no model could answer."""
-        if isinstance(event, Undecided):
-            with self._lock:
-                self.began_s, self.frames = self.began_s or self._clock(), self.frames + 1
-                self._failed, self._why = self._failed + 1, event.reason
-
-    def over(self, trial_s: float) -> bool:
-        """Whether it has been watched for so long, and has decided enough to be judged by."""
-        began_s, enough = self.began_s, not self._limits or self._timed >= FEWEST
-        return enough and began_s is not None and self._clock() - began_s >= trial_s
-
-    def failure(self) -> str | None:
-        """Return why it has failed by now; None while it has not."""
-        with self._lock:
-            if self._failed >= FAILED_FRAMES and self._failed > 0.01 * self.frames:
-                return f"a model failed on {self._failed} of {self.frames} frames: {self._why}"
-            if self._timed < FEWEST:
-                return None
-            return next((why for name in self._limits if (why := self._too_slow(name))), None)
-
-    def _too_slow(self, name: str) -> str | None:
-        limit, frames, over = self._limits[name], self._timed, self._over[name]
-        if name == "mean_latency_ms":
-            mean_ms = self._spent_ms / frames
-            slow = mean_ms > limit * (1 + SLACK)
-            return f"{name} {mean_ms:.2f} of {limit:g} over {frames} frames" if slow else None
-        share = 0.05 if name == "p95_latency_ms" else 0.01
-        if self._above(over - 1, frames, share) >= CHANCE:
-            return None
-        return f"{name}: {over} of {frames} frames took more than {limit:g} ms"
 
 
 class Follower:
@@ -218,6 +139,7 @@ class Follower:
         self._stopping = threading.Event()
         self._trial: OnTrial | None = None
         self._away, self._told_s = 0, -float("inf")
+        self._owed: Callable[[], object] | None = None
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self.running = running
 
@@ -239,6 +161,8 @@ class Follower:
         yield reading("bundle_on_trial", "1 during a trial", float(self._trial is not None))
 
     def __enter__(self) -> Self:
+        while self._store.untold:
+            self._tell(*self._store.untold.pop(0))
         self._thread.start()
         return self
 
@@ -257,9 +181,11 @@ class Follower:
                 self._away = 0
             except (TinySaverError, OSError) as error:  # whatever it is, the stream goes on
                 self._away += 1
-                if self._clock() - self._told_s >= TELL_AGAIN_S:
+                stopping = self._stopping.is_set()
+                if self._clock() - self._told_s >= TELL_AGAIN_S and not stopping:
                     self._told_s = self._clock()
-                    self._tell("away", self._fetch.shown, str(error))
+                    why = reason_of(error)
+                    self._tell("away", self._fetch.shown, why)
 
     def _pause_s(self) -> float:
         longer: int = min(2**self._away, LONGEST_PAUSE)
@@ -276,9 +202,14 @@ class Follower:
             TinySaverError: it cannot be fetched now, or the trusted keys cannot be read.
             OSError: the store's disk fails.
         """
+        if self._owed is not None:
+            self._owed()
+            self._owed = None
         try:
             held = self._fetch.next(self.running.bundle)
         except _RefusedError as refused:
+            if self._fetch.spoiled is not None:  # told by that; it is looked for again
+                self._told_s = self._clock()
             self._tell("refused", refused.shown, str(refused))
             return
         if held is None or self._stopping.is_set():
@@ -304,7 +235,12 @@ class Follower:
         former = self.running
         manifest = loaded.bundle.manifest
         here = hosts_of(loaded.cascade.stages) is None
-        self._store.begin_trial(held)
+        try:
+            self._store.begin_trial(held)
+        except (OSError, InputError):  # full or read-only: none decides that a kill would hide
+            loaded.close()
+            self._fetch.forget()
+            raise
         self._trial = OnTrial(manifest, held.sha256, here=here, clock=self._clock)
         try:
             watch, over = self._take_over(loaded)
@@ -323,7 +259,7 @@ class Follower:
             self._tell("paused", str(held))
         else:
             self._trial = None
-            self._store.keep()
+            self._settle(self._store.keep)
             self._tell("kept", str(held))
             if self._released(over):
                 former.close()
@@ -342,10 +278,17 @@ class Follower:
 
     def _fail(self, held: Held, failed: Running, reason: str, over: threading.Event | None) -> None:
         self._trial = None
-        self._store.roll_back(reason)
+        self._settle(functools.partial(self._store.roll_back, reason))
         self._tell("rolled_back", str(held), reason)
         if over is None or self._released(over):
             failed.close()
+
+    def _settle(self, settled: Callable[[], object]) -> None:
+        """Have the store know how a trial ended; where its disk fails, before the next one."""
+        try:
+            settled()
+        except (OSError, InputError):
+            self._owed = settled
 
     def _released(self, over: threading.Event) -> bool:
         """Wait until nothing of a bundle is open; tell whether it is so."""
@@ -383,6 +326,8 @@ class Fetch:
         self._tag, self._store, self.trust = name, store, trust
         self._proof, self._proof_s = proof or {}, (options or FollowOptions()).proof_s
         self._etag: str | None = None
+        self.spoiled: str | None = None
+        self.refusal: str | None = None
         self.shown = f"{self._target.shown}:{name}"
 
     def next(self, running: Bundle | None) -> Held | None:
@@ -393,19 +338,23 @@ class Fetch:
 
         Raises:
             BundleError: it is not to decide.
-            TransferError: it cannot be fetched now.
+            TransferError: it cannot be fetched now, or the large model's hosts do not prove it.
         """
         found = self._target.find(self._tag, known=self._etag)
         if found is None:
             return None
         told = told_sha256(found)
-        refused = any(self._store.refusal(key) for key in (found.digest, told) if key)
+        reasons = (self._store.refusal(key) for key in (found.digest, told) if key)
+        self.refusal = next((why for why in reasons if why is not None), None)
         here = running is not None and running.identity.sha256 == told
-        held = None if refused or here else self._fetched(found, running)
+        if here and running is not None and self.trust is not None:  # signed anew, by a new key
+            here = told_sha256(found, SIGNATURE) == _sha256_of(read_signature(running.root))
+        held = None if here or self.refusal is not None else self._fetched(found, running)
         self._etag = found.etag
         return held
 
     def _fetched(self, found: Tagged, running: Bundle | None) -> Held | None:
+        check_target(self._store.incoming, flag="")  # no bundle is to blame for the store
         try:
             pulled = pull_bundle(
                 self._target,
@@ -415,9 +364,15 @@ class Fetch:
                 near=[*self._store.paths, *([] if running is None else [running.root])],
                 found=found,
             )
+        except SpoiledError as error:  # as mended it is called the same: not to be refused for good
+            if self.spoiled == found.digest:
+                raise TransferError(str(error)) from error
+            self.spoiled = found.digest
+            self._store.note("refused", self.shown, str(error))
+            raise _RefusedError(self.shown, str(error)) from error
         except BundleError as error:
             raise self._refused(self.shown, str(error), found.digest) from error
-        signed = pulled.signed
+        self.spoiled, signed = None, pulled.signed
         name, version = (signed.name, signed.version) if signed else (None, None)
         with Bundle.load_untrusted(pulled.path) as bundle:
             sha256, manifest = bundle.identity.sha256, bundle.manifest
@@ -429,6 +384,10 @@ class Fetch:
             raise self._refused(str(held), why, sha256, found.digest)
         return held
 
+    def forget(self) -> None:
+        """Fetch what the tag stands for anew, though it has not changed."""
+        self._etag = None
+
     def _refused(self, shown: str, reason: str, *keys: str) -> _RefusedError:
         self._store.refuse(shown, reason, *keys)
         return _RefusedError(shown, reason)
@@ -439,11 +398,14 @@ class Fetch:
             return None
         known = self._store.state.current or (None if running is None else running.identity)
         name, version = (None, None) if known is None else (known.name, known.version)
+        floors = [one for one in (version, self.trust.least_version) if one is not None]
         return replace(
-            self.trust,
-            name=self.trust.name or name,
-            least_version=version if self.trust.least_version is None else self.trust.least_version,
+            self.trust, name=self.trust.name or name, least_version=max(floors, default=None)
         )
+
+
+def _sha256_of(content: bytes | None) -> str | None:
+    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _other_classes(running: Bundle | None, manifest: Manifest) -> str | None:
@@ -487,10 +449,15 @@ def begin(
             return Bundle.load(store.path(held), trusted=trust)
         except BundleError as error:
             store.note("damaged", str(held), str(error))
+            store.untold.append(("damaged", str(held), str(error)))
     if given is not None:
         return Bundle.load(given, trusted=trust)
-    held = Fetch(tag, store, trust=trust, proof=proof, options=options).next(None)
+    fetch = Fetch(tag, store, trust=trust, proof=proof, options=options)
+    held = fetch.next(None)
     if held is None:
-        raise TransferError(f"{tag}: what it stands for was refused; history.jsonl says why")
+        raise BundleError(
+            f"{fetch.shown}: what it stands for was refused before and has not changed: "
+            f"{fetch.refusal}; --retry-refused tries it again"
+        )
     store.begin_trial(held)  # there is nothing to go back to
     return Bundle.load(store.path(store.keep()), trusted=trust)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +37,13 @@ from tinysaver_edge.errors import (
     InputError,
     MissingDependencyError,
     TinySaverError,
+    TransferError,
     VerificationError,
 )
 from tinysaver_edge.latency import PooledLatency, pooled
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify.check import LATENCY, Check, Verification
-from tinysaver_edge.verify.engines import check_engines, why_not_open
+from tinysaver_edge.verify.engines import check_engines, hosts_of, why_not_open
 from tinysaver_edge.verify.golden import (
     check_decoder,
     compare_golden,
@@ -157,6 +159,8 @@ def _reached(promised: LatencyEntry) -> str:
     return f"{each} of frames go on to the later stages"
 
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 CERTIFIED = "certified"
 """The method that never leaves a bundle without a certificate."""
 
@@ -229,6 +233,10 @@ def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -
         settings: ``large`` as for `verify`; ``absent`` where a bundle that has not the large
             model's file is to be loaded only, as for `LoadOptions`.
         timeout_s: how long it may take.
+
+    Raises:
+        TransferError: the hosts of the large model cannot be had, or serve another, or somebody
+            stopped the process: that may be otherwise later, with the same bundle.
     """
     child = [sys.executable, "-c", f"from {__name__} import _prove; _prove()"]
     paths = os.pathsep.join(filter(None, sys.path))
@@ -244,10 +252,15 @@ def why_unproven(path: Path, settings: Mapping[str, Any], *, timeout_s: float) -
     except subprocess.TimeoutExpired:
         return f"it was not loaded and proven within {timeout_s:g} s"
     try:
-        failure = json.loads(done.stdout.splitlines()[-1])["failure"]
+        told = json.loads(done.stdout.splitlines()[-1])
+        failure, hosts = told["failure"], told["hosts"]
     except (ValueError, IndexError, KeyError, TypeError):
+        if -done.returncode in _STOPS:  # a supervisor stops all processes of a service
+            raise TransferError("the process that proved it was stopped") from None
         how = f"signal {-done.returncode}" if done.returncode < 0 else "without an answer"
         return f"the process that loaded it crashed ({how})"
+    if failure is not None and hosts:
+        raise TransferError(str(failure))
     return None if failure is None else str(failure)
 
 
@@ -258,7 +271,7 @@ def _prove() -> None:
     path, settings = pickle.loads(sys.stdin.buffer.read())
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries write to stdout
-    absent = settings.pop("absent", False)
+    absent, hosts = settings.pop("absent", False), False
     try:
         with Bundle.load_untrusted(path) as bundle:
             if absent and bundle.manifest.stages[-1].model.elsewhere:
@@ -268,11 +281,15 @@ def _prove() -> None:
                 found = verify(bundle, effort=None, **settings)
                 failed = next((one for one in found.checks if one.passed is False), None)
             failure = None if failed is None else f"{failed.name}: {failed.detail}"
+            hosts = failed is not None and failed.name == hosts_of(
+                bundle.manifest.stages[-1].model.name
+            )
             if failure is None and not bundle.has_models:
                 failure = "it holds no models"
     except TinySaverError as error:
         failure = str(error)
-    os.write(answer, json.dumps({"failure": failure}).encode() + b"\n")
+        hosts = settings.get("large") is not None and isinstance(error, EngineError)
+    os.write(answer, json.dumps({"failure": failure, "hosts": hosts}).encode() + b"\n")
 
 
 def _check_processor(manifest: Manifest) -> Iterator[Check]:

@@ -16,6 +16,7 @@ from tinysaver_edge.score import Margin
 MODELS = ("saver", "middle", "large")
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("seed", range(5))
 def test_a_stage_that_settles_few_frames_settles_a_golden_one(tmp_path, seed):
     artefacts = [artefact(tmp_path, name) for name in MODELS]

@@ -183,6 +183,7 @@ def test_a_class_that_is_never_answered_is_refused() -> None:
     refused(problem_of(silent, answers(0.7)), "never answers 4, 5, which is the label of 2")
 
 
+@pytest.mark.arithmetic
 @needs_records
 def test_thirteen_real_models_are_not_refused() -> None:
     records = read_records()

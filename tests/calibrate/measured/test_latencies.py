@@ -85,7 +85,12 @@ def test_energy_is_the_reports_and_uplink_what_the_frames_weigh(
     assert kept.code == 0, kept.err
     # 16 x 16 pixels of three bytes are 6.144 kilobits.
     row = next(one for one in kept.json["candidates"] if one["chosen"])
-    assert 6.144 * (1 - row["accept_rate"]) <= 6
+    escalated = 1 - row["accept_rate"]
+    assert row["uplink_kbit"][0] == pytest.approx(6.144 * escalated)
+    assert row["uplink_kbit"][0] <= row["uplink_kbit"][1] <= 6
+    assert row["energy_mj"][0] == pytest.approx(10 + 1000 * escalated)
+    assert row["energy_mj"][1] <= 900
+    assert f"uplink: {row['uplink_kbit'][0]:.3g} kbit a frame on average" in kept.err
     uncounted = calibrate(command, work, "--saver", "tiny", "--budget", "mean_energy_mj=900")
     assert uncounted.code == 2
     assert "bench it where a counter of energy tells" in uncounted.err
@@ -116,3 +121,15 @@ def test_what_cannot_be_used_is_one_line(command: Command, work: Path) -> None:
         done = calibrate(command, work, "--saver", "tiny", *named)
         assert done.code == 2
         assert says in done.err.splitlines()[-1]
+
+
+def test_power_of_a_device_times_latencies_of_another_is_no_energy(
+    command: Command, work: Path
+) -> None:
+    limit = ("--saver", "tiny", "--device", "raspberry-pi-5", "--budget", "mean_energy_mj=1e6")
+    here = calibrate(command, work, *limit)
+    assert here.code == 2
+    assert "if that is another machine, a report of it" in here.err
+    benched = calibrate(command, work, *limit, "--bench", work / "bundle.bench.json")
+    assert benched.code == 0, benched.err
+    assert "25 W, the most that it draws" in benched.err

@@ -36,6 +36,7 @@ def sure_of(scale: float, *, classes: int, samples: int, voice: str, seed: int):
     return labels, Outputs.from_logits({"loud": 3.0, "soft": 0.5, "as it is": 1.0}[voice] * logits)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(
     ("scale", "voice"),
     [
@@ -73,6 +74,7 @@ def drawn(records: Records, place: int, *, samples: int, seed: int) -> Problem:
     return Problem(large, (saver,), records.labels[index])
 
 
+@pytest.mark.arithmetic
 @needs_records
 @pytest.mark.parametrize(("samples", "draws"), [(1_000, 40), (10_000, 4)])
 def test_honest_labels_are_never_refused(records: Records, samples: int, draws: int) -> None:

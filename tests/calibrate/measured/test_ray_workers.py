@@ -15,7 +15,12 @@ import pytest
 from tests.calibrate.recipes import recipe
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.remote.triton import ROOT, site_packages
-from tinysaver_edge.calibrate.measured.ray_workers import _slots, _why_not_joined, check_on
+from tinysaver_edge.calibrate.measured.ray_workers import (
+    _check_answers,
+    _slots,
+    _why_not_joined,
+    check_on,
+)
 from tinysaver_edge.errors import InputError
 
 VENV = Path(os.environ.get("TINYSAVER_RAY_VENV", ROOT / ".venv-ray"))
@@ -127,3 +132,13 @@ def test_why_a_cluster_cannot_be_joined(monkeypatch, error, line):
     said = _why_not_joined(error, "auto")
     assert re.search(line, said)
     assert "\n" not in said
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for(tmp_path, monkeypatch):
+    """Ray notes where it runs and leaves the note behind; it would ask there for minutes."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    _check_answers("auto")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9\n")
+    with pytest.raises(OSError, match="refused"):
+        _check_answers("auto")

@@ -121,6 +121,7 @@ def costs(stages):
     return CascadeCosts.of(*models).reusing(None)
 
 
+@pytest.mark.arithmetic
 def test_a_budget_is_broken_by_no_more_draws_of_epochs_than_the_risk_allows():
     stages, truth, timeline = world(epochs=120)
     whole = certify(stages, truth, max_drop_points=60, timeline=timeline).trial

@@ -10,6 +10,7 @@ from tests.calibrate.report.world import EMPIRICAL, finished, problem
 from tests.pictures import class_folders
 from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate.calibration import Candidate
+from tinysaver_edge.calibrate.chosen.choose import hardly_worth_it
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
 from tinysaver_edge.calibrate.report.numbers import milliseconds
@@ -332,3 +333,9 @@ def test_a_longer_cascade_that_saves_little_says_what_does_without_it():
     chosen = replace(made.choice, proposal=order[0], candidates=tuple(rows))
     said = _beside(order, chosen)
     assert "saves 1.0 % of that. For so little --max-stages 2 does" in said.replace("\xa0", " ")
+    assert "saves 1.0 % beside" in hardly_worth_it(chosen)[0]
+    rows[0] = replace(rows[0], cost_macs_ratio=1.1 * best.cost_macs_ratio)  # the most accurate
+    chosen = replace(chosen, candidates=tuple(rows))
+    assert hardly_worth_it(chosen) == []
+    assert "saves no MACs beside them" in (said := _beside(order, chosen))
+    assert "--max-stages" not in said

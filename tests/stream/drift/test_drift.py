@@ -166,6 +166,7 @@ def test_audited_frames_are_kept():
     assert kept == [(accepted, large, picture)]
 
 
+@pytest.mark.arithmetic
 def test_false_alarms_keep_the_level_with_the_rate_itself_estimated():
     """Calibration and field are both drawn anew: few calibration samples, many looks."""
     rng = np.random.default_rng(11)

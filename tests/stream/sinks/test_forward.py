@@ -140,6 +140,25 @@ class Impatient(threading.Event):
         return super().wait(None if timeout is None else timeout / 100)
 
 
+def test_a_page_is_no_sign_that_a_frame_was_taken(server, tmp_path):
+    """As the log-in page of a network in between answers, to whatever it is asked."""
+    server.page = b"<html>Log in to the network</html>"
+    queue = DiskQueue(tmp_path / "queue", most_bytes=100_000)
+    events = []
+    with Forwarder(
+        queue, receiver_of(server.url), share=1.0, clock=time.monotonic, listener=events.append
+    ) as sender:
+        sender._stopping = Impatient()
+        item(queue, "000")
+        wait_until(lambda: bool(events))
+        assert "answers with a page" in events[0].reason
+        assert queue.counts.sent == 0
+        server.page = None
+        wait_until(lambda: queue.counts.sent == 1)
+        assert balanced(queue)
+    assert (tmp_path / "www/000.jpg").exists()
+
+
 def test_share_leaves_the_uplink_alone(tmp_path):
     queue = DiskQueue(tmp_path / "queue", most_bytes=100_000)
     times = []

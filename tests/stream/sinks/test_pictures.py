@@ -23,6 +23,8 @@ from tinysaver_edge.stream import (
 )
 from tinysaver_edge.stream.sinks.annotate import annotated, caption
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sources.opening import open_source
+from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.testing import FakeClock
 
 NOON = 1_700_000_000.0
@@ -252,6 +254,23 @@ def test_each_source_has_its_own_video_and_sizes_are_made_to_fit(tmp_path):
     }  # fmt: skip
     for one in tmp_path.iterdir():
         assert [picture.shape for picture in read_video(one)] == [(60, 80, 3)] * 3
+
+
+@pytest.mark.parametrize("names", [("red",), ("red", "blue")])
+def test_a_folder_of_pictures_becomes_one_video(tmp_path, names):
+    for name in names:
+        for number in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{number}.png"), np.zeros((40, 60, 3), np.uint8))
+    with VideoSink(tmp_path / "out.avi", by_source=len(names) > 1) as sink:
+        for name in names:
+            source = open_source(tmp_path / name)
+            source.attach(Context(sources=len(names)))
+            for one in source.frames():
+                sink.write(decision(one.sequence, source_id=one.source_id), one)
+    films = ["out.avi"] if len(names) == 1 else ["out.blue.avi", "out.red.avi"]
+    assert sorted(one.name for one in tmp_path.glob("out*")) == films
+    assert [len(read_video(tmp_path / film)) for film in films] == [3] * len(films)
 
 
 def test_a_video_that_lacks_frames_is_told_at_the_end(tmp_path):

@@ -21,7 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 
 LONGEST_S = 20
-AT_ONCE = 4
+AT_ONCE = 8
+"""They mostly wait, each for a second, for what does not answer."""
 
 
 def watch_metrics(port: int, file: Path) -> None:

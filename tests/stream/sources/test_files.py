@@ -70,6 +70,14 @@ def test_pictures_that_go_dark_are_told_of_once(tmp_path):
     assert event.text.startswith("has 16 bits a channel, of which 12 are used")
 
 
+def test_files_of_more_than_one_picture_are_told_of_once(tmp_path):
+    for name in ("1.tif", "2.tif"):
+        cv2.imwritemulti(str(tmp_path / name), [np.zeros((8, 8, 3), np.uint8)] * 2)
+    names, (event,) = told(tmp_path)
+    assert names == ["1.tif", "2.tif"]
+    assert event.text.startswith("is of more than one picture (animations, pages): the first is")
+
+
 def test_names_that_are_no_text_are_decided(tmp_path):
     for name in (b"caf\xe9.png", b"a\nb.png"):
         (tmp_path / os.fsdecode(name)).write_bytes(encoded(1))

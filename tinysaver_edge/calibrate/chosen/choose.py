@@ -201,6 +201,13 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
         return row
     threshold = float(proposal.thresholds[index])
     timed = proposal.costs.timed
+
+    def figures(name: str, *, known: bool) -> tuple[float, float] | None:
+        if not known:
+            return None
+        return proposal.quantity(name, index), proposal.quantity(name, index, budgeted=True)
+
+    counted = all(one.energy_mj is not None for one in proposal.models)
     return replace(
         row,
         threshold=None if np.isinf(threshold) else threshold,
@@ -209,6 +216,8 @@ def _row(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
         cost_macs_ratio=pick.mean_macs / problem.large.macs,
         mean_latency_ms=proposal.quantity("mean_latency_ms", index) if timed else None,
         latency_spread_ms=proposal.latency_spread_ms(index) if timed else None,
+        energy_mj=figures("mean_energy_mj", known=counted),
+        uplink_kbit=figures("uplink_kbit", known=proposal.models[-1].sent_bytes is not None),
         feasible=pick.feasible,
         chosen=pick is best,
         why=_why(problem, pick, best=best, targets=targets),
@@ -363,7 +372,7 @@ def hardly_worth_it(choice: Choice) -> list[str]:
         return []
     best = min(two, key=lambda row: row.cost_macs_ratio or 0.0)
     saved = 1 - (chosen.cost_macs_ratio or 0.0) / (best.cost_macs_ratio or 1.0)
-    if saved >= HARDLY:
+    if saved >= HARDLY or saved < 0:  # a dearer one was chosen for its accuracy or its latency
         return []
     costs = choice.proposal.costs
     memory = "" if costs.memory_mb is None else f" and takes {costs.memory_mb:.0f} MB in all"

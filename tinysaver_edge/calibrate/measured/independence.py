@@ -67,7 +67,7 @@ def check_independence(
     names = [sample.file for sample in data.samples]
     labels = [sample.label for sample in data.samples]
     alike = find_alike(looks, names, labels, data.groups)
-    warnings = [] if looks.depth_line is None else [looks.depth_line]
+    warnings = list(looks.lines)
     collected, doubts = _collected(data, looks)
     warnings += doubts
     if alike is None and collected is None:

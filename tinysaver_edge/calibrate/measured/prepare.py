@@ -22,8 +22,8 @@ from tinysaver_edge.engines.base import (
 )
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import AUTO, engine_name, inspect, is_installed
-from tinysaver_edge.errors import DescriptionError, ModelError
-from tinysaver_edge.output_format import MULTI_LABEL, OutputKind
+from tinysaver_edge.errors import DescriptionError, ModelError, TinySaverError
+from tinysaver_edge.output_format import BINARY, MULTI_LABEL, OutputKind
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -156,12 +156,27 @@ def _check_kind(logits: NDArray[np.float32], artefact: Artefact) -> None:
     elif logits.min() >= 0 and abs(logits.sum() - 1) < SUMS_TO_ONE:
         found = "numbers from 0 to 1 that sum to 1"
     else:
+        _check_single_label(logits, artefact)
         return
     other = OutputKind.LOGITS if said is OutputKind.PROBABILITIES else OutputKind.PROBABILITIES
     raise DescriptionError(
         f"model {artefact.name}: its description says that it answers {said.value}, but a black "
         f'frame gives {found}: write output = {{ kind = "{other.value}" }}'
     )
+
+
+def _check_single_label(logits: NDArray[np.float32], artefact: Artefact) -> None:
+    """Refuse sigmoids described as logits: the numbers allow it and the graph says it."""
+    if logits.shape[1] <= BINARY or logits.min() < 0 or logits.max() > 1:
+        return
+    from tinysaver_edge.models.description.facts import read_facts
+
+    try:
+        facts = read_facts(artefact.files[0], output=artefact.output.name)
+    except TinySaverError:  # an engine of somebody else's may know files that nobody else reads
+        return
+    if facts.is_multi_label:
+        raise DescriptionError(f"model {artefact.name}: ends in a sigmoid: {MULTI_LABEL}")
 
 
 def check_name(name: str) -> None:

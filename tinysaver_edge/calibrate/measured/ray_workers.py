@@ -143,6 +143,9 @@ def check_on(on: str) -> None:
 
 def _check_answers(address: str) -> None:
     """Raise OSError where nothing listens at an address: Ray itself tries for minutes."""
+    if address == "auto":  # what `ray start` has noted, and a cluster that was killed leaves behind
+        noted = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+        address = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
     found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", address)
     if found is not None:
         socket.create_connection((found[1], int(found[2])), timeout=CONNECT_S).close()

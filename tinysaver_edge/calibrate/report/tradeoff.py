@@ -212,7 +212,7 @@ def _beside(proposals: Sequence[Proposal], choice: Choice) -> str:
     memory = [one.costs.memory_mb for one in (choice.proposal, proposal)]
     if memory[0] is not None and memory[1] is not None:
         said += f" for {memory[0] - memory[1]:.0f} MB more memory ({memory[0]:.0f} in all)"
-    if saved < HARDLY:
+    if 0 <= saved < HARDLY:
         said += ". For so little --max-stages 2 does: one model less to load and to look after"
     return f"{said}."
 

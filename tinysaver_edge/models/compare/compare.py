@@ -25,7 +25,7 @@ from tinysaver_edge.models.description.description import (
 )
 from tinysaver_edge.models.description.facts import read_facts
 from tinysaver_edge.models.graph.macs import count_macs
-from tinysaver_edge.output_format import BINARY, OutputKind
+from tinysaver_edge.output_format import BINARY, MULTI_LABEL, OutputKind
 from tinysaver_edge.preprocess import Frame, Preprocess, Preprocessor
 
 COUNT = 16
@@ -273,7 +273,10 @@ def _said(description: ModelDescription) -> Iterator[CheckedPoint]:
     if facts.signature.output_shape[1] == 1:
         probabilities = probabilities and facts.last_operation != "Sigmoid"
     said = f"described as {description.output.kind.value}, ends in {facts.last_operation or '?'}"
-    yield CheckedPoint("answer", facts.ends_in_softmax == probabilities or None, said)
+    fits: bool | None = facts.ends_in_softmax == probabilities or None
+    if facts.is_multi_label:
+        fits, said = False, f"{said}: {MULTI_LABEL}"
+    yield CheckedPoint("answer", fits, said)
     if facts.scales_input and not description.preprocess.format.is_raw:
         yield CheckedPoint("scale", None, "the graph scales its input: is it scaled twice?")
 

@@ -5,5 +5,4 @@ schema       its form in TOML
 describe     writes one as far as the file tells
 facts        what the file tells beyond shapes
 carried      the texts in it, ours and others'
-labels       class names from a file
 """

@@ -26,9 +26,9 @@ from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadat
 from tinysaver_edge.engines.openvino import open_core, read_model
 from tinysaver_edge.engines.timm_file import read_header
 from tinysaver_edge.errors import InputError, TinySaverError
-from tinysaver_edge.models.description.labels import labels_in
 from tinysaver_edge.models.description.schema import PRESETS, to_affine
 from tinysaver_edge.models.graph.onnx import load_onnx
+from tinysaver_edge.models.labels import labels_in
 from tinysaver_edge.preprocess import ColorOrder, ResizePolicy
 
 _GROUP = "tinysaver_edge"

@@ -23,7 +23,7 @@ from tinysaver_edge.models.description.facts import FileFacts, Quantization, rea
 from tinysaver_edge.models.description.schema import PRESETS, UNFILLED, to_affine, unfilled
 from tinysaver_edge.models.embed.onnx import FRAME
 from tinysaver_edge.models.graph.graph import channels_first
-from tinysaver_edge.output_format import BINARY
+from tinysaver_edge.output_format import BINARY, MULTI_LABEL
 from tinysaver_edge.preprocess import ColorOrder, InputFormat, Preprocess, ResizePolicy
 
 _CHOICES = (
@@ -388,11 +388,8 @@ def _output(facts: FileFacts, answers: KnownAlready) -> list[str]:
         lines.append('kind = "logits"  # one number: two classes, it speaks for the second')
     elif facts.ends_in_softmax:
         lines.append('kind = "probabilities"  # it ends in a softmax')
-    elif facts.last_operation == "Sigmoid":
-        lines.append(
-            f'kind = "{UNFILLED}"  # it ends in a sigmoid a class, so no class is the answer: '
-            "export it without, or with a softmax"
-        )
+    elif facts.is_multi_label:
+        lines.append(f'kind = "{UNFILLED}"  # {MULTI_LABEL}')
     else:
         lines.append(f'kind = "logits"  # it ends in {facts.last_operation or "no softmax"}')
     if facts.signature.output_shape[1] == IMAGENET_WITH_BACKGROUND:

@@ -16,7 +16,6 @@ from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import DescriptionError, InputError
 from tinysaver_edge.models.description.carried import read_metadata
 from tinysaver_edge.models.description.facts import FileFacts, read_facts
-from tinysaver_edge.models.description.labels import read_labels
 from tinysaver_edge.models.description.schema import (
     DescriptionTable,
     InputTable,
@@ -25,6 +24,7 @@ from tinysaver_edge.models.description.schema import (
     to_affine,
     unfilled,
 )
+from tinysaver_edge.models.labels import read_labels
 from tinysaver_edge.output_format import OutputFormat
 from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
 

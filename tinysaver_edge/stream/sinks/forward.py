@@ -120,6 +120,12 @@ class _WebReceiver:
         if answer.status in _OWN_FAULT:
             raise ItemError(f"answers {answer.status}")
         self._host.check(answer, 200, 201, 202, 204)
+        kind = answer.headers.get("content-type", "").lower()
+        if answer.status == 200 and answer.body and kind.startswith("text/html"):
+            raise self._host.failed(
+                "answers with a page (200), not that it took the frame: is a log-in to the network "
+                "in between?"
+            )
 
 
 def receiver_of(target: str) -> Receiver:

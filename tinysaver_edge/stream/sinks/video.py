@@ -72,7 +72,7 @@ class VideoSink:
         if shutil.disk_usage(self._path.parent).free < SPARE_BYTES:
             raise OSError(28, "No space left on device", str(self._path))
         height, width = frame.image.shape[:2]
-        source_id = decision.frame_id.source_id
+        source_id = frame.folder or decision.frame_id.source_id
         if source_id not in self._writers:
             self._writers[source_id] = self._open(source_id, (width, height))
         open_ = self._writers[source_id]

@@ -15,6 +15,7 @@ from tinysaver_edge.data import (
     left_out_below,
     printable,
 )
+from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
 from tinysaver_edge.data.collection import EPOCH
 from tinysaver_edge.data.epochs import epoch_of
 from tinysaver_edge.data.images import why_unreadable
@@ -97,7 +98,7 @@ class ImageSource(_FileSource):
         self._times_s = times_s
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
-        readable, dim, first = 0, False, ""
+        readable, dim, more, first = 0, False, False, ""
         for doubt in self._doubts:
             self.tell(Doubtful(self.source_id, self.context.clock(), doubt))
         for number, path in enumerate(self._files):
@@ -115,8 +116,11 @@ class ImageSource(_FileSource):
             if not dim and (depth := dark_depth(data)) is not None:
                 dim = True
                 self.tell(Doubtful(name, self.context.clock(), f"has {depth.text}"))
+            if not more and has_more_frames(data):
+                more = True
+                self.tell(Doubtful(name, self.context.clock(), f"is {MORE_FRAMES}"))
             at_s = 0.0 if self._times_s is None else self._times_s[number]
-            yield Frame(image, at_s, number, name)
+            yield Frame(image, at_s, number, name, folder=self.source_id)
         if not readable:
             raise InputError(f"source {printable(str(self._files[0]))}: {first}")
 

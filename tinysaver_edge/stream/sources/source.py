@@ -37,6 +37,7 @@ class Frame:
             A stream works it out of `timestamp_s` for live sources.
         opening: how often a live source had been opened before the camera gave it: what was known
             of earlier ones may not hold any more.
+        folder: the source's name where it gives many files and `source_id` is that of one; else "".
     """
 
     image: Picture
@@ -45,6 +46,7 @@ class Frame:
     source_id: str
     taken_at_s: float | None = None
     opening: int = 0
+    folder: str = ""
 
     @property
     def frame_id(self) -> FrameId:

@@ -143,7 +143,8 @@ class Doubtful(Event):
     """A source can be read, but perhaps not as meant. Told once a source and cause.
 
     Attributes:
-        reason: what is doubtful: files of a folder that are left out, or pictures that go dark.
+        reason: what is doubtful: files of a folder that are left out, pictures that go dark, or
+            further pictures in a file.
     """
 
     kind: ClassVar[str] = "doubtful"
@@ -275,7 +276,8 @@ class BundleNews(Event):
     Attributes:
         outcome: ``trial`` (it decides from now on, and is watched), ``kept`` (it has passed),
             ``rolled_back`` (the one before decides again), ``refused`` (it never decided),
-            ``paused`` (it is tried anew at the next start) or ``away`` (none can be fetched).
+            ``paused`` (it is tried anew at the next start), ``away`` (none can be fetched now) or
+            ``damaged`` (what decided before the start cannot be opened; another decides).
         bundle: which: name, version and hash as far as they are known.
         reason: why.
     """

@@ -233,7 +233,8 @@ class Doorkeeper:
                     self.transport.resume_reading()
 
             def _say(self, said: Said, head: RequestHead) -> None:
-                if self.transport.get_write_buffer_size():  # it does not read what it asked for
+                # It does not read what it asked for; a little may be TLS's own, of the handshake.
+                if self.transport.get_write_buffer_size() > HEADER_BYTES:
                     self.transport.abort()
                     return
                 self.said += 1

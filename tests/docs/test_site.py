@@ -160,7 +160,7 @@ QUESTIONS = [
     (
         "It has to answer within 20 ms.",
         "limit time", "howto/keep-a-budget.html",
-        "keep-a-limit-of-time-work-or-memory", "p95_latency_ms",
+        "keep-a-limit-of-time-work-memory-energy-or-uplink", "p95_latency_ms",
     ),
     (
         "There was a drift alarm over night. What now?",

@@ -76,11 +76,12 @@ class World:
             f"{rest}\n[budgets]\n{budgets}\n[verified]\non_hardware = false\n",
         )
 
-    def timing(self, saver: str) -> CascadeLatency:
+    def rounds(self, saver: str) -> list[CascadeLatency]:
         text = (self.folder / "records" / f"{saver}+large.timing.json").read_text()
-        return CascadeLatency.joined(
-            [CascadeLatency.from_dict(one) for one in json.loads(text)["rounds"]]
-        )
+        return [CascadeLatency.from_dict(one) for one in json.loads(text)["rounds"]]
+
+    def timing(self, saver: str) -> CascadeLatency:
+        return CascadeLatency.joined(self.rounds(saver))
 
 
 RECIPE = """
@@ -138,7 +139,11 @@ def test_a_device_with_less_time_changes_the_saver(world: World) -> None:
     # Where 360 of 360 samples are accepted, up to 0.83 % of the frames may be escalated.
     quick, slow = (world.timing(name).at(0.0084).mean_ms for name in ("tiny", "middle"))
     assert quick < 0.7 * slow
-    limits = {"patient": 1.2 * slow, "hasty": (quick * slow) ** 0.5}
+    # What one round keeps is not ruled out, so the limit lies below every round of the slower one.
+    quickest = min(one.at(0.0).mean_ms for one in world.rounds("middle"))
+    if quickest < 1.1 * quick:
+        pytest.skip("other programs keep this machine busy: rounds of timing overlap")
+    limits = {"patient": 1.2 * slow, "hasty": (quick * quickest) ** 0.5}
     chosen = {
         name: world.calibrate(
             *ANY, "--device", world.device(name, budgets=f"mean_latency_ms = {limit_ms}")

@@ -80,7 +80,7 @@ def test_of_several_hosts_the_healthy_and_quick_one_is_asked(place, tmp_path, se
             assert (lame.in_use, quick.in_use) == (True, False)
             assert quick.state is not State.CLOSED
             host.start()
-            assert until(lambda: engine.hosts[1].state is State.CLOSED, seconds=2)
+            assert until(lambda: engine.hosts[1].state is State.CLOSED, seconds=10)
             assert asked(engine, frame, times=20) == 20
             assert engine.hosts[1].in_use
             assert [one.reconnects for one in engine.hosts] == [0, 1]
@@ -117,7 +117,7 @@ def test_a_host_that_failed_is_left_alone_but_for_one_probe_at_a_time(place, hos
         assert 2 <= after.probes - before.probes <= 5
 
         host.start()
-        assert until(lambda: engine.hosts[0].state is State.CLOSED, seconds=2)
+        assert until(lambda: engine.hosts[0].state is State.CLOSED, seconds=10)
         assert asked(engine, frame, times=10) == 10
         assert engine.hosts[0].reconnects == 1
 
@@ -125,10 +125,10 @@ def test_a_host_that_failed_is_left_alone_but_for_one_probe_at_a_time(place, hos
         try:
             assert asked(engine, frame, times=3) == 0
             before = engine.traffic
-            assert until(lambda: engine.hosts[0].state is State.HALF_OPEN, seconds=3)
+            assert until(lambda: engine.hosts[0].state is State.HALF_OPEN, seconds=10)
             assert asked(engine, frame, times=20) == 0
             assert engine.traffic.probes - before.probes <= 1
         finally:
             host.thaw()
-        assert until(lambda: engine.hosts[0].state is State.CLOSED, seconds=2)
+        assert until(lambda: engine.hosts[0].state is State.CLOSED, seconds=10)
         assert engine.hosts[0].reconnects == 2

@@ -437,14 +437,16 @@ def test_a_service_that_is_stopped_while_it_proves_a_bundle_refuses_none(
 ):
     """As systemd stops a service: the signal goes to the process that proves the bundle, too."""
     (tmp_path / "stop_engine.py").write_text(
-        "import os, time\n"
+        "import os, signal, time\n"
         "from tinysaver_edge.engines import Engine\n"
         "class StopEngine(Engine):\n"
         "    name = 'stopped'\n"
         "    suffixes = frozenset({'.onnx'})\n"
         "    @classmethod\n"
         "    def accepts_device(cls, device): return True\n"
-        f"    def _load(self): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        "    def _load(self):\n"
+        f"        signal.signal({int(number)}, signal.SIG_DFL)\n"  # a shell may have it ignored
+        f"        os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
         "    def _run(self, batch): raise NotImplementedError\n"
     )
     plug_ins.install(tmp_path, monkeypatch, "engines", {"stopped": "stop_engine:StopEngine"})

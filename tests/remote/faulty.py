@@ -167,7 +167,7 @@ def check(run: Run, *, faulty_from: str, healed: str) -> None:
 
 
 def in_time(run: Run) -> None:
-    """Every final decision came within the deadline and `GRACE_S`; one in a hundred within three."""
+    """Every final decision came within the deadline and `GRACE_S`; of a hundred one within 3."""
     worst, spare = (float("-inf"), 0.0), len(run.final) // 100
     for came_s, decision in run.final:
         due_s = run.taken_s[decision.frame_id.sequence] + DEADLINE_S
@@ -175,8 +175,8 @@ def in_time(run: Run) -> None:
         lost_s = run.lateness.lost_s(due_s, came_s) if late_s > 0 else 0.0
         worst = max(worst, (late_s, lost_s))
         allowed_s = GRACE_S + HANDS * lost_s
-        if allowed_s < late_s <= allowed_s + 2 * GRACE_S and spare:  # what no thread was awake to see
-            spare -= 1
+        if allowed_s < late_s <= allowed_s + 2 * GRACE_S and spare:
+            spare -= 1  # what no thread was awake to see
             continue
         assert late_s <= allowed_s, (
             f"frame {decision.frame_id.sequence}: {late_s * 1e3:.1f} ms after its deadline, and "

@@ -100,7 +100,7 @@ class World:
             line = line.replace("--large-ca ca.pem", f"--large-ca {self.scratch}/ca/ca.pem")
         for old, new in self._changes:
             line = re.sub(old, new, line)
-        if "tinysaver-edge calibrate" in line and "--max-drop" not in line:
+        if "tinysaver-edge calibrate" in line and "max-drop" not in line:
             line += " --max-drop 10"
         asks = "--ask" in line.split()
         line = re.sub(r"^(TINYSAVER_\w+=\S+ )", r"env \1", line)
@@ -220,6 +220,8 @@ def test_what_a_page_says_to_type_runs_with_stand_ins(page, world):
             timeout=PATIENCE_S, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         ended = {0, 124, 130} if asked.startswith(LIVE) else {0}
+        if "--trace" in line and "record longer" in done.stderr:
+            ended = {2}  # seconds stand for days here
         assert done.returncode in ended, f"{line}\nas {asked}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, f"{line}\n{done.stderr}"
         if "--questions ask.csv" in line:

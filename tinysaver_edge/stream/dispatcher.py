@@ -240,16 +240,17 @@ class Dispatcher:
         regime = next((lane.serves for lane in able if lane.serves is not None), None)
         if regime is None:
             return []
-        lanes = [lane for lane in able if lane.waiting(regime)]
-        waiting = sum(lane.waiting(regime) for lane in lanes)
-        if any(lane.rules.patient for lane in lanes):
+        left = {lane: count for lane in able if (count := lane.waiting(regime))}
+        waiting = sum(left.values())
+        if any(lane.rules.patient for lane in left):
             waiting = min(waiting, room)
         count = most_at_once(waiting, regime.together)
         items: list[Item] = []
         while len(items) < count:
             lane = self._lanes[0]
             self._lanes.rotate(-1)
-            if lane in lanes and lane.waiting(regime):
+            if left.get(lane):
+                left[lane] -= 1
                 items.append(lane.next_ready())
         return items
 

@@ -219,7 +219,7 @@ class Cascade:
         """Answer one frame. Calls from several threads are served one after the other.
 
         Args:
-            frame: uint8, ``(height, width, 3)`` BGR as OpenCV gives it, or ``(height, width)``.
+            frame: uint8, ``(height, width, 3)`` BGR as OpenCV has it, or ``(height, width)`` grey.
             frame_id: which frame it is; by default numbered in the order of calls.
             timestamp_s: when it was taken; by default now, with the time of day.
 

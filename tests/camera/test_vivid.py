@@ -1,7 +1,7 @@
 """Cameras as the kernel has them: its own test driver, which does what real ones do once a year.
 
-`.ci/camera` runs these in a virtual machine. The driver has no picture of anything, but the whole
-of V4L2 above it is the real one: opening, formats, rates, two programs at once, unplugging.
+`.ci/vm camera` runs these in an emulated machine. The driver has no picture of anything, but all of
+V4L2 above it is the real one: opening, formats, rates, two programs at once, unplugging.
 """
 
 import os
@@ -22,7 +22,7 @@ TOOLS = Path(os.environ.get("VIVID", "/nowhere"))
 """Holds busybox, v4l2-ctl and vivid.ko."""
 
 pytestmark = pytest.mark.skipif(
-    not (TOOLS / "vivid.ko").exists(), reason="no test camera of the kernel's: .ci/camera has one"
+    not (TOOLS / "vivid.ko").exists(), reason="no test camera of the kernel's: .ci/vm has one"
 )
 
 NOBODY = 65534

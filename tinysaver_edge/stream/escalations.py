@@ -271,19 +271,31 @@ class Escalations:
         """Return the saver's answer, if there is one, as it goes out for the large model's."""
         if item.stand_in is None:
             return None
-        deadline_ms, large = (item.due_s - item.arrived_s) * 1e3, _large(item)
-        why = {
-            Reason.DEADLINE: f"{large} had not answered within {deadline_ms:g} ms",
-            Reason.IN_FLIGHT: f"{self._max_in_flight} frames wait for {large} already",
-            Reason.LOCAL: f"{large} is not asked: the stream is local",
-            Reason.STOPPED: f"the stream was closed before {large} answered",
-            Reason.RATE: f"{large} is asked about a source {item.lane.rules.pace} at most",
-        }[reason]
         total_ms = (self._clock() - item.arrived_s) * 1e3
         timings_ms = {**item.stand_in.timings_ms, "total": total_ms}
         return replace(
-            item.stand_in, degraded=why, reason=reason, certified=False, timings_ms=timings_ms
+            item.stand_in,
+            degraded=self._why(item, reason),
+            reason=reason,
+            certified=False,
+            timings_ms=timings_ms,
         )
+
+    def _why(self, item: Item, reason: Reason) -> str:
+        """Say for people why the saver's answer goes out for the large model's."""
+        large = _large(item)
+        match reason:
+            case Reason.DEADLINE:
+                return f"{large} had not answered within {(item.due_s - item.arrived_s) * 1e3:g} ms"
+            case Reason.IN_FLIGHT:
+                return f"{self._max_in_flight} frames wait for {large} already"
+            case Reason.LOCAL:
+                return f"{large} is not asked: the stream is local"
+            case Reason.STOPPED:
+                return f"the stream was closed before {large} answered"
+            case Reason.RATE:
+                return f"{large} is asked about a source {item.lane.rules.pace} at most"
+        raise ValueError(f"{reason} is no reason of a stream's own")
 
     def may_audit(self, item: Item, decision: Decision) -> bool:
         """Draw whether a frame with this answer is to be audited, where there is room for it."""

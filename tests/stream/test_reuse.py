@@ -318,11 +318,19 @@ def test_audits_are_drawn_from_repeated_answers_at_their_share():
         def audited(self, accepted, large, frame):
             self.kept.append((accepted, large))
 
+    def until_audited():  # what is under way when the frames end is dropped with them
+        *frames, last = Scenes([1, 1, 1, 1, 2, 2, 12, 22, 2, 2])
+        yield from frames
+        due_s = time.monotonic() + 20
+        while all(one.reused is None for one, _ in watch.kept):
+            assert time.monotonic() < due_s, watch.kept
+            time.sleep(0.01)
+        yield last
+
     answers, watch = Answers(unsure=lambda n: n == 2), All()
     rule = ReuseRule(0.1, 0.005, epoch_s=1000)
     with cascade_of(answers, reuse=rule) as cascade:
-        source = Scenes([1, 1, 1, 1, 2, 2, 12, 22, 2, 2])
-        stream = cascade.stream(source, watch=watch, max_in_flight=10)
+        stream = cascade.stream(until_audited(), watch=watch, max_in_flight=10)
         decisions = list(stream)
     sources = {one.frame_id.sequence: one.source for one in decisions}
     audited = {one.frame_id.sequence: one.index != other.index for one, other in watch.kept}

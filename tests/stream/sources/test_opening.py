@@ -148,8 +148,10 @@ def test_the_demo_camera_keeps_its_pace():
     assert frames[-1].timestamp_s - frames[0].timestamp_s >= 0.4
     assert isinstance(frames[0], Frame)
     assert frames[0].image.shape == (240, 320, 3)
-    again = next(iter(open_source("demo://?fps=50&seed=3")))
-    assert (again.image == frames[0].image).all()
+    seen = {frame.sequence: frame.image for frame in frames}
+    others = iter(open_source("demo://?fps=50&seed=3"))
+    again = next(frame for frame in others if frame.sequence in seen)  # either may leave some out
+    assert (again.image == seen[again.sequence]).all()
 
 
 def test_corrupt_frames_of_a_video_are_told_and_leave_gaps(tmp_path):

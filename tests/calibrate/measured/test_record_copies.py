@@ -11,9 +11,9 @@ from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.measured.given_records import check_copies
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.records.records import find_repeated
 
 SAMPLES = 2000
 

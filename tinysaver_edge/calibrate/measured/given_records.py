@@ -33,16 +33,17 @@ from tinysaver_edge.calibrate.problem import (
     join_records,
 )
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
+    find_repeated,
     load_record,
     read_groups,
     read_labels,
     record_names,
+    sample_hashes,
 )
 
 if TYPE_CHECKING:
@@ -387,7 +388,9 @@ def from_records(given: RecordInput) -> MeasuredProblem:
     labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
     groups = None if given.groups is None else read_groups(given.groups)
     problem, kept = join_records(records, costs, labels, groups)
-    return MeasuredProblem(problem=problem, sample_index=kept)
+    content = np.zeros(len(labels), np.uint64)
+    content[kept] = sample_hashes([problem.large.outputs])
+    return MeasuredProblem(problem=problem, sample_index=kept, content=content)
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:

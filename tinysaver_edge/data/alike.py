@@ -46,11 +46,11 @@ PARTS = tuple(
 )
 """Parts of a picture that another may show."""
 
-PART_PAIRS = 6_000_000
-"""So many pairs are held against each other part by part: of more than 2,449 pictures some are
+PART_PAIRS = 4_000_000
+"""So many pairs are held against each other part by part: of more than 2,000 pictures some are
 drawn, and held against all."""
 
-SPREADS_OF_PARTS, MOST_LIKENESS_OF_PARTS = 8.0, 0.92
+SPREADS_OF_PARTS, MOST_LIKENESS_OF_PARTS = 8.5, 0.92
 RISING = 0.06
 """How much more the likeness of a part must be for each factor e of pictures from 300 on: there are
 the more pairs that are like each other by chance."""
@@ -164,7 +164,7 @@ def find_alike(
         cut, part_of = 0.0, None
     else:
         edges = _Edges.of(small)
-        usual = edges.likeness(*_random_pairs(label, group))
+        usual = edges.likeness(*random_pairs(label, group))
         first = _first_alike(edges, content, group, _least_likeness(usual))
         cut, part_of = _parts_alike(small, first) if groups is None else (0.0, None)
         order, likely = _order(edges, looks.orders(kept, names), label, group, usual)
@@ -287,10 +287,11 @@ def _numbers(values: NDArray[np.generic]) -> NDArray[np.int64]:
     return numbers
 
 
-def _random_pairs(
-    label: NDArray[np.int64], group: NDArray[np.int64]
+def random_pairs(
+    label: NDArray[np.int64], group: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw pairs of one class and of two groups."""
+    """Draw pairs of one class and of two groups, which samples are by themselves where None."""
+    group = np.arange(len(label)) if group is None else group
     rng = np.random.default_rng(_SEED)
     order = np.argsort(label, kind="stable")
     counts = np.bincount(label)

@@ -15,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
-from tinysaver_edge.data.alike import LEAST_WEIGHT, leading_group
+from tinysaver_edge.data.alike import (
+    FEWEST,
+    LEAST_WEIGHT,
+    ORDERED,
+    PAIRS,
+    leading_group,
+    random_pairs,
+)
 from tinysaver_edge.errors import InputError, RecordError
-from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.outputs import Outputs, sample_hashes
 
 _TOP_CLASS = "_class"
 
@@ -343,61 +350,53 @@ def _read_column(path: Path, *, what: str) -> NDArray[Any]:
     return values
 
 
-MOST_LEVELS = 1024
-"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
-each way gives two probabilities."""
-
-LEAST_DOUBT = 1e-3
-"""What a model must leave open of a sample for its answer to tell it from others: probabilities
-nearer to 1 are coarse."""
-
-_ALONE = 0.9  # of the values in the rows that differ
-_COUNTED = 1 << 18  # values, of all that there are
-_SEED = 0xC0B1
-
-
 @dataclass(frozen=True, slots=True)
 class RepeatedRows:
-    """Samples whose answers are an earlier one's.
+    """Samples whose answers are an earlier one's, or much like the next one's.
 
     Attributes:
-        copies: how many samples they are.
+        copies: how many samples are answered as an earlier one is, to the last digit.
         samples: of how many.
-        independent: whether few enough are to count them all.
+        independent: whether few enough are to count them all, and the order says nothing.
+        order: how often a sample is answered more like the next than like another of its class,
+            0..1; None where that cannot be told.
         example: positions of two that are equal; None without copies.
     """
 
     copies: int
     samples: int
     independent: bool
+    order: float | None
     example: tuple[int, int] | None
 
     @property
     def brief(self) -> str:
         """What was found, in a few words."""
+        if self.order is not None and self.order >= ORDERED:
+            return (
+                f"{self.order:.0%} of the samples are answered more like the next than like "
+                f"another of their class (50 % where they are independent)"
+            )
         return f"{self.copies} of {self.samples} samples are copies of others"
 
 
 def find_repeated(
-    answers: Sequence[Outputs], groups: NDArray[np.str_] | None = None
-) -> RepeatedRows | None:
-    """Count the samples that every model answers as it answers an earlier one.
+    answers: Sequence[Outputs],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_] | None = None,
+) -> RepeatedRows:
+    """Count the samples that every model answers as it answers an earlier one, or as the next.
 
     Samples of one group are not held against each other: groups are what is counted then, and one
     is a copy where most of its samples are of another's.
 
     Args:
         answers: each model's on the same n samples.
+        labels: ``(n,)`` their classes.
         groups: ``(n,)`` clip or scene of each sample, or None.
-
-    Returns:
-        None where no model's answers are fine enough to tell.
     """
     rows, samples = sample_hashes(answers), answers[0].samples
-    places = np.flatnonzero(rows)
-    if not len(places):
-        return None
-    first = np.arange(samples)
+    places, first = np.flatnonzero(rows), np.arange(samples)
     _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
     first[places] = places[begins[which]]
     if groups is not None:
@@ -405,65 +404,38 @@ def find_repeated(
     copied = np.flatnonzero(first != np.arange(samples))
     leaders = first if groups is None else leading_group(first, groups)
     sizes = np.bincount(leaders).astype(float)
-    weight = sizes.sum() ** 2 / (sizes**2).sum()
+    alone = bool(sizes.sum() ** 2 >= LEAST_WEIGHT * len(leaders) * (sizes**2).sum())
+    orders = [_order(one, labels) for one in answers] if groups is None else []
+    order = max((one for one in orders if one is not None), default=None)
     return RepeatedRows(
         copies=len(copied),
         samples=samples,
-        independent=bool(weight >= LEAST_WEIGHT * len(leaders)),
+        independent=alone and (order is None or order < ORDERED),
+        order=order,
         example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
     )
 
 
-def sample_hashes(answers: Sequence[Outputs]) -> NDArray[np.uint64]:
-    """Return what tells each sample from others by what models answered: ``(n,)``, 0 for nothing.
+def _order(outputs: Outputs, labels: NDArray[np.int64]) -> float | None:
+    """Return how often a sample is answered more like the next of its class than like another.
 
-    Args:
-        answers: each model's on the same n samples.
+    Alike are answers whose probabilities overlap (Bhattacharyya 1943), over the best five classes.
     """
-    rows = np.zeros(answers[0].samples, np.uint64)
-    fine = [_tells_apart(one) for one in answers if _is_fine(one)]
-    if fine:
-        for number, one in enumerate(answers):
-            rows += _row_hashes(one, seed=_SEED + number)
-        rows[~np.logical_or.reduce(fine)] = 0
-    return rows
+    ranked = np.argsort(labels, kind="stable")
+    one, other = ranked[:-1], ranked[1:]
+    one, other = (side[labels[one] == labels[other]] for side in (one, other))
+    if len(one) < FEWEST:
+        return None
+    classes, best = outputs.top(min(5, outputs.width))
+    roots = np.sqrt(np.maximum(best.astype(np.float64), 0))
 
+    def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
+        same = classes[one][:, :, None] == classes[other][:, None, :]
+        return np.einsum("nab,na,nb->n", same, roots[one], roots[other])
 
-def _table(outputs: Outputs) -> NDArray[np.float32]:
-    table = outputs.logits if outputs.top_prob is None else outputs.top_prob
-    assert table is not None
-    return table
-
-
-def _is_fine(outputs: Outputs) -> bool:
-    """Whether a model's answers take so many values that equal ones are no chance.
-
-    Few values are few samples copied often, where nearly every one in a row stands in that row
-    alone; of two classes, nothing tells them from quantised ones.
-    """
-    table = _table(outputs)
-    rows = max(1, _COUNTED // table.shape[1])
-    values = table[:: max(1, len(table) // rows)][:rows]
-    found = len(np.unique(values))
-    return found > MOST_LEVELS or (
-        table.shape[1] > 2 and found > _ALONE * np.unique(values, axis=0).size
-    )
-
-
-def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
-    """Return for which samples one model's answer is fine: enough values, and not saturated."""
-    return np.asarray(outputs.confidences < 1 - LEAST_DOUBT)
-
-
-def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
-    table = np.ascontiguousarray(_table(outputs))
-    parts = [table.view(np.uint32)]
-    if outputs.top_class is not None:
-        parts.append(outputs.top_class.astype(np.uint32))
-    rng = np.random.default_rng(seed)
-    hashes = np.zeros(len(table), np.uint64)
-    for part in parts:
-        for column in part.T:
-            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-            hashes += column.astype(np.uint64) * odd
-    return hashes
+    usual = np.sort(overlap(*random_pairs(labels)))
+    if not len(usual):
+        return None
+    found = overlap(one[:PAIRS], other[:PAIRS])
+    below = np.searchsorted(usual, found, "left") + np.searchsorted(usual, found, "right")
+    return float(below.mean()) / (2 * len(usual))

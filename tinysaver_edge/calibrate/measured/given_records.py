@@ -36,6 +36,7 @@ from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.outputs import sample_hashes
 from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
     find_repeated,
@@ -43,7 +44,6 @@ from tinysaver_edge.records.records import (
     read_groups,
     read_labels,
     record_names,
-    sample_hashes,
 )
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ def _adapter() -> TypeAdapter[MeasuredRecords]:
 def check_copies(
     problem: Problem, *, where: str, method: Method, stated: bool, numbered: NDArray[np.int64]
 ) -> Independence:
-    """Refuse to promise anything on samples that were written several times.
+    """Refuse to promise anything on samples that were written several times, or on a clip's frames.
 
     Args:
         problem: the records' answers.
@@ -352,11 +352,13 @@ def check_copies(
         DataError: there are too many copies, and nobody says that they are none.
     """
     models = (problem.large, *problem.savers)
-    found = find_repeated([model.outputs for model in models], problem.groups)
-    if found is None or found.example is None or found.independent:
+    found = find_repeated([one.outputs for one in models], problem.labels, problem.groups)
+    if found.independent:
         return Independence()
-    one, other = (int(numbered[place]) for place in found.example)
-    said = f"{found.brief}: every model answers samples {one} and {other} alike to the last digit"
+    said = found.brief
+    if found.example is not None:
+        one, other = (int(numbered[place]) for place in found.example)
+        said += f": every model answers samples {one} and {other} alike to the last digit"
     if stated:
         line = f"{said}; they count as independent, as --independent says"
         return Independence((line,), f"that its samples are independent, although {found.brief}")

@@ -18,14 +18,14 @@ from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
-from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
+from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
-from tinysaver_edge.records.records import sample_hashes
+from tinysaver_edge.outputs import sample_hashes
 
 MOST_UNITS = 1 << 24
 
@@ -69,7 +69,7 @@ def check_independence(
     labels = [sample.label for sample in data.samples]
     alike = find_alike(looks, names, labels, data.groups)
     warnings = list(looks.lines)
-    collected, doubts = _collected(data, looks)
+    collected, doubts = read_collected(data.path, looks.content)
     warnings += doubts
     if alike is None and collected is None:
         return Independence(tuple(warnings))
@@ -140,29 +140,6 @@ def _copied(data: EpochData, content: NDArray[np.uint64]) -> int:
     """Return how many epochs show, frame by frame, just what an earlier one does."""
     ends = np.flatnonzero(np.diff(data.numbers)) + 1
     return len(data.epochs) - len({one.tobytes() for one in np.split(content, ends)})
-
-
-def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
-    """Return the collection that the images are, where they are one as it was drawn.
-
-    Its moments make them independent draws from its period, however much they look alike: copies
-    of a resting scene are draws that fell on it, and count as often as they fell. What they are
-    draws from is that period and no other, which the certificate states.
-
-    Returns:
-        None where there is none, or it is not believed; then with a line that says why.
-    """
-    folder = find_collection(data.path) if isinstance(data.path, Path) else None
-    if folder is None:
-        return None, []
-    try:
-        collection = Collection.read(folder)
-    except DataError as error:
-        return None, [f"not believed to be drawn at random: {error}"]
-    doubt = collection.doubt(looks.content)
-    if doubt is not None:
-        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
-    return collection, []
 
 
 _TUNED = "tuned.json"

@@ -206,7 +206,7 @@ def read_looks(
         fingerprint: of the data.
         progress: hears of each picture.
     """
-    kept = None if folder is None else _kept(folder / _KEPT, fingerprint)
+    kept = None if folder is None else kept_looks(folder, fingerprint)
     if kept is not None and len(kept.content) == len(data):
         return kept
     looks = _look(data, progress)
@@ -300,9 +300,15 @@ def content_hash(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") or 1
 
 
-def _kept(path: Path, fingerprint: str) -> Looks | None:
+def kept_looks(folder: Path, fingerprint: str) -> Looks | None:
+    """Return what was kept in a folder of some images; None where nothing was, or of others.
+
+    Args:
+        folder: as for `read_looks`.
+        fingerprint: of the images.
+    """
     try:
-        tables: dict[str, NDArray[Any]] = read_arrays(path)
+        tables: dict[str, NDArray[Any]] = read_arrays(folder / _KEPT)
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None

@@ -328,13 +328,32 @@ def test_each_request_of_a_connection_is_answered_in_its_turn(kind, pieces, answ
     [[b"GET / HTTP/1.1\r\n", *[b"x"] * (2 * MOST_PIECES)], [b"GET / HTTP/1.1\r\n" + b"a" * 20_000]],
     ids=["drops", "flood"],
 )  # fmt: skip
-def test_heads_in_drops_and_floods_are_not_taken(kind, pieces) -> None:
+def test_heads_in_drops_and_floods_are_not_taken(kind, pieces, monkeypatch) -> None:
+    monkeypatch.setattr(doors, "_PIECE_S", 0.001)
     with door(kind) as port:
         began_s = time.monotonic()
-        got = talk(port, *pieces, pause_s=0.002 if len(pieces) > 9 else 0.0)
+        got = talk(port, *pieces, pause_s=0.02 if len(pieces) > 9 else 0.0)
         assert got in (b"", TOO_LONG)
         assert time.monotonic() - began_s < 1.4
         assert ask(port) == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_in_drops_is_read_less_and_less_often(kind, monkeypatch) -> None:
+    reads = []
+    monkeypatch.setattr(doors.Doorkeeper, "rest", lambda keeper: reads.append(1))
+    with door(kind) as port, socket.create_connection(("127.0.0.1", port)) as one:
+        one.settimeout(5)
+        one.sendall(LAST[:-2] + b"X: ")
+        end_s = time.monotonic() + 0.6
+        drops = 0
+        while time.monotonic() < end_s:
+            one.sendall(b"a")
+            drops += 1
+            time.sleep(0.002)
+        assert len(reads) < 20 < drops / 3
+        one.sendall(b"\r\n\r\n")
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("kind", KINDS)

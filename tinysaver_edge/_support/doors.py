@@ -131,10 +131,8 @@ class Said:
 
 @contextmanager
 def short_turns() -> Iterator[None]:
-    """Have threads take short turns: what strangers keep busy must not hold up all others.
-
-    A frame needs the interpreter again after each call of an engine or of the system, and waits
-    Python's usual 5 ms each time when a door's thread is at work. For the whole process.
+    """Have all threads take short turns: a frame needs the interpreter again after each call of an
+    engine or of the system, and waited Python's usual 5 ms each time that a door is at work.
     """
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(min(usual_s, _TURN_S))
@@ -189,6 +187,7 @@ class Doorkeeper:
             _sent = b""
             _pieces = 0
             _bare = False
+            _waits: asyncio.TimerHandle | None = None
             said = 0
 
             def connection_made(self, transport: Any) -> None:  # noqa: ANN401
@@ -199,6 +198,8 @@ class Doorkeeper:
 
             def connection_lost(self, exc: Exception | None) -> None:
                 keeper.go(self)
+                self._sent = b""
+                self._stay()
                 super().connection_lost(exc)
 
             def data_received(self, data: bytes) -> None:
@@ -249,7 +250,12 @@ class Doorkeeper:
                 wait_s = min(max(keeper.knock(self._client), at_least_s), at_most_s)
                 if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):
                     self.transport.pause_reading()
-                    asyncio.get_running_loop().call_later(wait_s, self._read_on)
+                    self._stay()
+                    self._waits = asyncio.get_running_loop().call_later(wait_s, self._read_on)
+
+            def _stay(self) -> None:
+                if self._waits is not None:  # it keeps the connection, and what came over it
+                    self._waits.cancel()
 
             def _read_on(self) -> None:
                 if not self.transport.is_closing():

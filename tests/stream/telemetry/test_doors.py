@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import http.client
 import socket
 import threading
 import time
+import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -406,6 +409,39 @@ def test_of_one_address_so_much_is_read_and_ours_are_not_held_up() -> None:
     for number in range(5000):
         keeper.knock((f"10.1.{number >> 8}.{number & 255}", 1))
     assert len(keeper._knocks) <= 1024
+
+
+def test_of_who_is_cut_off_nothing_is_kept() -> None:
+    made = weakref.WeakSet()
+
+    class Base(asyncio.Protocol):
+        cycle = None
+
+        def __init__(self) -> None:
+            made.add(self)
+
+        def connection_made(self, transport) -> None:
+            self.transport = transport
+
+    async def drown(port):
+        for _ in range(3 * KNOCKS_AT_ONCE):  # the last would be read on after two seconds
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 60_000)
+                await writer.drain()
+                writer.close()
+
+    async def measured():
+        keeper = doors.Doorkeeper(256, trusts=lambda client: False)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(keeper.protocol(Base), "127.0.0.1", 0)
+        await drown(server.sockets[0].getsockname()[1])
+        await asyncio.sleep(0.5)
+        server.close()
+        gc.collect()
+        return sum(len(one._sent) for one in made)
+
+    assert asyncio.run(measured()) < 100_000
 
 
 @pytest.mark.parametrize(

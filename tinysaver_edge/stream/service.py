@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import WrongTokens
+from tinysaver_edge._support.doors import WrongTokens, short_turns
 from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
@@ -266,6 +266,8 @@ class Service:
         try:
             if self.forwarding is not None:
                 self._stack.enter_context(self.forwarding)
+            if self._servers:
+                self._stack.enter_context(short_turns())
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")

@@ -28,6 +28,8 @@ else:
     import tomli as tomllib
 
 _DEEP = "nested too deeply"
+_MARK = "\ufeff"
+"""Which some editors begin a UTF-8 text with; no parser takes it for nothing."""
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
@@ -37,7 +39,7 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
         ValueError: it is none, or nested beyond what a parser follows.
     """
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix(_MARK) if isinstance(text, str) else text)
     except RecursionError:
         raise ValueError(_DEEP) from None
 
@@ -49,7 +51,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: it is none, or nested beyond what a parser follows.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix(_MARK))
     except RecursionError:
         raise ValueError(_DEEP) from None
 

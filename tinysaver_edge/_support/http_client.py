@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tinysaver_edge._support.limits import HEADER_BYTES, MOST_TOLD_BYTES, SLOWEST_BYTES_S
-from tinysaver_edge._support.text import brief
-from tinysaver_edge._support.urls import Url, hidden, is_loopback
+from tinysaver_edge._support.text import brief, hidden
+from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError, TransferError
 
 _PIECE = 1 << 16

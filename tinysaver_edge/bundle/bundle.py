@@ -195,8 +195,9 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         there = target.exists()
         others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
         resolved = target.resolve()
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{flag}{target}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last: a link that leads to itself
+        why = getattr(error, "strerror", None) or error
+        raise BundleError(f"{flag}{target}: {why}; name a new one") from error
     if target.is_symlink() and not there:
         raise BundleError(f"{flag}{target}: a link to what is not there: name a new one")
     if resolved in (here, *here.parents):

@@ -135,6 +135,8 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
+        if self.time_budget_s is not None and not self.time_budget_s >= 0:
+            raise InputError(f"--time-budget {self.time_budget_s:g}: seconds, from 0 on")
         if self.on is not None and self.retime:
             raise InputError(
                 "--retime times the models here, and with --on nothing is timed: leave one out"

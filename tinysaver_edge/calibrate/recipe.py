@@ -238,10 +238,11 @@ def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN
     value = (said[table] if table else said)[key]
     if option.many:
         return tuple(value)
-    if value is not None and option.kind is Path:
-        return base / value
-    if value is not None and option.kind is DataPlace:
-        return DataPlace.of(value, base)
+    if value is not None and option.kind in (Path, DataPlace):
+        place = DataPlace.of(value, base)
+        if isinstance(place, str) and option.kind is Path:
+            raise RecipeError(f"{option.recipe}: an address, and this takes a path on this machine")
+        return place
     return value.value if isinstance(value, Enum) else value
 
 

@@ -16,6 +16,7 @@ from tinysaver_edge.cli.event_lines import Teller
 from tinysaver_edge.cli.options import (
     SOURCES,
     GroupedCommand,
+    LocalPath,
     Number,
     json_option,
     options_of,
@@ -116,7 +117,7 @@ LENGTH = Length()
 )
 @_write_option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     required=True,
     help="Folder for the frames; one that was begun is gone on with.",
 )

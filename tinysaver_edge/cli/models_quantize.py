@@ -9,7 +9,7 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import DataPath, json_option, output_option
+from tinysaver_edge.cli.options import DataPath, LocalPath, json_option, output_option
 from tinysaver_edge.data import Place, open_data
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
@@ -23,11 +23,11 @@ from tinysaver_edge.models.quantize.quantize import (
 
 
 @click.command("quantize")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=LocalPath())
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="File to write: .onnx (onnxruntime's tools) or .xml (NNCF, OpenVINO).",
 )
 @click.option(
@@ -44,9 +44,7 @@ from tinysaver_edge.models.quantize.quantize import (
     show_default=True,
     help="What the numbers become.",
 )
-@click.option(
-    "--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions (NAME.toml)."
-)
+@click.option("--descriptions", type=LocalPath(), help="Folder of descriptions (NAME.toml).")
 @output_option
 @click.option(
     "--calibration-samples",

@@ -29,6 +29,7 @@ from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import (
     SOURCES,
     GroupedCommand,
+    LocalPath,
     Number,
     Threads,
     options_of,
@@ -128,7 +129,7 @@ def stopping_on_signals(
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=LocalPath(), required=False)
 @_source_option(
     "--source",
     "sources",

@@ -200,6 +200,10 @@ class DemoDevice:
         return _Running(iter(self._camera), self._camera.fps, self._frames, self._clock, stopping)
 
 
+FPS = (0.01, 1000.0)
+"""What `demo://` takes: a part's passage is laid out in steps of one frame."""
+
+
 class _Running:
     """The camera while it runs; a frame that is drawn too late is taken late, not left out."""
 
@@ -244,9 +248,10 @@ def open_demo(uri: SourceUri) -> LiveSource:
     seed = uri.options.get("seed", "0")
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"source demo: seed {seed!r} is no whole number")
-    device = DemoDevice(
-        fps=float_option(uri, "fps") or 30.0, seed=int(seed), frames=int_option(uri, "frames")
-    )
+    fps = float_option(uri, "fps") or 30.0
+    if not FPS[0] <= fps <= FPS[1]:
+        raise InputError(f"source demo: fps {fps:g} is not from {FPS[0]:g} to {FPS[1]:g}")
+    device = DemoDevice(fps=fps, seed=int(seed), frames=int_option(uri, "frames"))
     return LiveSource(device, source_id=uri.source_id)
 
 

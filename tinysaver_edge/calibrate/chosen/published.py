@@ -99,14 +99,21 @@ def _rows(path: Path) -> Iterator[CascadeFigures]:
     if "\0" in text:  # which Python 3.10 takes for no CSV at all
         raise InputError(f"published {path}: cannot be read: it holds a NUL, so it is no text")
     numbered = [
-        (number, line)
+        (number, _cells(f"published {path}, line {number}", line))
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.startswith("#")
     ]
-    if not numbered or tuple(next(csv.reader([numbered[0][1]]))) != COLUMNS:
+    if not numbered or tuple(numbered[0][1]) != COLUMNS:
         raise InputError(f"published {path}: its columns must be {', '.join(COLUMNS)}")
-    for number, line in numbered[1:]:
-        yield _row(f"published {path}, line {number}", next(csv.reader([line])))
+    for number, values in numbered[1:]:
+        yield _row(f"published {path}, line {number}", values)
+
+
+def _cells(place: str, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise InputError(f"{place}: is no line of a table ({error})") from error
 
 
 def _row(place: str, values: Sequence[str]) -> CascadeFigures:

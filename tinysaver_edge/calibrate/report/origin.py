@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import sha256_of
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.calibrate.measured.given_records import measured_path
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
@@ -138,7 +139,7 @@ def _words(value: Any) -> str:  # noqa: ANN401 - any field of a plan
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    return str(value)
+    return for_people(str(value), None)
 
 
 def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[tuple[str, str]]:

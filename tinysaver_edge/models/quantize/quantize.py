@@ -272,6 +272,8 @@ def _split(data: DataSource, calibration: int, *, seed: int) -> tuple[list[int],
             f"data {data.path}: {len(data)} images are too few for {calibration} to calibrate on "
             "and as many others to measure with: give more, or lower --calibration-samples"
         )
+    if seed < 0:
+        raise InputError(f"--seed {seed}: must be 0 or above")
     order = np.random.default_rng(seed).permutation(len(data))
     return [int(one) for one in order[:calibration]], [int(one) for one in order[calibration:]]
 

@@ -121,7 +121,8 @@ def _show(model: Path, result: Quantized) -> None:
     if result.form is Form.INT8 and (cpu := read_cpu()) is not None:
         terminal.say(
             f"measured on {cpu.family}: INT8 answers a little otherwise on another kind of "
-            f"processor, so calibrate on the device's own"
+            "processor, and a threshold holds for the kind it was found on: run "
+            "`tinysaver-edge measure` on the device and calibrate --records on what it wrote"
         )
     terminal.say(
         f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
@@ -75,6 +76,9 @@ def remedy(message: str) -> str | None:
     return None
 
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""Whether this Python is built without the lock that extensions of the stable ABI rely on."""
+
 _TENSORRT = "TensorrtExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
@@ -97,23 +101,32 @@ def opencv_check(
     *,
     installed: bool | None = None,
     importing: Callable[[str], Apart] = import_module,
+    free_threaded: bool = FREE_THREADED,
 ) -> Checkup:
     """Check that OpenCV is there and loads: every frame is resized with it.
 
     Args:
         installed: whether there is such a module; by default looked up.
         importing: imports it; by default in a process of its own.
+        free_threaded: whether this Python is, for which OpenCV has no wheels.
     """
     name = "OpenCV"
-    if not (find_spec("cv2") is not None if installed is None else installed):
-        return broken(name, "not installed: frames cannot be resized", "pip install opencv-python")
-    result = importing("cv2")
-    if result.answer is not None:
+    there = find_spec("cv2") is not None if installed is None else installed
+    result = importing("cv2") if there else None
+    if result is not None and result.answer is not None:
         return ok(name, result.answer)
+    why = "not installed: frames cannot be resized"
+    if result is not None:
+        why = f"cannot be imported: {result.why}"
+    if free_threaded:
+        why += "; this Python is free-threaded, and OpenCV has no wheels for it"
+        return broken(name, why, "take the Python of that version without a t at its end")
+    if result is None:
+        return broken(name, why, "pip install opencv-python")
     mend = remedy(f"{result.said} {result.why}") or "pip install --force-reinstall opencv-python"
     if "libgl1" in mend or "libx" in mend:
         mend += ", or on a machine without a screen: pip install opencv-python-headless instead"
-    return broken(name, f"cannot be imported: {result.why}", mend)
+    return broken(name, why, mend)
 
 
 def engine_checks(engines: Engines) -> list[Checkup]:

@@ -13,9 +13,6 @@ _COPIES = "_data.d"
 def devices_dir(*, package: Path = PACKAGE) -> Path:
     """Return the folder of device profiles, one TOML a device.
 
-    Args:
-        package: folder of the installed package; for tests.
-
     Raises:
         TinySaverError: the installation has lost the folder.
     """
@@ -24,9 +21,6 @@ def devices_dir(*, package: Path = PACKAGE) -> Path:
 
 def calibration_dir(*, package: Path = PACKAGE) -> Path:
     """Return the folder of recipes (TOML) and published results (CSV).
-
-    Args:
-        package: folder of the installed package; for tests.
 
     Raises:
         TinySaverError: the installation has lost the folder.

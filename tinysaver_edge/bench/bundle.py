@@ -102,9 +102,6 @@ class BundleBench:
 
     Attributes:
         load_s: loading the cascade whole: hashes, engines, one run each.
-        stages: each model apart.
-        end_to_end: the cascade.
-        sustained: a long run of it, or None where none was asked for.
     """
 
     load_s: float

@@ -159,7 +159,6 @@ class Chosen:
     """The engine for one model on this device.
 
     Attributes:
-        model: the model's name.
         reference: what the answers were held against.
         tried: every candidate, in order of preference.
         kept_in: where it was read from, None where it was measured now.

@@ -49,11 +49,7 @@ class ModelBench:
     """What one model takes on this machine, one frame at a time.
 
     Attributes:
-        name: the model's name.
-        sha256: hash of its files.
-        engine: name of the engine.
         device: the engine's device in use.
-        precision: arithmetic.
         threads: processor threads for one inference; None leaves it to the engine.
         frame: height and width of the frame that it was measured with.
         import_s: importing the engine's package; 0 where that was done before.

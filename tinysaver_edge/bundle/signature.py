@@ -170,12 +170,7 @@ def claimed(signature: bytes | None, *, shown: Path | str) -> tuple[str, int] | 
 
 
 def signature_file(statement: str, signatures: Mapping[str, bytes]) -> bytes:
-    """Return the content of `bundle.sig.json`.
-
-    Args:
-        statement: what was signed.
-        signatures: each key's, by its short name.
-    """
+    """Return the content of `bundle.sig.json`."""
     encoded = {key: base64.b64encode(value).decode() for key, value in signatures.items()}
     content = {"statement": statement, "signatures": encoded}
     return json.dumps(content, indent=2).encode() + b"\n"

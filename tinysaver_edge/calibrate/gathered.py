@@ -242,11 +242,6 @@ def measure(given: ImageInput, *, out: Path, progress: Progress = SILENT) -> Mea
 def cut_epochs(cut: CutEpochs, *, seed: int, progress: Progress) -> None:
     """Cut recordings into epochs, unless that was done already.
 
-    Args:
-        cut: what is drawn.
-        seed: of the moments.
-        progress: hears of each epoch.
-
     Raises:
         InputError: a recording cannot be read or tells no times, there is no room, or the folder
             holds epochs that were drawn otherwise.

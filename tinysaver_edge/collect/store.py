@@ -88,13 +88,7 @@ def encode(picture: Picture, encoding: str) -> bytes:
 
 
 class Store:
-    """A collection's folder, open for one collector. A context manager; methods are thread-safe.
-
-    Args:
-        folder: it.
-        warn: takes a line for the user, at most one of a kind.
-        progress: hears of every moment that has come.
-    """
+    """A collection's folder, open for one collector. A context manager; methods are thread-safe."""
 
     def __init__(
         self,
@@ -222,11 +216,6 @@ class Store:
 
     def check_same(self, draw: Draw | None, names: Sequence[str], *, cut: str) -> None:
         """Refuse to go on with what another call began otherwise.
-
-        Args:
-            draw: what is asked now; None for whatever it was.
-            names: of the sources.
-            cut: what is left out of each frame.
 
         Raises:
             InputError: it is something else.

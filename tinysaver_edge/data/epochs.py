@@ -64,8 +64,6 @@ class Epoch:
     """One epoch.
 
     Attributes:
-        name: of its folder or video.
-        path: that.
         files: names of its frames in the folder, in order; empty for a video.
         seconds: when each frame was taken, from the epoch's start, rising.
         length_s: how long it lasts.
@@ -88,7 +86,6 @@ class EpochData(DataSource):
     """The frames of all epochs, one after the other: epoch by epoch, each in order.
 
     Attributes:
-        epochs: all of them, in the order of their names.
         epoch_s: how long one lasts, in seconds.
         times_s: ``(n,)`` when each frame was taken, from its epoch's start.
         numbers: ``(n,)`` its epoch's position in `epochs`.

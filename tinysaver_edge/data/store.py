@@ -151,9 +151,6 @@ class LocalStore(DataStore):
 class RemoteStore(DataStore):
     """Files wherever fsspec reaches: ``s3://``, ``gs://``, ``https://``, ``memory://`` and others.
 
-    Args:
-        place: URL of the folder.
-
     Raises:
         MissingDependencyError: fsspec, or what it needs for such a place, is not installed.
         DataError: it knows no such places.
@@ -360,7 +357,6 @@ class Shards:
 
     Attributes:
         folder: the folder that they lie in.
-        names: of the files, sorted.
         kind: their ending.
     """
 

@@ -131,12 +131,6 @@ def reused(
 ) -> ReusedFrames:
     """Say what a gate that is empty at each epoch's start reuses.
 
-    Args:
-        rule: how alike is alike enough.
-        timeline: the frames.
-        saver: the first stage's logits on all of them.
-        accepted: ``(n,)``, where that stage's answer would be accepted.
-
     Raises:
         InputError: the saver's answers are not logits of all classes.
     """

@@ -211,10 +211,6 @@ class Replay:
 def replay(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
     """Apply a policy to recorded answers.
 
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples, in the same order.
-
     Raises:
         InputError: there are more or fewer outputs than stages, or of different lengths.
     """

@@ -88,7 +88,6 @@ class Race:
     """How cascade and large model did on the same frames.
 
     Attributes:
-        frames: how many.
         cascade_fps: frames a second that the cascade decided.
         large_fps: frames a second that the large model alone decided.
         cascade_accuracy: share that the cascade got right.
@@ -135,12 +134,6 @@ def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.mo
     """Stream some seconds of the camera through the cascade and through the large model alone.
 
     Frames are drawn beforehand, so that the rates are those of deciding.
-
-    Args:
-        bundle_path: the demo's bundle.
-        seconds: how much of the stream, at 30 frames a second.
-        seed: which camera.
-        clock: measures both.
     """
     camera = SimulatedCamera(seed=seed, fps=STREAM_FPS)
     frames = list(itertools.islice(camera, max(1, round(seconds * STREAM_FPS))))

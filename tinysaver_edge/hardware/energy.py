@@ -56,7 +56,6 @@ class Meters:
     """The counters of a machine.
 
     Attributes:
-        found: those that can be read.
         absent: those that cannot, with the reasons.
     """
 
@@ -81,8 +80,6 @@ class Energy:
     """What one counter counted between two moments, idling included.
 
     Attributes:
-        source: which counter.
-        joules: energy.
         seconds: time between the readings.
     """
 

@@ -36,7 +36,6 @@ class EngineDevice:
     """A device that an engine lists, and what came of trying it.
 
     Attributes:
-        engine: name of the engine.
         listed: what the engine says of it.
         trial: what came of running a tiny model there.
     """

@@ -19,7 +19,6 @@ class Finding:
     """One thing that was looked for.
 
     Attributes:
-        name: what it is.
         value: what was found, or None where it is not there.
         reason: why it is not there, or None where it is.
     """

@@ -41,7 +41,6 @@ class Trial:
     """What came of a trial.
 
     Attributes:
-        engine: name of the engine.
         device: device string that it was asked for.
         works: whether the model ran there and answered rightly.
         detail: what the engine calls itself, or why it does not work, in one line.
@@ -184,7 +183,6 @@ class Inventory:
     Attributes:
         engine: its name, which is also that of the package.
         version: of the package, or None where it cannot be imported.
-        devices: what it lists.
         why: why it cannot be imported, or None.
     """
 

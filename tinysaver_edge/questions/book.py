@@ -47,7 +47,6 @@ class GivenAnswer:
     """One answer to one question.
 
     Attributes:
-        question: what was asked.
         reply: what was said.
         by: who said it; "" where nobody gave a name.
         at: when, in UTC.
@@ -185,10 +184,6 @@ class AnswerBook:
 
     def undo(self, by: str, *, among: Container[str]) -> GivenAnswer | None:
         """Take a person's last answer back and return it; None where there is none.
-
-        Args:
-            by: the person.
-            among: ids of the questions in hand; others' answers stay.
 
         Raises:
             InputError: it cannot be written; the answer then stands.

@@ -100,10 +100,6 @@ class MeasureJob:
     def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Answered]:
         """Open the model and answer on some chunks, in their order.
 
-        Args:
-            starts: first samples of the chunks.
-            progress: hears of each batch.
-
         Raises:
             ModelError: an answer is NaN; names the image.
             EngineError: the engine or device cannot be had.
@@ -312,11 +308,6 @@ def _decoded(
 
 def check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
     """Refuse data of which too much cannot be read.
-
-    Args:
-        skipped: positions of the images that cannot be read.
-        data: all images.
-        limit: share of them that may be such.
 
     Raises:
         DataError: they are more; names the first.

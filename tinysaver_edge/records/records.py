@@ -28,10 +28,6 @@ class RecordKey:
     Attributes:
         model_sha256: hash of the model file that was run.
         preprocess: the preprocessing, output format and codec, as plain values.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
-        data: fingerprint of the images.
     """
 
     model_sha256: str
@@ -53,7 +49,6 @@ class Record:
     """What one model answered on every sample of a data set.
 
     Attributes:
-        name: the model's name.
         outputs: its answers, ``(n, …)``.
         skipped: samples that could not be read; their rows mean nothing.
         key: what the numbers depend on; None for records that users bring.
@@ -171,8 +166,6 @@ class RecordWriter:
     another key is thrown away. Every file appears whole or not at all.
 
     Attributes:
-        folder: where the record goes.
-        name: the model's name.
         key: what the numbers depend on.
         samples: how many there will be.
         chunk: samples in a chunk.

@@ -74,10 +74,6 @@ class Audit:
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
     """Escalate every sample that a stage before the last accepts, and compare.
 
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples.
-
     Raises:
         InputError: outputs and stages do not match.
     """

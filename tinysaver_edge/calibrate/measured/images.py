@@ -422,12 +422,6 @@ def without_fitted(
 ) -> tuple[Problem, NDArray[np.int64], list[str]]:
     """Leave out the images that a model itself says it was fitted to.
 
-    Args:
-        problem: answers on the images that are kept.
-        kept: their positions in the data.
-        given: the models.
-        looks: the images; None leaves all of them in.
-
     Returns:
         The same without them, and a line for each model.
 

@@ -29,10 +29,6 @@ def for_device(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple
     Latencies of two machines cannot be compared: where models were timed here, the published ones
     take their place only if there is one of every model. Memory stays as it was measured.
 
-    Args:
-        problem: models with what was measured on this machine, which is another one.
-        profile: the device's.
-
     Returns:
         The problem, and what the user should know.
     """

@@ -71,8 +71,6 @@ class TimingPlace:
     """Where timings are taken and kept.
 
     Attributes:
-        data: the images.
-        fingerprint: of the images.
         folder: where records lie.
         alone: whether nothing else runs in the process, so that its memory can be told.
         effort: how long a round takes.
@@ -154,8 +152,6 @@ class PairTimingStep:
     """Time a saver with the large model in one process; the figures are kept on disk.
 
     Attributes:
-        saver: the saver.
-        large: the large model.
         fusion: what combines their answers, or None.
         place: where it is done.
     """

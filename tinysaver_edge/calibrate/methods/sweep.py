@@ -238,10 +238,6 @@ def crc(sweep: Sweep, max_drop_points: float) -> OperatingPoint | None:
     a drop that only grows as the threshold loosens; stopping at the first violation is the usual
     repair.
 
-    Args:
-        sweep: every distinct threshold of the cascade.
-        max_drop_points: ε, in points.
-
     Returns:
         None where even the strictest threshold violates the bound.
     """

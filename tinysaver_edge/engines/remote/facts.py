@@ -119,8 +119,6 @@ class ModelFacts:
     """A model as a host describes it.
 
     Attributes:
-        inputs: its inputs.
-        outputs: its outputs.
         max_batch: samples a request may hold at most, or None where the host does not say.
         sha256: hash of the model's files, or None where the host does not say.
     """
@@ -363,10 +361,6 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:
     """Return the last stage's golden samples, or None where the bundle has none.
-
-    Args:
-        bundle: an open bundle.
-        preprocess: what the last stage's input is made with.
 
     Raises:
         BundleError: they are damaged.

@@ -51,10 +51,6 @@ JSON_LENGTH = "inference-header-content-length"
 class HttpTransport:
     """Talks HTTP to one host, over one connection a thread.
 
-    Args:
-        address: the host and its model.
-        model: security.
-
     Raises:
         InputError: a certificate cannot be read.
     """

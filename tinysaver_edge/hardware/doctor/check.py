@@ -26,9 +26,7 @@ class Checkup:
     """One thing that was looked at.
 
     Attributes:
-        name: what it is.
         state: how it stands.
-        detail: what was found.
         mend: the command that mends it, or "" where there is nothing to mend.
     """
 

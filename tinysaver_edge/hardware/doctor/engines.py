@@ -98,12 +98,7 @@ def opencv_check(
     installed: bool | None = None,
     importing: Callable[[str], Apart] = import_module,
 ) -> Checkup:
-    """Check that OpenCV is there and loads: every frame is resized with it.
-
-    Args:
-        installed: whether there is such a module; by default looked up.
-        importing: imports it; by default in a process of its own.
-    """
+    """Check that OpenCV is there and loads: every frame is resized with it."""
     name = "OpenCV"
     if not (find_spec("cv2") is not None if installed is None else installed):
         return broken(name, "not installed: frames cannot be resized", "pip install opencv-python")
@@ -138,13 +133,7 @@ def engine_checks(engines: Engines) -> list[Checkup]:
 def device_checks(
     engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
 ) -> list[Checkup]:
-    """Check that every device that an engine lists runs a model.
-
-    Args:
-        engines: what was found of them.
-        jetson: what runs on the Jetson, where this is one.
-        has_nvidia: whether an NVIDIA GPU can be expected to work.
-    """
+    """Check that every device that an engine lists runs a model."""
     checks = [_device(one, engines.working, has_nvidia=has_nvidia) for one in engines.devices]
     providers = {one.listed.device for one in engines.devices if one.engine == "onnxruntime"}
     if jetson is not None and providers and _CUDA not in providers:

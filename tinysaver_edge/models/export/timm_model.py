@@ -75,10 +75,7 @@ class TimmModel:
     """A torch model and what timm says of it.
 
     Attributes:
-        source: what was asked for.
-        module: the model, in evaluation mode; takes float32 NCHW RGB, answers ``(n, classes)``.
         preprocess: how a frame becomes its input, nothing folded.
-        num_classes: how many classes it tells apart.
         labels: names of ImageNet's classes where the published weights answer with them.
     """
 

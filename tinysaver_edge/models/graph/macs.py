@@ -256,10 +256,8 @@ class ModelProfile:
     """A model's cost for one sample, its size and its signature.
 
     Attributes:
-        model: the file.
         cost: MACs and parameters.
         size_bytes: of the file and those that hold its weights.
-        signature: input and output.
     """
 
     model: Path
@@ -286,11 +284,6 @@ def profile(
     model: Path, input_size: Size | None = None, *, output: str | None = None
 ) -> ModelProfile:
     """Measure a model file.
-
-    Args:
-        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
-        input_size: height and width, for a model that leaves them open.
-        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.

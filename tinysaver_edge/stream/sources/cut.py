@@ -107,12 +107,7 @@ class Cut:
         return picture[one.top : one.top + one.height, one.left : one.left + one.width]
 
     def apply(self, image: Picture, kept: NDArray[np.uint8] | None) -> Picture:
-        """Return what is left of a picture, in memory of its own.
-
-        Args:
-            image: the whole.
-            kept: what `keep` returned for its size.
-        """
+        """Return what is left of a picture, in memory of its own."""
         left: Picture = self._within(image).copy()
         if kept is not None:
             left[kept == 0] = 0
@@ -120,12 +115,7 @@ class Cut:
 
 
 class CutSource(Around):
-    """Gives the frames of another source, cut.
-
-    Args:
-        source: the other.
-        cut: what is left of each frame.
-    """
+    """Gives the frames of another source, cut."""
 
     def __init__(self, source: Source, cut: Cut) -> None:
         super().__init__(source)

@@ -139,12 +139,7 @@ def _read(path: Path) -> bytes | None:
 
 
 class VideoSource(_FileSource):
-    """A video file; frames that cannot be decoded leave a gap in the sequence.
-
-    Args:
-        path: the file.
-        source_id: what its frames are called; None takes the file's name.
-    """
+    """A video file; frames that cannot be decoded leave a gap in the sequence."""
 
     def __init__(self, path: Path, *, source_id: str | None = None) -> None:
         super().__init__(source_id or path.name)

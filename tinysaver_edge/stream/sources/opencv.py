@@ -336,12 +336,7 @@ def _frame_rate(capture: Any) -> float:  # noqa: ANN401 - OpenCV has no types
 
 
 class CaptureConnection:
-    """An open ``cv2.VideoCapture``.
-
-    Args:
-        capture: it.
-        live_wait_s: as `Connection` has it.
-    """
+    """An open ``cv2.VideoCapture``."""
 
     def __init__(
         self,

@@ -20,7 +20,6 @@ class Size:
 
     Attributes:
         kind: ``wide`` or ``narrow``; the page shows one of them.
-        width: in pixels.
     """
 
     kind: str

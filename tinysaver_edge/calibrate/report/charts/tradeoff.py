@@ -30,13 +30,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name for a point.
-
-    Attributes:
-        place: the point, in pixels.
-        words: the name.
-        class_: how it is written.
-    """
+    """A name for a point."""
 
     place: Place
     words: str

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.parameters import Parametrised
-from tinysaver_edge._support.plug_ins import PlugIns
+from tinysaver_edge._support.plug_ins import Parametrised, PlugIns
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs, by_blocks
 

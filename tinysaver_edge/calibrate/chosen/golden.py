@@ -23,7 +23,7 @@ from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import RecordError
 from tinysaver_edge.preprocess import Frame
 from tinysaver_edge.verify import golden_answers
-from tinysaver_edge.verify.engines import ran_by
+from tinysaver_edge.verify.check import ran_by
 from tinysaver_edge.verify.golden import (
     decided,
     decoder_answers,

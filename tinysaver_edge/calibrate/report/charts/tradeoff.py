@@ -157,9 +157,7 @@ def _draw(facts: ReportFacts, size: Size, window: Window, *, name: str) -> str:
     marks, labels, avoid = _marks(facts, panel)
     parts += [*marks, place_labels(labels, panel, avoid=avoid)]
     about = "near the large model" if name == "near" else "of all candidates and single models"
-    return document(
-        size.width, height, parts, label=f"Accuracy against cost, {about}", kind=size.kind
-    )
+    return document(size, height, parts, label=f"Accuracy against cost, {about}")
 
 
 def _lines(facts: ReportFacts, panel: Panel) -> list[str]:

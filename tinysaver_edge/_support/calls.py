@@ -29,11 +29,7 @@ class Calls:
         return os.getpid() != self._process
 
     def check(self) -> None:
-        """Refuse to go on in a forked process.
-
-        Raises:
-            EngineError: this is one.
-        """
+        """Refuse to go on in a forked process."""
         if self.forked:
             raise EngineError(
                 f"{self._what} does not survive a fork: load it in each process, after the fork"

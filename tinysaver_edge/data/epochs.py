@@ -126,11 +126,7 @@ class EpochData(DataSource):
         return made, (self.path, self.epochs, classes)
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one frame's file; of a video, the frame as PNG.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return the bytes of one frame's file; of a video, the frame as PNG."""
         epoch, place = self._place(index)
         if epoch.files:
             return (epoch.path / epoch.files[place]).read_bytes()
@@ -404,11 +400,7 @@ class _Span:
 
 
 def _called(epoch: Epoch, what: str, path: Path) -> str:
-    """Return what a table of spans calls an epoch: by itself, or by the recording it is of.
-
-    Raises:
-        DataError: it is of none.
-    """
+    """Return what a table of spans calls an epoch: by itself, or by the recording it is of."""
     if what == COLUMNS[0]:
         return epoch.name
     if epoch.source is None or epoch.recorded_s is None:

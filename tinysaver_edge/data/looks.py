@@ -141,11 +141,7 @@ class Seen:
 
 
 def seen_from_text(texts: Iterable[str]) -> Seen:
-    """Read what `Seen.to_text` wrote.
-
-    Raises:
-        ValueError: a text is no hash.
-    """
+    """Read what `Seen.to_text` wrote."""
     return Seen.of(np.array([int(text, 16) for text in texts], np.uint64))
 
 

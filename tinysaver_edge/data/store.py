@@ -73,19 +73,11 @@ class DataStore(ABC):
 
     @abstractmethod
     def find(self) -> tuple[list[str], list[str]]:
-        """Return the files below the place, and what could not be reached.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files below the place, and what could not be reached."""
 
     @abstractmethod
     def top(self) -> tuple[list[str], list[str]]:
-        """Return the files and the folders that lie in the place itself.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files and the folders that lie in the place itself."""
 
     @abstractmethod
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:

@@ -126,11 +126,7 @@ def figures(
     timeline: EpochTimeline | None = None,
     reuse: ReuseRule | None = None,
 ) -> Figures:
-    """Measure a policy on recorded answers.
-
-    Raises:
-        InputError: outputs and stages do not match.
-    """
+    """Measure a policy on recorded answers."""
     alone = replayed = replay(policy, outputs)
     if timeline is not None and reuse is not None:
         first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)

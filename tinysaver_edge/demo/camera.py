@@ -228,11 +228,7 @@ class _Running:
 
 
 def open_demo(uri: SourceUri) -> LiveSource:
-    """Open the simulated camera.
-
-    Raises:
-        InputError: an option is unknown or out of range.
-    """
+    """Open the simulated camera."""
     need_known(uri, "fps", "seed", "frames")
     seed = uri.options.get("seed", "0")
     if not (seed.isascii() and seed.isdigit()):

@@ -52,11 +52,7 @@ class CameraData(DataSource):
         return next(iter(self._camera.frames(1, start=index)))[0]
 
     def read(self, index: int) -> bytes:
-        """Refuse: frames are drawn, not read.
-
-        Raises:
-            DataError: always.
-        """
+        """Refuse: frames are drawn, not read."""
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
     def _state(self, index: int) -> str:

@@ -99,11 +99,7 @@ def read_architecture(path: Path) -> Architecture:
 def write_timm_file(
     path: Path, module: Module, architecture: Architecture, metadata: Mapping[str, str]
 ) -> None:
-    """Write a model's weights with its architecture.
-
-    Raises:
-        MissingDependencyError: safetensors is not installed.
-    """
+    """Write a model's weights with its architecture."""
     save = _safetensors().save
     weights = {name: one.detach().contiguous().clone() for name, one in module.state_dict().items()}
     header = {**metadata, ARCHITECTURE_KEY: json.dumps(asdict(architecture))}

@@ -41,11 +41,7 @@ class EnergyMeter(ABC):
 
     @abstractmethod
     def joules(self) -> float:
-        """Return what was used since some fixed moment.
-
-        Raises:
-            OSError: the counter is not to be read any more.
-        """
+        """Return what was used since some fixed moment."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of it. Legal in every state."""

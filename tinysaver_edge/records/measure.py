@@ -51,11 +51,7 @@ MOST_LOGITS_BYTES = 2 << 30
 
 
 def check_skip_limit(limit: float) -> None:
-    """Refuse a limit that is no share.
-
-    Raises:
-        InputError: it is below 0, above 1 or NaN.
-    """
+    """Refuse a limit that is no share."""
     if not 0 <= limit <= 1:
         raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 

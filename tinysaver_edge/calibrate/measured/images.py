@@ -447,11 +447,7 @@ def without_fitted(
 
 
 def open_input_data(given: ImageInput) -> DataSource:
-    """Open the images of a plan.
-
-    Raises:
-        InputError: they cannot be read, or a model is named twice.
-    """
+    """Open the images of a plan."""
     names = [model.description.name for model in (given.large, *given.savers)]
     for name in names:
         if names.count(name) > 1:

@@ -89,11 +89,7 @@ def _paired(saver: ModelAnswers, large: ModelAnswers) -> ModelAnswers:
 
 
 def check_reports(paths: Sequence[Path]) -> None:
-    """Refuse reports that cannot be used, before anything is measured.
-
-    Raises:
-        InputError: one cannot be read, or they are of two machines.
-    """
+    """Refuse reports that cannot be used, before anything is measured."""
     _check_one_machine([read_report(path) for path in paths])
 
 

@@ -229,11 +229,7 @@ def agree(facts: ModelFacts, wanted: Wanted) -> Contract:
 
 
 def check_sha256(told: str | None, wanted: Wanted) -> None:
-    """Refuse a model whose hash is another.
-
-    Raises:
-        RequestError: the host says that it serves another; names both.
-    """
+    """Refuse a model whose hash is another."""
     if told is not None and wanted.sha256 is not None and told != wanted.sha256:
         raise RequestError(
             Kind.WRONG,
@@ -360,11 +356,7 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:
-    """Return the last stage's golden samples, or None where the bundle has none.
-
-    Raises:
-        BundleError: they are damaged.
-    """
+    """Return the last stage's golden samples, or None where the bundle has none."""
     entry = bundle.manifest.golden
     if entry is None:
         return None

@@ -138,9 +138,6 @@ def answers(
 
     Returns:
         Logits ``(n, classes)``.
-
-    Raises:
-        EngineError: a run failed.
     """
     preprocessor = Preprocessor(preprocess)
     parts = [

@@ -35,11 +35,7 @@ COLOURS = {
 
 
 def annotated(picture: Picture, decision: Decision) -> Picture:
-    """Return a copy with the answer in a bar at its lower edge.
-
-    Raises:
-        MissingDependencyError: OpenCV is not installed.
-    """
+    """Return a copy with the answer in a bar at its lower edge."""
     cv2 = opencv("Drawing on pictures")
     drawn = np.array(picture)
     height, width = drawn.shape[:2]

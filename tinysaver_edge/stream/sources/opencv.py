@@ -152,11 +152,7 @@ def _time_outs(options: LiveOptions) -> list[int]:
 
 
 def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
-    """Connect to a host and hang up again.
-
-    Raises:
-        DeviceError: nobody listens there.
-    """
+    """Connect to a host and hang up again."""
     deadline_s = time.monotonic() + timeout_s
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

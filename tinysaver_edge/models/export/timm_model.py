@@ -264,7 +264,7 @@ def _count_classes(module: Module, preprocess: Preprocess, source: TimmSource) -
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of ImageNet's classes; two that share one get their synset's number besides."""
+    """Return ImageNet's classes by name; two that share one get their synset's number besides."""
     info = _import().data.ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(place) for place in range(_IMAGENET_CLASSES)]
     return tuple(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.parameters import Parametrised
+from tinysaver_edge._support.plug_ins import Parametrised
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 

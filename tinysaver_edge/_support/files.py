@@ -136,11 +136,6 @@ def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
 
     The claim ends when the descriptor is closed, or with the process, however that ends.
 
-    Args:
-        path: the file or folder.
-        flags: as for `os.open`.
-        mode: of a file that is made.
-
     Returns:
         The descriptor, for the caller to close.
 

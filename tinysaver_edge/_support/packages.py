@@ -78,9 +78,6 @@ def unlogged() -> Iterator[None]:
 def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
     """Return the module `cv2`.
 
-    Args:
-        purpose: what it is needed for, in a few words, for the error.
-
     Raises:
         MissingDependencyError: it is not installed, or an empty folder is all that is left of it.
     """

@@ -102,9 +102,6 @@ class BundleBench:
 
     Attributes:
         load_s: loading the cascade whole: hashes, engines, one run each.
-        stages: each model apart.
-        end_to_end: the cascade.
-        sustained: a long run of it, or None where none was asked for.
     """
 
     load_s: float
@@ -263,11 +260,7 @@ class _Driven:
         self.ended: list[int] = []
 
     def decide(self, end: int) -> None:
-        """Decide a frame by the stage at a position.
-
-        Raises:
-            EngineError: a model fails.
-        """
+        """Decide a frame by the stage at a position."""
         self.ended.append(end)
         for position, score in enumerate(self._scores):
             score.accept = position >= end
@@ -296,10 +289,6 @@ def measure_pair(
         clock: seconds.
         effort: how long to measure. Each way a frame may take is timed at least once.
         seed: of the order.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: a model fails.
     """
     driven = _Driven((saver, large), frames, fusion=fusion)
     chance = random.Random(seed)
@@ -359,10 +348,6 @@ def measure_ways(
 
     Returns:
         How long a frame takes that each stage settles, all that are asked before it included.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: a model fails.
     """
     driven = _Driven(stages, frames, pool=pool, fusion=fusion)
     chance = random.Random(seed)
@@ -417,12 +402,7 @@ def measure_alone(
     clock: Clock = time.perf_counter,
     effort: Effort = DEFAULT_EFFORT,
 ) -> LatencySamples:
-    """Decide frames one after the other with one model, as if there were no cascade.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: the model fails.
-    """
+    """Decide frames one after the other with one model, as if there were no cascade."""
     cascade = Cascade([stage.with_policy(StagePolicy(stage.policy.model))])
     turns = itertools.cycle(frames)
     return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

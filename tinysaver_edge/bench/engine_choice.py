@@ -159,7 +159,6 @@ class Chosen:
     """The engine for one model on this device.
 
     Attributes:
-        model: the model's name.
         reference: what the answers were held against.
         tried: every candidate, in order of preference.
         kept_in: where it was read from, None where it was measured now.
@@ -217,12 +216,7 @@ class TryStep:
     frames: Sequence[Frame]
 
     def __call__(self, progress: Progress) -> CandidateAnswer:
-        """Do it.
-
-        Raises:
-            EngineError: it cannot be run so.
-            MissingDependencyError: the engine is not installed.
-        """
+        """Do it."""
         name = self.artefact.name
         stage = Stage.opened(self.artefact, StagePolicy(name))
         try:

@@ -33,8 +33,6 @@ class BenchReport:
         measured_at: when, as ISO 8601 in UTC.
         frames: what it was measured with, in words.
         pause_s: idleness before each run, in seconds.
-        machine: which processor, memory, engines.
-        stages: each model apart.
         bundle: the whole, or None where a model alone was measured.
         sustained: a long run, or None where none was asked for.
         chosen: how the engine was chosen, or None where it was not.
@@ -117,9 +115,7 @@ class MeasuredReport:
     """What a report holds.
 
     Attributes:
-        path: the file.
         measured_at: when, as ISO 8601.
-        processor: what it was measured on, as that calls itself.
         stages: each model apart, in the order of the cascade.
         pair: the two ways that a frame takes through a cascade of two, or None.
     """

@@ -67,9 +67,6 @@ def measure_throughput(
 
     With OpenVINO by its own queue, of as many requests as it holds best, compiled for throughput;
     with every other engine by one engine a thread, each on one thread of its own.
-
-    Raises:
-        EngineError: the model cannot be run so.
     """
     batch = np.zeros(artefact.preprocess.shape(1), np.dtype(artefact.preprocess.format.dtype))
     if artefact.engine == "openvino":

@@ -156,10 +156,6 @@ def measure_stage(
             already: then the resize costs nothing here.
         clock: seconds.
         effort: how long to measure.
-
-    Raises:
-        InputError: the frame is of another shape or type.
-        EngineError: the model fails.
     """
     score = stage.policy.score
 

@@ -170,12 +170,7 @@ def claimed(signature: bytes | None, *, shown: Path | str) -> tuple[str, int] | 
 
 
 def signature_file(statement: str, signatures: Mapping[str, bytes]) -> bytes:
-    """Return the content of `bundle.sig.json`.
-
-    Args:
-        statement: what was signed.
-        signatures: each key's, by its short name.
-    """
+    """Return the content of `bundle.sig.json`."""
     encoded = {key: base64.b64encode(value).decode() for key, value in signatures.items()}
     content = {"statement": statement, "signatures": encoded}
     return json.dumps(content, indent=2).encode() + b"\n"
@@ -208,11 +203,7 @@ def trusted_keys(place: Path) -> dict[str, Ed25519PublicKey]:
 
 
 def read_key_file(path: Path) -> bytes:
-    """Return the content of a key file, as far as any key is long.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the content of a key file, as far as any key is long."""
     with path.open("rb") as file:
         return file.read(_MOST_BYTES)
 
@@ -235,11 +226,7 @@ def _public_key(path: Path, pem: bytes) -> Ed25519PublicKey:
 
 
 def cryptography() -> tuple[Any, Any]:
-    """Return the modules that read keys and that sign.
-
-    Raises:
-        MissingDependencyError: they are not installed.
-    """
+    """Return the modules that read keys and that sign."""
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519

@@ -50,11 +50,7 @@ _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at.
-
-    Raises:
-        InputError: no calibration can do what is asked.
-    """
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
     check_asked(plan.targets)
     given, targets = plan.input, plan.targets
     if not isinstance(given, ImageInput) or given.times_here or given.bench:
@@ -106,11 +102,7 @@ def _class_names(plan: Plan) -> tuple[str, ...] | None:
 
 
 def _named(gathered: MeasuredProblem, names: tuple[str, ...], plan: Plan) -> MeasuredProblem:
-    """Return the problem with names for its classes.
-
-    Raises:
-        InputError: it has some already, or there is not one for each class.
-    """
+    """Return the problem with names for its classes."""
     if gathered.label_names not in (None, names):
         raise InputError(
             f"--class-names {plan.class_names}: the classes have names already "
@@ -241,11 +233,6 @@ def measure(given: ImageInput, *, out: Path, progress: Progress = SILENT) -> Mea
 
 def cut_epochs(cut: CutEpochs, *, seed: int, progress: Progress) -> None:
     """Cut recordings into epochs, unless that was done already.
-
-    Args:
-        cut: what is drawn.
-        seed: of the moments.
-        progress: hears of each epoch.
 
     Raises:
         InputError: a recording cannot be read or tells no times, there is no room, or the folder

@@ -47,8 +47,6 @@ class ModelAnswers:
     """One model's answers and what they cost.
 
     Attributes:
-        name: the model's name.
-        outputs: its answers on the problem's samples.
         macs: multiply-accumulates of one frame.
         latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
@@ -254,13 +252,10 @@ class MeasuredProblem:
     """A problem and its origin.
 
     Attributes:
-        problem: answers and labels.
         sample_index: for each of the problem's samples, its position in the data.
         artefacts: the models by name; empty when only records are there.
-        label_names: class names, or None.
         lost: savers that were not measured, and why.
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
-        warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
         cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.

@@ -62,9 +62,6 @@ class Variants:
         Args:
             sizes: ``160``, ``"160"``, ``"120x160"`` or ``[120, 160]``: height, then width.
             precisions: names of `Precision`.
-
-        Raises:
-            InputError: one of them is neither.
         """
         return cls(tuple(map(_size, sizes)), tuple(map(_precision, precisions)))
 
@@ -165,11 +162,7 @@ class ModelFinder:
     precisions: tuple[str, ...]
 
     def large(self, name: str) -> ModelFile:
-        """Return the large model.
-
-        Raises:
-            InputError: it cannot be found, or a recipe has it in several forms.
-        """
+        """Return the large model."""
         for field_name in FORMS:
             if field_name in self.models.get(name, {}):
                 raise RecipeError(
@@ -179,11 +172,7 @@ class ModelFinder:
         return self._model(name)
 
     def forms(self, name: str) -> tuple[ModelFile, ...]:
-        """Return a saver in all its sizes and precisions; flags go before the recipe.
-
-        Raises:
-            InputError: it cannot be found, or a size or precision is none.
-        """
+        """Return a saver in all its sizes and precisions; flags go before the recipe."""
         table = self.models.get(name, {})
         sizes = self.sizes or listed(table.get("sizes", []))
         precisions = self.precisions or listed(table.get("precisions", []))

@@ -90,10 +90,6 @@ def stopping_on_signals(
 
     It is called in a thread of its own: a handler runs in the middle of whatever the main thread
     does, which may hold the very lock that is needed.
-
-    Args:
-        close: makes the work inside end.
-        clock: seconds.
     """
     stop, first_s = Stop(), 0.0
     before = {number: signal.getsignal(number) for number in STOPPING}

@@ -88,13 +88,7 @@ def encode(picture: Picture, encoding: str) -> bytes:
 
 
 class Store:
-    """A collection's folder, open for one collector. A context manager; methods are thread-safe.
-
-    Args:
-        folder: it.
-        warn: takes a line for the user, at most one of a kind.
-        progress: hears of every moment that has come.
-    """
+    """A collection's folder, open for one collector. A context manager; methods are thread-safe."""
 
     def __init__(
         self,
@@ -200,11 +194,7 @@ class Store:
 
     @property
     def file(self) -> CollectionFile:
-        """What the collection says of itself.
-
-        Raises:
-            InputError: it is not begun.
-        """
+        """What the collection says of itself."""
         if self._file is None:
             raise InputError(f"{self.folder}: holds no collection yet")
         return self._file
@@ -221,16 +211,7 @@ class Store:
         return len(self._moments)
 
     def check_same(self, draw: Draw | None, names: Sequence[str], *, cut: str) -> None:
-        """Refuse to go on with what another call began otherwise.
-
-        Args:
-            draw: what is asked now; None for whatever it was.
-            names: of the sources.
-            cut: what is left out of each frame.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """Refuse to go on with what another call began otherwise."""
         file = self.file
         said = f"--out {self.folder}: holds a collection"
         there = [one.name for one in file.sources]
@@ -267,11 +248,7 @@ class Store:
         start: datetime,
         cut: str = "",
     ) -> None:
-        """Put the drawn moments on disk.
-
-        Raises:
-            InputError: they cannot be written.
-        """
+        """Put the drawn moments on disk."""
         lengths = [one.duration_s or 0.0 for one in sources]
         period_s = sum(lengths) if draw.period_s is None else draw.period_s
         live = draw.period_s is not None

@@ -108,11 +108,7 @@ class Alike:
         return "; ".join(found)
 
     def text(self, names: Sequence[str]) -> str:
-        """The same with an example; empty where there is nothing to say.
-
-        Args:
-            names: of the source's pictures.
-        """
+        """The same with an example; empty where there is nothing to say."""
         if self.example is None or not self.found:
             return self.found
         one, other = self.example

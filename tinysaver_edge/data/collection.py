@@ -207,11 +207,7 @@ def moments_csv(moments: Iterable[DrawnMoment]) -> bytes:
 
 
 def read_moments(path: Path) -> list[DrawnMoment]:
-    """Read the table of moments.
-
-    Raises:
-        DataError: it is not what `moments_csv` writes.
-    """
+    """Read the table of moments."""
     try:
         rows = list(csv_rows(path.read_text(encoding="utf-8").splitlines()))
         if tuple(rows[0][1]) != _COLUMNS:
@@ -379,11 +375,7 @@ def find_collection(data: Path) -> Path | None:
 
 
 def check_single_frames(data: Path) -> None:
-    """See that a collected folder does not hold epochs, whose folders look like classes.
-
-    Raises:
-        DataError: it does.
-    """
+    """See that a collected folder does not hold epochs, whose folders look like classes."""
     folder = find_collection(data)
     if folder is None:
         return
@@ -396,11 +388,7 @@ def check_single_frames(data: Path) -> None:
 
 
 def read_summary(path: Path) -> CollectionFile:
-    """Read a `collection.json`.
-
-    Raises:
-        DataError: it is damaged, or of a newer release.
-    """
+    """Read a `collection.json`."""
     try:
         content = parse_json(path.read_bytes())
         version = content.get("schema_version") if isinstance(content, dict) else None
@@ -423,11 +411,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(text: str) -> float:
-    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|m|min|h|d)?", text.strip())
     seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2] or "s"]
     if not seconds > 0:

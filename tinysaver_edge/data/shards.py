@@ -52,11 +52,7 @@ def open_shards(
 
 
 def shards_name_labels(path: Place, shards: Shards) -> bool:
-    """Tell whether a class is told of the samples; see `files.names_labels`.
-
-    Raises:
-        DataError: they cannot be read.
-    """
+    """Tell whether a class is told of the samples; see `files.names_labels`."""
     if shards.kind == ".parquet":
         return _Columns.of(store_of(shards.folder), shards.names[0], path).label is not None
     one = Shards(shards.folder, shards.names[:1], shards.kind)
@@ -285,12 +281,7 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:  # n
 
 
 def _parquet(store: DataStore, name: str, path: Place) -> Any:  # noqa: ANN401
-    """Open a Parquet file.
-
-    Raises:
-        MissingDependencyError: pyarrow is not installed.
-        DataError: there is none, or it is damaged.
-    """
+    """Open a Parquet file."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

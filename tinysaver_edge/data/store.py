@@ -73,19 +73,11 @@ class DataStore(ABC):
 
     @abstractmethod
     def find(self) -> tuple[list[str], list[str]]:
-        """Return the files below the place, and what could not be reached.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files below the place, and what could not be reached."""
 
     @abstractmethod
     def top(self) -> tuple[list[str], list[str]]:
-        """Return the files and the folders that lie in the place itself.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files and the folders that lie in the place itself."""
 
     @abstractmethod
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
@@ -150,9 +142,6 @@ class LocalStore(DataStore):
 
 class RemoteStore(DataStore):
     """Files wherever fsspec reaches: ``s3://``, ``gs://``, ``https://``, ``memory://`` and others.
-
-    Args:
-        place: URL of the folder.
 
     Raises:
         MissingDependencyError: fsspec, or what it needs for such a place, is not installed.
@@ -360,7 +349,6 @@ class Shards:
 
     Attributes:
         folder: the folder that they lie in.
-        names: of the files, sorted.
         kind: their ending.
     """
 

@@ -78,10 +78,6 @@ class LoadOptions(TypedDict, total=False):
 def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
-    Args:
-        bundle: an open bundle.
-        options: see `LoadOptions`.
-
     Raises:
         BundleError: it holds no models, or not all that are needed; or models and labels differ.
         EngineError: an engine, device or precision is not to be had here.

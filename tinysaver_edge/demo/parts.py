@@ -301,12 +301,7 @@ CLASS_NAMES: Final[tuple[str, ...]] = tuple(_PARTS)
 
 
 def part_patches(label: int, rng: np.random.Generator) -> list[Patch]:
-    """Return one piece of a kind as patches in painting order.
-
-    Args:
-        label: index into ``CLASS_NAMES``.
-        rng: where the piece's own proportions come from.
-    """
+    """Return one piece of a kind as patches in painting order."""
     return _PARTS[CLASS_NAMES[label]](rng)
 
 

@@ -52,11 +52,7 @@ class CameraData(DataSource):
         return next(iter(self._camera.frames(1, start=index)))[0]
 
     def read(self, index: int) -> bytes:
-        """Refuse: frames are drawn, not read.
-
-        Raises:
-            DataError: always.
-        """
+        """Refuse: frames are drawn, not read."""
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
     def _state(self, index: int) -> str:
@@ -88,7 +84,6 @@ class Race:
     """How cascade and large model did on the same frames.
 
     Attributes:
-        frames: how many.
         cascade_fps: frames a second that the cascade decided.
         large_fps: frames a second that the large model alone decided.
         cascade_accuracy: share that the cascade got right.
@@ -135,12 +130,6 @@ def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.mo
     """Stream some seconds of the camera through the cascade and through the large model alone.
 
     Frames are drawn beforehand, so that the rates are those of deciding.
-
-    Args:
-        bundle_path: the demo's bundle.
-        seconds: how much of the stream, at 30 frames a second.
-        seed: which camera.
-        clock: measures both.
     """
     camera = SimulatedCamera(seed=seed, fps=STREAM_FPS)
     frames = list(itertools.islice(camera, max(1, round(seconds * STREAM_FPS))))

@@ -161,11 +161,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _check_tflite(model: Path) -> None:
-    """Refuse a .tflite file that ends early or whose parts lie outside it.
-
-    Raises:
-        ModelError: it does.
-    """
+    """Refuse a .tflite file that ends early or whose parts lie outside it."""
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _visit(data)
@@ -305,11 +301,7 @@ def read_metadata(model: Path) -> dict[str, str]:
 
 
 def check_onnx(model: Path) -> None:
-    """Refuse an .onnx file that ends early or holds no graph.
-
-    Raises:
-        ModelError: it does.
-    """
+    """Refuse an .onnx file that ends early or holds no graph."""
     with _Opened(model) as file:
         if _GRAPH not in [field.number for field in file.fields(file.whole)]:
             raise ModelError(f"model {model}: holds no graph: fetch or export it again")

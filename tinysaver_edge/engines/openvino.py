@@ -191,13 +191,7 @@ def _require_sound_tflite(model: Path) -> None:
 
 
 def model_signature(model: Path, graph: Graph, answer: str | None = None) -> ModelSignature:
-    """Return the signature of a graph that was read from a file.
-
-    Args:
-        model: the file.
-        graph: what was read.
-        answer: name of the output that holds the classes, where there are several.
-    """
+    """Return the signature of a graph that was read from a file."""
     try:
         inputs, outputs = ([_info(one) for one in ends] for ends in (graph.inputs, graph.outputs))
     except (RuntimeError, UnicodeDecodeError) as error:
@@ -215,11 +209,7 @@ def _import() -> OpenVino:
 
 
 def open_core() -> Core:
-    """Return a core of its own: cheap, and settings made on it reach nobody else.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-    """
+    """Return a core of its own: cheap, and settings made on it reach nobody else."""
     core = _import().Core()
     # Weights that stay in their file can be changed in it while the model runs.
     core.set_property({"ENABLE_MMAP": False})
@@ -362,12 +352,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def reshaped(graph: Graph, shape: Sequence[int]) -> Graph | None:
-    """Return the graph for another input shape, where -1 is any; None where it keeps to its own.
-
-    Args:
-        graph: left as it is.
-        shape: of the input.
-    """
+    """Return the graph for another input shape, where -1 is any; None where it keeps to its own."""
     other = graph.clone()
     try:
         other.reshape(list(shape))
@@ -385,12 +370,6 @@ def same_answers(
     """Whether some samples get the same answers at once as one by one.
 
     A graph may mix its samples up where a constant of its own tells their number.
-
-    Args:
-        single: runs one sample.
-        several: runs as many as ``shape`` has.
-        shape: of the samples.
-        dtype: of the samples.
     """
     noise = np.random.default_rng(0).integers(0, 128, shape).astype(dtype)
     alone = [np.array(single(noise[place : place + 1])).ravel() for place in range(len(noise))]

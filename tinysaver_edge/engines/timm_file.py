@@ -33,9 +33,6 @@ class Architecture:
 
     Attributes:
         name: timm's name of the architecture, without weights.
-        num_classes: how many classes it tells apart.
-        height: rows of its picture, in pixels.
-        width: columns of its picture, in pixels.
         multiply: factor for each of red, green and blue, 0..255.
         add: offset for each of red, green and blue.
     """
@@ -102,17 +99,7 @@ def read_architecture(path: Path) -> Architecture:
 def write_timm_file(
     path: Path, module: Module, architecture: Architecture, metadata: Mapping[str, str]
 ) -> None:
-    """Write a model's weights with its architecture.
-
-    Args:
-        path: the .safetensors to write.
-        module: a torch model that `build_module` would build of the architecture.
-        architecture: which model that is.
-        metadata: what else to write.
-
-    Raises:
-        MissingDependencyError: safetensors is not installed.
-    """
+    """Write a model's weights with its architecture."""
     save = _safetensors().save
     weights = {name: one.detach().contiguous().clone() for name, one in module.state_dict().items()}
     header = {**metadata, ARCHITECTURE_KEY: json.dumps(asdict(architecture))}

@@ -167,11 +167,7 @@ def _device(torch: Torch, wanted: str | None, allow_fallback: bool) -> tuple[Dev
 
 
 def _require_precision(torch: Torch, device: Device, precision: Precision) -> None:
-    """Refuse a precision that the device would only imitate.
-
-    Raises:
-        EngineError: it has no such arithmetic; names what it has.
-    """
+    """Refuse a precision that the device would only imitate."""
     there = [Precision.FLOAT32, Precision.FLOAT16, Precision.BFLOAT16]
     if device.type == "cuda":
         new = torch.cuda.get_device_capability(device) >= _AMPERE

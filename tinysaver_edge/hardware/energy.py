@@ -41,11 +41,7 @@ class EnergyMeter(ABC):
 
     @abstractmethod
     def joules(self) -> float:
-        """Return what was used since some fixed moment.
-
-        Raises:
-            OSError: the counter is not to be read any more.
-        """
+        """Return what was used since some fixed moment."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of it. Legal in every state."""
@@ -56,7 +52,6 @@ class Meters:
     """The counters of a machine.
 
     Attributes:
-        found: those that can be read.
         absent: those that cannot, with the reasons.
     """
 
@@ -81,8 +76,6 @@ class Energy:
     """What one counter counted between two moments, idling included.
 
     Attributes:
-        source: which counter.
-        joules: energy.
         seconds: time between the readings.
     """
 

@@ -22,10 +22,8 @@ class Memory:
     """Main memory in MiB; on boards whose GPU has none of its own it is the GPU's as well.
 
     Attributes:
-        total_mb: all of it.
         available_mb: what programs can still take, or None where it is not told.
         limit_mb: what a container grants, or None.
-        swap_mb: swap space.
     """
 
     total_mb: int
@@ -88,13 +86,8 @@ class Probe:
     """Everything that was found, and why the rest was not.
 
     Attributes:
-        system: name of the operating system.
         board: what the board calls itself, or None.
-        cpu: the processor, or None where the system does not tell.
-        memory: the memory, or None where the system does not tell.
         jetson: what runs on a Jetson, or None where this is none.
-        engines: the engines and their devices.
-        sections: all of it, to be shown.
     """
 
     system: str
@@ -215,11 +208,7 @@ def draft_profile(name: str, probe: Probe) -> str:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a name that cannot be a profile's.
-
-    Raises:
-        InputError: it holds something else than small letters, digits, dots and dashes.
-    """
+    """Refuse a name that cannot be a profile's."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(
             f"device name {name!r}: small letters, digits, dots, dashes and underscores only"

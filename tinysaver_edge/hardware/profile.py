@@ -128,8 +128,6 @@ class EngineChoice:
     """One way to run models on a device.
 
     Attributes:
-        engine: name of the engine.
-        device: device string for that engine.
         precision: arithmetic; a threshold is valid for the one it was calibrated at.
         note: what to know about it.
     """
@@ -153,10 +151,6 @@ class PublishedLatency:
     """How long a model takes on a device by somebody's word.
 
     Attributes:
-        model: name of the model.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
         mean_ms: milliseconds a frame.
         source: whose word it is.
     """
@@ -174,11 +168,7 @@ class MeasuredLatency:
     """How long a model took on a device itself.
 
     Attributes:
-        model: name of the model.
-        engine: name of the engine.
         version: that engine's.
-        device: device string.
-        precision: arithmetic.
         latency_ms: milliseconds a frame, one at a time.
         machine: which one of that kind.
         who: whose measurement it is.

@@ -47,7 +47,6 @@ class GivenAnswer:
     """One answer to one question.
 
     Attributes:
-        question: what was asked.
         reply: what was said.
         by: who said it; "" where nobody gave a name.
         at: when, in UTC.
@@ -186,10 +185,6 @@ class AnswerBook:
     def undo(self, by: str, *, among: Container[str]) -> GivenAnswer | None:
         """Take a person's last answer back and return it; None where there is none.
 
-        Args:
-            by: the person.
-            among: ids of the questions in hand; others' answers stay.
-
         Raises:
             InputError: it cannot be written; the answer then stands.
         """
@@ -311,11 +306,7 @@ def _once(answers: Iterable[GivenAnswer], trouble: Trouble) -> Iterator[GivenAns
 
 
 def check_name(by: str) -> str:
-    """Return a person's name as it is kept.
-
-    Raises:
-        InputError: it is too long or cannot be printed.
-    """
+    """Return a person's name as it is kept."""
     name = by.strip()
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"name {name[:20]!r}: up to {LONGEST_NAME} printable signs")
@@ -328,9 +319,6 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
     Questions about runs of frames have a column more, how many frames each stands for.
 
     A file's name that a spreadsheet would take for a formula gets a leading ``./``.
-
-    Raises:
-        InputError: it cannot be written.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

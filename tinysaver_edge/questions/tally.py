@@ -173,9 +173,6 @@ class WalkTally:
     """Counts of a walk with what is known, and at best and at worst with what is not.
 
     Every answer changes the counts of one sample only, so nothing is counted anew.
-
-    Attributes:
-        walk: the walk.
     """
 
     def __init__(self, walk: Walk) -> None:

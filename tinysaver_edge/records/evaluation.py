@@ -42,8 +42,6 @@ class Evaluation:
     """A finished bundle's figures.
 
     Attributes:
-        figures: the seven figures.
-        warnings: what the user should know.
         seen: how many of the samples the bundle was calibrated on; None where that is not known.
         doubted: whether nothing follows from the figures for the certificate: labels that do not
             look right, or samples that it is not about.
@@ -73,12 +71,6 @@ def evaluate_images(
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Run every stage of a bundle over labelled images and measure its policy on the answers.
-
-    Args:
-        bundle: an open bundle with models.
-        data_path: folder, .zip or table of labelled images.
-        skip_limit: share of images that may be unreadable.
-        progress: hears of each image.
 
     Raises:
         BundleError: the bundle holds no models.

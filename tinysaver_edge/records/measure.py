@@ -51,11 +51,7 @@ MOST_LOGITS_BYTES = 2 << 30
 
 
 def check_skip_limit(limit: float) -> None:
-    """Refuse a limit that is no share.
-
-    Raises:
-        InputError: it is below 0, above 1 or NaN.
-    """
+    """Refuse a limit that is no share."""
     if not 0 <= limit <= 1:
         raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 
@@ -99,10 +95,6 @@ class MeasureJob:
 
     def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Answered]:
         """Open the model and answer on some chunks, in their order.
-
-        Args:
-            starts: first samples of the chunks.
-            progress: hears of each batch.
 
         Raises:
             ModelError: an answer is NaN; names the image.
@@ -312,11 +304,6 @@ def _decoded(
 
 def check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
     """Refuse data of which too much cannot be read.
-
-    Args:
-        skipped: positions of the images that cannot be read.
-        data: all images.
-        limit: share of them that may be such.
 
     Raises:
         DataError: they are more; names the first.

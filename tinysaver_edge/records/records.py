@@ -28,10 +28,6 @@ class RecordKey:
     Attributes:
         model_sha256: hash of the model file that was run.
         preprocess: the preprocessing, output format and codec, as plain values.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
-        data: fingerprint of the images.
     """
 
     model_sha256: str
@@ -53,7 +49,6 @@ class Record:
     """What one model answered on every sample of a data set.
 
     Attributes:
-        name: the model's name.
         outputs: its answers, ``(n, …)``.
         skipped: samples that could not be read; their rows mean nothing.
         key: what the numbers depend on; None for records that users bring.
@@ -153,11 +148,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
 
 
 def record_names(folder: Path) -> list[str]:
-    """Return the names of the records in a folder, sorted.
-
-    Raises:
-        RecordError: there is no such folder.
-    """
+    """Return the names of the records in a folder, sorted."""
     if not folder.is_dir():
         raise RecordError(f"records {folder}: no such folder")
     return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
@@ -171,8 +162,6 @@ class RecordWriter:
     another key is thrown away. Every file appears whole or not at all.
 
     Attributes:
-        folder: where the record goes.
-        name: the model's name.
         key: what the numbers depend on.
         samples: how many there will be.
         chunk: samples in a chunk.

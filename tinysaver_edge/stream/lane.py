@@ -373,9 +373,6 @@ class Giver:
     """Gives decisions to the lanes' takers, one at a time where a lane has an order.
 
     Any thread may call it, without the dispatcher's lock.
-
-    Args:
-        context: events, metrics, clock.
     """
 
     def __init__(self, *, context: Context) -> None:

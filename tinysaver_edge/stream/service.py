@@ -23,19 +23,17 @@ from tinysaver_edge.stream.drift.drift import (
     counts_repeated,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.sinks.base import Sink, open_sink
-from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.base import ChangeSink, Sink, open_sink
 from tinysaver_edge.stream.sinks.forward import Forwarding, ForwardOptions
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
-from tinysaver_edge.stream.sinks.preview import PreviewSink
 from tinysaver_edge.stream.sinks.queued import Queued
 from tinysaver_edge.stream.sinks.saved_frames import (
     CalibrationSetSink,
     HardFramesSink,
     RandomShare,
 )
-from tinysaver_edge.stream.sinks.video import VideoSink
+from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings

@@ -42,8 +42,14 @@ from tinysaver_edge.errors import (
 )
 from tinysaver_edge.latency import PooledLatency, pooled
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.verify.check import LATENCY, Check, Verification
-from tinysaver_edge.verify.engines import check_engines, hosts_of, why_not_open
+from tinysaver_edge.verify.check import (
+    LATENCY,
+    Check,
+    Verification,
+    check_engines,
+    hosts_of,
+    why_not_open,
+)
 from tinysaver_edge.verify.golden import (
     check_decoder,
     compare_golden,

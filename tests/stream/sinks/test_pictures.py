@@ -21,8 +21,8 @@ from tinysaver_edge.stream import (
     RandomShare,
     VideoSink,
 )
-from tinysaver_edge.stream.sinks.annotate import annotated, caption
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sinks.video import annotated, caption
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.testing import FakeClock

@@ -54,10 +54,7 @@ class Asking:
     """People being asked about one cascade.
 
     Attributes:
-        plan: what the questions buy.
-        interview: the questions and the answers.
         place: int64, positions of the walk's samples among the problem's.
-        samples: how many samples the problem has.
     """
 
     plan: QuestionPlan
@@ -84,9 +81,6 @@ class Asking:
         Args:
             path: the table; pictures go into a folder beside it.
             data: the pictures, open, or None.
-
-        Raises:
-            InputError: something cannot be written.
         """
         questions = self._worth_writing()
         write_questions(path, questions)
@@ -181,13 +175,7 @@ def ask_about(
 
 
 def asked_entry(standing: ProofSoFar, evidence: Problem, choice: Choice) -> AskedEntry | None:
-    """Return what people were asked for a certificate; None where nobody's answers count.
-
-    Args:
-        standing: what the answers prove.
-        evidence: the samples that the certificate rests on.
-        choice: what was chosen.
-    """
+    """Return what people were asked for a certificate; None where nobody's answers count."""
     trial, threshold = choice.proposal.trial, choice.threshold
     if evidence.known is None or trial is None or threshold is None:
         return None
@@ -211,15 +199,7 @@ def _questions(
     index: IntArray,
     data: DataSource | None,
 ) -> tuple[list[Question], IntArray, IntArray]:
-    """Return a walk's questions in its order, each one's sample, and from which threshold on.
-
-    Args:
-        pairs: where answers differ.
-        gathered: where the samples come from.
-        problem: the samples, of the large model's answers.
-        index: positions of the walk's samples among the gathered ones.
-        data: the pictures, or None.
-    """
+    """Return a walk's questions in its order, each one's sample, and from which threshold on."""
     both = np.sort(np.stack([pairs.answer, pairs.large]), axis=0)
     rows = np.stack([pairs.sample, *both], axis=1)
     order = np.lexsort((pairs.first, rows[:, 2], rows[:, 1], rows[:, 0]))

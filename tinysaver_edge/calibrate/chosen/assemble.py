@@ -72,15 +72,7 @@ class Audit:
 
 
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
-    """Escalate every sample that a stage before the last accepts, and compare.
-
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples.
-
-    Raises:
-        InputError: outputs and stages do not match.
-    """
+    """Escalate every sample that a stage before the last accepts, and compare."""
     answered = replay(policy, outputs)
     accepted = np.flatnonzero(answered.stage < len(policy.stages) - 1)
     refusing = tuple(

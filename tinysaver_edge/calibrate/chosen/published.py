@@ -27,9 +27,7 @@ class CascadeFigures:
 
     Attributes:
         system: whose figures they are.
-        data: what they were measured on.
         large: the large model; timm's name where it is one of timm's.
-        saver: the saver.
         max_drop_points: points that it was allowed to lose.
         top1_percent: how often it is right, 0..100.
         drop_points: points that it lost.
@@ -145,10 +143,6 @@ def set_beside(manifest: Manifest, published: Iterable[CascadeFigures]) -> Besid
 
     Where the large model is the same, what the published cascade costs relative to it is worked
     out from its multiply-accumulates and those that the bundle has for the large model.
-
-    Args:
-        manifest: of the bundle.
-        published: figures to choose from.
     """
     large = manifest.stages[-1].model
     every = tuple(published)

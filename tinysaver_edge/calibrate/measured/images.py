@@ -422,12 +422,6 @@ def without_fitted(
 ) -> tuple[Problem, NDArray[np.int64], list[str]]:
     """Leave out the images that a model itself says it was fitted to.
 
-    Args:
-        problem: answers on the images that are kept.
-        kept: their positions in the data.
-        given: the models.
-        looks: the images; None leaves all of them in.
-
     Returns:
         The same without them, and a line for each model.
 
@@ -453,11 +447,7 @@ def without_fitted(
 
 
 def open_input_data(given: ImageInput) -> DataSource:
-    """Open the images of a plan.
-
-    Raises:
-        InputError: they cannot be read, or a model is named twice.
-    """
+    """Open the images of a plan."""
     names = [model.description.name for model in (given.large, *given.savers)]
     for name in names:
         if names.count(name) > 1:

@@ -40,7 +40,6 @@ class Independence:
     """What is known of the samples' independence.
 
     Attributes:
-        warnings: what the user should know, a line each.
         stated: what the user vouches for although the images say otherwise; "" for nothing.
         cut: what was left out of each collected frame, in words; None where nobody says.
     """
@@ -363,13 +362,7 @@ def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str 
 
 
 def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
-    """Return the fewest samples, or groups, that can certify a drop where no answer differs.
-
-    Args:
-        max_drop_points: the limit.
-        evidence: what the samples are.
-        risk: of this one certificate.
-    """
+    """Return the fewest samples, or groups, that can certify a drop where no answer differs."""
 
     def enough(units: int) -> bool:
         losses = ((0.0, units),) if evidence.grouped else ()

@@ -36,7 +36,6 @@ class BestSoFar:
     """The best cascade measured so far.
 
     Attributes:
-        saver: its saver.
         cost: its MACs relative to the large model's.
     """
 
@@ -61,13 +60,7 @@ class Shortlist:
     candidates: int
 
     def least_cost(self, saver: Artefact, large: Artefact, large_accuracy: float | None) -> float:
-        """Return the least that a cascade with this saver could cost, relative to the large model.
-
-        Args:
-            saver: the candidate.
-            large: the large model.
-            large_accuracy: share of the images that it gets right, None where that is not known.
-        """
+        """Return the least that a cascade with this saver could cost, by the large model's cost."""
         return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
 
     def cost(self, problem: Problem) -> BestSoFar | None:
@@ -103,14 +96,7 @@ class Shortlist:
         large_accuracy: float | None,
         best: BestSoFar | None,
     ) -> str | None:
-        """Say why measuring a saver is in vain, or None where it is not.
-
-        Args:
-            saver: the candidate.
-            large: the large model.
-            large_accuracy: share of the images that it gets right, None where that is not known.
-            best: the best cascade so far, None where there is none.
-        """
+        """Say why measuring a saver is in vain, or None where it is not."""
         limit = self.targets.budgets.mean_macs
         if limit is not None and saver.macs is not None and saver.macs > limit:
             return f"not measured: its own {saver.macs:.4g} MACs are over the budget of {limit:.4g}"
@@ -155,10 +141,6 @@ class MeasuringRun:
     """Models being run over images.
 
     Attributes:
-        given: models and options.
-        data: the images, open.
-        folder: where records and prepared models lie.
-        progress: hears of the work.
         clock: seconds, for the time budget.
         started: what the clock said at the start.
         fingerprint: of the data.

@@ -40,10 +40,6 @@ class CertifyRule:
     """What to certify for one pair, before any sample is looked at.
 
     A name means "fit it on the tune split where it learns anything"; a value is taken as it is.
-
-    Attributes:
-        score: a score, or the name of one.
-        fusion: a fusion, or the name of one.
     """
 
     score: Score | str
@@ -59,13 +55,7 @@ class CertifyRule:
         return 0.0
 
     def fitted(self, saver: Outputs, large: Outputs, truth: IntArray) -> tuple[Score, Fusion]:
-        """Fit on the tune samples what learns.
-
-        Args:
-            saver: the saver's outputs on the tune samples.
-            large: the large model's.
-            truth: (n,), their classes.
-        """
+        """Fit on the tune samples what learns."""
         score = (
             fit_score(
                 str(self.score),
@@ -129,9 +119,6 @@ def default_rule(
         labelled: whether the true classes are known.
         score: what the user asked for instead, or None.
         fusion: likewise.
-
-    Raises:
-        InputError: a fusion is asked for by a name that there is not.
     """
     if isinstance(fusion, str) and fusion not in fusion_names():
         raise InputError(f"no fusion is called {fusion!r}: there are {', '.join(fusion_names())}")

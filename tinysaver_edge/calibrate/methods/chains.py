@@ -104,13 +104,7 @@ def why_no_pool(targets: Targets) -> str | None:
 
 
 def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChains:
-    """Choose what to certify, by an estimate of what each would cost.
-
-    Args:
-        problem: answers and labels.
-        targets: limits and objective.
-        seed: of the split.
-    """
+    """Choose what to certify, by an estimate of what each would cost."""
     units, count = _units(problem)
     longer = chains_of(problem, targets)
     rule = default_rule(
@@ -161,13 +155,7 @@ class SearchedChains:
 
 
 def chains_beside(problem: Problem, targets: Targets, found: Search) -> SearchedChains:
-    """Choose the longer cascades to certify beside a search's, by the same tune samples.
-
-    Args:
-        problem: answers and labels.
-        targets: limits and objective, and which of score and fusion is searched for.
-        found: what the search found for each saver.
-    """
+    """Choose the longer cascades to certify beside a search's, by the same tune samples."""
     longer = chains_of(problem, targets)
     if not longer or found.tune is None:
         return SearchedChains()
@@ -232,8 +220,6 @@ class _Estimates:
     """What cascades are expected to cost.
 
     Attributes:
-        problem: on the tune samples.
-        targets: limits and objective.
         rule: score and fusion of two stages.
         samples: how many are going to be certified on.
         units: how many epochs they are, where they are frames of such.

@@ -37,17 +37,7 @@ CONVERGED = 1e-8
 
 
 def fit_fusion(name: str, saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
-    """Fit a fusion by its name.
-
-    Args:
-        name: one of `fusion_names()`.
-        saver: the saver's outputs on the tune samples.
-        large: the large model's.
-        labels: (n,), the true classes.
-
-    Raises:
-        InputError: no fusion has this name, or lengths differ.
-    """
+    """Fit a fusion by its name."""
     if not saver.samples == large.samples == len(labels) > 0:
         raise InputError(
             f"fitting fusion {name!r} on {saver.samples} saver and {large.samples} large outputs "

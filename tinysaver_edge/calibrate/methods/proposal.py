@@ -39,7 +39,6 @@ class Proposal:
 
     Attributes:
         costs: of the saver, or the savers, with the large model.
-        score: how far its answers are trusted.
         fusion: how answers are combined after an escalation, or None.
         thresholds: ``(k,)`` strictly falling; infinity, which accepts nothing, may come first.
         accepted: ``(k,)`` samples that each accepts.

@@ -40,11 +40,7 @@ class Bid:
     """One cascade up for a proposal.
 
     Attributes:
-        problem: answers and labels.
-        saver: the saver.
-        targets: what is asked.
         candidates: how many cascades share the risk.
-        seed: of whatever is drawn.
         score: the score, or the name of one; None leaves it to the method.
         fusion: likewise.
         tune: samples that are not to be certified on, since score and fusion come from them.
@@ -146,15 +142,7 @@ def fusions_of(targets: Targets) -> tuple[Fusion | str | None, ...]:
 def _with_chains(
     problem: Problem, targets: Targets, *, seed: int, lost: int, again: int
 ) -> list[Proposal]:
-    """Propose the cascades that did best on a tune split; the others share no risk.
-
-    Args:
-        problem: answers and labels.
-        targets: what is asked.
-        seed: of the split.
-        lost: how many savers there were besides, that share the risk.
-        again: as for `Bid`.
-    """
+    """Propose the cascades that did best on a tune split; the others share no risk."""
     found = best_chains(problem, targets, seed=seed)
     kept = [one for one in found.chains if not one.left_out]
     common = (targets, len(kept) + lost, seed, targets.score, targets.fusion, found.tune)

@@ -78,11 +78,7 @@ class ReusePath:
     def rule(
         self, threshold: float, *, epoch_s: float, frames_per_s: float | None = None
     ) -> ReuseRule:
-        """Return what stands with one of the thresholds.
-
-        Raises:
-            InputError: it is none of them.
-        """
+        """Return what stands with one of the thresholds."""
         place = int(np.argmin(np.abs(self.thresholds - threshold)))
         if self.thresholds[place] != threshold:
             raise InputError(f"threshold {threshold:g} is not on the path")

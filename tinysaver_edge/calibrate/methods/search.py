@@ -69,7 +69,6 @@ class Searched:
     """What the search found for one saver.
 
     Attributes:
-        saver: the model's name.
         score: the best score, fitted where it learns.
         fusion: the best fusion, likewise.
         estimates: (times,), what it is expected to cost on each resample.
@@ -95,9 +94,6 @@ class Tryout:
     """The samples that the search looks at, and what it tries on them.
 
     Attributes:
-        problem: on those samples.
-        targets: what is asked.
-        rule: how it decides.
         tune: which samples they are; None for all.
         units: samples or groups that the decision will rest on.
         fold: (n,), for what learns.
@@ -335,12 +331,6 @@ def search(
     problem: Problem, targets: Targets, *, seed: int, rule: SearchRule = DEFAULT_RULE
 ) -> Search:
     """Find every saver's best score and fusion, and which savers may be the best.
-
-    Args:
-        problem: answers and labels.
-        targets: limits, method, and which of score and fusion to search.
-        seed: of the split and whatever else is drawn.
-        rule: how it decides.
 
     Raises:
         InputError: the method is none that can be searched for, or a name is unknown.

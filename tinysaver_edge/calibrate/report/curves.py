@@ -91,11 +91,6 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
 
     Where answers are pooled, the other stages' thresholds go along its path.
 
-    Args:
-        policy: at least two stages, each with its MACs; the first with a score.
-        outputs: each stage's answers on the same n samples.
-        labels: ``(n,)`` true classes.
-
     Raises:
         InputError: the first stage has no score, or a stage no MACs.
     """

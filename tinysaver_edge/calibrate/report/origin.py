@@ -30,8 +30,6 @@ class ModelOrigin:
     """One model as it was measured.
 
     Attributes:
-        name: the model's name.
-        macs: multiply-accumulates a frame.
         parameters: number of weights, or None.
         runs_on: engine, device and precision, or what else is known.
         takes: size, resize and codec of its picture, or None.
@@ -56,8 +54,6 @@ class Origin:
         command: the command line, or None where it was run from a program.
         created: when, as text, or None.
         asked: (name, value) of all that decides what is found.
-        data: (name, value) of the samples.
-        models: the models.
         versions: (package, version) of what ran.
     """
 
@@ -78,16 +74,7 @@ def origin(
     command: str | None,
     created: datetime | None,
 ) -> Origin:
-    """Gather what a second run needs.
-
-    Args:
-        plan: what was asked.
-        macs: of each model, the large one first.
-        artefacts: the models by name; empty when only records are there.
-        data: the images, or None.
-        command: the command line, or None.
-        created: the date, or None.
-    """
+    """Gather what a second run needs."""
     return Origin(
         command=command,
         created=None if created is None else created.isoformat(sep=" ", timespec="minutes"),

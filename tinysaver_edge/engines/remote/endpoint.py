@@ -161,11 +161,7 @@ class Endpoint:
             return (self.in_flight + 1) * self.latency_s
 
     def told(self, *, in_use: bool) -> HostState:
-        """How it is at this moment.
-
-        Args:
-            in_use: whether it gave the last answer.
-        """
+        """How it is at this moment."""
         state = self.breaker.state
         with self._lock:
             return HostState(

@@ -119,8 +119,6 @@ class ModelFacts:
     """A model as a host describes it.
 
     Attributes:
-        inputs: its inputs.
-        outputs: its outputs.
         max_batch: samples a request may hold at most, or None where the host does not say.
         sha256: hash of the model's files, or None where the host does not say.
     """
@@ -231,11 +229,7 @@ def agree(facts: ModelFacts, wanted: Wanted) -> Contract:
 
 
 def check_sha256(told: str | None, wanted: Wanted) -> None:
-    """Refuse a model whose hash is another.
-
-    Raises:
-        RequestError: the host says that it serves another; names both.
-    """
+    """Refuse a model whose hash is another."""
     if told is not None and wanted.sha256 is not None and told != wanted.sha256:
         raise RequestError(
             Kind.WRONG,
@@ -362,15 +356,7 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:
-    """Return the last stage's golden samples, or None where the bundle has none.
-
-    Args:
-        bundle: an open bundle.
-        preprocess: what the last stage's input is made with.
-
-    Raises:
-        BundleError: they are damaged.
-    """
+    """Return the last stage's golden samples, or None where the bundle has none."""
     entry = bundle.manifest.golden
     if entry is None:
         return None

@@ -60,10 +60,6 @@ _CONTENTS = MappingProxyType(
 class GrpcTransport:
     """Talks gRPC to one host. Any number of threads may use it.
 
-    Args:
-        address: the host and its model.
-        model: security.
-
     Raises:
         MissingDependencyError: tritonclient is not installed.
         InputError: a certificate cannot be read.

@@ -43,7 +43,6 @@ class HostState:
     """How one host is.
 
     Attributes:
-        name: its URL.
         state: whether it is asked.
         in_use: whether it gave the last answer.
         answered: batches that it answered.

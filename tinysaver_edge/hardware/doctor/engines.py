@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from tinysaver_edge.errors import install_command
-from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
-from tinysaver_edge.hardware.engines import EngineDevice, Engines
+from tinysaver_edge.hardware.engines import TIMEOUT_S, Apart, EngineDevice, Engines, run_apart
+from tinysaver_edge.hardware.finding import Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import Jetson
-from tinysaver_edge.hardware.trial import TIMEOUT_S, Apart, run_apart
 
 _CUDA_WHEELS = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
@@ -151,13 +150,7 @@ def engine_checks(engines: Engines) -> list[Checkup]:
 def device_checks(
     engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
 ) -> list[Checkup]:
-    """Check that every device that an engine lists runs a model.
-
-    Args:
-        engines: what was found of them.
-        jetson: what runs on the Jetson, where this is one.
-        has_nvidia: whether an NVIDIA GPU can be expected to work.
-    """
+    """Check that every device that an engine lists runs a model."""
     checks = [_device(one, engines.working, has_nvidia=has_nvidia) for one in engines.devices]
     providers = {one.listed.device for one in engines.devices if one.engine == "onnxruntime"}
     if jetson is not None and providers and _CUDA not in providers:

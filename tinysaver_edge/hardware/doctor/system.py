@@ -13,8 +13,7 @@ from types import MappingProxyType
 
 from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge.hardware.cpu import throttling
-from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
-from tinysaver_edge.hardware.finding import ROOT
+from tinysaver_edge.hardware.finding import ROOT, Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import read_nvidia
 
 OLDEST_PYTHON = (3, 10)

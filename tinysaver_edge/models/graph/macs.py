@@ -42,9 +42,6 @@ def module_macs_by_operation(module: Module, shape: tuple[int, int, int, int]) -
     Args:
         module: a torch model in evaluation mode, on the CPU or the meta device.
         shape: of its input, for one sample.
-
-    Raises:
-        MissingDependencyError: torch is not installed.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -256,10 +253,8 @@ class ModelProfile:
     """A model's cost for one sample, its size and its signature.
 
     Attributes:
-        model: the file.
         cost: MACs and parameters.
         size_bytes: of the file and those that hold its weights.
-        signature: input and output.
     """
 
     model: Path
@@ -285,17 +280,7 @@ class ModelProfile:
 def profile(
     model: Path, input_size: Size | None = None, *, output: str | None = None
 ) -> ModelProfile:
-    """Measure a model file.
-
-    Args:
-        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
-        input_size: height and width, for a model that leaves them open.
-        output: name of the output that holds the classes, where there are several.
-
-    Raises:
-        MissingDependencyError: nothing that reads such a file is installed.
-        ModelError: the file is missing or damaged, or a shape in it stays unknown.
-    """
+    """Measure a model file."""
     cost = count_macs(model, input_size, output=output)
     size_bytes = sum(path.stat().st_size for path in model_files(model))
     if model.suffix == ".safetensors":

@@ -74,12 +74,7 @@ def quantize_onnx(
 
 
 def halve_onnx(model: Path, out: Path) -> None:
-    """Write a model that computes in FP16 between an input and an output of the old types.
-
-    Raises:
-        MissingDependencyError: onnx or onnxruntime is not installed.
-        ModelError: it cannot be converted.
-    """
+    """Write a model that computes in FP16 between an input and an output of the old types."""
     import onnx
 
     _tools(model)
@@ -171,24 +166,14 @@ def quantize_openvino(model: Path, out: Path, batches: Sequence[Batch]) -> None:
 
 
 def halve_openvino(model: Path, out: Path) -> None:
-    """Write a model whose weights are stored in FP16; devices compute in what they are told to.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-        ModelError: the model cannot be read.
-    """
+    """Write a model whose weights are stored in FP16; devices compute in what they are told to."""
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=True)
 
 
 def copy_openvino(model: Path, out: Path) -> None:
-    """Write a model as it is, as .xml and .bin.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-        ModelError: the model cannot be read.
-    """
+    """Write a model as it is, as .xml and .bin."""
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=False)

@@ -40,7 +40,6 @@ class LabelledAnswers:
     """What a model answered on labelled images.
 
     Attributes:
-        engine: what ran it.
         logits: ``(n, classes)`` float32, of the images that could be read.
         labels: ``(n,)`` the true classes.
     """
@@ -68,13 +67,6 @@ def measure_accuracy(
     progress: Progress = SILENT,
 ) -> LabelledAnswers:
     """Run a model over some images of a data source, on its engine, device and precision.
-
-    Args:
-        description: the model.
-        data: the images.
-        places: which of them.
-        threads: processor threads; None leaves it to the engine.
-        progress: hears of each image.
 
     Raises:
         DataError: the labels are none of the model's, or no image can be read.
@@ -155,9 +147,7 @@ class Quantized:
     """A model's new form beside its old one.
 
     Attributes:
-        name: what the new form is called.
         files: the file to open, then those of its weights where they lie apart.
-        form: what its numbers became.
         calibration_samples: images that ranges were found on; 0 where none are needed.
         evaluation_samples: other images, that accuracy was measured on.
         engine_before: what ran the old form.

@@ -175,11 +175,7 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to send.
-
-        Raises:
-            InputError: the queue's folder cannot be had.
-        """
+        """Begin to send."""
         self.queue.open()
         self._thread.start()
         return self
@@ -358,11 +354,7 @@ class Forwarding:
         yield reading("forward_bytes", "Bytes that they take on disk", self._queue.bytes)
 
     def __enter__(self) -> Self:
-        """Open the queue and begin to send.
-
-        Raises:
-            InputError: the queue's folder cannot be had.
-        """
+        """Open the queue and begin to send."""
         self._forwarder.__enter__()
         self._audited.__enter__()
         return self

@@ -15,10 +15,10 @@ from tinysaver_edge.data import (
     left_out_below,
     printable,
 )
-from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
 from tinysaver_edge.data.collection import EPOCH
 from tinysaver_edge.data.epochs import epoch_of
 from tinysaver_edge.data.images import why_unreadable
+from tinysaver_edge.data.looks import MORE_FRAMES, has_more_frames
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
 from tinysaver_edge.stream.sources.opencv import read_video
@@ -139,12 +139,7 @@ def _read(path: Path) -> bytes | None:
 
 
 class VideoSource(_FileSource):
-    """A video file; frames that cannot be decoded leave a gap in the sequence.
-
-    Args:
-        path: the file.
-        source_id: what its frames are called; None takes the file's name.
-    """
+    """A video file; frames that cannot be decoded leave a gap in the sequence."""
 
     def __init__(self, path: Path, *, source_id: str | None = None) -> None:
         super().__init__(source_id or path.name)

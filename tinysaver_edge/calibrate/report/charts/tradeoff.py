@@ -30,13 +30,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name for a point.
-
-    Attributes:
-        place: the point, in pixels.
-        words: the name.
-        class_: how it is written.
-    """
+    """A name for a point."""
 
     place: Place
     words: str
@@ -163,9 +157,7 @@ def _draw(facts: ReportFacts, size: Size, window: Window, *, name: str) -> str:
     marks, labels, avoid = _marks(facts, panel)
     parts += [*marks, place_labels(labels, panel, avoid=avoid)]
     about = "near the large model" if name == "near" else "of all candidates and single models"
-    return document(
-        size.width, height, parts, label=f"Accuracy against cost, {about}", kind=size.kind
-    )
+    return document(size, height, parts, label=f"Accuracy against cost, {about}")
 
 
 def _lines(facts: ReportFacts, panel: Panel) -> list[str]:

@@ -131,8 +131,10 @@ class Said:
 
 @contextmanager
 def short_turns() -> Iterator[None]:
-    """Have all threads take short turns: a frame needs the interpreter again after each call of an
-    engine or of the system, and waited Python's usual 5 ms each time that a door is at work.
+    """Have all threads of the process take short turns.
+
+    A frame needs the interpreter again after each call of an engine or of the system, and waited
+    Python's usual 5 ms each time that a door is at work.
     """
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(min(usual_s, _TURN_S))

@@ -25,7 +25,7 @@ the session. Each attack is saved as it ends, in its place among those that are 
 them take five minutes each, 85 in all:
 
     setsid sh -c 'echo -20 > /proc/self/autogroup; exec nice -n -15 \\
-        python benchmarks/bench_attack.py --rounds 8 --peace 8 --no-control'
+        python benchmarks/bench_attack.py --rounds 6 --peace 6'
 
 The attackers: `attackers.py`.
 """

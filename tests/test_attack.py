@@ -20,7 +20,7 @@ LENIENT = {"rate": 0.5, "factor": 10.0, "least_ms": 50.0, "slack_s": 0.4}
 """A dozen answers on a busy machine say little of time; five minutes each say the rest."""
 
 
-SHORT = Turns(seconds=0.8, rounds=1, peace_s=0.6)
+SHORT = Turns(seconds=0.8, rounds=1, peace_s=0.3)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ _REMEMBERED = 1024
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
 
-_FIRST_S = 0.15
+_FIRST_S = 0.05
 """A first request waits no longer, or it would be cut off among those that ask for nothing."""
 
 _CROWD = 4
@@ -131,11 +131,7 @@ class Said:
 
 @contextmanager
 def short_turns() -> Iterator[None]:
-    """Have all threads of the process take short turns.
-
-    A frame needs the interpreter again after each call of an engine or of the system, and waited
-    Python's usual 5 ms each time that a door is at work.
-    """
+    """Have threads take short turns: a frame needs one after each call of an engine."""
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(min(usual_s, _TURN_S))
     try:
@@ -247,7 +243,7 @@ class Doorkeeper:
                     super().data_received(given)
                     return
 
-            def _wait(self, at_most_s: float = REQUEST_S / 4, at_least_s: float = 0.0) -> None:
+            def _wait(self, at_most_s: float = REQUEST_S / 10, at_least_s: float = 0.0) -> None:
                 """Read on when strangers may knock again, or more of a head will have come."""
                 wait_s = min(max(keeper.knock(self._client), at_least_s), at_most_s)
                 if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):

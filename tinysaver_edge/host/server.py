@@ -319,7 +319,7 @@ def _http_server(
             log_config=None,
             proxy_headers=False,  # anybody may write down another address there
             server_header=False,
-            backlog=ACCEPTED_AT_ONCE,
+            backlog=ACCEPTED_AT_ONCE // 4,  # between them the loop answers devices
             http=Doorkeeper(
                 MOST_SERVE_CONNECTIONS,
                 at_once=at_once(listening, tries, ready),

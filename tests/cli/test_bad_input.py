@@ -207,6 +207,7 @@ class TestCalibrateOnImages:
             (("--budget", "mean_macs=fast"), "expected NAME=NUMBER"),
             (("--skip-limit", "2"), "--skip-limit 2.0"),
             (("--skip-limit", "-1"), "--skip-limit -1.0"),
+            (("--time-budget", "-3"), "--time-budget -3"),
             (("--confidence", "1"), "--confidence 1.0"),
             (("--group-column", "clip"), "a group column needs a .csv, .jsonl or Parquet table"),
             (("--method", "guess"), "'guess' is not one of"),

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tinysaver_edge._support.files import claim, parse_json, sha256_of, sync_folder
+from tinysaver_edge._support.files import claim, parse_json, read_file, sha256_of, sync_folder
 from tinysaver_edge._support.limits import MOST_BUNDLE_BYTES, MOST_BUNDLE_FILES, MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import redacted
@@ -478,7 +478,7 @@ def told_sha256(found: Tagged, place: str = MANIFEST) -> str | None:
 def _is_there(folder: Path, manifest: bytes, signature: bytes | None) -> bool:
     """Whether a folder holds a whole bundle with this manifest and signature already."""
     try:
-        if (folder / MANIFEST).read_bytes() != manifest or read_signature(folder) != signature:
+        if read_file(folder / MANIFEST) != manifest or read_signature(folder) != signature:
             return False
         Bundle.load_untrusted(folder).close()
     except (OSError, BundleError):
@@ -491,7 +491,7 @@ def _files_by_hash(folders: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         try:
-            manifest = parse_manifest((folder / MANIFEST).read_bytes(), shown=folder)
+            manifest = parse_manifest(read_file(folder / MANIFEST), shown=folder)
         except (OSError, BundleError):
             continue
         for entry in files_of(manifest):

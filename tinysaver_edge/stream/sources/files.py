@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tinysaver_edge._support.files import open_regular
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import (
     IMAGE_SUFFIXES,
@@ -133,7 +134,8 @@ class ImageSource(_FileSource):
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError:
         return None
 

@@ -45,6 +45,9 @@ def test_a_mark_of_an_editor_is_no_part_of_a_text(read):
     assert read("\ufeff" + text) == {"a": 1}
 
 
+READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_nobody_waits_for_a_pipe_that_nobody_writes_into(read, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WRITER_S", 0.1)

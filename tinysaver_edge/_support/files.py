@@ -268,7 +268,8 @@ def atomic_write(path: Path, *, private: bool = False, sync: bool = True) -> Ite
                 yield file
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a system says that a disk, or a user's share of it, is full."""
 
 
 @contextmanager
@@ -277,7 +278,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
+        if error.filename is None and error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

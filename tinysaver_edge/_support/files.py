@@ -67,6 +67,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     return parse_toml(read_text(path))
 
 
+def library_path(path: Path) -> str:
+    """Return the path of a file for a library that opens it itself.
+
+    Raises:
+        InputError: it is no regular file, or no library opens it: its name is no UTF-8 text, which
+            ends the process in OpenCV.
+    """
+    kind = kind_of(path)
+    if kind is not None:
+        raise InputError(f"file {path}: is {kind}, no file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"file {path}: its name, or a folder's, is no UTF-8 text, and the library that would "
+            "open it cannot: rename it"
+        ) from None
+    return str(path)
+
+
 MOST_WHOLE_BYTES = 1 << 30
 """A file that is read whole: texts, tables, keys, pictures."""
 

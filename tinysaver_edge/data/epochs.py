@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tinysaver_edge._support.files import parse_json, read_file, read_text
+from tinysaver_edge._support.files import library_path, parse_json, read_file, read_text
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data.collection import EPOCH, Collection, epoch_sha256, find_collection
 from tinysaver_edge.data.files import CsvLineError, csv_rows
@@ -327,10 +327,8 @@ def _said(path: Path) -> _EpochFile:
 
 
 def _from_video(path: Path) -> Epoch:
-    if not path.is_file():
-        raise DataError(f"epoch {path.name}: is no file")
     cv2 = opencv("Reading videos")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(library_path(path))
     try:
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         count = 0

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
 
-from tinysaver_edge._support.files import open_regular
+from tinysaver_edge._support.files import library_path, open_regular
 from tinysaver_edge.errors import ModelError
 
 Data: TypeAlias = Any  # bytes, or an mmap of a file
@@ -72,6 +72,7 @@ def check_model_file(path: Path) -> None:
     """
     if not path.is_file():
         raise ModelError(f"model {path}: {_instead(path)}")
+    library_path(path)
     try:
         with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)

@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,103 @@ def read_toml(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no TOML, or no UTF-8.
     """
-    return parse_toml(path.read_text(encoding="utf-8"))
+    return parse_toml(read_text(path))
+
+
+def library_path(path: Path) -> str:
+    """Return the path of a file for a library that opens it itself.
+
+    Raises:
+        InputError: it is no regular file, or no library opens it: its name is no UTF-8 text, which
+            ends the process in OpenCV.
+    """
+    kind = kind_of(path)
+    if kind is not None:
+        raise InputError(f"file {path}: is {kind}, no file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"file {path}: its name, or a folder's, is no UTF-8 text, and the library that would "
+            "open it cannot: rename it"
+        ) from None
+    return str(path)
+
+
+MOST_WHOLE_BYTES = 1 << 30
+"""A file that is read whole: texts, tables, keys, pictures."""
+
+MOST_PIPED_BYTES = 1 << 26
+"""The same out of a pipe or a device, which may have no end."""
+
+WRITER_S = 3.0
+"""How long somebody may take to begin to write into a pipe."""
+
+
+class UnreadableError(OSError):
+    """A file that there is and that is not read; its text is why, without a number."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read in any order.
+
+    Raises:
+        OSError: it cannot be opened, or is none: whoever reads a pipe that nobody writes into waits
+            for good.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
+    if kind is not None:
+        os.close(handle)
+        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file, or what is written into a pipe (``<(…)`` of a shell) or comes of a device.
+
+    Raises:
+        OSError: it cannot be read, is too long, or a pipe that nobody writes into.
+    """
+    if not _is_written_into(path):
+        with open_regular(path) as file:
+            return _whole(file, MOST_WHOLE_BYTES, path)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        deadline_s = time.monotonic() + WRITER_S
+        first = b""
+        while path.is_fifo() and not first:  # "" while there is no writer, None while he is silent
+            read = file.raw.read(1)  # type: ignore[attr-defined]
+            if read is None:
+                break
+            first = read
+            if not first and time.monotonic() > deadline_s:
+                raise UnreadableError(errno.EPIPE, "a pipe into which nobody writes", str(path))
+            if not first:
+                time.sleep(0.02)
+        os.set_blocking(handle, True)
+        return first + _whole(file, MOST_PIPED_BYTES, path)
+
+
+def _whole(file: BinaryIO, most: int, path: Path) -> bytes:
+    too_long = os.fstat(file.fileno()).st_size > most
+    content = b"" if too_long else file.read(most + 1)
+    if too_long or len(content) > most:
+        raise UnreadableError(errno.EFBIG, f"longer than {most >> 20} MiB", str(path))
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text whole, as `read_file` does; without an editor's mark.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 _AT_FDCWD = -100
@@ -186,7 +283,8 @@ def atomic_write(path: Path, *, private: bool = False, sync: bool = True) -> Ite
                 yield file
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a system says that a disk, or a user's share of it, is full."""
 
 
 @contextmanager
@@ -195,7 +293,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
+        if error.filename is None and error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -282,7 +380,7 @@ def sync_folder(folder: Path, *, deep: bool = False) -> None:
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -316,7 +414,7 @@ class Seal:
             InputError: it changed meanwhile.
         """
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             before = _state(os.fstat(file.fileno()))
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
@@ -349,7 +447,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         OSError: the file cannot be read.
         ValueError: it is damaged, or no such file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             _refuse_inflated(file)
             content = np.load(file, allow_pickle=False)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir, parse_json, write_text
+from tinysaver_edge._support.files import default_cache_dir, parse_json, read_text, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
@@ -65,7 +65,7 @@ class ChoiceCache:
         """Return the file and what was kept, None where anything that it rests on has changed."""
         path = self._path(model)
         try:
-            content = parse_json(path.read_text(encoding="utf-8"))
+            content = parse_json(read_text(path))
             same = content["key"] == self._key(model, ways)
             return (path, dict(content["chosen"])) if same else None
         except (OSError, ValueError, KeyError, TypeError):

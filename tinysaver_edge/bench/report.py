@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import check_file_target, parse_json, write_text
+from tinysaver_edge._support.files import check_file_target, parse_json, read_text, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
@@ -158,7 +158,7 @@ def check_report_target(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        known = "schema_version" in parse_json(path.read_text(encoding="utf-8"))
+        known = "schema_version" in parse_json(read_text(path))
     except (OSError, TypeError, ValueError):
         known = False
     if not known:
@@ -172,7 +172,7 @@ def read_report(path: Path) -> MeasuredReport:
         InputError: the file cannot be read, or was written by a newer release.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
         if content["schema_version"] > SCHEMA_VERSION:
             raise InputError(f"bench report {path}: was written by a newer release; upgrade")
         stages = {

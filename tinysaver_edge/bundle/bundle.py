@@ -19,7 +19,9 @@ from tinysaver_edge._support.files import (
     exchange,
     kind_of,
     new_beside,
+    open_regular,
     parse_json,
+    read_file,
     sha256_of,
 )
 from tinysaver_edge.bundle.signature import (
@@ -283,7 +285,7 @@ def _read_manifest(root: Path) -> bytes:
     try:
         if path.stat().st_size > MOST_MANIFEST_BYTES:
             raise BundleError(f"bundle {root}: bundle.json of {path.stat().st_size} bytes")
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise BundleError(f"bundle {root}: bundle.json: {error.strerror}") from error
 
@@ -292,7 +294,7 @@ def read_signature(root: Path) -> bytes | None:
     """Return a folder's `bundle.sig.json`, one byte too many where it is too long."""
     path = root / SIGNATURE
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(MOST_SIGNATURE_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.files import parse_json, read_file
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.errors import BundleError, InputError, MissingDependencyError
 
@@ -203,9 +203,12 @@ def trusted_keys(place: Path) -> dict[str, Ed25519PublicKey]:
 
 
 def read_key_file(path: Path) -> bytes:
-    """Return the content of a key file, as far as any key is long."""
-    with path.open("rb") as file:
-        return file.read(_MOST_BYTES)
+    """Return the content of a key file, as far as any key is long.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return read_file(path)[:_MOST_BYTES]
 
 
 def _public_key(path: Path, pem: bytes) -> Ed25519PublicKey:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, sync_folder
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file, sync_folder
 from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge.bundle.bundle import put_in_place
 from tinysaver_edge.errors import InputError
@@ -222,7 +222,7 @@ class BundleStore:
     def _read(self) -> StoreState:
         path = self.folder / "state.json"
         try:
-            told = parse_json(path.read_bytes())
+            told = parse_json(read_file(path))
             held = {name: _held_from(told[name]) for name in ("current", "trial", "previous")}
             refused = {str(key): str(why) for key, why in told["refused"].items()}
         except FileNotFoundError:

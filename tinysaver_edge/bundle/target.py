@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 from urllib.parse import quote, urlencode, urljoin
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, sha256_of
+from tinysaver_edge._support.files import atomic_write, claim, open_regular, parse_json, sha256_of
 from tinysaver_edge._support.http_client import Answer, WebHost
 from tinysaver_edge._support.limits import MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
@@ -152,12 +152,12 @@ class _Folder:
             self._failed(error)
 
     def _read(self, place: str) -> bytes:
-        with (self._path / place).open("rb") as file:
+        with open_regular(self._path / place) as file:
             return file.read(MOST_TOLD_BYTES + 1)
 
     def read(self, digest: str, size: int, file: BinaryIO) -> None:
         try:
-            with (self._path / _place(digest)).open("rb") as source:
+            with open_regular(self._path / _place(digest)) as source:
                 source.seek(file.tell())
                 while piece := source.read(min(size - file.tell(), 1 << 20)):
                     file.write(piece)

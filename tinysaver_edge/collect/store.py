@@ -21,7 +21,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, parse_json, sha256_of
+from tinysaver_edge._support.files import atomic_write, parse_json, read_file, sha256_of
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._support.text import brief
@@ -162,7 +162,7 @@ class Store:
     def _replay(self) -> None:
         """Take over what the table does not have yet, and clear away what was cut short."""
         with suppress(OSError):
-            for line in (self.folder / JOURNAL).read_bytes().splitlines():
+            for line in read_file(self.folder / JOURNAL).splitlines():
                 with suppress(ValueError, KeyError, TypeError, AttributeError):  # cut short
                     row = parse_json(line)
                     one = self._moments[row["name"]]

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.files import parse_json, sha256_of
+from tinysaver_edge._support.files import parse_json, read_file, read_text, sha256_of
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError
 
@@ -209,7 +209,7 @@ def moments_csv(moments: Iterable[DrawnMoment]) -> bytes:
 def read_moments(path: Path) -> list[DrawnMoment]:
     """Read the table of moments."""
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
         if tuple(rows[0][1]) != _COLUMNS:
             raise ValueError("other columns")
         return [
@@ -390,7 +390,7 @@ def check_single_frames(data: Path) -> None:
 def read_summary(path: Path) -> CollectionFile:
     """Read a `collection.json`."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_file(path))
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             writer = content.get("created_by", "a newer tinysaver-edge")

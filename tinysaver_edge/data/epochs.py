@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.files import library_path, parse_json, read_file, read_text
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data.collection import EPOCH, Collection, epoch_sha256, find_collection
 from tinysaver_edge.data.files import CsvLineError, csv_rows
@@ -129,7 +129,7 @@ class EpochData(DataSource):
         """Return the bytes of one frame's file; of a video, the frame as PNG."""
         epoch, place = self._place(index)
         if epoch.files:
-            return (epoch.path / epoch.files[place]).read_bytes()
+            return read_file(epoch.path / epoch.files[place])
         frame = self.frame(index)
         if frame is None:
             raise OSError(f"epoch {epoch.name}: frame {place} cannot be decoded")
@@ -308,7 +308,7 @@ def _said(path: Path) -> _EpochFile:
             '{"files": ["0.png", …], "seconds": [0.0, …]}; collect --epochs writes it'
         )
     try:
-        return _EpochFile.model_validate(parse_json(place.read_bytes()))
+        return _EpochFile.model_validate(parse_json(read_file(place)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -321,7 +321,7 @@ def _said(path: Path) -> _EpochFile:
 
 def _from_video(path: Path) -> Epoch:
     cv2 = opencv("Reading videos")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(library_path(path))
     try:
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         count = 0
@@ -448,7 +448,7 @@ def _spans(
 def _rows(path: Path) -> tuple[str, Iterator[tuple[int, list[str]]]]:
     """Return what the table is about, and its rows, each with the cells of `COLUMNS`."""
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
         head = [cell.strip().lower() for cell in (rows[0][1] if rows else [""])]
         what = RECORDING if RECORDING in head else COLUMNS[0]
         columns = (what, *COLUMNS[1:])

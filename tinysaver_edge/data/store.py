@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
+from tinysaver_edge._support.files import open_regular, read_file
 from tinysaver_edge.data.images import IMAGE_SUFFIXES, is_hidden, walk
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
 
@@ -118,13 +119,15 @@ class LocalStore(DataStore):
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """See `DataStore.read`."""
+        if start == 0 and size is None:
+            return read_file(Path(self.place) / name)
         with self.open(name) as file:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
     def open(self, name: str) -> BinaryIO:
         """See `DataStore.open`."""
-        return (Path(self.place) / name).open("rb")
+        return open_regular(Path(self.place) / name)
 
     def states(self, names: Sequence[str]) -> list[str]:
         """See `DataStore.states`."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
 
+from tinysaver_edge._support.files import library_path, open_regular
 from tinysaver_edge.errors import ModelError
 
 Data: TypeAlias = Any  # bytes, or an mmap of a file
@@ -71,8 +72,9 @@ def check_model_file(path: Path) -> None:
     """
     if not path.is_file():
         raise ModelError(f"model {path}: {_instead(path)}")
+    library_path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise ModelError(f"model {path}: {error.strerror}") from error
@@ -161,8 +163,12 @@ def one_line(error: BaseException) -> str:
 
 
 def _check_tflite(model: Path) -> None:
-    """Refuse a .tflite file that ends early or whose parts lie outside it."""
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    """Refuse a .tflite file that ends early or whose parts lie outside it.
+
+    Raises:
+        ModelError: it does.
+    """
+    with open_regular(model) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _visit(data)
         except DAMAGED as error:
@@ -330,7 +336,7 @@ class _Opened:
     def __init__(self, model: Path) -> None:
         self._model = model
         try:
-            with model.open("rb") as file:
+            with open_regular(model) as file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelError(f"model {model}: cannot be read: {error}") from error

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, check_file_target, parse_json
+from tinysaver_edge._support.files import atomic_write, check_file_target, parse_json, read_file
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.known import Question
 
@@ -227,8 +227,7 @@ class AnswerBook:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
+    data = read_file(path)
     if len(data) > MOST_BYTES:
         raise InputError(
             f"answers {path}: larger than {MOST_BYTES >> 20} MiB, which no answers are"

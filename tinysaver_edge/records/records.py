@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    parse_json,
+    read_arrays,
+    read_file,
+    write_text,
+)
 from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.outputs import Outputs
 
@@ -139,7 +145,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
     if not sidecar.is_file():
         return (), None
     try:
-        content = parse_json(sidecar.read_text())
+        content = parse_json(read_file(sidecar))
         skipped = tuple(int(index) for index in content.get("skipped", ()))
         key = RecordKey(**content["key"]) if "key" in content else None
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:

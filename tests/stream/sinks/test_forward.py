@@ -237,6 +237,8 @@ def test_a_queue_that_has_shrunk_keeps_the_newest(tmp_path):
         ("http://far.example/x", "plain text"),
         ("", "give a folder"),
         ("rtsp://user:secret@host/x", "give a folder"),
+        ("/dev/null", "is a device, no folder"),
+        (__file__, "is a file, no folder"),
     ],
 )
 def test_a_target_that_is_none_is_refused_without_its_password(target, said):

@@ -62,6 +62,7 @@ def test_a_file_that_looks_like_something_else(tmp_path, monkeypatch):
         ("demo://?velocity=1", "an option that it does not have; there are fps, seed, frames"),
         ("demo://?seed=x", "seed 'x'"),
         ("demo://?fps=0", "fps '0'"),
+        ("demo://?fps=1e9", r"fps 1e\+09 is not from 0.01 to 1000"),
         (True, "source True"),
         (3.5, "float is no address"),
     ],

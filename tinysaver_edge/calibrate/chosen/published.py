@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.files import read_text
 from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.bundle.manifest import FiguresEntry, Manifest
 from tinysaver_edge.errors import InputError
@@ -91,7 +92,7 @@ def read_published(path: Path | None = None) -> tuple[CascadeFigures, ...]:
 
 def _rows(path: Path) -> Iterator[CascadeFigures]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"published {path}: cannot be read: {error}") from error
     if "\0" in text:  # which Python 3.10 takes for no CSV at all

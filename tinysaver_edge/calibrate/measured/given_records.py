@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    read_arrays,
+    read_file,
+    read_text,
+    write_text,
+)
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.calibrate.calibration import CodecCost
@@ -177,7 +183,7 @@ def read_measured(folder: Path) -> MeasuredRecords | None:
     if not path.is_file():
         return None
     try:
-        measured = _adapter().validate_json(path.read_bytes())
+        measured = _adapter().validate_json(read_file(path))
     except (OSError, ValueError) as error:
         raise RecordError(
             f"records {path}: damaged, or of another release ({_brief(error)}): measure again"
@@ -404,7 +410,7 @@ def read_macs(path: Path) -> dict[str, float]:
         RecordError: the file is missing, or a column or number is.
     """
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
     except UnicodeDecodeError as error:
         raise RecordError(f"macs {path}: no text; expected CSV with columns name, macs") from error
     except OSError as error:

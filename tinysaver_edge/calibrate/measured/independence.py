@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json, read_file
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
@@ -225,7 +225,7 @@ def without_tuned(
 def _tuned(folder: Path) -> list[dict[str, Any]]:
     """Read what was remembered; what cannot be read is not there, and is written anew."""
     try:
-        rows = json.loads((folder / _TUNED).read_text(encoding="utf-8"))
+        rows = parse_json(read_file(folder / _TUNED))
         for row in rows:
             seen_from_text(row["images"])
             _ = row["score"], row["fusion"]
@@ -312,7 +312,7 @@ def _asked_of(targets: Targets) -> tuple[object, ...]:
 def _looks_in(folder: Path) -> list[dict[str, Any]]:
     """Read what was remembered; what cannot be read is not there, and is written anew."""
     try:
-        rows = json.loads((folder / _LOOKED).read_text(encoding="utf-8"))
+        rows = parse_json(read_file(folder / _LOOKED))
         for row in rows:
             seen_from_text(row["images"])
             _ = row["large"], row["question"], row["others"], dict(row["savers"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import parse_json, write_text
+from tinysaver_edge._support.files import parse_json, read_file, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import (
@@ -199,7 +199,7 @@ def _write_note(note: Path, key: str, artefact: Artefact) -> None:
 def _read_note(note: Path, key: str) -> Artefact | None:
     """Return what was prepared before, where nothing it depends on has changed since."""
     try:
-        content = parse_json(note.read_text())
+        content = parse_json(read_file(note))
         if content["key"] != key:
             return None
         artefact = _adapter().validate_python(content["artefact"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from tinysaver_edge._support.files import parse_json, write_text
+from tinysaver_edge._support.files import parse_json, read_file, write_text
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
@@ -255,7 +255,7 @@ def _key(place: TimingPlace, *parts: object) -> str:
 
 def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
     try:
-        content = parse_json(path.read_text())
+        content = parse_json(read_file(path))
         return parse(content) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None

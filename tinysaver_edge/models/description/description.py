@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.files import parse_toml
+from tinysaver_edge._support.files import parse_toml, read_text
 from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
@@ -131,7 +131,7 @@ def read_description(path: Path, model: Path, *, output: str | None = None) -> M
         DescriptionError: the file cannot be read, or a field is missing, unknown or wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
     table = _with_output(parse_description(text, str(path)), output)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, kind_of
 from tinysaver_edge._support.http_client import WebHost
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, is_loopback, looks_like_address, redacted
@@ -143,7 +143,10 @@ def receiver_of(target: str) -> Receiver:
         return _WebReceiver(url)
     if not target or looks_like_address(target):
         raise InputError(f"forward {redacted(target)}: {_FORM}")
-    return _FolderReceiver(Path(target))
+    folder = Path(target)
+    if folder.exists() and not folder.is_dir():  # one that is not there may be mounted later
+        raise InputError(f"forward {target}: is {kind_of(folder) or 'a file'}, no folder; {_FORM}")
+    return _FolderReceiver(folder)
 
 
 class Forwarder:

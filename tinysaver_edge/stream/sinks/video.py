@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinysaver_edge._support.files import check_file_target, claim, kind_of
+from tinysaver_edge._support.files import check_file_target, claim, kind_of, library_path
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
@@ -165,6 +165,7 @@ class VideoSink:
             MissingDependencyError: OpenCV is not installed.
         """
         self._cv2 = opencv("Writing video")
+        library_path(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._by_source:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import decode_image, is_image
 from tinysaver_edge.errors import InputError
@@ -216,7 +217,7 @@ def _points(text: str) -> NDArray[np.int32] | None:
 
 def _picture(path: Path) -> NDArray[np.uint8]:
     try:
-        data = path.read_bytes() if is_image(path.name) else b""
+        data = read_file(path) if is_image(path.name) else b""
         image = decode_image(data) if data else None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no name that a file can have"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tinysaver_edge._support.files import library_path, open_regular
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data import (
     IMAGE_SUFFIXES,
@@ -133,7 +134,8 @@ class ImageSource(_FileSource):
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError:
         return None
 
@@ -147,7 +149,7 @@ class VideoSource(_FileSource):
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
         cv2 = opencv("Reading video")
-        capture = cv2.VideoCapture(str(self._path))
+        capture = cv2.VideoCapture(library_path(self._path))
         readable = 0
         try:
             shown = shown_frames(self._path)

@@ -146,7 +146,7 @@ def probe_picture() -> Frame:
     Golden frames may have the model's own size, which no resize changes. This one is large, wide
     and full of detail down to the pixel, of whole numbers only: the same on every machine.
     """
-    y, x = np.mgrid[0:1080, 0:1920].astype(np.int64)
+    y, x = np.arange(1080)[:, None], np.arange(1920)[None]
     planes = [(x * x // k + y * (k + 3) + (x * y >> 6)) & 255 for k in (37, 53, 71)]
     return np.ascontiguousarray(np.stack(planes, axis=2).astype(np.uint8))
 

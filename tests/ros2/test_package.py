@@ -1,6 +1,7 @@
 """The package of examples/ros2 without ROS: pictures of messages, headers of answers, figures."""
 
 import ast
+import re
 import sys
 import threading
 import time
@@ -430,3 +431,17 @@ def test_the_launch_file_names_what_there_is():
     for config in (one.value for one in ast.walk(tree) if isinstance(one, ast.Constant)):
         if str(config).endswith((".yaml", ".xml")):
             assert (PACKAGE / "config" / config).is_file()
+
+
+def test_every_package_of_ros_that_is_imported_is_depended_on():
+    told = set(re.findall(r"<exec_depend>(\w+)<", (PACKAGE / "package.xml").read_text()))
+    used = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used.add(node.module)
+    used = {name.partition(".")[0] for name in used} - sys.stdlib_module_names
+    of_pip = {"numpy", "cv2", "tinysaver_edge", "tinysaver_ros", "setuptools"}
+    assert used - of_pip == told

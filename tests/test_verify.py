@@ -225,6 +225,15 @@ def test_an_int8_model_that_answers_otherwise_is_told_by_the_processor(folder):
     assert "INT8" not in detail_of(verified(folder), "answers of saver")
 
 
+def test_run_says_so_where_nobody_has_verified(folder, command):
+    picture = next(folder.rglob("*.png"))
+    words = ("run", folder, "--source", picture, "--quiet")
+    of_eight_bits(folder, ELSEWHERE)
+    assert f"warning: saver is INT8 and was measured on {ELSEWHERE}" in command(*words).err
+    of_eight_bits(folder, read_cpu().family)
+    assert "INT8" not in command(*words).err
+
+
 def test_an_int8_model_is_held_against_the_processor_it_was_measured_on(folder):
     assert [check for check in verified(folder).checks if check.name == "processor"] == []
     for processor, passed, warning in ((ELSEWHERE, None, True), (read_cpu().family, True, False)):

@@ -59,6 +59,7 @@ from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 from tinysaver_edge.verify.follow import Follower, Running
+from tinysaver_edge.verify.golden import other_processor
 
 _source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")
@@ -316,6 +317,9 @@ def run(
         repeats = _repeats(reuse, cascade.reuse, suited)
         doubts = Doubts(cascade, repeats)
         doubts.tell()
+        told = opened.manifest
+        elsewhere = [other_processor(told, stage.model) for stage in told.stages]
+        terminal.warn([why for why in elsewhere if why is not None])
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
         certificate = opened.manifest.certificate

@@ -166,7 +166,8 @@ class OnnxRuntimeEngine(Engine):
         if session.get_providers()[0] != provider:
             raise EngineError(
                 f"{self.model.name}: {device} could not be started, onnxruntime offers "
-                f"{', '.join(session.get_providers())} instead: check its libraries and driver"
+                f"{', '.join(session.get_providers())} instead: tinysaver-edge doctor "
+                "names the library or the driver that is missing"
             )
         return session
 

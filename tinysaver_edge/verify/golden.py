@@ -146,9 +146,10 @@ def probe_picture() -> Frame:
     Golden frames may have the model's own size, which no resize changes. This one is large, wide
     and full of detail down to the pixel, of whole numbers only: the same on every machine.
     """
-    y, x = np.mgrid[0:1080, 0:1920].astype(np.int64)
-    planes = [(x * x // k + y * (k + 3) + (x * y >> 6)) & 255 for k in (37, 53, 71)]
-    return np.ascontiguousarray(np.stack(planes, axis=2).astype(np.uint8))
+    y, x = np.arange(1080)[:, None], np.arange(1920)[None]
+    byte, both = np.uint8, (x * y >> 6).astype(np.uint8)  # a byte wraps around: all is modulo 256
+    planes = [both + (x * x // k).astype(byte) + (y * (k + 3)).astype(byte) for k in (37, 53, 71)]
+    return np.stack(planes, axis=2)
 
 
 def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:

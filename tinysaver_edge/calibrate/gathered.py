@@ -6,9 +6,10 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +163,15 @@ def _gathered(
     data = stack.enter_context(open_input_data(plan.input))
     candidates = len(plan.input.savers)
     unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
-    _tell_if_too_few(
-        plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
-    )
+    tell = partial(_tell_if_too_few, plan, len(data), data.groups, unit=unit, progress=progress)
+    told = tell(candidates=candidates)
     folder = records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     fusion = _fusion(plan, samples=len(data))
-    return _measured_here(plan.input, data, folder, stack, shortlist, fusion, progress), data
+    again = None if told else tell
+    return _measured_here(plan.input, data, folder, stack, shortlist, fusion, progress, again), data
 
 
 def _measured_here(
@@ -181,11 +182,12 @@ def _measured_here(
     shortlist: Shortlist,
     fusion: Fusion | None,
     progress: Progress,
+    tell: Callable[..., bool] | None = None,
 ) -> MeasuredProblem:
     left_out = check_left_out(data.left_out, kept=len(data), limit=given.skip_limit, path=data.path)
     stack.enter_context(_alone(folder))
     gathered = from_images(
-        given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion
+        given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion, tell=tell
     )
     cpu = read_cpu()
     return replace(
@@ -282,10 +284,12 @@ def _check_drawn(
 
 
 def records_folder(plan: Plan, out: Path | None) -> Path | None:
-    """Return where records of images are kept; None where there are none, or nowhere."""
+    """Return where records are kept, and who looked at them; None where there is no such place."""
     given = plan.input
     if not isinstance(given, ImageInput):
-        return given.records if measured_path(given.records).is_file() else None
+        if measured_path(given.records).is_file():
+            return given.records
+        return None if out is None else default_records(out)
     if given.records is not None or out is not None:
         return given.records or (None if out is None else default_records(out))
     # Where no bundle is wanted, only a plan, they lie beside the images.
@@ -302,13 +306,14 @@ def _tell_if_too_few(
     unit: str,
     candidates: int,
     progress: Progress,
-) -> None:
-    """Say before any model runs that nothing can be certified."""
+) -> bool:
+    """Say before any model runs that nothing can be certified; return whether that is so."""
     units = samples if groups is None else len(np.unique(groups))
     units = round((1 - plan.holdout) * units)
     said = too_few(plan.targets, units=units, candidates=candidates, unit=unit)
     if said is not None:
         progress.note(said)
+    return said is not None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
 )
-from tinysaver_edge.outputs import Outputs, all_but, check_labels
+from tinysaver_edge.outputs import Outputs, all_but, check_labels, sample_hashes
 from tinysaver_edge.questions import Known
 from tinysaver_edge.records.records import Record
 
@@ -96,8 +96,9 @@ class Problem:
         """Refuse what cannot be a cascade.
 
         Raises:
-            InputError: numbers of samples or classes differ, no saver is named, one is named twice
-                or is no cheaper than the large model, or a label is no class of the models.
+            InputError: numbers of samples or classes differ, no saver is named, one is named twice,
+                is no cheaper than the large model or is that model, or a label is no class of the
+                models.
         """
         for model in (self.large, *self.savers):
             if model.outputs.samples != len(self.labels):
@@ -115,6 +116,13 @@ class Problem:
         )
         for model in (self.large, *self.savers):
             check_labels(self.labels, model.outputs, model=model.name)
+        told = sample_hashes([self.large.outputs])
+        for saver in self.savers if told.any() else ():
+            if np.array_equal(told, sample_hashes([saver.outputs])):
+                raise InputError(
+                    f"saver {saver.name} answers every sample as the large model {self.large.name} "
+                    f"does, to the last digit: it is that model under another name"
+                )
 
     def outputs_of(self, policy: Policy) -> list[Outputs]:
         """Return the answers of a policy's stages.

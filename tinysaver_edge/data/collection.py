@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge._support.files import parse_json, read_file, read_text, sha256_of
 from tinysaver_edge.data.files import CsvLineError, csv_rows
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import DataError, InputError
 
 SUMMARY = "collection.json"
@@ -372,6 +373,33 @@ def find_collection(data: Path) -> Path | None:
     """Return the collected folder that some data are, or whose table they are; None for others."""
     folder = data if data.is_dir() else data.parent
     return folder if (folder / SUMMARY).is_file() else None
+
+
+def read_collected(path: Place, content: NDArray[np.uint64]) -> tuple[Collection | None, list[str]]:
+    """Return the collection that some images are, where they are one as it was drawn.
+
+    Its moments make them independent draws from its period, however much they look alike: copies
+    of a resting scene are draws that fell on it, and count as often as they fell. What they are
+    draws from is that period and no other, which the certificate states.
+
+    Args:
+        path: of the images.
+        content: ``(n,)`` hashes of them, as for `Collection.doubt`.
+
+    Returns:
+        None where there is none, or it is not believed; then with a line that says why.
+    """
+    folder = find_collection(path) if isinstance(path, Path) else None
+    if folder is None:
+        return None, []
+    try:
+        collection = Collection.read(folder)
+    except DataError as error:
+        return None, [f"not believed to be drawn at random: {error}"]
+    doubt = collection.doubt(content)
+    if doubt is not None:
+        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
+    return collection, []
 
 
 def check_single_frames(data: Path) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tinysaver_edge._support.files import atomic_write, read_arrays
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data.images import Depth, dark_depth, decode_small
-from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.source import DataSource, by_number
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
 
@@ -145,8 +146,11 @@ def seen_from_text(texts: Iterable[str]) -> Seen:
     return Seen.of(np.array([int(text, 16) for text in texts], np.uint64))
 
 
-SIDE = 16
+SIDE = 32
 """Width and height of the small pictures."""
+
+COMPARED = 16
+"""Of what is compared of them: a whole one, or a part."""
 
 DRAWN = 20_000
 """Of more pictures, so many are drawn, to be kept in small and compared."""
@@ -163,11 +167,13 @@ class Looks:
 
     Attributes:
         content: ``(n,)`` uint64, of a hash of the file; 0 for what cannot be read.
-        small: ``(n, 16, 16, 3)`` uint8, the pictures in small; of very many those that are drawn.
+        small: ``(n, 32, 32, 3)`` uint8, the pictures in small; of very many those that are drawn.
         dark_bits: ``(n,)`` int64, bits in use of a 16-bit picture that leaves its upper ones empty;
             0 for all others.
         drawn: positions of those kept in small, in the order of the draw; None for all.
         several: ``(n,)`` bool, files that hold more than one picture; None where nobody looked.
+        taken: ``(n,)`` int64, rises with when they were taken, as their files say; 0 where they do
+            not; None where nobody looked.
     """
 
     content: NDArray[np.uint64]
@@ -175,6 +181,29 @@ class Looks:
     dark_bits: NDArray[np.int64]
     drawn: NDArray[np.int64] | None = None
     several: NDArray[np.bool_] | None = None
+    taken: NDArray[np.int64] | None = None
+
+    def orders(self, kept: NDArray[np.int64], names: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+        """Yield pictures in the orders that they may have been taken in.
+
+        That of their names, numbers in these counting as numbers; of the last number in each, where
+        the names begin with something drawn; of the source; and of the times in the files.
+
+        Args:
+            kept: positions of the pictures.
+            names: of all files.
+
+        Yields:
+            Places among the kept ones.
+        """
+        named = [by_number(names[int(place)]) for place in kept]
+        last = [next((one for one in reversed(key) if one[0]), (False, 0, "")) for key in named]
+        for keys in (named, last):
+            yield np.array(sorted(range(len(kept)), key=keys.__getitem__), np.int64)
+        yield np.arange(len(kept))
+        if self.taken is not None:
+            timed = np.flatnonzero(self.taken[kept])
+            yield timed[np.argsort(self.taken[kept][timed], kind="stable")]
 
     def compared(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the positions of the pictures to compare, rising, and these in small."""
@@ -209,6 +238,34 @@ class Looks:
         return tuple(found)
 
 
+def part(
+    pictures: NDArray[Any], *, top: float = 0.0, left: float = 0.0, side: float = 1.0
+) -> NDArray[np.float32]:
+    """Return a square part of small pictures, each of its pixels the mean of what it covers.
+
+    Args:
+        pictures: ``(n, 32, 32, …)``.
+        top: where it begins, 0..1 of the height.
+        left: likewise, of the width.
+        side: of the part, 0..1.
+
+    Returns:
+        ``(n, 16, 16, …)``.
+    """
+    rows, columns = _covering(top, side), _covering(left, side)
+    down = np.tensordot(rows, pictures.astype(np.float32, copy=False), (1, 1))
+    return np.ascontiguousarray(np.tensordot(columns, down, (1, 2)).swapaxes(0, 2))
+
+
+def _covering(start: float, side: float) -> NDArray[np.float32]:
+    """Return how much of each new pixel each old one covers, ``(16, 32)``."""
+    ends = SIDE * (start + side * np.arange(COMPARED + 1) / COMPARED)
+    low = np.maximum(ends[:-1, None], np.arange(SIDE))
+    high = np.minimum(ends[1:, None], np.arange(SIDE) + 1)
+    covered = np.clip(high - low, 0, None)
+    return np.asarray(covered / covered.sum(axis=1, keepdims=True), np.float32)
+
+
 def read_looks(
     data: DataSource,
     *,
@@ -238,6 +295,7 @@ def read_looks(
                 dark_bits=looks.dark_bits,
                 drawn=np.zeros(0, np.int64) if looks.drawn is None else looks.drawn,
                 several=looks.several if looks.several is not None else np.zeros(0, bool),
+                taken=looks.taken if looks.taken is not None else np.zeros(0, np.int64),
                 fingerprint=np.array(fingerprint),
             )
     return looks
@@ -249,17 +307,18 @@ def _look(data: DataSource, progress: Progress) -> Looks:
         drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
         rows = np.full(count, -1)
         rows[drawn] = np.arange(len(drawn))
-    several = np.zeros(count, bool)
+    several, taken = np.zeros(count, bool), np.zeros(count, np.int64)
     looks = Looks(
         np.zeros(count, np.uint64),
         np.zeros((count if drawn is None else len(drawn), SIDE, SIDE, 3), np.uint8),
         np.zeros(count, np.int64),
         drawn,
         several,
+        taken,
     )
 
     def look(index: int) -> None:
-        content, frame, bits, several[index] = _one(data, index)
+        content, frame, bits, several[index], taken[index] = _one(data, index)
         if frame is not None:
             cv2 = opencv("Comparing images")
             looks.content[index] = content
@@ -278,18 +337,37 @@ def _look(data: DataSource, progress: Progress) -> Looks:
     return looks
 
 
-def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool]:
-    """Return a picture's hash, itself, its bits in use where it goes dark, whether it has more."""
+def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool, int]:
+    """Return a picture's hash, itself, its bits in use where it goes dark, more of it, its time."""
     try:
         file = data.read(index)
     except OSError:
-        return 0, None, 0, False
+        return 0, None, 0, False, 0
     except (DataError, NotImplementedError):  # no file: whatever makes the pictures gives this one
         frame = data.frame(index)
-        return (0 if frame is None else content_hash(frame.tobytes())), frame, 0, False
+        content = 0 if frame is None else content_hash(frame.tobytes())
+        return content, frame, 0, False, 0
     depth = dark_depth(file)
     used = 0 if depth is None else depth.used
-    return content_hash(file), decode_small(file), used, has_more_frames(file)
+    return content_hash(file), decode_small(file), used, has_more_frames(file), _taken(file)
+
+
+_HEAD = 1 << 16  # bytes at a file's beginning that cameras write times into
+_TIME = re.compile(
+    rb"[12]\d{3}[:-](?:0\d|1[0-2])[:-][0-3]\d[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+)
+
+
+def _taken(file: bytes) -> int:
+    """Return the first of the times in a file's head as a number; 0 where there is none.
+
+    A camera writes when it took the picture (Exif's DateTimeOriginal, XMP); whatever changes it
+    later adds a later time.
+    """
+    times = [
+        re.sub(rb"[^0-9]", b"", one).ljust(18, b"0")[:18] for one in _TIME.findall(file[:_HEAD])
+    ]
+    return min(map(int, times), default=0)
 
 
 def content_hash(content: bytes) -> int:
@@ -303,7 +381,10 @@ def _kept(path: Path, fingerprint: str) -> Looks | None:
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None
-        several = tables["several"]
-        return Looks(tables["content"], tables["small"], tables["dark_bits"], drawn, several)
+        several, small = tables["several"], tables["small"]
+        if small.shape[1:3] != (SIDE, SIDE):  # of an earlier release
+            return None
+        taken = tables["taken"] if len(tables["taken"]) else None
+        return Looks(tables["content"], small, tables["dark_bits"], drawn, several, taken)
     except (OSError, ValueError, KeyError):
         return None

@@ -16,7 +16,9 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import Place, check_left_out, class_indices, open_data
+from tinysaver_edge.data import DataSource, Place, check_left_out, class_indices, open_data
+from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
 from tinysaver_edge.deciding.epochs import EpochTimeline
@@ -24,9 +26,14 @@ from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import BundleError, DataError, RecordError
-from tinysaver_edge.outputs import all_but, check_labels
+from tinysaver_edge.outputs import all_but, check_labels, sample_hashes
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
-from tinysaver_edge.records.records import Record, load_record, read_labels
+from tinysaver_edge.records.records import (
+    Record,
+    find_repeated,
+    load_record,
+    read_labels,
+)
 from tinysaver_edge.records.timeline import read_timeline
 
 FEWEST_TO_DOUBT = 200
@@ -102,9 +109,11 @@ def evaluate_images(
             path=data.path,
         )
         looks = read_looks(data, progress=progress)
-    seen, said = _seen(bundle, looks)
-    found = _evaluation(bundle, records, labels)
-    doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
+        dependent = _dependent(data, looks)
+    seen, said = _seen_among(bundle, looks.content)
+    said = [*looks.lines, *said]
+    found = _evaluation(bundle, records, labels, alone=not dependent)
+    doubts = [*_not_about(bundle), *dependent, *_doubts(bundle, found.figures)]
     warned = (*warnings, *said, *found.warnings, *doubts)
     return Evaluation(found.figures, warned, seen, doubted=bool(doubts))
 
@@ -182,18 +191,25 @@ def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
     return []
 
 
-def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
-    """Return how many of some images the bundle was calibrated on, and a line where it is any.
+_FEWER = "the figures rest on fewer samples than they seem to, and have no interval"
+
+
+def _dependent(data: DataSource, looks: Looks) -> list[str]:
+    """Say that images are copies, or frames of one clip, in place of independent samples."""
+    samples = data.samples
+    if data.independent or read_collected(data.path, looks.content)[0] is not None:
+        return []
+    names, labels = zip(*((one.file, one.label) for one in samples), strict=True)
+    alike = find_alike(looks, names, labels, data.groups)
+    return [] if alike is None or alike.independent else [f"{alike.text(names)}: {_FEWER}"]
+
+
+def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:
+    """Return how many of some samples the bundle was calibrated on, and a line where it is any.
 
     Raises:
         BundleError: what the bundle says of them is damaged.
     """
-    seen, said = _seen_among(bundle, looks.content)
-    return seen, [*looks.lines, *said]
-
-
-def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:
-    """Return the same by the hashes of what they are."""
     said: list[str] = []
     entry = bundle.manifest.seen
     if entry is None:
@@ -208,9 +224,9 @@ def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None
     if count:
         about = "" if entry.whole else "about "
         said.append(
-            f"{about}{count} of {len(content)} images are among those that the bundle was "
-            f"calibrated on, or its models quantised: figures on them say little of images that it "
-            f"has not seen"
+            f"{about}{count} of {len(content)} samples are among those that the bundle was "
+            f"calibrated on, or its models quantised: figures on them say little of what it has "
+            f"not seen"
         )
     return count, said
 
@@ -236,9 +252,16 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
                 f"labels {labels_path} {len(labels)}: both must be of the same images"
             )
         check_labels(labels, record.outputs, model=record.name)
-    found = _evaluation(bundle, records, labels)
+    kept = all_but(sorted({index for one in records for index in one.skipped}), len(labels))
+    answers = [record.outputs.subset(kept) for record in records]
+    seen, said = _seen_among(bundle, sample_hashes(answers[-1:]))
+    repeated = find_repeated(answers, labels[kept])
+    found = _evaluation(bundle, records, labels, alone=repeated.independent)
     doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
-    return replace(found, warnings=(*found.warnings, *doubts), doubted=bool(doubts))
+    if not repeated.independent:
+        doubts.append(f"{repeated.brief}: {_FEWER}")
+    warned = (*said, *found.warnings, *doubts)
+    return replace(found, warnings=warned, seen=seen, doubted=bool(doubts))
 
 
 def _doubts(bundle: Bundle, found: Figures) -> list[str]:
@@ -271,8 +294,9 @@ def _evaluation(
     labels: NDArray[np.int64],
     *,
     timeline: EpochTimeline | None = None,
+    alone: bool = True,
 ) -> Evaluation:
-    """Measure a policy on the samples that no record skipped."""
+    """Measure a policy on the samples that no record skipped; alone: no two belong together."""
     skipped = sorted({index for record in records for index in record.skipped})
     kept = all_but(skipped, len(labels))
     if not len(kept):
@@ -289,7 +313,7 @@ def _evaluation(
         policy,
         outputs,
         labels[kept],
-        grouped=grouped,
+        grouped=grouped or not alone,
         timeline=None if timeline is None else timeline.subset(kept),
         reuse=None if reuse is None else reuse.rule,
     )

@@ -103,7 +103,7 @@ def test_images_that_it_was_calibrated_on_are_not_called_unseen(
     with Bundle.load(work / "vouched") as bundle:
         found = evaluate_images(bundle, work / "honest")
         assert found.seen == 30
-        assert any("30 of 120 images are among those" in line for line in found.warnings)
+        assert any("30 of 120 samples are among those" in line for line in found.warnings)
         assert found.to_dict()["seen_samples"] == 30
         colour_folders(work / "others", each=5, seed=7)
         others = evaluate_images(bundle, work / "others")

@@ -39,12 +39,13 @@ from tinysaver_edge.calibrate.problem import (
     join_records,
 )
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.outputs import sample_hashes
 from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
+    find_repeated,
     load_record,
     read_groups,
     read_labels,
@@ -333,7 +334,7 @@ def _adapter() -> TypeAdapter[MeasuredRecords]:
 def check_copies(
     problem: Problem, *, where: str, method: Method, stated: bool, numbered: NDArray[np.int64]
 ) -> Independence:
-    """Refuse to promise anything on samples that were written several times.
+    """Refuse to promise anything on samples that were written several times, or on a clip's frames.
 
     Args:
         problem: the records' answers.
@@ -346,11 +347,13 @@ def check_copies(
         DataError: there are too many copies, and nobody says that they are none.
     """
     models = (problem.large, *problem.savers)
-    found = find_repeated([model.outputs for model in models], problem.groups)
-    if found is None or found.example is None or found.independent:
+    found = find_repeated([one.outputs for one in models], problem.labels, problem.groups)
+    if found.independent:
         return Independence()
-    one, other = (int(numbered[place]) for place in found.example)
-    said = f"{found.brief}: every model answers samples {one} and {other} alike to the last digit"
+    said = found.brief
+    if found.example is not None:
+        one, other = (int(numbered[place]) for place in found.example)
+        said += f": every model answers samples {one} and {other} alike to the last digit"
     if stated:
         line = f"{said}; they count as independent, as --independent says"
         return Independence((line,), f"that its samples are independent, although {found.brief}")
@@ -382,7 +385,9 @@ def from_records(given: RecordInput) -> MeasuredProblem:
     labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
     groups = None if given.groups is None else read_groups(given.groups)
     problem, kept = join_records(records, costs, labels, groups)
-    return MeasuredProblem(problem=problem, sample_index=kept)
+    content = np.zeros(len(labels), np.uint64)
+    content[kept] = sample_hashes([problem.large.outputs])
+    return MeasuredProblem(problem=problem, sample_index=kept, content=content)
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
     check_independence,
+    look_at,
+    shared_with,
 )
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.measured.measuring import (
@@ -147,6 +149,7 @@ def from_images(
     shortlist: Shortlist,
     progress: Progress,
     fusion: Fusion | None = None,
+    tell: Callable[..., bool] | None = None,
     clock: Clock = time.monotonic,
 ) -> MeasuredProblem:
     """Measure every model on the images, or take what is on record.
@@ -158,6 +161,7 @@ def from_images(
         shortlist: tells which savers need no measuring.
         progress: hears of the work.
         fusion: what is likely to combine two models' answers, for timing them.
+        tell: says that samples are too few for so many ``candidates``.
         clock: seconds, for the time budget.
 
     Raises:
@@ -170,7 +174,7 @@ def from_images(
     with closing(_workers(given)) as workers:
         run = MeasuringRun(given, data, folder, progress, clock, clock(), fingerprint, workers)
         with run.telling():
-            return _measured(run, shortlist, fusion)
+            return _measured(run, shortlist, fusion, tell)
 
 
 def _workers(given: ImageInput) -> Workers:
@@ -182,12 +186,28 @@ def _workers(given: ImageInput) -> Workers:
     return RayWorkers.joined(given.on)
 
 
-def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:
+def _measured(
+    run: MeasuringRun,
+    shortlist: Shortlist,
+    fusion: Fusion | None,
+    tell: Callable[..., bool] | None,
+) -> MeasuredProblem:
     """Prepare, look, measure and time, in this order."""
     given, data = run.given, run.data
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     looks, known = _look(run, shortlist.targets.method)
+    timeline, content = _timeline(run)
+    content = content if looks is None else looks.content
+    if tell is not None and content is not None:
+        look = look_at(
+            content,
+            large=large.sha256,
+            savers={one.sha256: one.name for one in savers},
+            targets=shortlist.targets,
+            drawn=(shortlist.holdout, shortlist.seed),
+        )
+        tell(candidates=shortlist.candidates + len(shared_with(look, run.folder)[0]))
     records = measure_all(run, large, savers, labels, shortlist)
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
         run.progress.note(
@@ -196,7 +216,6 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
-    timeline, content = _timeline(run)
     problem, kept = join_records(records, costs, labels, data.groups, timeline)
     skipped = _skipped(data, kept)
     problem, kept, fitted = without_fitted(problem, kept, given, looks)
@@ -232,7 +251,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         ),
         stated=(known.stated,) if known.stated else (),
         cut=known.cut,
-        content=content if looks is None else looks.content,
+        content=content,
     )
 
 

@@ -55,10 +55,8 @@ gigabytes and show no more."""
 
 def own_answers(problem: Problem) -> Iterator[str]:
     """Yield a line where labels are a model's, or a cascade's, own answers."""
-    if len(problem.labels) < FEWEST:
-        return
     found = [*_never_wrong(problem)]
-    yield from found or _with_the_edge(problem)
+    yield from found or (_with_the_edge(problem) if len(problem.labels) >= FEWEST else ())
 
 
 def _never_wrong(problem: Problem) -> Iterator[str]:
@@ -71,9 +69,10 @@ def _never_wrong(problem: Problem) -> Iterator[str]:
     wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in models}
     worst = max(wrong, key=lambda name: wrong[name])
     for one in models:
-        if mistakes := wrong[one.name]:
-            yield from _corrected_answers(one, mistakes)
-        elif wrong[worst] >= FEWEST_WRONG:
+        telling = len(labels) >= FEWEST and wrong[worst] >= FEWEST_WRONG
+        if wrong[one.name] or not telling:
+            yield from _corrected_answers(one, wrong[one.name])
+        else:
             yield (
                 f"the labels are {one.name}'s own answers on all {len(labels)} samples, while "
                 f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. "

@@ -17,6 +17,7 @@ from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import AnswerSource, Likeness, Reason
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import Gate, ReuseRule, Thumbnailer
 from tinysaver_edge.score import Margin
@@ -113,6 +114,14 @@ def calibrated(answers, scenes, rule):
         (n, None if found.fresh[n] else (int(found.of[n]), STILL if found.still[n] else SAME))
         for n in range(len(frames))
     ]
+
+
+def test_what_is_no_rule_is_refused_in_a_line():
+    with (
+        cascade_of(Answers()) as cascade,
+        pytest.raises(InputError, match=r"reuse 'still=2': expected .* ReuseRule\(still=2"),
+    ):
+        cascade.track(reuse="still=2")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -440,6 +440,13 @@ class TestTold:
         }  # fmt: skip
         assert line["escalated"] is False
 
+    def test_a_stand_in_that_is_repeated_still_stands_in(self):
+        answers, tally = Answers(unsure=lambda n: n == 1), Tally()
+        with cascade_of(answers, reuse=RULE) as cascade:
+            list(cascade.stream(Scenes([1, 1, 1, 2, 2]), escalation="local", metrics=tally))
+        assert tally.total(Counter.DECISIONS, detail="fallback") == 1
+        assert tally.total(Counter.STOOD_IN) == tally.total(Counter.DEGRADED) == 3
+
     def test_of_several_cameras_each_has_its_own_memory(self):
         answers = Answers(unsure=lambda n: False)
         with cascade_of(answers, reuse=RULE) as cascade:

@@ -115,10 +115,8 @@ class Cascade:
     def _remembering(self, reuse: Reuse) -> tuple[Decider, Callable[[], CameraMemory] | None]:
         """Return what asks the stages about cameras, and what makes a memory for one of them."""
         rule = self.reuse if reuse == "bundle" else reuse
-        if not isinstance(rule, ReuseRule | None):
-            raise InputError(
-                f"reuse {rule!r}: expected 'bundle', None or a ReuseRule(still=2, same=0.1)"
-            )
+        if rule is not None and not isinstance(rule, ReuseRule):
+            raise InputError(f"reuse {rule!r}: expected 'bundle', None or a ReuseRule(2, 0.1)")
         if rule is None or not rule.reuses:
             return self.decider, None
         as_calibrated = rule == self.reuse
@@ -291,10 +289,7 @@ class Cascade:
         Args:
             reuse: when an earlier answer is repeated: ``"bundle"`` for what was calibrated, if
                 anything was; a rule of one's own, as ``ReuseRule(still=2, same=0.1)``, by which
-                nothing repeated is certified; None for never.
-
-        Raises:
-            InputError: `reuse` is none of these.
+                nothing repeated is certified; None for never. All else is an InputError.
         """
         decider, memory = self._remembering(reuse)
         return Track(self, decider, None if memory is None else memory())

@@ -119,7 +119,7 @@ def calibrated(answers, scenes, rule):
 def test_what_is_no_rule_is_refused_in_a_line():
     with (
         cascade_of(Answers()) as cascade,
-        pytest.raises(InputError, match=r"reuse 'still=2': expected .* ReuseRule\(still=2"),
+        pytest.raises(InputError, match=r"reuse 'still=2': expected .* ReuseRule\(2"),
     ):
         cascade.track(reuse="still=2")
 

@@ -83,7 +83,11 @@ def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
         EngineError: an engine, device or precision is not to be had here.
         InputError: a URL cannot be understood, or hosts and a worker are to run one model.
         MissingDependencyError: an engine's package is not installed.
+        TypeError: there is no such option.
     """
+    known = LoadOptions.__annotations__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(known)}")
     large, large_worker = options.get("large"), options.get("large_worker", False)
     if large is not None and large_worker:
         raise InputError("the large model is answered by other hosts or by a worker: name one")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from tinysaver_edge.deciding.policy import Case
-from tinysaver_edge.decision import AnswerSource, Decision, Likeness
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness, stands_in
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
@@ -461,6 +461,8 @@ class Giver:
         metrics.count(Counter.SETTLED, name, detail=decision.stage.model)
         if decision.reason is not None:
             metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
+        if stands_in(decision):
+            metrics.count(Counter.STOOD_IN, name)
         if decision.reused is not None:
             metrics.count(Counter.REUSED, name, detail=decision.reused.alike.value)
         first_model = item.regime.decider.first.policy.model

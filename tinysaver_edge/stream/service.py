@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.doors import WrongTokens, short_turns
 from tinysaver_edge._support.urls import ListenAddress
-from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.energy import Meters, open_meters
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -181,7 +180,7 @@ class Service:
         reuse: ReuseRule | None = None,
         hosts: RemoteEngine | None = None,
     ) -> None:
-        self.promise, self._hosts, self._reuse = Promise.of(manifest), hosts, reuse
+        self.promise, self._hosts, self._reuse = Promise.of(manifest, reuse=reuse), hosts, reuse
         self._options, self._clock, self._wall = options, clock, wall
         self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
@@ -211,7 +210,7 @@ class Service:
         return self.promise.kept(
             answers=self.tally.total(Counter.DECISIONS),
             certified=self.tally.total(Counter.CERTIFIED),
-            fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
+            fallbacks=self.tally.total(Counter.STOOD_IN),
         )
 
     def switched(
@@ -239,7 +238,7 @@ class Service:
         except InputError:
             self._reuse = former
             raise
-        self.promise, self._hosts = self.promise.joined(Promise.of(manifest)), hosts
+        self.promise, self._hosts = self.promise.joined(Promise.of(manifest, reuse=reuse)), hosts
         return self.watch
 
     def tells(self, read: Callable[[], Iterable[Reading]]) -> None:

@@ -47,7 +47,7 @@ class Fit(str, Enum):
 
     DESCRIBED = "described"
     BETTER = "better"
-    NO_DIFFERENT = "no different"
+    NOT_TOLD_APART = "not told apart"
     BEHIND = "behind the best"
     SAME = "the same pictures"
     WORSE = "worse"
@@ -56,7 +56,7 @@ class Fit(str, Enum):
 _ORDER = {
     Fit.BETTER: 0,
     Fit.DESCRIBED: 1,
-    Fit.NO_DIFFERENT: 2,
+    Fit.NOT_TOLD_APART: 2,
     Fit.SAME: 3,
     Fit.BEHIND: 4,
     Fit.WORSE: 5,
@@ -140,7 +140,7 @@ class Readings:
                 f"{said}, which guessing gets as well, and so does every other reading: are these "
                 "the model's classes, in the model's order?"
             )
-        others = [one for one in self.tried if one.verdict is Fit.NO_DIFFERENT]
+        others = [one for one in self.tried if one.verdict is Fit.NOT_TOLD_APART]
         if not others:
             return f"{said} as described; every other reading is worse"
         return f"{said} as described; these images do not tell it from {len(others)} others"
@@ -367,7 +367,7 @@ class _Trial:
         there, right = _both(there, right)
         self._answers[what] = there
         verdict = _verdict(there, right)
-        if run.given_up and verdict is Fit.NO_DIFFERENT:
+        if run.given_up and verdict is Fit.NOT_TOLD_APART:
             verdict = Fit.BEHIND
         if offset != own and run.way.what and verdict is not Fit.BETTER:
             return None
@@ -424,7 +424,7 @@ def _verdict(right: BoolArray, described: BoolArray) -> Fit:
     """Tell two readings apart by the images that only one of them gets right (McNemar)."""
     won, lost = int((right & ~described).sum()), int((described & ~right).sum())
     if abs(won - lost) < max(_WORTH * len(right), _CLEARLY * math.sqrt(won + lost)):
-        return Fit.NO_DIFFERENT
+        return Fit.NOT_TOLD_APART
     return Fit.BETTER if won > lost else Fit.WORSE
 
 

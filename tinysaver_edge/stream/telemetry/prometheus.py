@@ -31,6 +31,7 @@ HELP = {
     Counter.REUSED: "Final answers that were found for an earlier frame",
     Counter.SETTLED: "Final answers, by the model whose answer it is",
     Counter.CERTIFIED: "Final answers that the certificate covers",
+    Counter.STOOD_IN: "Final answers of the saver for want of the large model, repeated or not",
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",
     Counter.DEGRADED: "Final answers that are not what the policy asks for",

@@ -129,7 +129,7 @@ def _is_written_into(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+def claim(path: Path, *, flags: int = os.O_RDONLY) -> int:
     """Open a file or folder that only one program may write to at a time.
 
     The claim ends when the descriptor is closed, or with the process, however that ends.
@@ -141,7 +141,7 @@ def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
         InputError: another has claimed it.
         OSError: it cannot be opened.
     """
-    held = os.open(path, flags | os.O_CLOEXEC, mode)
+    held = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -13,7 +13,7 @@ from tinysaver_edge.bench.bundle import (
     measure_pair,
     measure_ways,
 )
-from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_stages, measure_with
+from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_with
 
 __all__ = [
     "Effort",
@@ -22,7 +22,6 @@ __all__ = [
     "measure_look",
     "measure_pair",
     "measure_stage",
-    "measure_stages",
     "measure_ways",
     "measure_with",
 ]

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import IMAGE_SUFFIXES, is_hidden, walk
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
 
@@ -317,11 +318,8 @@ def _state_of(info: Mapping[str, Any]) -> str:
 
 
 def _fsspec(url: str) -> Any:  # noqa: ANN401
-    try:
+    with needs("fsspec", extra="cloud", purpose=f"Reading {url}"):
         import fsspec
-    except ModuleNotFoundError:
-        purpose = f"Reading {url}"
-        raise MissingDependencyError("fsspec", extra="cloud", purpose=purpose) from None
     return fsspec
 
 

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, needs
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
-from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.preprocess import Batch
 
 Core: TypeAlias = Any  # openvino.Core
@@ -200,12 +200,8 @@ def model_signature(model: Path, graph: Graph, answer: str | None = None) -> Mod
 
 
 def _import() -> OpenVino:
-    try:
+    with needs("openvino", extra="openvino", purpose="Running models with engine openvino"):
         return import_engine("openvino")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "openvino", extra="openvino", purpose="Running models with engine openvino"
-        ) from error
 
 
 def open_core() -> Core:

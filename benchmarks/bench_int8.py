@@ -132,7 +132,7 @@ def random_timm(folder: Path) -> list[Saver]:
     from lively import enliven
 
     from tinysaver_edge.models.compare.compare import draw_pictures
-    from tinysaver_edge.models.export.export import export_model
+    from tinysaver_edge.models.export.export import export
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 
     pictures = draw_pictures()
@@ -141,7 +141,7 @@ def random_timm(folder: Path) -> list[Saver]:
     out = folder / "mobilenetv3_small_050.onnx"
     # The camera's frames and labels: its ranges are real pictures', its accuracy is chance's.
     labels = find_description(demo_model_paths()[0]).labels
-    export_model(model, [out], labels=labels, pictures=pictures)
+    export(model, [out], labels=labels, pictures=pictures)
     fit = CameraData(FITTED + CHECKED, seed=1)
     return [Saver(out.stem, find_description(out), fit, None)]
 

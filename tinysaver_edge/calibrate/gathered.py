@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import lock
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.calibrate.chosen.golden import keep_golden
 from tinysaver_edge.calibrate.measured.given_records import (
@@ -319,19 +319,15 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        held = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"records {folder}: another calibration writes there: wait for it, or name another "
-                "--out and --work-dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+    with held:
+        lock(
+            held.fileno(),
+            f"records {folder}: another calibration writes there: wait for it, or name another "
+            "--out and --work-dir",
+        )
         yield
 
 

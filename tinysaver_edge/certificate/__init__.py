@@ -7,6 +7,7 @@ p_values     what counts are worth, and the walk along the thresholds
 from tinysaver_edge.certificate.certificate import (
     Certificate,
     WalkStep,
+    fewest,
     least_certifiable_points,
     runs_of,
     samples_needed,
@@ -34,6 +35,7 @@ __all__ = [
     "WalkStep",
     "consistency_p_value",
     "count_p_values",
+    "fewest",
     "group_p_value",
     "group_p_values",
     "least_certifiable_points",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
+from tinysaver_edge.certificate import EvidenceKind, WalkStep, fewest, least_groups, step_p_values
 from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
@@ -379,13 +379,4 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
         while units < MOST_TRIED and not enough(units):
             units += 1
         return units
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_UNITS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, most=MOST_UNITS)

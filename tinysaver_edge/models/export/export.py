@@ -79,7 +79,7 @@ class Export:
 
 
 def export(
-    source: TimmSource,
+    source: TimmSource | TimmModel,
     outs: Sequence[Path],
     *,
     name: str | None = None,
@@ -95,7 +95,7 @@ def export(
     are merged. Description and class names stand in the file's metadata.
 
     Args:
-        source: which model, and whose weights.
+        source: which model, and whose weights; or the model, where it is built already.
         outs: the files to write, each an .onnx, .xml or .safetensors.
         name: what to call it; the first file's stem unless it is given.
         labels: one name a class; those of ImageNet where the published weights are for it.
@@ -111,32 +111,7 @@ def export(
         MissingDependencyError: what is needed is not installed.
     """
     _check_outs(outs)
-    model = load_timm(source)
-    return export_model(
-        model,
-        outs,
-        name=name,
-        labels=labels,
-        batch=batch,
-        merge=merge,
-        pictures=pictures,
-        tolerance=tolerance,
-    )
-
-
-def export_model(
-    model: TimmModel,
-    outs: Sequence[Path],
-    *,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    batch: int | None = None,
-    merge: bool = True,
-    pictures: Pictures | None = None,
-    tolerance: float = TOLERANCE,
-) -> Export:
-    """Export a model that is built already; see `export`."""
-    _check_outs(outs)
+    model = load_timm(source) if isinstance(source, TimmSource) else source
     names = model.labels if labels is None else tuple(labels)
     if names is not None and len(names) != model.num_classes:
         raise InputError(

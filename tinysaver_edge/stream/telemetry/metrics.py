@@ -123,23 +123,14 @@ class Metrics(Protocol):
         """A level is now `value`, in the unit of its name; no source where it concerns them all."""
 
 
-class NoMetrics:
+class NoMetrics(Metrics):
     """Publishes nothing."""
-
-    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
-        """Ignore it."""
-
-    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
-        """Ignore it."""
-
-    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Ignore it."""
 
 
 NO_METRICS = NoMetrics()
 
 
-class Tally:
+class Tally(NoMetrics):
     """Metrics kept in memory: counters and gauges; measures are only counted."""
 
     def __init__(self) -> None:
@@ -151,9 +142,6 @@ class Tally:
         """Add `amount` to a counter."""
         with self._lock:
             self._counts[counter, source_id, detail] += amount
-
-    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
-        """Ignore it."""
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
         """Keep the level's newest `value`."""

@@ -29,6 +29,11 @@ class Finding:
     reason: str | None = None
 
     @classmethod
+    def of(cls, name: str, value: str | None, reason: str) -> Finding:
+        """Return a thing with what was found of it; with the reason where that is nothing."""
+        return cls(name, value) if value else cls(name, reason=reason)
+
+    @classmethod
     def absent(cls, name: str, reason: str) -> Finding:
         """Return a thing that is not there."""
         return cls(name, reason=reason)
@@ -71,6 +76,12 @@ def read(root: Path, path: str) -> str | None:
     except OSError:
         return None
     return text.strip("\0 \t\r\n") or None
+
+
+def read_all(root: Path, pattern: str) -> list[str]:
+    """Return what the files that a pattern below the root fits hold, each that can be read."""
+    found = (read(root, str(path.relative_to(root))) for path in sorted(root.glob(pattern)))
+    return [text for text in found if text is not None]
 
 
 def read_int(root: Path, path: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -111,7 +110,7 @@ def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) 
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
-    models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
+    models = ModelFinder(settings)
     given = placed(settings, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinysaver_edge.certificate import (
     EvidenceKind,
@@ -168,6 +168,18 @@ class Walk:
     max_drop_points: float | None
     share: float
 
+    def p_values(self, lost: ArrayLike, gained: ArrayLike, drop: float) -> list[float]:
+        """Return those of counts over samples that stand alone, for a bound in points."""
+        found: list[float] = count_p_values(
+            lost,
+            gained,
+            evidence=self.evidence,
+            samples=self.samples,
+            max_drop_points=drop,
+            risk=self.share,
+        ).tolist()
+        return found
+
 
 class WalkTally:
     """Counts of a walk with what is known, and at best and at worst with what is not.
@@ -308,15 +320,7 @@ class WalkTally:
     def _p_values(self, side: int, places: slice, drop: float) -> list[float]:
         walk = self.walk
         if walk.groups is None:
-            p_values: list[float] = count_p_values(
-                self._lost[side, places],
-                self._gained[side, places],
-                evidence=walk.evidence,
-                samples=walk.samples,
-                max_drop_points=drop,
-                risk=walk.share,
-            ).tolist()
-            return p_values
+            return walk.p_values(self._lost[side, places], self._gained[side, places], drop)
         assert self._sums is not None
         means = (self._sums[side][:, places] / self._sizes[:, None]).T
         grouped: list[float] = group_p_values(means, epsilon=drop / 100, risk=walk.share).tolist()

@@ -21,8 +21,20 @@ class Progress(Protocol):
         """Something worth a line happened."""
 
 
-class NoProgress(Progress):
+class NoProgress:
     """Listens to nothing."""
+
+    def start(self, what: str, *, total: int, done: int = 0) -> None:
+        """Ignore it."""
+
+    def advance(self, steps: int) -> None:
+        """Ignore it."""
+
+    def finish(self) -> None:
+        """Ignore it."""
+
+    def note(self, message: str) -> None:
+        """Ignore it."""
 
 
 SILENT = NoProgress()

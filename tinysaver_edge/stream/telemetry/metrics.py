@@ -123,8 +123,17 @@ class Metrics(Protocol):
         """A level is now `value`, in the unit of its name; no source where it concerns them all."""
 
 
-class NoMetrics(Metrics):
+class NoMetrics:
     """Publishes nothing."""
+
+    def count(self, counter: Counter, source_id: str, *, detail: str = "", amount: int = 1) -> None:
+        """Ignore it."""
+
+    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
+        """Ignore it."""
+
+    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
+        """Ignore it."""
 
 
 NO_METRICS = NoMetrics()

@@ -192,8 +192,6 @@ class PooledLatency:
     """Latency over frames that take one of several ways, each with its share of the frames.
 
     Attributes:
-        mean_ms: weighted mean.
-        samples_ms: all ways' samples, ascending.
         up_to: share of the frames that take no longer than each sample, ascending to 1.
         source: measured, when all of it is.
     """

@@ -55,9 +55,7 @@ class EndToEnd:
         frames: how many different pictures took turns.
         escalation_rate: share of the runs that the first stage did not settle.
         settled: share that each stage settled, first to last.
-        decode: decoding the picture.
         decide: resize, models and decision.
-        total: both.
         accepted: `decide` where the first stage's answer was kept; None where it never was.
         escalated: `decide` where it was not; None where it always was.
         ways: `decide` where each stage settled the frame; None where it never did.

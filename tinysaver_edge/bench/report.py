@@ -98,7 +98,6 @@ class MeasuredStage:
         latency: warm runs with the resize and the score.
         loaded_mb: memory that it took, or None.
         energy_mj: millijoules a frame, idling included; None where no counter told.
-        energy_by: the counters that told it.
         batch_ms: warm runs of the model alone on so many frames; none where it was not measured.
     """
 

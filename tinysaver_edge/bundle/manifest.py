@@ -287,7 +287,6 @@ class AskedEntry(_Strict):
         unsure: those that nobody could tell.
         disagreed: those that people answered differently.
         open: questions that bear on the certified threshold and that have no answer.
-        people: how many people answered.
         repeats: how many questions somebody was asked twice, without being told.
         agreed: how many of them they answered alike.
         frames: how many frames of a stream the answers stand for: each question is about a run of

@@ -67,7 +67,6 @@ class Signed:
     """What was signed, and by whom.
 
     Attributes:
-        manifest_sha256: hash of `bundle.json`, hexadecimal.
         name: what the bundle is called.
         version: rises with every bundle of that name.
         signed_at: UTC, ISO 8601.

@@ -24,12 +24,7 @@ _SIZE = re.compile(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?")
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """Which forms of a saver are candidates; nothing named leaves it as its description says.
-
-    Attributes:
-        sizes: heights and widths of its picture.
-        precisions: arithmetic to run it in.
-    """
+    """Which forms of a saver are candidates; nothing named leaves it as its description says."""
 
     sizes: tuple[Size, ...] = ()
     precisions: tuple[Precision, ...] = ()

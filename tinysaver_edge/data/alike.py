@@ -50,10 +50,8 @@ class Alike:
     """What was found among a data source's pictures.
 
     Attributes:
-        samples: how many pictures were compared.
         copies: pictures whose file is a copy of an earlier one's, byte for byte.
         repeats: units (pictures, or groups of them) that look like an earlier one's; copies too.
-        units: how many units there are.
         weight: how many independent units they weigh as much as: ``units² / Σ cluster²``.
         order: how often a picture is more like the next than like another, 0..1; None where that
             cannot be told.
@@ -368,8 +366,6 @@ class RepeatedRows:
     """Samples whose answers are an earlier one's.
 
     Attributes:
-        copies: how many samples they are.
-        samples: of how many.
         independent: whether few enough are to count them all.
         example: positions of two that are equal; None without copies.
     """

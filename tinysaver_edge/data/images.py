@@ -176,12 +176,7 @@ def _is_too_large(data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What a picture of more than 8 bits a channel holds. `decode_image` keeps the upper 8.
-
-    Attributes:
-        bits: of a channel.
-        used: bits that its brightest value needs.
-    """
+    """What a picture of more than 8 bits a channel holds. `decode_image` keeps the upper 8."""
 
     bits: int
     used: int

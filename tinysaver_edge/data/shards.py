@@ -115,7 +115,6 @@ class _Entry:
 
     Attributes:
         name: of the image, with the shard's before it.
-        member: of the image, as the shard has it.
         key: what its files share.
         image: number of the shard, place and size in it; None where there is no image.
         told: what is said of it, by ending.

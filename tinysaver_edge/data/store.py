@@ -65,9 +65,6 @@ class DataStore(ABC):
     """Files below one place. Pickled, it opens the same place in another process.
 
     Names are relative to the place, with forward slashes; one that is a URL is what it is.
-
-    Attributes:
-        place: the folder.
     """
 
     place: Place
@@ -343,12 +340,7 @@ def suffix_of(place: Place) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Files of one kind that hold the samples of a data source together.
-
-    Attributes:
-        folder: the folder that they lie in.
-        kind: their ending.
-    """
+    """Files of one kind that hold the samples of a data source together."""
 
     folder: Place
     names: tuple[str, ...]

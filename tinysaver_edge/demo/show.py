@@ -29,10 +29,6 @@ class CameraData(DataSource):
 
     They are drawn anew at every reading, which takes little more than decoding a file would, so
     that no memory or disk holds them.
-
-    Args:
-        count: how many frames.
-        seed: which camera.
     """
 
     independent = True

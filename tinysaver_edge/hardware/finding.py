@@ -121,9 +121,7 @@ class Standing(str, Enum):
     """How one thing stands.
 
     Attributes:
-        OK: it is as it should be.
         NOTE: nothing fails, but something could be had that is not there.
-        BROKEN: something fails, or will.
     """
 
     OK = "ok"
@@ -136,7 +134,6 @@ class Checkup:
     """One thing that was looked at.
 
     Attributes:
-        state: how it stands.
         mend: the command that mends it, or "" where there is nothing to mend.
     """
 

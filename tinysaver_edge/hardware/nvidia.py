@@ -20,7 +20,6 @@ class NvidiaDriver:
 
     Attributes:
         version: of the module that the kernel has loaded.
-        gpus: names of the GPUs.
         library_versions: versions of the driver's libraries on disk. One other than `version`
             means that the driver was updated and the machine not started anew.
     """
@@ -96,9 +95,6 @@ class Jetson:
     Attributes:
         release: of Jetson Linux, ``"36.4.3"``.
         jetpack: version of JetPack, or only its major one where it was not installed as a package.
-        cuda: version of the CUDA runtime.
-        cudnn: version of cuDNN.
-        tensorrt: version of TensorRT.
         power_mode: name of the power mode in force, as ``nvpmodel -q`` gives it.
     """
 

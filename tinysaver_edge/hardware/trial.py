@@ -41,7 +41,6 @@ class Trial:
     """What came of a trial.
 
     Attributes:
-        device: device string that it was asked for.
         works: whether the model ran there and answered rightly.
         detail: what the engine calls itself, or why it does not work, in one line.
     """
@@ -163,13 +162,7 @@ def shorter(message: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A device as an engine lists it.
-
-    Attributes:
-        device: the engine's string for it.
-        title: what it calls itself, or "".
-        capabilities: what it says it can do, or nothing.
-    """
+    """A device as an engine lists it."""
 
     device: str
     title: str = ""
@@ -181,7 +174,6 @@ class Inventory:
     """An engine's package and the devices that it lists, be they of use or not.
 
     Attributes:
-        engine: its name, which is also that of the package.
         version: of the package, or None where it cannot be imported.
         why: why it cannot be imported, or None.
     """

@@ -46,9 +46,7 @@ class GivenAnswer:
     """One answer to one question.
 
     Attributes:
-        reply: what was said.
         by: who said it; "" where nobody gave a name.
-        at: when, in UTC.
         repeat: whether the same person had been asked before, without being told.
     """
 

@@ -37,7 +37,6 @@ class Repeats:
     """How often people gave the same answer when they were asked for a second time.
 
     Attributes:
-        agreed: how often.
         of: how often two answers were there to compare; "can't tell" is none.
     """
 
@@ -150,8 +149,6 @@ class Walk:
         accepted: int64 (k,), samples that the large model is not asked about.
         costs: float64 (k,), MACs a frame, where the large model alone takes 1.
         pairs: where the answers differ.
-        samples: how many samples there are.
-        evidence: what they are.
         groups: int64 (n,), each sample's group from 0 without a gap, or None.
         max_drop_points: ε, in points; None where the threshold comes from a budget, and what can
             be signed there is asked for.

@@ -78,8 +78,6 @@ class MeasureJob:
     What it answers on a chunk depends on nothing but the chunk: it does not matter who does it.
 
     Attributes:
-        artefact: the model as it will ship.
-        data: the images.
         chunk: samples in a chunk.
         top: so many of the best classes are kept of each answer; None keeps all logits.
     """

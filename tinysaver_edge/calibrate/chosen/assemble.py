@@ -60,7 +60,6 @@ class Audit:
 
     Attributes:
         accepted: positions of the samples that a stage before the last settles, rising.
-        score: the first stage's scores of them.
         first: whether it was that one.
         disagrees: whether an escalation would have changed the answer.
     """

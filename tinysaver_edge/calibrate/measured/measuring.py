@@ -48,9 +48,7 @@ class Shortlist:
     """Orders savers by what they promise, and says of which measuring is in vain.
 
     Attributes:
-        targets: what is asked.
         holdout: share of the samples that will be set aside; they are not looked at here either.
-        seed: decides which.
         candidates: how many savers share the risk.
     """
 
@@ -144,8 +142,6 @@ class MeasuringRun:
         clock: seconds, for the time budget.
         started: what the clock said at the start.
         fingerprint: of the data.
-        workers: run the models.
-        lost: savers that were lost or left out, and why.
         found: rows of the savers that have been measured so far.
     """
 

@@ -62,8 +62,6 @@ class ChosenChains:
     Attributes:
         chains: those of two stages in the order the savers were named, then the longer ones kept.
         tune: samples that the choice was made on; none where all are certified.
-        certify: the others.
-        score: the score in use.
         told: what became of the longer ones that are not among them, for people; or empty.
     """
 
@@ -220,7 +218,6 @@ class _Estimates:
     """What cascades are expected to cost.
 
     Attributes:
-        rule: score and fusion of two stages.
         samples: how many are going to be certified on.
         units: how many epochs they are, where they are frames of such.
     """

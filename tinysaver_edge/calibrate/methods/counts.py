@@ -167,7 +167,6 @@ class WalkCounts:
         accepted: int64 (k,), samples accepted.
         lost: int64 (k,), samples where only the large model is right (D = 1).
         gained: int64 (k,), samples where only the cascade is right (D = -1).
-        samples: number of samples.
         reached: int64 (stages - 1, k), samples that go on to the second stage, the third, the last.
         asked: int64 (k,), samples that the first stage is asked about; None for all of them.
     """

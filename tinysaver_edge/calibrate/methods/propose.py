@@ -42,7 +42,6 @@ class Bid:
     Attributes:
         candidates: how many cascades share the risk.
         score: the score, or the name of one; None leaves it to the method.
-        fusion: likewise.
         tune: samples that are not to be certified on, since score and fusion come from them.
         again: how many more share the risk where another drop is asked for on the same samples.
     """

@@ -40,8 +40,6 @@ class ProofFacts:
     """A certificate as a report states it.
 
     Attributes:
-        threshold: the loosest certified one.
-        sentences: how it was proved, in words.
         counts: (what, how many) of all that enters the proof.
     """
 

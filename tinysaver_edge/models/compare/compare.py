@@ -102,7 +102,6 @@ class Comparison:
     """How far two sets of answers to the same pictures lie apart.
 
     Attributes:
-        samples: how many pictures.
         max_difference: largest absolute difference between two logits; NaN where one is NaN.
         largest_logit: largest absolute value among the reference's logits, for scale.
         top1_agreement: share of pictures with the same best class, 0..1.
@@ -165,7 +164,6 @@ class ModelCheck:
     """What was found of a model.
 
     Attributes:
-        model: the file.
         findings: in the order in which they were made.
         macs: multiply-accumulates of one picture as counted from the file, or None.
         readings: what other readings of the file get right, where labelled images were given.

@@ -132,9 +132,7 @@ class Carried:
 
     Attributes:
         source: what wrote it, in a few words.
-        labels: class names.
         scale: as a description states it, in TOML; it is that of a float input.
-        color: order of the channels.
         resize: how a frame is brought to the picture's size.
     """
 

@@ -40,7 +40,6 @@ class EmbeddedModel:
     Attributes:
         files: the file to open, then those of its weights where they lie apart.
         preprocess: what is left to do before it.
-        output: how it states its answer.
         reason: why the model is still the one that was given, or None where it was changed.
     """
 
@@ -61,11 +60,6 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
     An .onnx stays one where the onnx package is installed; everything else becomes OpenVINO's
     .xml and .bin. The same model gives the same bytes. What cannot be changed is returned as it
     is, with the reason.
-
-    Args:
-        model: the model's file.
-        description: what its input is.
-        out_dir: folder for the new files, another than the model's.
 
     Raises:
         InputError: the new file would replace the model.

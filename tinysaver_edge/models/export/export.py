@@ -54,7 +54,6 @@ class Export:
 
     Attributes:
         exported: one for each file that was asked for.
-        pictures: what they were compared on, in a few words.
         macs: multiply-accumulates of a picture, merged branches counted once.
         parameters: how many numbers are stored, merged branches counted once.
         macs_as_trained: multiply-accumulates before branches were merged.
@@ -162,12 +161,7 @@ def _folder(out: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A file that was made, and how near it is to the model it was made of.
-
-    Attributes:
-        files: the file to open, then those of its weights where they lie apart.
-        comparison: its answers against torch's.
-    """
+    """A file that was made, and how near it is to the model it was made of."""
 
     files: tuple[Path, ...]
     engine: str
@@ -184,12 +178,9 @@ class ExportJob:
     """All that making and checking the files takes.
 
     Attributes:
-        model: what is exported.
         merged: its module with branches merged, or as it is.
         description: what the files say of themselves.
         batch: a fixed number of samples, or None for any.
-        pictures: what to compare on.
-        tolerance: largest difference of a logit that is let through.
     """
 
     model: TimmModel

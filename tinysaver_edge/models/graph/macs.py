@@ -60,7 +60,6 @@ class MacCount:
     """What a model costs for one sample.
 
     Attributes:
-        macs: multiply-accumulates.
         parameters: stored numbers, the few that are no weights among them.
         parameter_bytes: their size in the file, uncompressed.
         by_operation: MACs by kind of operation.
@@ -241,12 +240,7 @@ _UNCOUNTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A model's cost for one sample, its size and its signature.
-
-    Attributes:
-        cost: MACs and parameters.
-        size_bytes: of the file and those that hold its weights.
-    """
+    """A model's cost for one sample, its size and its signature."""
 
     model: Path
     cost: MacCount

@@ -21,7 +21,6 @@ class Verdict:
 
     Attributes:
         good: whether all is well.
-        why: in a few words.
     """
 
     good: bool

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bench import Effort
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, file_entry
 from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError

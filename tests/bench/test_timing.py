@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.model_zoo import Form, frames, tiny_classifier
-from tinysaver_edge.bench import Effort, measure, measure_stage, measure_with
+from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_with
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.registry import create_engine

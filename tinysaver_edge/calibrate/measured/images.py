@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import measure_look
+from tinysaver_edge.bench.bundle import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,

@@ -6,6 +6,8 @@ float16. So a device is asked what it can do before, and the compiled graph what
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +180,18 @@ def read_model(core: Core, model: Path) -> Graph:
         return core.read_model(str(model))
     except (RuntimeError, ValueError) as error:  # names that are no UTF-8 among them
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
+
+
+def save_model(graph: Graph, out: Path) -> None:
+    """Write .xml and .bin under other names first, and move them into place, the .xml last."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        made = Path(folder) / out.name
+        _import().save_model(graph, str(made), compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            path = made.with_suffix(suffix)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.replace(out.with_suffix(suffix))
 
 
 def _require_sound_tflite(model: Path) -> None:

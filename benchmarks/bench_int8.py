@@ -29,7 +29,8 @@ from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.models.description.description import ModelDescription, find_description

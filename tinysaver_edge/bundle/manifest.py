@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tinysaver_edge._support.files import combined
-from tinysaver_edge.certificate import upper_rate
+from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.latency import settled_shares
 from tinysaver_edge.output_format import OutputFormat

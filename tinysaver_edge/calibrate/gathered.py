@@ -37,9 +37,12 @@ from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import CutEpochs, ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded, recordings_of
-from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded, recordings_of
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import CollectionFile, CollectionState, length_of
+from tinysaver_edge.data.images import check_left_out
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu

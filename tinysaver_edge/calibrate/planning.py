@@ -22,8 +22,9 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import Budgets, Method, Reference, Targets
 from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, names_labels
 from tinysaver_edge.data.collection import seconds_of
+from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 

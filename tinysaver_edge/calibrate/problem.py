@@ -21,7 +21,7 @@ from tinysaver_edge.latency import (
     LatencySamples,
 )
 from tinysaver_edge.outputs import Outputs, all_but, check_labels
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.records.records import Record
 
 

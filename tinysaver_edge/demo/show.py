@@ -16,7 +16,7 @@ from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.data.source import DataSource, Sample
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.camera import CLASS_NAMES, LabelledFrame, SimulatedCamera

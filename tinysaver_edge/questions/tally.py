@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinysaver_edge.certificate import (
+from tinysaver_edge.certificate.certificate import WalkStep, runs_of
+from tinysaver_edge.certificate.p_values import (
     EvidenceKind,
-    WalkStep,
     count_p_values,
     group_p_values,
-    runs_of,
     upper_rate,
 )
-from tinysaver_edge.certificate import walk as last_passed
+from tinysaver_edge.certificate.p_values import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions.known import UNKNOWN
 

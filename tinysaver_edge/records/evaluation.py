@@ -15,10 +15,13 @@ from tinysaver_edge._support.files import default_cache_dir, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import DataSource, Place, check_left_out, class_indices, open_data
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.data.epochs import open_epochs
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import check_left_out
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
+from tinysaver_edge.data.source import DataSource, class_indices
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy

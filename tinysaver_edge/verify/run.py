@@ -23,7 +23,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.deciding.figures import interval_of, why_figures_disagree
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.remote import RemoteModel

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, fewest, least_groups, step_p_values
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
+from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError

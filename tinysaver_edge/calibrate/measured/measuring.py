@@ -23,7 +23,7 @@ from tinysaver_edge.calibrate.plan import ImageInput
 from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
 from tinysaver_edge.outputs import all_but

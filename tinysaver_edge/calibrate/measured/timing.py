@@ -21,7 +21,7 @@ from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import measure_alone, measure_pair
 from tinysaver_edge.bench.timing import Effort, resident_mb
 from tinysaver_edge.calibrate.problem import PairTiming
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DataError, EngineError, InputError

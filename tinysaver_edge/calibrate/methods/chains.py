@@ -23,9 +23,9 @@ from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.calibrate.methods.search import Search
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
+from tinysaver_edge.certificate.p_values import EvidenceKind, count_p_values, walk
 from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score
 
 SHARE = 0.1

@@ -14,10 +14,10 @@ import numpy as np
 from tinysaver_edge.calibrate.calibration import Milestone, Prospect
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.targets import Objective, Targets
-from tinysaver_edge.certificate import EvidenceKind, group_p_values
-from tinysaver_edge.certificate import walk as last_passed
+from tinysaver_edge.certificate.p_values import EvidenceKind, group_p_values
+from tinysaver_edge.certificate.p_values import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.questions import KEPT, Walk
+from tinysaver_edge.questions.tally import KEPT, Walk
 
 AGREEMENTS = (0.999, 0.995, 0.99, 0.98, 0.95, 0.9)
 """Levels of agreement with the large model that a plan certifies; fixed, since each is a test."""

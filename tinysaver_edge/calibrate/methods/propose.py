@@ -28,10 +28,10 @@ from tinysaver_edge.calibrate.methods.sweep import (
 )
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
-from tinysaver_edge.certificate import upper_rates
+from tinysaver_edge.certificate.p_values import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs, all_but
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 

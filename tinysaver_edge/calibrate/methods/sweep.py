@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, WalkCounts
-from tinysaver_edge.certificate import walk
+from tinysaver_edge.certificate.p_values import walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 

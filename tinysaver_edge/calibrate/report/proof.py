@@ -11,7 +11,7 @@ from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.calibration import CodecCost
-    from tinysaver_edge.certificate import Certificate
+    from tinysaver_edge.certificate.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 
 USUAL_LEVEL = 0.05

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, Place, open_data
-from tinysaver_edge.data.store import parted
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import Place, parted
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_class, engine_names
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, class_indices
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError, TinySaverError

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.data import DataSource, class_indices
 from tinysaver_edge.data.looks import Seen, content_hash
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_name

@@ -201,7 +201,6 @@ class ConditionalLogit(Fusion):
 
     Attributes:
         large: weight of the large model's log-probability.
-        saver: weight of the saver's.
         absent_large: added where the large model's list lacks the class.
         absent_saver: added where the saver's list lacks it.
         floor_large: added to every probability of the large model, > 0.

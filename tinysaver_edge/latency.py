@@ -192,8 +192,6 @@ class PooledLatency:
     """Latency over frames that take one of several ways, each with its share of the frames.
 
     Attributes:
-        mean_ms: weighted mean.
-        samples_ms: all ways' samples, ascending.
         up_to: share of the frames that take no longer than each sample, ascending to 1.
         source: measured, when all of it is.
     """
@@ -367,18 +365,3 @@ def _largest_rate(saver: float, after: float, escalated: float) -> float | None:
     roots += [saver / under] if under else []
     falling = [one for one in roots if one >= 0 and (2 * square * one + linear, square) < (0, 0)]
     return min([*falling, 1.0])
-
-
-def cascade_latency(
-    saver: LatencySamples, escalation: LatencySamples, escalation_rate: float
-) -> PooledLatency:
-    """Return the latency of a cascade of two models that were measured apart.
-
-    For many rates of one pair make a `CascadeLatency` once: it adds the samples up once.
-
-    Args:
-        saver: the saver's part, on every frame.
-        escalation: what an escalation takes on top of that.
-        escalation_rate: share of the frames that is escalated, 0..1.
-    """
-    return CascadeLatency.of(saver, escalation).at(escalation_rate)

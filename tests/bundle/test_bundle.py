@@ -248,7 +248,7 @@ def replaced(original, place, value):
 
 
 def exercise(opened):
-    from tinysaver_edge.verify import verify
+    from tinysaver_edge.verify.run import verify
 
     with Cascade.from_bundle(opened, threads=1) as cascade:
         for number in (0, 100_000):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from tests.calibrate.recipes import plug_in, recipe
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.command import spawned, start
+from tests.waiting import wait_until
 
 CHUNK = 128
 QUICK = ("--method", "empirical", "--max-drop", "0", "--no-timing", "--no-report", "--json")
@@ -130,8 +130,8 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
     reader.start()
     folder = workshop.folder / "bundle.records"
-    wait_for(lambda: any("strange" in line and "300 of 300 to go" in line for line in said))
-    wait_for((folder / "strange.partial" / "000000000.npz").is_file)
+    wait_until(lambda: any("strange" in line and "300 of 300 to go" in line for line in said))
+    wait_until((folder / "strange.partial" / "000000000.npz").is_file)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     reader.join(timeout=10)
@@ -153,10 +153,3 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     assert again.code == 0, again.err
     assert "quick (" not in again.err  # it is on record
     assert f"strange (strange, CPU): {300 - CHUNK} of 300 to go" in again.err
-
-
-def wait_for(happened, *, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)

@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from tests.pictures import class_folders, encoded
-from tinysaver_edge.data import dark_depth, decode_image, open_data
-from tinysaver_edge.data.images import decode_small, told_size, why_unreadable
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import (
+    dark_depth,
+    decode_image,
+    decode_small,
+    told_size,
+    why_unreadable,
+)
 from tinysaver_edge.data.looks import MORE_FRAMES, Seen, has_more_frames, read_looks, seen_from_text
 
 

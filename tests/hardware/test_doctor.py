@@ -33,8 +33,9 @@ from tinysaver_edge.hardware.doctor.system import (
     throttling_check,
     version_checks,
 )
-from tinysaver_edge.hardware.engines import Apart, EngineDevice, Engines, Inventory, Listed, Trial
+from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.nvidia import read_jetson
+from tinysaver_edge.hardware.trial import Apart, Inventory, Listed, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,21 +12,19 @@ from tests.hardware import systems
 from tests.hardware.trial_model import build
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.cpu import read_cpu, temperatures_c, throttling
-from tinysaver_edge.hardware.engines import (
+from tinysaver_edge.hardware.engines import EngineDevice, Engines, probe_engines
+from tinysaver_edge.hardware.nvidia import read_board, read_jetson, read_nvidia
+from tinysaver_edge.hardware.probe import Probe, draft_profile, probe, read_memory
+from tinysaver_edge.hardware.profile import read_profile
+from tinysaver_edge.hardware.trial import (
     MODEL,
-    EngineDevice,
-    Engines,
     Inventory,
     Listed,
     Trial,
-    probe_engines,
     run_apart,
     run_here,
     try_engine,
 )
-from tinysaver_edge.hardware.nvidia import read_board, read_jetson, read_nvidia
-from tinysaver_edge.hardware.probe import Probe, draft_profile, probe, read_memory
-from tinysaver_edge.hardware.profile import read_profile
 
 NONE = Engines((), (), ())
 
@@ -240,7 +238,7 @@ def test_what_takes_its_process_down_is_told(program: str, why: str) -> None:
 
 def test_a_library_that_does_not_load_is_named() -> None:
     """What onnxruntime-gpu 1.31.1 says on a computer without CUDA, word for word."""
-    from tinysaver_edge.hardware.engines import _cause
+    from tinysaver_edge.hardware.trial import _cause
 
     said = (
         "2026-11-22 21:52:28 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] "

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tinysaver_edge.hardware.engines import MODEL, SIZE
+from tinysaver_edge.hardware.trial import MODEL, SIZE
 
 
 def build() -> bytes:

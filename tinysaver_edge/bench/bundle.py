@@ -55,9 +55,7 @@ class EndToEnd:
         frames: how many different pictures took turns.
         escalation_rate: share of the runs that the first stage did not settle.
         settled: share that each stage settled, first to last.
-        decode: decoding the picture.
         decide: resize, models and decision.
-        total: both.
         accepted: `decide` where the first stage's answer was kept; None where it never was.
         escalated: `decide` where it was not; None where it always was.
         ways: `decide` where each stage settled the frame; None where it never did.
@@ -372,19 +370,8 @@ def measure_ways(
     )
 
 
-def measure_look(
-    frames: Sequence[Frame],
-    *,
-    clock: Clock = time.perf_counter,
-    effort: Effort = DEFAULT_EFFORT,
-) -> LatencySamples:
-    """Look at frames as a camera's memory does that finds them still: no model is asked.
-
-    Args:
-        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
-        clock: seconds.
-        effort: how long to measure.
-    """
+def measure_look(frames: Sequence[Frame], *, effort: Effort) -> LatencySamples:
+    """Look at frames in turns, as a memory does that finds them still: no model is asked."""
     thumbnail, gate = Thumbnailer(), Gate[int](ReuseRule(WHITE, 0.0, epoch_s=1e9))
     turns, numbers = itertools.cycle(frames), itertools.count()
 
@@ -392,7 +379,7 @@ def measure_look(
         number = next(numbers)
         gate.look(number, thumbnail(next(turns)), 1e-3 * number)
 
-    return measure_with(effort, look, clock=clock)
+    return measure_with(effort, look)
 
 
 def measure_alone(

@@ -208,7 +208,6 @@ class TryStep:
     """Run a model one way: what a process of its own may do, since a driver can end one.
 
     Attributes:
-        artefact: the model and the way.
         frames: ``(height, width, 3)`` BGR uint8, at least one.
     """
 
@@ -245,10 +244,6 @@ def candidates(
     """Return the ways to run a model that a device's profile lists, the best first.
 
     Without a profile those that this machine really has, in float32, accelerators first.
-
-    Args:
-        profile: the device's.
-        probed: looks at this machine.
     """
     if profile is not None:
         return profile.engines

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import decode_image, image_files
+from tinysaver_edge.data.images import decode_image, image_files
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame
 

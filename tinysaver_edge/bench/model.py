@@ -54,8 +54,6 @@ class ModelBench:
         frame: height and width of the frame that it was measured with.
         import_s: importing the engine's package; 0 where that was done before.
         load_s: opening the model, nothing cached.
-        first_ms: the first inference.
-        inference: warm runs of the model alone.
         stage: warm runs with the resize and the score, as a cascade runs it.
         throughput: frames a second when kept busy, or None where that was not measured.
         batches: warm runs of the model alone on so many frames at once, as a host has it answer

@@ -164,8 +164,6 @@ class InferenceEnergy:
         mj: millijoules a frame by the counters, what the machine takes when idle included.
         idle_w: watts by the same counters just before, with nothing to do.
         source: which counters were read.
-        runs: how many frames that were.
-        seconds: how long they took.
     """
 
     mj: float
@@ -245,10 +243,6 @@ class Sustained:
     """A long run's first and last part.
 
     Attributes:
-        seconds: how long it ran.
-        runs: how many runs that were.
-        first: the runs of the first window.
-        last: those of the last.
         start_c: the hottest zone before, in degrees Celsius; None where none tells.
         end_c: the hottest zone after.
     """

@@ -67,7 +67,6 @@ class Tagged:
 
     Attributes:
         digest: of the manifest: ``sha256:…``.
-        content: the manifest.
         etag: what tells this answer from another without reading it; None where nothing does.
     """
 

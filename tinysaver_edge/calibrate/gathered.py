@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import lock
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.calibrate.chosen.golden import keep_golden
 from tinysaver_edge.calibrate.measured.given_records import (
@@ -39,9 +39,12 @@ from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import CutEpochs, ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded, recordings_of
-from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded, recordings_of
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import CollectionFile, CollectionState, length_of
+from tinysaver_edge.data.images import check_left_out
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu
@@ -325,19 +328,15 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), "rb")
+        held = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), "rb")
     except OSError as error:
         raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"records {folder}: another calibration writes there: wait for it, or name another "
-                "--out and --work-dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+    with held:
+        lock(
+            held.fileno(),
+            f"records {folder}: another calibration writes there: wait for it, or name another "
+            "--out and --work-dir",
+        )
         yield
 
 

@@ -10,7 +10,8 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, json_option, output_option
-from tinysaver_edge.data import Place, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (

@@ -84,9 +84,7 @@ class Stop:
 
 
 @contextmanager
-def stopping_on_signals(
-    close: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Stop]:
+def stopping_on_signals(close: Callable[[], None]) -> Iterator[Stop]:
     """Call a function when a signal to stop comes, instead of being interrupted anywhere.
 
     It is called in a thread of its own: a handler runs in the middle of whatever the main thread
@@ -98,9 +96,9 @@ def stopping_on_signals(
     def stopped(number: int, _: FrameType | None) -> None:
         nonlocal first_s
         if stop.signal is None:
-            stop.signal, first_s = signal.Signals(number), clock()
+            stop.signal, first_s = signal.Signals(number), time.monotonic()
             threading.Thread(target=close, name="stopping", daemon=True).start()
-        elif clock() - first_s >= AGAIN_S:
+        elif time.monotonic() - first_s >= AGAIN_S:
             for each, handler in before.items():
                 signal.signal(each, handler)
             signal.raise_signal(number)

@@ -25,7 +25,6 @@ class Draw:
     """What is to be drawn.
 
     Attributes:
-        count: how many frames, or epochs.
         seed: of the generator. Collections of one seed fall on the same moments of their periods.
         period_s: how long cameras are looked at; None for recordings, whose length is theirs.
         epoch_s: length of an epoch; None draws single frames.

@@ -8,7 +8,6 @@ the folder is opened again, and at the end.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, parse_json, read_file, sha256_of
+from tinysaver_edge._support.files import atomic_write, lock, parse_json, read_file, sha256_of
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._support.text import brief
@@ -137,18 +136,14 @@ class Store:
         try:
             self.folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
             others = [one for one in self.folder.iterdir() if not one.name.startswith(".")]
-            lock = self._stack.enter_context((self.folder / LOCK).open("w"))
+            held = self._stack.enter_context((self.folder / LOCK).open("w"))
         except OSError as error:
             raise InputError(f"--out {self.folder}: {_reason(error)}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"--out {self.folder}: another process collects into it: wait for it, or name "
-                "another folder"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+        lock(
+            held.fileno(),
+            f"--out {self.folder}: another process collects into it: wait for it, or name another "
+            "folder",
+        )
         place = self.folder / SUMMARY
         if place.is_file():
             self._file = read_summary(place)

@@ -89,8 +89,6 @@ class SourceEntry(_Strict):
         duration_s: of a recording; None for a camera.
         size_bytes: of a recording's file, to know it again.
         drawn: moments that fell on it and have come.
-        written: of these, how many are in the folder.
-        missed: of these, how many are not, by why.
     """
 
     name: str
@@ -105,8 +103,6 @@ class CollectionFile(_Strict):
     """What `collection.json` holds.
 
     Attributes:
-        created_by: release that collected.
-        kind: frames or epochs.
         design: how they were drawn.
         state: whether it is done.
         start: UTC, of a period in front of cameras; of recordings, when they were read.
@@ -118,10 +114,6 @@ class CollectionFile(_Strict):
         seed: that the moments were drawn with.
         encoding: ending of the pictures, without a dot.
         cut: what was left out of each frame before it was written, in words; "" for nothing.
-        drawn: moments that have come, over all sources.
-        written: how many are in the folder.
-        missed: how many are not, by why.
-        sources: the same by source.
         moments_sha256: of the table, once the collection is done.
     """
 
@@ -162,7 +154,6 @@ class DrawnMoment:
     Attributes:
         name: of the picture, without its ending, or of the epoch's folder: drawn too, so that the
             order of the names tells nothing of that of the moments.
-        source: name of the camera or recording.
         moment_s: seconds from the start of the period, or into the recording.
         sequence: the frame's number in a recording; None where it is not known beforehand.
         file: the picture, or the epoch's folder; "" where there is none.
@@ -264,7 +255,6 @@ class Collection:
 
     Attributes:
         folder: where it lies.
-        file: what it says of itself.
         moments: every moment that was drawn.
     """
 

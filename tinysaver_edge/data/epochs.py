@@ -66,9 +66,7 @@ class Epoch:
     Attributes:
         files: names of its frames in the folder, in order; empty for a video.
         seconds: when each frame was taken, from the epoch's start, rising.
-        length_s: how long it lasts.
         source: the camera or recording, None where nobody says.
-        moment_s: when it began there.
         recorded_s: of one that was cut out of a recording: the time of its first frame in that.
     """
 

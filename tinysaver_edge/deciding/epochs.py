@@ -28,8 +28,6 @@ class EpochTimeline:
         numbers: int64 ``(n,)``, each frame's epoch, rising; all frames of one stand together.
         times_s: float64 ``(n,)``, seconds from the epoch's start, rising within it.
         thumbnails: int32 ``(n, 256)``, as `reuse.Thumbnailer` makes them.
-        epoch_s: how long an epoch lasts.
-        names: of the epochs, by their numbers.
     """
 
     numbers: IntArray

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.certificate import (
-    EvidenceKind,
-    WalkStep,
-    least_certifiable_points,
-    runs_of,
-    upper_rates,
-)
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points, runs_of
+from tinysaver_edge.certificate.p_values import EvidenceKind, upper_rates
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs

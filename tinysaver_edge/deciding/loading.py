@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class AbsentEngine(Engine):
-    """Fails whenever it is asked, for streams that never ask it.
-
-    Args:
-        model: the model's name.
-        preprocess: what its batches would look like.
-    """
+    """Fails whenever it is asked, for streams that never ask it."""
 
     name: ClassVar[str] = "absent"
     suffixes: ClassVar[frozenset[str]] = frozenset()

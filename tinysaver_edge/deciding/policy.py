@@ -253,7 +253,6 @@ class Case:
         outputs: the answer after it; see `Policy.after`.
         early: the answer after the stage before it, where both are known.
         accepted: whether the answer settles the matter.
-        degraded: which stage failed, and how.
         failure: the last one, or None.
         covered: whether its camera is one that a certificate speaks of.
     """

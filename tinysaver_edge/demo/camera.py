@@ -252,7 +252,6 @@ class Scene:
         difficulty: 0 (clean) to 1.
         piece: the part that is inspected.
         before: the part that went ahead of it, further along the belt.
-        after: the part that follows.
         belt: index of the belt among the textures.
         belt_px: where along the belt's loop the part lies.
         clutter: what lies on the belt, relative to the part.

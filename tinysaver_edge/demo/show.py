@@ -15,8 +15,8 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.cascade import Cascade, Clock
-from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.data.source import DataSource, Sample
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.camera import CLASS_NAMES, LabelledFrame, SimulatedCamera
@@ -29,10 +29,6 @@ class CameraData(DataSource):
 
     They are drawn anew at every reading, which takes little more than decoding a file would, so
     that no memory or disk holds them.
-
-    Args:
-        count: how many frames.
-        seed: which camera.
     """
 
     independent = True
@@ -126,7 +122,7 @@ def calibrate_demo(
     return calibrate(replace(plan, input=given), out=out, progress=progress)
 
 
-def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.monotonic) -> Race:
+def race(bundle_path: Path, *, seconds: float, seed: int) -> Race:
     """Stream some seconds of the camera through the cascade and through the large model alone.
 
     Frames are drawn beforehand, so that the rates are those of deciding.
@@ -137,18 +133,18 @@ def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.mo
         large = bundled_artefacts(bundle)[-1]
         alone = StagePolicy(large.name, large.macs)
         with Cascade([Stage.opened(large, alone)]) as single:
-            return _race(cascade, single, frames, clock)
+            return _race(cascade, single, frames)
 
 
-def _race(cascade: Cascade, large: Cascade, frames: Sequence[LabelledFrame], clock: Clock) -> Race:
+def _race(cascade: Cascade, large: Cascade, frames: Sequence[LabelledFrame]) -> Race:
     spent = {cascade: 0.0, large: 0.0}
     right = {cascade: 0, large: 0}
     escalated = 0
     for start in range(0, len(frames), BLOCK):
         for runner in (cascade, large):
-            begun = clock()
+            begun = time.monotonic()
             decisions = [runner.decide(frame) for frame, _ in frames[start : start + BLOCK]]
-            spent[runner] += clock() - begun
+            spent[runner] += time.monotonic() - begun
             for decision, (_, label) in zip(decisions, frames[start : start + BLOCK], strict=True):
                 right[runner] += decision.index == label
                 escalated += runner is cascade and decision.escalated

@@ -6,6 +6,8 @@ float16. So a device is asked what it can do before, and the compiled graph what
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, needs
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
-from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.preprocess import Batch
 
 Core: TypeAlias = Any  # openvino.Core
@@ -180,6 +182,18 @@ def read_model(core: Core, model: Path) -> Graph:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 
+def save_model(graph: Graph, out: Path) -> None:
+    """Write .xml and .bin under other names first, and move them into place, the .xml last."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        made = Path(folder) / out.name
+        _import().save_model(graph, str(made), compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            path = made.with_suffix(suffix)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.replace(out.with_suffix(suffix))
+
+
 def _require_sound_tflite(model: Path) -> None:
     """Refuse releases that misread the integers of quantised models without a word."""
     found = _import().__version__
@@ -200,12 +214,8 @@ def model_signature(model: Path, graph: Graph, answer: str | None = None) -> Mod
 
 
 def _import() -> OpenVino:
-    try:
+    with needs("openvino", extra="openvino", purpose="Running models with engine openvino"):
         return import_engine("openvino")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "openvino", extra="openvino", purpose="Running models with engine openvino"
-        ) from error
 
 
 def open_core() -> Core:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.model_file import one_line
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 
 Module: TypeAlias = Any  # torch.nn.Module
 
@@ -129,12 +130,8 @@ def read_module(path: Path) -> tuple[Architecture, Module]:
 
 def build_module(architecture: Architecture, path: Path) -> Module:
     """Build a model with the weights it happens to start with."""
-    try:
+    with needs(extra="timm", purpose="Running models with engine torch"):
         import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "timm", extra="timm", purpose="Running models with engine torch"
-        ) from error
     if not timm.is_model(architecture.name):
         raise ModelError(
             f"model {path}: timm {timm.__version__} has no {architecture.name}: install another "
@@ -157,10 +154,6 @@ def sized_model(name: str, size: tuple[int, int], settings: Mapping[str, Any]) -
 
 
 def _safetensors() -> Any:  # noqa: ANN401 - the module
-    try:
+    with needs(extra="timm", purpose="Running models with engine torch"):
         import safetensors.torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "safetensors", extra="timm", purpose="Running models with engine torch"
-        ) from error
     return safetensors.torch

@@ -31,11 +31,7 @@ _WHOLE = ("VDD_IN", "POM_5V_IN", "5V_IN")
 
 
 class EnergyMeter(ABC):
-    """A counter of energy that only grows.
-
-    Attributes:
-        source: which counter it is, and of what.
-    """
+    """A counter of energy that only grows."""
 
     source: str
 
@@ -49,11 +45,7 @@ class EnergyMeter(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """The counters of a machine.
-
-    Attributes:
-        absent: those that cannot, with the reasons.
-    """
+    """The counters of a machine."""
 
     found: tuple[EnergyMeter, ...]
     absent: tuple[Finding, ...]
@@ -73,11 +65,7 @@ class Meters:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What one counter counted between two moments, idling included.
-
-    Attributes:
-        seconds: time between the readings.
-    """
+    """What one counter counted between two moments, idling included."""
 
     source: str
     joules: float

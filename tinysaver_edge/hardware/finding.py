@@ -29,6 +29,11 @@ class Finding:
     reason: str | None = None
 
     @classmethod
+    def of(cls, name: str, value: str | None, reason: str) -> Finding:
+        """Return a thing with what was found of it; with the reason where that is nothing."""
+        return cls(name, value) if value else cls(name, reason=reason)
+
+    @classmethod
     def absent(cls, name: str, reason: str) -> Finding:
         """Return a thing that is not there."""
         return cls(name, reason=reason)
@@ -73,6 +78,12 @@ def read(root: Path, path: str) -> str | None:
     return text.strip("\0 \t\r\n") or None
 
 
+def read_all(root: Path, pattern: str) -> list[str]:
+    """Return what the files that a pattern below the root fits hold, each that can be read."""
+    found = (read(root, str(path.relative_to(root))) for path in sorted(root.glob(pattern)))
+    return [text for text in found if text is not None]
+
+
 def read_int(root: Path, path: str) -> int | None:
     """Return the whole number that a file holds, or None."""
     text = read(root, path)
@@ -110,9 +121,7 @@ class Standing(str, Enum):
     """How one thing stands.
 
     Attributes:
-        OK: it is as it should be.
         NOTE: nothing fails, but something could be had that is not there.
-        BROKEN: something fails, or will.
     """
 
     OK = "ok"
@@ -125,7 +134,6 @@ class Checkup:
     """One thing that was looked at.
 
     Attributes:
-        state: how it stands.
         mend: the command that mends it, or "" where there is nothing to mend.
     """
 

@@ -43,12 +43,8 @@ class Memory:
             text += f", {self.available_mb} MiB available"
         if self.usable_mb < self.total_mb:
             text += f", of which this container may use {self.limit_mb} MiB"
-        swap = (
-            Finding("swap", f"{self.swap_mb} MiB")
-            if self.swap_mb
-            else Finding.absent("swap", "none is set up")
-        )
-        return (Finding("memory", text), swap)
+        swap = f"{self.swap_mb} MiB" if self.swap_mb else None
+        return (Finding("memory", text), Finding.of("swap", swap, "none is set up"))
 
 
 def read_memory(root: Path = ROOT) -> Memory | None:
@@ -126,13 +122,12 @@ def probe(root: Path = ROOT, *, engines: Engines | None = None) -> Probe:
     system, board = _system(root), read_board(root) or _product(root)
     cpu, memory, jetson = read_cpu(root), read_memory(root), read_jetson(root)
     accelerators = nvidia_findings(root) if jetson is None else jetson.findings()
-    unsaid = "the system does not say"
     sections = (
         Section(
             "system",
             (
                 Finding("operating system", system),
-                Finding("board", board) if board else Finding.absent("board", unsaid),
+                Finding.of("board", board, "the system does not say"),
             ),
         ),
         Section(

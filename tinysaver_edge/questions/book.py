@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -15,7 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, check_file_target, parse_json, read_file
+from tinysaver_edge._support.files import (
+    atomic_write,
+    check_file_target,
+    lock,
+    parse_json,
+    read_file,
+)
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.known import Question
 
@@ -47,9 +52,7 @@ class GivenAnswer:
     """One answer to one question.
 
     Attributes:
-        reply: what was said.
         by: who said it; "" where nobody gave a name.
-        at: when, in UTC.
         repeat: whether the same person had been asked before, without being told.
     """
 
@@ -148,14 +151,8 @@ class AnswerBook:
     def _begin(self, path: Path) -> None:
         """Lock the file, read it, and part what a killed program left from what comes next."""
         assert self._handle is not None
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"answers {path}: another program is asking there: open its page, or end it"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+        taken = f"answers {path}: another program is asking there: open its page, or end it"
+        lock(self._handle, taken)
         data = _read(path)
         trouble = Trouble(path)
         self.answers = list(_once(_standing(_lines(data, trouble), trouble), trouble))

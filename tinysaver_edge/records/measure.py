@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
 from tinysaver_edge.output_format import OutputFormat, OutputKind
@@ -78,8 +78,6 @@ class MeasureJob:
     What it answers on a chunk depends on nothing but the chunk: it does not matter who does it.
 
     Attributes:
-        artefact: the model as it will ship.
-        data: the images.
         chunk: samples in a chunk.
         top: so many of the best classes are kept of each answer; None keeps all logits.
     """

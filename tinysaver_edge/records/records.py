@@ -37,12 +37,7 @@ _TOP_CLASS = "_class"
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """All that a record's numbers depend on: equal keys, equal numbers.
-
-    Attributes:
-        model_sha256: hash of the model file that was run.
-        preprocess: the preprocessing, output format and codec, as plain values.
-    """
+    """All that a record's numbers depend on: equal keys, equal numbers."""
 
     model_sha256: str
     preprocess: Mapping[str, Any]
@@ -177,8 +172,6 @@ class RecordWriter:
 
     Attributes:
         key: what the numbers depend on.
-        samples: how many there will be.
-        chunk: samples in a chunk.
     """
 
     folder: Path

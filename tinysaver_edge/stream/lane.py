@@ -90,7 +90,6 @@ class Item:
     Attributes:
         lane: where it belongs.
         regime: what decides it.
-        case: what is known of it.
         arrived_s: when it was taken, or read from a file, on the stream's clock.
         due_s: when its decision must be out; infinity for never.
         batch: input of the first stage asked; None once that has answered.
@@ -198,8 +197,6 @@ class Lane:
     Methods take the dispatcher's lock, unless they say that the caller holds it.
 
     Attributes:
-        rules: what holds for all its frames.
-        taker: takes what becomes of them.
         room: told whenever a frame may be taken in again.
     """
 

@@ -31,7 +31,6 @@ class Check:
     """One thing that was compared.
 
     Attributes:
-        name: what it was.
         passed: whether it agrees; None where there was nothing to compare with, or too little lies
             between the two to tell.
         detail: the figures, or why not.

@@ -16,7 +16,7 @@ from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import GoldenEntry, Manifest, ModelEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import decode_image
+from tinysaver_edge.data.images import decode_image
 from tinysaver_edge.deciding.policy import Case, Judge, Policy, replay
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Decision, FrameId

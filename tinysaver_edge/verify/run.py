@@ -16,19 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import (
-    Effort,
-    measure_alone,
-    measure_look,
-    measure_pair,
-    measure_ways,
-)
+from tinysaver_edge.bench.bundle import measure_alone, measure_look, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.deciding.figures import interval_of, why_figures_disagree
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.remote import RemoteModel

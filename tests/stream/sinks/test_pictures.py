@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.stream.decisions import decision, escalated, frame
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.collection import Collection
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks
 from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import DataError, InputError

@@ -22,22 +22,14 @@ from tinysaver_edge.calibrate.methods.outlook import Outlook
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.calibrate.targets import Targets
-from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.epochs import VIDEO_PICTURE
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions import (
-    REPEATED,
-    AnswerBook,
-    GivenAnswer,
-    Interview,
-    Known,
-    Pairs,
-    ProofSoFar,
-    Question,
-    read_answers,
-    write_questions,
-)
+from tinysaver_edge.questions.book import AnswerBook, GivenAnswer, read_answers, write_questions
+from tinysaver_edge.questions.interview import REPEATED, Interview, ProofSoFar
+from tinysaver_edge.questions.known import Known, Question
+from tinysaver_edge.questions.tally import Pairs
 
 WRITTEN_BEYOND = 1.5
 """A table of questions has so many times those that the plan expects to need."""

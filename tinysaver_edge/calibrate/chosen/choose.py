@@ -27,7 +27,7 @@ from tinysaver_edge.calibrate.targets import (
     Targets,
     limits_of,
 )
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError

@@ -75,7 +75,6 @@ class MeasuredRecords:
         codec_cost: what its codec costs the large model, or None.
         cut: what was left out of each collected frame, in words, or None.
         lost: savers that were not measured, and why.
-        stated: what the user vouches for.
         golden_samples: positions of the frames that were kept.
         golden_models: of these, what each model ran with.
     """

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import measure_look
+from tinysaver_edge.bench.bundle import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -66,11 +66,13 @@ from tinysaver_edge.calibrate.problem import (
 )
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.codec import Jpeg, check_carries
-from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.data.epochs import EpochData, open_epochs
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError

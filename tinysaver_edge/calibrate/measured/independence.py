@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write, parse_json, read_file
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
+from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
@@ -401,13 +402,4 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
         while units < MOST_TRIED and not enough(units):
             units += 1
         return units
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_UNITS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, most=MOST_UNITS)

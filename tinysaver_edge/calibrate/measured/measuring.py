@@ -23,7 +23,7 @@ from tinysaver_edge.calibrate.plan import ImageInput
 from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
 from tinysaver_edge.outputs import all_but
@@ -48,9 +48,7 @@ class Shortlist:
     """Orders savers by what they promise, and says of which measuring is in vain.
 
     Attributes:
-        targets: what is asked.
         holdout: share of the samples that will be set aside; they are not looked at here either.
-        seed: decides which.
         candidates: how many savers share the risk.
     """
 
@@ -144,8 +142,6 @@ class MeasuringRun:
         clock: seconds, for the time budget.
         started: what the clock said at the start.
         fingerprint: of the data.
-        workers: run the models.
-        lost: savers that were lost or left out, and why.
         found: rows of the savers that have been measured so far.
     """
 

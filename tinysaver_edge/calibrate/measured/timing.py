@@ -18,10 +18,10 @@ from tinysaver_edge._support.files import parse_json, read_file, write_text
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
-from tinysaver_edge.bench.timing import resident_mb
+from tinysaver_edge.bench.bundle import measure_alone, measure_pair
+from tinysaver_edge.bench.timing import Effort, resident_mb
 from tinysaver_edge.calibrate.problem import PairTiming
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DataError, EngineError, InputError

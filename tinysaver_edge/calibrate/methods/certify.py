@@ -17,12 +17,13 @@ from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.reuse import EpochTest, ReusePath
-from tinysaver_edge.certificate import Certificate, EvidenceKind
+from tinysaver_edge.certificate.certificate import Certificate
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs, all_but
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
 FUSE_FROM_LOST = 15

@@ -28,10 +28,10 @@ from tinysaver_edge.calibrate.methods.sweep import (
 )
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
-from tinysaver_edge.certificate import upper_rates
+from tinysaver_edge.certificate.p_values import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs, all_but
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -42,7 +42,6 @@ class Bid:
     Attributes:
         candidates: how many cascades share the risk.
         score: the score, or the name of one; None leaves it to the method.
-        fusion: likewise.
         tune: samples that are not to be certified on, since score and fusion come from them.
         again: how many more share the risk where another drop is asked for on the same samples.
     """

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
-from tinysaver_edge.certificate import WalkStep, group_p_values, runs_of
+from tinysaver_edge.certificate.certificate import WalkStep, runs_of
+from tinysaver_edge.certificate.p_values import group_p_values
 from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
-from tinysaver_edge.questions import Known, Pairs
+from tinysaver_edge.questions.known import Known
+from tinysaver_edge.questions.tally import Pairs
 from tinysaver_edge.reuse import STEPS, ReuseRule
 
 LOOSER_REUSE, LOOSER_SAVER = 30, 12

@@ -52,7 +52,6 @@ class SearchRule:
         share: of the samples, to search on, where the bound is to be proved on the others.
         take: standard deviations by which a combination must beat the default to be taken.
         drop_out: standard deviations by which a saver must be dearer than the best to drop out.
-        resamples: of which the deviations are those.
     """
 
     share: float = 0.1
@@ -70,7 +69,6 @@ class Searched:
 
     Attributes:
         score: the best score, fitted where it learns.
-        fusion: the best fusion, likewise.
         estimates: (times,), what it is expected to cost on each resample.
         tried: every combination, the best first.
         left_out: why the saver dropped out; empty where it did not.
@@ -285,7 +283,6 @@ class Search:
 
     Attributes:
         tune: samples that it looked at; None where it may look at all, since nothing is proved.
-        savers: one a saver of the problem, in its order.
     """
 
     tune: IntArray | None

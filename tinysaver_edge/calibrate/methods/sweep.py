@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, WalkCounts
-from tinysaver_edge.certificate import walk
+from tinysaver_edge.certificate.p_values import walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
@@ -23,10 +23,8 @@ class OperatingPoint:
 
     Attributes:
         threshold: accept where score >= threshold.
-        accepted: samples accepted.
         lost: net samples lost: those that only the large model gets right minus those that only
             the cascade does; negative where the cascade is the better one.
-        samples: all samples.
     """
 
     threshold: float
@@ -59,7 +57,6 @@ class Sweep:
         accepted: int64 (m,), samples accepted at each threshold, strictly rising to `samples`.
         lost: int64 (m,), net samples lost at each (see `OperatingPoint`).
         lost_without_accepting: the same when every sample is escalated; 0 without fusion.
-        samples: number of samples.
     """
 
     thresholds: FloatArray
@@ -167,8 +164,6 @@ class TinySaverThreshold:
     Attributes:
         t: the paper's threshold, a multiple of 0.001; it accepts `confidence > t`.
         threshold: the next float up, so that `score >= threshold` accepts the same samples.
-        accepted: samples accepted.
-        samples: all samples.
     """
 
     t: float

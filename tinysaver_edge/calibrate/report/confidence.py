@@ -85,8 +85,6 @@ class ScoreHistogram:
 
     Attributes:
         edges: ``bins + 1`` rising; scores beyond the outer ones are counted in the outer bins.
-        right: samples a bin whose answer is right.
-        wrong: samples a bin whose answer is wrong.
         threshold: in force, or None.
         right_accepted: share of all right answers that is accepted, None without any.
         wrong_accepted: share of all wrong answers that is accepted, None without any.

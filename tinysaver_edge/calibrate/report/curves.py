@@ -27,7 +27,6 @@ class Point:
         threshold: accept where the first score is at least this; infinity accepts nothing.
         accept_rate: share that the first model answers, 0..1.
         accuracy: share that the cascade gets right, 0..1.
-        drop_points: points lost against the large model alone.
         cost: expected MACs a frame, relative to the large model alone.
     """
 

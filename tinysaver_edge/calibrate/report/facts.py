@@ -61,7 +61,6 @@ class CandidateFacts:
     """One candidate, its row and its trade-off curve.
 
     Attributes:
-        row: what the calibration says of it.
         point: what its threshold does, by its row; None where the method found it no threshold.
         curve: what its other thresholds would do; empty where it is not drawn.
     """
@@ -73,11 +72,7 @@ class CandidateFacts:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What another limit on the drop would bring, on the same samples.
-
-    Attributes:
-        point: the loosest threshold that keeps it.
-    """
+    """What another limit on the drop would bring, on the same samples."""
 
     max_drop_points: float
     point: Point
@@ -90,7 +85,6 @@ class SweepFacts:
     Attributes:
         calibration: on the samples that the decision rests on.
         holdout: on those held out; empty without any.
-        marks: thresholds worth marking.
         alternatives: what other limits would bring, the tightest first.
         max_drop_points: the bound in force, or None.
     """
@@ -130,8 +124,6 @@ class FlowFacts:
     """Where the frames of a cascade of more than two stages end.
 
     Attributes:
-        stages: in order.
-        score: name of the score that all thresholds are of.
         beside: what the best two stages would cost, and what the longer cascade saves for which
             memory; empty where two stages keep no limit.
         place: which stages run where, and why none before the last on another host.
@@ -152,8 +144,6 @@ class ReportFacts:
         better_alone: that a single model serves better, or None where none does.
         score_words: the chosen score and what it is, None where there is no saver or no words.
         holdout_margin_points: half the width of the hold-out drop's 95 % interval, or None.
-        candidates: those measured, in the order they were named.
-        unmeasured: those that were not, with the reason.
         bounds: oracle and random line of the chosen saver.
         flow: where its frames end, None where it has no more than two stages.
         reliability: of the first and of the large model.

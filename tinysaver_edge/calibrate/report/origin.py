@@ -16,7 +16,7 @@ from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.calibrate.measured.given_records import measured_path
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.records.records import record_path
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.calibrate.report.confidence import class_name
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.preprocess import Frame
 
 EACH = 12

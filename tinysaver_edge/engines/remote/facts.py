@@ -134,7 +134,6 @@ class Reply:
     """One answer.
 
     Attributes:
-        values: raw outputs.
         version: the model's version that answered; empty where the host does not say.
         sha256: hash of the model that answered, or None where the host does not say.
     """
@@ -149,8 +148,6 @@ class Wanted:
     """What the bundle wants of a model.
 
     Attributes:
-        preprocess: what its input is made with.
-        output: how it states its answer.
         classes: how many classes it answers with, or None where that is not known.
         sha256: hash of its files, or None where that is not known.
         jpeg: whether it is sent JPEG files in place of pixels.
@@ -192,9 +189,7 @@ class Contract:
     """What bundle and host have agreed on.
 
     Attributes:
-        input: the input's name.
         input_shape: its axes without the first.
-        output: the output's name.
         max_batch: samples a request may hold at most; None for any number.
         sha256: what the host says it serves, or None.
     """

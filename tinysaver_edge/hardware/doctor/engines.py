@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from tinysaver_edge.errors import install_command
-from tinysaver_edge.hardware.engines import TIMEOUT_S, Apart, EngineDevice, Engines, run_apart
+from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.finding import Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import Jetson
+from tinysaver_edge.hardware.trial import TIMEOUT_S, Apart, run_apart
 
 _CUDA_WHEELS = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 

@@ -199,9 +199,9 @@ def _group(node: Path) -> str | None:
     return None if name in ("root", "wheel") else name
 
 
-def cache_check(cache: Callable[[], Path | None] = default_cache_dir) -> Checkup:
+def cache_check() -> Checkup:
     """Check that compiled models can be kept."""
-    folder = cache()
+    folder = default_cache_dir()
     if folder is not None:
         return ok("cache folder", str(folder))
     return broken(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, Place, open_data
-from tinysaver_edge.data.store import parted
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import Place, parted
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_class, engine_names
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
@@ -102,7 +103,6 @@ class Comparison:
     """How far two sets of answers to the same pictures lie apart.
 
     Attributes:
-        samples: how many pictures.
         max_difference: largest absolute difference between two logits; NaN where one is NaN.
         largest_logit: largest absolute value among the reference's logits, for scale.
         top1_agreement: share of pictures with the same best class, 0..1.
@@ -165,7 +165,6 @@ class ModelCheck:
     """What was found of a model.
 
     Attributes:
-        model: the file.
         findings: in the order in which they were made.
         macs: multiply-accumulates of one picture as counted from the file, or None.
         readings: what other readings of the file get right, where labelled images were given.

@@ -60,7 +60,6 @@ class MacCount:
     """What a model costs for one sample.
 
     Attributes:
-        macs: multiply-accumulates.
         parameters: stored numbers, the few that are no weights among them.
         parameter_bytes: their size in the file, uncompressed.
         by_operation: MACs by kind of operation.
@@ -165,28 +164,19 @@ def _shape(shapes: _Shapes, name: str) -> Shape:
     return shapes[name]
 
 
-def _convolution(*, weights: int, groups_first: bool = False) -> _Counter:
-    """Every output element takes one MAC for each weight of its channel.
+def _convolution(
+    *, weights: int = 1, groups_first: bool = False, transposed: bool = False
+) -> _Counter:
+    """Every output element takes one MAC for each weight of its channel; transposed, every input's.
 
-    Weights are (outputs, inputs of a group, kernel…), in OpenVINO's grouped ones behind the groups.
+    Weights are (outputs, inputs of a group, kernel…), transposed the other way round; in OpenVINO's
+    grouped ones behind the groups.
     """
 
     def count(shapes: _Shapes, node: Node) -> int:
         kernel = _shape(shapes, node.inputs[weights])[2 if groups_first else 1 :]
-        return math.prod(_shape(shapes, node.outputs[0])) * math.prod(kernel)
-
-    return count
-
-
-def _transposed(*, groups_first: bool = False) -> _Counter:
-    """Every input element meets each weight of its channel.
-
-    Weights are (inputs, outputs of a group, kernel…), in OpenVINO's grouped ones behind the groups.
-    """
-
-    def count(shapes: _Shapes, node: Node) -> int:
-        kernel = _shape(shapes, node.inputs[1])[2 if groups_first else 1 :]
-        return math.prod(_shape(shapes, node.inputs[0])) * math.prod(kernel)
+        elements = node.inputs[0] if transposed else node.outputs[0]
+        return math.prod(_shape(shapes, elements)) * math.prod(kernel)
 
     return count
 
@@ -220,7 +210,7 @@ _COUNTERS: Mapping[str, _Counter] = MappingProxyType(
         "ConvInteger": _convolution(weights=1),
         "DeformConv": _convolution(weights=1),
         "QLinearConv": _convolution(weights=3),
-        "ConvTranspose": _transposed(),
+        "ConvTranspose": _convolution(transposed=True),
         "Gemm": _product,
         "QGemm": _product,
         "FusedMatMul": _product,
@@ -233,8 +223,8 @@ _COUNTERS: Mapping[str, _Counter] = MappingProxyType(
         "Convolution": _convolution(weights=1),
         "GroupConvolution": _convolution(weights=1, groups_first=True),
         "DeformableConvolution": _convolution(weights=2),
-        "ConvolutionBackpropData": _transposed(),
-        "GroupConvolutionBackpropData": _transposed(groups_first=True),
+        "ConvolutionBackpropData": _convolution(transposed=True),
+        "GroupConvolutionBackpropData": _convolution(groups_first=True, transposed=True),
     }
 )
 
@@ -250,12 +240,7 @@ _UNCOUNTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A model's cost for one sample, its size and its signature.
-
-    Attributes:
-        cost: MACs and parameters.
-        size_bytes: of the file and those that hold its weights.
-    """
+    """A model's cost for one sample, its size and its signature."""
 
     model: Path
     cost: MacCount

@@ -72,7 +72,6 @@ class Shown:
     Attributes:
         number: grows with every picture.
         picture: ``(height, width, 3)`` BGR uint8.
-        time_s: when it was kept.
     """
 
     number: int

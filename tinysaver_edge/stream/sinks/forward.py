@@ -26,7 +26,7 @@ from tinysaver_edge._support.files import atomic_write, kind_of
 from tinysaver_edge._support.http_client import WebHost
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, is_loopback, looks_like_address, redacted
-from tinysaver_edge.data import ANSWER_COLUMN
+from tinysaver_edge.data.files import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TransferError
 from tinysaver_edge.stream.sinks.pictures import encoded, moment, plain

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import decode_image, is_image
+from tinysaver_edge.data.images import decode_image, is_image
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.source import Around, Frame, Source

@@ -37,18 +37,15 @@ class Label:
     class_: str = "note"
 
 
-def place_labels(
-    wanted: Sequence[Label], panel: Panel, *, avoid: Sequence[Place], taken: Sequence[Box] = ()
-) -> str:
+def place_labels(wanted: Sequence[Label], panel: Panel, *, avoid: Sequence[Place]) -> str:
     """Write as many of the names as find room, the first ones first.
 
     Args:
         wanted: names by falling importance.
         panel: they stay within.
         avoid: points that no name may hide.
-        taken: boxes (left, top, right, bottom) that are written on already.
     """
-    boxes = [*taken, *((x - 4, y - 4, x + 4, y + 4) for x, y in avoid)]
+    boxes = [(x - 4, y - 4, x + 4, y + 4) for x, y in avoid]
     written = []
     for label in wanted:
         for anchor, x, y in _around(label.place):

@@ -133,7 +133,7 @@ def read_file(path: Path) -> bytes:
         deadline_s = time.monotonic() + WRITER_S
         first = b""
         while path.is_fifo() and not first:  # "" while there is no writer, None while he is silent
-            read = file.raw.read(1)  # type: ignore[attr-defined]
+            read: bytes | None = file.raw.read(1)
             if read is None:
                 break
             first = read

@@ -419,7 +419,7 @@ def _order(outputs: Outputs, labels: NDArray[np.int64]) -> float | None:
 
     def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
         same = classes[one][:, :, None] == classes[other][:, None, :]
-        return np.einsum("nab,na,nb->n", same, roots[one], roots[other])
+        return np.asarray(np.einsum("nab,na,nb->n", same, roots[one], roots[other]), np.float64)
 
     usual = np.sort(overlap(*random_pairs(labels)))
     if not len(usual):

@@ -340,7 +340,12 @@ class WebHost:
             raise self.failed(why) from error
         except http.client.IncompleteRead as error:
             raise self.failed("hangs up in the middle") from error
-        except (OSError, http.client.HTTPException, TooMuchError) as error:
+        except http.client.HTTPException as error:
+            said = f"{type(error).__name__}: {brief(str(error), 80)}"
+            raise self.failed(
+                f"speaks no HTTP on this port: is it the right one? ({said})"
+            ) from error
+        except (OSError, TooMuchError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self.failed(brief(why)) from error
 

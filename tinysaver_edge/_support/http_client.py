@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -78,6 +79,14 @@ def refusal(answer: Answer, *, login: str, given: bool) -> str:
     if status >= 500:
         return f"fails itself ({status}{' ' + phrase if phrase else ''})"
     return f"answers {status}{' ' + phrase if phrase else ''}"
+
+
+def challenge_of(text: str) -> dict[str, str]:
+    """Return what a ``WWW-Authenticate`` asks for behind its kind; nothing where it is none."""
+    try:
+        return urllib.request.parse_keqv_list(urllib.request.parse_http_list(text))
+    except (ValueError, IndexError):  # a value that is missing
+        return {}
 
 
 def _place_of(location: str) -> str:

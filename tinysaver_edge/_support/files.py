@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.limits import MOST_PIPED_BYTES, MOST_WHOLE_BYTES, WRITER_S
 from tinysaver_edge.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -85,16 +86,6 @@ def library_path(path: Path) -> str:
             "open it cannot: rename it"
         ) from None
     return str(path)
-
-
-MOST_WHOLE_BYTES = 1 << 30
-"""A file that is read whole: texts, tables, keys, pictures."""
-
-MOST_PIPED_BYTES = 1 << 26
-"""The same out of a pipe or a device, which may have no end."""
-
-WRITER_S = 3.0
-"""How long somebody may take to begin to write into a pipe."""
 
 
 class UnreadableError(OSError):

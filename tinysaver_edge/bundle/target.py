@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 from urllib.parse import quote, urlencode, urljoin
 
 from tinysaver_edge._support.files import atomic_write, claim, open_regular, parse_json, sha256_of
-from tinysaver_edge._support.http_client import Answer, WebHost
+from tinysaver_edge._support.http_client import Answer, WebHost, challenge_of
 from tinysaver_edge._support.limits import MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, is_loopback, redacted
@@ -429,8 +428,10 @@ class _Registry:
             return bool(self._authorization)
         if kind.lower() != "bearer":
             return False
-        said = urllib.request.parse_keqv_list(urllib.request.parse_http_list(rest))
-        realm = self._url(said.get("realm", ""))
+        said = challenge_of(rest)
+        if "realm" not in said:
+            return False
+        realm = self._url(said["realm"])
         if realm.scheme != "https" and not is_loopback(realm.host):
             return False
         asked = urlencode([(key, said[key]) for key in ("service", "scope") if key in said])

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError, refusal
+from tinysaver_edge._support.http_client import (
+    Answer,
+    HttpConnection,
+    TooMuchError,
+    challenge_of,
+    refusal,
+)
 from tinysaver_edge._support.limits import MOST_PIXELS, MOST_SNAPSHOT_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
@@ -206,8 +212,7 @@ class _Login:
         handler = urllib.request.HTTPDigestAuthHandler(passwords)
         asked = urllib.request.Request(f"http://camera{target}")
         try:
-            parts = urllib.request.parse_keqv_list(urllib.request.parse_http_list(challenge))
-            said = handler.get_authorization(asked, parts)
+            said = handler.get_authorization(asked, challenge_of(challenge))
         except (ValueError, KeyError, IndexError):
             return None
         return f"Digest {said}" if said else None

@@ -50,10 +50,10 @@ PART_PAIRS = 4_000_000
 """So many pairs are held against each other part by part: of more than 2,000 pictures some are
 drawn, and held against all."""
 
-SPREADS_OF_PARTS, MOST_LIKENESS_OF_PARTS = 8.5, 0.92
-RISING = 0.06
-"""How much more the likeness of a part must be for each factor e of pictures from 300 on: there are
-the more pairs that are like each other by chance."""
+BEYOND_CHANCE, MOST_LIKENESS_OF_PARTS = 2.1, 0.97
+RISING = 0.1
+"""A part is alike from so many times what one in a thousand reaches by chance, and this much more
+for each factor e of pictures from 300 on: there are the more pairs."""
 
 PAIRS = 20_000
 _BLOCK = 512
@@ -351,11 +351,10 @@ def _parts_alike(
         better = likeness.max(axis=1) > best
         which[better] = likeness.argmax(axis=1)[better]
         best = np.maximum(best, likeness.max(axis=1))
-    spreads = SPREADS_OF_PARTS * (1 + RISING * max(0.0, np.log(count / 300)))
-    spread = 1.4826 * float(np.median(np.abs(np.concatenate(usual))))
-    least = np.clip(spreads * spread, LEAST_LIKENESS, MOST_LIKENESS_OF_PARTS)
+    beyond = BEYOND_CHANCE * (1 + RISING * max(0.0, np.log(count / 300)))
+    least = max(beyond * float(np.quantile(np.concatenate(usual), 0.999)), LEAST_LIKENESS)
     found = np.flatnonzero(best > least)
-    if not len(found):
+    if least > MOST_LIKENESS_OF_PARTS or not len(found):  # or they show too little to tell
         return 0.0, None
     return len(found) * count / len(drawn), (int(drawn[found[0]]), int(which[found[0]]))
 

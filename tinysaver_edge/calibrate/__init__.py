@@ -128,16 +128,18 @@ else:
                 "Reference",
                 "Targets",
             ),
-            "tinysaver_edge.certificate": (
-                "Bets",
+            "tinysaver_edge.certificate.certificate": (
                 "Certificate",
-                "EvidenceKind",
                 "WalkStep",
             ),
+            "tinysaver_edge.certificate.p_values": (
+                "Bets",
+                "EvidenceKind",
+            ),
             "tinysaver_edge.codec": ("Jpeg",),
-            "tinysaver_edge.data": (
+            "tinysaver_edge.data.images": ("LeftOut",),
+            "tinysaver_edge.data.source": (
                 "DataSource",
-                "LeftOut",
                 "Sample",
             ),
             "tinysaver_edge.deciding.figures": (
@@ -149,10 +151,8 @@ else:
                 "DeviceProfile",
                 "load_profile",
             ),
-            "tinysaver_edge.questions": (
-                "AnswerWord",
-                "Interview",
-                "Question",
-            ),
+            "tinysaver_edge.questions.book": ("AnswerWord",),
+            "tinysaver_edge.questions.interview": ("Interview",),
+            "tinysaver_edge.questions.known": ("Question",),
         },
     )

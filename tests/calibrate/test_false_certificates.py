@@ -31,8 +31,8 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks
 from tinysaver_edge.demo.camera import SimulatedCamera
 from tinysaver_edge.errors import BundleError, DataError, InputError

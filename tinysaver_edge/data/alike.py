@@ -68,7 +68,6 @@ class Alike:
         samples: how many pictures there are.
         copies: pictures whose file is a copy of an earlier one's, byte for byte.
         repeats: units (pictures, or groups of them) that look like an earlier one's; copies too.
-        units: how many units there are.
         weight: how many independent units they weigh as much as: ``units² / Σ cluster²``.
         order: how often a picture is more like the next than like another, 0..1; None where that
             cannot be told.
@@ -123,11 +122,7 @@ class Alike:
         return "; ".join(found)
 
     def text(self, names: Sequence[str]) -> str:
-        """The same with an example; empty where there is nothing to say.
-
-        Args:
-            names: of the source's pictures.
-        """
+        """The same with an example; empty where there is nothing to say."""
         if self.example is None or not self.found:
             return self.found
         one, other = self.example

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import default_cache_dir, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import DataSource, Place, check_left_out, class_indices, open_data
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import open_epochs
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import check_left_out
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
+from tinysaver_edge.data.source import DataSource, class_indices
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
@@ -49,8 +52,6 @@ class Evaluation:
     """A finished bundle's figures.
 
     Attributes:
-        figures: the seven figures.
-        warnings: what the user should know.
         seen: how many of the samples the bundle was calibrated on; None where that is not known.
         doubted: whether nothing follows from the figures for the certificate: labels that do not
             look right, or samples that it is not about.
@@ -81,12 +82,6 @@ def evaluate_images(
 ) -> Evaluation:
     """Run every stage of a bundle over labelled images and measure its policy on the answers.
 
-    Args:
-        bundle: an open bundle with models.
-        data_path: folder, .zip or table of labelled images.
-        skip_limit: share of images that may be unreadable.
-        progress: hears of each image.
-
     Raises:
         BundleError: the bundle holds no models.
         DataError: the images or labels do not fit.
@@ -94,28 +89,9 @@ def evaluate_images(
     """
     check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
-    with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
+    with open_data(data_path) as data:
         warnings = check_left_out(data.left_out, kept=len(data), limit=skip_limit, path=data.path)
-        known = bundle.manifest.labels
-        if known is not None:  # names that do not fit are told before anything is measured
-            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
-        records = [
-            measure(
-                artefact,
-                data,
-                Path(folder),
-                fingerprint="",
-                skip_limit=skip_limit,
-                progress=progress,
-            )
-            for artefact in artefacts
-        ]
-        labels = class_indices(
-            data.samples,
-            labels=known,
-            classes=records[-1].outputs.width,
-            path=data.path,
-        )
+        records, labels = _answers(bundle, artefacts, data, skip_limit, progress)
         looks = read_looks(data, progress=progress)
         dependent = _dependent(data, looks)
     seen, said = _seen_among(bundle, looks.content)
@@ -150,16 +126,9 @@ def evaluate_epochs(
     """
     check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
-    known = bundle.manifest.labels
-    with open_epochs(path, spans=spans) as data, tempfile.TemporaryDirectory() as folder:
-        if known is not None and spans is not None:
-            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
-        common = {"fingerprint": "", "skip_limit": skip_limit, "progress": progress}
-        records = [measure(one, data, Path(folder), **common) for one in artefacts]  # type: ignore[arg-type]
-        large = records[-1].outputs
-        labels = large.predictions
-        if spans is not None:
-            labels = class_indices(data.samples, labels=known, classes=large.width, path=data.path)
+    with open_epochs(path, spans=spans) as data:
+        labelled = spans is not None
+        records, labels = _answers(bundle, artefacts, data, skip_limit, progress, labelled=labelled)
         timeline, content = read_timeline(data, progress=progress)
     said = _other_epochs(bundle, timeline)
     seen, told = _seen_among(bundle, content)
@@ -168,6 +137,37 @@ def evaluate_epochs(
     warned = (*said, *told, *found.warnings, *doubts)
     doubted = bool(said or doubts)
     return Evaluation(found.figures, warned, seen, doubted=doubted, by_large=spans is None)
+
+
+def _answers(
+    bundle: Bundle,
+    artefacts: Sequence[Artefact],
+    data: DataSource,
+    skip_limit: float,
+    progress: Progress,
+    *,
+    labelled: bool = True,
+) -> tuple[list[Record], NDArray[np.int64]]:
+    """Return what each model answers, and the true classes: the large model's without labels."""
+    known = bundle.manifest.labels
+    if labelled and known is not None:  # names that do not fit are told before all measuring
+        class_indices(data.samples, labels=known, classes=len(known), path=data.path)
+    with tempfile.TemporaryDirectory() as folder:
+        records = [
+            measure(
+                artefact,
+                data,
+                Path(folder),
+                fingerprint="",
+                skip_limit=skip_limit,
+                progress=progress,
+            )
+            for artefact in artefacts
+        ]
+    large = records[-1].outputs
+    if not labelled:
+        return records, large.predictions
+    return records, class_indices(data.samples, labels=known, classes=large.width, path=data.path)
 
 
 def _not_about(bundle: Bundle) -> list[str]:

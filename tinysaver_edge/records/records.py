@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    parse_json,
+    read_arrays,
+    read_file,
+    write_text,
+)
 from tinysaver_edge.data.alike import (
     FEWEST,
     LEAST_WEIGHT,
@@ -31,16 +37,7 @@ _TOP_CLASS = "_class"
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """All that a record's numbers depend on: equal keys, equal numbers.
-
-    Attributes:
-        model_sha256: hash of the model file that was run.
-        preprocess: the preprocessing, output format and codec, as plain values.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
-        data: fingerprint of the images.
-    """
+    """All that a record's numbers depend on: equal keys, equal numbers."""
 
     model_sha256: str
     preprocess: Mapping[str, Any]
@@ -61,7 +58,6 @@ class Record:
     """What one model answered on every sample of a data set.
 
     Attributes:
-        name: the model's name.
         outputs: its answers, ``(n, …)``.
         skipped: samples that could not be read; their rows mean nothing.
         key: what the numbers depend on; None for records that users bring.
@@ -152,7 +148,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
     if not sidecar.is_file():
         return (), None
     try:
-        content = parse_json(sidecar.read_text())
+        content = parse_json(read_file(sidecar))
         skipped = tuple(int(index) for index in content.get("skipped", ()))
         key = RecordKey(**content["key"]) if "key" in content else None
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -161,11 +157,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
 
 
 def record_names(folder: Path) -> list[str]:
-    """Return the names of the records in a folder, sorted.
-
-    Raises:
-        RecordError: there is no such folder.
-    """
+    """Return the names of the records in a folder, sorted."""
     if not folder.is_dir():
         raise RecordError(f"records {folder}: no such folder")
     return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
@@ -179,11 +171,7 @@ class RecordWriter:
     another key is thrown away. Every file appears whole or not at all.
 
     Attributes:
-        folder: where the record goes.
-        name: the model's name.
         key: what the numbers depend on.
-        samples: how many there will be.
-        chunk: samples in a chunk.
     """
 
     folder: Path
@@ -431,7 +419,7 @@ def _order(outputs: Outputs, labels: NDArray[np.int64]) -> float | None:
 
     def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
         same = classes[one][:, :, None] == classes[other][:, None, :]
-        return np.einsum("nab,na,nb->n", same, roots[one], roots[other])
+        return np.asarray(np.einsum("nab,na,nb->n", same, roots[one], roots[other]), np.float64)
 
     usual = np.sort(overlap(*random_pairs(labels)))
     if not len(usual):

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    read_arrays,
+    read_file,
+    read_text,
+    write_text,
+)
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.calibrate.calibration import CodecCost
@@ -59,14 +65,11 @@ class MeasuredRecords:
     """What is known of records that `measure` made, beside the records themselves.
 
     Attributes:
-        created_by: the release that made them.
         machine: where, for people.
         processor: its kind; None where it is not known.
         labelled: whether the images had labels; else the large model's answers stand for them.
-        large: name of the large model.
         savers: names of the others, as they were given.
         artefacts: all of them by name, their files below the folder.
-        label_names: class names, or None.
         large_latency: of the large model alone, or None.
         large_memory_mb: what it adds to the process, or None.
         sent_bytes: mean size of what is sent of a frame, or None.
@@ -74,11 +77,8 @@ class MeasuredRecords:
         codec_cost: what its codec costs the large model, or None.
         cut: what was left out of each collected frame, in words, or None.
         lost: savers that were not measured, and why.
-        warnings: what the user should know.
-        stated: what the user vouches for.
         golden_samples: positions of the frames that were kept.
         golden_models: of these, what each model ran with.
-        schema_version: of this form.
     """
 
     created_by: str
@@ -118,13 +118,7 @@ def machine() -> str:
 
 
 def write_measured(folder: Path, found: MeasuredProblem, *, labelled: bool) -> None:
-    """Write what is known of the records in a folder, the models' files beside them.
-
-    Args:
-        folder: holds the records.
-        found: what was measured here.
-        labelled: whether the images had labels.
-    """
+    """Write what is known of the records in a folder, the models' files beside them."""
     problem = found.problem
     measured_path(folder).unlink(missing_ok=True)  # an old one must not vouch for what follows
     tables: dict[str, NDArray[Any]] = {"index": found.sample_index, "labels": problem.labels}
@@ -191,7 +185,7 @@ def read_measured(folder: Path) -> MeasuredRecords | None:
     if not path.is_file():
         return None
     try:
-        measured = _adapter().validate_json(path.read_bytes())
+        measured = _adapter().validate_json(read_file(path))
     except (OSError, ValueError) as error:
         raise RecordError(
             f"records {path}: damaged, or of another release ({_brief(error)}): measure again"
@@ -441,7 +435,7 @@ def read_macs(path: Path) -> dict[str, float]:
         RecordError: the file is missing, or a column or number is.
     """
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
     except UnicodeDecodeError as error:
         raise RecordError(f"macs {path}: no text; expected CSV with columns name, macs") from error
     except OSError as error:

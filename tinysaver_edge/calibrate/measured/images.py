@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import measure_look
+from tinysaver_edge.bench.bundle import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -66,11 +66,13 @@ from tinysaver_edge.calibrate.problem import (
 )
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.codec import Jpeg, check_carries
-from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.data.epochs import EpochData, open_epochs
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
@@ -441,12 +443,6 @@ def without_fitted(
 ) -> tuple[Problem, NDArray[np.int64], list[str]]:
     """Leave out the images that a model itself says it was fitted to.
 
-    Args:
-        problem: answers on the images that are kept.
-        kept: their positions in the data.
-        given: the models.
-        looks: the images; None leaves all of them in.
-
     Returns:
         The same without them, and a line for each model.
 
@@ -472,11 +468,7 @@ def without_fitted(
 
 
 def open_input_data(given: ImageInput) -> DataSource:
-    """Open the images of a plan.
-
-    Raises:
-        InputError: they cannot be read, or a model is named twice.
-    """
+    """Open the images of a plan."""
     names = [model.description.name for model in (given.large, *given.savers)]
     for name in names:
         if names.count(name) > 1:

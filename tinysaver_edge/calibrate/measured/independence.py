@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json, read_file
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
+from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
 from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
@@ -41,7 +42,6 @@ class Independence:
     """What is known of the samples' independence.
 
     Attributes:
-        warnings: what the user should know, a line each.
         stated: what the user vouches for although the images say otherwise; "" for nothing.
         cut: what was left out of each collected frame, in words; None where nobody says.
     """
@@ -214,7 +214,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """Read what was remembered; what cannot be read is not there, and is written anew."""
     fields = ("score", "fusion") if path.name == _TUNED else ("large", "question", "others")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse_json(read_file(path))
         for row in rows:
             seen_from_text(row["images"])
             _ = [row[one] for one in fields], dict(row.get("savers", {}))
@@ -385,13 +385,7 @@ def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str 
 
 
 def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
-    """Return the fewest samples, or groups, that can certify a drop where no answer differs.
-
-    Args:
-        max_drop_points: the limit.
-        evidence: what the samples are.
-        risk: of this one certificate.
-    """
+    """Return the fewest samples, or groups, that can certify a drop where no answer differs."""
 
     def enough(units: int) -> bool:
         losses = ((0.0, units),) if evidence.grouped else ()
@@ -408,13 +402,4 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
         while units < MOST_TRIED and not enough(units):
             units += 1
         return units
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_UNITS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, most=MOST_UNITS)

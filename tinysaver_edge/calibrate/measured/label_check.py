@@ -41,7 +41,6 @@ class LabelDoubts:
     """What is doubtful about labels, short of a refusal.
 
     Attributes:
-        lines: for the user, a line each.
         stated: what the user vouches for although the answers say otherwise.
     """
 
@@ -53,11 +52,6 @@ def check_agreement(
     problem: Problem, names: Sequence[str] | None, *, trusted: bool = False
 ) -> LabelDoubts:
     """Refuse labels that are not what the large model's answers can be measured against.
-
-    Args:
-        problem: answers and true classes.
-        names: of the classes, or None.
-        trusted: whether the user vouches for the labels.
 
     Returns:
         What is doubtful short of that: savers whose answers do not fit, classes without samples;
@@ -261,11 +255,6 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
 
     Guessing means: answers as frequent as the model's own, drawn without a look at the picture
     (what Cohen's kappa subtracts). Where one class prevails, always naming it is no guessing.
-
-    Args:
-        labels: ``(n,)`` true classes.
-        answers: ``(n,)`` classes that the model answered.
-        model: its name, for the error.
 
     Raises:
         InputError: as `check_agreement`.

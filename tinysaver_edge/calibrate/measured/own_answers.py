@@ -54,11 +54,7 @@ gigabytes and show no more."""
 
 
 def own_answers(problem: Problem) -> Iterator[str]:
-    """Yield a line where labels are a model's, or a cascade's, own answers.
-
-    Args:
-        problem: answers and labels.
-    """
+    """Yield a line where labels are a model's, or a cascade's, own answers."""
     found = [*_never_wrong(problem)]
     yield from found or (_with_the_edge(problem) if len(problem.labels) >= FEWEST else ())
 
@@ -113,9 +109,6 @@ def in_two_minds(outputs: Outputs) -> float:
     """Return how many mistakes a model must expect by the ratio of its two best classes.
 
     Any third class, and any conceit, adds to them.
-
-    Args:
-        outputs: its answers.
     """
     sharpened = _apart(outputs)
     return float((1 / (1 + np.exp(np.minimum(sharpened, 500.0)))).sum())

@@ -282,8 +282,8 @@ def drifting(problem: Problem) -> Problem:
     for place in range(1, len(logits)):
         logits[place] = 0.9 * logits[place - 1] + steps[place]
     answers = Outputs.from_logits(logits.astype(np.float32))
-    saver = replace(problem.savers[0], outputs=answers)
-    return replace(problem, savers=(saver,), labels=np.zeros_like(problem.labels))
+    models = [replace(one, outputs=answers) for one in (problem.large, *problem.savers)]
+    return Problem(models[0], tuple(models[1:]), np.zeros_like(problem.labels))
 
 
 def test_records_of_copies_are_known_by_their_images(colours: Path, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_records_of_copies_are_known_by_their_images(colours: Path, tmp_path: Pa
 @needs_records
 def test_a_saver_that_is_the_large_model_is_refused(problem: Problem) -> None:
     copy = replace(problem.large, name="copy", macs=1.0)
-    with pytest.raises(InputError, match="saver copy answers every sample as the large model"):
+    with pytest.raises(InputError, match="saver copy answers 1000 samples as the large model"):
         replace(problem, savers=(copy,)).check()
 
 

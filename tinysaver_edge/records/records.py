@@ -345,27 +345,32 @@ class RepeatedRows:
     Attributes:
         copies: how many samples are answered as an earlier one is, to the last digit.
         samples: of how many.
-        independent: whether few enough are to count them all, and the order says nothing.
+        repeated: whether so many are that they cannot count as so many samples.
         order: how often a sample is answered more like the next than like another of its class,
-            0..1; None where that cannot be told.
+            0..1, by all models on average; None where that cannot be told.
         example: positions of two that are equal; None without copies.
     """
 
     copies: int
     samples: int
-    independent: bool
+    repeated: bool
     order: float | None
     example: tuple[int, int] | None
 
     @property
+    def independent(self) -> bool:
+        """Whether they may count as independent draws."""
+        return not self.repeated and (self.order is None or self.order < ORDERED)
+
+    @property
     def brief(self) -> str:
         """What was found, in a few words."""
-        if self.order is not None and self.order >= ORDERED:
-            return (
-                f"{self.order:.0%} of the samples are answered more like the next than like "
-                f"another of their class (50 % where they are independent)"
-            )
-        return f"{self.copies} of {self.samples} samples are copies of others"
+        if self.repeated or self.order is None:
+            return f"{self.copies} of {self.samples} samples are copies of others"
+        return (
+            f"in their order, {self.order:.0%} of the samples are answered more like the next than "
+            f"like another of their class (50 % where they are independent)"
+        )
 
 
 def find_repeated(
@@ -393,13 +398,13 @@ def find_repeated(
     leaders = first if groups is None else leading_group(first, groups)
     sizes = np.bincount(leaders).astype(float)
     alone = bool(sizes.sum() ** 2 >= LEAST_WEIGHT * len(leaders) * (sizes**2).sum())
-    orders = [_order(one, labels) for one in answers] if groups is None else []
-    order = max((one for one in orders if one is not None), default=None)
+    found = [_order(one, labels) for one in answers] if groups is None else []
+    orders = [one for one in found if one is not None]
     return RepeatedRows(
         copies=len(copied),
         samples=samples,
-        independent=alone and (order is None or order < ORDERED),
-        order=order,
+        repeated=not alone,
+        order=sum(orders) / len(orders) if orders else None,
         example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
     )
 

@@ -367,7 +367,7 @@ def check_copies(
     said = brief
     if alike is not None:
         said, brief = alike.text(names), alike.brief
-    elif found.example is not None:
+    elif found.repeated and found.example is not None:
         one, other = (int(numbered[place]) for place in found.example)
         said += f": every model answers samples {one} and {other} alike to the last digit"
     if stated:

@@ -340,6 +340,9 @@ class WebHost:
             raise self.failed(why) from error
         except http.client.IncompleteRead as error:
             raise self.failed("hangs up in the middle") from error
+        except ConnectionRefusedError as error:
+            why = "nothing listens there (connection refused): start its server, or mend the port"
+            raise self.failed(why) from error
         except (OSError, http.client.HTTPException, TooMuchError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self.failed(brief(why)) from error

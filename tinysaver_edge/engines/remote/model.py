@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError
@@ -280,7 +280,8 @@ class RemoteModel:
     vouched: bool = False
 
     def __post_init__(self) -> None:
-        urls = [self.addresses] if isinstance(self.addresses, str) else self.addresses
+        given: Any = self.addresses
+        urls = [given] if isinstance(given, str) else given
         read = (Address.parse(one) if isinstance(one, str) else one for one in urls)
         object.__setattr__(self, "addresses", tuple(read))
         if not self.addresses:

@@ -33,7 +33,7 @@ from tinysaver_edge.calibrate.measured import ray_workers
 from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.measured.ray_workers import RayWorkers
 from tinysaver_edge.calibrate.plan import ModelFile
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.records.measure import Answered, MeasureJob, measure
 

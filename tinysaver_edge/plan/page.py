@@ -292,11 +292,7 @@ def _draw(name: str, points: list[CurvePoint], size: Size) -> str:
             )
             parts.append(dot(panel.at(x, value), radius, class_=kind, title=words))
     return document(
-        size.width,
-        lower.bottom + 44,
-        parts,
-        label=f"p95 of final decisions and share degraded by {name}",
-        kind=size.kind,
+        size, lower.bottom + 44, parts, label=f"p95 of final decisions and share degraded by {name}"
     )
 
 

@@ -62,6 +62,7 @@ def main() -> None:
                 return
             hand_out(self)
             on_it = any(one.node == doomed.node_id and one.tasks for one in self._hands)
+            on_it &= self._job.engine is not None  # looking at the images is over
             if on_it and doomed in cluster.worker_nodes and "killed" in said:
                 cluster.remove_node(doomed, allow_graceful=False)
 

@@ -284,8 +284,8 @@ def looked_before(
         return 0, ()
     named = sorted(set(others))
     return len(others), (
-        f"earlier runs, kept in {folder}, have looked at these images: {len(others)} more "
-        f"candidates ({', '.join(named[:4])}{', …' * (len(named) > 4)}) share the risk of this "
+        f"earlier runs, kept in {folder}, have looked at these images: other savers or limits "
+        f"({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the risk of this "
         f"certificate. Savers named in one run share it better; on new images it is whole",
     )
 

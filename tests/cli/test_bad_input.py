@@ -439,6 +439,11 @@ class TestNames:
         folder.mkdir()
         return folder
 
+    def test_of_a_current_folder_that_is_gone(self, command, folder, monkeypatch, tmp_path):
+        monkeypatch.chdir(folder)
+        folder.rmdir()
+        refused(command("bundle", "pull", f"{tmp_path}:x", "b"), "the current folder is gone")
+
     def test_of_bundles(self, command, folder):
         small_bundle(folder / "bundle")
         done = command("verify", folder / "bundle")  # whose name heads a table

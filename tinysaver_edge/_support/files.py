@@ -103,12 +103,16 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: it cannot be opened, or is none: whoever reads a pipe that nobody writes into waits
             for good.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)
     kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
     if kind is not None:
         os.close(handle)
-        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", str(path))
-    return os.fdopen(handle, "rb")
+        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", path)
+    return handle
 
 
 def read_file(path: Path) -> bytes:

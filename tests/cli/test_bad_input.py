@@ -233,6 +233,17 @@ class TestTargets:
         assert [path.read_bytes() for path in precious.iterdir()] == [b"mine"]
         assert not (tmp_path / "photos.records").exists()
 
+    @pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+    def test_a_video_that_is_read_is_not_written_over(self, command, tmp_path, link):
+        small_bundle(tmp_path / "bundle")
+        film, out = tmp_path / "film.mp4", tmp_path / "out.mp4"
+        film.write_bytes(b"mine")
+        if link is not None:
+            getattr(out, link)(film)
+        words = ("--source", film, "--video", film if link is None else out)
+        refused(command("run", tmp_path / "bundle", *words), "would be lost: name another file")
+        assert film.read_bytes() == b"mine"
+
     def test_below_a_file(self, command, work, tmp_path):  # noqa: F811
         (tmp_path / "file").write_text("mine")
         done = command(*asked(work, "--out", tmp_path / "file" / "bundle"))
@@ -438,6 +449,11 @@ class TestNames:
         folder = tmp_path / os.fsdecode(b"caf\xe9")
         folder.mkdir()
         return folder
+
+    def test_of_a_current_folder_that_is_gone(self, command, folder, monkeypatch, tmp_path):
+        monkeypatch.chdir(folder)
+        folder.rmdir()
+        refused(command("bundle", "pull", f"{tmp_path}:x", "b"), "the current folder is gone")
 
     def test_of_bundles(self, command, folder):
         small_bundle(folder / "bundle")

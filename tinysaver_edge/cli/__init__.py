@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -134,6 +135,7 @@ def main() -> None:
         KeyboardInterrupt,
         TinySaverError,
         OSError,
+        MemoryError,
     ) as error:
         message, exit_code = _told(error)
         give_failure(answer, message, exit_code, error)
@@ -150,13 +152,24 @@ def _told(error: BaseException) -> tuple[str, int]:
         message, exit_code = str(error), error.exit_code
     elif isinstance(error, OSError):
         place = "" if error.filename is None else f"{error.filename}: "
-        message, exit_code = f"{place}{error.strerror or error}", 2
+        message, exit_code = f"{place or _nowhere()}{error.strerror or error}", 2
+    elif isinstance(error, MemoryError):
+        message, exit_code = "there is not enough memory for this", 2
     else:
         message, exit_code = f"interrupted{_KEPT.get(_asked_for(), '')}", 130
     said = " ".join(message.split())
     if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
         said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
     return said, exit_code
+
+
+def _nowhere() -> str:
+    """Say so where the folder that the command runs in is gone: the system names nothing then."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder is gone, change to another: "
+    return ""
 
 
 def _asked_for() -> str:

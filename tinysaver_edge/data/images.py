@@ -257,8 +257,8 @@ class LeftOut:
 
     Attributes:
         unknown: names of files whose ending is of no image that can be read.
-        unreachable: names of links that lead nowhere or in a circle, of folders that may not be
-            read, and of members that an archive holds twice.
+        unreachable: names of links that lead nowhere or in a circle, of pipes and devices, of
+            folders that may not be read, and of members that an archive holds twice.
         hidden: how many hidden files and files of the system's own there are.
         empty: class folders without any image, with all that they do hold left out.
     """
@@ -287,7 +287,8 @@ class LeftOut:
         if self.unreachable:
             found.append(
                 f"{_files(len(self.unreachable))} left out, a link that leads nowhere or in a "
-                f"circle, a folder that may not be read, or a name that is there twice: "
+                f"circle, a pipe or device, a folder that may not be read, or a name that is there "
+                f"twice: "
                 f"{_some(self.unreachable)}"
             )
         if self.empty:
@@ -389,7 +390,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Pat
         try:
             if entry.is_dir():
                 yield from _walk(path, above | {here})
-            elif entry.is_file() or entry.is_symlink():
+            else:
                 yield path, entry.is_file()
         except OSError:
             yield path, False

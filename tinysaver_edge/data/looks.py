@@ -309,15 +309,10 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """Some pictures in small: what `Looks` keeps of them.
+    """Some pictures in small, from ``start`` on: what `Looks` keeps of them.
 
     Attributes:
-        start: the first one's position; they follow each other.
-        content: as of `Looks`.
-        small: of those that are drawn.
-        dark_bits: as of `Looks`.
-        several: likewise.
-        taken: likewise.
+        small: of those that are drawn; all else of each.
     """
 
     start: int

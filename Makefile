@@ -36,6 +36,7 @@ help:
 demo: $(VENV)/.runtime
 	rm -rf demo-bundle demo-bundle.records demo-bundle.report.html
 	$(BIN)/tinysaver-edge demo --out demo-bundle
+	@echo "tinysaver-edge is in $(BIN): type . $(BIN)/activate first"
 
 # Some tests hold times against limits: more workers than the cores of a small machine make them fail.
 WORKERS ?= 2
@@ -119,7 +120,7 @@ test-all-pythons:
 	if [ -n "$$failed" ]; then echo "failed on: Python$$failed" >&2; exit 1; fi
 
 test-light: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -o cache_dir=$(VENV)/.pytest_cache $(PYTEST_ARGS)
 
 # Not on the newest Python: the oldest versions have no wheels for it.
 test-lowest:

@@ -79,7 +79,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def save(name: str, *, title: str, text: str, figures: dict[str, Any]) -> None:
     """Print the text, and write it and the figures into the results folder."""
-    command = f"python benchmarks/{name}.py"
+    command = f"python benchmarks/{Path(sys.argv[0]).stem}.py"
     machine = f"numpy {np.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores"
     page = f"# {title}\n\n`{command}` ({machine})\n\n{text}\n"
     print(page)

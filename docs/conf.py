@@ -33,6 +33,7 @@ html_search_scorer = str(HERE / "scorer.js")
 html_copy_source = True
 html_show_sourcelink = False
 html_theme_options = {"top_of_page_buttons": []}
+smartquotes = False  # it makes one dash of the two before an option
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
 autodoc_member_order = "bysource"
@@ -50,12 +51,19 @@ def setup(app):  # noqa: ANN001, ANN201 - as Sphinx calls it
     app.connect("build-finished", generated.copy_markdown)
     app.connect("autodoc-process-docstring", _programs_as_such, priority=400)  # before napoleon
     for part in ("description", "options", "arguments"):
-        app.connect(f"sphinx-click-process-{part}", _without_stars)
+        app.connect(f"sphinx-click-process-{part}", _commands_as_such)
 
 
-def _without_stars(app, context, lines) -> None:  # noqa: ANN001
-    """Keep *.png in a help text from being taken for emphasis."""
-    lines[:] = [line.replace("*", "\\*") for line in lines]
+def _commands_as_such(app, context, lines) -> None:  # noqa: ANN001
+    """Have a help text's examples shown as commands, and keep *.png from being emphasis."""
+    shown, within = [], False
+    for line in lines:
+        example = line.startswith("|     ")
+        if example is not within:
+            shown += ["", ".. code-block:: sh", ""] if example else [""]
+        shown.append(line[2:] if example else line.replace("*", "\\*"))
+        within = example
+    lines[:] = shown
 
 
 def _programs_as_such(app, what, name, obj, options, lines) -> None:  # noqa: ANN001

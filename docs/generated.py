@@ -213,26 +213,29 @@ def _devices(root: Path) -> str:
     from tinysaver_edge.hardware.profile import load_profile
 
     profiles = [load_profile(str(path)) for path in sorted((root / "devices").glob("*.toml"))]
-    rows = []
+    measured, unmeasured = [], []
+
+    def short(device: str) -> str:
+        return device.removesuffix("ExecutionProvider")
+
     for profile in profiles:
         ran = profile.verified.measured
-        rows += [
+        measured += [
             (
-                f"`{profile.name}`", f"{one.engine} on {one.device}, {one.precision}", one.version,
-                one.model, f"{one.latency_ms:g}", f"{one.who}, on {one.machine}", f"{one.when}",
+                f"`{profile.name}`", one.model, f"{one.latency_ms:g}",
+                f"{one.engine} {one.version} on {short(one.device)}, {one.precision}",
+                f"{one.who}, on {one.machine}", f"{one.when}",
             )
             for one in ran
         ]  # fmt: skip
         known = {(one.engine, one.device) for one in ran}
-        rows += [
-            (
-                f"`{profile.name}`", f"{one.engine} on {one.device}, {one.precision}",
-                "-", "-", "-", "nobody has measured it", "-",
-            )
+        unmeasured += [
+            (f"`{profile.name}`", one.engine, short(one.device), one.precision, "nobody has")
             for one in profile.engines
             if (one.engine, one.device) not in known
-        ]  # fmt: skip
-    heads = ("device", "engine", "version", "model", "ms a frame", "who ran it", "when")
+        ]
+    heads = ("device", "model", "ms a frame", "engine", "who ran it", "when")
+    lacking = ("device", "engine", "on", "precision", "who ran it")
     told = [
         (
             f"`{one.name}`",
@@ -244,9 +247,13 @@ def _devices(root: Path) -> str:
     ]
     return (
         "# Devices\n\n"
-        "What a model takes on a device, one frame at a time; rows that nobody has measured say "
-        "so. Yours is one command, `tinysaver-edge bench MODEL`, and a few lines in a "
-        "[profile](reference/device-profile.md).\n\n" + _table(heads, rows) + "\n## Profiles\n\n"
+        "What a model takes on a device, one frame at a time. Yours is one command, "
+        "`tinysaver-edge bench MODEL`, and a few lines in a [profile](reference/device-profile.md)."
+        "\n\n"
+        + _table(heads, measured)
+        + "\n## Not measured\n\n"
+        + _table(lacking, unmeasured)
+        + "\n## Profiles\n\n"
         "Profiles size a fleet: engines, budgets, set-up, and where each figure is from. "
         "`tinysaver-edge devices show NAME` prints one whole, `devices new NAME` writes one of "
         "your own, and `devices probe` says what the machine at hand has.\n\n"

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal
 
 from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.decider import Clock, Decider
@@ -17,6 +17,7 @@ from tinysaver_edge.deciding.policy import Case, Judge, Policy
 from tinysaver_edge.decision import BundleIdentity, Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
 from tinysaver_edge.preprocess import Frame
+from tinysaver_edge.reuse import ReuseRule
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tinysaver_edge.deciding.loading import LoadOptions
     from tinysaver_edge.deciding.stage import Stage
     from tinysaver_edge.fusion import Fusion
-    from tinysaver_edge.reuse import ReuseRule
     from tinysaver_edge.stream.drift.watch import Watch
     from tinysaver_edge.stream.options import Escalation
     from tinysaver_edge.stream.pipeline import Stream
@@ -41,7 +41,7 @@ __all__ = ["BATCH", "Cascade", "Clock", "Track"]
 BATCH = 32
 """Frames that `Cascade.decide_many` gives an engine at a time."""
 
-Reuse = Union["ReuseRule", Literal["bundle"], None]
+Reuse = ReuseRule | Literal["bundle"] | None
 """When earlier answers are repeated: by a rule, by the bundle's if it has one, or never."""
 
 
@@ -115,6 +115,8 @@ class Cascade:
     def _remembering(self, reuse: Reuse) -> tuple[Decider, Callable[[], CameraMemory] | None]:
         """Return what asks the stages about cameras, and what makes a memory for one of them."""
         rule = self.reuse if reuse == "bundle" else reuse
+        if rule is not None and not isinstance(rule, ReuseRule):
+            raise InputError(f"reuse {rule!r}: expected 'bundle', None or a ReuseRule(2, 0.1)")
         if rule is None or not rule.reuses:
             return self.decider, None
         as_calibrated = rule == self.reuse
@@ -286,8 +288,8 @@ class Cascade:
 
         Args:
             reuse: when an earlier answer is repeated: ``"bundle"`` for what was calibrated, if
-                anything was; a rule of one's own, by which nothing repeated is certified; None for
-                never.
+                anything was; a rule of one's own, as ``ReuseRule(still=2, same=0.1)``, by which
+                nothing repeated is certified; None for never. All else is an InputError.
         """
         decider, memory = self._remembering(reuse)
         return Track(self, decider, None if memory is None else memory())

@@ -219,3 +219,10 @@ class Decision:
             "reused": None if self.reused is None else self.reused.to_dict(),
             "bundle": None if self.bundle is None else asdict(self.bundle),
         }
+
+
+def stands_in(decision: Decision) -> bool:
+    """Return whether an answer is the saver's for want of the large model, or repeats one."""
+    if decision.reused is None:
+        return decision.source is AnswerSource.FALLBACK
+    return decision.reason not in (None, Reason.FALLBACK_DEVICE)

@@ -84,6 +84,10 @@ class TestLoading:
             decision = cascade.decide(numbered_frame(3))
         assert decision.label in NAMES
 
+    def test_an_option_that_there_is_not_is_told(self, folder):
+        with pytest.raises(TypeError, match="no such option: thread; there are threads, "):
+            Cascade.load(folder, thread=2)
+
     def test_files_that_the_manifest_does_not_name_are_let_be(self, folder):
         (folder / "notes.txt").write_text("mine")
         with Bundle.load(folder):
@@ -244,7 +248,7 @@ def replaced(original, place, value):
 
 
 def exercise(opened):
-    from tinysaver_edge.verify import verify
+    from tinysaver_edge.verify.run import verify
 
     with Cascade.from_bundle(opened, threads=1) as cascade:
         for number in (0, 100_000):

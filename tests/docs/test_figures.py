@@ -146,3 +146,9 @@ def test_the_page_of_benchmarks_is_made_of_the_results_alone():
                 assert line in page, path.name
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {f"/docs/{name}" for name in generated.MADE} <= set(ignored)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.md")), ids=lambda path: path.stem)
+def test_the_command_of_a_result_is_one_that_there_is(path):
+    named = re.findall(r"`(?:chrt -r \d+ )?python (benchmarks/\S+\.py)", path.read_text("utf-8"))
+    assert [one for one in named if not (ROOT / one).is_file()] == []

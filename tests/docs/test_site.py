@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -99,6 +101,15 @@ def test_every_page_is_there_as_markdown_and_listed(site, pages):
             assert (site / name).is_file()
             assert f"({name})" in listed
     assert "- The large model's accuracy is far too low" in listed  # what one sees, too
+
+
+def test_examples_of_the_command_line_can_be_copied(site, pages):
+    cli = (site / "reference" / "cli.html").read_text("utf-8")
+    shown = re.findall(r"<pre>(.*?)</pre>", cli, re.S)
+    programs = [html.unescape(re.sub(r"<[^>]+>", "", one)) for one in shown]
+    assert any("tinysaver-edge run bundle/ --source video.mp4 --json" in one for one in programs)
+    for path in pages:  # two dashes made one: what is copied is no option any more
+        assert not re.search(r"[\s(>]–\w", path.read_text("utf-8")), path.name
 
 
 @needs_chromium

@@ -17,6 +17,7 @@ from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import AnswerSource, Likeness, Reason
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.reuse import Gate, ReuseRule, Thumbnailer
 from tinysaver_edge.score import Margin
@@ -113,6 +114,14 @@ def calibrated(answers, scenes, rule):
         (n, None if found.fresh[n] else (int(found.of[n]), STILL if found.still[n] else SAME))
         for n in range(len(frames))
     ]
+
+
+def test_what_is_no_rule_is_refused_in_a_line():
+    with (
+        cascade_of(Answers()) as cascade,
+        pytest.raises(InputError, match=r"reuse 'still=2': expected .* ReuseRule\(2"),
+    ):
+        cascade.track(reuse="still=2")
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -430,6 +439,13 @@ class TestTold:
             "frame_id": {"source_id": "scenes", "sequence": 0}, "age_s": 0.3, "alike": "same",
         }  # fmt: skip
         assert line["escalated"] is False
+
+    def test_a_stand_in_that_is_repeated_still_stands_in(self):
+        answers, tally = Answers(unsure=lambda n: n == 1), Tally()
+        with cascade_of(answers, reuse=RULE) as cascade:
+            list(cascade.stream(Scenes([1, 1, 1, 2, 2]), escalation="local", metrics=tally))
+        assert tally.total(Counter.DECISIONS, detail="fallback") == 1
+        assert tally.total(Counter.STOOD_IN) == tally.total(Counter.DEGRADED) == 3
 
     def test_of_several_cameras_each_has_its_own_memory(self):
         answers = Answers(unsure=lambda n: False)

@@ -226,15 +226,10 @@ def _is_written_into(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+def claim(path: Path, *, flags: int = os.O_RDONLY) -> int:
     """Open a file or folder that only one program may write to at a time.
 
     The claim ends when the descriptor is closed, or with the process, however that ends.
-
-    Args:
-        path: the file or folder.
-        flags: as for `os.open`.
-        mode: of a file that is made.
 
     Returns:
         The descriptor, for the caller to close.
@@ -243,15 +238,27 @@ def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
         InputError: another has claimed it.
         OSError: it cannot be opened.
     """
-    held = os.open(path, flags | os.O_CLOEXEC, mode)
+    held = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock(held, f"{path}: another run writes there: name another place")
+    except InputError:
         os.close(held)
-        raise InputError(f"{path}: another run writes there: name another place") from None
+        raise
+    return held
+
+
+def lock(descriptor: int, taken: str) -> None:
+    """Lock an open file until it is closed; where another has it, that is an error of these words.
+
+    Raises:
+        InputError: another has it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(taken) from None
     except OSError:  # a file system that knows no locks
         pass
-    return held
 
 
 def new_beside(path: Path) -> Path:

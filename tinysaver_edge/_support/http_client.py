@@ -42,9 +42,7 @@ class Answer:
     """What came back.
 
     Attributes:
-        status: of HTTP.
         headers: names in small letters; of several of one name the first.
-        body: as it was sent.
     """
 
     status: int

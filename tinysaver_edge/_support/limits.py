@@ -84,8 +84,8 @@ ANSWER_S = 30.0
 HEADER_BYTES = 16 << 10
 """Request line and headers of one request."""
 
-MOST_PIECES = 100
-"""Pieces that they may come in: each costs as much as a whole request, however short."""
+MOST_PIECES = 20
+"""Pieces that they may come in: what comes in drops is read less and less often."""
 
 DOOR_SHARE = 0.2
 """Of one processor core: what each of a stream's own servers may take of it, whoever asks."""

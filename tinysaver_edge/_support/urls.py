@@ -40,10 +40,6 @@ class Url:
         host: name or address, an IPv6 one without its brackets.
         port: 1 to 65535, or None where none is named.
         path: as it was written.
-        query: what stands behind ``?``.
-        fragment: what stands behind ``#``.
-        user: name to log in with, or None.
-        password: password, or None.
     """
 
     scheme: str

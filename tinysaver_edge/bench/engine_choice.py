@@ -159,7 +159,6 @@ class Chosen:
     """The engine for one model on this device.
 
     Attributes:
-        model: the model's name.
         reference: what the answers were held against.
         tried: every candidate, in order of preference.
         kept_in: where it was read from, None where it was measured now.
@@ -209,7 +208,6 @@ class TryStep:
     """Run a model one way: what a process of its own may do, since a driver can end one.
 
     Attributes:
-        artefact: the model and the way.
         frames: ``(height, width, 3)`` BGR uint8, at least one.
     """
 
@@ -217,12 +215,7 @@ class TryStep:
     frames: Sequence[Frame]
 
     def __call__(self, progress: Progress) -> CandidateAnswer:
-        """Do it.
-
-        Raises:
-            EngineError: it cannot be run so.
-            MissingDependencyError: the engine is not installed.
-        """
+        """Do it."""
         name = self.artefact.name
         stage = Stage.opened(self.artefact, StagePolicy(name))
         try:
@@ -251,10 +244,6 @@ def candidates(
     """Return the ways to run a model that a device's profile lists, the best first.
 
     Without a profile those that this machine really has, in float32, accelerators first.
-
-    Args:
-        profile: the device's.
-        probed: looks at this machine.
     """
     if profile is not None:
         return profile.engines

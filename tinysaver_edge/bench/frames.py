@@ -10,7 +10,7 @@ import numpy as np
 
 from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import decode_image, image_files
+from tinysaver_edge.data.images import decode_image, image_files
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -32,11 +32,7 @@ class EncodedFrame:
     data: bytes
 
     def decode(self) -> Frame:
-        """Return the picture.
-
-        Raises:
-            InputError: it cannot be decoded.
-        """
+        """Return the picture."""
         frame = decode_image(self.data)
         if frame is None:
             raise InputError(f"image {self.name}: cannot be decoded")
@@ -44,11 +40,7 @@ class EncodedFrame:
 
 
 def frames_from(path: Path) -> list[EncodedFrame]:
-    """Read an image, or the first images below a folder.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Read an image, or the first images below a folder."""
     files = [path]
     if path.is_dir():
         files = image_files(path)[:MOST_FRAMES]
@@ -65,11 +57,7 @@ def golden_frames(bundle: Bundle) -> list[EncodedFrame]:
 
 
 def made_up_frame(size: tuple[int, int] = PICTURE_SIZE, *, seed: int = 0) -> EncodedFrame:
-    """Draw areas of colour with some noise over them, as a JPEG.
-
-    Raises:
-        MissingDependencyError: OpenCV is not installed.
-    """
+    """Draw areas of colour with some noise over them, as a JPEG."""
     cv2 = opencv("Encoding images")
     height, width = size
     rng = np.random.default_rng(seed)

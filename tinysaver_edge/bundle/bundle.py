@@ -291,11 +291,7 @@ def _read_manifest(root: Path) -> bytes:
 
 
 def read_signature(root: Path) -> bytes | None:
-    """Return the content of a folder's `bundle.sig.json`, one byte too many where it is too long.
-
-    Raises:
-        BundleError: it cannot be read.
-    """
+    """Return a folder's `bundle.sig.json`, one byte too many where it is too long."""
     path = root / SIGNATURE
     try:
         with open_regular(path) as file:

@@ -64,7 +64,6 @@ class StoreState:
 
     Attributes:
         current: what decides and has passed its trial; None where nothing of the store does.
-        trial: what is being tried.
         previous: what decided before.
         refused: why each was refused or rolled back, by the hash of its `bundle.json` or of what
             lay at the target.
@@ -84,7 +83,6 @@ class BundleStore:
         wall: seconds since 1970, for the history.
 
     Attributes:
-        state: what it knows.
         untold: outcome, bundle and reason of what came to light before anybody listened.
     """
 

@@ -66,7 +66,6 @@ class Tagged:
 
     Attributes:
         digest: of the manifest: ``sha256:…``.
-        content: the manifest.
         etag: what tells this answer from another without reading it; None where nothing does.
     """
 
@@ -111,11 +110,7 @@ class BundleTarget(Protocol):
 
 
 def open_target(text: str) -> BundleTarget:
-    """Return a target by its address or path, without a tag.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return a target by its address or path, without a tag."""
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     if not scheme:
         if not text or redacted(text) == "…":

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, Place
 from tinysaver_edge.data.collection import check_single_frames
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions import REPEATED
+from tinysaver_edge.questions.interview import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:

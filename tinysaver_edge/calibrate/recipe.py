@@ -20,7 +20,7 @@ from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import BUDGET_UNITS
 from tinysaver_edge.calibrate.variants import FORMS
-from tinysaver_edge.data import DataPlace
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 

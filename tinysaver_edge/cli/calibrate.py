@@ -35,11 +35,11 @@ from tinysaver_edge.cli.options import (
     options_of,
 )
 from tinysaver_edge.cli.show import show_calibration, show_candidates, show_question_plan
-from tinysaver_edge.data import DataPlace
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
-    from tinysaver_edge.questions import Interview
+    from tinysaver_edge.questions.interview import Interview
 
 ASK_AT = "127.0.0.1:8077"
 """Where the page of questions listens. Always there, if it is free: a page that was left open then

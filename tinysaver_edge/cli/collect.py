@@ -23,15 +23,10 @@ from tinysaver_edge.cli.options import (
     timeout_option,
 )
 from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
-from tinysaver_edge.collect import (
-    Draw,
-    Store,
-    call_sources,
-    collect_live,
-    collect_recorded,
-    recordings_of,
-)
-from tinysaver_edge.collect.store import lines_about
+from tinysaver_edge.collect.cameras import collect_live
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import call_sources, collect_recorded, recordings_of
+from tinysaver_edge.collect.store import Store, lines_about
 from tinysaver_edge.data.collection import (
     CollectedUnit,
     CollectionFile,

@@ -12,11 +12,11 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, json_option
 from tinysaver_edge.cli.show import show_figures
-from tinysaver_edge.data import Place
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.records.evaluation import (
     Evaluation,

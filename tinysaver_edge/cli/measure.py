@@ -18,7 +18,8 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate import calibrate_options
 from tinysaver_edge.cli.options import LocalPath, json_option
-from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import ModelDescription
 

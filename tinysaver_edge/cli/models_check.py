@@ -10,7 +10,8 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, Threads, json_option, output_option
-from tinysaver_edge.data import Place, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.compare.readings import Readings

@@ -10,7 +10,7 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, Number, json_option
-from tinysaver_edge.data import Place
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.models.compare.compare import read_pictures
 from tinysaver_edge.models.export.export import TOLERANCE, Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource

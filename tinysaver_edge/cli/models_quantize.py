@@ -10,7 +10,8 @@ import click
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, json_option, output_option
-from tinysaver_edge.data import Place, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
@@ -121,7 +122,8 @@ def _show(model: Path, result: Quantized) -> None:
     if result.form is Form.INT8 and (cpu := read_cpu()) is not None:
         terminal.say(
             f"measured on {cpu.family}: INT8 answers a little otherwise on another kind of "
-            f"processor, so calibrate on the device's own"
+            "processor, and a threshold holds for the kind it was found on: run "
+            "`tinysaver-edge measure` on the device and calibrate --records on what it wrote"
         )
     terminal.say(
         f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "

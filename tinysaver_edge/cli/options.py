@@ -81,7 +81,7 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
-        from tinysaver_edge.data import DataPlace
+        from tinysaver_edge.data.store import DataPlace
 
         place = DataPlace.of(value)
         if isinstance(place, str) and not os.path.lexists(place):
@@ -96,7 +96,7 @@ class DataPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
-        from tinysaver_edge.data import DataPlace
+        from tinysaver_edge.data.store import DataPlace
 
         return DataPlace.of(value)
 

@@ -64,13 +64,9 @@ class Epoch:
     """One epoch.
 
     Attributes:
-        name: of its folder or video.
-        path: that.
         files: names of its frames in the folder, in order; empty for a video.
         seconds: when each frame was taken, from the epoch's start, rising.
-        length_s: how long it lasts.
         source: the camera or recording, None where nobody says.
-        moment_s: when it began there.
         recorded_s: of one that was cut out of a recording: the time of its first frame in that.
     """
 
@@ -88,7 +84,6 @@ class EpochData(DataSource):
     """The frames of all epochs, one after the other: epoch by epoch, each in order.
 
     Attributes:
-        epochs: all of them, in the order of their names.
         epoch_s: how long one lasts, in seconds.
         times_s: ``(n,)`` when each frame was taken, from its epoch's start.
         numbers: ``(n,)`` its epoch's position in `epochs`.
@@ -129,11 +124,7 @@ class EpochData(DataSource):
         return made, (self.path, self.epochs, classes)
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one frame's file; of a video, the frame as PNG.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return the bytes of one frame's file; of a video, the frame as PNG."""
         epoch, place = self._place(index)
         if epoch.files:
             return read_file(epoch.path / epoch.files[place])
@@ -407,11 +398,7 @@ class _Span:
 
 
 def _called(epoch: Epoch, what: str, path: Path) -> str:
-    """Return what a table of spans calls an epoch: by itself, or by the recording it is of.
-
-    Raises:
-        DataError: it is of none.
-    """
+    """Return what a table of spans calls an epoch: by itself, or by the recording it is of."""
     if what == COLUMNS[0]:
         return epoch.name
     if epoch.source is None or epoch.recorded_s is None:

@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class AbsentEngine(Engine):
-    """Fails whenever it is asked, for streams that never ask it.
-
-    Args:
-        model: the model's name.
-        preprocess: what its batches would look like.
-    """
+    """Fails whenever it is asked, for streams that never ask it."""
 
     name: ClassVar[str] = "absent"
     suffixes: ClassVar[frozenset[str]] = frozenset()
@@ -78,16 +73,16 @@ class LoadOptions(TypedDict, total=False):
 def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
     """Build every stage of a bundle and run each once.
 
-    Args:
-        bundle: an open bundle.
-        options: see `LoadOptions`.
-
     Raises:
         BundleError: it holds no models, or not all that are needed; or models and labels differ.
         EngineError: an engine, device or precision is not to be had here.
         InputError: a URL cannot be understood, or hosts and a worker are to run one model.
         MissingDependencyError: an engine's package is not installed.
+        TypeError: there is no such option.
     """
+    known = LoadOptions.__annotations__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(known)}")
     large, large_worker = options.get("large"), options.get("large_worker", False)
     if large is not None and large_worker:
         raise InputError("the large model is answered by other hosts or by a worker: name one")

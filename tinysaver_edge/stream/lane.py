@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from tinysaver_edge.deciding.policy import Case
-from tinysaver_edge.decision import AnswerSource, Decision, Likeness
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness, stands_in
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
@@ -90,7 +90,6 @@ class Item:
     Attributes:
         lane: where it belongs.
         regime: what decides it.
-        case: what is known of it.
         arrived_s: when it was taken, or read from a file, on the stream's clock.
         due_s: when its decision must be out; infinity for never.
         batch: input of the first stage asked; None once that has answered.
@@ -198,8 +197,6 @@ class Lane:
     Methods take the dispatcher's lock, unless they say that the caller holds it.
 
     Attributes:
-        rules: what holds for all its frames.
-        taker: takes what becomes of them.
         room: told whenever a frame may be taken in again.
     """
 
@@ -373,9 +370,6 @@ class Giver:
     """Gives decisions to the lanes' takers, one at a time where a lane has an order.
 
     Any thread may call it, without the dispatcher's lock.
-
-    Args:
-        context: events, metrics, clock.
     """
 
     def __init__(self, *, context: Context) -> None:
@@ -464,6 +458,8 @@ class Giver:
         metrics.count(Counter.SETTLED, name, detail=decision.stage.model)
         if decision.reason is not None:
             metrics.count(Counter.DEGRADED, name, detail=decision.reason.value)
+        if stands_in(decision):
+            metrics.count(Counter.STOOD_IN, name)
         if decision.reused is not None:
             metrics.count(Counter.REUSED, name, detail=decision.reused.alike.value)
         first_model = item.regime.decider.first.policy.model

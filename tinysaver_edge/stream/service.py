@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import WrongTokens
+from tinysaver_edge._support.doors import WrongTokens, short_turns
 from tinysaver_edge._support.urls import ListenAddress
-from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.energy import Meters, open_meters
 from tinysaver_edge.stream.dashboard import Dashboard, DashboardState
@@ -23,19 +22,17 @@ from tinysaver_edge.stream.drift.drift import (
     counts_repeated,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.sinks.base import Sink, open_sink
-from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.base import ChangeSink, Sink, open_sink
 from tinysaver_edge.stream.sinks.forward import Forwarding, ForwardOptions
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
-from tinysaver_edge.stream.sinks.preview import PreviewSink
 from tinysaver_edge.stream.sinks.queued import Queued
 from tinysaver_edge.stream.sinks.saved_frames import (
     CalibrationSetSink,
     HardFramesSink,
     RandomShare,
 )
-from tinysaver_edge.stream.sinks.video import VideoSink
+from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -195,7 +192,7 @@ class Service:
         reuse: ReuseRule | None = None,
         hosts: RemoteEngine | None = None,
     ) -> None:
-        self.promise, self._hosts, self._reuse = Promise.of(manifest), hosts, reuse
+        self.promise, self._hosts, self._reuse = Promise.of(manifest, reuse=reuse), hosts, reuse
         self._options, self._clock, self._wall = options, clock, wall
         self._sources = sources
         self._patience_s = 0.0 if live else FILE_PATIENCE_S
@@ -225,7 +222,7 @@ class Service:
         return self.promise.kept(
             answers=self.tally.total(Counter.DECISIONS),
             certified=self.tally.total(Counter.CERTIFIED),
-            fallbacks=self.tally.total(Counter.DECISIONS, detail=AnswerSource.FALLBACK.value),
+            fallbacks=self.tally.total(Counter.STOOD_IN),
         )
 
     def switched(
@@ -253,7 +250,7 @@ class Service:
         except InputError:
             self._reuse = former
             raise
-        self.promise, self._hosts = self.promise.joined(Promise.of(manifest)), hosts
+        self.promise, self._hosts = self.promise.joined(Promise.of(manifest, reuse=reuse)), hosts
         return self.watch
 
     def tells(self, read: Callable[[], Iterable[Reading]]) -> None:
@@ -278,6 +275,8 @@ class Service:
         try:
             if self.forwarding is not None:
                 self._stack.enter_context(self.forwarding)
+            if self._servers:
+                self._stack.enter_context(short_turns())
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")

@@ -14,17 +14,11 @@ import pytest
 
 from tests.bundle.servers import serving
 from tests.stream.decisions import decision, escalated, frame
+from tests.waiting import wait_until
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sinks.forward import Forwarder, Forwarding, ForwardOptions, receiver_of
 from tinysaver_edge.stream.sinks.queued import DiskQueue
 from tinysaver_edge.stream.telemetry.events import SinkFailed, SinkRecovered
-
-
-def wait_until(true, what: str = "") -> None:
-    due_s = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < due_s, what
-        time.sleep(0.005)
 
 
 def balanced(queue: DiskQueue) -> bool:

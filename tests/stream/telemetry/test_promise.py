@@ -14,13 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import measured_with
-from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest
+from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest, ReuseEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.certificate.certificate import Certificate, WalkStep
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.reuse import ReuseRule
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import Service, ServiceOptions
@@ -114,6 +116,25 @@ def test_an_expectation_comes_with_its_interval(manifest, fallbacks, low, high) 
     promise = Promise.of(manifest.model_copy(update={"calibration": measured}))
     kept = promise.kept(answers=200, certified=0, fallbacks=fallbacks)
     assert (kept.expected_low_points, kept.expected_high_points) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("calibrated", [None, ReuseRule(2, 0.1)])
+@pytest.mark.parametrize("asked", [None, ReuseRule(2, 0.1), ReuseRule(3, 0.1)])
+def test_nothing_is_expected_where_answers_are_repeated_otherwise_than_measured(
+    manifest, calibrated, asked
+) -> None:
+    entry = None if calibrated is None else ReuseEntry(rule=calibrated)
+    within = {"drop_interval_points": (-0.5, 1.5), "saver_drop_interval_points": (7.0, 13.0)}
+    measured = MEASURED.model_copy(update=within)
+    made = manifest.model_copy(update={"reuse": entry, "calibration": measured})
+    kept = Promise.of(made, reuse=asked).kept(answers=200, certified=180, fallbacks=20)
+    assert (kept.expected_drop_points is None) == (calibrated != asked)
+    assert (kept.expected_low_points is None) == (calibrated != asked)
+
+
+def test_no_more_is_expected_than_the_saver_alone_loses(manifest) -> None:
+    kept = Promise.of(manifest).kept(answers=200, certified=0, fallbacks=200)
+    assert kept.expected_drop_points == pytest.approx(10.0)
 
 
 def test_older_bundles_have_no_interval(manifest) -> None:

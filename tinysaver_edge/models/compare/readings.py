@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, class_indices
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError, TinySaverError
@@ -47,7 +47,7 @@ class Fit(str, Enum):
 
     DESCRIBED = "described"
     BETTER = "better"
-    NO_DIFFERENT = "no different"
+    NOT_TOLD_APART = "not told apart"
     BEHIND = "behind the best"
     SAME = "the same pictures"
     WORSE = "worse"
@@ -56,7 +56,7 @@ class Fit(str, Enum):
 _ORDER = {
     Fit.BETTER: 0,
     Fit.DESCRIBED: 1,
-    Fit.NO_DIFFERENT: 2,
+    Fit.NOT_TOLD_APART: 2,
     Fit.SAME: 3,
     Fit.BEHIND: 4,
     Fit.WORSE: 5,
@@ -72,7 +72,6 @@ class InputReading:
         images: how many it was tried on: one that falls clearly behind is given up early.
         accuracy: share of these images whose best class is the true one, 0..1.
         difference: from the described reading's on the same images.
-        verdict: how it compares with that.
     """
 
     what: str
@@ -88,9 +87,7 @@ class Readings:
 
     Attributes:
         images: how many images they were tried on.
-        classes: how many classes these are of.
         guessing: share that always naming the commonest class gets right, 0..1.
-        tried: the readings, the description's own among them.
         another_order: accuracy of the best reading if its classes stood in another order than
             labels say, where that explains the answers; else None.
         suggested: of those that are clearly better, and about as good as the best, the one that
@@ -140,7 +137,7 @@ class Readings:
                 f"{said}, which guessing gets as well, and so does every other reading: are these "
                 "the model's classes, in the model's order?"
             )
-        others = [one for one in self.tried if one.verdict is Fit.NO_DIFFERENT]
+        others = [one for one in self.tried if one.verdict is Fit.NOT_TOLD_APART]
         if not others:
             return f"{said} as described; every other reading is worse"
         return f"{said} as described; these images do not tell it from {len(others)} others"
@@ -206,11 +203,7 @@ class _Trial:
         return self._runs[what.partition(" and class_offset")[0].partition("class_offset")[0]].way
 
     def run(self, ways: Sequence[Way]) -> None:
-        """Run ways over the images; one that falls clearly behind the best is given up early.
-
-        Raises:
-            DataError: no image can be read, or the labels are none of the model's.
-        """
+        """Run ways over the images; one that falls clearly behind the best is given up early."""
         runs = [_Run(way) for way in ways]
         self._runs |= {run.way.what: run for run in runs}
         self._go_on(runs, self._places[:IMAGES])
@@ -371,7 +364,7 @@ class _Trial:
         there, right = _both(there, right)
         self._answers[what] = there
         verdict = _verdict(there, right)
-        if run.given_up and verdict is Fit.NO_DIFFERENT:
+        if run.given_up and verdict is Fit.NOT_TOLD_APART:
             verdict = Fit.BEHIND
         if offset != own and run.way.what and verdict is not Fit.BETTER:
             return None
@@ -383,11 +376,7 @@ class _Run:
     """What one way answered so far, image by image.
 
     Attributes:
-        way: the way.
-        preprocessor: makes its input.
         right: what was right, by class offset.
-        answered: the best classes.
-        truth: the true ones.
         seen: images that were looked at, those that cannot be read among them.
         first: the first batch of the described way.
         same: whether its pictures are those of the described way.
@@ -428,7 +417,7 @@ def _verdict(right: BoolArray, described: BoolArray) -> Fit:
     """Tell two readings apart by the images that only one of them gets right (McNemar)."""
     won, lost = int((right & ~described).sum()), int((described & ~right).sum())
     if abs(won - lost) < max(_WORTH * len(right), _CLEARLY * math.sqrt(won + lost)):
-        return Fit.NO_DIFFERENT
+        return Fit.NOT_TOLD_APART
     return Fit.BETTER if won > lost else Fit.WORSE
 
 

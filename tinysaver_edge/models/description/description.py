@@ -127,11 +127,6 @@ def _with_output(table: dict[str, Any], name: str | None) -> dict[str, Any]:
 def read_description(path: Path, model: Path, *, output: str | None = None) -> ModelDescription:
     """Read a description from a TOML file.
 
-    Args:
-        path: the TOML file.
-        model: the model's file.
-        output: name of the output that holds the classes, before what the description says.
-
     Raises:
         DescriptionError: the file cannot be read, or a field is missing, unknown or wrong.
     """
@@ -192,11 +187,7 @@ def description_from(
 
 
 def parse_description(text: str, source: str) -> dict[str, Any]:
-    """Return what a TOML text holds.
-
-    Raises:
-        DescriptionError: it is no valid TOML.
-    """
+    """Return what a TOML text holds."""
     try:
         return parse_toml(text)
     except ValueError as error:

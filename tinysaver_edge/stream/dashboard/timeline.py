@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.decision import AnswerSource, Decision, Likeness
+from tinysaver_edge.decision import AnswerSource, Decision, Likeness, stands_in
 
 STEP_S = 2.0
 STEPS = 150
@@ -32,7 +32,7 @@ class Totals:
         escalated: of the large model.
         degraded: that are not what the policy asks for.
         certified: of all, those that the certificate covers.
-        fallbacks: of the degraded, those of the saver for want of the large model.
+        fallbacks: of the degraded, those of the saver for want of the large model, repeated or not.
     """
 
     still: int = 0
@@ -60,7 +60,7 @@ class Totals:
         else:
             self.escalated += 1
         self.certified += decision.certified
-        self.fallbacks += decision.source is AnswerSource.FALLBACK
+        self.fallbacks += stands_in(decision)
 
 
 @dataclass(slots=True)
@@ -69,7 +69,6 @@ class Moment:
 
     Attributes:
         number: how many steps after the clock's zero it lies.
-        totals: its final answers.
         ages: milliseconds from frame to answer.
     """
 

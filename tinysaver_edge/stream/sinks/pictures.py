@@ -14,7 +14,7 @@ from typing import Any
 
 from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_text
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import ANSWER_COLUMN
+from tinysaver_edge.data.files import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -42,9 +42,6 @@ class PictureFolder:
         path: the folder; one that is there is continued.
         suffix: ".png" keeps every pixel, ".jpg" takes a tenth of the room.
         most: how many frames stay.
-
-    Raises:
-        InputError: the number is below 1.
     """
 
     def __init__(self, path: Path, *, suffix: str, most: int) -> None:

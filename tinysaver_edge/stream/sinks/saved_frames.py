@@ -43,11 +43,7 @@ class _Saving:
         self._wall = wall
 
     def __enter__(self) -> Self:
-        """Make the folder.
-
-        Raises:
-            InputError: it cannot be made.
-        """
+        """Make the folder."""
         self._folder.open()
         return self
 

@@ -98,15 +98,7 @@ def _unanswered(error: Exception, timeout_s: float) -> str:
 
 
 class SnapshotConnection:
-    """Asks for one picture after the other.
-
-    Args:
-        asking: asks.
-        first: the answer that has come already.
-        every_s: from one request to the next.
-        timeout_s: for a request.
-        stopping: ends the pause.
-    """
+    """Asks for one picture after the other."""
 
     live_wait_s: float | None = None
 

@@ -44,6 +44,7 @@ class Counter(str, Enum):
         REUSED: final answers that were found for an earlier frame; the detail is an `Likeness`.
         SETTLED: final answers; the detail is the model of the stage whose answer it is.
         CERTIFIED: final answers that the bundle's certificate covers.
+        STOOD_IN: final answers of the saver for want of the large model, repeated ones included.
         PROVISIONAL: answers that a revision follows.
         ESCALATED: frames that the large model was asked about.
         DEGRADED: final answers that are not what the policy asks for; the detail is a `Reason`.
@@ -66,6 +67,7 @@ class Counter(str, Enum):
     REUSED = "reused"
     SETTLED = "settled"
     CERTIFIED = "certified"
+    STOOD_IN = "stood_in"
     PROVISIONAL = "provisional"
     ESCALATED = "escalated"
     DEGRADED = "degraded"
@@ -139,7 +141,7 @@ class NoMetrics:
 NO_METRICS = NoMetrics()
 
 
-class Tally:
+class Tally(NoMetrics):
     """Metrics kept in memory: counters and gauges; measures are only counted."""
 
     def __init__(self) -> None:
@@ -151,9 +153,6 @@ class Tally:
         """Add `amount` to a counter."""
         with self._lock:
             self._counts[counter, source_id, detail] += amount
-
-    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
-        """Ignore it."""
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
         """Keep the level's newest `value`."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tinysaver_edge.errors import MissingDependencyError
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reading
 
 PREFIX = "tinysaver"
@@ -31,6 +31,7 @@ HELP = {
     Counter.REUSED: "Final answers that were found for an earlier frame",
     Counter.SETTLED: "Final answers, by the model whose answer it is",
     Counter.CERTIFIED: "Final answers that the certificate covers",
+    Counter.STOOD_IN: "Final answers of the saver for want of the large model, repeated or not",
     Counter.PROVISIONAL: "Answers that a revision follows",
     Counter.ESCALATED: "Frames that the large model was asked about",
     Counter.DEGRADED: "Final answers that are not what the policy asks for",
@@ -86,12 +87,8 @@ class PrometheusMetrics:
     """
 
     def __init__(self) -> None:
-        try:
+        with needs("prometheus-client", extra="metrics", purpose="Metrics for Prometheus"):
             import prometheus_client as prometheus
-        except ImportError as error:
-            raise MissingDependencyError(
-                "prometheus-client", extra="metrics", purpose="Metrics for Prometheus"
-            ) from error
         self._write = prometheus.generate_latest
         self.content_type: str = prometheus.CONTENT_TYPE_LATEST
         self._registry = prometheus.CollectorRegistry()

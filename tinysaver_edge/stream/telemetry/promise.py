@@ -21,11 +21,12 @@ escalated frames as chance would have it,
 
     expected drop  =  drop that calibration measured + f · g.
 
-With every escalation a fallback that is the drop of the saver alone. Calibration knows both drops
+With every escalation a fallback that is the drop of the saver alone; it stays that where more fall
+back than calibration escalated, as where nothing can be repeated. Calibration knows both drops
 from its samples only, each within an interval; that of the expected drop is what lies between the
-two in the same share. Where it is not known, as in older bundles, nobody is told an expectation.
-Where calibration had no
-labels, "right" means here what the large model answers.
+two in the same share. Where it is not known, as in older bundles, nobody is told an expectation;
+nor where answers are repeated by other limits than those that were calibrated, for nobody measured
+what that costs. Where calibration had no labels, "right" means here what the large model answers.
 
 Final answers are counted, not provisional ones. Frames without an answer (dropped by a camera
 before anyone asked, or undecided) are not.
@@ -37,11 +38,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.bundle.covered import why_not_covered
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import Manifest
+    from tinysaver_edge.reuse import ReuseRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Kept:
     Attributes:
         answers: final answers.
         certified_share: of them that the certificate covers, 0..1.
-        fallback_share: of them that were the saver's because the large model could not be had.
+        fallback_share: of them that were the saver's because the large model could not be had, or
+            repeat such an answer.
         effective_drop_points: what the drop is at most; None where there is no certificate.
         expected_drop_points: what it is when fallbacks fall on escalated frames at random.
         expected_low_points: lower end of its 95 % interval; None where that is not known.
@@ -79,7 +82,7 @@ class Promise:
         certified_points: the certificate's bound on the drop, ε; None where there is no
             certificate, or it is not about the bundle's policy.
         measured_points: drop that calibration measured, on samples set aside where there were any;
-            None where answers are of several bundles.
+            None where answers are of several bundles, or repeated otherwise than there.
         gain_points: of the samples escalated there, by how much more the cascade got right than
             the saver alone; None where accuracies are not known.
         escalated_share: of the samples, that calibration escalated.
@@ -94,8 +97,13 @@ class Promise:
     intervals_points: tuple[tuple[float, float], tuple[float, float]] | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Promise:
-        """Read it off a bundle's manifest."""
+    def of(cls, manifest: Manifest, *, reuse: ReuseRule | None = None) -> Promise:
+        """Read it off a bundle's manifest.
+
+        Args:
+            manifest: of the bundle.
+            reuse: when the stream repeats earlier answers; None where it repeats none.
+        """
         certified: float | None = None
         if manifest.certificate is not None and why_not_covered(manifest) is None:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
@@ -108,6 +116,9 @@ class Promise:
         elif escalated > 0:
             gain = 100 * (figures.accuracy_cascade - local) / escalated
         cascade, saver = figures.drop_interval_points, figures.saver_drop_interval_points
+        calibrated = None if manifest.reuse is None else manifest.reuse.rule
+        if reuse != (calibrated if calibrated is not None and calibrated.reuses else None):
+            return cls(certified, None, None)
         return cls(
             certified_points=certified,
             measured_points=figures.drop_points,
@@ -132,7 +143,7 @@ class Promise:
         Args:
             answers: final answers.
             certified: of them that the certificate covers.
-            fallbacks: of them that were the saver's because the large model could not be had.
+            fallbacks: of them for which `decision.stands_in` holds.
         """
         if not answers:
             return None
@@ -143,7 +154,8 @@ class Promise:
         expected: float | None = self.measured_points
         if share > 0 and expected is not None:
             gain = self.gain_points
-            expected = None if gain is None else expected + share * gain
+            most = self.escalated_share or share
+            expected = None if gain is None else expected + min(share, most) * gain
         return Kept(answers, covered, share, bound, expected, *self._expected_within(share))
 
     def _expected_within(self, share: float) -> tuple[float, float] | tuple[None, None]:

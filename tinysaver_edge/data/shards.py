@@ -139,7 +139,8 @@ def _left_out(found: Sequence[_Entry], classes: set[str] | None) -> LeftOut:
         classes: of the samples; None where none is told.
     """
     lost = tuple(printable(name) for one in found for name in one.lost)
-    unknown, missed = [], set()
+    unknown: list[str] = []
+    missed: set[str] = set()
     for one in found:
         if one.image is not None:
             continue

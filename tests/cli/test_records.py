@@ -176,7 +176,7 @@ def test_nothing_is_written_where_no_place_is_named(command, records, tmp_path, 
 def test_a_score_that_learns_may_be_named(command, records, score):
     done = command(*on(records, "--score", score, "--max-drop", "2", "--json", savers=("tiny",)))
     assert done.code == 0, done.err
-    assert done.json["score"]["name"] == score
+    assert done.json["score"] == score
 
 
 class TestBudgets:

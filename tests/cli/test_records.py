@@ -174,6 +174,13 @@ def test_nothing_is_written_where_no_place_is_named(command, records, tmp_path, 
     assert sorted(records.iterdir()) == before
 
 
+@pytest.mark.parametrize("score", ["head", "msp_temperature", "maxlogit_pnorm"])
+def test_a_score_that_learns_may_be_named(command, records, score):
+    done = command(*on(records, "--score", score, "--max-drop", "2", "--json", savers=("tiny",)))
+    assert done.code == 0, done.err
+    assert done.json["score"] == score
+
+
 class TestBudgets:
     @pytest.mark.parametrize("budget", ["mean_macs=1.0e9", "mean_flops=2.0e9"])
     def test_the_most_accurate_cascade_that_fits(self, command, records, budget):

@@ -192,14 +192,19 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-def check_file_target(path: Path, *, flag: str = "--out") -> None:
+def check_file_target(path: Path, *, flag: str = "--out", begins: bytes = b"") -> None:
     """Refuse to write a file where something lies that no file may take the place of.
 
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
 
+    Args:
+        path: the file.
+        flag: what names it.
+        begins: how a file begins that may be replaced; any may where nothing is said.
+
     Raises:
-        InputError: there is a folder, a socket or a disk, a link that leads back to itself, or the
-            folders that it would stand in cannot be.
+        InputError: there is a folder, a socket or a disk, a link that leads back to itself, a file
+            of another kind, or the folders that it would stand in cannot be.
     """
     try:
         path.stat()
@@ -211,6 +216,10 @@ def check_file_target(path: Path, *, flag: str = "--out") -> None:
     kind = kind_of(path)
     if kind is not None and not _is_written_into(path):
         raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
+    if begins and path.is_file() and path.stat().st_size:
+        with open_regular(path) as file:
+            if file.read(len(begins)) != begins:
+                raise InputError(f"{flag} {path}: a file of another kind is there; name a new one")
     place = next((one for one in path.absolute().parents if os.path.lexists(one)), Path("/"))
     if not place.is_dir():
         raise InputError(f"{flag} {path}: {place} is no folder; name a file elsewhere")

@@ -33,6 +33,8 @@ from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.outputs import Outputs, sample_hashes
 
 _TOP_CLASS = "_class"
+MOST_CLASSES = 2**31
+"""No index of a class is as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,13 @@ def load_record(folder: Path, name: str) -> Record:
 
 
 def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ...]) -> Outputs:
+    for name, table in tables.items():
+        if name not in ("logits", "margin") and not name.startswith("top"):
+            continue
+        whole = name.endswith(_TOP_CLASS)
+        if table.dtype.kind not in "iuf" or (whole and not _are_whole(table)):
+            kind = "whole numbers" if whole and table.dtype.kind == "f" else "numbers"
+            raise RecordError(f"record {path}: {name} is of {table.dtype}; expected {kind}")
     try:
         if "logits" in tables:
             logits = tables["logits"]
@@ -314,7 +323,11 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     labels = _read_column(path, what="labels")
     if np.issubdtype(labels.dtype, np.floating) and _are_whole(labels):
         labels = labels.astype(np.int64)
-    if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
+    if (
+        not np.issubdtype(labels.dtype, np.integer)
+        or not len(labels)
+        or not 0 <= labels.min() <= labels.max() < MOST_CLASSES
+    ):
         raise RecordError(
             f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
         )
@@ -323,7 +336,8 @@ def read_labels(path: Path) -> NDArray[np.int64]:
 
 def _are_whole(values: NDArray[Any]) -> bool:
     """Whether floats are whole numbers that an index can be, as spreadsheets write them."""
-    return bool((np.isfinite(values) & (values == np.round(values)) & (abs(values) < 2**31)).all())
+    whole = np.isfinite(values) & (values == np.round(values)) & (abs(values) < MOST_CLASSES)
+    return bool(whole.all())
 
 
 def _read_column(path: Path, *, what: str) -> NDArray[Any]:

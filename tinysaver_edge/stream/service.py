@@ -122,7 +122,7 @@ class ServiceOptions:
             MqttAddress.parse(self.mqtt)
         for option, address in (("--metrics", self.metrics), ("--dashboard", self.dashboard)):
             if address is not None:
-                ListenAddress.parse(address, option=option)
+                ListenAddress.parse(address, option=option).check_token(self.token)
 
 
 FILE_PATIENCE_S = 10.0

@@ -44,7 +44,7 @@ def calibrated(recipe: Path, pictures: Path, out: Path, **more: object) -> dict[
 
 def main() -> None:
     recipe, pictures, out = map(Path, sys.argv[1:])
-    ray_workers.SPAN, measure.CHUNK_SAMPLES = 1, 32
+    ray_workers.SPAN, measure.CHUNK_SAMPLES = 1, 16
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     bare = {"num_cpus": 1, "object_store_memory": 80_000_000}
     node = {**bare, "resources": {ray_workers.RESOURCE: 1}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def main() -> None:
             on_it &= self._job.engine is not None  # looking at the images is over
             if on_it and doomed in cluster.worker_nodes and "killed" in said:
                 cluster.remove_node(doomed, allow_graceful=False)
+                time.sleep(3.0)  # its worker outlives it by a moment, and is quick
 
         def counting(self: Any, ref: Any) -> None:
             worker, _ = self._doing.get(ref, (None, None))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import click
 import numpy as np
@@ -230,3 +231,11 @@ def test_describe_names_class_names_from_where_the_user_stands(command, tmp_path
     assert "--labels lost.txt: no such file, here, beside models/tiny.onnx" in done.err
     command("models", "describe", "models/tiny.onnx", "--labels", "names.txt", *answers)
     assert find_description(model).class_labels(CLASSES) == tuple("abcde")
+
+
+def test_serve_says_what_it_lacks_before_it_says_what_comes_next(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kserve", None)
+    done = command("serve", small_bundle(tmp_path / "bundle", golden=False))
+    assert done.code == 2
+    assert "needs kserve, which is not installed" in done.err
+    assert next_steps(done) == []

@@ -120,7 +120,7 @@ test-all-pythons:
 	if [ -n "$$failed" ]; then echo "failed on: Python$$failed" >&2; exit 1; fi
 
 test-light: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -o cache_dir=$(VENV)/.pytest_cache $(PYTEST_ARGS)
 
 # Not on the newest Python: the oldest versions have no wheels for it.
 test-lowest:

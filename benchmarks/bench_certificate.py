@@ -13,7 +13,7 @@ import numpy as np
 from imagenet import read_records, save, table
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
-from tinysaver_edge.certificate import p_value, walk
+from tinysaver_edge.certificate.p_values import p_value, walk
 from tinysaver_edge.fusion import ConditionalLogit
 from tinysaver_edge.score import Margin
 

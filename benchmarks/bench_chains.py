@@ -39,11 +39,11 @@ from tinysaver_edge.calibrate.methods.path import BETWEEN, LAST, RATIO, Path
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.targets import ALL, Targets
-from tinysaver_edge.certificate import EvidenceKind
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.fusion import NoFusion
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin
 
 CHAINS = (

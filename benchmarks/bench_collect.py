@@ -31,11 +31,13 @@ from pair import LARGE, SAVER, artefacts
 from scipy import stats
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded
-from tinysaver_edge.data import open_data
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import Collection
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.outputs import IntArray, Outputs
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.records.measure import measure
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.sources.opening import open_source

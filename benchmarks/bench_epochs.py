@@ -32,12 +32,12 @@ from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.calibrate.problem import MeasuredProblem, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, group_p_value, group_p_values, walk
+from tinysaver_edge.certificate.p_values import EvidenceKind, group_p_value, group_p_values, walk
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.reuse import SIDE, Thumbnailer
 
 CHUNK = 50

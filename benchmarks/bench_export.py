@@ -85,7 +85,7 @@ def _export(name: str, data: Path) -> dict[str, Any]:
 
     from benchmarks.lively import enliven
     from tinysaver_edge.models.compare.compare import read_pictures
-    from tinysaver_edge.models.export.export import export_model
+    from tinysaver_edge.models.export.export import export
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
     from tinysaver_edge.models.graph.macs import count_macs, count_module_macs
 
@@ -97,7 +97,7 @@ def _export(name: str, data: Path) -> dict[str, Any]:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"{name}{suffix}" for suffix in (".onnx", ".xml")]
-        result = export_model(model, outs, pictures=pictures)
+        result = export(model, outs, pictures=pictures)
         seconds = time.monotonic() - start
         counted = [count_macs(one.path) for one in result.exported]
         sizes = [sum(file.stat().st_size for file in one.files) for one in result.exported]

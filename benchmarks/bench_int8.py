@@ -29,7 +29,8 @@ from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, calibrate
 from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.demo.show import CameraData, demo_model_paths
 from tinysaver_edge.errors import InfeasibleError
 from tinysaver_edge.models.description.description import ModelDescription, find_description
@@ -132,7 +133,7 @@ def random_timm(folder: Path) -> list[Saver]:
     from lively import enliven
 
     from tinysaver_edge.models.compare.compare import draw_pictures
-    from tinysaver_edge.models.export.export import export_model
+    from tinysaver_edge.models.export.export import export
     from tinysaver_edge.models.export.timm_model import TimmSource, load_timm
 
     pictures = draw_pictures()
@@ -141,7 +142,7 @@ def random_timm(folder: Path) -> list[Saver]:
     out = folder / "mobilenetv3_small_050.onnx"
     # The camera's frames and labels: its ranges are real pictures', its accuracy is chance's.
     labels = find_description(demo_model_paths()[0]).labels
-    export_model(model, [out], labels=labels, pictures=pictures)
+    export(model, [out], labels=labels, pictures=pictures)
     fit = CameraData(FITTED + CHECKED, seed=1)
     return [Saver(out.stem, find_description(out), fit, None)]
 

@@ -43,12 +43,12 @@ from tinysaver_edge.calibrate.methods.reuse import (
 from tinysaver_edge.calibrate.plan import ImageInput
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.certificate import EvidenceKind, group_p_values, walk
+from tinysaver_edge.certificate.p_values import EvidenceKind, group_p_values, walk
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.figures import epoch_drop_interval
 from tinysaver_edge.outputs import Outputs
 from tinysaver_edge.preprocess import Preprocessor
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.reuse import SIDE, Thumbnailer
 from tinysaver_edge.score import Margin
 from tinysaver_edge.stream.options import PRESETS

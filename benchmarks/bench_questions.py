@@ -26,7 +26,10 @@ from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.problem import MeasuredProblem, ModelAnswers, Problem
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions import AnswerWord, Interview, Known, Repeats
+from tinysaver_edge.questions.book import AnswerWord
+from tinysaver_edge.questions.interview import Interview
+from tinysaver_edge.questions.known import Known
+from tinysaver_edge.questions.tally import Repeats
 
 POINTS, RISK, SIZE = 0.5, 0.1, 10_000
 MOST_QUESTIONS = (350, 250, 160, 140)

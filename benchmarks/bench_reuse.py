@@ -30,7 +30,7 @@ from imagenet import DATA, save, table
 from pair import artefacts, cascade_of, need_data, threshold_for
 
 from tinysaver_edge import AnswerSource, Cascade, Decision, Likeness, ReuseRegion, ReuseRule
-from tinysaver_edge.certificate import upper_rate
+from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream import Frame, LiveSource
 

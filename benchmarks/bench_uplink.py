@@ -32,9 +32,11 @@ from tinysaver_edge.calibrate.measured.prepare import prepare
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.problem import split_holdout
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, class_indices, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.deciding.policy import replay
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor

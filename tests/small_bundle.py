@@ -30,7 +30,7 @@ from tinysaver_edge.bundle.manifest import (
     StageEntry,
 )
 from tinysaver_edge.calibrate.chosen.golden import make_golden
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.deciding.figures import cost_ratio
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.engines.base import EngineOptions, Precision

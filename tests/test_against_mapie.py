@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinysaver_edge.calibrate.methods.sweep import hoeffding_bentkus
-from tinysaver_edge.certificate import consistency_p_value, walk
+from tinysaver_edge.certificate.p_values import consistency_p_value, walk
 
 methods = pytest.importorskip(
     "mapie.risk_control.methods", reason="MAPIE is not installed: pip install mapie"

@@ -14,7 +14,6 @@ from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
     LatencySource,
-    cascade_latency,
     pooled,
 )
 
@@ -90,8 +89,8 @@ def test_a_published_figure_is_its_own_quantile_and_stays_marked() -> None:
     published = LatencySamples.published(7.5)
     assert published.p99_ms == published.mean_ms == 7.5
     assert published.plus(of(1)).source is LatencySource.PUBLISHED
-    assert cascade_latency(of(1), published, 0.5).source is LatencySource.PUBLISHED
-    assert cascade_latency(of(1), published, 0.0).source is LatencySource.MEASURED
+    assert CascadeLatency.of(of(1), published).at(0.5).source is LatencySource.PUBLISHED
+    assert CascadeLatency.of(of(1), published).at(0.0).source is LatencySource.MEASURED
 
 
 def test_sums_are_of_all_pairs() -> None:
@@ -128,7 +127,7 @@ def test_sums_of_many_samples_keep_the_quantiles_of_all_pairs() -> None:
 def test_quantiles_come_from_pooled_samples(
     rate: float, mean: float, p50: float, p95: float, p99: float
 ) -> None:
-    found = cascade_latency(of(1, 1, 1), of(10, 10), rate)
+    found = CascadeLatency.of(of(1, 1, 1), of(10, 10)).at(rate)
     assert found.mean_ms == pytest.approx(mean)
     assert [found.quantile_ms(q) for q in (0.5, 0.95, 0.99)] == [p50, p95, p99]
 

@@ -174,7 +174,10 @@ def test_an_index_takes_what_is_built(built: Path) -> None:
     call(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=ROOT)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime-nocv", "openvino-nocv", "cpu-nocv"])
+@pytest.mark.parametrize(
+    "name",
+    ["onnxruntime-nocv", "openvino-nocv", "cpu-nocv", "cuda-nocv", "remote", "dashboard", "mqtt"],
+)
 def test_extras_for_those_who_bring_opencv_have_none(wheel: Path, name: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (told,) = (file for file in archive.namelist() if file.endswith(".dist-info/METADATA"))

@@ -40,7 +40,7 @@ from tinysaver_edge.testing import (
     frame_numbers,
     numbered_frame,
 )
-from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.run import verify
 
 MODELS = ("saver", "middle", "large")
 POOL = (0.5, 0.3)

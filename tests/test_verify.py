@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
-from tinysaver_edge.bench import Effort
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, file_entry
 from tinysaver_edge.bundle.manifest import LatencyEntry
 from tinysaver_edge.errors import BundleError, TooSlowError, VerificationError
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.latency import LatencySamples, pooled
-from tinysaver_edge.verify import verify
-from tinysaver_edge.verify.run import judge
+from tinysaver_edge.verify.run import judge, verify
 
 QUICK = Effort(warm_up=1, min_runs=10, min_seconds=0, max_seconds=5)
 
@@ -223,6 +222,15 @@ def test_an_int8_model_that_answers_otherwise_is_told_by_the_processor(folder):
         result.raise_if_failed()
     of_eight_bits(folder, here)  # the answers are wrong, and not because of the processor
     assert "INT8" not in detail_of(verified(folder), "answers of saver")
+
+
+def test_run_says_so_where_nobody_has_verified(folder, command):
+    picture = next(folder.rglob("*.png"))
+    words = ("run", folder, "--source", picture, "--quiet")
+    of_eight_bits(folder, ELSEWHERE)
+    assert f"warning: saver is INT8 and was measured on {ELSEWHERE}" in command(*words).err
+    of_eight_bits(folder, read_cpu().family)
+    assert "INT8" not in command(*words).err
 
 
 def test_an_int8_model_is_held_against_the_processor_it_was_measured_on(folder):
@@ -496,7 +504,7 @@ def test_wrong_answers_come_before_too_slow_ones(folder):
 
 
 def test_checks_are_values():
-    from tinysaver_edge.verify import Check, Verification
+    from tinysaver_edge.verify.check import Check, Verification
 
     good = Check("a", True, "x")
     assert Verification("b", (good, replace(good, passed=None))).passed

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.parameters import Parametrised
+from tinysaver_edge._support.plug_ins import Parametrised
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
 
@@ -201,7 +201,6 @@ class ConditionalLogit(Fusion):
 
     Attributes:
         large: weight of the large model's log-probability.
-        saver: weight of the saver's.
         absent_large: added where the large model's list lacks the class.
         absent_saver: added where the saver's list lacks it.
         floor_large: added to every probability of the large model, > 0.

@@ -105,11 +105,7 @@ class LatencySamples:
         return self.quantile_ms(0.99)
 
     def quantile_ms(self, q: float) -> float:
-        """Return the least sample that a share q of the samples does not exceed.
-
-        Raises:
-            InputError: q is outside 0..1.
-        """
+        """Return the least sample that a share q of the samples does not exceed."""
         ordered = np.sort(self.samples_ms)
         return quantile_of(ordered, np.arange(1, len(ordered) + 1) / len(ordered), q)
 
@@ -155,11 +151,7 @@ class LatencySamples:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatencySamples:
-        """Read what `to_dict` returned; only the samples and their source count.
-
-        Raises:
-            InputError: a field is missing or wrong.
-        """
+        """Read what `to_dict` returned; only the samples and their source count."""
         try:
             return cls(np.array(values["samples_ms"], np.float64), LatencySource(values["source"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -172,11 +164,7 @@ class LatencySamples:
 
 
 def quantile_of(ordered: Samples, up_to: NDArray[np.float64], q: float) -> float:
-    """Return the least of ascending samples that a share q of the weight does not exceed.
-
-    Raises:
-        InputError: q is outside 0..1.
-    """
+    """Return the least of ascending samples that a share q of the weight does not exceed."""
     if not 0 <= q <= 1:
         raise InputError(f"quantile {q}: must lie in 0..1")
     place = int(np.searchsorted(up_to, q - TOLERANCE))
@@ -204,8 +192,6 @@ class PooledLatency:
     """Latency over frames that take one of several ways, each with its share of the frames.
 
     Attributes:
-        mean_ms: weighted mean.
-        samples_ms: all ways' samples, ascending.
         up_to: share of the frames that take no longer than each sample, ascending to 1.
         source: measured, when all of it is.
     """
@@ -216,11 +202,7 @@ class PooledLatency:
     source: LatencySource
 
     def quantile_ms(self, q: float) -> float:
-        """Return the least sample that a share q of the frames does not exceed.
-
-        Raises:
-            InputError: q is outside 0..1.
-        """
+        """Return the least sample that a share q of the frames does not exceed."""
         return quantile_of(self.samples_ms, self.up_to, q)
 
     def summary(self) -> dict[str, Any]:
@@ -310,11 +292,7 @@ class CascadeLatency:
         )
 
     def at(self, escalation_rate: float) -> PooledLatency:
-        """Return the latency when that share of the frames, 0..1, is escalated.
-
-        Raises:
-            InputError: the rate is no fraction.
-        """
+        """Return the latency when that share of the frames, 0..1, is escalated."""
         p = escalation_rate
         if self.saver_after is None:
             return pooled(((self.saver, 1 - p), (self.escalated, p)))
@@ -361,11 +339,7 @@ class CascadeLatency:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CascadeLatency:
-        """Read what `to_dict` returned.
-
-        Raises:
-            InputError: a field is missing or wrong.
-        """
+        """Read what `to_dict` returned."""
         try:
             after = values["saver_after"]
             return cls(
@@ -391,21 +365,3 @@ def _largest_rate(saver: float, after: float, escalated: float) -> float | None:
     roots += [saver / under] if under else []
     falling = [one for one in roots if one >= 0 and (2 * square * one + linear, square) < (0, 0)]
     return min([*falling, 1.0])
-
-
-def cascade_latency(
-    saver: LatencySamples, escalation: LatencySamples, escalation_rate: float
-) -> PooledLatency:
-    """Return the latency of a cascade of two models that were measured apart.
-
-    For many rates of one pair make a `CascadeLatency` once: it adds the samples up once.
-
-    Args:
-        saver: the saver's part, on every frame.
-        escalation: what an escalation takes on top of that.
-        escalation_rate: share of the frames that is escalated, 0..1.
-
-    Raises:
-        InputError: the rate is no fraction.
-    """
-    return CascadeLatency.of(saver, escalation).at(escalation_rate)

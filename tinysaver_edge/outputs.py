@@ -318,11 +318,7 @@ def all_but(index: IntArray | Sequence[int], count: int) -> IntArray:
 
 
 def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:
-    """Refuse labels that are no class of a model; top-k records do not tell how many there are.
-
-    Raises:
-        InputError: naming the first of them.
-    """
+    """Refuse labels that are no class of a model; top-k records do not tell how many there are."""
     if outputs.truncated or not len(labels) or labels.max() < outputs.width:
         return
     sample = int((labels >= outputs.width).argmax())
@@ -330,3 +326,65 @@ def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> 
         f"label {labels[sample]} of sample {sample}, but model {model} has {outputs.width} "
         f"classes, counted from 0: the labels are of other classes"
     )
+
+
+MOST_LEVELS = 1024
+"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
+each way gives two probabilities."""
+
+LEAST_DOUBT = 1e-3
+"""What a model must leave open of a sample for its answer to tell it from others: probabilities
+nearer to 1 are coarse."""
+
+_ALONE = 0.9  # of the values in the rows that differ
+_COUNTED = 1 << 18  # values, of all that there are
+_SEED = 0xC0B1
+
+
+def sample_hashes(answers: Sequence[Outputs]) -> NDArray[np.uint64]:
+    """Return what tells each sample from others by what models answered: ``(n,)``, 0 for nothing.
+
+    Args:
+        answers: each model's on the same n samples.
+    """
+    rows = np.zeros(answers[0].samples, np.uint64)
+    fine = [_tells_apart(one) for one in answers if _is_fine(one)]
+    if fine:
+        for number, one in enumerate(answers):
+            rows += _row_hashes(one, seed=_SEED + number)
+        rows[~np.logical_or.reduce(fine)] = 0
+    return rows
+
+
+def _is_fine(outputs: Outputs) -> bool:
+    """Whether a model's answers take so many values that equal ones are no chance.
+
+    Few values are few samples copied often, where nearly every one in a row stands in that row
+    alone; of two classes, nothing tells them from quantised ones.
+    """
+    table = outputs._table
+    rows = max(1, _COUNTED // table.shape[1])
+    values = table[:: max(1, len(table) // rows)][:rows]
+    found = len(np.unique(values))
+    return found > MOST_LEVELS or (
+        table.shape[1] > 2 and found > _ALONE * np.unique(values, axis=0).size
+    )
+
+
+def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
+    """Return for which samples one model's answer is fine: enough values, and not saturated."""
+    return np.asarray(outputs.confidences < 1 - LEAST_DOUBT)
+
+
+def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
+    table = np.ascontiguousarray(outputs._table)
+    parts = [table.view(np.uint32)]
+    if outputs.top_class is not None:
+        parts.append(outputs.top_class.astype(np.uint32))
+    rng = np.random.default_rng(seed)
+    hashes = np.zeros(len(table), np.uint64)
+    for part in parts:
+        for column in part.T:
+            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+            hashes += column.astype(np.uint64) * odd
+    return hashes

@@ -179,9 +179,6 @@ class Preprocessor:
     One thread at a time may use it: buffers of intermediate sizes are kept between frames, since
     allocating them anew costs as much as filling them.
 
-    Args:
-        preprocess: what to do.
-
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """

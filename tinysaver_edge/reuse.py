@@ -176,9 +176,6 @@ class Thumbnailer:
 
     Integers throughout, so that every machine makes the same of the same pixels. It keeps its
     buffers: one thread at a time, and what it returned is good until the next call.
-
-    Args:
-        region: the part of the frame that is looked at; None for all of it.
     """
 
     def __init__(self, region: ReuseRegion | None = None) -> None:
@@ -261,11 +258,7 @@ def difference(one: Thumbnail, other: Thumbnail) -> float:
 
 
 class _Answer:
-    """An answer that is held against others: its probabilities are worked out once.
-
-    Args:
-        outputs: of one sample.
-    """
+    """An answer that is held against others: its probabilities are worked out once."""
 
     __slots__ = ("_outputs", "_weights")
 
@@ -292,10 +285,6 @@ def total_variation(one: Outputs, other: Outputs) -> float:
 
     Of answers of which only the best K classes are known, what is not known counts as one more
     class; classes that one of them lacks have probability 0 there.
-
-    Args:
-        one: of one sample.
-        other: of one sample.
     """
     if one.logits is not None and other.logits is not None:
         return _variation(_probabilities(one), _probabilities(other))
@@ -355,9 +344,6 @@ class Gate(Generic[Key]):
     `look` is for one thread, `keeps` for one that may be another, both in the order of the
     frames. Neither asks how a frame was answered, so that frames may be looked at while those
     before them are still being decided.
-
-    Args:
-        rule: how alike is alike enough.
     """
 
     def __init__(self, rule: ReuseRule) -> None:
@@ -416,10 +402,6 @@ class Gate(Generic[Key]):
 
     def keeps(self, look: Look[Key], outputs: Outputs) -> Key | None:
         """Hold the answer of a saver that is unsure against that at the last escalation.
-
-        Args:
-            look: what `look` returned of the frame.
-            outputs: the first stage's answer to it alone.
 
         Returns:
             The frame whose escalation answers this one; None where this one is to be escalated,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.parameters import Parametrised
-from tinysaver_edge._support.plug_ins import PlugIns
+from tinysaver_edge._support.plug_ins import Parametrised, PlugIns
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import FloatArray, Outputs, by_blocks
 
@@ -344,11 +343,7 @@ class Head(Score):
         return {"depth": self.depth} | {field: list(getattr(self, field)) for field in fields}
 
     def __call__(self, outputs: Outputs) -> FloatArray:
-        """Score each sample; see `Score`.
-
-        Raises:
-            InputError: the outputs know fewer probabilities than the head was fitted on.
-        """
+        """Score each sample; see `Score`."""
         features = head_features(outputs, depth=self.depth)
         # Not a matrix product: BLAS rounds one row differently from many.
         logits = np.add.reduce(features[:, None, :] * self._weights[:, 1:], axis=2)

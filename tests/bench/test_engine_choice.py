@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,10 @@ def test_the_distribution_is_part_of_an_engines_version() -> None:
     assert found is not None
     assert found.startswith("onnxruntime")
     assert engine_version("no-such-engine") is None
+    brought = packages_distributions()
+    for name in ("onnxruntime", "openvino"):
+        told = [f"{owner} {version(owner)}" for owner in sorted(set(brought.get(name, [])))]
+        assert engine_version(name) == (", ".join(told) or None)
 
 
 def test_bench_takes_the_fastest_and_keeps_the_choice(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.bench.test_timing import stage_of
 from tests.model_zoo import frames
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair, measure_ways
+from tinysaver_edge.bench.bundle import measure_alone, measure_pair, measure_ways
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import EngineError

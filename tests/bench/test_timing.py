@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.model_zoo import Form, frames, tiny_classifier
-from tinysaver_edge.bench import Effort, measure, measure_stage, measure_stages
+from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_with
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.engines.registry import create_engine
@@ -136,16 +136,10 @@ def test_a_stage_is_timed_with_its_resize_and_score(tmp_path: Path) -> None:
     (frame,) = frames(1, size=512)
     whole = measure_stage(stage, frame, effort=QUICK)
     assert score.calls == 32
-    alone = measure_stage(stage, frame, prepared=stage.prepare(frame), effort=QUICK)
+    batch = stage.prepare(frame)
+    alone = measure_with(QUICK, lambda: stage.ask(batch))
     assert len(whole) == len(alone) == 30
     assert alone.samples_ms.min() < whole.samples_ms.min()
-
-
-def test_a_later_stage_takes_over_an_input_that_is_the_same(tmp_path: Path) -> None:
-    stages = [stage_of(tmp_path, seed=seed) for seed in (0, 1)]
-    (frame,) = frames(1, size=1024)
-    first, second = measure_stages(stages, frame, effort=QUICK)
-    assert second.samples_ms.min() < first.samples_ms.min()
 
 
 def test_a_stage_that_fails_says_so(tmp_path: Path) -> None:

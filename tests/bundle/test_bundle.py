@@ -248,7 +248,7 @@ def replaced(original, place, value):
 
 
 def exercise(opened):
-    from tinysaver_edge.verify import verify
+    from tinysaver_edge.verify.run import verify
 
     with Cascade.from_bundle(opened, threads=1) as cascade:
         for number in (0, 100_000):
@@ -572,4 +572,10 @@ def test_no_bundle_takes_the_place_of_a_socket(tmp_path, name):
 def test_no_bundle_takes_the_place_of_a_link_to_nothing(tmp_path):
     (tmp_path / "bundle").symlink_to(tmp_path / "nowhere" / "x")
     with pytest.raises(BundleError, match="a link to what is not there: name a new one"):
+        check_target(tmp_path / "bundle")
+
+
+def test_no_bundle_takes_the_place_of_a_link_to_itself(tmp_path):
+    (tmp_path / "bundle").symlink_to(tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"bundle: .*name a new one"):
         check_target(tmp_path / "bundle")

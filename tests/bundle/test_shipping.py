@@ -329,6 +329,14 @@ def test_room_is_wanted_for_what_is_still_to_come_only(tmp_path, belt, monkeypat
         pull(tmp_path / "shelf", tmp_path / "other")
 
 
+def test_a_full_disk_is_called_so_at_once_and_not_laid_upon_the_target(tmp_path, belt, tiny_disk):
+    push(belt, tmp_path / "shelf")
+    room = shutil.disk_usage(tiny_disk).free
+    (tiny_disk / "full").write_bytes(bytes(room))
+    with pytest.raises(TransferError, match=r"/\.device\.pull: no room is left there"):
+        pull(tmp_path / "shelf", tiny_disk / "device")
+
+
 def test_without_keys_a_path_out_of_the_bundle_is_refused_all_the_same(tmp_path, belt, keys):
     escaping(tmp_path / "shelf", belt, keys)
     with pytest.raises(BundleError, match="path"):

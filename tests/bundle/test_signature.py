@@ -228,6 +228,10 @@ def test_a_key_is_its_owners_alone_never_replaced_and_may_have_a_password(releas
     assert stat.S_IMODE(release.key.stat().st_mode) == 0o600
     with pytest.raises(InputError, match="is there already"):
         make_key(release.key)
+    (tmp_path / "half.pub.pem").write_text("signed what is in the field")
+    with pytest.raises(InputError, match="is there already"):
+        make_key(tmp_path / "half.pem")
+    assert not (tmp_path / "half.pem").exists()
     locked = tmp_path / "locked.pem"
     make_key(locked, password="correct horse")
     with pytest.raises(InputError, match="has a password, and none was given"):

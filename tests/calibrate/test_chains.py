@@ -15,10 +15,10 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Budgets, ImageInput, Plan, Targets, calibrate
 from tinysaver_edge.calibrate.targets import Objective
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.errors import BundleError
 from tinysaver_edge.records.evaluation import evaluate_images
-from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.run import verify
 
 EACH = 350
 

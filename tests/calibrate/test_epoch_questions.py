@@ -14,7 +14,7 @@ from tinysaver_edge.calibrate.methods.certify import certify
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.problem import MeasuredProblem, ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Reference, Targets
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 
 
 def asked(stages, timeline, *, drop, seed=0):

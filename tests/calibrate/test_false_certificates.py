@@ -20,21 +20,26 @@ import onnx.numpy_helper
 import pytest
 from numpy.typing import NDArray
 
+from tests.calibrate.measured.test_independence import Notes
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
 from tests.real_data import data_folder, needs_records, read_records
 from tinysaver_edge._support.files import sha256_of
-from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, Targets, calibrate
+from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, RecordInput, Targets, calibrate
+from tinysaver_edge.calibrate.measured.given_records import check_copies
 from tinysaver_edge.calibrate.measured.independence import check_independence
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks
 from tinysaver_edge.demo.camera import SimulatedCamera
-from tinysaver_edge.errors import BundleError, DataError, InputError
+from tinysaver_edge.errors import BundleError, DataError, InfeasibleError, InputError
 from tinysaver_edge.models.description.description import find_description
+from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
 
 Pictures = list[NDArray[np.uint8]]
 RNG = np.random.default_rng(0)
@@ -143,6 +148,60 @@ def test_copies_are_refused(way: str, tmp_path: Path) -> None:
         checked(saved(tmp_path / "twice", shuffled(twice)))
 
 
+def part_of(one: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What torchvision's RandomResizedCrop shows, at a third of the picture and more, relit."""
+    height, width = one.shape[:2]
+    share, shape = RNG.uniform(0.3, 1) ** 0.5, RNG.uniform(0.9, 1.1)
+    down, across = min(height, int(height * share * shape)), min(width, int(width * share / shape))
+    top, left = RNG.integers(0, height - down + 1), RNG.integers(0, width - across + 1)
+    (kept,) = relit([cv2.resize(one[top : top + down, left : left + across], (width, height))])
+    return kept
+
+
+@needs(PHOTOS)
+def test_parts_of_others_are_refused(tmp_path: Path) -> None:
+    """Half of the pictures are parts of the other half, as augmentation makes them."""
+    with open_data(PHOTOS) as data:
+        photos = [data.frame(place) for place in range(0, 300, 2)]
+    whole = [one for one in photos if one is not None]
+    parts = [part_of(one) for one in whole]
+    with pytest.raises(DataError, match="look like an earlier one"):
+        checked(saved(tmp_path, shuffled([*whole, *parts]), (".jpg",)))
+
+
+def test_copies_are_refused_however_few_they_are(tmp_path: Path) -> None:
+    copies = [np.full((20, 20, 3), 90, np.uint8)] * 25
+    with pytest.raises(DataError, match="24 of 25 images are copies of others"):
+        checked(saved(tmp_path, copies))
+
+
+def with_time(jpeg: bytes, place: int) -> bytes:
+    """Put in when it was taken, as Exif does."""
+    told = b"Exif\0\0" + f"2026:05:01 10:{place // 60:02}:{place % 60:02}\0".encode()
+    return jpeg[:2] + b"\xff\xe1" + (len(told) + 2).to_bytes(2, "big") + told + jpeg[2:]
+
+
+@pytest.mark.parametrize("told", ["in the files", "in the names", "nowhere"])
+def test_a_cameras_frames_are_known_by_their_times(told: str, tmp_path: Path) -> None:
+    """The light moves on; all else differs from frame to frame."""
+    light = np.linspace(0, 6 * np.pi, 200)
+    for place in range(200):
+        rng = np.random.default_rng(place)
+        rows, columns = np.mgrid[:48, :48] / 48
+        lit = np.sin(light[place] + 3 * rows) + np.cos(light[place] - 3 * columns)
+        frame = np.clip(128 + 40 * lit[..., None] + rng.normal(0, 40, (48, 48, 3)), 0, 255)
+        name = f"{rng.integers(1 << 40):010x}" + f"_{place:04}" * (told == "in the names")
+        data = bytes(cv2.imencode(".jpg", frame.astype(np.uint8))[1])
+        file = tmp_path / "a" / f"{name}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(with_time(data, place) if told == "in the files" else data)
+    if told == "nowhere":
+        checked(tmp_path)
+    else:
+        with pytest.raises(DataError, match="in the order of their names or times"):
+            checked(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def problem() -> Problem:
     """Two real models on 4,000 images of ImageNet."""
@@ -173,6 +232,7 @@ LABELS: dict[str, Callable[[Problem], NDArray[np.int64]]] = {
         one.large.outputs.predictions,
         one.labels,
     ),
+    "half of the classes taken for the others": lambda one: one.labels % 500,
     "the saver's own": lambda one: one.savers[0].outputs.predictions,
 }
 
@@ -182,6 +242,57 @@ LABELS: dict[str, Callable[[Problem], NDArray[np.int64]]] = {
 def test_labels_that_are_none_are_refused(labels: str, problem: Problem) -> None:
     with pytest.raises(InputError, match="--trust-labels"):
         check_agreement(replace(problem, labels=LABELS[labels](problem)), None)
+
+
+@needs_records
+def test_records_that_leave_out_half_of_the_classes_are_refused() -> None:
+    records = read_records("mobilenetV2", "xception")
+    half = np.flatnonzero(records.labels < 500)
+    saver, large = (
+        ModelAnswers(name, one.subset(half), records.macs[name])
+        for name, one in records.outputs.items()
+    )
+    with pytest.raises(InputError, match="no sample of 500 of the 1000 classes"):
+        check_agreement(Problem(large, (saver,), records.labels[half]), None)
+
+
+COPIED = "copies of others"
+REPEATS: dict[str, tuple[Callable[[], NDArray[np.int64]], str]] = {
+    "thirty, thirty times": (lambda: np.tile(np.arange(30), 30), COPIED),
+    "one, a hundred times": (lambda: np.zeros(100, np.int64), COPIED),
+    "a tenth twice": (lambda: np.r_[np.arange(1000), np.arange(100)], COPIED),
+    "neighbours alike": (lambda: np.arange(1000), "more like the next"),
+}
+
+
+@needs_records
+@pytest.mark.parametrize("way", REPEATS)
+def test_records_of_copies_and_of_clips_are_refused(way: str, problem: Problem) -> None:
+    index, said = REPEATS[way]
+    made = problem.subset(index())
+    if way == "neighbours alike":  # each answer drifts away from the one before it
+        made = drifting(made)
+    method, numbered = Method.CERTIFIED, np.arange(len(made.labels))
+    with pytest.raises(DataError, match=rf"{said}.*--independent"):
+        check_copies(made, where="D", method=method, stated=False, numbered=numbered)
+
+
+def drifting(problem: Problem) -> Problem:
+    """Samples whose answers change as slowly as those of a clip's frames."""
+    steps = np.random.default_rng(6).normal(0, 1, (len(problem.labels), 5))
+    logits = np.zeros(steps.shape)
+    for place in range(1, len(logits)):
+        logits[place] = 0.9 * logits[place - 1] + steps[place]
+    answers = Outputs.from_logits(logits.astype(np.float32))
+    saver = replace(problem.savers[0], outputs=answers)
+    return replace(problem, savers=(saver,), labels=np.zeros_like(problem.labels))
+
+
+@needs_records
+def test_a_saver_that_is_the_large_model_is_refused(problem: Problem) -> None:
+    copy = replace(problem.large, name="copy", macs=1.0)
+    with pytest.raises(InputError, match="saver copy answers every sample as the large model"):
+        replace(problem, savers=(copy,)).check()
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +352,87 @@ def test_a_swapped_file_is_no_longer_certified(colours: Path, tmp_path: Path) ->
     manifest.write_text(json.dumps(content))
     with Cascade.load(out) as cascade:
         assert not cascade.decide(picture).certified
+
+
+def other_saver(folder: Path, name: str, layers: int) -> None:
+    colour_model(folder / f"{name}.onnx", replace(SAVER, layers=layers))
+    (folder / f"{name}.toml").write_text(DESCRIPTION)
+
+
+def test_looks_are_remembered_beside_the_bundle_too(colours: Path, tmp_path: Path) -> None:
+    """Another --out in the same place is no other set of images; samples that are too few then are
+    told of before a model runs."""
+
+    def run(out: str, *savers: str, drop: float = 20.0) -> int:
+        asked = plan(colours)
+        models = tuple(
+            ModelFile(colours / f"{one}.onnx", find_description(colours / f"{one}.onnx"))
+            for one in savers
+        )
+        given = replace(asked.input, savers=models)
+        targets = Targets(max_drop_points=drop)
+        told = replace(asked, input=given, targets=targets)
+        found = calibrate(told, out=tmp_path / out, progress=notes)
+        assert found.certificate is not None
+        return found.certificate.candidates
+
+    notes = Notes()
+    for layers, name in enumerate(("second", "third"), 1):
+        other_saver(colours, name, layers)
+    assert run("one", "tiny") == 1
+    assert run("two", "second") == 2
+    assert run("three", "tiny") == 1  # the same again
+    notes.heard.clear()
+    with pytest.raises(InfeasibleError):
+        run("four", "third", drop=1.4)
+    told = [place for place, one in enumerate(notes.heard) if "are too few" in one]
+    models = [place for place, one in enumerate(notes.heard) if one.startswith("big")]
+    assert "shared by 3 savers" in notes.heard[told[0]]
+    assert told[0] < min(models, default=len(notes.heard))
+
+
+@needs_records
+def test_looks_at_records_are_remembered(tmp_path: Path) -> None:
+    records = data_folder() / "records"
+    macs = tmp_path / "macs.csv"
+    macs.write_text((records / "models.csv").read_text())
+
+    def run(out: str, saver: str) -> int:
+        given = RecordInput(
+            records=records,
+            labels=records / "labels.npy",
+            macs=macs,
+            large="xception",
+            savers=(saver,),
+        )
+        found = calibrate(
+            Plan(given, Targets(max_drop_points=1.0), report=False), out=tmp_path / out
+        )
+        assert found.certificate is not None
+        return found.certificate.candidates
+
+    assert run("one", "mobilenet") == 1
+    assert run("one", "mobilenetV2") == 2
+    assert run("two", "mobilenet") == 1
+    with Bundle.load(tmp_path / "two") as bundle:
+        found = evaluate_records(bundle, records, records / "labels.npy")
+    assert found.seen == pytest.approx(50_000, rel=0.03)  # of so many, hashes of a draw
+    assert not list(records.glob("looked.json"))
+
+
+def test_evaluate_counts_no_copies(colours: Path, tmp_path: Path) -> None:
+    calibrate(plan(colours), out=tmp_path / "bundle")
+    colour_folders(tmp_path / "new", each=10, seed=3)
+    with Bundle.load(tmp_path / "bundle") as bundle:
+        honest = evaluate_images(bundle, tmp_path / "new")
+        for file in (tmp_path / "new").rglob("*.png"):
+            (file.with_stem(f"{file.stem}-again")).write_bytes(file.read_bytes())
+        copies = evaluate_images(bundle, tmp_path / "new")
+    assert not honest.doubted
+    assert honest.figures.drop_interval_points is not None
+    assert copies.doubted
+    assert copies.figures.drop_interval_points is None
+    assert any("60 of 120 images are copies of others" in one for one in copies.warnings)
 
 
 def independent(looks: Looks, names: Sequence[str], labels: Sequence[str]) -> bool:

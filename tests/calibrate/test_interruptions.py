@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,15 @@ import pytest
 from tests.calibrate.recipes import plug_in, recipe
 from tests.colours import LARGE, SAVER, colour_folders
 from tests.command import spawned, start
+from tests.waiting import wait_until
 
 CHUNK = 128
 QUICK = ("--method", "empirical", "--max-drop", "0", "--no-timing", "--no-report", "--json")
 
-# ONNX Runtime, but for what a file beside the model tells it to do once it has answered some
+# ONNX Runtime, but for what a file beside the models tells one to do once it has answered some
 # pictures. Its prepared copy lies elsewhere, so the file's place is an environment variable.
 STRANGE = """
-import os, signal, time
+import json, os, signal, time
 from pathlib import Path
 from tinysaver_edge.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -29,8 +29,9 @@ class Strange(OnnxRuntimeEngine):
     answered = 0
 
     def _run(self, batch):
-        what, after = Path(os.environ["STRANGE"]).read_text().split()
-        if self.answered >= int(after):
+        orders = json.loads(Path(os.environ["STRANGE"]).read_text())
+        what, after = orders[self.model.stem]
+        if self.answered >= after:
             {"hang": lambda: time.sleep(600), "abort": os.abort,
              "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}[what]()
         self.answered += len(batch)
@@ -39,19 +40,19 @@ class Strange(OnnxRuntimeEngine):
 
 
 class Workshop:
-    """Models, three savers with the one in the middle strange, and what it is to do."""
+    """Models, savers with those in the middle strange, and what these are to do."""
 
-    def __init__(self, folder: Path, pictures: Path) -> None:
+    def __init__(self, folder: Path, pictures: Path, *, strange=("strange",)) -> None:
         self.folder, self.pictures = folder, pictures
         self.packages = plug_in(folder / "packages", STRANGE)
         self.orders = folder / "orders"
-        fields = {"strange": 'engine = "strange"\nmacs = 11', "large": "macs = 1000"}
-        fields |= {"quick": "macs = 10", "last": "macs = 12"}
-        models = {"quick": SAVER, "strange": SAVER, "last": SAVER, "large": LARGE}
-        self.recipe = recipe(folder, models, fields)
+        fields = dict.fromkeys(strange, 'engine = "strange"\nmacs = 11')
+        fields |= {"quick": "macs = 10", "last": "macs = 12", "large": "macs = 1000"}
+        savers = dict.fromkeys(("quick", *strange, "last"), SAVER)
+        self.recipe = recipe(folder, {**savers, "large": LARGE}, fields)
 
     def order(self, what: str, *, after: int) -> None:
-        self.orders.write_text(f"{what} {after}")
+        self.orders.write_text(json.dumps({"strange": (what, after)}))
 
     def arguments(self, *more: object) -> tuple[object, ...]:
         out = ("--data", self.pictures, "--out", self.folder / "bundle", "--no-golden-frames")
@@ -76,29 +77,24 @@ def workshop(tmp_path, pictures):
     return Workshop(tmp_path, pictures)
 
 
-@pytest.mark.parametrize("how", ["kill", pytest.param("abort", marks=pytest.mark.slow)])
-def test_a_crash_while_measuring_loses_one_candidate(workshop, how):
-    workshop.order(how, after=CHUNK)
+def test_a_crash_loses_one_candidate(tmp_path, pictures):
+    """While it is measured, or prepared: three of five, each by itself."""
+    orders = {"killed": ("kill", CHUNK), "aborted": ("abort", CHUNK), "unready": ("kill", 0)}
+    workshop = Workshop(tmp_path, pictures, strange=tuple(orders))
+    workshop.orders.write_text(json.dumps(orders))
     done = workshop.run()
     assert done.code == 0, done.err
     rows = done.rows
-    signal_name = {"kill": "SIGKILL, perhaps out of memory", "abort": "SIGABRT"}[how]
-    assert rows["strange"]["why"] == f"measuring strange: its process died ({signal_name})"
-    assert rows["strange"]["kappa"] == pytest.approx(0.011)
+    died = {
+        "killed": "measuring killed: its process died (SIGKILL, perhaps out of memory)",
+        "aborted": "measuring aborted: its process died (SIGABRT)",
+        "unready": "preparing unready.onnx: its process died (SIGKILL, perhaps out of memory)",
+    }
+    assert {name: rows[name]["why"] for name in orders} == died
+    assert [rows[name]["kappa"] for name in orders] == [pytest.approx(0.011)] * 2 + [None]
     assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
     assert done.json["saver"] in ("quick", "last")
-    assert f"strange: {rows['strange']['why']}" in (done.out + done.err)
-
-
-@pytest.mark.slow
-def test_a_crash_while_preparing_loses_one_candidate(workshop):
-    workshop.order("kill", after=0)
-    done = workshop.run()
-    assert done.code == 0, done.err
-    rows = done.rows
-    assert rows["strange"]["why"].startswith("preparing strange.onnx: its process died (SIGKILL")
-    assert rows["strange"]["kappa"] is None
-    assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
+    assert all(f"{name}: {why}" in done.out + done.err for name, why in died.items())
 
 
 @pytest.mark.slow
@@ -134,8 +130,8 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
     reader.start()
     folder = workshop.folder / "bundle.records"
-    wait_for(lambda: any("strange" in line and "300 of 300 to go" in line for line in said))
-    wait_for((folder / "strange.partial" / "000000000.npz").is_file)
+    wait_until(lambda: any("strange" in line and "300 of 300 to go" in line for line in said))
+    wait_until((folder / "strange.partial" / "000000000.npz").is_file)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     reader.join(timeout=10)
@@ -157,10 +153,3 @@ def test_ctrl_c_keeps_what_was_measured(workshop):
     assert again.code == 0, again.err
     assert "quick (" not in again.err  # it is on record
     assert f"strange (strange, CPU): {300 - CHUNK} of 300 to go" in again.err
-
-
-def wait_for(happened, *, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)

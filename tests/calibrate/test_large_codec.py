@@ -18,7 +18,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.errors import BundleError, InputError
 from tinysaver_edge.records.evaluation import evaluate_images
-from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.run import verify
 
 CODEC = Jpeg(3)
 """So coarse that the large model's logits move by whole units."""

@@ -16,7 +16,7 @@ from tinysaver_edge.calibrate.targets import Budgets, Reference, Targets
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 
 CLASSES = 6
 

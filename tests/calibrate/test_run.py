@@ -12,12 +12,12 @@ from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, Kind, colour_folders
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import ImageInput, Method, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.decision import AnswerSource
 from tinysaver_edge.errors import BundleError, DescriptionError, InputError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.records.evaluation import evaluate_images
-from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.run import verify
 
 EACH = 40
 

@@ -15,7 +15,7 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.data import DataPlace
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.records.records import load_record
 from tinysaver_edge.verify.run import verify
 

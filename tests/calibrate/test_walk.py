@@ -12,7 +12,7 @@ from tests.calibrate.test_run import model
 from tests.colours import LARGE, NAMES, SAVER, colour_folders
 from tests.walking import PACKAGE, Walk
 from tinysaver_edge.calibrate import ImageInput, Plan, Targets, calibrate
-from tinysaver_edge.data import Sample
+from tinysaver_edge.data.source import Sample
 
 EACH = 40
 

@@ -9,18 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tinysaver_edge.certificate import (
-    Bets,
+from tinysaver_edge.certificate.certificate import (
     Certificate,
-    EvidenceKind,
     WalkStep,
-    group_p_value,
     least_certifiable_points,
-    p_value,
     samples_needed,
     step_p_values,
-    walk,
 )
+from tinysaver_edge.certificate.p_values import Bets, EvidenceKind, group_p_value, p_value, walk
 from tinysaver_edge.errors import InputError, VerificationError
 
 

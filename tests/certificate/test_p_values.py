@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from scipy.special import betaincinv
 
-from tinysaver_edge.certificate import (
+from tinysaver_edge.certificate.p_values import (
     consistency_p_value,
     group_p_value,
     group_p_values,

@@ -1,6 +1,7 @@
 """Bad input to the real command: one clear line, exit code 2, nothing lost, no traceback."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -207,6 +208,7 @@ class TestCalibrateOnImages:
             (("--budget", "mean_macs=fast"), "expected NAME=NUMBER"),
             (("--skip-limit", "2"), "--skip-limit 2.0"),
             (("--skip-limit", "-1"), "--skip-limit -1.0"),
+            (("--time-budget", "-3"), "--time-budget -3"),
             (("--confidence", "1"), "--confidence 1.0"),
             (("--group-column", "clip"), "a group column needs a .csv, .jsonl or Parquet table"),
             (("--method", "guess"), "'guess' is not one of"),
@@ -426,6 +428,30 @@ class TestBundles:
     def test_unknown_commands(self, command):
         refused(command("calibate"), "No such command 'calibate'")
         refused(command("verify"), "Missing argument 'BUNDLE'")
+
+
+class TestNames:
+    """Names of files that are no UTF-8 text: OpenCV ends the process over them."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / os.fsdecode(b"caf\xe9")
+        folder.mkdir()
+        return folder
+
+    def test_of_bundles(self, command, folder):
+        small_bundle(folder / "bundle")
+        done = command("verify", folder / "bundle")  # whose name heads a table
+        assert (done.code, done.err.count("no UTF-8 text")) == (2, 1)
+        assert command("compare", folder / "bundle", "--json").code == 0
+
+    @pytest.mark.parametrize("words", [("--source", "{}/a.mp4"), ("--video", "{}/b.mp4")])
+    def test_of_videos(self, command, folder, tmp_path, words):
+        small_bundle(tmp_path / "bundle")
+        (folder / "a.mp4").write_bytes(b"no matter what")
+        words = [word.format(folder) for word in words]
+        source = () if words[0] == "--source" else ("--source", "demo://?frames=1")
+        refused(command("run", tmp_path / "bundle", *words, *source), "no UTF-8 text", "rename it")
 
 
 class TestSlips:

@@ -50,6 +50,8 @@ def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
         (["none.onnx"], "none.onnx"),
         (["tiny.onnx", "--runs", "0"], "0"),
         (["tiny.onnx", "--sustained", "-1"], "-1"),
+        (["tiny.onnx", "--seconds", "inf"], "inf is no number"),
+        (["tiny.onnx", "--fps", "1e-9"], "1e-09 is not in the range"),
         (["tiny.onnx", "--profile", "generic-x86"], "add that"),
         (["tiny.onnx", "--engine", "auto", "--profile", "generic-x87"], "generic-x86"),
         (["tiny.onnx", "--engine", "auto", "--device", "NPU"], "no engine on NPU"),

@@ -14,7 +14,7 @@ from tinysaver_edge.calibrate import calibrate
 from tinysaver_edge.calibrate.measured import independence
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.score import Margin
 
 CIFAR = data_folder() / "cifar10"

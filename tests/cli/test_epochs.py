@@ -21,7 +21,7 @@ from tinysaver_edge.calibrate.methods import chains
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.cli.calibrate import _next_step
 from tinysaver_edge.cli.evaluate import _Kept, _kept
 from tinysaver_edge.data.epochs import open_epochs

@@ -268,7 +268,9 @@ def test_an_int8_saver_is_bound_to_the_processor(work, tmp_path):
         "--data", work / "data", "--out", saver, "--calibration-samples", 60,
     )  # fmt: skip
     here = read_cpu().family
-    assert f"measured on {here}: INT8 answers a little otherwise" in " ".join(done.err.split())
+    told = " ".join(done.err.split())
+    assert f"measured on {here}: INT8 answers a little otherwise" in told
+    assert "`tinysaver-edge measure` on the device" in told
     done = spawned(
         "calibrate", "--data", work / "data", "--large", work / "big.onnx", "--saver", saver,
         "--descriptions", work / "descriptions", "--method", "empirical", "--max-drop", 5,

@@ -159,9 +159,10 @@ def test_what_is_damaged_is_told(command, records, tmp_path, line):
         (("--large", "saver"), "leave --large and --saver out"),
         (("--saver", "other"), "measured were large as the large model and saver"),
         (("--macs", "models.csv"), "leave --macs"),
+        (("--budget", "mean_latency_ms=9"), "or measure, without --no-timing"),
     ],
 )
-def test_other_models_than_were_measured(command, records, tmp_path, words, line):
+def test_what_the_records_do_not_hold_is_told(command, records, tmp_path, words, line):
     done = command("calibrate", "--records", records, *words, *ASKED, "--out", tmp_path / "bundle")
     assert (done.code, line in done.err) == (2, True), done.err
 

@@ -9,7 +9,7 @@ import pytest
 from tests.colours import colour_folders
 from tests.small_bundle import small_bundle
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 
 
 def test_the_answers_are_those_to_the_part(command, tmp_path):

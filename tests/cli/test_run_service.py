@@ -16,7 +16,7 @@ from tests.colours import DESCRIPTION, LARGE, SAVER, colour_folders, colour_mode
 from tests.command import start
 from tests.small_bundle import small_bundle
 from tests.stream.sinks.test_mqtt import Broker, Subscriber, needs_broker, until
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 
 FRAMES = "demo://?fps=200&frames=60"
 

@@ -18,9 +18,11 @@ from tests.command import spawned
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.calibrate.targets import Reference
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded
-from tinysaver_edge.data import open_data
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import Collection
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.errors import DataError, TinySaverError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.stream.sources.opening import open_source

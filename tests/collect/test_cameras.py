@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.stream.sources.test_live import number_of
-from tinysaver_edge.collect import Draw, Store, collect_live
-from tinysaver_edge.collect.store import AWAY, FULL, STOPPED
+from tinysaver_edge.collect.cameras import collect_live
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.store import AWAY, FULL, STOPPED, Store
 from tinysaver_edge.data.collection import Collection, CollectionState, read_moments
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.stream.sources.live import DeviceError, LiveOptions, LiveSource

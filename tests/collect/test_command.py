@@ -10,6 +10,7 @@ import pytest
 
 from tests.command import start
 from tests.stream.sources.test_rtsp import SECRET, server, shown_ms
+from tests.waiting import wait_until
 from tinysaver_edge.collect.store import AWAY, STOPPED
 from tinysaver_edge.data.collection import Collection, read_moments
 
@@ -20,13 +21,6 @@ def pictures(folder):
     return sorted(one.name for one in folder.glob("*.png"))
 
 
-def until(true, *, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_kill_at_any_moment_loses_nothing_and_the_same_call_goes_on(tmp_path):
     out = tmp_path / "frames"
     source = ("--source", "belt=demo://?fps=30")
@@ -34,7 +28,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_the_same_call_goes_on(tmp_path):
     kept = {}
     for wanted in (1, 10, 25):
         process = start(*words)
-        until(lambda wanted=wanted: len(pictures(out)) >= wanted)
+        wait_until(lambda wanted=wanted: len(pictures(out)) >= wanted)
         process.kill()
         process.communicate()
         moments = read_moments(out / "moments.csv")
@@ -45,7 +39,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_the_same_call_goes_on(tmp_path):
         assert kept.items() <= now.items()
         kept = now
     process = start("collect", *source, "--out", out, "--json")
-    until(lambda: len(pictures(out)) >= len(kept) + 5)
+    wait_until(lambda: len(pictures(out)) >= len(kept) + 5)
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -70,7 +64,7 @@ def test_ctrl_c_ends_it_for_the_part_that_was(tmp_path):
     out = tmp_path / "frames"
     words = ("collect", "--source", "demo://?fps=30", "--for", "1h", "--frames", 20_000)
     process = start(*words, "--out", out)
-    until(lambda: len(pictures(out)) >= 5)
+    wait_until(lambda: len(pictures(out)) >= 5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -84,7 +78,7 @@ def test_two_may_not_write_into_one_folder(tmp_path, command):
     out = tmp_path / "frames"
     words = ("collect", "--source", "demo://", "--for", "60s", "--frames", 1000, "--out", out)
     process = start(*words)
-    until(lambda: pictures(out))
+    wait_until(lambda: pictures(out))
     assert "another process collects into it" in command(*words).complaint
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -96,7 +90,7 @@ def test_a_network_camera_that_is_killed_and_comes_back(server, tmp_path):
     out = tmp_path / "frames"
     process = start("collect", "--source", server.address, "--for", "10s", "--frames", 120,
                     "--timeout-s", 2, "--out", out, "--json")  # fmt: skip
-    until(lambda: len(pictures(out)) >= 10)
+    wait_until(lambda: len(pictures(out)) >= 10)
     server.stop()
     stopped_s = time.time()
     time.sleep(1)

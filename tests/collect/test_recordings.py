@@ -11,7 +11,9 @@ from scipy import stats
 
 from tests.pictures import encoded
 from tests.stream.sources.test_container import boxes, find
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import Collection, CollectionState, read_summary
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.errors import DataError, InputError

@@ -13,8 +13,8 @@ import pytest
 from tests.colours import colour_picture
 from tests.pictures import picture
 from tests.real_data import data_folder
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.alike import Alike, find_alike
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import SIDE, Looks, content_hash, read_looks
 from tinysaver_edge.preprocess import Frame
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.pictures import class_folders, encoded
-from tinysaver_edge.data import check_left_out, image_files, left_out_below, open_data, printable
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import check_left_out, image_files, left_out_below, printable
 from tinysaver_edge.errors import DataError
 
 

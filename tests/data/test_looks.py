@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 
 from tests.pictures import class_folders, encoded
-from tinysaver_edge.data import dark_depth, decode_image, open_data
-from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
-from tinysaver_edge.data.images import decode_small, told_size, why_unreadable
-from tinysaver_edge.data.looks import Seen, read_looks, seen_from_text
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import (
+    dark_depth,
+    decode_image,
+    decode_small,
+    told_size,
+    why_unreadable,
+)
+from tinysaver_edge.data.looks import MORE_FRAMES, Seen, has_more_frames, read_looks, seen_from_text
 
 
 def deep(suffix: str, brightest: int, shape: tuple[int, ...] = (32, 32)) -> bytes:

@@ -10,8 +10,8 @@ import tarfile
 import pytest
 
 from tests.pictures import encoded
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks
 from tinysaver_edge.errors import DataError
 

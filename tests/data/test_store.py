@@ -12,8 +12,8 @@ import pytest
 
 from tests.data.test_shards import samples, tar
 from tests.pictures import class_folders
-from tinysaver_edge.data import DataPlace, open_data
-from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.data.files import names_labels, open_data
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.errors import DataError, MissingDependencyError
 
 fsspec = pytest.importorskip("fsspec", reason="no fsspec: pip install 'tinysaver-edge[cloud]'")

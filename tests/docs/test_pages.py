@@ -17,6 +17,7 @@ import pytest
 
 from tests.colours import LARGE, MIDDLE, NAMES, SAVER, colour_folders, colour_model, colour_picture
 from tests.colours import macs as macs_of
+from tests.command import called
 from tinysaver_edge.bundle.manifest import CertificateEntry, Manifest
 from tinysaver_edge.calibrate import Certificate, WalkStep
 from tinysaver_edge.cli import cli
@@ -88,11 +89,10 @@ def begun(page: str, finished: Path, folder: Path) -> Path:
 
 def command(folder: Path, *arguments: str) -> None:
     """Run one command as a reader would; what it says is shown where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tinysaver_edge", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+    with pytest.MonkeyPatch.context() as there:
+        there.chdir(folder)
+        done = called(*arguments)
+    assert done.code == 0, f"{shlex.join(arguments)}\n{done.out}{done.err}"
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -103,6 +103,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("page", with_blocks(RUN))
 def test_what_a_page_says_to_type_runs(page, finished, tmp_path):
     folder = begun(page, finished, tmp_path / "folder")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.colours import NAMES, OUTPUT, PREPROCESS, SAVER, colour_model, colour_picture
 from tests.small_bundle import small_bundle
+from tests.waiting import wait_until
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.engines.registry import create_engine
@@ -31,13 +32,6 @@ def setup_of(path, **options) -> Setup:
 @pytest.fixture
 def model(tmp_path):
     return colour_model(tmp_path / "model.onnx", SAVER)
-
-
-def wait_for(condition, *, seconds: float = 20.0) -> None:
-    due_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < due_s
-        time.sleep(0.01)
 
 
 def test_answers_are_those_of_the_engine_itself(model) -> None:
@@ -74,7 +68,7 @@ def test_a_worker_that_is_killed_comes_back(model) -> None:
         os.kill(first, signal.SIGKILL)
         with pytest.raises(EngineError, match=r"its worker died \(SIGKILL\)"):
             worker.infer(batch)
-        wait_for(lambda: worker.pid is not None)
+        wait_until(lambda: worker.pid is not None)
         assert worker.pid != first
         np.testing.assert_array_equal(worker.infer(batch), expected)
 
@@ -89,7 +83,7 @@ def test_a_worker_that_hangs_is_killed_in_time(model) -> None:
             worker.infer(batch)
         with pytest.raises(EngineError, match="not back yet"):
             worker.infer(batch)
-        wait_for(lambda: worker.pid is not None)
+        wait_until(lambda: worker.pid is not None)
         worker.infer(batch)
 
 
@@ -99,7 +93,7 @@ def test_it_is_not_started_again_for_ever(model) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(EngineError):
             worker.infer(batch)
-        wait_for(lambda: worker.pid is not None)
+        wait_until(lambda: worker.pid is not None)
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="died"):
             worker.infer(batch)
@@ -122,7 +116,7 @@ def test_frames_go_on_while_it_is_away(tmp_path) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         away = [cascade.decide(frame) for frame in FRAMES]
         assert [bool(one.degraded) for one in away[:10]] == [one.escalated for one in expected[:10]]
-        wait_for(lambda: worker.pid is not None)
+        wait_until(lambda: worker.pid is not None)
         back = [cascade.decide(frame) for frame in FRAMES]
         assert not any(one.degraded for one in back)
-    wait_for(lambda: not [one for one in threading.enumerate() if one.name == "worker-restart"])
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name == "worker-restart"])

@@ -126,7 +126,7 @@ def sidecars(folder: Path) -> Target:
 
 def tables(folder: Path) -> Target:
     """Tables of labelled images, .csv and .jsonl."""
-    from tinysaver_edge.data import open_data
+    from tinysaver_edge.data.files import open_data
 
     lines = [{"file": f"{place}.png", "label": "ab"[place % 2]} for place in range(4)]
     seeds = [
@@ -167,8 +167,8 @@ def saved_frames(folder: Path) -> Target:
 def collections(folder: Path) -> Target:
     """What a collection of frames says of itself: summary, table and the journal of a kill."""
     from tests.collect.test_recordings import collected, recording, video
-    from tinysaver_edge.collect import Draw, Store
-    from tinysaver_edge.collect.store import JOURNAL
+    from tinysaver_edge.collect.draw import Draw
+    from tinysaver_edge.collect.store import JOURNAL, Store
     from tinysaver_edge.data.collection import MOMENTS, SUMMARY, Collection
 
     place = folder / "frames"

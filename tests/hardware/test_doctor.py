@@ -188,6 +188,20 @@ def test_opencv_without_its_library() -> None:
     assert opencv_check().state is Standing.OK
 
 
+def test_a_python_that_opencv_has_no_wheels_for() -> None:
+    """Another wheel of it would load no better, so none is proposed."""
+    for installed in (False, True):
+        check = opencv_check(
+            installed=installed,
+            importing=lambda _: Apart(None, "No module named 'cv2.cv2'", ""),
+            free_threaded=True,
+        )
+        assert check.state is Standing.BROKEN
+        assert check.detail.endswith("free-threaded, and OpenCV has no wheels for it")
+        assert "pip" not in check.mend
+    assert opencv_check(free_threaded=True).state is Standing.OK
+
+
 def test_a_folder_that_an_uninstall_left_is_no_opencv(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from tinysaver_edge.models.compare.compare import (  # noqa: E402
 )
 from tinysaver_edge.models.description.carried import read_metadata  # noqa: E402
 from tinysaver_edge.models.description.description import METADATA_KEY, find_description  # noqa: E402
-from tinysaver_edge.models.export.export import SUFFIXES, Export, export_model  # noqa: E402
+from tinysaver_edge.models.export.export import SUFFIXES, Export, export  # noqa: E402
 from tinysaver_edge.models.export.timm_model import (  # noqa: E402
     TimmModel,
     TimmSource,
@@ -63,7 +63,7 @@ def model() -> TimmModel:
 def made(model: TimmModel, tmp_path_factory: pytest.TempPathFactory) -> Export:
     folder = tmp_path_factory.mktemp("exported")
     outs = [folder / f"rep{suffix}" for suffix in SUFFIXES]
-    return export_model(model, outs, labels=LABELS, pictures=PICTURES)
+    return export(model, outs, labels=LABELS, pictures=PICTURES)
 
 
 def torch_answers(model: TimmModel) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_the_same_model_gives_the_same_bytes(
     model: TimmModel, made: Export, tmp_path: Path
 ) -> None:
     outs = [tmp_path / f"rep{suffix}" for suffix in (".onnx", ".xml")]
-    again = export_model(model, outs, labels=LABELS, pictures=PICTURES)
+    again = export(model, outs, labels=LABELS, pictures=PICTURES)
     for old, new in zip(made.exported, again.exported, strict=False):
         for before, after in zip(old.files, new.files, strict=True):
             assert before.read_bytes() == after.read_bytes()
@@ -165,7 +165,7 @@ def test_the_same_model_gives_the_same_bytes(
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
     model = load_timm(TimmSource("test_vit", random_seed=1))
     outs = [tmp_path / "vit.onnx", tmp_path / "vit.xml"]
-    made = export_model(model, outs, batch=2, pictures=draw_pictures(count=3))
+    made = export(model, outs, batch=2, pictures=draw_pictures(count=3))
     for one in made.exported:
         found = find_description(one.path)
         with create_engine("auto", one.path, preprocess=found.preprocess, output=found.output) as e:
@@ -178,7 +178,7 @@ def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
 def test_other_families(tmp_path: Path, name: str) -> None:
     model = load_timm(TimmSource(name, random_seed=0))
     enliven(model, PICTURES.frames, seed=0)
-    made = export_model(model, [tmp_path / "m.onnx", tmp_path / "m.xml"], pictures=PICTURES)
+    made = export(model, [tmp_path / "m.onnx", tmp_path / "m.xml"], pictures=PICTURES)
     for one in made.exported:
         assert one.comparison.max_difference < 1e-3
         assert one.comparison.largest_logit > 0.5
@@ -229,7 +229,7 @@ def test_a_failing_export_names_the_layer(
     tmp_path: Path, layer: torch.nn.Module, message: str
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        export_model(with_layer(layer), [tmp_path / "odd.onnx"], pictures=PICTURES)
+        export(with_layer(layer), [tmp_path / "odd.onnx"], pictures=PICTURES)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -240,13 +240,13 @@ def test_weights_that_answer_with_no_numbers_are_refused(tmp_path: Path) -> None
     with torch.no_grad():
         model.module.conv1[0].weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite: the weights are damaged"):
-        export_model(model, [tmp_path / "m.onnx"], pictures=PICTURES)
+        export(model, [tmp_path / "m.onnx"], pictures=PICTURES)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_branches_that_do_not_merge_can_be_kept(tmp_path: Path) -> None:
     out = tmp_path / "odd.onnx"
-    made = export_model(with_layer(Forgetful()), [out], merge=False, pictures=PICTURES)
+    made = export(with_layer(Forgetful()), [out], merge=False, pictures=PICTURES)
     assert made.exported[0].comparison.max_difference < 1e-3
 
 
@@ -268,7 +268,7 @@ def test_the_first_layer_that_answers_otherwise_is_found(model: TimmModel, tmp_p
 
 def test_refused_past_the_tolerance(model: TimmModel, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"more than 1e-12.*it was not written"):
-        export_model(model, [tmp_path / "m.onnx"], pictures=PICTURES, tolerance=1e-12)
+        export(model, [tmp_path / "m.onnx"], pictures=PICTURES, tolerance=1e-12)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,7 +283,7 @@ def test_refused_past_the_tolerance(model: TimmModel, tmp_path: Path) -> None:
 )
 def test_contradictions(model: TimmModel, tmp_path: Path, outs, labels, message) -> None:
     with pytest.raises(InputError, match=message):
-        export_model(model, [tmp_path / out for out in outs], labels=labels, pictures=PICTURES)
+        export(model, [tmp_path / out for out in outs], labels=labels, pictures=PICTURES)
 
 
 def state(name: str = "test_vit", **settings: int) -> dict[str, torch.Tensor]:

@@ -12,8 +12,9 @@ import pytest
 from tests.cli.test_devices import run
 from tests.model_zoo import Form, frames, probabilities, tiny_classifier
 from tests.real_data import data_folder
-from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import create_engine
 from tinysaver_edge.errors import DataError, InputError

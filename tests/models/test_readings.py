@@ -12,7 +12,8 @@ from onnx import helper
 
 from tests.colours import LARGE, NAMES, OUTPUT, PREPROCESS, colour_folders, colour_model
 from tests.model_zoo import save
-from tinysaver_edge.data import DataSource, open_data
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.compare.readings import Fit, Readings, try_readings
 from tinysaver_edge.models.description.description import ModelDescription

@@ -147,9 +147,12 @@ def test_a_share_is_none_above_all():
 
 
 def test_what_is_too_much_is_simulated_in_part_and_said():
-    found = Planner(TIMES, Bursts(0.1)).forecast(FLEET, seconds=7200, most=20_000)
-    assert found.asked_s == 7200
-    assert 480 <= found.simulated_s <= 1080
+    """Of what meets no limit six times as much."""
+    planner, full = Planner(TIMES, Bursts(0.1)), replace(FLEET, uplink_bps=2e6)
+    calm, followed = (planner.forecast(one, seconds=7200, most=5_000) for one in (FLEET, full))
+    assert calm.asked_s == followed.asked_s == 7200
+    assert followed.simulated_s == 8 * 120
+    assert 8 * 120 < calm.simulated_s < 7200
 
 
 def test_one_stretch_has_no_interval():

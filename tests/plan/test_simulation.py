@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from tinysaver_edge.plan.escalating import Bursts, Escalating
+from tinysaver_edge.plan.exchange import End, Exchange
 from tinysaver_edge.plan.fleet import Fleet, Times, formula_of
-from tinysaver_edge.plan.simulation import End, bin_of, of_bin, simulate_stretch
+from tinysaver_edge.plan.simulation import Stretch, bin_of, of_bin, simulate_stretch
 
 FREE = {"max_in_flight": 10_000, "max_requests": 10_000, "deadline_ms": 60_000.0}
 
@@ -187,6 +188,50 @@ def test_every_frame_ends_once_and_none_after_its_deadline(seed):
     assert of_bin(longest) <= 1.01 * (fleet.deadline_ms + 20 * 0.5)
     again = stretch(able, measured, Bursts(0.4, 0.5), seed=seed, seconds=60)
     assert again.sum_ms == found.sum_ms
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"rtt_ms": 0.0},
+        {"uplink_bps": 40e6},
+        {"devices": 10},
+    ],
+    ids=["free", "no round trip", "an uplink", "devices of four cameras"],
+)
+def test_what_meets_no_limit_ends_the_same_followed_event_by_event_or_not(others, monkeypatch):
+    fleet = Fleet(40, 10.0, **({"devices": 40, "rtt_ms": 5.0, "max_in_flight": 16} | others))
+    drawn = np.random.default_rng(0).gamma(50, 0.02, 100)
+    more = {2: 10.0 * drawn, 4: 17.0 * drawn}
+    measured = times(7.7 * drawn, saver_ms=3.0, sent_bytes=20_000.0, more=more)
+    calm = stretch(fleet, measured, Bursts(0.3, 0.5))
+    monkeypatch.setattr(Exchange, "run_calmly", lambda *_, **__: None)
+    followed = stretch(fleet, measured, Bursts(0.3, 0.5))
+    assert calm.followed == 0 < followed.followed
+    assert calm.waiting > 300
+    for one in fields(Stretch):
+        if one.name != "followed":
+            assert getattr(calm, one.name) == pytest.approx(getattr(followed, one.name))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"deadline_ms": 40.0}, {"max_in_flight": 1}, {"max_requests": 4}, {"hosts": 2}],
+    ids=["deadline", "in flight", "refusals", "two hosts"],
+)
+def test_what_meets_a_limit_is_followed(others):
+    fleet = Fleet(**({"cameras": 40, "fps": 10.0, "devices": 20, "max_in_flight": 16} | others))
+    assert stretch(fleet, times([6.0]), Bursts(0.3, 0.5), seconds=30).followed > 0
+
+
+def test_hosts_that_have_all_refused_are_asked_again_after_a_rest():
+    """Of two hosts that take one request each, both refuse now and then: that is not the end."""
+    fleet = Fleet(20, 1.0, 20, hosts=2, max_requests=1, deadline_ms=400.0)
+    flow = Bursts(0.5, 0.5)
+    found = [stretch(fleet, times([10.0]), flow, seed=seed, seconds=10) for seed in range(10)]
+    assert sum(one.ends[End.ANSWERED] for one in found) == sum(one.escalated for one in found)
+    assert sum(one.followed for one in found) > 900
 
 
 def test_bins_are_half_a_percent_wide():

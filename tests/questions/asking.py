@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.questions.small import CLASSES, small
 from tinysaver_edge._support.urls import ListenAddress
-from tinysaver_edge.questions import AnswerBook
+from tinysaver_edge.questions.book import AnswerBook
 from tinysaver_edge.questions.page import QuestionPage
 
 NAMES = [

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge.certificate import EvidenceKind
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions import AnswerWord, Interview, Pairs, Question, Walk
+from tinysaver_edge.questions.book import AnswerWord
+from tinysaver_edge.questions.interview import Interview
+from tinysaver_edge.questions.known import Question
+from tinysaver_edge.questions.tally import Pairs, Walk
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
 CLASSES = 10

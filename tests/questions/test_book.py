@@ -9,15 +9,14 @@ import pytest
 
 from tests.questions.small import NOW, later
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions import (
+from tinysaver_edge.questions.book import (
     AnswerBook,
     AnswerWord,
     GivenAnswer,
-    Question,
-    question_id,
     read_answers,
     write_questions,
 )
+from tinysaver_edge.questions.known import Question, question_id
 
 ASKED = [Question.of(f"frame {n}", n, f"cam/{n}.png", n, n + 1) for n in range(20)]
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.questions.small import CLASSES, later, small
-from tinysaver_edge.certificate import EvidenceKind
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions import AnswerBook, AnswerWord, Known, Repeats
-from tinysaver_edge.questions.known import UNKNOWN
+from tinysaver_edge.questions.book import AnswerBook, AnswerWord
+from tinysaver_edge.questions.known import UNKNOWN, Known
+from tinysaver_edge.questions.tally import Repeats
 
 WORDS = [word.value for word in AnswerWord]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.questions.asking import NAMES, address, answered, ask, asking, picture, say
 from tests.questions.small import small
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions import AnswerBook
+from tinysaver_edge.questions.book import AnswerBook
 from tinysaver_edge.questions.page import QuestionPage
 from tinysaver_edge.questions.page.site import MOST_BODY, MOST_POINTS, for_browsers
 

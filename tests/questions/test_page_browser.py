@@ -9,7 +9,7 @@ import pytest
 from tests.chromium import OVERFLOWING, WORDS_OVER_WORDS, Chromium, needs_chromium
 from tests.questions.asking import NAMES, answered, asking, picture, say
 from tests.questions.small import small
-from tinysaver_edge.questions import AnswerBook, AnswerWord
+from tinysaver_edge.questions.book import AnswerBook, AnswerWord
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 

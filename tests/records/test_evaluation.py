@@ -11,7 +11,7 @@ from tests.pictures import class_folders, encoded
 from tests.small_bundle import THRESHOLD, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.decision import AnswerSource

@@ -10,7 +10,7 @@ from tests.pictures import encoded
 from tests.small_bundle import artefact
 from tinysaver_edge import fusion as fusion_module
 from tinysaver_edge.artefact import combined_sha256
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.errors import DataError, ModelError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion
 from tinysaver_edge.outputs import Outputs

@@ -124,6 +124,7 @@ def main():
     pictures = {name: np.full((height, width, 3), bgr, np.uint8) for name, bgr in COLOURS.items()}
     sent = {}
     number = 0
+    print("sending", flush=True)
     begun_s = time.monotonic()
     for encoding in options.encodings:
         made = {

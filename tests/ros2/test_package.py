@@ -1,6 +1,7 @@
 """The package of examples/ros2 without ROS: pictures of messages, headers of answers, figures."""
 
 import ast
+import re
 import sys
 import threading
 import time
@@ -405,3 +406,42 @@ def test_the_package_installs_every_file_it_has():
     assert (PACKAGE / "resource" / name).is_file()
     assert (PACKAGE / name / "__main__.py").is_file()
     assert f"$base/lib/{name}" in (PACKAGE / "setup.cfg").read_text()
+
+
+def test_the_launch_file_names_what_there_is():
+    """It cannot be run: nobody offers `launch_ros` where the rest of ROS comes from."""
+    tree = ast.parse((PACKAGE / "launch" / "classify.launch.py").read_text())
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)]
+
+    def first_words(function):
+        return {
+            one.args[0].value
+            for one in calls
+            if isinstance(one.func, ast.Name) and one.func.id == function
+        }
+
+    assert first_words("DeclareLaunchArgument") == first_words("LaunchConfiguration")
+    (node,) = (one for one in calls if getattr(one.func, "id", "") == "LifecycleNode")
+    given = {one.arg: one.value for one in node.keywords}
+    assert {"package", "executable", "name", "namespace"} <= set(given)
+    (named,) = (one for one in given["parameters"].elts if isinstance(one, ast.Dict))
+    assert {key.value for key in named.keys} <= set(defaults())
+    program = f'"{given["executable"].value} = {{NAME}}.__main__:main"'
+    assert f'console_scripts": [f{program}]' in (PACKAGE / "setup.py").read_text()
+    for config in (one.value for one in ast.walk(tree) if isinstance(one, ast.Constant)):
+        if str(config).endswith((".yaml", ".xml")):
+            assert (PACKAGE / "config" / config).is_file()
+
+
+def test_every_package_of_ros_that_is_imported_is_depended_on():
+    told = set(re.findall(r"<exec_depend>(\w+)<", (PACKAGE / "package.xml").read_text()))
+    used = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used.add(node.module)
+    used = {name.partition(".")[0] for name in used} - sys.stdlib_module_names
+    of_pip = {"numpy", "cv2", "tinysaver_edge", "tinysaver_ros", "setuptools"}
+    assert used - of_pip == told

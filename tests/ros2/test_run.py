@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -70,18 +70,31 @@ class Network:
         command = [*self.enter, str(program), *map(str, words)]
         return subprocess.Popen(command, env=self.environment, cwd=ROOT, **options)
 
-    def node(self, *parameters, more=()):
-        """Start the node and wait until it has said something, or ended."""
+    def node(self, *parameters):
+        """Start the node; what it says goes into the log."""
         words = [word for one in parameters for word in ("-p", one)]
         with self.log.open("wb") as log:
-            return self.start("-m", "tinysaver_ros", "--ros-args", *words, *more, stderr=log)
+            return self.start("-m", "tinysaver_ros", "--ros-args", *words, stderr=log)
 
     def camera(self, *words):
         """Send images; return what was answered."""
         done = self.start("-m", "tests.ros2.camera", *words, stdout=subprocess.PIPE)
         out, _ = done.communicate(timeout=90)
         assert done.returncode == 0, self.log.read_text()
-        return json.loads(out)
+        return json.loads(out.splitlines()[-1])
+
+    @contextmanager
+    def flood(self, *words):
+        """Send images for as long as the block runs, more than can be answered."""
+        words = (*words, "--fps", 200, "--frames", 4000, *RELIABLY)
+        camera = self.start("-m", "tests.ros2.camera", *words, stdout=subprocess.PIPE)
+        try:
+            assert camera.stdout.readline() == b"sending\n"
+            time.sleep(1)
+            yield
+        finally:
+            camera.kill()
+            camera.communicate()
 
     def close(self):
         self.holder.kill()
@@ -110,13 +123,21 @@ def network(folder, **variables):
 
 
 @contextmanager
-def running(network, *parameters, more=(), ends_by=signal.SIGTERM):
-    """The node; at the end it is told to stop, and must do so with 0 and without a traceback."""
-    node = network.node(*parameters, more=more)
+def running(network, *parameters, ends_by=signal.SIGTERM, amid=None):
+    """The node; at the end it is told to stop, and must do so with 0 and without a traceback.
+
+    Args:
+        network: it runs in.
+        parameters: of the node.
+        ends_by: the signal.
+        amid: words for a camera that floods it meanwhile.
+    """
+    node = network.node(*parameters)
     try:
         yield node
-        node.send_signal(ends_by)
-        assert node.wait(10) == 0, network.log.read_text()
+        with nullcontext() if amid is None else network.flood(*amid):
+            node.send_signal(ends_by)
+            assert node.wait(10) == 0, network.log.read_text()
         said = network.log.read_text()
         assert not any(word in said for word in ("Traceback", "Exception", "InvalidHandle")), said
     finally:
@@ -125,19 +146,29 @@ def running(network, *parameters, more=(), ends_by=signal.SIGTERM):
             node.wait()
 
 
+TRIES = 3
+"""What a busy machine loses or delays is not lost each time; what is wrong stays wrong."""
+
+
 def test_every_image_of_every_encoding_is_answered_with_its_stamp(bundle, tmp_path):
+    """Ended by SIGTERM in the midst of images."""
     parameters = [f"bundle:={bundle}", *lossless("/image")]
-    with network(tmp_path) as lo, running(lo, *parameters):
-        encodings = ["bgr8", "rgb8", "bgra8", "yuv422_yuy2", "bayer_rggb8"]
-        heard = lo.camera("--encodings", *encodings, "--frames", 18, "--listens", 2.5, *RELIABLY)
-    print({name: heard[name] for name in ("sent", "exact", "age_ms", "decided_ms")})
-    assert heard["sent"] == heard["answered"] == heard["exact"] == heard["right"] == 90
-    assert heard["frame_ids"] == [["", "only_optical"]]
-    assert {"sec", "nanosec"} == set(heard["decision"]["stamp"])
-    assert heard["age_ms"][0] <= heard["decided_ms"] + 5
-    assert heard["levels"]["tinysaver: drift"] == [0]
-    figures = heard["values"]["tinysaver: image"]
-    assert (figures["decisions"], figures["dropped"], figures["corrupt"]) == ("90", "0", "0")
+    encodings = ["bgr8", "rgb8", "bgra8", "yuv422_yuy2", "bayer_rggb8"]
+    words = ("--encodings", *encodings, "--frames", 18, "--listens", 2.5, *RELIABLY)
+    with network(tmp_path) as lo, running(lo, *parameters, amid=()):
+        for number in range(1, TRIES + 1):
+            heard = lo.camera(*words)
+            print({name: heard[name] for name in ("sent", "exact", "age_ms", "decided_ms")})
+            assert heard["sent"] == heard["answered"] == heard["exact"] == heard["right"] == 90
+            assert heard["frame_ids"] == [["", "only_optical"]]
+            assert {"sec", "nanosec"} == set(heard["decision"]["stamp"])
+            assert heard["levels"]["tinysaver: drift"] == [0]
+            figures = heard["values"]["tinysaver: image"]
+            assert figures["decisions"] == str(90 * number)
+            assert (figures["dropped"], figures["corrupt"]) == ("0", "0")
+            if quick := heard["age_ms"][0] <= heard["decided_ms"] + 5:
+                break
+    assert quick
 
 
 def test_several_cameras_compressed_under_a_lifecycle_manager(bundle, tmp_path):
@@ -147,21 +178,15 @@ def test_several_cameras_compressed_under_a_lifecycle_manager(bundle, tmp_path):
     parameters += lossless("/left/image/compressed", "/right/image/compressed")
     configure, activate, deactivate, cleanup = 1, 3, 4, 2
     steps = [configure, activate, deactivate, cleanup, configure, activate]
-    with network(tmp_path) as lo, running(lo, *parameters, ends_by=signal.SIGINT):
-        heard = lo.camera(
-            *("--encodings", "jpeg", "--cameras", "left", "right", "--frames", 20, "--fps", 20),
-            *("--transitions", *steps, *RELIABLY),
-        )
-        assert heard["answered"] == heard["exact"] == heard["right"] == 40
-        assert heard["frame_ids"] == [["left", "left_optical"], ["right", "right_optical"]]
-        flood = lo.start(
-            *("-m", "tests.ros2.camera", "--encodings", "jpeg", "--cameras", "left", "right"),
-            *("--fps", 200, "--frames", 4000, *RELIABLY),
-            stdout=subprocess.DEVNULL,
-        )
-        time.sleep(4)
-    flood.kill()
-    flood.wait()
+    cameras = ("--encodings", "jpeg", "--cameras", "left", "right")
+    with (
+        network(tmp_path) as lo,
+        running(lo, *parameters, ends_by=signal.SIGINT, amid=cameras),
+    ):
+        sent = (*cameras, "--frames", 20, "--fps", 20)
+        heard = lo.camera(*sent, "--transitions", *steps, *RELIABLY)
+    assert heard["answered"] == heard["exact"] == heard["right"] == 40
+    assert heard["frame_ids"] == [["left", "left_optical"], ["right", "right_optical"]]
 
 
 @pytest.mark.parametrize("how", ["defaults", "shared memory", "reliable"])
@@ -177,11 +202,14 @@ def test_large_images(bundle, tmp_path, how):
         profile = PACKAGE / "config" / "large_images.xml"
         variables["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
     with network(tmp_path, **variables) as lo, running(lo, *parameters):
-        heard = lo.camera("--size", "1920x1080", "--frames", 120, "--fps", 30, *words)
-    print(how, heard["exact"], heard["age_ms"], heard["decided_ms"])
-    assert heard["exact"] == heard["answered"] == heard["right"]
-    if how != "defaults":
-        assert heard["exact"] >= 110  # a few may be lost to a machine that does other things
+        for _ in range(TRIES):
+            heard = lo.camera("--size", "1920x1080", "--frames", 120, "--fps", 30, *words)
+            print(how, heard["exact"], heard["age_ms"], heard["decided_ms"])
+            assert heard["exact"] == heard["answered"] == heard["right"]
+            if how == "defaults" or heard["exact"] >= 118:
+                break
+        else:
+            pytest.fail("images were lost each time")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The drift watch and the sinks around a real stream of a cascade with fake models."""
 
 import json
+import sys
 import time
 
 import numpy as np
@@ -135,11 +136,14 @@ def test_where_nothing_is_accepted_there_is_nothing_to_audit(manifest):
 
 def test_servers_that_cannot_listen_leave_none_behind(manifest):
     around = service(manifest, metrics="127.0.0.1:0", dashboard="192.0.2.1:0", token="long enough")
+    usual_s = sys.getswitchinterval()
     with pytest.raises(InputError, match="no such address"), around:
         pass
     again = service(manifest, metrics="127.0.0.1:0")
     with again:
+        assert sys.getswitchinterval() <= 0.001  # strangers' requests hold no frame up for longer
         assert again.notes[0].startswith("metrics and health: http://127.0.0.1:")
+    assert sys.getswitchinterval() == usual_s
 
 
 class Counting(EnergyMeter):

@@ -110,7 +110,7 @@ def test_a_camera_while_the_large_model_is_slow(cascade, escalation):
         came.append((one, time.monotonic() - one.timestamp_s))
     first = [one for one, _ in came if not one.revision]
     assert numbers(first) == sorted(set(numbers(first)))
-    assert len(first) > 0.9 * FRAMES
+    assert len(first) > 0.7 * FRAMES  # behind the large model it would be half of them
     assert tally.most <= 3
     accepted = sorted(age for one, age in came if one.source is AnswerSource.SAVER)
     assert len(accepted) > 0.4 * FRAMES

@@ -11,12 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinysaver_edge._support import files
 from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
     check_file_target,
     default_cache_dir,
+    open_regular,
+    parse_json,
+    parse_toml,
     read_arrays,
+    read_file,
+    read_text,
     sha256_of,
     write_text,
 )
@@ -31,6 +37,48 @@ def test_a_written_file_is_there_and_nothing_else(tmp_path):
     assert path.read_bytes() == b"whole"
     assert [one.name for one in path.parent.iterdir()] == ["file.bin"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("read", [parse_json, parse_toml])
+def test_a_mark_of_an_editor_is_no_part_of_a_text(read):
+    text = '{"a": 1}' if read is parse_json else "a = 1"
+    assert read("\ufeff" + text) == {"a": 1}
+
+
+READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_nobody_waits_for_a_pipe_that_nobody_writes_into(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WRITER_S", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a pipe"):
+        read(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a folder, no file"):
+        read(tmp_path)
+
+
+def test_what_a_shell_writes_into_a_pipe_is_read():
+    code = "import sys; from pathlib import Path; "
+    code += "from tinysaver_edge._support.files import read_file, read_text; "
+    code += "print(len(read_file(Path(sys.argv[1]))), read_text(Path(sys.argv[2])))"
+    shell = (
+        f"{sys.executable} -c '{code}' <(sleep 0.3; head -c 300000 /dev/zero) <(printf 'a\\r\\nb')"
+    )
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout == "300000 a\nb\n"
+
+
+def test_a_device_without_end_is_not_read_into_memory():
+    with pytest.raises(OSError, match="longer than 64 MiB"):
+        read_file(Path("/dev/zero"))
+
+
+def test_a_file_that_no_memory_holds_is_refused(tmp_path):
+    with (tmp_path / "sparse.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="longer than 1024 MiB"):
+        read_file(tmp_path / "sparse.json")
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

@@ -16,9 +16,6 @@ class Calls:
     A signal handler runs in the middle of whatever the main thread does: where that is a call to
     the object, its locks are held by the very thread that would wait for them. And of a process
     that is forked only the thread that forked goes on: locks that others hold stay held.
-
-    Args:
-        what: the object, for messages.
     """
 
     def __init__(self, what: str) -> None:
@@ -32,11 +29,7 @@ class Calls:
         return os.getpid() != self._process
 
     def check(self) -> None:
-        """Refuse to go on in a forked process.
-
-        Raises:
-            EngineError: this is one.
-        """
+        """Refuse to go on in a forked process."""
         if self.forked:
             raise EngineError(
                 f"{self._what} does not survive a fork: load it in each process, after the fork"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import ipaddress
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -33,7 +35,7 @@ _REMEMBERED = 1024
 _GRACE_S = 0.25
 """A connection that has just been made may be about to send its request."""
 
-_FIRST_S = 0.15
+_FIRST_S = 0.05
 """A first request waits no longer, or it would be cut off among those that ask for nothing."""
 
 _CROWD = 4
@@ -41,6 +43,12 @@ _CROWD = 4
 
 _BURST_S = 0.05
 """Processor time that an event loop may take at once, after a time of rest."""
+
+_TURN_S = 0.0005
+"""So long a thread keeps the interpreter where another waits for it, while doors are open."""
+
+_PIECE_S = 0.01
+"""A head that has come in so many pieces, and is not whole, is read on after so much for each."""
 
 _REST_S = 0.05
 """The longest that it waits before it looks again."""
@@ -121,6 +129,17 @@ class Said:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if bare else self.body)
 
 
+@contextmanager
+def short_turns() -> Iterator[None]:
+    """Have threads take short turns: a frame needs one after each call of an engine."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual_s, _TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
+
+
 class Doorkeeper:
     """Keeps connections few, none waiting for ever, and what strangers send cheap. One event loop.
 
@@ -166,6 +185,7 @@ class Doorkeeper:
             _sent = b""
             _pieces = 0
             _bare = False
+            _waits: asyncio.TimerHandle | None = None
             said = 0
 
             def connection_made(self, transport: Any) -> None:  # noqa: ANN401
@@ -176,6 +196,8 @@ class Doorkeeper:
 
             def connection_lost(self, exc: Exception | None) -> None:
                 keeper.go(self)
+                self._sent = b""
+                self._stay()
                 super().connection_lost(exc)
 
             def data_received(self, data: bytes) -> None:
@@ -188,7 +210,7 @@ class Doorkeeper:
                 self._pieces += 1
                 if not inside:
                     self._take()
-                    self._wait()
+                    self._wait(at_least_s=_PIECE_S * max(0, self._pieces - 1))
                 if len(self._sent) > HEADER_BYTES or self._pieces > MOST_PIECES:
                     self.transport.write(TOO_LONG)
                     self.transport.abort()
@@ -221,12 +243,17 @@ class Doorkeeper:
                     super().data_received(given)
                     return
 
-            def _wait(self, at_most_s: float = REQUEST_S / 4) -> None:
-                """Read on when strangers may knock again."""
-                wait_s = min(keeper.knock(self._client), at_most_s)
+            def _wait(self, at_most_s: float = REQUEST_S / 10, at_least_s: float = 0.0) -> None:
+                """Read on when strangers may knock again, or more of a head will have come."""
+                wait_s = min(max(keeper.knock(self._client), at_least_s), at_most_s)
                 if wait_s > 0 and not self.transport.is_closing() and not _is_inside(self):
                     self.transport.pause_reading()
-                    asyncio.get_running_loop().call_later(wait_s, self._read_on)
+                    self._stay()
+                    self._waits = asyncio.get_running_loop().call_later(wait_s, self._read_on)
+
+            def _stay(self) -> None:
+                if self._waits is not None:  # it keeps the connection, and what came over it
+                    self._waits.cancel()
 
             def _read_on(self) -> None:
                 if not self.transport.is_closing():

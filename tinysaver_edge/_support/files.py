@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.limits import MOST_PIPED_BYTES, MOST_WHOLE_BYTES, WRITER_S
 from tinysaver_edge.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -28,6 +30,8 @@ else:
     import tomli as tomllib
 
 _DEEP = "nested too deeply"
+_MARK = "\ufeff"
+"""Which some editors begin a UTF-8 text with; no parser takes it for nothing."""
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
@@ -37,7 +41,7 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever it holds
         ValueError: it is none, or nested beyond what a parser follows.
     """
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix(_MARK) if isinstance(text, str) else text)
     except RecursionError:
         raise ValueError(_DEEP) from None
 
@@ -49,7 +53,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: it is none, or nested beyond what a parser follows.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix(_MARK))
     except RecursionError:
         raise ValueError(_DEEP) from None
 
@@ -61,7 +65,93 @@ def read_toml(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no TOML, or no UTF-8.
     """
-    return parse_toml(path.read_text(encoding="utf-8"))
+    return parse_toml(read_text(path))
+
+
+def library_path(path: Path) -> str:
+    """Return the path of a file for a library that opens it itself.
+
+    Raises:
+        InputError: it is no regular file, or no library opens it: its name is no UTF-8 text, which
+            ends the process in OpenCV.
+    """
+    kind = kind_of(path)
+    if kind is not None:
+        raise InputError(f"file {path}: is {kind}, no file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"file {path}: its name, or a folder's, is no UTF-8 text, and the library that would "
+            "open it cannot: rename it"
+        ) from None
+    return str(path)
+
+
+class UnreadableError(OSError):
+    """A file that there is and that is not read; its text is why, without a number."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read in any order.
+
+    Raises:
+        OSError: it cannot be opened, or is none: whoever reads a pipe that nobody writes into waits
+            for good.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
+    if kind is not None:
+        os.close(handle)
+        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file, or what is written into a pipe (``<(…)`` of a shell) or comes of a device.
+
+    Raises:
+        OSError: it cannot be read, is too long, or a pipe that nobody writes into.
+    """
+    if not _is_written_into(path):
+        with open_regular(path) as file:
+            return _whole(file, MOST_WHOLE_BYTES, path)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        deadline_s = time.monotonic() + WRITER_S
+        first = b""
+        while path.is_fifo() and not first:  # "" while there is no writer, None while he is silent
+            read: bytes | None = file.raw.read(1)
+            if read is None:
+                break
+            first = read
+            if not first and time.monotonic() > deadline_s:
+                raise UnreadableError(errno.EPIPE, "a pipe into which nobody writes", str(path))
+            if not first:
+                time.sleep(0.02)
+        os.set_blocking(handle, True)
+        return first + _whole(file, MOST_PIPED_BYTES, path)
+
+
+def _whole(file: BinaryIO, most: int, path: Path) -> bytes:
+    too_long = os.fstat(file.fileno()).st_size > most
+    content = b"" if too_long else file.read(most + 1)
+    if too_long or len(content) > most:
+        raise UnreadableError(errno.EFBIG, f"longer than {most >> 20} MiB", str(path))
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text whole, as `read_file` does; without an editor's mark.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 _AT_FDCWD = -100
@@ -129,15 +219,10 @@ def _is_written_into(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+def claim(path: Path, *, flags: int = os.O_RDONLY) -> int:
     """Open a file or folder that only one program may write to at a time.
 
     The claim ends when the descriptor is closed, or with the process, however that ends.
-
-    Args:
-        path: the file or folder.
-        flags: as for `os.open`.
-        mode: of a file that is made.
 
     Returns:
         The descriptor, for the caller to close.
@@ -146,15 +231,27 @@ def claim(path: Path, *, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
         InputError: another has claimed it.
         OSError: it cannot be opened.
     """
-    held = os.open(path, flags | os.O_CLOEXEC, mode)
+    held = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock(held, f"{path}: another run writes there: name another place")
+    except InputError:
         os.close(held)
-        raise InputError(f"{path}: another run writes there: name another place") from None
+        raise
+    return held
+
+
+def lock(descriptor: int, taken: str) -> None:
+    """Lock an open file until it is closed; where another has it, that is an error of these words.
+
+    Raises:
+        InputError: another has it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(taken) from None
     except OSError:  # a file system that knows no locks
         pass
-    return held
 
 
 def new_beside(path: Path) -> Path:
@@ -189,7 +286,8 @@ def atomic_write(path: Path, *, private: bool = False, sync: bool = True) -> Ite
                 yield file
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a system says that a disk, or a user's share of it, is full."""
 
 
 @contextmanager
@@ -198,7 +296,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
+        if error.filename is None and error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -285,7 +383,7 @@ def sync_folder(folder: Path, *, deep: bool = False) -> None:
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -319,7 +417,7 @@ class Seal:
             InputError: it changed meanwhile.
         """
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             before = _state(os.fstat(file.fileno()))
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
@@ -352,7 +450,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         OSError: the file cannot be read.
         ValueError: it is damaged, or no such file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             _refuse_inflated(file)
             content = np.load(file, allow_pickle=False)

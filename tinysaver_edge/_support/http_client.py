@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,8 +25,8 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tinysaver_edge._support.limits import HEADER_BYTES, MOST_TOLD_BYTES, SLOWEST_BYTES_S
-from tinysaver_edge._support.text import brief
-from tinysaver_edge._support.urls import Url, hidden, is_loopback
+from tinysaver_edge._support.text import brief, hidden
+from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError, TransferError
 
 _PIECE = 1 << 16
@@ -41,9 +42,7 @@ class Answer:
     """What came back.
 
     Attributes:
-        status: of HTTP.
         headers: names in small letters; of several of one name the first.
-        body: as it was sent.
     """
 
     status: int
@@ -78,6 +77,14 @@ def refusal(answer: Answer, *, login: str, given: bool) -> str:
     if status >= 500:
         return f"fails itself ({status}{' ' + phrase if phrase else ''})"
     return f"answers {status}{' ' + phrase if phrase else ''}"
+
+
+def challenge_of(text: str) -> dict[str, str]:
+    """Return what a ``WWW-Authenticate`` asks for behind its kind; nothing where it is none."""
+    try:
+        return urllib.request.parse_keqv_list(urllib.request.parse_http_list(text))
+    except (ValueError, IndexError):  # a value that is missing
+        return {}
 
 
 def _place_of(location: str) -> str:
@@ -340,7 +347,12 @@ class WebHost:
             raise self.failed(why) from error
         except http.client.IncompleteRead as error:
             raise self.failed("hangs up in the middle") from error
-        except (OSError, http.client.HTTPException, TooMuchError) as error:
+        except http.client.HTTPException as error:
+            said = f"{type(error).__name__}: {brief(str(error), 80)}"
+            raise self.failed(
+                f"speaks no HTTP on this port: is it the right one? ({said})"
+            ) from error
+        except (OSError, TooMuchError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self.failed(brief(why)) from error
 

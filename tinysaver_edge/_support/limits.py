@@ -1,9 +1,20 @@
 """How much of what strangers send is taken: bytes, pixels, rows, connections, tries, characters.
 
-Whoever reads from a network looks here for how much. `docs`: README, "Limits".
+Whoever reads from a network, or a file whole, looks here for how much. `docs`: README, "Limits".
 """
 
 from __future__ import annotations
+
+# Files
+
+MOST_WHOLE_BYTES = 1 << 30
+"""A file that is read whole: a text, a table, a key, a picture."""
+
+MOST_PIPED_BYTES = 1 << 26
+"""The same out of a pipe or a device, which may have no end."""
+
+WRITER_S = 3.0
+"""How long somebody may take to begin to write into a pipe."""
 
 # Answers of hosts
 
@@ -73,8 +84,8 @@ ANSWER_S = 30.0
 HEADER_BYTES = 16 << 10
 """Request line and headers of one request."""
 
-MOST_PIECES = 100
-"""Pieces that they may come in: each costs as much as a whole request, however short."""
+MOST_PIECES = 20
+"""Pieces that they may come in: what comes in drops is read less and less often."""
 
 DOOR_SHARE = 0.2
 """Of one processor core: what each of a stream's own servers may take of it, whoever asks."""

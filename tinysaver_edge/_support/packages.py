@@ -75,11 +75,22 @@ def unlogged() -> Iterator[None]:
         logging.disable(before)
 
 
+@contextmanager
+def needs(package: str | None = None, *, extra: str, purpose: str) -> Iterator[None]:
+    """Turn an import that fails in the block into the error that says what to install.
+
+    The package is what is named, or whatever is missing; `extra` of ours brings it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            package or error.name or extra, extra=extra, purpose=purpose
+        ) from error
+
+
 def opencv(purpose: str) -> Any:  # noqa: ANN401 - a module
     """Return the module `cv2`.
-
-    Args:
-        purpose: what it is needed for, in a few words, for the error.
 
     Raises:
         MissingDependencyError: it is not installed, or an empty folder is all that is left of it.

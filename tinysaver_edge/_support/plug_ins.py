@@ -1,14 +1,19 @@
-"""What other packages add: engines, scores, sources and sinks, named in their entry points."""
+"""What is had by its name: plug-ins of other packages, and values that a bundle stores so."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tinysaver_edge.errors import TinySaverError
+from tinysaver_edge.errors import InputError, TinySaverError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +99,61 @@ class PlugIns:
 
         found = entry_points(group=self.group)
         return [point for point in found if name is None or point.name == name]
+
+
+class Parametrised:
+    """Something made from a name and JSON parameters, by default the fields of a dataclass.
+
+    Attributes:
+        kind: what messages call it, "score" or "fusion".
+        name: its name in the registry and in the bundle.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    name: ClassVar[str]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `from_parameters` needs to make this again; JSON values only."""
+        return {field: getattr(self, field) for field in _field_names(type(self))}
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Make one from its stored parameters.
+
+        Raises:
+            InputError: a parameter is unknown or missing, or has a value that makes no sense.
+        """
+        known = _field_names(cls)
+        unknown = sorted(set(parameters) - set(known))
+        if unknown:
+            raise InputError(
+                f"{cls.kind} {cls.name!r} has no parameter {unknown[0]!r}: "
+                f"it takes {', '.join(known) or 'none'}"
+            )
+        try:
+            return cls(**parameters)
+        except TypeError as error:
+            raise InputError(f"{cls.kind} {cls.name!r} cannot be made: {error}") from error
+
+    def check_number(
+        self, value: object, *, parameter: str, low: float, high: float = math.inf
+    ) -> None:
+        """Refuse a parameter that is no number within low..high.
+
+        Raises:
+            InputError: naming the parameter, its value and its range.
+        """
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
+            raise InputError(
+                f"{self.kind} {self.name!r}: {parameter} is {value!r}, "
+                f"expected a number within {low}..{high}"
+            )
+
+
+def _field_names(kind: type[Parametrised]) -> list[str]:
+    if not hasattr(kind, "__dataclass_fields__"):
+        return []
+    return [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]

@@ -11,26 +11,12 @@ _COPIES = "_data.d"
 
 
 def devices_dir(*, package: Path = PACKAGE) -> Path:
-    """Return the folder of device profiles, one TOML a device.
-
-    Args:
-        package: folder of the installed package; for tests.
-
-    Raises:
-        TinySaverError: the installation has lost the folder.
-    """
+    """Return the folder of device profiles, one TOML a device."""
     return _data_dir("devices", package)
 
 
 def calibration_dir(*, package: Path = PACKAGE) -> Path:
-    """Return the folder of recipes (TOML) and published results (CSV).
-
-    Args:
-        package: folder of the installed package; for tests.
-
-    Raises:
-        TinySaverError: the installation has lost the folder.
-    """
+    """Return the folder of recipes (TOML) and published results (CSV)."""
     return _data_dir("calibration", package)
 
 

@@ -13,7 +13,19 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """Of no such power, and letters of some languages need them."""
 
-_LOGIN = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)(?!\[USER)[^\s'\"]*@")
+_LOGIN = re.compile(
+    r"(?i)([a-z][a-z0-9+.-]{1,20}:(?://|/(?!/)))(?!\[USER)(?:\S*|[^\s/@]*:[^\n@\[]*)@"
+)
+"""With one slash as well: so stands an address that was given, and taken, for a path."""
+
+_SECRETS = (
+    r"(?:pass\w{0,64}|pwd|psw|pw|token|secret|\w{0,64}key(?:id)?|auth\w{0,64}|user\w{0,64}|usr|login|"
+    r"(?:X-\w{1,9}-)?(?:cred\w{0,64}|sig\w{0,64}|security-token)|sess\w{0,64})="
+)
+"""Bounded: a text without end would take a time that grows with its square."""
+
+_SECRET = re.compile(rf"(?i)({_SECRETS})[^/&;]*")
+_ASKED_WITH = re.compile(rf"(?i)([?&]{_SECRETS})[^\s&;#'\"]*")
 
 
 def printable(text: str) -> str:
@@ -53,7 +65,8 @@ def for_people(message: str, most: int | None = MOST_LINE) -> str:
     """Return what is about to be told on a terminal or in a log.
 
     The last door: whatever a library, a file or a host has put into a message goes through it.
-    Every line is printable, and addresses have no logins.
+    Every line is printable, and addresses have no logins: none before the host, no keys and
+    signatures behind the ``?``.
 
     Args:
         message: of any number of lines.
@@ -61,7 +74,13 @@ def for_people(message: str, most: int | None = MOST_LINE) -> str:
     """
     lines = (printable(line[:most]) for line in message.split("\n"))
     told = "\n".join(lines)
-    return _LOGIN.sub(r"\1…@", told) if "@" in told else told
+    told = _LOGIN.sub(r"\1…@", told) if "@" in told else told
+    return _ASKED_WITH.sub(r"\1***", told) if "=" in told else told
+
+
+def hidden(path: str) -> str:
+    """Return the path of an address without what looks like a password in it."""
+    return _SECRET.sub(r"\1***", path)
 
 
 def _shown(sign: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from tinysaver_edge._support.limits import QUEUED
-from tinysaver_edge._support.text import brief
+from tinysaver_edge._support.text import brief, hidden
 from tinysaver_edge.errors import InputError
 
 HINT = "in a user or password / ? # @ are written %2F %3F %23 %40, and so is an @ behind the host"
@@ -27,13 +27,8 @@ _SCHEMES = "|".join((*SCHEMES, "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "ws"
 _START = re.compile(rf"(?i)({_SCHEMES})://")
 _ANYWHERE = re.compile(rf"(?i)(?:{_SCHEMES}):?//?")
 _HOST = re.compile(r"[\w.-]+")
-_SECRET = re.compile(
-    r"(?i)((?:pass\w{0,64}|pwd|psw|pw|token|secret|\w{0,64}key|auth\w{0,64}|user\w{0,64}|usr|login|"
-    r"cred\w{0,64}|sess\w{0,64}|sig\w{0,64})=)[^/&;]*"
-)
 _PRIVATE = (".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
 """Ends of names that nobody can own in the public DNS."""
-"""Bounded: a text without end would take a time that grows with its square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +40,6 @@ class Url:
         host: name or address, an IPv6 one without its brackets.
         port: 1 to 65535, or None where none is named.
         path: as it was written.
-        query: what stands behind ``?``.
-        fragment: what stands behind ``#``.
-        user: name to log in with, or None.
-        password: password, or None.
     """
 
     scheme: str
@@ -132,11 +123,6 @@ def is_loopback(host: str) -> bool:
 def looks_like_address(text: str) -> bool:
     """Whether somebody may have meant an address: no file is to be looked for under that name."""
     return _ANYWHERE.search(text) is not None or (":" in text.partition("@")[0] and "@" in text)
-
-
-def hidden(path: str) -> str:
-    """Return a path without what looks like a password in it."""
-    return _SECRET.sub(r"\1***", path)
 
 
 def redacted(text: str) -> str:

@@ -6,23 +6,3 @@ throughput     how much goes through at once, and whether it gets slower in the 
 engine_choice  the fastest engine of a device that agrees
 run, report    the command's measurement, and its JSON
 """
-
-from tinysaver_edge.bench.bundle import (
-    measure_alone,
-    measure_look,
-    measure_pair,
-    measure_ways,
-)
-from tinysaver_edge.bench.timing import Effort, measure, measure_stage, measure_stages, measure_with
-
-__all__ = [
-    "Effort",
-    "measure",
-    "measure_alone",
-    "measure_look",
-    "measure_pair",
-    "measure_stage",
-    "measure_stages",
-    "measure_ways",
-    "measure_with",
-]

@@ -55,9 +55,7 @@ class EndToEnd:
         frames: how many different pictures took turns.
         escalation_rate: share of the runs that the first stage did not settle.
         settled: share that each stage settled, first to last.
-        decode: decoding the picture.
         decide: resize, models and decision.
-        total: both.
         accepted: `decide` where the first stage's answer was kept; None where it never was.
         escalated: `decide` where it was not; None where it always was.
         ways: `decide` where each stage settled the frame; None where it never did.
@@ -102,9 +100,6 @@ class BundleBench:
 
     Attributes:
         load_s: loading the cascade whole: hashes, engines, one run each.
-        stages: each model apart.
-        end_to_end: the cascade.
-        sustained: a long run of it, or None where none was asked for.
     """
 
     load_s: float
@@ -263,11 +258,7 @@ class _Driven:
         self.ended: list[int] = []
 
     def decide(self, end: int) -> None:
-        """Decide a frame by the stage at a position.
-
-        Raises:
-            EngineError: a model fails.
-        """
+        """Decide a frame by the stage at a position."""
         self.ended.append(end)
         for position, score in enumerate(self._scores):
             score.accept = position >= end
@@ -296,10 +287,6 @@ def measure_pair(
         clock: seconds.
         effort: how long to measure. Each way a frame may take is timed at least once.
         seed: of the order.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: a model fails.
     """
     driven = _Driven((saver, large), frames, fusion=fusion)
     chance = random.Random(seed)
@@ -359,10 +346,6 @@ def measure_ways(
 
     Returns:
         How long a frame takes that each stage settles, all that are asked before it included.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: a model fails.
     """
     driven = _Driven(stages, frames, pool=pool, fusion=fusion)
     chance = random.Random(seed)
@@ -387,19 +370,8 @@ def measure_ways(
     )
 
 
-def measure_look(
-    frames: Sequence[Frame],
-    *,
-    clock: Clock = time.perf_counter,
-    effort: Effort = DEFAULT_EFFORT,
-) -> LatencySamples:
-    """Look at frames as a camera's memory does that finds them still: no model is asked.
-
-    Args:
-        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
-        clock: seconds.
-        effort: how long to measure.
-    """
+def measure_look(frames: Sequence[Frame], *, effort: Effort) -> LatencySamples:
+    """Look at frames in turns, as a memory does that finds them still: no model is asked."""
     thumbnail, gate = Thumbnailer(), Gate[int](ReuseRule(WHITE, 0.0, epoch_s=1e9))
     turns, numbers = itertools.cycle(frames), itertools.count()
 
@@ -407,7 +379,7 @@ def measure_look(
         number = next(numbers)
         gate.look(number, thumbnail(next(turns)), 1e-3 * number)
 
-    return measure_with(effort, look, clock=clock)
+    return measure_with(effort, look)
 
 
 def measure_alone(
@@ -417,12 +389,7 @@ def measure_alone(
     clock: Clock = time.perf_counter,
     effort: Effort = DEFAULT_EFFORT,
 ) -> LatencySamples:
-    """Decide frames one after the other with one model, as if there were no cascade.
-
-    Raises:
-        InputError: a frame is of another shape or type.
-        EngineError: the model fails.
-    """
+    """Decide frames one after the other with one model, as if there were no cascade."""
     cascade = Cascade([stage.with_policy(StagePolicy(stage.policy.model))])
     turns = itertools.cycle(frames)
     return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir, parse_json, write_text
+from tinysaver_edge._support.files import default_cache_dir, parse_json, read_text, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
@@ -65,7 +65,7 @@ class ChoiceCache:
         """Return the file and what was kept, None where anything that it rests on has changed."""
         path = self._path(model)
         try:
-            content = parse_json(path.read_text(encoding="utf-8"))
+            content = parse_json(read_text(path))
             same = content["key"] == self._key(model, ways)
             return (path, dict(content["chosen"])) if same else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -159,7 +159,6 @@ class Chosen:
     """The engine for one model on this device.
 
     Attributes:
-        model: the model's name.
         reference: what the answers were held against.
         tried: every candidate, in order of preference.
         kept_in: where it was read from, None where it was measured now.
@@ -209,7 +208,6 @@ class TryStep:
     """Run a model one way: what a process of its own may do, since a driver can end one.
 
     Attributes:
-        artefact: the model and the way.
         frames: ``(height, width, 3)`` BGR uint8, at least one.
     """
 
@@ -217,12 +215,7 @@ class TryStep:
     frames: Sequence[Frame]
 
     def __call__(self, progress: Progress) -> CandidateAnswer:
-        """Do it.
-
-        Raises:
-            EngineError: it cannot be run so.
-            MissingDependencyError: the engine is not installed.
-        """
+        """Do it."""
         name = self.artefact.name
         stage = Stage.opened(self.artefact, StagePolicy(name))
         try:
@@ -251,10 +244,6 @@ def candidates(
     """Return the ways to run a model that a device's profile lists, the best first.
 
     Without a profile those that this machine really has, in float32, accelerators first.
-
-    Args:
-        profile: the device's.
-        probed: looks at this machine.
     """
     if profile is not None:
         return profile.engines

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import decode_image, image_files
+from tinysaver_edge.data.images import decode_image, image_files
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame
 
@@ -31,11 +32,7 @@ class EncodedFrame:
     data: bytes
 
     def decode(self) -> Frame:
-        """Return the picture.
-
-        Raises:
-            InputError: it cannot be decoded.
-        """
+        """Return the picture."""
         frame = decode_image(self.data)
         if frame is None:
             raise InputError(f"image {self.name}: cannot be decoded")
@@ -43,32 +40,24 @@ class EncodedFrame:
 
 
 def frames_from(path: Path) -> list[EncodedFrame]:
-    """Read an image, or the first images below a folder.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Read an image, or the first images below a folder."""
     files = [path]
     if path.is_dir():
         files = image_files(path)[:MOST_FRAMES]
     if not files or not all(one.is_file() for one in files):
         raise InputError(f"--image {path}: no such image, or no images in this folder")
-    return [EncodedFrame(one.name, one.read_bytes()) for one in files]
+    return [EncodedFrame(one.name, read_file(one)) for one in files]
 
 
 def golden_frames(bundle: Bundle) -> list[EncodedFrame]:
     """Return a bundle's golden frames; empty where it was made without."""
     golden = bundle.manifest.golden
     entries = [] if golden is None else golden.frames
-    return [EncodedFrame(entry.path, bundle.file(entry).read_bytes()) for entry in entries]
+    return [EncodedFrame(entry.path, read_file(bundle.file(entry))) for entry in entries]
 
 
 def made_up_frame(size: tuple[int, int] = PICTURE_SIZE, *, seed: int = 0) -> EncodedFrame:
-    """Draw areas of colour with some noise over them, as a JPEG.
-
-    Raises:
-        MissingDependencyError: OpenCV is not installed.
-    """
+    """Draw areas of colour with some noise over them, as a JPEG."""
     cv2 = opencv("Encoding images")
     height, width = size
     rng = np.random.default_rng(seed)

@@ -49,17 +49,11 @@ class ModelBench:
     """What one model takes on this machine, one frame at a time.
 
     Attributes:
-        name: the model's name.
-        sha256: hash of its files.
-        engine: name of the engine.
         device: the engine's device in use.
-        precision: arithmetic.
         threads: processor threads for one inference; None leaves it to the engine.
         frame: height and width of the frame that it was measured with.
         import_s: importing the engine's package; 0 where that was done before.
         load_s: opening the model, nothing cached.
-        first_ms: the first inference.
-        inference: warm runs of the model alone.
         stage: warm runs with the resize and the score, as a cascade runs it.
         throughput: frames a second when kept busy, or None where that was not measured.
         batches: warm runs of the model alone on so many frames at once, as a host has it answer
@@ -185,11 +179,7 @@ def bench_model(
 def sustain_model(
     artefact: Artefact, frame: Frame, *, seconds: float, clock: Clock = time.perf_counter
 ) -> Sustained:
-    """Run a model on and on, with its resize, and see whether it gets slower.
-
-    Raises:
-        EngineError: the model cannot be run here.
-    """
+    """Run a model on and on, with its resize, and see whether it gets slower."""
     stage = Stage.opened(artefact, StagePolicy(artefact.name))
     try:
         stage.warm_up()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import check_file_target, parse_json, write_text
+from tinysaver_edge._support.files import check_file_target, parse_json, read_text, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import BundleBench
@@ -17,7 +17,6 @@ from tinysaver_edge.bench.model import ModelBench
 from tinysaver_edge.bench.throughput import Sustained
 from tinysaver_edge.engines.registry import engine_class, engine_names, engine_version
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.hardware.finding import ROOT
 from tinysaver_edge.hardware.probe import machine
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 
@@ -33,8 +32,6 @@ class BenchReport:
         measured_at: when, as ISO 8601 in UTC.
         frames: what it was measured with, in words.
         pause_s: idleness before each run, in seconds.
-        machine: which processor, memory, engines.
-        stages: each model apart.
         bundle: the whole, or None where a model alone was measured.
         sustained: a long run, or None where none was asked for.
         chosen: how the engine was chosen, or None where it was not.
@@ -76,11 +73,11 @@ class BenchReport:
         write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
-def measured_on(root: Path = ROOT) -> dict[str, Any]:
+def measured_on() -> dict[str, Any]:
     """Return what tells one measurement's place from another's: the machine, and its engines."""
     releases = {name: engine_version(name) for name in engine_names()}
     there = {name: release for name, release in releases.items() if release is not None}
-    return machine(root) | {"engines": there}
+    return machine() | {"engines": there}
 
 
 def report_path(bundle: Path) -> Path:
@@ -101,7 +98,6 @@ class MeasuredStage:
         latency: warm runs with the resize and the score.
         loaded_mb: memory that it took, or None.
         energy_mj: millijoules a frame, idling included; None where no counter told.
-        energy_by: the counters that told it.
         batch_ms: warm runs of the model alone on so many frames; none where it was not measured.
     """
 
@@ -117,9 +113,7 @@ class MeasuredReport:
     """What a report holds.
 
     Attributes:
-        path: the file.
         measured_at: when, as ISO 8601.
-        processor: what it was measured on, as that calls itself.
         stages: each model apart, in the order of the cascade.
         pair: the two ways that a frame takes through a cascade of two, or None.
     """
@@ -162,7 +156,7 @@ def check_report_target(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        known = "schema_version" in parse_json(path.read_text(encoding="utf-8"))
+        known = "schema_version" in parse_json(read_text(path))
     except (OSError, TypeError, ValueError):
         known = False
     if not known:
@@ -176,7 +170,7 @@ def read_report(path: Path) -> MeasuredReport:
         InputError: the file cannot be read, or was written by a newer release.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
         if content["schema_version"] > SCHEMA_VERSION:
             raise InputError(f"bench report {path}: was written by a newer release; upgrade")
         stages = {

@@ -20,7 +20,7 @@ from tinysaver_edge.bench.engine_choice import (
     run_here,
 )
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
-from tinysaver_edge.bench.model import artefact_of, bench_model, sustain_model
+from tinysaver_edge.bench.model import ModelBench, artefact_of, bench_model, sustain_model
 from tinysaver_edge.bench.report import BenchReport, measured_on
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Clock, Effort
 from tinysaver_edge.bundle.bundle import Bundle
@@ -140,17 +140,8 @@ def bench_bundle_file(
             meters=meters.found,
             clock=clock,
         )
-    return BenchReport(
-        subject=str(path),
-        measured_at=now().isoformat(timespec="seconds"),
-        frames=_said(frames),
-        pause_s=wanted.effort.pause_s,
-        machine=measured_on(),
-        stages=found.stages,
-        bundle=found,
-        sustained=found.sustained,
-        no_energy=_told(meters),
-    )
+    report = _report(path, found.stages, frames, wanted, meters, now)
+    return replace(report, bundle=found, sustained=found.sustained)
 
 
 def bench_model_file(
@@ -189,28 +180,30 @@ def bench_model_file(
     sustained = None
     if wanted.sustained_s > 0:
         sustained = sustain_model(artefact, frame, seconds=wanted.sustained_s, clock=clock)
+    report = _report(artefact.files[0], (found,), frames, wanted, meters, now)
+    return replace(report, sustained=sustained)
+
+
+def _report(
+    subject: Path,
+    stages: tuple[ModelBench, ...],
+    frames: Sequence[EncodedFrame],
+    wanted: BenchRequest,
+    meters: Meters,
+    now: Callable[[], datetime],
+) -> BenchReport:
+    height, width = frames[0].decode().shape[:2]
+    first = f"{frames[0].name} ({width}x{height})"
     return BenchReport(
-        subject=str(artefact.files[0]),
+        subject=str(subject),
         measured_at=now().isoformat(timespec="seconds"),
-        frames=_said(frames),
+        frames=first if len(frames) == 1 else f"{len(frames)} images, the first {first}",
         pause_s=wanted.effort.pause_s,
         machine=measured_on(),
-        stages=(found,),
-        sustained=sustained,
-        no_energy=_told(meters),
+        stages=stages,
+        no_energy=None if meters.found else meters.why_none,
     )
-
-
-def _told(meters: Meters) -> str | None:
-    """Return why energy was not counted; None where it was."""
-    return None if meters.found else meters.why_none
 
 
 def _frames(image: Path | None) -> list[EncodedFrame]:
     return [made_up_frame()] if image is None else frames_from(image)
-
-
-def _said(frames: Sequence[EncodedFrame]) -> str:
-    height, width = frames[0].decode().shape[:2]
-    first = f"{frames[0].name} ({width}x{height})"
-    return first if len(frames) == 1 else f"{len(frames)} images, the first {first}"

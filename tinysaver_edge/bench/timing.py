@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from tinysaver_edge.preprocess import Frame
 
 if TYPE_CHECKING:
     from tinysaver_edge.deciding.stage import Stage
-    from tinysaver_edge.preprocess import Batch
 
 
 def resident_mb(root: Path = ROOT) -> float | None:
@@ -143,7 +142,6 @@ def measure_stage(
     stage: Stage,
     frame: Frame,
     *,
-    prepared: Batch | None = None,
     clock: Clock = time.perf_counter,
     effort: Effort = DEFAULT_EFFORT,
 ) -> LatencySamples:
@@ -152,41 +150,14 @@ def measure_stage(
     Args:
         stage: the stage; nothing else may use it meanwhile.
         frame: ``(height, width, 3)`` BGR uint8, of the size that the device will see.
-        prepared: the stage's input, where an earlier stage of equal preprocessing has made it
-            already: then the resize costs nothing here.
         clock: seconds.
         effort: how long to measure.
-
-    Raises:
-        InputError: the frame is of another shape or type.
-        EngineError: the model fails.
     """
     score = stage.policy.score
 
     def run() -> None:
-        outputs = stage.ask(stage.prepare(frame) if prepared is None else prepared)
+        outputs = stage.ask(stage.prepare(frame))
         if score is not None:
             score(outputs)
 
     return measure_with(effort, run, clock=clock)
-
-
-def measure_stages(
-    stages: Sequence[Stage],
-    frame: Frame,
-    *,
-    clock: Clock = time.perf_counter,
-    effort: Effort = DEFAULT_EFFORT,
-) -> list[LatencySamples]:
-    """Time every stage of a cascade, each with what it adds to those before it.
-
-    A stage whose preprocessing is that of the one before takes over its input, as in a cascade.
-    """
-    found: list[LatencySamples] = []
-    before: Stage | None = None
-    for stage in stages:
-        shared = before is not None and before.preprocess == stage.preprocess
-        prepared = before.prepare(frame) if shared and before is not None else None
-        found.append(measure_stage(stage, frame, prepared=prepared, clock=clock, effort=effort))
-        before = stage
-    return found

@@ -19,7 +19,9 @@ from tinysaver_edge._support.files import (
     exchange,
     kind_of,
     new_beside,
+    open_regular,
     parse_json,
+    read_file,
     sha256_of,
 )
 from tinysaver_edge.bundle.signature import (
@@ -195,8 +197,9 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         there = target.exists()
         others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
         resolved = target.resolve()
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{flag}{target}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last: a link that leads to itself
+        why = getattr(error, "strerror", None) or error
+        raise BundleError(f"{flag}{target}: {why}; name a new one") from error
     if target.is_symlink() and not there:
         raise BundleError(f"{flag}{target}: a link to what is not there: name a new one")
     if resolved in (here, *here.parents):
@@ -282,20 +285,16 @@ def _read_manifest(root: Path) -> bytes:
     try:
         if path.stat().st_size > MOST_MANIFEST_BYTES:
             raise BundleError(f"bundle {root}: bundle.json of {path.stat().st_size} bytes")
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise BundleError(f"bundle {root}: bundle.json: {error.strerror}") from error
 
 
 def read_signature(root: Path) -> bytes | None:
-    """Return the content of a folder's `bundle.sig.json`, one byte too many where it is too long.
-
-    Raises:
-        BundleError: it cannot be read.
-    """
+    """Return a folder's `bundle.sig.json`, one byte too many where it is too long."""
     path = root / SIGNATURE
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(MOST_SIGNATURE_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -20,7 +20,7 @@ from tinysaver_edge.bundle.manifest import (
     Named,
     StageEntry,
 )
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.reuse import ReuseRule
 

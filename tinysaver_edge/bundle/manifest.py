@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tinysaver_edge._support.files import combined
-from tinysaver_edge.certificate import upper_rate
+from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.codec import Jpeg, check_carries
 from tinysaver_edge.latency import settled_shares
 from tinysaver_edge.output_format import OutputFormat
@@ -287,7 +287,6 @@ class AskedEntry(_Strict):
         unsure: those that nobody could tell.
         disagreed: those that people answered differently.
         open: questions that bear on the certified threshold and that have no answer.
-        people: how many people answered.
         repeats: how many questions somebody was asked twice, without being told.
         agreed: how many of them they answered alike.
         frames: how many frames of a stream the answers stand for: each question is about a run of

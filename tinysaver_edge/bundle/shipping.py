@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tinysaver_edge._support.files import claim, parse_json, sha256_of, sync_folder
+from tinysaver_edge._support.files import NO_ROOM, claim, parse_json, sha256_of, sync_folder
 from tinysaver_edge._support.limits import MOST_BUNDLE_BYTES, MOST_BUNDLE_FILES, MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import redacted
@@ -385,8 +385,7 @@ class _Pull:
     def _small(self, layers: Mapping[str, _Layer], place: str, most: int) -> bytes:
         if layers[place].size > most:
             raise self._refused(f"{place} of {layers[place].size} bytes")
-        file = self._fetched_file(layers[place].digest, layers[place].size, place)
-        return file.read_bytes()
+        return self._fetched_file(layers[place].digest, layers[place].size, place).read_bytes()
 
     def _fetch_all(self, entries: Sequence[FileEntry]) -> None:
         wanted = {entry.sha256 for entry in entries}
@@ -433,12 +432,12 @@ class _Pull:
                     self._target.read(digest, size, file)
                 except TransferError as one:
                     error = one
+                    if getattr(one.__cause__, "errno", None) in NO_ROOM:  # it is not the target's
+                        raise TransferError(f"{place.parent}: no room is left there") from one
                 failures = 0 if file.seek(0, io.SEEK_END) > before else failures + 1
                 if failures >= TRIES:
                     what = f"{shown} ends after {before} of {size} bytes"
-                    raise TransferError(
-                        f"{error}; {what}" if error else f"bundle {self._shown}: {what}"
-                    )
+                    raise TransferError(f"{error or f'bundle {self._shown}'}: {what}")
                 if file.tell() < size:
                     self._sleep(0.5 * 2**failures)
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.files import parse_json, read_file
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge._support.text import for_people
-from tinysaver_edge.errors import BundleError, InputError, MissingDependencyError
+from tinysaver_edge.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -66,7 +67,6 @@ class Signed:
     """What was signed, and by whom.
 
     Attributes:
-        manifest_sha256: hash of `bundle.json`, hexadecimal.
         name: what the bundle is called.
         version: rises with every bundle of that name.
         signed_at: UTC, ISO 8601.
@@ -170,12 +170,7 @@ def claimed(signature: bytes | None, *, shown: Path | str) -> tuple[str, int] | 
 
 
 def signature_file(statement: str, signatures: Mapping[str, bytes]) -> bytes:
-    """Return the content of `bundle.sig.json`.
-
-    Args:
-        statement: what was signed.
-        signatures: each key's, by its short name.
-    """
+    """Return the content of `bundle.sig.json`."""
     encoded = {key: base64.b64encode(value).decode() for key, value in signatures.items()}
     content = {"statement": statement, "signatures": encoded}
     return json.dumps(content, indent=2).encode() + b"\n"
@@ -213,8 +208,7 @@ def read_key_file(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        return file.read(_MOST_BYTES)
+    return read_file(path)[:_MOST_BYTES]
 
 
 def _public_key(path: Path, pem: bytes) -> Ed25519PublicKey:
@@ -235,18 +229,10 @@ def _public_key(path: Path, pem: bytes) -> Ed25519PublicKey:
 
 
 def cryptography() -> tuple[Any, Any]:
-    """Return the modules that read keys and that sign.
-
-    Raises:
-        MissingDependencyError: they are not installed.
-    """
-    try:
+    """Return the modules that read keys and that sign."""
+    with needs("cryptography", extra="signed", purpose="a signed bundle"):
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise MissingDependencyError(
-            "cryptography", extra="signed", purpose="a signed bundle"
-        ) from error
     return serialization, ed25519
 
 

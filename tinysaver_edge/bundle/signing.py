@@ -108,19 +108,29 @@ def make_key(path: Path, *, password: str | None = None) -> tuple[Path, str]:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    made: list[Path] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for target, content, mode in ((path, private, 0o600), (public_path, public, 0o644)):
             # A key that is there may have signed what is in the field: it is never replaced.
-            with os.fdopen(
-                os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb"
-            ) as out:
+            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(target)
+            with os.fdopen(handle, "wb") as out:
                 out.write(content)
     except FileExistsError as error:
+        _unmake(made)
         raise InputError(f"key {error.filename}: is there already; name another") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"key {path}: cannot be written ({error})") from error
+        _unmake(made)
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"key {path}: cannot be written ({why})") from error
     return public_path, key_name(key.public_key())
+
+
+def _unmake(made: list[Path]) -> None:
+    """Take half a pair away: it would keep the next try from being made under its name."""
+    for half in made:
+        half.unlink(missing_ok=True)
 
 
 def _private_key(path: Path, password: Password) -> Ed25519PrivateKey:

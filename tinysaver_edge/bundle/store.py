@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, sync_folder
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file, sync_folder
 from tinysaver_edge._support.numbers import time_of_day
 from tinysaver_edge.bundle.bundle import put_in_place
 from tinysaver_edge.errors import InputError
@@ -64,7 +64,6 @@ class StoreState:
 
     Attributes:
         current: what decides and has passed its trial; None where nothing of the store does.
-        trial: what is being tried.
         previous: what decided before.
         refused: why each was refused or rolled back, by the hash of its `bundle.json` or of what
             lay at the target.
@@ -84,7 +83,6 @@ class BundleStore:
         wall: seconds since 1970, for the history.
 
     Attributes:
-        state: what it knows.
         untold: outcome, bundle and reason of what came to light before anybody listened.
     """
 
@@ -222,7 +220,7 @@ class BundleStore:
     def _read(self) -> StoreState:
         path = self.folder / "state.json"
         try:
-            told = parse_json(path.read_bytes())
+            told = parse_json(read_file(path))
             held = {name: _held_from(told[name]) for name in ("current", "trial", "previous")}
             refused = {str(key): str(why) for key, why in told["refused"].items()}
         except FileNotFoundError:

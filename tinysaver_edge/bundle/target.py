@@ -16,15 +16,14 @@ import hashlib
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 from urllib.parse import quote, urlencode, urljoin
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, sha256_of
-from tinysaver_edge._support.http_client import Answer, WebHost
+from tinysaver_edge._support.files import atomic_write, claim, open_regular, parse_json, sha256_of
+from tinysaver_edge._support.http_client import Answer, WebHost, challenge_of
 from tinysaver_edge._support.limits import MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, is_loopback, redacted
@@ -67,7 +66,6 @@ class Tagged:
 
     Attributes:
         digest: of the manifest: ``sha256:…``.
-        content: the manifest.
         etag: what tells this answer from another without reading it; None where nothing does.
     """
 
@@ -112,11 +110,7 @@ class BundleTarget(Protocol):
 
 
 def open_target(text: str) -> BundleTarget:
-    """Return a target by its address or path, without a tag.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return a target by its address or path, without a tag."""
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     if not scheme:
         if not text or redacted(text) == "…":
@@ -156,12 +150,12 @@ class _Folder:
             self._failed(error)
 
     def _read(self, place: str) -> bytes:
-        with (self._path / place).open("rb") as file:
+        with open_regular(self._path / place) as file:
             return file.read(MOST_TOLD_BYTES + 1)
 
     def read(self, digest: str, size: int, file: BinaryIO) -> None:
         try:
-            with (self._path / _place(digest)).open("rb") as source:
+            with open_regular(self._path / _place(digest)) as source:
                 source.seek(file.tell())
                 while piece := source.read(min(size - file.tell(), 1 << 20)):
                     file.write(piece)
@@ -434,8 +428,10 @@ class _Registry:
             return bool(self._authorization)
         if kind.lower() != "bearer":
             return False
-        said = urllib.request.parse_keqv_list(urllib.request.parse_http_list(rest))
-        realm = self._url(said.get("realm", ""))
+        said = challenge_of(rest)
+        if "realm" not in said:
+            return False
+        realm = self._url(said["realm"])
         if realm.scheme != "https" and not is_loopback(realm.host):
             return False
         asked = urlencode([(key, said[key]) for key in ("service", "scope") if key in said])

@@ -59,9 +59,6 @@ class PackedBundle:
     `bundle.json` may lie in the one folder that the .zip holds, as `zip -r bundle.zip bundle/`
     makes it.
 
-    Args:
-        path: the .zip.
-
     Raises:
         BundleError: it cannot be read, is none, or holds no bundle.
     """

@@ -83,13 +83,17 @@ if TYPE_CHECKING:
     )
     from tinysaver_edge.calibrate.run import calibrate, plan_questions
     from tinysaver_edge.calibrate.targets import Budgets, Method, Objective, Reference, Targets
-    from tinysaver_edge.certificate import Bets, Certificate, EvidenceKind, WalkStep
+    from tinysaver_edge.certificate.certificate import Certificate, WalkStep
+    from tinysaver_edge.certificate.p_values import Bets, EvidenceKind
     from tinysaver_edge.codec import Jpeg
-    from tinysaver_edge.data import DataSource, LeftOut, Sample
+    from tinysaver_edge.data.images import LeftOut
+    from tinysaver_edge.data.source import DataSource, Sample
     from tinysaver_edge.deciding.figures import Figures, ReuseFigures
     from tinysaver_edge.deciding.policy import Policy
     from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
-    from tinysaver_edge.questions import AnswerWord, Interview, Question
+    from tinysaver_edge.questions.book import AnswerWord
+    from tinysaver_edge.questions.interview import Interview
+    from tinysaver_edge.questions.known import Question
 else:
     # A worker of a calibration needs a small part of all this, and starts often.
     __getattr__, __dir__ = lazy_exports(
@@ -124,16 +128,18 @@ else:
                 "Reference",
                 "Targets",
             ),
-            "tinysaver_edge.certificate": (
-                "Bets",
+            "tinysaver_edge.certificate.certificate": (
                 "Certificate",
-                "EvidenceKind",
                 "WalkStep",
             ),
+            "tinysaver_edge.certificate.p_values": (
+                "Bets",
+                "EvidenceKind",
+            ),
             "tinysaver_edge.codec": ("Jpeg",),
-            "tinysaver_edge.data": (
+            "tinysaver_edge.data.images": ("LeftOut",),
+            "tinysaver_edge.data.source": (
                 "DataSource",
-                "LeftOut",
                 "Sample",
             ),
             "tinysaver_edge.deciding.figures": (
@@ -145,10 +151,8 @@ else:
                 "DeviceProfile",
                 "load_profile",
             ),
-            "tinysaver_edge.questions": (
-                "AnswerWord",
-                "Interview",
-                "Question",
-            ),
+            "tinysaver_edge.questions.book": ("AnswerWord",),
+            "tinysaver_edge.questions.interview": ("Interview",),
+            "tinysaver_edge.questions.known": ("Question",),
         },
     )

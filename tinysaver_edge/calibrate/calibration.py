@@ -10,12 +10,12 @@ from tinysaver_edge.bundle.manifest import AskedEntry, DisagreementEntry, ReuseE
 from tinysaver_edge.calibrate.targets import (
     Method,
 )
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.codec import Jpeg
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.latency import PooledLatency
-from tinysaver_edge.questions import ProofSoFar
+from tinysaver_edge.questions.interview import ProofSoFar
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,8 +262,9 @@ class CascadeCosts:
 
     def _unknown(self, name: str) -> InputError:
         return InputError(
-            f"{name}: there is no latency of {self.saver.name} with {self.large.name}; calibrate "
-            f"with the model files, timed, or name a --device whose profile has them"
+            f"{name}: there is no latency of {self.saver.name} with {self.large.name}; time them "
+            "(calibrate on images, or measure, without --no-timing), or name a --device whose "
+            "profile has them"
         )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import lock
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.calibrate.chosen.golden import keep_golden
 from tinysaver_edge.calibrate.measured.given_records import (
@@ -37,9 +39,12 @@ from tinysaver_edge.calibrate.methods.search import check_asked
 from tinysaver_edge.calibrate.plan import CutEpochs, ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
-from tinysaver_edge.collect import Draw, Recording, Store, collect_recorded, recordings_of
-from tinysaver_edge.data import DataSource, check_left_out
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import Recording, collect_recorded, recordings_of
+from tinysaver_edge.collect.store import Store
 from tinysaver_edge.data.collection import CollectionFile, CollectionState, length_of
+from tinysaver_edge.data.images import check_left_out
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu
@@ -50,11 +55,7 @@ _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at.
-
-    Raises:
-        InputError: no calibration can do what is asked.
-    """
+    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
     check_asked(plan.targets)
     given, targets = plan.input, plan.targets
     if not isinstance(given, ImageInput) or given.times_here or given.bench:
@@ -106,11 +107,7 @@ def _class_names(plan: Plan) -> tuple[str, ...] | None:
 
 
 def _named(gathered: MeasuredProblem, names: tuple[str, ...], plan: Plan) -> MeasuredProblem:
-    """Return the problem with names for its classes.
-
-    Raises:
-        InputError: it has some already, or there is not one for each class.
-    """
+    """Return the problem with names for its classes."""
     if gathered.label_names not in (None, names):
         raise InputError(
             f"--class-names {plan.class_names}: the classes have names already "
@@ -169,15 +166,15 @@ def _gathered(
     data = stack.enter_context(open_input_data(plan.input))
     candidates = len(plan.input.savers)
     unit = "epochs" if plan.input.epochs else "samples" if data.groups is None else "groups"
-    _tell_if_too_few(
-        plan, len(data), data.groups, unit=unit, candidates=candidates, progress=progress
-    )
+    tell = partial(_tell_if_too_few, plan, len(data), data.groups, unit=unit, progress=progress)
+    told = tell(candidates=candidates)
     folder = records_folder(plan, out)
     if folder is None:
         raise InputError("nowhere to keep records: name a bundle (--out) or a folder (--work-dir)")
     shortlist = Shortlist(plan.targets, plan.holdout, plan.seed, candidates)
     fusion = _fusion(plan, samples=len(data))
-    return _measured_here(plan.input, data, folder, stack, shortlist, fusion, progress), data
+    again = None if told else tell
+    return _measured_here(plan.input, data, folder, stack, shortlist, fusion, progress, again), data
 
 
 def _measured_here(
@@ -188,11 +185,12 @@ def _measured_here(
     shortlist: Shortlist,
     fusion: Fusion | None,
     progress: Progress,
+    tell: Callable[..., bool] | None = None,
 ) -> MeasuredProblem:
     left_out = check_left_out(data.left_out, kept=len(data), limit=given.skip_limit, path=data.path)
     stack.enter_context(_alone(folder))
     gathered = from_images(
-        given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion
+        given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion, tell=tell
     )
     cpu = read_cpu()
     return replace(
@@ -242,11 +240,6 @@ def measure(given: ImageInput, *, out: Path, progress: Progress = SILENT) -> Mea
 def cut_epochs(cut: CutEpochs, *, seed: int, progress: Progress) -> None:
     """Cut recordings into epochs, unless that was done already.
 
-    Args:
-        cut: what is drawn.
-        seed: of the moments.
-        progress: hears of each epoch.
-
     Raises:
         InputError: a recording cannot be read or tells no times, there is no room, or the folder
             holds epochs that were drawn otherwise.
@@ -294,10 +287,12 @@ def _check_drawn(
 
 
 def records_folder(plan: Plan, out: Path | None) -> Path | None:
-    """Return where records of images are kept; None where there are none, or nowhere."""
+    """Return where records are kept, and who looked at them; None where there is no such place."""
     given = plan.input
     if not isinstance(given, ImageInput):
-        return given.records if measured_path(given.records).is_file() else None
+        if measured_path(given.records).is_file():
+            return given.records
+        return None if out is None else default_records(out)
     if given.records is not None or out is not None:
         return given.records or (None if out is None else default_records(out))
     # Where no bundle is wanted, only a plan, they lie beside the images.
@@ -314,13 +309,14 @@ def _tell_if_too_few(
     unit: str,
     candidates: int,
     progress: Progress,
-) -> None:
-    """Say before any model runs that nothing can be certified."""
+) -> bool:
+    """Say before any model runs that nothing can be certified; return whether that is so."""
     units = samples if groups is None else len(np.unique(groups))
     units = round((1 - plan.holdout) * units)
     said = too_few(plan.targets, units=units, candidates=candidates, unit=unit)
     if said is not None:
         progress.note(said)
+    return said is not None
 
 
 @contextmanager
@@ -332,19 +328,15 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        held = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), "rb")
     except OSError as error:
         raise InputError(f"records {folder}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"records {folder}: another calibration writes there: wait for it, or name another "
-                "--out and --work-dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+    with held:
+        lock(
+            held.fileno(),
+            f"records {folder}: another calibration writes there: wait for it, or name another "
+            "--out and --work-dir",
+        )
         yield
 
 

@@ -25,7 +25,6 @@ class Option:
     Attributes:
         group: where the help lists it.
         kind: type of a value: Path, str, int, float, bool, or an enum for its words.
-        help: for people.
         flag: on the command line; ``--`` and the setting's name where None.
         many: whether it may be said several times.
         metavar: stands for the value in the help, or None.

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, Place
 from tinysaver_edge.data.collection import check_single_frames
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.questions import REPEATED
+from tinysaver_edge.questions.interview import REPEATED
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         check_skip_limit(self.skip_limit)
+        if self.time_budget_s is not None and not self.time_budget_s >= 0:
+            raise InputError(f"--time-budget {self.time_budget_s:g}: seconds, from 0 on")
         if self.on is not None and self.retime:
             raise InputError(
                 "--retime times the models here, and with --on nothing is timed: leave one out"

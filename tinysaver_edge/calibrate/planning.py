@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -23,8 +22,9 @@ from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import Budgets, Method, Reference, Targets
 from tinysaver_edge.calibrate.variants import ModelFinder
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource, names_labels
 from tinysaver_edge.data.collection import seconds_of
+from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError, RecipeError
 from tinysaver_edge.hardware.profile import DeviceProfile, load_profile
 
@@ -111,7 +111,7 @@ def _images(settings: Settings, device: DeviceProfile | None, targets: Targets) 
         raise InputError("no large model: name its file with --large")
     if not settings.savers:
         raise InputError("no saver to try: name the file of a small model with --saver; repeat it")
-    models = ModelFinder(**{one.name: getattr(settings, one.name) for one in fields(ModelFinder)})
+    models = ModelFinder(settings)
     given = placed(settings, "images")
     epochs = settings.epochs if cut is None else cut.folder
     if epochs is not None:

@@ -20,8 +20,8 @@ from tinysaver_edge.latency import (
     CascadeLatency,
     LatencySamples,
 )
-from tinysaver_edge.outputs import Outputs, all_but, check_labels
-from tinysaver_edge.questions import Known
+from tinysaver_edge.outputs import Outputs, all_but, check_labels, sample_hashes
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.records.records import Record
 
 
@@ -47,9 +47,6 @@ class ModelAnswers:
     """One model's answers and what they cost.
 
     Attributes:
-        name: the model's name.
-        outputs: its answers on the problem's samples.
-        macs: multiply-accumulates of one frame.
         latency: how long a frame takes it alone, resize included, or None.
         memory_mb: what it adds to the process, or None.
         with_large: of a saver that was timed together with the large model: what came of it.
@@ -98,8 +95,9 @@ class Problem:
         """Refuse what cannot be a cascade.
 
         Raises:
-            InputError: numbers of samples or classes differ, no saver is named, one is named twice
-                or is no cheaper than the large model, or a label is no class of the models.
+            InputError: numbers of samples or classes differ, no saver is named, one is named twice,
+                is no cheaper than the large model or is that model, or a label is no class of the
+                models.
         """
         for model in (self.large, *self.savers):
             if model.outputs.samples != len(self.labels):
@@ -117,6 +115,13 @@ class Problem:
         )
         for model in (self.large, *self.savers):
             check_labels(self.labels, model.outputs, model=model.name)
+        told = sample_hashes([self.large.outputs])
+        for saver in self.savers if told.any() else ():
+            if np.array_equal(told, sample_hashes([saver.outputs])):
+                raise InputError(
+                    f"saver {saver.name} answers every sample as the large model {self.large.name} "
+                    f"does, to the last digit: it is that model under another name"
+                )
 
     def outputs_of(self, policy: Policy) -> list[Outputs]:
         """Return the answers of a policy's stages.
@@ -226,7 +231,6 @@ class GoldenModel:
     """One model where golden samples were made ahead.
 
     Attributes:
-        ran: what it ran with.
         tolerance: difference of probabilities that counts as agreement.
     """
 
@@ -241,7 +245,6 @@ class GoldenSamples:
     Attributes:
         folder: holds them: pictures, ``answers.npz`` and the decoder's sample.
         samples: positions of the frames in the data, in the order they were drawn.
-        models: those that answered, by name.
     """
 
     folder: Path
@@ -254,13 +257,9 @@ class MeasuredProblem:
     """A problem and its origin.
 
     Attributes:
-        problem: answers and labels.
         sample_index: for each of the problem's samples, its position in the data.
         artefacts: the models by name; empty when only records are there.
-        label_names: class names, or None.
-        lost: savers that were not measured, and why.
         codec_cost: what its codec costs the large model; None where it has none or it is unknown.
-        warnings: what the user should know.
         stated: what the user vouches for, see `manifest.CertificateEntry`.
         cut: what was left out of each collected frame, in words; None where nobody says.
         content: ``(n,)`` uint64, hashes of the data's files; None where nobody looked at them.

@@ -20,7 +20,7 @@ from tinysaver_edge.calibrate.options import Option
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.calibrate.targets import BUDGET_UNITS
 from tinysaver_edge.calibrate.variants import FORMS
-from tinysaver_edge.data import DataPlace
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.models.description.schema import DescriptionTable
 
@@ -238,10 +238,11 @@ def _read(said: dict[str, Any], option: Option, base: Path) -> Any:  # noqa: ANN
     value = (said[table] if table else said)[key]
     if option.many:
         return tuple(value)
-    if value is not None and option.kind is Path:
-        return base / value
-    if value is not None and option.kind is DataPlace:
-        return DataPlace.of(value, base)
+    if value is not None and option.kind in (Path, DataPlace):
+        place = DataPlace.of(value, base)
+        if isinstance(place, str) and option.kind is Path:
+            raise RecipeError(f"{option.recipe}: an address, and this takes a path on this machine")
+        return place
     return value.value if isinstance(value, Enum) else value
 
 

@@ -62,11 +62,12 @@ from tinysaver_edge.calibrate.report import (
     write_report,
 )
 from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
-from tinysaver_edge.certificate import Certificate
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.certificate import Certificate
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.latency import pooled
-from tinysaver_edge.questions import AnswerBook, Interview
+from tinysaver_edge.questions.book import AnswerBook
+from tinysaver_edge.questions.interview import Interview
 
 
 def calibrate(

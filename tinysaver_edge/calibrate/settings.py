@@ -16,7 +16,8 @@ from tinysaver_edge.calibrate.targets import (
     Objective,
     Reference,
 )
-from tinysaver_edge.data import DataPlace, DataSource, Place
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import DataPlace, Place
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.errors import InputError
 

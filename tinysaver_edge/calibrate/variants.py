@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from tinysaver_edge.calibrate.options import listed
 from tinysaver_edge.calibrate.plan import ModelFile
+from tinysaver_edge.calibrate.settings import Settings
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import engine_class, engine_name
 from tinysaver_edge.errors import DescriptionError, InputError, RecipeError
@@ -23,12 +24,7 @@ _SIZE = re.compile(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?")
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """Which forms of a saver are candidates; nothing named leaves it as its description says.
-
-    Attributes:
-        sizes: heights and widths of its picture.
-        precisions: arithmetic to run it in.
-    """
+    """Which forms of a saver are candidates; nothing named leaves it as its description says."""
 
     sizes: tuple[Size, ...] = ()
     precisions: tuple[Precision, ...] = ()
@@ -62,9 +58,6 @@ class Variants:
         Args:
             sizes: ``160``, ``"160"``, ``"120x160"`` or ``[120, 160]``: height, then width.
             precisions: names of `Precision`.
-
-        Raises:
-            InputError: one of them is neither.
         """
         return cls(tuple(map(_size, sizes)), tuple(map(_precision, precisions)))
 
@@ -142,76 +135,47 @@ FORMS = ("sizes", "precisions")
 
 @dataclass(frozen=True, slots=True)
 class ModelFinder:
-    """Finds models by their names: in a recipe, or as files with their descriptions.
+    """Finds models by their names, in what is said: in a recipe, or as files with descriptions."""
 
-    Attributes:
-        root: folder that a recipe's paths start at.
-        models: a recipe's descriptions by model name, each with its ``file``.
-        source: the recipe, for messages.
-        descriptions: folder of descriptions, or None.
-        output: name of the output that holds the classes, or None.
-        engine: engine for every model, or None.
-        sizes: input sizes to try the savers at, before what the recipe says.
-        precisions: likewise of arithmetic.
-    """
-
-    root: Path
-    models: Mapping[str, Mapping[str, Any]]
-    source: str
-    descriptions: Path | None
-    output: str | None
-    engine: str | None
-    sizes: tuple[str, ...]
-    precisions: tuple[str, ...]
+    said: Settings
 
     def large(self, name: str) -> ModelFile:
-        """Return the large model.
-
-        Raises:
-            InputError: it cannot be found, or a recipe has it in several forms.
-        """
+        """Return the large model."""
         for field_name in FORMS:
-            if field_name in self.models.get(name, {}):
+            if field_name in self.said.models.get(name, {}):
                 raise RecipeError(
-                    f"{self.source}: models.{name}.{field_name}: {name} is the large model here; "
-                    f"only savers may come in several {field_name}"
+                    f"{self.said.source}: models.{name}.{field_name}: {name} is the large model "
+                    f"here; only savers may come in several {field_name}"
                 )
         return self._model(name)
 
     def forms(self, name: str) -> tuple[ModelFile, ...]:
-        """Return a saver in all its sizes and precisions; flags go before the recipe.
-
-        Raises:
-            InputError: it cannot be found, or a size or precision is none.
-        """
-        table = self.models.get(name, {})
-        sizes = self.sizes or listed(table.get("sizes", []))
-        precisions = self.precisions or listed(table.get("precisions", []))
+        """Return a saver in all its sizes and precisions; flags go before the recipe."""
+        table = self.said.models.get(name, {})
+        sizes = self.said.sizes or listed(table.get("sizes", []))
+        precisions = self.said.precisions or listed(table.get("precisions", []))
         try:
             variants = Variants.parse(sizes, precisions)
         except InputError as error:
-            raise RecipeError(f"{self.source}, {name}: {error}") from None
+            raise RecipeError(f"{self.said.source}, {name}: {error}") from None
         return variants.of(self._model(name))
 
     def _model(self, name: str) -> ModelFile:
         """Return a model of the recipe by name, or a file with its description."""
-        if name in self.models:
-            table = {key: value for key, value in self.models[name].items() if key not in FORMS}
+        said, root = self.said, self.said.root
+        if name in said.models:
+            table = {key: value for key, value in said.models[name].items() if key not in FORMS}
             file = table.pop("file", None)
             if not isinstance(file, str):
-                raise RecipeError(f"{self.source}: models.{name} names no file")
-            path = self.root / file
+                raise RecipeError(f"{said.source}: models.{name} names no file")
+            path = root / file
             described = description_from(
-                {"name": name, **table}, path, folder=self.root, source=f"{self.source}, {name}"
+                {"name": name, **table}, path, folder=root, source=f"{said.source}, {name}"
             )
-        else:
-            path = self._file(name)
+        else:  # as it is named, else below the recipe's root
+            path = Path(name)
+            path = root / name if not path.is_file() and (root / name).is_file() else path
             described = find_description(
-                path, descriptions_dir=self.descriptions, output=self.output
+                path, descriptions_dir=said.descriptions, output=said.output
             )
-        return ModelFile(path, described, engine=self.engine)
-
-    def _file(self, name: str) -> Path:
-        """Return a model's file: as it is named, else below the recipe's root."""
-        path = Path(name)
-        return self.root / name if not path.is_file() and (self.root / name).is_file() else path
+        return ModelFile(path, described, engine=said.engine)

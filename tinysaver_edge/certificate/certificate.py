@@ -6,7 +6,7 @@ import base64
 import math
 import operator
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -211,10 +211,15 @@ def samples_needed(
         lost, gained = math.ceil(lost_rate * n), math.floor(gained_rate * n)
         return bool(p_value(lost, gained, n - lost - gained, epsilon=epsilon, risk=risk)[0] <= risk)
 
+    return fewest(enough, most=MOST_SAMPLES)
+
+
+def fewest(enough: Callable[[int], bool], *, most: int) -> int | None:
+    """Return the least number that is enough, as all above it are; None beyond `most`."""
     high = 1
     while not enough(high):
         high *= 2
-        if high > MOST_SAMPLES:
+        if high > most:
             return None
     low = high // 2
     while high - low > 1:

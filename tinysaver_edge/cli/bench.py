@@ -23,7 +23,7 @@ from tinysaver_edge.bench.run import (
 from tinysaver_edge.bench.timing import DEFAULT_EFFORT, Effort
 from tinysaver_edge.calibrate.measured.worker import run_isolated
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, Threads, json_option, output_option
+from tinysaver_edge.cli.options import LocalPath, Number, Threads, json_option, output_option
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import InputError
@@ -32,9 +32,9 @@ from tinysaver_edge.latency import LatencySamples
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--image", type=click.Path(path_type=Path), help="An image or a folder of images.")
-@click.option("--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions.")
+@click.argument("target", type=LocalPath())
+@click.option("--image", type=LocalPath(), help="An image or a folder of images.")
+@click.option("--descriptions", type=LocalPath(), help="Folder of descriptions.")
 @click.option(
     "--engine", help="For a model: onnxruntime, openvino, …; 'auto' for the fastest that agrees."
 )
@@ -45,9 +45,13 @@ from tinysaver_edge.latency import LatencySamples
 @click.option("--threads", type=Threads(), help="Processor threads for one inference.")
 @click.option("--runs", default=DEFAULT_EFFORT.min_runs, show_default=True, help="Least runs.")
 @click.option(
-    "--seconds", default=1.0, show_default=True, help="Least seconds of each measurement."
+    "--seconds",
+    type=Number(),
+    default=1.0,
+    show_default=True,
+    help="Least seconds of each measurement.",
 )
-@click.option("--fps", type=Number(min=0, min_open=True), help="Idle between frames.")
+@click.option("--fps", type=Number(min=0.01), help="Idle between frames.")
 @click.option("--throughput/--no-throughput", default=True, show_default=True)
 @click.option(
     "--sustained",
@@ -56,7 +60,7 @@ from tinysaver_edge.latency import LatencySamples
     metavar="SECONDS",
     help="Run on, and look for drift.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Report; a bundle's lies beside it.")
+@click.option("--out", type=LocalPath(), help="Report; a bundle's lies beside it.")
 @json_option
 def bench(
     target: Path,

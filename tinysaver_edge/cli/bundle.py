@@ -14,14 +14,14 @@ from tinysaver_edge.bundle.signature import Trust
 from tinysaver_edge.bundle.signing import make_key, sign_bundle
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option, trusted_option
+from tinysaver_edge.cli.options import LocalPath, json_option, trusted_option
 from tinysaver_edge.deciding.naming import name_classes
 from tinysaver_edge.errors import InputError
 
 KEY_PASSWORD = "TINYSAVER_KEY_PASSWORD"
 """Environment variable with the password of private keys, for who signs without a terminal."""
 
-_PATH = click.Path(path_type=Path)
+_PATH = LocalPath()
 
 
 @click.group()

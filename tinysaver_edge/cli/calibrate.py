@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, Plan, QuestionPlan, plan_questions
@@ -27,16 +29,17 @@ from tinysaver_edge.cli.options import (
     Command,
     DataPath,
     GroupedCommand,
+    LocalPath,
     Number,
     json_option,
     options_of,
 )
 from tinysaver_edge.cli.show import show_calibration, show_candidates, show_question_plan
-from tinysaver_edge.data import DataPlace
+from tinysaver_edge.data.store import DataPlace
 from tinysaver_edge.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
-    from tinysaver_edge.questions import Interview
+    from tinysaver_edge.questions.interview import Interview
 
 ASK_AT = "127.0.0.1:8077"
 """Where the page of questions listens. Always there, if it is free: a page that was left open then
@@ -73,7 +76,7 @@ def _type(option: Option) -> Any:  # noqa: ANN401
     if option.kind is DataPlace:
         return DataPath()
     if issubclass(option.kind, Path):
-        return click.Path(path_type=Path)
+        return LocalPath()
     if issubclass(option.kind, Enum):
         return click.Choice([str(one.value) for one in option.kind])
     return Number() if option.kind is float else option.kind
@@ -279,10 +282,16 @@ def _calibrated(plan: Plan, settings: Settings, page: _Page | None) -> Calibrati
             plan,
             out=settings.out,
             progress=progress,
-            command=shlex.join(["tinysaver-edge", *sys.argv[1:]]),
+            command=_own_words(sys.argv[1:]),
             created=datetime.now(timezone.utc),
             ask=None if page is None else page.ask,
         )
+
+
+def _own_words(words: list[str]) -> str:
+    """Return the command line as a report may show it: without the page's token, and logins."""
+    joined = shlex.join(["tinysaver-edge", *words])
+    return for_people(re.sub(r"(--tok\w*[= ])('[^']*'(?:\"'\"'[^']*')*|\S+)", r"\1…", joined), None)
 
 
 def _next_step(result: Calibration, settings: Settings) -> str:

@@ -16,21 +16,17 @@ from tinysaver_edge.cli.event_lines import Teller
 from tinysaver_edge.cli.options import (
     SOURCES,
     GroupedCommand,
+    LocalPath,
     Number,
     json_option,
     options_of,
     timeout_option,
 )
 from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
-from tinysaver_edge.collect import (
-    Draw,
-    Store,
-    call_sources,
-    collect_live,
-    collect_recorded,
-    recordings_of,
-)
-from tinysaver_edge.collect.store import lines_about
+from tinysaver_edge.collect.cameras import collect_live
+from tinysaver_edge.collect.draw import Draw
+from tinysaver_edge.collect.recordings import call_sources, collect_recorded, recordings_of
+from tinysaver_edge.collect.store import Store, lines_about
 from tinysaver_edge.data.collection import (
     CollectedUnit,
     CollectionFile,
@@ -116,7 +112,7 @@ LENGTH = Length()
 )
 @_write_option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     required=True,
     help="Folder for the frames; one that was begun is gone on with.",
 )

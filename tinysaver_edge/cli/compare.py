@@ -10,14 +10,14 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate.chosen.published import CascadeFigures, read_published, set_beside
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import LocalPath, json_option
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @click.option(
     "--published",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Table of figures to compare with; those that come with this package by default.",
 )
 @json_option

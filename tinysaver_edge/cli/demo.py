@@ -8,7 +8,7 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, json_option
+from tinysaver_edge.cli.options import LocalPath, Number, json_option
 from tinysaver_edge.cli.show import show_calibration
 from tinysaver_edge.demo.show import FRAMES, calibrate_demo, race
 
@@ -16,7 +16,7 @@ from tinysaver_edge.demo.show import FRAMES, calibrate_demo, race
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     default=Path("demo-bundle"),
     show_default=True,
     help="Folder or .zip for the bundle.",

@@ -8,6 +8,7 @@ import click
 
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
+from tinysaver_edge.cli.options import LocalPath
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.host.deploy import Target, write_device_bundle
 from tinysaver_edge.host.deploy import deploy as write_deployment
@@ -17,7 +18,7 @@ DEVICE = "device"
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @click.option(
     "--target",
     required=True,
@@ -28,7 +29,7 @@ DEVICE = "device"
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="A new folder for the files; for a device perhaps a .zip.",
 )
 @click.option("--name", help="The model's name on the server. [default: as in the bundle]")

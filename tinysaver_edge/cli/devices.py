@@ -9,7 +9,7 @@ import click
 
 from tinysaver_edge._support.files import check_file_target, write_text
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import json_option
+from tinysaver_edge.cli.options import LocalPath, json_option
 from tinysaver_edge.errors import InputError, RecipeError, from_here
 from tinysaver_edge.hardware.probe import check_device_name, draft_profile
 from tinysaver_edge.hardware.probe import probe as look
@@ -25,7 +25,7 @@ _folder_option = click.option(
     "--devices-dir",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="A folder of your own profiles, looked through first.",
 )
 
@@ -108,7 +108,7 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("name")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="File to write; by default among your own profiles, where --device finds it by name.",
 )
 @click.option("--force", is_flag=True, help="Write over a file that is there.")

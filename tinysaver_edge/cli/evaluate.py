@@ -12,11 +12,11 @@ import click
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import Manifest
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import DataPath, json_option
+from tinysaver_edge.cli.options import DataPath, LocalPath, json_option
 from tinysaver_edge.cli.show import show_figures
-from tinysaver_edge.data import Place
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.records.evaluation import (
     Evaluation,
@@ -27,7 +27,7 @@ from tinysaver_edge.records.evaluation import (
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @click.option(
     "--data",
     type=DataPath(),
@@ -35,18 +35,18 @@ from tinysaver_edge.records.evaluation import (
 )
 @click.option(
     "--records",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Folder of records (NAME.npz), instead of images.",
 )
 @click.option(
     "--epochs",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Epochs of a stream, instead of images: one folder or video each. Without --labels the "
     "large model's answers are taken for right.",
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="True classes of the records, .npy; of epochs a .csv: epoch,from_s,to_s,class.",
 )
 @click.option(

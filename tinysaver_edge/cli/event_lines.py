@@ -56,10 +56,6 @@ class Teller:
     A camera that is too quick drops frames all day, and a damaged file may lack thousands: of such
     events the first are told as they come, the rest as sums, one line in half a minute or more.
     Frames that are held back at the end are in the totals, see `left_out`.
-
-    Args:
-        clock: seconds.
-        say: writes one line.
     """
 
     def __init__(
@@ -119,23 +115,14 @@ WHY = {
 
 
 def degraded(tally: Tally) -> list[str]:
-    """Say why answers are not what the policy asks for.
-
-    Args:
-        tally: what was counted.
-    """
+    """Say why answers are not what the policy asks for."""
     counts = {why: tally.total(Counter.DEGRADED, detail=why.value) for why in WHY}
     parts = [f"{count} {WHY[why]}" for why, count in counts.items() if count]
     return [f"degraded: {', '.join(parts)}"] if parts else []
 
 
 def left_out(tally: Tally, source_ids: Sequence[str]) -> list[str]:
-    """Say how many frames got no answer, by cause, and of which sources they were.
-
-    Args:
-        tally: what was counted.
-        source_ids: the sources' names.
-    """
+    """Say how many frames got no answer, by cause, and of which sources they were."""
     lines = []
     for counter, what in (
         (Counter.DROPPED, "dropped: newer ones had come"),

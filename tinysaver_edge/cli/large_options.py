@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from tinysaver_edge.cli.options import Command, Number, options_of
+from tinysaver_edge.cli.options import Command, LocalPath, Number, options_of
 from tinysaver_edge.engines.remote import RemoteModel, Tls, Token
 from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import InputError
 
-_FILE = click.Path(path_type=Path)
+_FILE = LocalPath()
 
 _option = options_of("The large model's hosts")
 

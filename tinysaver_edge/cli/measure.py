@@ -17,8 +17,9 @@ from tinysaver_edge.calibrate.planning import images_of, placed
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.calibrate import calibrate_options
-from tinysaver_edge.cli.options import json_option
-from tinysaver_edge.data import DataSource, names_labels
+from tinysaver_edge.cli.options import LocalPath, json_option
+from tinysaver_edge.data.files import names_labels
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import ModelDescription
 
@@ -48,9 +49,9 @@ _OF_MODELS = ("large", "large_jpeg", "savers", "descriptions", "engine", "output
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=LocalPath(), required=False)
 @calibrate_options(_TAKEN)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--out", type=LocalPath(), required=True, help="Folder to write.")
 @json_option
 def measure(bundle: Path | None, out: Path, as_json: bool, **flags: Any) -> None:  # noqa: ANN401
     """Run models over images on this machine, to calibrate with elsewhere or later.

@@ -16,7 +16,7 @@ from tinysaver_edge._support import numbers
 from tinysaver_edge._support.files import check_file_target, write_text
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, json_option, output_option
+from tinysaver_edge.cli.options import LocalPath, Number, json_option, output_option
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.describe import KnownAlready
 from tinysaver_edge.models.description.describe import describe as describe_model
@@ -103,8 +103,8 @@ def models() -> None:
 
 
 @models.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="File to write instead of stdout.")
+@click.argument("model", type=LocalPath())
+@click.option("--out", type=LocalPath(), help="File to write instead of stdout.")
 @click.option("--force", is_flag=True, help="Write over a description that is there already.")
 @click.option(
     "--color",
@@ -186,7 +186,7 @@ def _after_describing(model: Path, out: Path | None, *, still_open: bool) -> str
 
 
 @models.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=LocalPath())
 @click.option(
     "--size",
     type=click.IntRange(1),

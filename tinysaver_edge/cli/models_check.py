@@ -9,8 +9,9 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import DataPath, Threads, json_option, output_option
-from tinysaver_edge.data import Place, open_data
+from tinysaver_edge.cli.options import DataPath, LocalPath, Threads, json_option, output_option
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.compare.compare import check_model
 from tinysaver_edge.models.compare.readings import Readings
@@ -18,10 +19,8 @@ from tinysaver_edge.models.description.description import find_description
 
 
 @click.command("check")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions (NAME.toml)."
-)
+@click.argument("model", type=LocalPath())
+@click.option("--descriptions", type=LocalPath(), help="Folder of descriptions (NAME.toml).")
 @click.option(
     "--data",
     type=DataPath(),

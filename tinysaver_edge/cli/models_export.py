@@ -9,8 +9,8 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import DataPath, Number, json_option
-from tinysaver_edge.data import Place
+from tinysaver_edge.cli.options import DataPath, LocalPath, Number, json_option
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.models.compare.compare import read_pictures
 from tinysaver_edge.models.export.export import TOLERANCE, Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource
@@ -24,17 +24,17 @@ from tinysaver_edge.models.labels import read_labels
     "outs",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="File to write: .onnx, .xml (OpenVINO) or .safetensors (torch); repeat it.",
 )
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Weights from a .safetensors or .pth instead of the hub; nothing in it is run.",
 )
 @click.option("--random", "random_seed", type=int, metavar="SEED", help="Random weights.")
 @click.option("--num-classes", type=click.IntRange(1), help="Classes that the weights are for.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line.")
+@click.option("--labels", type=LocalPath(), help="Class names, one a line.")
 @click.option("--image-size", type=click.IntRange(1), help="Side of the picture, in pixels.")
 @click.option("--batch", type=click.IntRange(1), help="A fixed batch; any number if not given.")
 @click.option("--no-merge", is_flag=True, help="Keep the branches that only training needs.")

@@ -9,8 +9,9 @@ import click
 
 from tinysaver_edge._support import numbers
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import DataPath, json_option, output_option
-from tinysaver_edge.data import Place, open_data
+from tinysaver_edge.cli.options import DataPath, LocalPath, json_option, output_option
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
@@ -23,11 +24,11 @@ from tinysaver_edge.models.quantize.quantize import (
 
 
 @click.command("quantize")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=LocalPath())
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="File to write: .onnx (onnxruntime's tools) or .xml (NNCF, OpenVINO).",
 )
 @click.option(
@@ -44,9 +45,7 @@ from tinysaver_edge.models.quantize.quantize import (
     show_default=True,
     help="What the numbers become.",
 )
-@click.option(
-    "--descriptions", type=click.Path(path_type=Path), help="Folder of descriptions (NAME.toml)."
-)
+@click.option("--descriptions", type=LocalPath(), help="Folder of descriptions (NAME.toml).")
 @output_option
 @click.option(
     "--calibration-samples",
@@ -123,7 +122,8 @@ def _show(model: Path, result: Quantized) -> None:
     if result.form is Form.INT8 and (cpu := read_cpu()) is not None:
         terminal.say(
             f"measured on {cpu.family}: INT8 answers a little otherwise on another kind of "
-            f"processor, so calibrate on the device's own"
+            "processor, and a threshold holds for the kind it was found on: run "
+            "`tinysaver-edge measure` on the device and calibrate --records on what it wrote"
         )
     terminal.say(
         f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tinysaver_edge._support.text import for_people
+
 
 @dataclass(slots=True)
 class ProgramAnswer:
@@ -43,7 +45,7 @@ def give_failure(answer: ProgramAnswer, message: str, exit_code: int, error: Bas
     words = words[: words.index("--")] if "--" in words else words
     if "--json" not in words or answer.given:
         return
-    said: dict[str, Any] = {"error": message, "exit_code": exit_code}
+    said: dict[str, Any] = {"error": for_people(message), "exit_code": exit_code}
     # click makes an error of its own of Ctrl-C; what came of the work hangs on the first.
     known = next((one for one in (error, error.__cause__) if hasattr(one, "candidates")), None)
     if known is not None or "calibrate" in words[:1]:
@@ -71,12 +73,30 @@ MOST_THREADS = 8
 """For each core. Far more take minutes to start, and the command seems to hang."""
 
 
+class LocalPath(click.Path):
+    """A path on this machine. An address is none: it would name a folder ``s3:`` below this one."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - what `click.Path` takes
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read it."""
+        from tinysaver_edge.data.store import DataPlace
+
+        place = DataPlace.of(value)
+        if isinstance(place, str) and not os.path.lexists(place):
+            scheme = place.partition("://")[0]
+            why = "an address, and this takes a path on this machine."
+            self.fail(f"{scheme}://… is {why}", param, ctx)
+        return super().convert(place, param, ctx)
+
+
 class DataPath(click.Path):
     """Where data lies: a path on this machine, or a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
-        from tinysaver_edge.data import DataPlace
+        from tinysaver_edge.data.store import DataPlace
 
         return DataPlace.of(value)
 
@@ -172,7 +192,7 @@ class GroupedCommand(click.Command):
 
 trusted_option = options_of("The bundle")(
     "--trusted",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="KEYS",
     help="Folder of public keys (*.pem): refuse a bundle that none of them signed. "
     "TINYSAVER_TRUSTED_KEYS sets it for a whole device.",

@@ -11,7 +11,7 @@ import click
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import GroupedCommand, Number, json_option, options_of
+from tinysaver_edge.cli.options import GroupedCommand, LocalPath, Number, json_option, options_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.profile import load_profile
 from tinysaver_edge.plan.escalating import Escalating, Traced, of_bundle, read_epochs, read_traces
@@ -41,7 +41,7 @@ _asked = options_of("What is asked")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @_fleet("--cameras", type=int, required=True, help="How many cameras.")
 @_fleet("--fps", type=Number(), required=True, help="Frames a second of each.")
 @_fleet("--devices", type=int, help="Devices that they share.  [default: one each]")
@@ -74,18 +74,18 @@ _asked = options_of("What is asked")
     help="As for run.",
 )
 @_fleet("--max-requests", type=int, default=MOST_REQUESTS, show_default=True, help="As for serve.")
-@_known("--bench", type=click.Path(path_type=Path), help="Report of bench on a device.")
-@_known("--host-bench", type=click.Path(path_type=Path), help="Report of bench on a host.")
+@_known("--bench", type=LocalPath(), help="Report of bench on a device.")
+@_known("--host-bench", type=LocalPath(), help="Report of bench on a host.")
 @_known(
     "--trace",
     "traces",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     multiple=True,
     help="JSON lines that run has written (--jsonl); repeat it.",
 )
 @_known(
     "--epochs",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Folder of records that calibrate --epochs has kept.",
 )
 @_known("--escalation-rate", type=Number(), help="Share of the frames, 0 to 1.")
@@ -108,7 +108,7 @@ _asked = options_of("What is asked")
     help="Time to simulate.",
 )
 @_asked("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@_asked("--out", type=click.Path(path_type=Path), help="Page with what-if curves.")
+@_asked("--out", type=LocalPath(), help="Page with what-if curves.")
 @json_option
 def plan(
     bundle: Path,

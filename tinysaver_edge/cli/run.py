@@ -29,6 +29,7 @@ from tinysaver_edge.cli.large_options import large_from, large_options
 from tinysaver_edge.cli.options import (
     SOURCES,
     GroupedCommand,
+    LocalPath,
     Number,
     Threads,
     options_of,
@@ -58,6 +59,7 @@ from tinysaver_edge.stream.sources.source import limited, paced
 from tinysaver_edge.stream.telemetry.events import Drift, Event, Listener
 from tinysaver_edge.stream.telemetry.hosts import hosts_of
 from tinysaver_edge.verify.follow import Follower, Running
+from tinysaver_edge.verify.golden import other_processor
 
 _source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")
@@ -82,17 +84,11 @@ class Stop:
 
 
 @contextmanager
-def stopping_on_signals(
-    close: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Stop]:
+def stopping_on_signals(close: Callable[[], None]) -> Iterator[Stop]:
     """Call a function when a signal to stop comes, instead of being interrupted anywhere.
 
     It is called in a thread of its own: a handler runs in the middle of whatever the main thread
     does, which may hold the very lock that is needed.
-
-    Args:
-        close: makes the work inside end.
-        clock: seconds.
     """
     stop, first_s = Stop(), 0.0
     before = {number: signal.getsignal(number) for number in STOPPING}
@@ -100,9 +96,9 @@ def stopping_on_signals(
     def stopped(number: int, _: FrameType | None) -> None:
         nonlocal first_s
         if stop.signal is None:
-            stop.signal, first_s = signal.Signals(number), clock()
+            stop.signal, first_s = signal.Signals(number), time.monotonic()
             threading.Thread(target=close, name="stopping", daemon=True).start()
-        elif clock() - first_s >= AGAIN_S:
+        elif time.monotonic() - first_s >= AGAIN_S:
             for each, handler in before.items():
                 signal.signal(each, handler)
             signal.raise_signal(number)
@@ -128,7 +124,7 @@ def stopping_on_signals(
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=LocalPath(), required=False)
 @_source_option(
     "--source",
     "sources",
@@ -319,6 +315,9 @@ def run(
         repeats = _repeats(reuse, cascade.reuse, suited)
         doubts = Doubts(cascade, repeats)
         doubts.tell()
+        told = opened.manifest
+        elsewhere = [other_processor(told, stage.model) for stage in told.stages]
+        terminal.warn([why for why in elsewhere if why is not None])
         if repeats is not None and cascade.reuse is None:
             terminal.warn(["what is repeated is not certified: no limits were calibrated"])
         certificate = opened.manifest.certificate

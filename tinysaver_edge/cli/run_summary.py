@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 
 class Doubts:
-    """Tells at the start why decisions are not certified, and later whenever that changes.
-
-    Args:
-        cascade: makes the decisions.
-        reuse: when earlier answers are repeated; None for never.
-    """
+    """Tells at the start why decisions are not certified, and later whenever that changes."""
 
     def __init__(self, cascade: Cascade, reuse: ReuseRule | None = None) -> None:
         self._cascade, self._reuse = cascade, reuse
@@ -52,12 +47,7 @@ class Doubts:
 
 
 class Rates:
-    """Counts frames while their decisions pass.
-
-    Args:
-        asks: whether the large model is asked.
-        models: of all stages, first to last.
-    """
+    """Counts frames while their decisions pass."""
 
     def __init__(self, *, asks: bool, models: Sequence[str]) -> None:
         self._settled = Counts(dict.fromkeys(models, 0))

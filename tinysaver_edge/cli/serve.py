@@ -8,7 +8,7 @@ import click
 
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, Threads, trusted_option
+from tinysaver_edge.cli.options import LocalPath, Number, Threads, trusted_option
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.model import Token
 from tinysaver_edge.host.kserve_model import import_kserve
@@ -16,11 +16,11 @@ from tinysaver_edge.host.listening import LONGEST_DRAIN_S, MOST_REQUEST_MB, List
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
 
-_FILE = click.Path(path_type=Path)
+_FILE = LocalPath()
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @click.option("--bind", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT",
               help="Where gRPC listens.")  # fmt: skip
 @click.option(

@@ -16,15 +16,15 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.signature import Trust
 from tinysaver_edge.bundle.store import BundleStore
 from tinysaver_edge.cli import terminal
-from tinysaver_edge.cli.options import Number, options_of
+from tinysaver_edge.cli.options import LocalPath, Number, options_of
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.drift.drift import Action, DriftOptions
 from tinysaver_edge.stream.service import ServiceOptions
 from tinysaver_edge.stream.sinks.forward import ForwardOptions
 from tinysaver_edge.verify.follow import FollowOptions, begin
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = LocalPath(dir_okay=False)
+_FOLDER = LocalPath(file_okay=False)
 
 WRITTEN = "What is written"
 REPEATED = "What holds still"

@@ -111,12 +111,13 @@ def show_json(values: dict[str, Any]) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table as `tell` does; all but the first column and a last one of words lean right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    # As text: a cell like tinysaver-edge[cpu], or a file of such a name, is no markup.
+    called = Text(for_people(title), style="table.title")
+    table = Table(title=called, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         words = place == 0 or column in ("why", "promise", "detail", "result")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
-        # As text: a cell like tinysaver-edge[cpu] is no markup.
         table.add_row(*(Text(for_people(cell)) for cell in row))
     console(stderr=_stdout_is_taken()).print(table)
 

@@ -11,15 +11,14 @@ from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.large_options import host_options, large_from
-from tinysaver_edge.cli.options import GroupedCommand, json_option, trusted_option
+from tinysaver_edge.cli.options import GroupedCommand, LocalPath, json_option, trusted_option
 from tinysaver_edge.errors import VerificationError
-from tinysaver_edge.verify import Check
-from tinysaver_edge.verify import verify as run_verify
-from tinysaver_edge.verify.check import LATENCY
+from tinysaver_edge.verify.check import LATENCY, Check
+from tinysaver_edge.verify.run import verify as run_verify
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=LocalPath())
 @host_options
 @trusted_option
 @json_option

@@ -8,23 +8,3 @@ recordings  videos that are there already, each frame weighing as long as it is 
 
 The files in the folder, and who believes them: `tinysaver_edge.data.collection`.
 """
-
-from tinysaver_edge.collect.cameras import collect_live
-from tinysaver_edge.collect.draw import Draw
-from tinysaver_edge.collect.recordings import (
-    Recording,
-    call_sources,
-    collect_recorded,
-    recordings_of,
-)
-from tinysaver_edge.collect.store import Store
-
-__all__ = [
-    "Draw",
-    "Recording",
-    "Store",
-    "call_sources",
-    "collect_live",
-    "collect_recorded",
-    "recordings_of",
-]

@@ -25,13 +25,7 @@ TICK_S = 0.1
 
 
 class _Watcher:
-    """Reads one source in a thread of its own.
-
-    Args:
-        source: it.
-        store: takes what it takes.
-        context: what the source is told.
-    """
+    """Reads one source in a thread of its own."""
 
     def __init__(self, source: Source, store: Store, context: Context) -> None:
         self.source, self._store, self._context = source, store, context

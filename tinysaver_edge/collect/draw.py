@@ -25,7 +25,6 @@ class Draw:
     """What is to be drawn.
 
     Attributes:
-        count: how many frames, or epochs.
         seed: of the generator. Collections of one seed fall on the same moments of their periods.
         period_s: how long cameras are looked at; None for recordings, whose length is theirs.
         epoch_s: length of an epoch; None draws single frames.
@@ -71,10 +70,6 @@ class Draw:
 
         A moment falls on a source with a probability that is as its length: cameras have one
         length, recordings each their own. Epochs begin so that they end within it.
-
-        Args:
-            sources: their names.
-            lengths_s: seconds of each.
 
         Returns:
             The moments in the order in which they come, sources one after the other where their

@@ -8,7 +8,6 @@ the folder is opened again, and at the end.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, parse_json, sha256_of
+from tinysaver_edge._support.files import atomic_write, lock, parse_json, read_file, sha256_of
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._support.text import brief
@@ -88,13 +87,7 @@ def encode(picture: Picture, encoding: str) -> bytes:
 
 
 class Store:
-    """A collection's folder, open for one collector. A context manager; methods are thread-safe.
-
-    Args:
-        folder: it.
-        warn: takes a line for the user, at most one of a kind.
-        progress: hears of every moment that has come.
-    """
+    """A collection's folder, open for one collector. A context manager; methods are thread-safe."""
 
     def __init__(
         self,
@@ -143,18 +136,14 @@ class Store:
         try:
             self.folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
             others = [one for one in self.folder.iterdir() if not one.name.startswith(".")]
-            lock = self._stack.enter_context((self.folder / LOCK).open("w"))
+            held = self._stack.enter_context((self.folder / LOCK).open("w"))
         except OSError as error:
             raise InputError(f"--out {self.folder}: {_reason(error)}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"--out {self.folder}: another process collects into it: wait for it, or name "
-                "another folder"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+        lock(
+            held.fileno(),
+            f"--out {self.folder}: another process collects into it: wait for it, or name another "
+            "folder",
+        )
         place = self.folder / SUMMARY
         if place.is_file():
             self._file = read_summary(place)
@@ -168,7 +157,7 @@ class Store:
     def _replay(self) -> None:
         """Take over what the table does not have yet, and clear away what was cut short."""
         with suppress(OSError):
-            for line in (self.folder / JOURNAL).read_bytes().splitlines():
+            for line in read_file(self.folder / JOURNAL).splitlines():
                 with suppress(ValueError, KeyError, TypeError, AttributeError):  # cut short
                     row = parse_json(line)
                     one = self._moments[row["name"]]
@@ -200,11 +189,7 @@ class Store:
 
     @property
     def file(self) -> CollectionFile:
-        """What the collection says of itself.
-
-        Raises:
-            InputError: it is not begun.
-        """
+        """What the collection says of itself."""
         if self._file is None:
             raise InputError(f"{self.folder}: holds no collection yet")
         return self._file
@@ -221,16 +206,7 @@ class Store:
         return len(self._moments)
 
     def check_same(self, draw: Draw | None, names: Sequence[str], *, cut: str) -> None:
-        """Refuse to go on with what another call began otherwise.
-
-        Args:
-            draw: what is asked now; None for whatever it was.
-            names: of the sources.
-            cut: what is left out of each frame.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """Refuse to go on with what another call began otherwise."""
         file = self.file
         said = f"--out {self.folder}: holds a collection"
         there = [one.name for one in file.sources]
@@ -267,11 +243,7 @@ class Store:
         start: datetime,
         cut: str = "",
     ) -> None:
-        """Put the drawn moments on disk.
-
-        Raises:
-            InputError: they cannot be written.
-        """
+        """Put the drawn moments on disk."""
         lengths = [one.duration_s or 0.0 for one in sources]
         period_s = sum(lengths) if draw.period_s is None else draw.period_s
         live = draw.period_s is not None

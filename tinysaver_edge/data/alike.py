@@ -6,18 +6,16 @@ are thirty draws, and the frames of a clip hardly more than its scenes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data.looks import Looks
-from tinysaver_edge.data.source import by_number
-from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.data.looks import Looks, part
 
 FEWEST = 30
-"""Pictures below which nothing is said."""
+"""Pictures below which nothing is said but of copies, byte for byte."""
 
 LEAST_WEIGHT = 0.95
 """Pictures that weigh less than so large a share of their number are no independent ones. CIFAR-10,
@@ -40,6 +38,23 @@ SAME_GREY = 1.0
 FLAT_GREY = 0.5
 """Pictures whose edges are fainter than this show nothing to compare."""
 
+PARTS = tuple(
+    (top, left, side)
+    for side, steps in ((0.85, 3), (0.7, 4))
+    for top in np.linspace(0, 1 - side, steps)
+    for left in np.linspace(0, 1 - side, steps)
+)
+"""Parts of a picture that another may show."""
+
+PART_PAIRS = 4_000_000
+"""So many pairs are held against each other part by part: of more than 2,000 pictures some are
+drawn, and held against all."""
+
+BEYOND_CHANCE, MOST_LIKENESS_OF_PARTS = 2.1, 0.97
+RISING = 0.1
+"""A part is alike from so many times what one in a thousand reaches by chance, and this much more
+for each factor e of pictures from 300 on: there are the more pairs."""
+
 PAIRS = 20_000
 _BLOCK = 512
 _SEED = 0x5EED
@@ -50,10 +65,9 @@ class Alike:
     """What was found among a data source's pictures.
 
     Attributes:
-        samples: how many pictures were compared.
+        samples: how many pictures there are.
         copies: pictures whose file is a copy of an earlier one's, byte for byte.
         repeats: units (pictures, or groups of them) that look like an earlier one's; copies too.
-        units: how many units there are.
         weight: how many independent units they weigh as much as: ``units² / Σ cluster²``.
         order: how often a picture is more like the next than like another, 0..1; None where that
             cannot be told.
@@ -86,7 +100,7 @@ class Alike:
         if self.weight < LEAST_WEIGHT * self.units:
             unit = "groups" if self.grouped else "images"
             return f"{self.repeats} of {self.units} {unit} look like an earlier one"
-        return "each image is much like the next in the order of their names"
+        return "each image is much like the next in the order of their names or times"
 
     @property
     def found(self) -> str:
@@ -102,17 +116,13 @@ class Alike:
             )
         if self.order is not None and self.order >= ORDERED:
             found.append(
-                f"in the order of their names, {self.order:.0%} are more like the next than like "
-                f"another of their class (50 % where they are independent)"
+                f"in the order of their names or times, {self.order:.0%} are more like the next "
+                f"than like another of their class (50 % where they are independent)"
             )
         return "; ".join(found)
 
     def text(self, names: Sequence[str]) -> str:
-        """The same with an example; empty where there is nothing to say.
-
-        Args:
-            names: of the source's pictures.
-        """
+        """The same with an example; empty where there is nothing to say."""
         if self.example is None or not self.found:
             return self.found
         one, other = self.example
@@ -137,37 +147,57 @@ def find_alike(
         None where there are too few.
     """
     kept, small = looks.compared()
-    if len(kept) < FEWEST:
+    content, whole = looks.content[kept], looks.content[looks.readable]
+    copies = len(whole) - len(np.unique(whole))
+    few = len(kept) < FEWEST
+    if few and not copies:
         return None
     group = _numbers(np.arange(len(names)) if groups is None else groups)[kept]
     label = _numbers(np.asarray(labels))[kept]
-    edges = _Edges.of(small)
-    usual = edges.likeness(*_random_pairs(label, group))
-    least = _least_likeness(usual)
-    first = _first_alike(edges, looks.content[kept], group, least)
-    order, following = _order(edges, [names[int(one)] for one in kept], label, group, usual)
-    _, where = np.unique(looks.content[kept], return_index=True)
-    copied = np.setdiff1d(np.arange(len(kept)), where)
+    if few:
+        first, order, likely = _first_equal(content, group), None, None
+        cut, part_of = 0.0, None
+    else:
+        edges = _Edges.of(small)
+        usual = edges.likeness(*random_pairs(label, group))
+        first = _first_alike(edges, content, group, _least_likeness(usual))
+        cut, part_of = _parts_alike(small, first) if groups is None else (0.0, None)
+        order, likely = _order(edges, looks.orders(kept, names), label, group, usual)
     leaders = leading_group(first, group)
-    sizes = np.bincount(leaders)
-    weight = float(sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum())
+    sizes = np.bincount(leaders).astype(float)
+    weight = float(sizes.sum() ** 2 / ((sizes**2).sum() + 2 * cut))
+    if groups is None:  # of very many pictures, few copies are drawn together with what they copy
+        counts = np.unique(whole, return_counts=True)[1].astype(float)
+        weight = min(weight, len(kept) * len(whole) / float((counts**2).sum()))
     found = np.flatnonzero(first != np.arange(len(kept)))
     example: tuple[int, int] | None = None
     if len(found):
         example = int(kept[first[found[0]]]), int(kept[found[0]])
-    elif order is not None and order >= ORDERED and following is not None:
-        example = int(kept[following[0]]), int(kept[following[1]])
+    elif part_of is not None:
+        example = int(kept[part_of[0]]), int(kept[part_of[1]])
+    elif order is not None and order >= ORDERED and likely is not None:
+        example = int(kept[likely[0]]), int(kept[likely[1]])
+    elif copies:
+        equal = _first_equal(looks.content, np.arange(len(looks.content)))
+        copied = np.flatnonzero((equal != np.arange(len(equal))) & looks.readable)
+        example = int(equal[copied[0]]), int(copied[0])
     return Alike(
-        samples=len(kept),
-        copies=len(copied),
-        repeats=int((leaders != np.arange(len(leaders))).sum()),
+        samples=len(whole),
+        copies=copies,
+        repeats=int((leaders != np.arange(len(leaders))).sum()) + round(cut),
         units=len(leaders),
         weight=weight,
         order=order,
-        contradicting=_contradicting(looks.content[kept], label),
+        contradicting=_contradicting(content, label),
         example=example,
         grouped=groups is not None,
     )
+
+
+def _first_equal(content: NDArray[np.uint64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each picture the first with the same file, of another group; else itself."""
+    _, where, which = np.unique(content, return_index=True, return_inverse=True)
+    return np.where(group[where[which]] != group, where[which], np.arange(len(content)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +218,10 @@ class _Edges:
     flat: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, small: NDArray[np.uint8]) -> _Edges:
+    def of(cls, pictures: NDArray[np.uint8]) -> _Edges:
+        small = part(pictures)
         values = _differences(small)
-        held = _differences(_held_up(small - small.mean(axis=0, dtype=np.float32)))
+        held = _differences(_held_up(small - small.mean(axis=0)))
         least = FLAT_GREY * values.shape[1] ** 0.5
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
@@ -251,10 +282,11 @@ def _numbers(values: NDArray[np.generic]) -> NDArray[np.int64]:
     return numbers
 
 
-def _random_pairs(
-    label: NDArray[np.int64], group: NDArray[np.int64]
+def random_pairs(
+    label: NDArray[np.int64], group: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw pairs of one class and of two groups."""
+    """Draw pairs of one class and of two groups, which samples are by themselves where None."""
+    group = np.arange(len(label)) if group is None else group
     rng = np.random.default_rng(_SEED)
     order = np.argsort(label, kind="stable")
     counts = np.bincount(label)
@@ -298,6 +330,46 @@ def _first_alike(
     return first
 
 
+def _parts_alike(
+    small: NDArray[np.uint8], first: NDArray[np.int64]
+) -> tuple[float, tuple[int, int] | None]:
+    """Return how many pictures show what a part of another shows, and two that do.
+
+    So are copies that were cropped, zoomed, moved or framed. Those that are alike as a whole are
+    not counted again.
+    """
+    count = len(small)
+    gray = small.mean(axis=3, dtype=np.float32)
+    drawn = np.sort(np.random.default_rng(_SEED).permutation(count)[: PART_PAIRS // count])
+    known = first[drawn][:, None] == first
+    whole, usual = _directions(part(gray)), []
+    best, which = np.zeros(len(drawn)), np.zeros(len(drawn), np.int64)
+    for top, left, side in PARTS:
+        likeness = _directions(part(gray[drawn], top=top, left=left, side=side)) @ whole.T
+        usual.append(likeness.ravel()[:: 1 + likeness.size // PAIRS])
+        likeness[known] = 0
+        better = likeness.max(axis=1) > best
+        which[better] = likeness.argmax(axis=1)[better]
+        best = np.maximum(best, likeness.max(axis=1))
+    beyond = BEYOND_CHANCE * (1 + RISING * max(0.0, np.log(count / 300)))
+    least = max(beyond * float(np.quantile(np.concatenate(usual), 0.999)), LEAST_LIKENESS)
+    found = np.flatnonzero(best > least)
+    if least > MOST_LIKENESS_OF_PARTS or not len(found):  # or they show too little to tell
+        return 0.0, None
+    return len(found) * count / len(drawn), (int(drawn[found[0]]), int(which[found[0]]))
+
+
+def _directions(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return gray pictures' edges, less what all share, ``(n, d)`` of length 1, or nearly 0."""
+    values = _differences(pictures)
+    least = FLAT_GREY * values.shape[1] ** 0.5
+    flat = np.linalg.norm(values, axis=1) < least
+    values -= values.mean(axis=0)
+    values /= np.maximum(np.linalg.norm(values, axis=1), least)[:, None]
+    values[flat] = 0
+    return values
+
+
 def leading_group(first: NDArray[np.int64], group: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return for each group the group that most of its samples are like; else itself.
 
@@ -318,20 +390,15 @@ def leading_group(first: NDArray[np.int64], group: NDArray[np.generic]) -> NDArr
 
 def _order(
     edges: _Edges,
-    names: Sequence[str],
+    orders: Iterable[NDArray[np.int64]],
     label: NDArray[np.int64],
     group: NDArray[np.int64],
     usual: NDArray[np.float32],
 ) -> tuple[float | None, tuple[int, int] | None]:
-    """Return how often a picture is more like the next of its class than like another of it.
-
-    The next is the next by name, numbers in names counting as numbers, or by place in the source.
-    """
+    """Return how often a picture is more like the next of its class than like another of it."""
     best: float | None = None
     example: tuple[int, int] | None = None
-    by_name = sorted(range(len(names)), key=lambda place: by_number(names[place]))
-    for order in (by_name, range(len(names))):
-        ranked = np.array(order, np.int64)
+    for ranked in orders:
         ranked = ranked[np.argsort(label[ranked], kind="stable")]
         one, other = ranked[:-1], ranked[1:]
         kept = (label[one] == label[other]) & (group[one] != group[other])
@@ -353,111 +420,3 @@ def _order(
 def _contradicting(content: NDArray[np.uint64], label: NDArray[np.int64]) -> int:
     _, first, which = np.unique(content, return_index=True, return_inverse=True)
     return int((label != label[first[which]]).sum())
-
-
-MOST_LEVELS = 1024
-"""Answers that take no more values than this are quantised: two INT8 logits differ in 511 ways, and
-each way gives two probabilities."""
-
-LEAST_DOUBT = 1e-3
-"""What a model must leave open of a sample for its answer to tell it from others: probabilities
-nearer to 1 are coarse."""
-
-_COUNTED = 1 << 18  # values, of all that there are
-_SEED = 0xC0B1
-
-
-@dataclass(frozen=True, slots=True)
-class RepeatedRows:
-    """Samples whose answers are an earlier one's.
-
-    Attributes:
-        copies: how many samples they are.
-        samples: of how many.
-        independent: whether few enough are to count them all.
-        example: positions of two that are equal; None without copies.
-    """
-
-    copies: int
-    samples: int
-    independent: bool
-    example: tuple[int, int] | None
-
-    @property
-    def brief(self) -> str:
-        """What was found, in a few words."""
-        return f"{self.copies} of {self.samples} samples are copies of others"
-
-
-def find_repeated(
-    answers: Sequence[Outputs], groups: NDArray[np.str_] | None = None
-) -> RepeatedRows | None:
-    """Count the samples that every model answers as it answers an earlier one.
-
-    Samples of one group are not held against each other: groups are what is counted then, and one
-    is a copy where most of its samples are of another's.
-
-    Args:
-        answers: each model's on the same n samples.
-        groups: ``(n,)`` clip or scene of each sample, or None.
-
-    Returns:
-        None where there are too few samples, or no model's answers are fine enough to tell.
-    """
-    samples = answers[0].samples
-    fine = [one for one in answers if _is_fine(one)]
-    if samples < FEWEST or not fine:
-        return None
-    telling = np.logical_or.reduce([_tells_apart(one) for one in fine])
-    places = np.flatnonzero(telling)
-    rows = np.zeros(samples, np.uint64)
-    for number, one in enumerate(answers):
-        rows += _row_hashes(one, seed=_SEED + number)
-    first = np.arange(samples)
-    _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
-    first[places] = places[begins[which]]
-    if groups is not None:
-        first = np.where(groups[first] == groups, np.arange(samples), first)
-    copied = np.flatnonzero(first != np.arange(samples))
-    leaders = first if groups is None else leading_group(first, groups)
-    sizes = np.bincount(leaders).astype(float)
-    weight = sizes.sum() ** 2 / (sizes**2).sum()
-    return RepeatedRows(
-        copies=len(copied),
-        samples=samples,
-        independent=bool(weight >= LEAST_WEIGHT * len(leaders)),
-        example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
-    )
-
-
-def _table(outputs: Outputs) -> NDArray[np.float32]:
-    table = outputs.logits if outputs.top_prob is None else outputs.top_prob
-    assert table is not None
-    return table
-
-
-def _is_fine(outputs: Outputs) -> bool:
-    """Whether a model's answers take so many values that equal ones are no chance."""
-    table = _table(outputs)
-    rows = max(1, _COUNTED // table.shape[1])
-    values = table[:: max(1, len(table) // rows)][:rows]
-    return len(np.unique(values)) > MOST_LEVELS
-
-
-def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
-    """Return for which samples one model's answer is fine: enough values, and not saturated."""
-    return np.asarray(outputs.confidences < 1 - LEAST_DOUBT)
-
-
-def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
-    table = np.ascontiguousarray(_table(outputs))
-    parts = [table.view(np.uint32)]
-    if outputs.top_class is not None:
-        parts.append(outputs.top_class.astype(np.uint32))
-    rng = np.random.default_rng(seed)
-    hashes = np.zeros(len(table), np.uint64)
-    for part in parts:
-        for column in part.T:
-            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-            hashes += column.astype(np.uint64) * odd
-    return hashes

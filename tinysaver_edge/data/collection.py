@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.files import parse_json, sha256_of
+from tinysaver_edge._support.files import parse_json, read_file, read_text, sha256_of
 from tinysaver_edge.data.files import CsvLineError, csv_rows
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.errors import DataError, InputError
 
 SUMMARY = "collection.json"
@@ -88,8 +89,6 @@ class SourceEntry(_Strict):
         duration_s: of a recording; None for a camera.
         size_bytes: of a recording's file, to know it again.
         drawn: moments that fell on it and have come.
-        written: of these, how many are in the folder.
-        missed: of these, how many are not, by why.
     """
 
     name: str
@@ -104,8 +103,6 @@ class CollectionFile(_Strict):
     """What `collection.json` holds.
 
     Attributes:
-        created_by: release that collected.
-        kind: frames or epochs.
         design: how they were drawn.
         state: whether it is done.
         start: UTC, of a period in front of cameras; of recordings, when they were read.
@@ -117,10 +114,6 @@ class CollectionFile(_Strict):
         seed: that the moments were drawn with.
         encoding: ending of the pictures, without a dot.
         cut: what was left out of each frame before it was written, in words; "" for nothing.
-        drawn: moments that have come, over all sources.
-        written: how many are in the folder.
-        missed: how many are not, by why.
-        sources: the same by source.
         moments_sha256: of the table, once the collection is done.
     """
 
@@ -161,7 +154,6 @@ class DrawnMoment:
     Attributes:
         name: of the picture, without its ending, or of the epoch's folder: drawn too, so that the
             order of the names tells nothing of that of the moments.
-        source: name of the camera or recording.
         moment_s: seconds from the start of the period, or into the recording.
         sequence: the frame's number in a recording; None where it is not known beforehand.
         file: the picture, or the epoch's folder; "" where there is none.
@@ -207,13 +199,9 @@ def moments_csv(moments: Iterable[DrawnMoment]) -> bytes:
 
 
 def read_moments(path: Path) -> list[DrawnMoment]:
-    """Read the table of moments.
-
-    Raises:
-        DataError: it is not what `moments_csv` writes.
-    """
+    """Read the table of moments."""
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
         if tuple(rows[0][1]) != _COLUMNS:
             raise ValueError("other columns")
         return [
@@ -267,7 +255,6 @@ class Collection:
 
     Attributes:
         folder: where it lies.
-        file: what it says of itself.
         moments: every moment that was drawn.
     """
 
@@ -378,12 +365,35 @@ def find_collection(data: Path) -> Path | None:
     return folder if (folder / SUMMARY).is_file() else None
 
 
-def check_single_frames(data: Path) -> None:
-    """See that a collected folder does not hold epochs, whose folders look like classes.
+def read_collected(path: Place, content: NDArray[np.uint64]) -> tuple[Collection | None, list[str]]:
+    """Return the collection that some images are, where they are one as it was drawn.
 
-    Raises:
-        DataError: it does.
+    Its moments make them independent draws from its period, however much they look alike: copies
+    of a resting scene are draws that fell on it, and count as often as they fell. What they are
+    draws from is that period and no other, which the certificate states.
+
+    Args:
+        path: of the images.
+        content: ``(n,)`` hashes of them, as for `Collection.doubt`.
+
+    Returns:
+        None where there is none, or it is not believed; then with a line that says why.
     """
+    folder = find_collection(path) if isinstance(path, Path) else None
+    if folder is None:
+        return None, []
+    try:
+        collection = Collection.read(folder)
+    except DataError as error:
+        return None, [f"not believed to be drawn at random: {error}"]
+    doubt = collection.doubt(content)
+    if doubt is not None:
+        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
+    return collection, []
+
+
+def check_single_frames(data: Path) -> None:
+    """See that a collected folder does not hold epochs, whose folders look like classes."""
     folder = find_collection(data)
     if folder is None:
         return
@@ -396,13 +406,9 @@ def check_single_frames(data: Path) -> None:
 
 
 def read_summary(path: Path) -> CollectionFile:
-    """Read a `collection.json`.
-
-    Raises:
-        DataError: it is damaged, or of a newer release.
-    """
+    """Read a `collection.json`."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_file(path))
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             writer = content.get("created_by", "a newer tinysaver-edge")
@@ -423,11 +429,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(text: str) -> float:
-    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|m|min|h|d)?", text.strip())
     seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2] or "s"]
     if not seconds > 0:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.files import library_path, parse_json, read_file, read_text
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data.collection import EPOCH, Collection, epoch_sha256, find_collection
 from tinysaver_edge.data.files import CsvLineError, csv_rows
@@ -64,13 +64,9 @@ class Epoch:
     """One epoch.
 
     Attributes:
-        name: of its folder or video.
-        path: that.
         files: names of its frames in the folder, in order; empty for a video.
         seconds: when each frame was taken, from the epoch's start, rising.
-        length_s: how long it lasts.
         source: the camera or recording, None where nobody says.
-        moment_s: when it began there.
         recorded_s: of one that was cut out of a recording: the time of its first frame in that.
     """
 
@@ -88,7 +84,6 @@ class EpochData(DataSource):
     """The frames of all epochs, one after the other: epoch by epoch, each in order.
 
     Attributes:
-        epochs: all of them, in the order of their names.
         epoch_s: how long one lasts, in seconds.
         times_s: ``(n,)`` when each frame was taken, from its epoch's start.
         numbers: ``(n,)`` its epoch's position in `epochs`.
@@ -129,14 +124,10 @@ class EpochData(DataSource):
         return made, (self.path, self.epochs, classes)
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one frame's file; of a video, the frame as PNG.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return the bytes of one frame's file; of a video, the frame as PNG."""
         epoch, place = self._place(index)
         if epoch.files:
-            return (epoch.path / epoch.files[place]).read_bytes()
+            return read_file(epoch.path / epoch.files[place])
         frame = self.frame(index)
         if frame is None:
             raise OSError(f"epoch {epoch.name}: frame {place} cannot be decoded")
@@ -315,7 +306,7 @@ def _said(path: Path) -> _EpochFile:
             '{"files": ["0.png", …], "seconds": [0.0, …]}; collect --epochs writes it'
         )
     try:
-        return _EpochFile.model_validate(parse_json(place.read_bytes()))
+        return _EpochFile.model_validate(parse_json(read_file(place)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -328,7 +319,7 @@ def _said(path: Path) -> _EpochFile:
 
 def _from_video(path: Path) -> Epoch:
     cv2 = opencv("Reading videos")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(library_path(path))
     try:
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         count = 0
@@ -407,11 +398,7 @@ class _Span:
 
 
 def _called(epoch: Epoch, what: str, path: Path) -> str:
-    """Return what a table of spans calls an epoch: by itself, or by the recording it is of.
-
-    Raises:
-        DataError: it is of none.
-    """
+    """Return what a table of spans calls an epoch: by itself, or by the recording it is of."""
     if what == COLUMNS[0]:
         return epoch.name
     if epoch.source is None or epoch.recorded_s is None:
@@ -459,7 +446,7 @@ def _spans(
 def _rows(path: Path) -> tuple[str, Iterator[tuple[int, list[str]]]]:
     """Return what the table is about, and its rows, each with the cells of `COLUMNS`."""
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
         head = [cell.strip().lower() for cell in (rows[0][1] if rows else [""])]
         what = RECORDING if RECORDING in head else COLUMNS[0]
         columns = (what, *COLUMNS[1:])

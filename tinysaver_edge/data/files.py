@@ -178,11 +178,7 @@ class ZipData(DataSource):
 
 
 def _opened_zip(path: Place) -> zipfile.ZipFile:
-    """Open an archive.
-
-    Raises:
-        DataError: there is none, or it is damaged.
-    """
+    """Open an archive."""
     folder, name = parted(path)
     try:
         return zipfile.ZipFile(store_of(folder).open(name))
@@ -348,11 +344,7 @@ def table_samples(path: Place, group_column: str | None, *, labelled: bool) -> I
 
 
 def table_names_labels(path: Place) -> bool:
-    """Tell whether a table has a column of labels at all.
-
-    Raises:
-        DataError: the table cannot be read.
-    """
+    """Tell whether a table has a column of labels at all."""
     columns = {name for _, row in _rows(path) for name in row}
     return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
 

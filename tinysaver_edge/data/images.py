@@ -64,14 +64,7 @@ def decode_image(data: bytes) -> Frame | None:
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
-    cv2 = opencv("Decoding images")
-    if _is_truncated(data) or _is_too_large(data):
-        return None
-    try:
-        frame: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return frame
+    return _decoded(data, opencv("Decoding images").IMREAD_COLOR)
 
 
 def decode_small(data: bytes) -> Frame | None:
@@ -81,13 +74,18 @@ def decode_small(data: bytes) -> Frame | None:
         As `decode_image`, of an eighth of the width and height or more.
     """
     cv2 = opencv("Decoding images")
+    if not data.startswith(b"\xff\xd8") or len(data) <= 200_000:  # what others gain is little
+        return _decoded(data, cv2.IMREAD_COLOR)
+    small = len(data) < 2_000_000
+    return _decoded(data, cv2.IMREAD_REDUCED_COLOR_4 if small else cv2.IMREAD_REDUCED_COLOR_8)
+
+
+def _decoded(data: bytes, how: int) -> Frame | None:
+    cv2 = opencv("Decoding images")
     if _is_truncated(data) or _is_too_large(data):
         return None
-    scale = cv2.IMREAD_COLOR
-    if data.startswith(b"\xff\xd8") and len(data) > 200_000:  # what others gain is little
-        scale = cv2.IMREAD_REDUCED_COLOR_4 if len(data) < 2_000_000 else cv2.IMREAD_REDUCED_COLOR_8
     try:
-        frame: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), scale)
+        frame: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         return None
     return frame
@@ -178,12 +176,7 @@ def _is_too_large(data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What a picture of more than 8 bits a channel holds. `decode_image` keeps the upper 8.
-
-    Attributes:
-        bits: of a channel.
-        used: bits that its brightest value needs.
-    """
+    """What a picture of more than 8 bits a channel holds. `decode_image` keeps the upper 8."""
 
     bits: int
     used: int
@@ -309,12 +302,6 @@ NOTHING = LeftOut()
 
 def check_left_out(left_out: LeftOut, *, kept: int, limit: float, path: Path | str) -> list[str]:
     """Refuse data of which more is left out than the user allows.
-
-    Args:
-        left_out: what is left out.
-        kept: how many images there are.
-        limit: share of the files that may be left out, 0..1.
-        path: of the data, for the message.
 
     Returns:
         Lines for the user, where it is allowed.

@@ -1,14 +1,18 @@
-"""What pictures look like, in small, and which were seen: enough to find copies and neighbours."""
+"""What pictures look like, in small, and which were seen: enough to find copies and neighbours.
+
+Of a file of more than one picture (an animation, pages) models see the first.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +20,87 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write, read_arrays
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
 from tinysaver_edge.data.images import Depth, dark_depth, decode_small
-from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.source import DataSource, by_number
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
+
+MORE_FRAMES = "of more than one picture (animations, pages): the first is taken, the others are not"
+"""What becomes of them, to follow how many there are."""
+
+
+def has_more_frames(data: bytes) -> bool:
+    """Tell whether an image file holds more than one picture, by its headers alone.
+
+    Known are GIF, PNG (APNG), WebP, AVIF and HEIF sequences, and TIFF; sources: the formats'
+    specifications. A file that is cut short is taken at what can still be read of it.
+    """
+    if data.startswith(b"GIF8"):
+        return _gif_pictures(data) > 1
+    if data.startswith(b"\x89PNG"):
+        return _png_frames(data) > 1
+    if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
+        return bool(data[20] & 0x02) if len(data) > 20 else False
+    if data[4:8] == b"ftyp":
+        return data[8:12] in (b"avis", b"hevc", b"msf1")
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_goes_on(data)
+    return False
+
+
+def _gif_pictures(data: bytes) -> int:
+    """Count up to two pictures: blocks of a first byte, the last part of each of no length."""
+    place, found = 13 + _colours(data[10] if len(data) > 10 else 0), 0
+    while place < len(data) and found < 2:
+        kind = data[place]
+        if kind == 0x2C and place + 9 < len(data):
+            found += 1
+            place += 10 + _colours(data[place + 9]) + 1
+        elif kind == 0x21:
+            place += 2
+        else:
+            break
+        while place < len(data) and data[place]:
+            place += data[place] + 1
+        place += 1
+    return found
+
+
+def _colours(flags: int) -> int:
+    """Return how many bytes a table of colours takes."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _png_frames(data: bytes) -> int:
+    """Return what the chunk acTL says, which comes before the first picture."""
+    place = 8
+    while place + 12 <= len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if kind == b"acTL":
+            return int.from_bytes(data[place + 8 : place + 12], "big")
+        if kind == b"IDAT":
+            break
+        place += 12 + length
+    return 1
+
+
+def _tiff_goes_on(data: bytes) -> bool:
+    """Tell whether another page of the full size follows the first: small ones are previews."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    place = int.from_bytes(data[4:8], order)
+    after = place + 2 + 12 * int.from_bytes(data[place : place + 2], order)
+    following = int.from_bytes(data[after : after + 4], order)
+    return 8 <= following < len(data) and not _is_preview(data, following, order)
+
+
+def _is_preview(data: bytes, place: int, order: Literal["little", "big"]) -> bool:
+    """Tell whether a page is a smaller version of another, by bit 0 of the tag NewSubfileType."""
+    for entry in range(min(int.from_bytes(data[place : place + 2], order), 64)):
+        at = place + 2 + 12 * entry
+        if int.from_bytes(data[at : at + 2], order) == 254:
+            return bool(int.from_bytes(data[at + 8 : at + 12], order) & 1)
+    return False
+
 
 MOST = 20_000
 """Of more files, the hashes that are least are kept: as good as a draw, the same one each time."""
@@ -62,16 +142,15 @@ class Seen:
 
 
 def seen_from_text(texts: Iterable[str]) -> Seen:
-    """Read what `Seen.to_text` wrote.
-
-    Raises:
-        ValueError: a text is no hash.
-    """
+    """Read what `Seen.to_text` wrote."""
     return Seen.of(np.array([int(text, 16) for text in texts], np.uint64))
 
 
-SIDE = 16
+SIDE = 32
 """Width and height of the small pictures."""
+
+COMPARED = 16
+"""Of what is compared of them: a whole one, or a part."""
 
 DRAWN = 20_000
 """Of more pictures, so many are drawn, to be kept in small and compared."""
@@ -88,11 +167,13 @@ class Looks:
 
     Attributes:
         content: ``(n,)`` uint64, of a hash of the file; 0 for what cannot be read.
-        small: ``(n, 16, 16, 3)`` uint8, the pictures in small; of very many those that are drawn.
+        small: ``(n, 32, 32, 3)`` uint8, the pictures in small; of very many those that are drawn.
         dark_bits: ``(n,)`` int64, bits in use of a 16-bit picture that leaves its upper ones empty;
             0 for all others.
         drawn: positions of those kept in small, in the order of the draw; None for all.
         several: ``(n,)`` bool, files that hold more than one picture; None where nobody looked.
+        taken: ``(n,)`` int64, rises with when they were taken, as their files say; 0 where they do
+            not; None where nobody looked.
     """
 
     content: NDArray[np.uint64]
@@ -100,6 +181,29 @@ class Looks:
     dark_bits: NDArray[np.int64]
     drawn: NDArray[np.int64] | None = None
     several: NDArray[np.bool_] | None = None
+    taken: NDArray[np.int64] | None = None
+
+    def orders(self, kept: NDArray[np.int64], names: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+        """Yield pictures in the orders that they may have been taken in.
+
+        That of their names, numbers in these counting as numbers; of the last number in each, where
+        the names begin with something drawn; of the source; and of the times in the files.
+
+        Args:
+            kept: positions of the pictures.
+            names: of all files.
+
+        Yields:
+            Places among the kept ones.
+        """
+        named = [by_number(names[int(place)]) for place in kept]
+        last = [next((one for one in reversed(key) if one[0]), (False, 0, "")) for key in named]
+        for keys in (named, last):
+            yield np.array(sorted(range(len(kept)), key=keys.__getitem__), np.int64)
+        yield np.arange(len(kept))
+        if self.taken is not None:
+            timed = np.flatnonzero(self.taken[kept])
+            yield timed[np.argsort(self.taken[kept][timed], kind="stable")]
 
     def compared(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the positions of the pictures to compare, rising, and these in small."""
@@ -134,6 +238,34 @@ class Looks:
         return tuple(found)
 
 
+def part(
+    pictures: NDArray[Any], *, top: float = 0.0, left: float = 0.0, side: float = 1.0
+) -> NDArray[np.float32]:
+    """Return a square part of small pictures, each of its pixels the mean of what it covers.
+
+    Args:
+        pictures: ``(n, 32, 32, …)``.
+        top: where it begins, 0..1 of the height.
+        left: likewise, of the width.
+        side: of the part, 0..1.
+
+    Returns:
+        ``(n, 16, 16, …)``.
+    """
+    rows, columns = _covering(top, side), _covering(left, side)
+    down = np.tensordot(rows, pictures.astype(np.float32, copy=False), (1, 1))
+    return np.ascontiguousarray(np.tensordot(columns, down, (1, 2)).swapaxes(0, 2))
+
+
+def _covering(start: float, side: float) -> NDArray[np.float32]:
+    """Return how much of each new pixel each old one covers, ``(16, 32)``."""
+    ends = SIDE * (start + side * np.arange(COMPARED + 1) / COMPARED)
+    low = np.maximum(ends[:-1, None], np.arange(SIDE))
+    high = np.minimum(ends[1:, None], np.arange(SIDE) + 1)
+    covered = np.clip(high - low, 0, None)
+    return np.asarray(covered / covered.sum(axis=1, keepdims=True), np.float32)
+
+
 def read_looks(
     data: DataSource,
     *,
@@ -163,6 +295,7 @@ def read_looks(
                 dark_bits=looks.dark_bits,
                 drawn=np.zeros(0, np.int64) if looks.drawn is None else looks.drawn,
                 several=looks.several if looks.several is not None else np.zeros(0, bool),
+                taken=looks.taken if looks.taken is not None else np.zeros(0, np.int64),
                 fingerprint=np.array(fingerprint),
             )
     return looks
@@ -174,17 +307,18 @@ def _look(data: DataSource, progress: Progress) -> Looks:
         drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
         rows = np.full(count, -1)
         rows[drawn] = np.arange(len(drawn))
-    several = np.zeros(count, bool)
+    several, taken = np.zeros(count, bool), np.zeros(count, np.int64)
     looks = Looks(
         np.zeros(count, np.uint64),
         np.zeros((count if drawn is None else len(drawn), SIDE, SIDE, 3), np.uint8),
         np.zeros(count, np.int64),
         drawn,
         several,
+        taken,
     )
 
     def look(index: int) -> None:
-        content, frame, bits, several[index] = _one(data, index)
+        content, frame, bits, several[index], taken[index] = _one(data, index)
         if frame is not None:
             cv2 = opencv("Comparing images")
             looks.content[index] = content
@@ -203,18 +337,37 @@ def _look(data: DataSource, progress: Progress) -> Looks:
     return looks
 
 
-def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool]:
-    """Return a picture's hash, itself, its bits in use where it goes dark, whether it has more."""
+def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool, int]:
+    """Return a picture's hash, itself, its bits in use where it goes dark, more of it, its time."""
     try:
         file = data.read(index)
     except OSError:
-        return 0, None, 0, False
+        return 0, None, 0, False, 0
     except (DataError, NotImplementedError):  # no file: whatever makes the pictures gives this one
         frame = data.frame(index)
-        return (0 if frame is None else content_hash(frame.tobytes())), frame, 0, False
+        content = 0 if frame is None else content_hash(frame.tobytes())
+        return content, frame, 0, False, 0
     depth = dark_depth(file)
     used = 0 if depth is None else depth.used
-    return content_hash(file), decode_small(file), used, has_more_frames(file)
+    return content_hash(file), decode_small(file), used, has_more_frames(file), _taken(file)
+
+
+_HEAD = 1 << 16  # bytes at a file's beginning that cameras write times into
+_TIME = re.compile(
+    rb"[12]\d{3}[:-](?:0\d|1[0-2])[:-][0-3]\d[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+)
+
+
+def _taken(file: bytes) -> int:
+    """Return the first of the times in a file's head as a number; 0 where there is none.
+
+    A camera writes when it took the picture (Exif's DateTimeOriginal, XMP); whatever changes it
+    later adds a later time.
+    """
+    times = [
+        re.sub(rb"[^0-9]", b"", one).ljust(18, b"0")[:18] for one in _TIME.findall(file[:_HEAD])
+    ]
+    return min(map(int, times), default=0)
 
 
 def content_hash(content: bytes) -> int:
@@ -228,7 +381,10 @@ def _kept(path: Path, fingerprint: str) -> Looks | None:
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None
-        several = tables["several"]
-        return Looks(tables["content"], tables["small"], tables["dark_bits"], drawn, several)
+        several, small = tables["several"], tables["small"]
+        if small.shape[1:3] != (SIDE, SIDE):  # of an earlier release
+            return None
+        taken = tables["taken"] if len(tables["taken"]) else None
+        return Looks(tables["content"], small, tables["dark_bits"], drawn, several, taken)
     except (OSError, ValueError, KeyError):
         return None

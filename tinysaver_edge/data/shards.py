@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import (
     IMAGE_SUFFIXES,
     NOTHING,
@@ -21,7 +22,7 @@ from tinysaver_edge.data.images import (
 )
 from tinysaver_edge.data.source import DataSource, Sample, one_spelling
 from tinysaver_edge.data.store import DataStore, Place, Shards, store_of
-from tinysaver_edge.errors import DataError, MissingDependencyError
+from tinysaver_edge.errors import DataError
 
 LABELS = ("label", "class", "target")
 """Columns of Parquet, and keys of WebDataset's .json, that hold a class."""
@@ -52,11 +53,7 @@ def open_shards(
 
 
 def shards_name_labels(path: Place, shards: Shards) -> bool:
-    """Tell whether a class is told of the samples; see `files.names_labels`.
-
-    Raises:
-        DataError: they cannot be read.
-    """
+    """Tell whether a class is told of the samples; see `files.names_labels`."""
     if shards.kind == ".parquet":
         return _Columns.of(store_of(shards.folder), shards.names[0], path).label is not None
     one = Shards(shards.folder, shards.names[:1], shards.kind)
@@ -118,7 +115,6 @@ class _Entry:
 
     Attributes:
         name: of the image, with the shard's before it.
-        member: of the image, as the shard has it.
         key: what its files share.
         image: number of the shard, place and size in it; None where there is no image.
         told: what is said of it, by ending.
@@ -285,18 +281,10 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:  # n
 
 
 def _parquet(store: DataStore, name: str, path: Place) -> Any:  # noqa: ANN401
-    """Open a Parquet file.
-
-    Raises:
-        MissingDependencyError: pyarrow is not installed.
-        DataError: there is none, or it is damaged.
-    """
-    try:
+    """Open a Parquet file."""
+    with needs("pyarrow", extra="parquet", purpose=f"Reading {name}"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        purpose = f"Reading {name}"
-        raise MissingDependencyError("pyarrow", extra="parquet", purpose=purpose) from None
     try:
         return pq.ParquetFile(store.open(name))
     except FileNotFoundError:

@@ -197,11 +197,7 @@ def _is_number(name: str) -> bool:
 
 
 def _index(name: str, *, classes: int, path: Place) -> int:
-    """Return the class that a number names.
-
-    Raises:
-        DataError: it is no whole number of a class, counted from 0.
-    """
+    """Return the class that a number names."""
     number = float(name)
     if not number.is_integer() or number < 0:
         why = "-1 often stands for no label" if number < 0 else "a class is a whole number"

@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
+from tinysaver_edge._support.files import open_regular, read_file
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import IMAGE_SUFFIXES, is_hidden, walk
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
 
@@ -64,28 +66,17 @@ class DataStore(ABC):
     """Files below one place. Pickled, it opens the same place in another process.
 
     Names are relative to the place, with forward slashes; one that is a URL is what it is.
-
-    Attributes:
-        place: the folder.
     """
 
     place: Place
 
     @abstractmethod
     def find(self) -> tuple[list[str], list[str]]:
-        """Return the files below the place, and what could not be reached.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files below the place, and what could not be reached."""
 
     @abstractmethod
     def top(self) -> tuple[list[str], list[str]]:
-        """Return the files and the folders that lie in the place itself.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Return the files and the folders that lie in the place itself."""
 
     @abstractmethod
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
@@ -126,13 +117,15 @@ class LocalStore(DataStore):
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """See `DataStore.read`."""
+        if start == 0 and size is None:
+            return read_file(Path(self.place) / name)
         with self.open(name) as file:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
     def open(self, name: str) -> BinaryIO:
         """See `DataStore.open`."""
-        return (Path(self.place) / name).open("rb")
+        return open_regular(Path(self.place) / name)
 
     def states(self, names: Sequence[str]) -> list[str]:
         """See `DataStore.states`."""
@@ -150,9 +143,6 @@ class LocalStore(DataStore):
 
 class RemoteStore(DataStore):
     """Files wherever fsspec reaches: ``s3://``, ``gs://``, ``https://``, ``memory://`` and others.
-
-    Args:
-        place: URL of the folder.
 
     Raises:
         MissingDependencyError: fsspec, or what it needs for such a place, is not installed.
@@ -328,11 +318,8 @@ def _state_of(info: Mapping[str, Any]) -> str:
 
 
 def _fsspec(url: str) -> Any:  # noqa: ANN401
-    try:
+    with needs("fsspec", extra="cloud", purpose=f"Reading {url}"):
         import fsspec
-    except ModuleNotFoundError:
-        purpose = f"Reading {url}"
-        raise MissingDependencyError("fsspec", extra="cloud", purpose=purpose) from None
     return fsspec
 
 
@@ -356,13 +343,7 @@ def suffix_of(place: Place) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Files of one kind that hold the samples of a data source together.
-
-    Attributes:
-        folder: the folder that they lie in.
-        names: of the files, sorted.
-        kind: their ending.
-    """
+    """Files of one kind that hold the samples of a data source together."""
 
     folder: Place
     names: tuple[str, ...]

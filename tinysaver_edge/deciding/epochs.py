@@ -28,8 +28,6 @@ class EpochTimeline:
         numbers: int64 ``(n,)``, each frame's epoch, rising; all frames of one stand together.
         times_s: float64 ``(n,)``, seconds from the epoch's start, rising within it.
         thumbnails: int32 ``(n, 256)``, as `reuse.Thumbnailer` makes them.
-        epoch_s: how long an epoch lasts.
-        names: of the epochs, by their numbers.
     """
 
     numbers: IntArray
@@ -129,17 +127,7 @@ class ReusedFrames:
 def reused(
     rule: ReuseRule, timeline: EpochTimeline, saver: Outputs, accepted: BoolArray
 ) -> ReusedFrames:
-    """Say what a gate that is empty at each epoch's start reuses.
-
-    Args:
-        rule: how alike is alike enough.
-        timeline: the frames.
-        saver: the first stage's logits on all of them.
-        accepted: ``(n,)``, where that stage's answer would be accepted.
-
-    Raises:
-        InputError: the saver's answers are not logits of all classes.
-    """
+    """Say what a gate that is empty at each epoch's start reuses."""
     if saver.logits is None:
         raise InputError(
             "reuse compares all of the saver's probabilities: it needs records with logits"

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.certificate import (
-    EvidenceKind,
-    WalkStep,
-    least_certifiable_points,
-    runs_of,
-    upper_rates,
-)
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points, runs_of
+from tinysaver_edge.certificate.p_values import EvidenceKind, upper_rates
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, Replay, replay
 from tinysaver_edge.outputs import Outputs
@@ -126,19 +121,7 @@ def figures(
     timeline: EpochTimeline | None = None,
     reuse: ReuseRule | None = None,
 ) -> Figures:
-    """Measure a policy on recorded answers.
-
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples.
-        labels: ``(n,)`` the true classes, or what answers to questions tell of them.
-        grouped: whether some samples belong together, as the frames of a clip do.
-        timeline: where they are frames of epochs.
-        reuse: what is reused within each.
-
-    Raises:
-        InputError: outputs and stages do not match.
-    """
+    """Measure a policy on recorded answers."""
     alone = replayed = replay(policy, outputs)
     if timeline is not None and reuse is not None:
         first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)
@@ -355,12 +338,7 @@ NEAR = 1e-6
 
 
 def why_figures_disagree(policy: Policy, told: FiguresEntry) -> str | None:
-    """Say why figures cannot be of one cascade on one set of samples; None where they can.
-
-    Args:
-        policy: the stages.
-        told: the figures as a bundle has them.
-    """
+    """Say why figures cannot be of one cascade on one set of samples; None where they can."""
     n = told.samples
     if n < 1:
         return f"are of {n} samples"

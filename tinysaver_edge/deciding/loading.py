@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class AbsentEngine(Engine):
-    """Fails whenever it is asked, for streams that never ask it.
-
-    Args:
-        model: the model's name.
-        preprocess: what its batches would look like.
-    """
+    """Fails whenever it is asked, for streams that never ask it."""
 
     name: ClassVar[str] = "absent"
     suffixes: ClassVar[frozenset[str]] = frozenset()
@@ -77,10 +72,6 @@ class LoadOptions(TypedDict, total=False):
 
 def load_stages(bundle: Bundle, **options: Unpack[LoadOptions]) -> list[Stage]:
     """Build every stage of a bundle and run each once.
-
-    Args:
-        bundle: an open bundle.
-        options: see `LoadOptions`.
 
     Raises:
         BundleError: it holds no models, or not all that are needed; or models and labels differ.

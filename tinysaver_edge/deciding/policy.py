@@ -121,11 +121,7 @@ class Policy:
 
 
 def _mixtures(policy: Policy, pool: Sequence[float]) -> tuple[LinearFusion | None, ...]:
-    """Return what mixes each stage's answer with the one before; None where nothing does.
-
-    Raises:
-        InputError: the pool does not fit the stages.
-    """
+    """Return what mixes each stage's answer with the one before; None where nothing does."""
     from tinysaver_edge.fusion import LinearFusion
 
     if policy.fusion is not None:
@@ -211,10 +207,6 @@ class Replay:
 def replay(policy: Policy, outputs: Sequence[Outputs]) -> Replay:
     """Apply a policy to recorded answers.
 
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples, in the same order.
-
     Raises:
         InputError: there are more or fewer outputs than stages, or of different lengths.
     """
@@ -261,7 +253,6 @@ class Case:
         outputs: the answer after it; see `Policy.after`.
         early: the answer after the stage before it, where both are known.
         accepted: whether the answer settles the matter.
-        degraded: which stage failed, and how.
         failure: the last one, or None.
         covered: whether its camera is one that a certificate speaks of.
     """

@@ -174,14 +174,7 @@ def draw(count: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]
 
 
 class DemoDevice:
-    """The simulated camera, at its own pace.
-
-    Args:
-        fps: frames a second.
-        seed: which camera.
-        frames: how many it takes; None for no end.
-        clock: seconds, to keep the pace with.
-    """
+    """The simulated camera, at its own pace."""
 
     def __init__(
         self,
@@ -198,6 +191,10 @@ class DemoDevice:
     def connect(self, options: LiveOptions, stopping: threading.Event) -> Connection:
         """Start the camera anew."""
         return _Running(iter(self._camera), self._camera.fps, self._frames, self._clock, stopping)
+
+
+FPS = (0.01, 1000.0)
+"""What `demo://` takes: a part's passage is laid out in steps of one frame."""
 
 
 class _Running:
@@ -235,18 +232,15 @@ class _Running:
 
 
 def open_demo(uri: SourceUri) -> LiveSource:
-    """Open the simulated camera.
-
-    Raises:
-        InputError: an option is unknown or out of range.
-    """
+    """Open the simulated camera."""
     need_known(uri, "fps", "seed", "frames")
     seed = uri.options.get("seed", "0")
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"source demo: seed {seed!r} is no whole number")
-    device = DemoDevice(
-        fps=float_option(uri, "fps") or 30.0, seed=int(seed), frames=int_option(uri, "frames")
-    )
+    fps = float_option(uri, "fps") or 30.0
+    if not FPS[0] <= fps <= FPS[1]:
+        raise InputError(f"source demo: fps {fps:g} is not from {FPS[0]:g} to {FPS[1]:g}")
+    device = DemoDevice(fps=fps, seed=int(seed), frames=int_option(uri, "frames"))
     return LiveSource(device, source_id=uri.source_id)
 
 
@@ -258,7 +252,6 @@ class Scene:
         difficulty: 0 (clean) to 1.
         piece: the part that is inspected.
         before: the part that went ahead of it, further along the belt.
-        after: the part that follows.
         belt: index of the belt among the textures.
         belt_px: where along the belt's loop the part lies.
         clutter: what lies on the belt, relative to the part.
@@ -336,12 +329,6 @@ def compose(
     scene: Scene, textures: Textures, rng: np.random.Generator, *, offset_px: float
 ) -> NDArray[np.uint8]:
     """Return the frame that the camera takes of a scene.
-
-    Args:
-        scene: what there is to see.
-        textures: the camera's surfaces.
-        rng: flicker and noise of this one frame.
-        offset_px: how far right of the frame's centre the part is.
 
     Returns:
         uint8 ``(240, 320, 3)``, BGR.

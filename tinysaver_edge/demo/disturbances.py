@@ -105,7 +105,6 @@ class Line:
 
     Attributes:
         points: its course, ``((x, y), ...)`` in pixels.
-        width_px: its thickness.
         colour: (B, G, R), 0 to 255.
     """
 
@@ -131,8 +130,6 @@ class Spot:
     Attributes:
         x: centre, in pixels.
         y: centre, in pixels.
-        axes_px: its half axes.
-        angle_deg: how it is turned.
         colour: (B, G, R), 0 to 255.
     """
 
@@ -155,7 +152,6 @@ class View:
     """How the camera sees the belt for a while.
 
     Attributes:
-        light: index of the lamp among the textures.
         light_angle: where the light comes from, radians.
         gain: (B, G, R) brightness, 1 is normal.
         haze: what stray light adds, 0 to 255.

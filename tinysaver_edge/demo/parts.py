@@ -301,12 +301,7 @@ CLASS_NAMES: Final[tuple[str, ...]] = tuple(_PARTS)
 
 
 def part_patches(label: int, rng: np.random.Generator) -> list[Patch]:
-    """Return one piece of a kind as patches in painting order.
-
-    Args:
-        label: index into ``CLASS_NAMES``.
-        rng: where the piece's own proportions come from.
-    """
+    """Return one piece of a kind as patches in painting order."""
     return _PARTS[CLASS_NAMES[label]](rng)
 
 
@@ -317,7 +312,6 @@ class Piece:
     Attributes:
         label: its kind, an index into ``CLASS_NAMES``.
         shape_seed: where its own proportions come from.
-        radius_px: radius of the disc that it fits into.
         angle: how it is turned, radians.
         squeeze: how much it is foreshortened, 1 seen straight from above, less when it leans.
         squeeze_angle: the direction in which it leans, radians.

@@ -15,8 +15,8 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, calibrate
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
-from tinysaver_edge.cascade import Cascade, Clock
-from tinysaver_edge.data import DataSource, Sample
+from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.data.source import DataSource, Sample
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.demo.camera import CLASS_NAMES, LabelledFrame, SimulatedCamera
@@ -29,10 +29,6 @@ class CameraData(DataSource):
 
     They are drawn anew at every reading, which takes little more than decoding a file would, so
     that no memory or disk holds them.
-
-    Args:
-        count: how many frames.
-        seed: which camera.
     """
 
     independent = True
@@ -52,11 +48,7 @@ class CameraData(DataSource):
         return next(iter(self._camera.frames(1, start=index)))[0]
 
     def read(self, index: int) -> bytes:
-        """Refuse: frames are drawn, not read.
-
-        Raises:
-            DataError: always.
-        """
+        """Refuse: frames are drawn, not read."""
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
     def _state(self, index: int) -> str:
@@ -88,7 +80,6 @@ class Race:
     """How cascade and large model did on the same frames.
 
     Attributes:
-        frames: how many.
         cascade_fps: frames a second that the cascade decided.
         large_fps: frames a second that the large model alone decided.
         cascade_accuracy: share that the cascade got right.
@@ -131,16 +122,10 @@ def calibrate_demo(
     return calibrate(replace(plan, input=given), out=out, progress=progress)
 
 
-def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.monotonic) -> Race:
+def race(bundle_path: Path, *, seconds: float, seed: int) -> Race:
     """Stream some seconds of the camera through the cascade and through the large model alone.
 
     Frames are drawn beforehand, so that the rates are those of deciding.
-
-    Args:
-        bundle_path: the demo's bundle.
-        seconds: how much of the stream, at 30 frames a second.
-        seed: which camera.
-        clock: measures both.
     """
     camera = SimulatedCamera(seed=seed, fps=STREAM_FPS)
     frames = list(itertools.islice(camera, max(1, round(seconds * STREAM_FPS))))
@@ -148,18 +133,18 @@ def race(bundle_path: Path, *, seconds: float, seed: int, clock: Clock = time.mo
         large = bundled_artefacts(bundle)[-1]
         alone = StagePolicy(large.name, large.macs)
         with Cascade([Stage.opened(large, alone)]) as single:
-            return _race(cascade, single, frames, clock)
+            return _race(cascade, single, frames)
 
 
-def _race(cascade: Cascade, large: Cascade, frames: Sequence[LabelledFrame], clock: Clock) -> Race:
+def _race(cascade: Cascade, large: Cascade, frames: Sequence[LabelledFrame]) -> Race:
     spent = {cascade: 0.0, large: 0.0}
     right = {cascade: 0, large: 0}
     escalated = 0
     for start in range(0, len(frames), BLOCK):
         for runner in (cascade, large):
-            begun = clock()
+            begun = time.monotonic()
             decisions = [runner.decide(frame) for frame, _ in frames[start : start + BLOCK]]
-            spent[runner] += clock() - begun
+            spent[runner] += time.monotonic() - begun
             for decision, (_, label) in zip(decisions, frames[start : start + BLOCK], strict=True):
                 right[runner] += decision.index == label
                 escalated += runner is cascade and decision.escalated

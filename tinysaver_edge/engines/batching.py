@@ -69,10 +69,5 @@ def worth_it(each: Mapping[int, float]) -> int:
 
 
 def most_at_once(waiting: int, limit: int) -> int:
-    """Return how many of the samples that wait are asked about at once: a size that was timed.
-
-    Args:
-        waiting: how many.
-        limit: what `quickest_size` has found.
-    """
+    """Return how many of the samples that wait are asked about at once: a size that was timed."""
     return max((size for size in SIZES if size <= min(waiting, limit)), default=min(1, waiting))

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
 
+from tinysaver_edge._support.files import library_path, open_regular
 from tinysaver_edge.errors import ModelError
 
 Data: TypeAlias = Any  # bytes, or an mmap of a file
@@ -71,8 +72,9 @@ def check_model_file(path: Path) -> None:
     """
     if not path.is_file():
         raise ModelError(f"model {path}: {_instead(path)}")
+    library_path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise ModelError(f"model {path}: {error.strerror}") from error
@@ -166,7 +168,7 @@ def _check_tflite(model: Path) -> None:
     Raises:
         ModelError: it does.
     """
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_regular(model) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _visit(data)
         except DAMAGED as error:
@@ -305,11 +307,7 @@ def read_metadata(model: Path) -> dict[str, str]:
 
 
 def check_onnx(model: Path) -> None:
-    """Refuse an .onnx file that ends early or holds no graph.
-
-    Raises:
-        ModelError: it does.
-    """
+    """Refuse an .onnx file that ends early or holds no graph."""
     with _Opened(model) as file:
         if _GRAPH not in [field.number for field in file.fields(file.whole)]:
             raise ModelError(f"model {model}: holds no graph: fetch or export it again")
@@ -338,7 +336,7 @@ class _Opened:
     def __init__(self, model: Path) -> None:
         self._model = model
         try:
-            with model.open("rb") as file:
+            with open_regular(model) as file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelError(f"model {model}: cannot be read: {error}") from error

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, needs
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
-from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.preprocess import Batch
 
 CPU = "CPUExecutionProvider"
@@ -166,7 +166,8 @@ class OnnxRuntimeEngine(Engine):
         if session.get_providers()[0] != provider:
             raise EngineError(
                 f"{self.model.name}: {device} could not be started, onnxruntime offers "
-                f"{', '.join(session.get_providers())} instead: check its libraries and driver"
+                f"{', '.join(session.get_providers())} instead: tinysaver-edge doctor "
+                "names the library or the driver that is missing"
             )
         return session
 
@@ -185,12 +186,8 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _import() -> OnnxRuntime:
-    try:
+    with needs("onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"):
         return import_engine("onnxruntime")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime", extra="onnxruntime", purpose="Running .onnx with engine onnxruntime"
-        ) from error
 
 
 def _preload(ort: OnnxRuntime) -> None:

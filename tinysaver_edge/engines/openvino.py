@@ -6,6 +6,8 @@ float16. So a device is asked what it can do before, and the compiled graph what
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, needs
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature, Precision, as_rows
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
-from tinysaver_edge.errors import EngineError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import EngineError, ModelError
 from tinysaver_edge.preprocess import Batch
 
 Core: TypeAlias = Any  # openvino.Core
@@ -180,6 +182,18 @@ def read_model(core: Core, model: Path) -> Graph:
         raise ModelError(f"model {model}: openvino cannot read it: {one_line(error)}") from error
 
 
+def save_model(graph: Graph, out: Path) -> None:
+    """Write .xml and .bin under other names first, and move them into place, the .xml last."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        made = Path(folder) / out.name
+        _import().save_model(graph, str(made), compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            path = made.with_suffix(suffix)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.replace(out.with_suffix(suffix))
+
+
 def _require_sound_tflite(model: Path) -> None:
     """Refuse releases that misread the integers of quantised models without a word."""
     found = _import().__version__
@@ -191,13 +205,7 @@ def _require_sound_tflite(model: Path) -> None:
 
 
 def model_signature(model: Path, graph: Graph, answer: str | None = None) -> ModelSignature:
-    """Return the signature of a graph that was read from a file.
-
-    Args:
-        model: the file.
-        graph: what was read.
-        answer: name of the output that holds the classes, where there are several.
-    """
+    """Return the signature of a graph that was read from a file."""
     try:
         inputs, outputs = ([_info(one) for one in ends] for ends in (graph.inputs, graph.outputs))
     except (RuntimeError, UnicodeDecodeError) as error:
@@ -206,20 +214,12 @@ def model_signature(model: Path, graph: Graph, answer: str | None = None) -> Mod
 
 
 def _import() -> OpenVino:
-    try:
+    with needs("openvino", extra="openvino", purpose="Running models with engine openvino"):
         return import_engine("openvino")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "openvino", extra="openvino", purpose="Running models with engine openvino"
-        ) from error
 
 
 def open_core() -> Core:
-    """Return a core of its own: cheap, and settings made on it reach nobody else.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-    """
+    """Return a core of its own: cheap, and settings made on it reach nobody else."""
     core = _import().Core()
     # Weights that stay in their file can be changed in it while the model runs.
     core.set_property({"ENABLE_MMAP": False})
@@ -362,12 +362,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def reshaped(graph: Graph, shape: Sequence[int]) -> Graph | None:
-    """Return the graph for another input shape, where -1 is any; None where it keeps to its own.
-
-    Args:
-        graph: left as it is.
-        shape: of the input.
-    """
+    """Return the graph for another input shape, where -1 is any; None where it keeps to its own."""
     other = graph.clone()
     try:
         other.reshape(list(shape))
@@ -385,12 +380,6 @@ def same_answers(
     """Whether some samples get the same answers at once as one by one.
 
     A graph may mix its samples up where a constant of its own tells their number.
-
-    Args:
-        single: runs one sample.
-        several: runs as many as ``shape`` has.
-        shape: of the samples.
-        dtype: of the samples.
     """
     noise = np.random.default_rng(0).integers(0, 128, shape).astype(dtype)
     alone = [np.array(single(noise[place : place + 1])).ravel() for place in range(len(noise))]

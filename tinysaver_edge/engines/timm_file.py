@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.model_file import one_line
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 
 Module: TypeAlias = Any  # torch.nn.Module
 
@@ -33,9 +34,6 @@ class Architecture:
 
     Attributes:
         name: timm's name of the architecture, without weights.
-        num_classes: how many classes it tells apart.
-        height: rows of its picture, in pixels.
-        width: columns of its picture, in pixels.
         multiply: factor for each of red, green and blue, 0..255.
         add: offset for each of red, green and blue.
     """
@@ -102,17 +100,7 @@ def read_architecture(path: Path) -> Architecture:
 def write_timm_file(
     path: Path, module: Module, architecture: Architecture, metadata: Mapping[str, str]
 ) -> None:
-    """Write a model's weights with its architecture.
-
-    Args:
-        path: the .safetensors to write.
-        module: a torch model that `build_module` would build of the architecture.
-        architecture: which model that is.
-        metadata: what else to write.
-
-    Raises:
-        MissingDependencyError: safetensors is not installed.
-    """
+    """Write a model's weights with its architecture."""
     save = _safetensors().save
     weights = {name: one.detach().contiguous().clone() for name, one in module.state_dict().items()}
     header = {**metadata, ARCHITECTURE_KEY: json.dumps(asdict(architecture))}
@@ -142,12 +130,8 @@ def read_module(path: Path) -> tuple[Architecture, Module]:
 
 def build_module(architecture: Architecture, path: Path) -> Module:
     """Build a model with the weights it happens to start with."""
-    try:
+    with needs(extra="timm", purpose="Running models with engine torch"):
         import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "timm", extra="timm", purpose="Running models with engine torch"
-        ) from error
     if not timm.is_model(architecture.name):
         raise ModelError(
             f"model {path}: timm {timm.__version__} has no {architecture.name}: install another "
@@ -170,10 +154,6 @@ def sized_model(name: str, size: tuple[int, int], settings: Mapping[str, Any]) -
 
 
 def _safetensors() -> Any:  # noqa: ANN401 - the module
-    try:
+    with needs(extra="timm", purpose="Running models with engine torch"):
         import safetensors.torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "safetensors", extra="timm", purpose="Running models with engine torch"
-        ) from error
     return safetensors.torch

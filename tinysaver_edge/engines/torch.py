@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.base import Engine, ModelSignature, Precision
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.timm_file import (
@@ -25,7 +26,7 @@ from tinysaver_edge.engines.timm_file import (
     read_architecture,
     read_module,
 )
-from tinysaver_edge.errors import EngineError, MissingDependencyError
+from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch
 
 Torch: TypeAlias = Any  # the package
@@ -125,12 +126,8 @@ class TorchEngine(Engine):
 
 
 def _import() -> Torch:
-    try:
+    with needs("torch", extra="timm", purpose="Running models with engine torch"):
         import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "torch", extra="timm", purpose="Running models with engine torch"
-        ) from error
     return torch
 
 
@@ -167,11 +164,7 @@ def _device(torch: Torch, wanted: str | None, allow_fallback: bool) -> tuple[Dev
 
 
 def _require_precision(torch: Torch, device: Device, precision: Precision) -> None:
-    """Refuse a precision that the device would only imitate.
-
-    Raises:
-        EngineError: it has no such arithmetic; names what it has.
-    """
+    """Refuse a precision that the device would only imitate."""
     there = [Precision.FLOAT32, Precision.FLOAT16, Precision.BFLOAT16]
     if device.type == "cuda":
         new = torch.cuda.get_device_capability(device) >= _AMPERE

@@ -199,11 +199,7 @@ class _Child:
         return self._process.pid
 
     def opened(self) -> _Opened:
-        """Wait until the model is open.
-
-        Raises:
-            TinySaverError: whatever opening it raised.
-        """
+        """Wait until the model is open."""
         try:
             opened: _Opened = self._receive(START_S)
         except _LostError as error:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tinysaver_edge.hardware.finding import ROOT, Finding, fields, read, read_int
+from tinysaver_edge.hardware.finding import ROOT, Finding, fields, read, read_all, read_int
 
+_CPUS = "sys/devices/system/cpu/cpu[0-9]*"
 _PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 _PI_BITS = MappingProxyType(
     {
@@ -195,12 +196,7 @@ def _cores(root: Path, processors: list[dict[str, str]], architecture: str) -> i
     if architecture == "x86_64":
         places = {(one.get("physical id", "0"), one.get("core id")) for one in processors}
         return None if any(core is None for _, core in places) else len(places)
-    folder = root / "sys/devices/system/cpu"
-    siblings = {
-        read(root, str(path.relative_to(root)))
-        for path in folder.glob("cpu[0-9]*/topology/thread_siblings_list")
-    }
-    return len(siblings - {None}) or None
+    return len(set(read_all(root, f"{_CPUS}/topology/thread_siblings_list"))) or None
 
 
 def _usable(root: Path, threads: int) -> float:
@@ -222,8 +218,10 @@ def thermal_findings(root: Path = ROOT) -> tuple[Finding, ...]:
     return (
         *_temperatures(root),
         _governor(root),
-        _told(
-            root, "platform profile", "sys/firmware/acpi/platform_profile", "its firmware has none"
+        Finding.of(
+            "platform profile",
+            read(root, "sys/firmware/acpi/platform_profile"),
+            "its firmware has none",
         ),
         _throttling(root),
     )
@@ -255,20 +253,9 @@ def _temperatures(root: Path) -> list[Finding]:
 
 
 def _governor(root: Path) -> Finding:
-    folder = root / "sys/devices/system/cpu"
-    governors = {
-        read(root, str(path.relative_to(root)))
-        for path in folder.glob("cpu[0-9]*/cpufreq/scaling_governor")
-    }
-    names = sorted(name for name in governors if name is not None)
-    if not names:
-        return Finding.absent("clock governor", "the system does not scale clocks, or does not say")
-    return Finding("clock governor", ", ".join(names))
-
-
-def _told(root: Path, name: str, path: str, reason: str) -> Finding:
-    value = read(root, path)
-    return Finding.absent(name, reason) if value is None else Finding(name, value)
+    governors = sorted(set(read_all(root, f"{_CPUS}/cpufreq/scaling_governor")))
+    reason = "the system does not scale clocks, or does not say"
+    return Finding.of("clock governor", ", ".join(governors), reason)
 
 
 def _throttling(root: Path) -> Finding:
@@ -288,13 +275,8 @@ def throttling(root: Path = ROOT) -> str | None:
     if text is not None and re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
         bits = int(text, 16)
         return ", ".join(meaning for bit, meaning in _PI_BITS.items() if bits >> bit & 1)
-    counts = [
-        read_int(root, str(path.relative_to(root)))
-        for path in (root / "sys/devices/system/cpu").glob(
-            "cpu[0-9]*/thermal_throttle/core_throttle_count"
-        )
-    ]
-    known = [count for count in counts if count is not None]
+    counts = read_all(root, f"{_CPUS}/thermal_throttle/core_throttle_count")
+    known = [int(count) for count in counts if count.isdigit()]
     if not known:
         return None
     return f"{max(known)} times since it started" if max(known) else ""

@@ -31,21 +31,13 @@ _WHOLE = ("VDD_IN", "POM_5V_IN", "5V_IN")
 
 
 class EnergyMeter(ABC):
-    """A counter of energy that only grows.
-
-    Attributes:
-        source: which counter it is, and of what.
-    """
+    """A counter of energy that only grows."""
 
     source: str
 
     @abstractmethod
     def joules(self) -> float:
-        """Return what was used since some fixed moment.
-
-        Raises:
-            OSError: the counter is not to be read any more.
-        """
+        """Return what was used since some fixed moment."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of it. Legal in every state."""
@@ -53,12 +45,7 @@ class EnergyMeter(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """The counters of a machine.
-
-    Attributes:
-        found: those that can be read.
-        absent: those that cannot, with the reasons.
-    """
+    """The counters of a machine."""
 
     found: tuple[EnergyMeter, ...]
     absent: tuple[Finding, ...]
@@ -78,13 +65,7 @@ class Meters:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What one counter counted between two moments, idling included.
-
-    Attributes:
-        source: which counter.
-        joules: energy.
-        seconds: time between the readings.
-    """
+    """What one counter counted between two moments, idling included."""
 
     source: str
     joules: float

@@ -33,13 +33,7 @@ _INTEL = "0x8086"
 
 @dataclass(frozen=True, slots=True)
 class EngineDevice:
-    """A device that an engine lists, and what came of trying it.
-
-    Attributes:
-        engine: name of the engine.
-        listed: what the engine says of it.
-        trial: what came of running a tiny model there.
-    """
+    """A device that an engine lists, and what came of trying it."""
 
     engine: str
     listed: Listed
@@ -60,8 +54,6 @@ class Engines:
 
     Attributes:
         inventories: of the built-in ones.
-        devices: all that these list, tried.
-        others: names of engines that other packages bring.
     """
 
     inventories: tuple[Inventory, ...]

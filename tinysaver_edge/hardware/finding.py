@@ -1,4 +1,4 @@
-"""Finding: one thing that a device has, or why it has it not; and the files that tell of it.
+"""Finding: one thing that a device has, or why not, and what mends it; files that tell of it.
 
 A Linux system is read below a root, which may be a recorded tree.
 """
@@ -6,7 +6,8 @@ A Linux system is read below a root, which may be a recorded tree.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ class Finding:
     """One thing that was looked for.
 
     Attributes:
-        name: what it is.
         value: what was found, or None where it is not there.
         reason: why it is not there, or None where it is.
     """
@@ -27,6 +27,11 @@ class Finding:
     name: str
     value: str | None = None
     reason: str | None = None
+
+    @classmethod
+    def of(cls, name: str, value: str | None, reason: str) -> Finding:
+        """Return a thing with what was found of it; with the reason where that is nothing."""
+        return cls(name, value) if value else cls(name, reason=reason)
 
     @classmethod
     def absent(cls, name: str, reason: str) -> Finding:
@@ -73,6 +78,12 @@ def read(root: Path, path: str) -> str | None:
     return text.strip("\0 \t\r\n") or None
 
 
+def read_all(root: Path, pattern: str) -> list[str]:
+    """Return what the files that a pattern below the root fits hold, each that can be read."""
+    found = (read(root, str(path.relative_to(root))) for path in sorted(root.glob(pattern)))
+    return [text for text in found if text is not None]
+
+
 def read_int(root: Path, path: str) -> int | None:
     """Return the whole number that a file holds, or None."""
     text = read(root, path)
@@ -104,3 +115,48 @@ def installed_packages(root: Path) -> dict[str, str]:
         if name is not None and status.endswith(" installed"):
             packages[name] = entry.get("Version", "?")
     return packages
+
+
+class Standing(str, Enum):
+    """How one thing stands.
+
+    Attributes:
+        NOTE: nothing fails, but something could be had that is not there.
+    """
+
+    OK = "ok"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """One thing that was looked at.
+
+    Attributes:
+        mend: the command that mends it, or "" where there is nothing to mend.
+    """
+
+    name: str
+    state: Standing
+    detail: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {**asdict(self), "state": self.state.value}
+
+
+def ok(name: str, detail: str) -> Checkup:
+    """Return a check of something that is as it should be."""
+    return Checkup(name, Standing.OK, detail)
+
+
+def note(name: str, detail: str, mend: str = "") -> Checkup:
+    """Return a check of something that could be had and is not there."""
+    return Checkup(name, Standing.NOTE, detail, mend)
+
+
+def broken(name: str, detail: str, mend: str) -> Checkup:
+    """Return a check of something that fails, or will."""
+    return Checkup(name, Standing.BROKEN, detail, mend)

@@ -20,7 +20,6 @@ class NvidiaDriver:
 
     Attributes:
         version: of the module that the kernel has loaded.
-        gpus: names of the GPUs.
         library_versions: versions of the driver's libraries on disk. One other than `version`
             means that the driver was updated and the machine not started anew.
     """
@@ -84,8 +83,8 @@ def _libraries(root: Path) -> list[Finding]:
     )
     elsewhere = "not among the system's packages; pip may have brought it"
     return [
-        Finding("CUDA toolkit", cuda[1]) if cuda else Finding.absent("CUDA toolkit", elsewhere),
-        Finding("TensorRT", tensorrt) if tensorrt else Finding.absent("TensorRT", elsewhere),
+        Finding.of("CUDA toolkit", cuda and cuda[1], elsewhere),
+        Finding.of("TensorRT", tensorrt, elsewhere),
     ]
 
 
@@ -96,9 +95,6 @@ class Jetson:
     Attributes:
         release: of Jetson Linux, ``"36.4.3"``.
         jetpack: version of JetPack, or only its major one where it was not installed as a package.
-        cuda: version of the CUDA runtime.
-        cudnn: version of cuDNN.
-        tensorrt: version of TensorRT.
         power_mode: name of the power mode in force, as ``nvpmodel -q`` gives it.
     """
 
@@ -114,12 +110,12 @@ class Jetson:
         missing = "not installed: sudo apt install nvidia-jetpack"
         unsaid = "the system does not say"
         return (
-            _finding("Jetson Linux", self.release, unsaid),
-            _finding("JetPack", self.jetpack, unsaid),
-            _finding("CUDA", self.cuda, missing),
-            _finding("cuDNN", self.cudnn, missing),
-            _finding("TensorRT", self.tensorrt, missing),
-            _finding("power mode", self.power_mode, "nvpmodel has left no status"),
+            Finding.of("Jetson Linux", self.release, unsaid),
+            Finding.of("JetPack", self.jetpack, unsaid),
+            Finding.of("CUDA", self.cuda, missing),
+            Finding.of("cuDNN", self.cudnn, missing),
+            Finding.of("TensorRT", self.tensorrt, missing),
+            Finding.of("power mode", self.power_mode, "nvpmodel has left no status"),
         )
 
 
@@ -146,10 +142,6 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
         tensorrt=_version(packages, r"libnvinfer\d+"),
         power_mode=_power_mode(root),
     )
-
-
-def _finding(name: str, value: str | None, reason: str) -> Finding:
-    return Finding.absent(name, reason) if value is None else Finding(name, value)
 
 
 def _release(root: Path) -> str | None:

@@ -22,10 +22,8 @@ class Memory:
     """Main memory in MiB; on boards whose GPU has none of its own it is the GPU's as well.
 
     Attributes:
-        total_mb: all of it.
         available_mb: what programs can still take, or None where it is not told.
         limit_mb: what a container grants, or None.
-        swap_mb: swap space.
     """
 
     total_mb: int
@@ -45,12 +43,8 @@ class Memory:
             text += f", {self.available_mb} MiB available"
         if self.usable_mb < self.total_mb:
             text += f", of which this container may use {self.limit_mb} MiB"
-        swap = (
-            Finding("swap", f"{self.swap_mb} MiB")
-            if self.swap_mb
-            else Finding.absent("swap", "none is set up")
-        )
-        return (Finding("memory", text), swap)
+        swap = f"{self.swap_mb} MiB" if self.swap_mb else None
+        return (Finding("memory", text), Finding.of("swap", swap, "none is set up"))
 
 
 def read_memory(root: Path = ROOT) -> Memory | None:
@@ -88,13 +82,8 @@ class Probe:
     """Everything that was found, and why the rest was not.
 
     Attributes:
-        system: name of the operating system.
         board: what the board calls itself, or None.
-        cpu: the processor, or None where the system does not tell.
-        memory: the memory, or None where the system does not tell.
         jetson: what runs on a Jetson, or None where this is none.
-        engines: the engines and their devices.
-        sections: all of it, to be shown.
     """
 
     system: str
@@ -133,13 +122,12 @@ def probe(root: Path = ROOT, *, engines: Engines | None = None) -> Probe:
     system, board = _system(root), read_board(root) or _product(root)
     cpu, memory, jetson = read_cpu(root), read_memory(root), read_jetson(root)
     accelerators = nvidia_findings(root) if jetson is None else jetson.findings()
-    unsaid = "the system does not say"
     sections = (
         Section(
             "system",
             (
                 Finding("operating system", system),
-                Finding("board", board) if board else Finding.absent("board", unsaid),
+                Finding.of("board", board, "the system does not say"),
             ),
         ),
         Section(
@@ -215,11 +203,7 @@ def draft_profile(name: str, probe: Probe) -> str:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a name that cannot be a profile's.
-
-    Raises:
-        InputError: it holds something else than small letters, digits, dots and dashes.
-    """
+    """Refuse a name that cannot be a profile's."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(
             f"device name {name!r}: small letters, digits, dots, dashes and underscores only"

@@ -24,6 +24,9 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+PrecisionName = Literal["float32", "tf32", "float16", "bfloat16"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,24 +36,24 @@ class EngineTable(_Strict):
 
     engine: Text
     device: Text
-    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     note: str = ""
 
 
-class FactTable(_Strict):
-    """Something that somebody has published about the device."""
+class Fact(_Strict):
+    """Something that somebody has published about the device, and where."""
 
     fact: Text
     source: Text
 
 
-class LatencyTable(_Strict):
-    """How long a model takes on the device, by somebody's word."""
+class PublishedLatency(_Strict):
+    """How many milliseconds a frame a model takes on the device, and by whose word."""
 
     model: Text
     engine: Text
     device: Text
-    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     mean_ms: Positive
     source: Text
 
@@ -68,27 +71,32 @@ class BudgetsTable(_Strict):
     uplink_kbit: Positive | None = None
 
 
-class MeasuredTable(_Strict):
-    """How long a model took on the device itself, who saw it, and when."""
+class MeasuredLatency(_Strict):
+    """How long a model took on the device itself, one frame at a time, who saw it, and when.
+
+    Attributes:
+        version: the engine's.
+        machine: which one of that kind.
+    """
 
     model: Text
     engine: Text
     version: Text
     device: Text
-    precision: Literal["float32", "tf32", "float16", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     latency_ms: Positive
     machine: Text
     who: Text
     when: date
 
 
-class VerifiedTable(_Strict):
-    """What somebody ran on the device itself, and what nobody has."""
+class Verified(_Strict):
+    """What somebody ran on the device itself, with versions and figures, and what nobody has."""
 
     on_hardware: bool
-    measured: list[MeasuredTable] = Field(default_factory=list)
-    ran: list[Text] = Field(default_factory=list)
-    not_run: list[Text] = Field(default_factory=list)
+    measured: tuple[MeasuredLatency, ...] = ()
+    ran: tuple[Text, ...] = ()
+    not_run: tuple[Text, ...] = ()
 
 
 class SetupTable(_Strict):
@@ -107,11 +115,11 @@ class ProfileTable(_Strict):
     memory_mb: Annotated[int, Field(gt=0)] | None = None
     power_w: Positive | None = None
     engines: Annotated[list[EngineTable], Field(min_length=1)]
-    published: list[FactTable] = Field(default_factory=list)
-    latencies: list[LatencyTable] = Field(default_factory=list)
+    published: tuple[Fact, ...] = ()
+    latencies: tuple[PublishedLatency, ...] = ()
     budgets: BudgetsTable = Field(default_factory=BudgetsTable)
     setup: SetupTable = Field(default_factory=SetupTable)
-    verified: VerifiedTable
+    verified: Verified
 
 
 class DeviceKind(str, Enum):
@@ -128,8 +136,6 @@ class EngineChoice:
     """One way to run models on a device.
 
     Attributes:
-        engine: name of the engine.
-        device: device string for that engine.
         precision: arithmetic; a threshold is valid for the one it was calibrated at.
         note: what to know about it.
     """
@@ -138,83 +144,6 @@ class EngineChoice:
     device: str
     precision: str = "float32"
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """Something published about a device, and where."""
-
-    fact: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedLatency:
-    """How long a model takes on a device by somebody's word.
-
-    Attributes:
-        model: name of the model.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
-        mean_ms: milliseconds a frame.
-        source: whose word it is.
-    """
-
-    model: str
-    engine: str
-    device: str
-    precision: str
-    mean_ms: float
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredLatency:
-    """How long a model took on a device itself.
-
-    Attributes:
-        model: name of the model.
-        engine: name of the engine.
-        version: that engine's.
-        device: device string.
-        precision: arithmetic.
-        latency_ms: milliseconds a frame, one at a time.
-        machine: which one of that kind.
-        who: whose measurement it is.
-        when: its day.
-    """
-
-    model: str
-    engine: str
-    version: str
-    device: str
-    precision: str
-    latency_ms: float
-    machine: str
-    who: str
-    when: date
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
-        return {**asdict(self), "when": self.when.isoformat()}
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What somebody ran on a device itself.
-
-    Attributes:
-        on_hardware: whether anything was.
-        measured: how long models took there.
-        ran: what, with versions and figures.
-        not_run: what nobody has run.
-    """
-
-    on_hardware: bool
-    measured: tuple[MeasuredLatency, ...]
-    ran: tuple[str, ...]
-    not_run: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +189,11 @@ class DeviceProfile:
             "memory_mb": self.memory_mb,
             "power_w": self.power_w,
             "engines": [asdict(one) for one in self.engines],
-            "published": [asdict(one) for one in self.published],
-            "latencies": [asdict(one) for one in self.latencies],
+            "published": [one.model_dump() for one in self.published],
+            "latencies": [one.model_dump() for one in self.latencies],
             "budgets": dict(self.budgets),
             "setup": list(self.setup),
-            "verified": {
-                **asdict(self.verified),
-                "measured": [one.to_dict() for one in self.verified.measured],
-            },
+            "verified": self.verified.model_dump(mode="json"),
             "path": str(self.path),
         }
 
@@ -340,7 +266,6 @@ def read_profile(path: Path) -> DeviceProfile:
     if table.name != path.stem:
         raise RecipeError(f"device profile {path}: name: is {table.name!r}, not the file's")
     budgets = {name: value for name, value in table.budgets if value is not None}
-    verified = table.verified
     return DeviceProfile(
         name=table.name,
         description=table.description,
@@ -349,16 +274,11 @@ def read_profile(path: Path) -> DeviceProfile:
         memory_mb=table.memory_mb,
         power_w=table.power_w,
         engines=tuple(EngineChoice(**one.model_dump()) for one in table.engines),
-        published=tuple(Fact(**one.model_dump()) for one in table.published),
-        latencies=tuple(PublishedLatency(**one.model_dump()) for one in table.latencies),
+        published=table.published,
+        latencies=table.latencies,
         budgets=MappingProxyType(budgets),
         setup=tuple(table.setup.steps),
-        verified=Verified(
-            verified.on_hardware,
-            tuple(MeasuredLatency(**one.model_dump()) for one in verified.measured),
-            tuple(verified.ran),
-            tuple(verified.not_run),
-        ),
+        verified=table.verified,
         path=path,
     )
 

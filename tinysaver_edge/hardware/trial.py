@@ -41,8 +41,6 @@ class Trial:
     """What came of a trial.
 
     Attributes:
-        engine: name of the engine.
-        device: device string that it was asked for.
         works: whether the model ran there and answered rightly.
         detail: what the engine calls itself, or why it does not work, in one line.
     """
@@ -155,22 +153,16 @@ def run_here(engine: str, device: str) -> Trial:
         return Trial(engine, device, False, shorter(str(error)))
 
 
-def shorter(message: str, *, limit: int = 300) -> str:
+def shorter(message: str) -> str:
     """Return a message in one line, without this package's own file and what is too long."""
     message = " ".join(message.replace(str(MODEL), MODEL.name).split())
     message = re.sub(r"^model trial\.onnx: ", "", message)
-    return message if len(message) <= limit else f"{message[: limit - 1]}…"
+    return message if len(message) <= 300 else f"{message[:299]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A device as an engine lists it.
-
-    Attributes:
-        device: the engine's string for it.
-        title: what it calls itself, or "".
-        capabilities: what it says it can do, or nothing.
-    """
+    """A device as an engine lists it."""
 
     device: str
     title: str = ""
@@ -182,9 +174,7 @@ class Inventory:
     """An engine's package and the devices that it lists, be they of use or not.
 
     Attributes:
-        engine: its name, which is also that of the package.
         version: of the package, or None where it cannot be imported.
-        devices: what it lists.
         why: why it cannot be imported, or None.
     """
 

@@ -118,11 +118,6 @@ def deploy(
 def _check_new(out: Path, *, what: str, empty: bool = False) -> None:
     """Refuse a target that is there, or that nothing can be put below.
 
-    Args:
-        out: the target.
-        what: it should be.
-        empty: whether an empty folder will do.
-
     Raises:
         InputError: naming what is in the way.
     """
@@ -167,10 +162,6 @@ def write_device_bundle(bundle: Bundle, out: Path) -> int:
 
     Hashes and golden samples stay, so a host still has to prove that it serves the model that was
     calibrated, and the certificate covers its answers.
-
-    Args:
-        bundle: an open bundle.
-        out: a new folder, or a file name ending in ``.zip``.
 
     Returns:
         How many bytes it is lighter by.

@@ -27,7 +27,6 @@ class Served:
 
     Attributes:
         name: its name on the host.
-        artefact: its files and how they are run.
         signature: what the file says of its input and output.
         jpeg: whether the host is sent JPEG files in place of pixels.
     """

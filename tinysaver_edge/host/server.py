@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.doors import Doorkeeper, RequestHead, Said, TokenSeen, WrongTokens
+from tinysaver_edge._support.doors import (
+    Doorkeeper,
+    RequestHead,
+    Said,
+    TokenSeen,
+    WrongTokens,
+    short_turns,
+)
 from tinysaver_edge._support.limits import (
     ACCEPTED_AT_ONCE,
     HEADER_BYTES,
@@ -142,7 +149,8 @@ def serve(
     listening.expected()
     answerer = Answerer(served, at_once=at_once)
     try:
-        asyncio.run(_serve(answerer, listening, told))
+        with short_turns():
+            asyncio.run(_serve(answerer, listening, told))
     finally:
         answerer.close()
 
@@ -311,7 +319,7 @@ def _http_server(
             log_config=None,
             proxy_headers=False,  # anybody may write down another address there
             server_header=False,
-            backlog=ACCEPTED_AT_ONCE,
+            backlog=ACCEPTED_AT_ONCE // 4,  # between them the loop answers devices
             http=Doorkeeper(
                 MOST_SERVE_CONNECTIONS,
                 at_once=at_once(listening, tries, ready),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePath
 
+from tinysaver_edge._support.files import read_text
 from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.errors import DescriptionError
 
@@ -36,7 +37,7 @@ def read_labels(
         places = " nor in ".join(str(folder) for folder in dict.fromkeys(folders))
         raise DescriptionError(f"{source}: labels {name!r} is not in {places}")
     try:
-        labels = labels_in(path.read_text(encoding="utf-8-sig"))
+        labels = labels_in(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"{source}: labels {path} cannot be read: {error}") from error
     if not labels:

@@ -2,7 +2,8 @@
 
 fleet       what there is: cameras, uplink, hosts, times as bench measured them; limits; a formula
 escalating  which frames are escalated, and in what bursts: from a trace, from epochs, or assumed
-simulation  the fleet at work, event by event: devices, uplink, hosts, deadlines
+exchange    devices, uplink, hosts and deadlines, event by event
+simulation  the fleet at work for a stretch of time
 forecast    figures with their intervals, what keeps the limits, what-if curves
 page        all of it as people read it, and as one file
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysaver_edge._support.files import parse_json, read_arrays
+from tinysaver_edge._support.files import parse_json, read_arrays, read_text
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
@@ -311,7 +311,7 @@ def _lines(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """Read one file's decisions."""
     found = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"trace {path}: {getattr(error, 'strerror', None) or error}") from error
     for number, row in enumerate(text.splitlines(), 1):

@@ -13,20 +13,25 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating, Traced
+from tinysaver_edge.plan.exchange import End
 from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Formula, Times, formula_of, say_rate
-from tinysaver_edge.plan.simulation import STRETCH_S, End, Stretch, of_bin, simulate_stretch
+from tinysaver_edge.plan.simulation import STRETCH_S, Stretch, of_bin, simulate_stretch
 
 DAY_S = 86_400.0
 
 MOST_ESCALATIONS = 8_000_000
-"""So many are simulated at most; of a longer time, stretches spread over it stand for all."""
+"""So many are followed event by event at most; of a longer time, so long a one stands for all."""
 
 FEW_ESCALATIONS = 60_000
 """So many are simulated for each point of a curve, and of a search."""
 
+CALM = 6
+"""So many that meet no limit are simulated in the time of one that is followed event by event."""
+
 BATCHES = 96
 """Groups of stretches that intervals are made of at most."""
 
+LEAST_STRETCHES = 8
 RESAMPLES = 400
 CONFIDENCE = 0.95
 
@@ -134,27 +139,27 @@ class Planner:
             fleet: the fleet.
             seconds: of how long a time.
             escalating: other escalations than one's own.
-            most: escalations that are simulated at most.
+            most: escalations that are followed event by event at most.
             progress: hears of each stretch.
         """
         flow = escalating or self.escalating
-        each = fleet.cameras * fleet.fps * flow.rate
         length_s = min(STRETCH_S, seconds)
         wanted = max(1, math.ceil(seconds / length_s))
-        count = max(min(wanted, 8), min(wanted, int(most / max(each * length_s, 1e-9))))
-        seeds = np.random.SeedSequence(self.seed).spawn(wanted)
-        chosen = [seeds[place * wanted // count] for place in range(count)]
-        stretches = []
-        progress.start("simulating", total=count)
-        for seed in chosen:
-            stretches.append(simulate_stretch(fleet, self.times, flow, seed=seed, seconds=length_s))
+        stretches, spent = list[Stretch](), 0.0
+        progress.start("simulating", total=wanted)
+        for seed in np.random.SeedSequence(self.seed).spawn(wanted):
+            if len(stretches) >= LEAST_STRETCHES and spent >= most:
+                break
+            one = simulate_stretch(fleet, self.times, flow, seed=seed, seconds=length_s)
+            stretches.append(one)
+            spent += one.followed or one.escalated / CALM
             progress.advance(1)
         progress.finish()
         figures = _figures(fleet, self.times, flow, stretches)
         return Forecast(
             fleet,
             figures,
-            count * length_s,
+            len(stretches) * length_s,
             wanted * length_s,
             formula_of(fleet, self.times, share=flow.rate, dispersion=flow.dispersion(fleet.fps)),
         )
@@ -163,9 +168,8 @@ class Planner:
         """Simulate a fleet for as long as a point of a curve needs."""
         each = fleet.cameras * fleet.fps * (escalating or self.escalating).rate
         seconds = FEW_ESCALATIONS / max(each, 1e-9)
-        seconds = min(max(seconds, 8 * 10.0), 1800.0)
-        length = 8 * STRETCH_S if seconds >= 8 * STRETCH_S else seconds
-        return self.forecast(fleet, seconds=length, escalating=escalating, most=FEW_ESCALATIONS)
+        seconds = min(max(seconds, LEAST_STRETCHES * 10.0), LEAST_STRETCHES * STRETCH_S)
+        return self.forecast(fleet, seconds=seconds, escalating=escalating, most=FEW_ESCALATIONS)
 
 
 def _figures(
@@ -368,14 +372,12 @@ class WhatIf:
         ]
         if hosts is None and uplink is None:
             found.append(self._both())
-        shortest = next(
-            (
-                limit
-                for limit in DEADLINES_MS
-                if self._at(replace(fleet, deadline_ms=float(limit))).keeps(self.limits)
-            ),
-            None,
+        kept = (
+            one
+            for one in DEADLINES_MS
+            if self._at(replace(fleet, deadline_ms=float(one))).keeps(self.limits)
         )
+        shortest = next(kept, None)
         found.append(
             Remedy(
                 "deadline",
@@ -396,17 +398,15 @@ class WhatIf:
             )
         there = replace(self.fleet, hosts=int(hosts))
         uplink = self._least(self.uplinks(), lambda rate: replace(there, uplink_bps=rate))
-        said = f"{hosts:g} hosts" + (
-            "" if uplink is None else f" with an uplink of {say_rate(uplink)} keep them"
+        sends = "that nothing fills" if uplink is None else f"of {say_rate(uplink)}"
+        return Remedy(
+            "hosts and uplink", uplink, f"{hosts:g} hosts with an uplink {sends} keep them"
         )
-        return Remedy("hosts and uplink", uplink, said)
 
     def _threshold(self) -> Remedy:
         flow = self.planner.escalating
         if not isinstance(flow, Traced) or not flow.scores or flow.threshold is None:
-            why = (
-                "what another threshold escalates takes a trace of a cascade of two, without reuse"
-            )
+            why = "what another one escalates takes a trace of a cascade of two, without reuse"
             return Remedy("threshold", None, why)
         for limit in sorted(self.thresholds(), reverse=True):
             if self._at(self.fleet, limit).keeps(self.limits):

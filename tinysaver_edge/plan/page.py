@@ -153,13 +153,13 @@ def simulated(forecast: Forecast) -> str:
     """Say what was simulated, and what its intervals do not tell."""
     hours, asked = forecast.simulated_s / 3600, forecast.asked_s / 3600
     spread = (
-        f" in stretches spread over {asked:.3g} h, which stand for all of it"
-        if forecast.simulated_s < forecast.asked_s
-        else ""
+        f", which stand for all {asked:.3g} h" if forecast.simulated_s < forecast.asked_s else ""
     )
     return (
-        f"Simulated event by event: {hours:.3g} h{spread}. The intervals tell what more simulated "
-        "time would change, and nothing of what the times and assumptions below are worth."
+        f"Simulated event by event: {hours:.3g} h{spread}, in stretches. At the start of each the "
+        "cameras fall into another step with each other: a fleet of few at a low load may keep one "
+        "that is better or worse. The intervals tell what more simulated time would change, and "
+        "nothing of what the times and assumptions below are worth."
     )
 
 
@@ -292,11 +292,7 @@ def _draw(name: str, points: list[CurvePoint], size: Size) -> str:
             )
             parts.append(dot(panel.at(x, value), radius, class_=kind, title=words))
     return document(
-        size.width,
-        lower.bottom + 44,
-        parts,
-        label=f"p95 of final decisions and share degraded by {name}",
-        kind=size.kind,
+        size, lower.bottom + 44, parts, label=f"p95 of final decisions and share degraded by {name}"
     )
 
 

@@ -1,46 +1,22 @@
-"""A fleet at work, event by event: savers, in-flight limits, uplink, batches, deadlines, breakers.
+"""A fleet at work for a stretch of time, and what is counted of it.
 
-Devices do as `stream/escalations.py` and `engines/remote` do, hosts as `host/kserve_model.py`. What
-a frame meets:
-
-- its device's saver, one frame after the other;
-- where that is unsure, a refusal when as many of the device's frames wait as may, or no host is
-  asked at the moment;
-- the uplink, one request after the other; what its deadline overtakes is not sent to the end;
-- the least loaded host, which refuses what is more than it takes in at once, runs in batches what
-  waits, and leaves out those whose sender has given up; where other hosts could still answer, one
-  has half of the time left;
-- after a refusal or a time-out, another try, as far as the device's budget of retries goes; three
-  failures in a row open a host's breaker until a probe is answered;
-- its deadline, when the saver's answer goes out;
-- the frames before it: decisions of a camera leave in order.
-
-The heart is in `_Exchange`; all that needs no queue is done on whole arrays.
+What a frame meets: its device's saver, one frame after the other; where that is unsure, all that
+queues (`exchange.py`), event by event; and the frames before it, since decisions of a camera leave
+in order. All that needs no queue is done on whole arrays.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from enum import IntEnum
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.engines.batching import most_at_once
-from tinysaver_edge.engines.remote.endpoint import SMOOTHING
-from tinysaver_edge.engines.remote.engine import LONGEST_PAUSE_S, SHORTEST_PAUSE_S
-from tinysaver_edge.engines.remote.model import RemoteModel
-from tinysaver_edge.engines.remote.traffic import SAVED
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating
+from tinysaver_edge.plan.exchange import End, Exchange
 from tinysaver_edge.plan.fleet import Fleet, Times
-
-_RULES: dict[str, Any] = {one.name: one.default for one in fields(RemoteModel)}
 
 STRETCH_S = 120.0
 """A stretch of time that is simulated by itself; stretches are independent of each other."""
@@ -50,15 +26,6 @@ WARM_UP_DEADLINES = 3.0
 
 BINS_FROM_MS, BIN_STEP, BINS = 0.01, 0.005, 3200
 """Latencies are counted in bins that are half a percent wide, from 0.01 ms to 88 s."""
-
-
-class End(IntEnum):
-    """How an escalation ended."""
-
-    ANSWERED = 0
-    DEADLINE = 1
-    IN_FLIGHT = 2
-    FAILED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +48,7 @@ class Stretch:
         run: frames that hosts ran.
         waiting: sum over the hosts' runs of how many frames were left waiting.
         runs: batches that hosts ran.
+        followed: escalations that had to be followed event by event.
     """
 
     seconds: float
@@ -98,297 +66,7 @@ class Stretch:
     run: int
     waiting: int
     runs: int
-
-
-_Request = tuple[int, int, float]
-"""Its number, which attempt it is, and until when its device waits."""
-
-_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES, _REFUSED, _RESTED = range(7)
-
-
-class _Exchange:
-    """Devices and hosts while a stretch lasts: all that queues.
-
-    Requests are numbered as they are escalated; probes have numbers below 0.
-
-    Args:
-        fleet: the fleet.
-        times: what was measured.
-        chance: draws durations.
-    """
-
-    def __init__(self, fleet: Fleet, times: Times, chance: np.random.Generator) -> None:
-        hosts, self._hosts = fleet.hosts, range(fleet.hosts)
-        self._most, self._limit = fleet.max_in_flight, times.at_once
-        self._room, self._chance = fleet.max_requests, chance
-        self._sizes = [most_at_once(count, self._limit) for count in range(self._limit + 1)]
-        self._timeout_s, self._half_s = fleet.deadline_ms / 1e3, fleet.rtt_ms / 2e3
-        self._bytes, self._rate = times.sent_bytes, fleet.uplink_bps / 8
-        self._send_s = times.sent_bytes / self._rate
-        self._draws = {size: _endless(ms / 1e3, chance) for size, ms in times.batch_ms.items()}
-        self._events: list[tuple[float, int, int, object]] = []
-        self._ticket = 0
-        self._in_flight = [0] * fleet.devices
-        self._retries = [SAVED] * fleet.devices
-        self._failures = [0] * (fleet.devices * hosts)
-        self._open = bytearray(fleet.devices * hosts)
-        self._latency_s = [0.0] * (fleet.devices * hosts)
-        self._asking = [0] * (fleet.devices * hosts)
-        self._queues: list[deque[_Request]] = [deque() for _ in self._hosts]
-        self._idle = [True] * hosts
-        self._taken: list[set[tuple[int, int]]] = [set() for _ in self._hosts]
-        self._pause_s: dict[int, float] = {}
-        self._link_free_s = 0.0
-        self._pending: dict[int, tuple[int, float, float, int]] = {}  # host, sent, limit, attempt
-        self._tried: dict[int, list[int]] = {}
-        self._from_s, self._until_s = 0.0, math.inf
-        self.sent_s = self.busy_s = self.sent_bytes = 0.0
-        self.run = self.waiting = self.runs = 0
-
-    def run_all(
-        self,
-        saved_s: list[float],
-        due_s: list[float],
-        device: list[int],
-        *,
-        counts: tuple[float, float],
-    ) -> tuple[list[float], list[int]]:
-        """Let escalations run their course.
-
-        Args:
-            saved_s: when each frame's saver had answered, rising.
-            due_s: its deadline.
-            device: whose it is.
-            counts: from when until when loads count.
-
-        Returns:
-            When each ended, and how (`End`).
-        """
-        self._due_s, self._device = due_s, device
-        self._from_s, self._until_s = counts
-        self._ended_s, self._how = [math.inf] * len(saved_s), [0] * len(saved_s)
-        events, in_flight = self._events, self._in_flight
-        for number, now_s in enumerate(saved_s):
-            while events and events[0][0] <= now_s:
-                self._happen()
-            if now_s >= due_s[number]:
-                self._end(number, now_s, End.DEADLINE, flown=False)
-            elif in_flight[device[number]] >= self._most:
-                self._end(number, now_s, End.IN_FLIGHT, flown=False)
-            else:
-                in_flight[device[number]] += 1
-                retries = self._retries[device[number]] + _RULES["retry_share"]
-                self._retries[device[number]] = min(SAVED, retries)
-                self._ask(number, now_s, due_s[number])
-        while any(in_flight):
-            self._happen()
-        return self._ended_s, self._how
-
-    def _later(self, at_s: float, kind: int, what: object) -> None:
-        self._ticket += 1
-        heapq.heappush(self._events, (at_s, self._ticket, kind, what))
-
-    def _happen(self) -> None:
-        now_s, _, kind, what = heapq.heappop(self._events)
-        if kind == _ARRIVES:
-            self._arrive(now_s, *what)  # type: ignore[misc]
-        elif kind == _RAN:
-            self._ran(now_s, *what)  # type: ignore[misc]
-        elif kind == _TOLD:
-            for number, attempt, _ in what:  # type: ignore[attr-defined]
-                self._told(now_s, number, attempt)
-        elif kind == _GIVEN_UP:
-            self._give_up(now_s, *what)  # type: ignore[misc]
-        elif kind == _REFUSED:
-            self._refused(now_s, *what)  # type: ignore[misc]
-        elif kind == _RESTED:
-            self._ask(what[0], now_s, what[1])  # type: ignore[index]
-        else:
-            self._probe(now_s, what)  # type: ignore[arg-type]
-
-    # Devices
-
-    def _ask(self, number: int, now_s: float, due_s: float) -> None:
-        """Ask the least loaded host that is not left alone; see `RemoteEngine._run`."""
-        base = self._device[number] * len(self._hosts)
-        fresh = [host for host in self._hosts if not self._open[base + host]]
-        if self._tried:
-            tried = self._tried.get(number, ())
-            fresh = [host for host in fresh if host not in tried]
-        if not fresh or due_s <= now_s:
-            how = End.DEADLINE if now_s >= self._due_s[number] else End.FAILED
-            self._end(number, now_s, how)
-            return
-        host = fresh[0]
-        if len(fresh) > 1:
-            host = min(
-                fresh,
-                key=lambda one: (self._asking[base + one] + 1) * self._latency_s[base + one],
-            )
-        limit_s = now_s + (due_s - now_s) / (2 if len(fresh) > 1 else 1)
-        self._send(number, now_s, limit_s, host, base + host)
-
-    def _send(self, number: int, now_s: float, limit_s: float, host: int, pair: int) -> None:
-        self._asking[pair] += 1
-        attempt = self._ticket
-        self._pending[number] = (host, now_s, limit_s, attempt)
-        self._later(limit_s, _GIVEN_UP, (number, attempt))
-        begins_s = max(now_s, self._link_free_s)
-        ends_s = min(begins_s + self._send_s, limit_s)
-        if ends_s > begins_s:
-            self._link_free_s = ends_s
-            if self._from_s <= begins_s < self._until_s:
-                self.sent_s += ends_s - begins_s
-        if begins_s + self._send_s <= limit_s:
-            if self._from_s <= begins_s < self._until_s:
-                self.sent_bytes += self._bytes
-            self._later(ends_s + self._half_s, _ARRIVES, (host, number, limit_s, attempt))
-
-    def _told(self, now_s: float, number: int, attempt: int) -> None:
-        """An answer reaches its device."""
-        pending = self._pending.get(number)
-        if pending is None or pending[3] != attempt:
-            return
-        host, sent_s, _, _ = self._pending.pop(number)
-        pair = self._pair(number, host)
-        self._asking[pair] -= 1
-        self._failures[pair] = 0
-        if number < 0:
-            self._open[pair] = 0
-            return
-        spent_s = now_s - sent_s
-        before_s = self._latency_s[pair] or spent_s
-        self._latency_s[pair] = before_s + SMOOTHING * (spent_s - before_s)
-        self._end(number, now_s, End.ANSWERED)
-
-    def _give_up(self, now_s: float, number: int, attempt: int) -> None:
-        """A request's time is up: another host is asked, if there is time left for one."""
-        pending = self._pending.get(number)
-        if pending is None or pending[3] != attempt:
-            return
-        host, sent_s, limit_s, _ = self._pending.pop(number)
-        self._taken[host].discard((number, attempt))
-        hurried = limit_s - sent_s < self._latency_s[self._pair(number, host)]
-        if not self._fail(number, now_s, host, hurried=hurried):
-            return
-        due_s = self._due_s[number]
-        if due_s - now_s > 1e-9 and self._spends(number):
-            self._tried.setdefault(number, []).append(host)
-            self._ask(number, now_s, due_s)
-        else:
-            self._end(number, now_s, End.DEADLINE)
-
-    def _refused(self, now_s: float, number: int, attempt: int) -> None:
-        """A host has as many requests as it takes: another is asked, or this one after a rest."""
-        pending = self._pending.get(number)
-        if pending is None or pending[3] != attempt:
-            return
-        host, *_ = self._pending.pop(number)
-        if not self._fail(number, now_s, host):
-            return
-        due_s = self._due_s[number]
-        base = self._device[number] * len(self._hosts)
-        others = sum(not self._open[base + one] for one in self._hosts if one != host) > 0
-        if not self._spends(number):
-            self._end(number, now_s, End.FAILED)
-        elif others:
-            self._tried.setdefault(number, []).append(host)
-            self._ask(number, now_s, due_s)
-        else:
-            pause_s = self._pause_s.get(number, SHORTEST_PAUSE_S)
-            self._pause_s[number] = min(2 * pause_s, LONGEST_PAUSE_S)
-            rested_s = now_s + pause_s * (0.5 + 0.5 * self._chance.random())
-            if rested_s < due_s:
-                self._later(rested_s, _RESTED, (number, due_s))
-            else:
-                self._end(number, now_s, End.FAILED)
-
-    def _spends(self, number: int) -> bool:
-        """Take a retry off its device's budget; False where none is left."""
-        device = self._device[number]
-        if self._retries[device] < 1:
-            return False
-        self._retries[device] -= 1
-        return True
-
-    def _fail(self, number: int, now_s: float, host: int, *, hurried: bool = False) -> bool:
-        """Note a failure of a host for a device; False for a probe's, which is then repeated."""
-        pair = self._pair(number, host)
-        self._asking[pair] -= 1
-        if number < 0:
-            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
-            return False
-        self._failures[pair] += not hurried  # it had less time than usual
-        if self._failures[pair] >= _RULES["failures_to_open"] and not self._open[pair]:
-            self._open[pair] = 1
-            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
-        return True
-
-    def _probe(self, now_s: float, pair: int) -> None:
-        """A device asks a host that it has left alone about one frame."""
-        limit_s = now_s + min(_RULES["timeout_s"], self._timeout_s)
-        self._send(-1 - pair, now_s, limit_s, pair % len(self._hosts), pair)
-
-    def _pair(self, number: int, host: int) -> int:
-        return -1 - number if number < 0 else self._device[number] * len(self._hosts) + host
-
-    def _end(self, number: int, now_s: float, how: End, *, flown: bool = True) -> None:
-        self._ended_s[number], self._how[number] = now_s, how
-        if flown:
-            self._in_flight[self._device[number]] -= 1
-            if self._tried:
-                self._tried.pop(number, None)
-            if self._pause_s:
-                self._pause_s.pop(number, None)
-
-    # Hosts
-
-    def _arrive(self, now_s: float, host: int, number: int, limit_s: float, attempt: int) -> None:
-        taken = self._taken[host]
-        if len(taken) >= self._room:
-            self._later(now_s + self._half_s, _REFUSED, (number, attempt))
-            return
-        if now_s < limit_s:
-            taken.add((number, attempt))
-        self._queues[host].append((number, attempt, limit_s))
-        if self._idle[host]:
-            self._begin(now_s, host)
-
-    def _begin(self, now_s: float, host: int) -> None:
-        """Run those that wait, but for whom nobody waits any more; see `Batches._next`."""
-        queue = self._queues[host]
-        for one in queue:
-            if one[2] <= now_s:
-                self._queues[host] = queue = deque(one for one in queue if one[2] > now_s)
-                break
-        if not queue:
-            self._idle[host] = True
-            return
-        self._idle[host] = False
-        count = self._sizes[min(len(queue), self._limit)]
-        taken = [queue.popleft() for _ in range(count)]
-        spent_s = next(self._draws[count])
-        if self._from_s <= now_s < self._until_s:
-            self.busy_s += spent_s
-            self.run += count
-            self.runs += 1
-            self.waiting += len(queue)
-        self._later(now_s + spent_s, _RAN, (host, taken))
-
-    def _ran(self, now_s: float, host: int, answered: list[_Request]) -> None:
-        self._taken[host].difference_update((one[0], one[1]) for one in answered)
-        if self._half_s:
-            self._later(now_s + self._half_s, _TOLD, answered)
-        else:
-            for number, attempt, _ in answered:
-                self._told(now_s, number, attempt)
-        self._begin(now_s, host)
-
-
-def _endless(samples: FloatArray, chance: np.random.Generator) -> Iterator[float]:
-    """Draw from samples for ever, many at a time."""
-    while True:
-        yield from chance.choice(samples, 4096).tolist()
+    followed: int
 
 
 def simulate_stretch(
@@ -426,21 +104,22 @@ def simulate_stretch(
     places = np.flatnonzero(unsure)
     places = places[np.argsort(saved_s.ravel()[places], kind="stable")]
     begun_s = saved_s.ravel()[places]
-    exchange = _Exchange(fleet, times, np.random.default_rng(hosts_seed))
-    ended_s, how = exchange.run_all(
-        begun_s.tolist(),
-        (taken_s.ravel()[places] + fleet.deadline_ms / 1e3).tolist(),
-        whose[places // count].tolist(),
-        counts=(from_s, from_s + seconds),
-    )
+    due_s = taken_s.ravel()[places] + fleet.deadline_ms / 1e3
+    device, counted_s = whose[places // count], (from_s, from_s + seconds)
+    exchange = Exchange(fleet, times, np.random.default_rng(hosts_seed))
+    ended_s = exchange.run_calmly(begun_s, due_s, device, counts=counted_s)
+    ends, followed = np.zeros(len(places), np.int64), 0
+    if ended_s is None:
+        followed = len(places)
+        exchange = Exchange(fleet, times, np.random.default_rng(hosts_seed))
+        ended_s, ends = exchange.run_all(begun_s, due_s, device, counts=counted_s)
     done_s = saved_s
     done_s.ravel()[places] = ended_s
     np.maximum.accumulate(done_s, axis=1, out=done_s)  # they leave in order
     counts = (taken_s >= from_s) & (taken_s < from_s + seconds)
     ages_ms = (done_s - taken_s)[counts] * 1e3
     here = counts.ravel()[places]
-    ends = np.array(how, np.int64)[here]
-    answered = ends == End.ANSWERED
+    answered = ends[here] == End.ANSWERED
     second = (begun_s[here] - from_s).astype(int)
     second = np.bincount(second[second < seconds], minlength=int(seconds))[: int(seconds)]
     minute = second[: len(second) // 60 * 60].reshape(-1, 60).sum(axis=1)
@@ -448,10 +127,10 @@ def simulate_stretch(
         seconds=seconds,
         frames=int(counts.sum()),
         escalated=int(here.sum()),
-        ends=np.bincount(ends, minlength=len(End)),
+        ends=np.bincount(ends[here], minlength=len(End)),
         latency_ms=np.bincount(bin_of(ages_ms), minlength=BINS),
         sum_ms=float(ages_ms.sum()),
-        answer_ms=1e3 * float((np.array(ended_s)[here] - begun_s[here])[answered].sum()),
+        answer_ms=1e3 * float((ended_s[here] - begun_s[here])[answered].sum()),
         a_second=np.bincount(second),
         a_minute=np.bincount(minute),
         sent_s=exchange.sent_s,
@@ -460,6 +139,7 @@ def simulate_stretch(
         run=exchange.run,
         waiting=exchange.waiting,
         runs=exchange.runs,
+        followed=followed,
     )
 
 

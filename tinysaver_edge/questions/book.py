@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -15,7 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, check_file_target, parse_json
+from tinysaver_edge._support.files import (
+    atomic_write,
+    check_file_target,
+    lock,
+    parse_json,
+    read_file,
+)
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.questions.known import Question
 
@@ -47,10 +52,7 @@ class GivenAnswer:
     """One answer to one question.
 
     Attributes:
-        question: what was asked.
-        reply: what was said.
         by: who said it; "" where nobody gave a name.
-        at: when, in UTC.
         repeat: whether the same person had been asked before, without being told.
     """
 
@@ -149,14 +151,8 @@ class AnswerBook:
     def _begin(self, path: Path) -> None:
         """Lock the file, read it, and part what a killed program left from what comes next."""
         assert self._handle is not None
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"answers {path}: another program is asking there: open its page, or end it"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+        taken = f"answers {path}: another program is asking there: open its page, or end it"
+        lock(self._handle, taken)
         data = _read(path)
         trouble = Trouble(path)
         self.answers = list(_once(_standing(_lines(data, trouble), trouble), trouble))
@@ -185,10 +181,6 @@ class AnswerBook:
 
     def undo(self, by: str, *, among: Container[str]) -> GivenAnswer | None:
         """Take a person's last answer back and return it; None where there is none.
-
-        Args:
-            by: the person.
-            among: ids of the questions in hand; others' answers stay.
 
         Raises:
             InputError: it cannot be written; the answer then stands.
@@ -232,8 +224,7 @@ class AnswerBook:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
+    data = read_file(path)
     if len(data) > MOST_BYTES:
         raise InputError(
             f"answers {path}: larger than {MOST_BYTES >> 20} MiB, which no answers are"
@@ -311,11 +302,7 @@ def _once(answers: Iterable[GivenAnswer], trouble: Trouble) -> Iterator[GivenAns
 
 
 def check_name(by: str) -> str:
-    """Return a person's name as it is kept.
-
-    Raises:
-        InputError: it is too long or cannot be printed.
-    """
+    """Return a person's name as it is kept."""
     name = by.strip()
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"name {name[:20]!r}: up to {LONGEST_NAME} printable signs")
@@ -328,9 +315,6 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
     Questions about runs of frames have a column more, how many frames each stands for.
 
     A file's name that a spreadsheet would take for a formula gets a leading ``./``.
-
-    Raises:
-        InputError: it cannot be written.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

@@ -30,7 +30,6 @@ class Turn:
     """A question for a person.
 
     Attributes:
-        question: what to ask.
         repeat: whether this person answered it before; the page must not show it.
     """
 
@@ -47,7 +46,6 @@ class ProofSoFar:
         answered: those of them that have an answer, the same from all who gave one.
         unsure: those that nobody could tell; they count as the worst.
         disagreed: those that people answered differently; they count as the worst.
-        people: how many people answered.
         repeats: how often they agreed with themselves.
         max_drop_points: ε, what is to be proven; None where only the bound is wanted.
         threshold: the loosest that is certified so far; None where none is.

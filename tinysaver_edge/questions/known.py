@@ -49,13 +49,7 @@ class Question:
 
 
 def question_id(key: str, one: int, other: int) -> str:
-    """Return a question's id.
-
-    Args:
-        key: what tells its picture from all others, such as a hash of the file.
-        one: index of a class.
-        other: of the other; their order is of no account.
-    """
+    """Return a question's id."""
     low, high = sorted((int(one), int(other)))
     return _digest("question", key, str(low), str(high))
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tinysaver_edge.certificate import (
+from tinysaver_edge.certificate.certificate import WalkStep, runs_of
+from tinysaver_edge.certificate.p_values import (
     EvidenceKind,
-    WalkStep,
     count_p_values,
     group_p_values,
-    runs_of,
     upper_rate,
 )
-from tinysaver_edge.certificate import walk as last_passed
+from tinysaver_edge.certificate.p_values import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
 from tinysaver_edge.questions.known import UNKNOWN
 
@@ -37,7 +36,6 @@ class Repeats:
     """How often people gave the same answer when they were asked for a second time.
 
     Attributes:
-        agreed: how often.
         of: how often two answers were there to compare; "can't tell" is none.
     """
 
@@ -150,8 +148,6 @@ class Walk:
         accepted: int64 (k,), samples that the large model is not asked about.
         costs: float64 (k,), MACs a frame, where the large model alone takes 1.
         pairs: where the answers differ.
-        samples: how many samples there are.
-        evidence: what they are.
         groups: int64 (n,), each sample's group from 0 without a gap, or None.
         max_drop_points: ε, in points; None where the threshold comes from a budget, and what can
             be signed there is asked for.
@@ -168,14 +164,23 @@ class Walk:
     max_drop_points: float | None
     share: float
 
+    def p_values(self, lost: ArrayLike, gained: ArrayLike, drop: float) -> list[float]:
+        """Return those of counts over samples that stand alone, for a bound in points."""
+        found: list[float] = count_p_values(
+            lost,
+            gained,
+            evidence=self.evidence,
+            samples=self.samples,
+            max_drop_points=drop,
+            risk=self.share,
+        ).tolist()
+        return found
+
 
 class WalkTally:
     """Counts of a walk with what is known, and at best and at worst with what is not.
 
     Every answer changes the counts of one sample only, so nothing is counted anew.
-
-    Attributes:
-        walk: the walk.
     """
 
     def __init__(self, walk: Walk) -> None:
@@ -311,15 +316,7 @@ class WalkTally:
     def _p_values(self, side: int, places: slice, drop: float) -> list[float]:
         walk = self.walk
         if walk.groups is None:
-            p_values: list[float] = count_p_values(
-                self._lost[side, places],
-                self._gained[side, places],
-                evidence=walk.evidence,
-                samples=walk.samples,
-                max_drop_points=drop,
-                risk=walk.share,
-            ).tolist()
-            return p_values
+            return walk.p_values(self._lost[side, places], self._gained[side, places], drop)
         assert self._sums is not None
         means = (self._sums[side][:, places] / self._sizes[:, None]).T
         grouped: list[float] = group_p_values(means, epsilon=drop / 100, risk=walk.share).tolist()

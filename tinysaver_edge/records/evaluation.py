@@ -13,20 +13,30 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import default_cache_dir, read_arrays
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.artefact import bundled_artefacts
+from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.certificate import EvidenceKind
-from tinysaver_edge.data import Place, check_left_out, class_indices, open_data
+from tinysaver_edge.certificate.p_values import EvidenceKind
+from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import open_epochs
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import check_left_out
 from tinysaver_edge.data.looks import Looks, Seen, read_looks
+from tinysaver_edge.data.source import DataSource, class_indices
+from tinysaver_edge.data.store import Place
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.base import EngineOptions
 from tinysaver_edge.errors import BundleError, DataError, RecordError
-from tinysaver_edge.outputs import all_but, check_labels
+from tinysaver_edge.outputs import all_but, check_labels, sample_hashes
 from tinysaver_edge.records.measure import DEFAULT_SKIP_LIMIT, check_skip_limit, measure
-from tinysaver_edge.records.records import Record, load_record, read_labels
+from tinysaver_edge.records.records import (
+    Record,
+    find_repeated,
+    load_record,
+    read_labels,
+)
 from tinysaver_edge.records.timeline import read_timeline
 
 FEWEST_TO_DOUBT = 200
@@ -42,8 +52,6 @@ class Evaluation:
     """A finished bundle's figures.
 
     Attributes:
-        figures: the seven figures.
-        warnings: what the user should know.
         seen: how many of the samples the bundle was calibrated on; None where that is not known.
         doubted: whether nothing follows from the figures for the certificate: labels that do not
             look right, or samples that it is not about.
@@ -74,12 +82,6 @@ def evaluate_images(
 ) -> Evaluation:
     """Run every stage of a bundle over labelled images and measure its policy on the answers.
 
-    Args:
-        bundle: an open bundle with models.
-        data_path: folder, .zip or table of labelled images.
-        skip_limit: share of images that may be unreadable.
-        progress: hears of each image.
-
     Raises:
         BundleError: the bundle holds no models.
         DataError: the images or labels do not fit.
@@ -87,32 +89,15 @@ def evaluate_images(
     """
     check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
-    with open_data(data_path) as data, tempfile.TemporaryDirectory() as folder:
+    with open_data(data_path) as data:
         warnings = check_left_out(data.left_out, kept=len(data), limit=skip_limit, path=data.path)
-        known = bundle.manifest.labels
-        if known is not None:  # names that do not fit are told before anything is measured
-            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
-        records = [
-            measure(
-                artefact,
-                data,
-                Path(folder),
-                fingerprint="",
-                skip_limit=skip_limit,
-                progress=progress,
-            )
-            for artefact in artefacts
-        ]
-        labels = class_indices(
-            data.samples,
-            labels=known,
-            classes=records[-1].outputs.width,
-            path=data.path,
-        )
+        records, labels = _answers(bundle, artefacts, data, skip_limit, progress)
         looks = read_looks(data, progress=progress)
-    seen, said = _seen(bundle, looks)
-    found = _evaluation(bundle, records, labels)
-    doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
+        dependent = _dependent(data, looks)
+    seen, said = _seen_among(bundle, looks.content)
+    said = [*looks.lines, *said]
+    found = _evaluation(bundle, records, labels, alone=not dependent)
+    doubts = [*_not_about(bundle), *dependent, *_doubts(bundle, found.figures)]
     warned = (*warnings, *said, *found.warnings, *doubts)
     return Evaluation(found.figures, warned, seen, doubted=bool(doubts))
 
@@ -141,16 +126,9 @@ def evaluate_epochs(
     """
     check_skip_limit(skip_limit)
     artefacts = bundled_artefacts(bundle, EngineOptions(cache_dir=default_cache_dir()))
-    known = bundle.manifest.labels
-    with open_epochs(path, spans=spans) as data, tempfile.TemporaryDirectory() as folder:
-        if known is not None and spans is not None:
-            class_indices(data.samples, labels=known, classes=len(known), path=data.path)
-        common = {"fingerprint": "", "skip_limit": skip_limit, "progress": progress}
-        records = [measure(one, data, Path(folder), **common) for one in artefacts]  # type: ignore[arg-type]
-        large = records[-1].outputs
-        labels = large.predictions
-        if spans is not None:
-            labels = class_indices(data.samples, labels=known, classes=large.width, path=data.path)
+    with open_epochs(path, spans=spans) as data:
+        labelled = spans is not None
+        records, labels = _answers(bundle, artefacts, data, skip_limit, progress, labelled=labelled)
         timeline, content = read_timeline(data, progress=progress)
     said = _other_epochs(bundle, timeline)
     seen, told = _seen_among(bundle, content)
@@ -159,6 +137,37 @@ def evaluate_epochs(
     warned = (*said, *told, *found.warnings, *doubts)
     doubted = bool(said or doubts)
     return Evaluation(found.figures, warned, seen, doubted=doubted, by_large=spans is None)
+
+
+def _answers(
+    bundle: Bundle,
+    artefacts: Sequence[Artefact],
+    data: DataSource,
+    skip_limit: float,
+    progress: Progress,
+    *,
+    labelled: bool = True,
+) -> tuple[list[Record], NDArray[np.int64]]:
+    """Return what each model answers, and the true classes: the large model's without labels."""
+    known = bundle.manifest.labels
+    if labelled and known is not None:  # names that do not fit are told before all measuring
+        class_indices(data.samples, labels=known, classes=len(known), path=data.path)
+    with tempfile.TemporaryDirectory() as folder:
+        records = [
+            measure(
+                artefact,
+                data,
+                Path(folder),
+                fingerprint="",
+                skip_limit=skip_limit,
+                progress=progress,
+            )
+            for artefact in artefacts
+        ]
+    large = records[-1].outputs
+    if not labelled:
+        return records, large.predictions
+    return records, class_indices(data.samples, labels=known, classes=large.width, path=data.path)
 
 
 def _not_about(bundle: Bundle) -> list[str]:
@@ -190,18 +199,25 @@ def _other_epochs(bundle: Bundle, timeline: EpochTimeline) -> list[str]:
     return []
 
 
-def _seen(bundle: Bundle, looks: Looks) -> tuple[int | None, list[str]]:
-    """Return how many of some images the bundle was calibrated on, and a line where it is any.
+_FEWER = "the figures rest on fewer samples than they seem to, and have no interval"
+
+
+def _dependent(data: DataSource, looks: Looks) -> list[str]:
+    """Say that images are copies, or frames of one clip, in place of independent samples."""
+    samples = data.samples
+    if data.independent or read_collected(data.path, looks.content)[0] is not None:
+        return []
+    names, labels = zip(*((one.file, one.label) for one in samples), strict=True)
+    alike = find_alike(looks, names, labels, data.groups)
+    return [] if alike is None or alike.independent else [f"{alike.text(names)}: {_FEWER}"]
+
+
+def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:
+    """Return how many of some samples the bundle was calibrated on, and a line where it is any.
 
     Raises:
         BundleError: what the bundle says of them is damaged.
     """
-    seen, said = _seen_among(bundle, looks.content)
-    return seen, [*looks.lines, *said]
-
-
-def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None, list[str]]:
-    """Return the same by the hashes of what they are."""
     said: list[str] = []
     entry = bundle.manifest.seen
     if entry is None:
@@ -216,9 +232,9 @@ def _seen_among(bundle: Bundle, content: NDArray[np.uint64]) -> tuple[int | None
     if count:
         about = "" if entry.whole else "about "
         said.append(
-            f"{about}{count} of {len(content)} images are among those that the bundle was "
-            f"calibrated on, or its models quantised: figures on them say little of images that it "
-            f"has not seen"
+            f"{about}{count} of {len(content)} samples are among those that the bundle was "
+            f"calibrated on, or its models quantised: figures on them say little of what it has "
+            f"not seen"
         )
     return count, said
 
@@ -244,9 +260,16 @@ def evaluate_records(bundle: Bundle, folder: Path, labels_path: Path) -> Evaluat
                 f"labels {labels_path} {len(labels)}: both must be of the same images"
             )
         check_labels(labels, record.outputs, model=record.name)
-    found = _evaluation(bundle, records, labels)
+    kept = all_but(sorted({index for one in records for index in one.skipped}), len(labels))
+    answers = [record.outputs.subset(kept) for record in records]
+    seen, said = _seen_among(bundle, sample_hashes(answers[-1:]))
+    repeated = find_repeated(answers, labels[kept])
+    found = _evaluation(bundle, records, labels, alone=repeated.independent)
     doubts = [*_not_about(bundle), *_doubts(bundle, found.figures)]
-    return replace(found, warnings=(*found.warnings, *doubts), doubted=bool(doubts))
+    if not repeated.independent:
+        doubts.append(f"{repeated.brief}: {_FEWER}")
+    warned = (*said, *found.warnings, *doubts)
+    return replace(found, warnings=warned, seen=seen, doubted=bool(doubts))
 
 
 def _doubts(bundle: Bundle, found: Figures) -> list[str]:
@@ -279,8 +302,9 @@ def _evaluation(
     labels: NDArray[np.int64],
     *,
     timeline: EpochTimeline | None = None,
+    alone: bool = True,
 ) -> Evaluation:
-    """Measure a policy on the samples that no record skipped."""
+    """Measure a policy on the samples that no record skipped; alone: no two belong together."""
     skipped = sorted({index for record in records for index in record.skipped})
     kept = all_but(skipped, len(labels))
     if not len(kept):
@@ -297,7 +321,7 @@ def _evaluation(
         policy,
         outputs,
         labels[kept],
-        grouped=grouped,
+        grouped=grouped or not alone,
         timeline=None if timeline is None else timeline.subset(kept),
         reuse=None if reuse is None else reuse.rule,
     )

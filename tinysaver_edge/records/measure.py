@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.codec import Jpeg
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.engines.base import Engine
 from tinysaver_edge.errors import DataError, InputError, ModelError
 from tinysaver_edge.output_format import OutputFormat, OutputKind
@@ -51,11 +51,7 @@ MOST_LOGITS_BYTES = 2 << 30
 
 
 def check_skip_limit(limit: float) -> None:
-    """Refuse a limit that is no share.
-
-    Raises:
-        InputError: it is below 0, above 1 or NaN.
-    """
+    """Refuse a limit that is no share."""
     if not 0 <= limit <= 1:
         raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 
@@ -82,8 +78,6 @@ class MeasureJob:
     What it answers on a chunk depends on nothing but the chunk: it does not matter who does it.
 
     Attributes:
-        artefact: the model as it will ship.
-        data: the images.
         chunk: samples in a chunk.
         top: so many of the best classes are kept of each answer; None keeps all logits.
     """
@@ -99,10 +93,6 @@ class MeasureJob:
 
     def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Answered]:
         """Open the model and answer on some chunks, in their order.
-
-        Args:
-            starts: first samples of the chunks.
-            progress: hears of each batch.
 
         Raises:
             ModelError: an answer is NaN; names the image.
@@ -312,11 +302,6 @@ def _decoded(
 
 def check_skipped(skipped: Sequence[int], data: DataSource, limit: float) -> None:
     """Refuse data of which too much cannot be read.
-
-    Args:
-        skipped: positions of the images that cannot be read.
-        data: all images.
-        limit: share of them that may be such.
 
     Raises:
         DataError: they are more; names the first.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, parse_json, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    parse_json,
+    read_arrays,
+    read_file,
+    write_text,
+)
+from tinysaver_edge.data.alike import (
+    FEWEST,
+    LEAST_WEIGHT,
+    ORDERED,
+    PAIRS,
+    leading_group,
+    random_pairs,
+)
 from tinysaver_edge.errors import InputError, RecordError
-from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.outputs import Outputs, sample_hashes
 
 _TOP_CLASS = "_class"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """All that a record's numbers depend on: equal keys, equal numbers.
-
-    Attributes:
-        model_sha256: hash of the model file that was run.
-        preprocess: the preprocessing, output format and codec, as plain values.
-        engine: name of the engine.
-        device: device string.
-        precision: arithmetic.
-        data: fingerprint of the images.
-    """
+    """All that a record's numbers depend on: equal keys, equal numbers."""
 
     model_sha256: str
     preprocess: Mapping[str, Any]
@@ -53,7 +58,6 @@ class Record:
     """What one model answered on every sample of a data set.
 
     Attributes:
-        name: the model's name.
         outputs: its answers, ``(n, …)``.
         skipped: samples that could not be read; their rows mean nothing.
         key: what the numbers depend on; None for records that users bring.
@@ -144,7 +148,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
     if not sidecar.is_file():
         return (), None
     try:
-        content = parse_json(sidecar.read_text())
+        content = parse_json(read_file(sidecar))
         skipped = tuple(int(index) for index in content.get("skipped", ()))
         key = RecordKey(**content["key"]) if "key" in content else None
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -153,11 +157,7 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
 
 
 def record_names(folder: Path) -> list[str]:
-    """Return the names of the records in a folder, sorted.
-
-    Raises:
-        RecordError: there is no such folder.
-    """
+    """Return the names of the records in a folder, sorted."""
     if not folder.is_dir():
         raise RecordError(f"records {folder}: no such folder")
     return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
@@ -171,11 +171,7 @@ class RecordWriter:
     another key is thrown away. Every file appears whole or not at all.
 
     Attributes:
-        folder: where the record goes.
-        name: the model's name.
         key: what the numbers depend on.
-        samples: how many there will be.
-        chunk: samples in a chunk.
     """
 
     folder: Path
@@ -340,3 +336,94 @@ def _read_column(path: Path, *, what: str) -> NDArray[Any]:
     if values is None or values.ndim != 1:
         raise RecordError(f"{what} {path}: expected one value a sample, (n,)")
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedRows:
+    """Samples whose answers are an earlier one's, or much like the next one's.
+
+    Attributes:
+        copies: how many samples are answered as an earlier one is, to the last digit.
+        samples: of how many.
+        independent: whether few enough are to count them all, and the order says nothing.
+        order: how often a sample is answered more like the next than like another of its class,
+            0..1; None where that cannot be told.
+        example: positions of two that are equal; None without copies.
+    """
+
+    copies: int
+    samples: int
+    independent: bool
+    order: float | None
+    example: tuple[int, int] | None
+
+    @property
+    def brief(self) -> str:
+        """What was found, in a few words."""
+        if self.order is not None and self.order >= ORDERED:
+            return (
+                f"{self.order:.0%} of the samples are answered more like the next than like "
+                f"another of their class (50 % where they are independent)"
+            )
+        return f"{self.copies} of {self.samples} samples are copies of others"
+
+
+def find_repeated(
+    answers: Sequence[Outputs],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_] | None = None,
+) -> RepeatedRows:
+    """Count the samples that every model answers as it answers an earlier one, or as the next.
+
+    Samples of one group are not held against each other: groups are what is counted then, and one
+    is a copy where most of its samples are of another's.
+
+    Args:
+        answers: each model's on the same n samples.
+        labels: ``(n,)`` their classes.
+        groups: ``(n,)`` clip or scene of each sample, or None.
+    """
+    rows, samples = sample_hashes(answers), answers[0].samples
+    places, first = np.flatnonzero(rows), np.arange(samples)
+    _, begins, which = np.unique(rows[places], return_index=True, return_inverse=True)
+    first[places] = places[begins[which]]
+    if groups is not None:
+        first = np.where(groups[first] == groups, np.arange(samples), first)
+    copied = np.flatnonzero(first != np.arange(samples))
+    leaders = first if groups is None else leading_group(first, groups)
+    sizes = np.bincount(leaders).astype(float)
+    alone = bool(sizes.sum() ** 2 >= LEAST_WEIGHT * len(leaders) * (sizes**2).sum())
+    orders = [_order(one, labels) for one in answers] if groups is None else []
+    order = max((one for one in orders if one is not None), default=None)
+    return RepeatedRows(
+        copies=len(copied),
+        samples=samples,
+        independent=alone and (order is None or order < ORDERED),
+        order=order,
+        example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
+    )
+
+
+def _order(outputs: Outputs, labels: NDArray[np.int64]) -> float | None:
+    """Return how often a sample is answered more like the next of its class than like another.
+
+    Alike are answers whose probabilities overlap (Bhattacharyya 1943), over the best five classes.
+    """
+    ranked = np.argsort(labels, kind="stable")
+    one, other = ranked[:-1], ranked[1:]
+    one, other = (side[labels[one] == labels[other]] for side in (one, other))
+    if len(one) < FEWEST:
+        return None
+    classes, best = outputs.top(min(5, outputs.width))
+    roots = np.sqrt(np.maximum(best.astype(np.float64), 0))
+
+    def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
+        same = classes[one][:, :, None] == classes[other][:, None, :]
+        return np.asarray(np.einsum("nab,na,nb->n", same, roots[one], roots[other]), np.float64)
+
+    usual = np.sort(overlap(*random_pairs(labels)))
+    if not len(usual):
+        return None
+    found = overlap(one[:PAIRS], other[:PAIRS])
+    below = np.searchsorted(usual, found, "left") + np.searchsorted(usual, found, "right")
+    return float(below.mean()) / (2 * len(usual))

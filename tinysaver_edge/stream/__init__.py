@@ -102,19 +102,17 @@ if TYPE_CHECKING:
     from tinysaver_edge.stream.options import StreamOptions
     from tinysaver_edge.stream.pipeline import Stream
     from tinysaver_edge.stream.service import Service, ServiceOptions
-    from tinysaver_edge.stream.sinks.base import CallbackSink, Sink, open_sink
-    from tinysaver_edge.stream.sinks.changes import ChangeSink
+    from tinysaver_edge.stream.sinks.base import CallbackSink, ChangeSink, Sink, open_sink
     from tinysaver_edge.stream.sinks.forward import ForwardOptions
     from tinysaver_edge.stream.sinks.jsonl import JsonlSink
     from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
-    from tinysaver_edge.stream.sinks.preview import PreviewSink
     from tinysaver_edge.stream.sinks.queued import Queued
     from tinysaver_edge.stream.sinks.saved_frames import (
         CalibrationSetSink,
         HardFramesSink,
         RandomShare,
     )
-    from tinysaver_edge.stream.sinks.video import VideoSink
+    from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink
     from tinysaver_edge.stream.sources.live import (
         Connection,
         Device,
@@ -175,15 +173,13 @@ else:
             "options": ("StreamOptions",),
             "pipeline": ("Stream",),
             "service": ("Service", "ServiceOptions"),
-            "sinks.base": ("CallbackSink", "Sink", "open_sink"),
-            "sinks.changes": ("ChangeSink",),
+            "sinks.base": ("CallbackSink", "ChangeSink", "Sink", "open_sink"),
             "sinks.forward": ("ForwardOptions",),
             "sinks.jsonl": ("JsonlSink",),
             "sinks.mqtt": ("MqttAddress", "MqttSink"),
-            "sinks.preview": ("PreviewSink",),
             "sinks.queued": ("Queued",),
             "sinks.saved_frames": ("CalibrationSetSink", "RandomShare", "HardFramesSink"),
-            "sinks.video": ("VideoSink",),
+            "sinks.video": ("PreviewSink", "VideoSink"),
             "sources.live": ("Connection", "Device", "DeviceError", "LiveOptions", "LiveSource"),
             "sources.opening": ("AnySource", "IterableSource", "open_source"),
             "sources.source": ("Context", "Frame", "Source"),

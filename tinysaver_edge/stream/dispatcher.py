@@ -105,13 +105,7 @@ class Dispatcher:
         *,
         buffers: int = BUFFERS,
     ) -> Lane:
-        """Add a source.
-
-        Args:
-            rules: what holds for its frames.
-            taker: takes its decisions.
-            buffers: how many prepared frames it may have.
-        """
+        """Add a source."""
         lane = Lane(rules, taker, buffers=buffers, regime=self._regime, lock=self.lock)
         with self.lock:
             self._lanes.append(lane)
@@ -139,10 +133,6 @@ class Dispatcher:
         """Say what decides a frame that has just come, and which buffer to prepare it in.
 
         Whoever calls it offers or repeats the frame next, or says `leave`.
-
-        Args:
-            lane: where the frame belongs.
-            batch: the buffer that was reserved for it.
         """
         with self.lock:
             self._regime.enter()

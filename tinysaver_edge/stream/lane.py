@@ -90,7 +90,6 @@ class Item:
     Attributes:
         lane: where it belongs.
         regime: what decides it.
-        case: what is known of it.
         arrived_s: when it was taken, or read from a file, on the stream's clock.
         due_s: when its decision must be out; infinity for never.
         batch: input of the first stage asked; None once that has answered.
@@ -198,8 +197,6 @@ class Lane:
     Methods take the dispatcher's lock, unless they say that the caller holds it.
 
     Attributes:
-        rules: what holds for all its frames.
-        taker: takes what becomes of them.
         room: told whenever a frame may be taken in again.
     """
 
@@ -373,9 +370,6 @@ class Giver:
     """Gives decisions to the lanes' takers, one at a time where a lane has an order.
 
     Any thread may call it, without the dispatcher's lock.
-
-    Args:
-        context: events, metrics, clock.
     """
 
     def __init__(self, *, context: Context) -> None:

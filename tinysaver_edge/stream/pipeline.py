@@ -46,11 +46,7 @@ FROZEN_S = 60.0
 
 
 class _Stillness:
-    """Notices a camera that gives the same picture for ever.
-
-    Args:
-        source: which; only live ones are told of.
-    """
+    """Notices a camera that gives the same picture for ever."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.doors import WrongTokens
+from tinysaver_edge._support.doors import WrongTokens, short_turns
 from tinysaver_edge._support.urls import ListenAddress
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.hardware.energy import Meters, open_meters
@@ -22,19 +22,17 @@ from tinysaver_edge.stream.drift.drift import (
     counts_repeated,
 )
 from tinysaver_edge.stream.drift.watch import NO_WATCH, Watch
-from tinysaver_edge.stream.sinks.base import Sink, open_sink
-from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.base import ChangeSink, Sink, open_sink
 from tinysaver_edge.stream.sinks.forward import Forwarding, ForwardOptions
 from tinysaver_edge.stream.sinks.jsonl import JsonlSink
 from tinysaver_edge.stream.sinks.mqtt import MqttAddress, MqttSink
-from tinysaver_edge.stream.sinks.preview import PreviewSink
 from tinysaver_edge.stream.sinks.queued import Queued
 from tinysaver_edge.stream.sinks.saved_frames import (
     CalibrationSetSink,
     HardFramesSink,
     RandomShare,
 )
-from tinysaver_edge.stream.sinks.video import VideoSink
+from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -265,6 +263,8 @@ class Service:
         try:
             if self.forwarding is not None:
                 self._stack.enter_context(self.forwarding)
+            if self._servers:
+                self._stack.enter_context(short_turns())
             for name, server in self._servers:
                 self._stack.enter_context(server)
                 self.notes.append(f"{name}: {server.url}")

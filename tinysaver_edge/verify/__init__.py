@@ -1,14 +1,8 @@
 """Verify: does a bundle keep on this machine what was promised where it was calibrated?
 
 run      all checks in order; the first that fails is the cause
-check    one promise that was looked at
-engines, golden   the same engines, the same pixels, the same answers
+check    one promise that was looked at; the same engines
+golden   the same pixels, the same answers
 follow   a tag: what is pushed under it is fetched, proven, tried, and kept or rolled back
 trial    what one on trial decides, and whether it has failed by that
 """
-
-from tinysaver_edge.verify.check import Check, Verification
-from tinysaver_edge.verify.golden import golden_answers
-from tinysaver_edge.verify.run import verify
-
-__all__ = ["Check", "Verification", "golden_answers", "verify"]

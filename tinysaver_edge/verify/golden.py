@@ -16,7 +16,7 @@ from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.manifest import GoldenEntry, Manifest, ModelEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import decode_image
+from tinysaver_edge.data.images import decode_image
 from tinysaver_edge.deciding.policy import Case, Judge, Policy, replay
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.decision import Decision, FrameId
@@ -146,17 +146,14 @@ def probe_picture() -> Frame:
     Golden frames may have the model's own size, which no resize changes. This one is large, wide
     and full of detail down to the pixel, of whole numbers only: the same on every machine.
     """
-    y, x = np.mgrid[0:1080, 0:1920].astype(np.int64)
-    planes = [(x * x // k + y * (k + 3) + (x * y >> 6)) & 255 for k in (37, 53, 71)]
-    return np.ascontiguousarray(np.stack(planes, axis=2).astype(np.uint8))
+    y, x = np.arange(1080)[:, None], np.arange(1920)[None]
+    byte, both = np.uint8, (x * y >> 6).astype(np.uint8)  # a byte wraps around: all is modulo 256
+    planes = [both + (x * x // k).astype(byte) + (y * (k + 3)).astype(byte) for k in (37, 53, 71)]
+    return np.stack(planes, axis=2)
 
 
 def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
-    """Decode a bundle's golden frames.
-
-    Raises:
-        BundleError: one cannot be decoded.
-    """
+    """Decode a bundle's golden frames."""
     frames = [decode_image(bundle.file(entry).read_bytes()) for entry in golden.frames]
     readable = [frame for frame in frames if frame is not None]
     if len(readable) < len(frames):
@@ -165,11 +162,7 @@ def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
 
 
 def kept_answers(bundle: Bundle, golden: GoldenEntry) -> dict[str, NDArray[Any]]:
-    """Read what was kept of them.
-
-    Raises:
-        BundleError: the file is damaged.
-    """
+    """Read what was kept of them."""
     try:
         return read_arrays(bundle.file(golden.answers))
     except (OSError, ValueError) as error:

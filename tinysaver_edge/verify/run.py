@@ -16,19 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.bench import (
-    Effort,
-    measure_alone,
-    measure_look,
-    measure_pair,
-    measure_ways,
-)
+from tinysaver_edge.bench.bundle import measure_alone, measure_look, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
+from tinysaver_edge.bench.timing import Effort
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import why_not_covered
 from tinysaver_edge.bundle.manifest import CertificateEntry, LatencyEntry, Manifest
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.deciding.figures import interval_of, why_figures_disagree
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.engines.remote import RemoteModel
@@ -42,8 +37,14 @@ from tinysaver_edge.errors import (
 )
 from tinysaver_edge.latency import PooledLatency, pooled
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.verify.check import LATENCY, Check, Verification
-from tinysaver_edge.verify.engines import check_engines, hosts_of, why_not_open
+from tinysaver_edge.verify.check import (
+    LATENCY,
+    Check,
+    Verification,
+    check_engines,
+    hosts_of,
+    why_not_open,
+)
 from tinysaver_edge.verify.golden import (
     check_decoder,
     compare_golden,

@@ -8,7 +8,7 @@ from tests.colours import NAMES, colour_picture
 from tests.small_bundle import artefact
 from tinysaver_edge.calibrate.chosen.golden import MOST_FRAMES, make_golden
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.score import Margin

@@ -16,11 +16,11 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, ModelFile, Plan, Targets, calibrate
 from tinysaver_edge.calibrate.measured.independence import least_units, too_few
 from tinysaver_edge.calibrate.targets import Method, Reference
-from tinysaver_edge.certificate import EvidenceKind
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.errors import DataError, InfeasibleError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.records.evaluation import evaluate_images
-from tinysaver_edge.verify import verify
+from tinysaver_edge.verify.run import verify
 
 DROP = 20.0
 
@@ -103,7 +103,7 @@ def test_images_that_it_was_calibrated_on_are_not_called_unseen(
     with Bundle.load(work / "vouched") as bundle:
         found = evaluate_images(bundle, work / "honest")
         assert found.seen == 30
-        assert any("30 of 120 images are among those" in line for line in found.warnings)
+        assert any("30 of 120 samples are among those" in line for line in found.warnings)
         assert found.to_dict()["seen_samples"] == 30
         colour_folders(work / "others", each=5, seed=7)
         others = evaluate_images(bundle, work / "others")
@@ -128,7 +128,7 @@ def test_independent_images_are_certified_without_a_word(work: Path, tmp_path: P
 
 
 def test_images_that_a_model_was_quantised_on_are_left_out(work: Path, tmp_path: Path) -> None:
-    from tinysaver_edge.data import open_data
+    from tinysaver_edge.data.files import open_data
     from tinysaver_edge.data.looks import Seen, read_looks
 
     with open_data(work / "honest") as data:

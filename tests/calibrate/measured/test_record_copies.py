@@ -11,9 +11,9 @@ from tests.real_data import needs_records, read_records
 from tinysaver_edge.calibrate.measured.given_records import check_copies
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.outputs import Outputs
+from tinysaver_edge.records.records import find_repeated
 
 SAMPLES = 2000
 
@@ -36,7 +36,8 @@ def checked(problem: Problem, method: Method = Method.CERTIFIED, *, stated: bool
 
 
 def repeated(problem: Problem):
-    return find_repeated([problem.large.outputs, *(one.outputs for one in problem.savers)])
+    models = (problem.large, *problem.savers)
+    return find_repeated([one.outputs for one in models], problem.labels)
 
 
 FOUR_TIMES = np.repeat(np.arange(SAMPLES // 4), 4)
@@ -71,7 +72,7 @@ def test_copies_within_a_group_are_no_matter_and_copied_groups_are() -> None:
 
 def test_answers_of_few_levels_and_saturated_ones_are_no_copies() -> None:
     few = [np.round(noise(2, 20_000, seed)) for seed in (0, 1)]
-    assert repeated(problem_of(*few)) is None
+    assert repeated(problem_of(*few)).independent
     sure = np.where(np.arange(20_000)[:, None] % 4 == 0, noise(3, 20_000), [100.0, 0.0, 0.0])
     assert checked(problem_of(sure, sure / 2)).warnings == ()
 

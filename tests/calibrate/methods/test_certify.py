@@ -8,7 +8,7 @@ from tinysaver_edge.calibrate.methods.certify import (
     split,
     tuned_thresholds,
 )
-from tinysaver_edge.certificate import EvidenceKind
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, LinearFusion, NoFusion
 from tinysaver_edge.outputs import Outputs

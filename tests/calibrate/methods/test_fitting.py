@@ -71,16 +71,6 @@ def test_head_predicts_how_often_the_large_model_helps():
         assert gain[part].mean() == pytest.approx(score[part].mean(), abs=0.025)
 
 
-def test_head_with_class_priors_learns_which_classes_need_help():
-    saver, large, labels = world(n=6000, seed=2)
-    confused = np.isin(saver.predictions, [0, 1])
-    saver_correct = right(saver, labels) & ~confused
-    head = fit_head(saver, saver_correct, right(large, labels), class_prior_of=10)
-    plain = fit_head(saver, saver_correct, right(large, labels))
-    facts = {"saver_correct": saver_correct, "large_correct": right(large, labels)}
-    assert deferral_area(head(saver), **facts) < 0.9 * deferral_area(plain(saver), **facts)
-
-
 def test_pnorm_takes_the_order_that_ranks_best():
     saver, large, labels = world()
     facts = {"saver_correct": right(saver, labels), "large_correct": right(large, labels)}

@@ -15,7 +15,7 @@ from tests.chromium import Chromium, needs_chromium
 from tests.pictures import class_folders
 from tinysaver_edge.calibrate.report import write_report
 from tinysaver_edge.calibrate.targets import Targets
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.latency import LatencySamples
 
 pytestmark = [needs_chromium, pytest.mark.slow]

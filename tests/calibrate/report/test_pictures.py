@@ -7,7 +7,7 @@ import pytest
 from tests.calibrate.report.world import finished, problem
 from tests.pictures import encoded
 from tinysaver_edge.calibrate.report.pictures import EACH, SIDE, PictureKind
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 
 SAMPLES = 300
 

@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.report.proof import USUAL_LEVEL
 from tinysaver_edge.calibrate.report.tradeoff import _beside
 from tinysaver_edge.calibrate.report.write import render
 from tinysaver_edge.calibrate.targets import Budgets, Method, Targets
-from tinysaver_edge.data import open_data
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.latency import LatencySamples
 from tinysaver_edge.stream.drift.drift import DEFAULT_DRIFT, DriftWatch
 

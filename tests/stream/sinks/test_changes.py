@@ -5,7 +5,7 @@ import pytest
 from tests.stream.decisions import Events, decision
 from tinysaver_edge.decision import Reason
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.stream.sinks.changes import ChangeSink
+from tinysaver_edge.stream.sinks.base import ChangeSink
 
 
 def announced(hold, *shown, **settings):

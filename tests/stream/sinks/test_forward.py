@@ -14,17 +14,11 @@ import pytest
 
 from tests.bundle.servers import serving
 from tests.stream.decisions import decision, escalated, frame
+from tests.waiting import wait_until
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sinks.forward import Forwarder, Forwarding, ForwardOptions, receiver_of
 from tinysaver_edge.stream.sinks.queued import DiskQueue
 from tinysaver_edge.stream.telemetry.events import SinkFailed, SinkRecovered
-
-
-def wait_until(true, what: str = "") -> None:
-    due_s = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < due_s, what
-        time.sleep(0.005)
 
 
 def balanced(queue: DiskQueue) -> bool:
@@ -237,6 +231,8 @@ def test_a_queue_that_has_shrunk_keeps_the_newest(tmp_path):
         ("http://far.example/x", "plain text"),
         ("", "give a folder"),
         ("rtsp://user:secret@host/x", "give a folder"),
+        ("/dev/null", "is a device, no folder"),
+        (__file__, "is a file, no folder"),
     ],
 )
 def test_a_target_that_is_none_is_refused_without_its_password(target, said):

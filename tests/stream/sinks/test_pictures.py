@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.stream.decisions import decision, escalated, frame
-from tinysaver_edge.data import open_data
 from tinysaver_edge.data.collection import Collection
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks
 from tinysaver_edge.decision import AnswerSource, Reason
 from tinysaver_edge.errors import DataError, InputError
@@ -21,8 +21,8 @@ from tinysaver_edge.stream import (
     RandomShare,
     VideoSink,
 )
-from tinysaver_edge.stream.sinks.annotate import annotated, caption
 from tinysaver_edge.stream.sinks.pictures import PictureFolder
+from tinysaver_edge.stream.sinks.video import annotated, caption
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.testing import FakeClock

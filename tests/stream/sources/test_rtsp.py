@@ -116,7 +116,7 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
     source = open_source(server.address, options=options, random=draw.random)
     heard, tally = Heard(), Tally()
     source.attach(Context(heard, tally))
-    ages, shown, sequences = [], [], []
+    ages, shown, sequences, last = [], [], [], []
     unreadable = 0
 
     def consume():
@@ -142,6 +142,7 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
         count = len(shown)
         time.sleep(draw.uniform(0, 0.5))
         assert len(shown) == count  # nothing is invented while it is away
+        last.append(count - 1)
         server.start()
         heard.wait_for("reconnected", count=turn + 1, timeout_s=30)
     time.sleep(1)
@@ -152,7 +153,8 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
     assert kinds == ["lost", "reconnected"] * KILLS
     assert tally.total(Counter.RECONNECTED) == tally.total(Counter.LOST) == KILLS
     assert len(shown) > 5 * KILLS
-    assert (np.diff(shown) > 0).all()  # in order, and none twice
+    # In order, and none twice; what it is killed over may be half this picture, half the last one.
+    assert min(np.diff(np.delete(shown, last))) > 0
     assert (np.diff(sequences) > 0).all()
     assert max(ages) < 1e3 * FRESH_S
     assert unreadable <= KILLS  # a first picture may be half a picture
@@ -161,21 +163,24 @@ def test_a_camera_killed_ten_times_comes_back_every_time(server):
     assert SECRET not in repr(heard.events)
 
 
-def median_age_ms(address, *, frames=40):
-    """How old a camera's frames are when they come, once the decoder is at work."""
+def least_age_ms(address, *, frames=40):
+    """How old a camera's frames are when they come, once the decoder is at work.
+
+    That of the youngest tenth: what else the machine does makes them older, and none younger.
+    """
     ages = []
     with open_source(address) as source:
         for frame in source.frames():
             ages.append(time.time() * 1e3 - shown_ms(frame.image))
             if len(ages) == frames:
-                return np.median(ages[frames // 2 :])
+                return np.quantile(ages[frames // 2 :], 0.1)
     raise AssertionError("the camera ended")
 
 
 @pytest.mark.slow
 def test_the_decoder_holds_no_frame_back_unless_asked_for_more_threads(server):
     """Each further thread of FFmpeg's works on a frame of its own; at 25 fps that is 40 ms."""
-    alone, four = median_age_ms(server.address), median_age_ms(f"{server.address}#threads=4")
+    alone, four = least_age_ms(server.address), least_age_ms(f"{server.address}#threads=4")
     assert alone < 80
     assert 80 < four - alone < 200
 

@@ -186,6 +186,38 @@ def test_what_is_no_address_may_be_named(text):
     assert redacted(text).endswith(text.rpartition("@")[2])
 
 
+def test_what_an_address_looks_like_may_be_told():
+    hint = "expected [NAME=]rtsp://[USER:PASSWORD@]HOST/…, or mqtt://[USER[:PASSWORD]@]HOST"
+    assert for_people(hint) == hint
+
+
+@pytest.mark.parametrize("start", ["https://", "s3://"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "{}"),
+        ("bench", "{}"),
+        ("models", "check", "{}"),
+        ("evaluate", "bundle", "--data", "{}.tar"),
+        ("calibrate", "--data", ".", "--large", "{}.onnx", "--saver", "{}.onnx"),
+        ("compare", "bundle", "--published", "{}"),
+        ("deploy", "bundle", "--target", "device", "--out", "{}"),
+        ("run", "bundle", "--source", "demo://?frames=1", "--jsonl", "{}"),
+        ("run", "bundle", "--source", "demo://?frames=1", "--hard-frames", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_an_address_where_none_is_taken(words, start, command, tmp_path, monkeypatch):
+    """A path is wanted; neither stderr, the object for programs nor a folder has the password."""
+    small_bundle(tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    there = sorted(tmp_path.rglob("*"))
+    done = command(*(word.format(f"{start}{AT}/x") for word in words), "--json")
+    assert done.code == 2
+    assert PASSWORD not in done.err + done.out
+    assert sorted(tmp_path.rglob("*")) == there
+
+
 @pytest.mark.parametrize("text", ["a" * 60_000, "a=" * 30_000, "key" * 20_000, "pass" * 15_000])
 def test_redaction_takes_no_time_whatever_it_is_given(text):
     before_s = time.process_time()
@@ -198,6 +230,9 @@ def test_redaction_takes_no_time_whatever_it_is_given(text):
 @pytest.mark.parametrize("scheme", ["rtsp", "https", "amqp", "s3"])
 def test_what_libraries_say_of_an_address_loses_its_login(scheme):
     told = for_people(f"cannot open '{scheme}://{AT}/1': refused\nand {scheme}://{AT} too")
+    told += for_people(f"no such file {scheme}:/{USER}:{PASSWORD} x@127.0.0.1/1")  # as a path
+    told += for_people(f"reading {scheme}://127.0.0.1/a.tar?x=1&X-Amz-Signature={PASSWORD}: 403")
+    told += for_people(f"reading {scheme}://127.0.0.1/a.tar?AWSAccessKeyId={USER}&x=1")
     place = f"{scheme}://…@127.0.0.1:9"
     assert told == f"cannot open '{place}/1': refused\nand {place} too"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import http.client
 import socket
 import threading
 import time
+import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -328,13 +331,32 @@ def test_each_request_of_a_connection_is_answered_in_its_turn(kind, pieces, answ
     [[b"GET / HTTP/1.1\r\n", *[b"x"] * (2 * MOST_PIECES)], [b"GET / HTTP/1.1\r\n" + b"a" * 20_000]],
     ids=["drops", "flood"],
 )  # fmt: skip
-def test_heads_in_drops_and_floods_are_not_taken(kind, pieces) -> None:
+def test_heads_in_drops_and_floods_are_not_taken(kind, pieces, monkeypatch) -> None:
+    monkeypatch.setattr(doors, "_PIECE_S", 0.001)
     with door(kind) as port:
         began_s = time.monotonic()
-        got = talk(port, *pieces, pause_s=0.002 if len(pieces) > 9 else 0.0)
+        got = talk(port, *pieces, pause_s=0.02 if len(pieces) > 9 else 0.0)
         assert got in (b"", TOO_LONG)
         assert time.monotonic() - began_s < 1.4
         assert ask(port) == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_in_drops_is_read_less_and_less_often(kind, monkeypatch) -> None:
+    reads = []
+    monkeypatch.setattr(doors.Doorkeeper, "rest", lambda keeper: reads.append(1))
+    with door(kind) as port, socket.create_connection(("127.0.0.1", port)) as one:
+        one.settimeout(5)
+        one.sendall(LAST[:-2] + b"X: ")
+        end_s = time.monotonic() + 0.6
+        drops = 0
+        while time.monotonic() < end_s:
+            one.sendall(b"a")
+            drops += 1
+            time.sleep(0.002)
+        assert len(reads) < 20 < drops / 3
+        one.sendall(b"\r\n\r\n")
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -387,6 +409,39 @@ def test_of_one_address_so_much_is_read_and_ours_are_not_held_up() -> None:
     for number in range(5000):
         keeper.knock((f"10.1.{number >> 8}.{number & 255}", 1))
     assert len(keeper._knocks) <= 1024
+
+
+def test_of_who_is_cut_off_nothing_is_kept() -> None:
+    made = weakref.WeakSet()
+
+    class Base(asyncio.Protocol):
+        cycle = None
+
+        def __init__(self) -> None:
+            made.add(self)
+
+        def connection_made(self, transport) -> None:
+            self.transport = transport
+
+    async def drown(port):
+        for _ in range(3 * KNOCKS_AT_ONCE):  # the last would be read on after two seconds
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 60_000)
+                await writer.drain()
+                writer.close()
+
+    async def measured():
+        keeper = doors.Doorkeeper(256, trusts=lambda client: False)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(keeper.protocol(Base), "127.0.0.1", 0)
+        await drown(server.sockets[0].getsockname()[1])
+        await asyncio.sleep(0.5)
+        server.close()
+        gc.collect()
+        return sum(len(one._sent) for one in made)
+
+    assert asyncio.run(measured()) < 100_000
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.covered import measured_with
 from tinysaver_edge.bundle.manifest import CertificateEntry, FiguresEntry, Manifest, ReuseEntry
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.certificate import Certificate, EvidenceKind, WalkStep
+from tinysaver_edge.certificate.certificate import Certificate, WalkStep
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.deciding.figures import figures
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage

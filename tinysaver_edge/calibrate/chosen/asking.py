@@ -22,22 +22,14 @@ from tinysaver_edge.calibrate.methods.outlook import Outlook
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
 from tinysaver_edge.calibrate.targets import Targets
-from tinysaver_edge.data import DataSource
 from tinysaver_edge.data.epochs import VIDEO_PICTURE
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.outputs import IntArray
-from tinysaver_edge.questions import (
-    REPEATED,
-    AnswerBook,
-    GivenAnswer,
-    Interview,
-    Known,
-    Pairs,
-    ProofSoFar,
-    Question,
-    read_answers,
-    write_questions,
-)
+from tinysaver_edge.questions.book import AnswerBook, GivenAnswer, read_answers, write_questions
+from tinysaver_edge.questions.interview import REPEATED, Interview, ProofSoFar
+from tinysaver_edge.questions.known import Known, Question
+from tinysaver_edge.questions.tally import Pairs
 
 WRITTEN_BEYOND = 1.5
 """A table of questions has so many times those that the plan expects to need."""
@@ -54,10 +46,7 @@ class Asking:
     """People being asked about one cascade.
 
     Attributes:
-        plan: what the questions buy.
-        interview: the questions and the answers.
         place: int64, positions of the walk's samples among the problem's.
-        samples: how many samples the problem has.
     """
 
     plan: QuestionPlan
@@ -84,9 +73,6 @@ class Asking:
         Args:
             path: the table; pictures go into a folder beside it.
             data: the pictures, open, or None.
-
-        Raises:
-            InputError: something cannot be written.
         """
         questions = self._worth_writing()
         write_questions(path, questions)
@@ -181,13 +167,7 @@ def ask_about(
 
 
 def asked_entry(standing: ProofSoFar, evidence: Problem, choice: Choice) -> AskedEntry | None:
-    """Return what people were asked for a certificate; None where nobody's answers count.
-
-    Args:
-        standing: what the answers prove.
-        evidence: the samples that the certificate rests on.
-        choice: what was chosen.
-    """
+    """Return what people were asked for a certificate; None where nobody's answers count."""
     trial, threshold = choice.proposal.trial, choice.threshold
     if evidence.known is None or trial is None or threshold is None:
         return None
@@ -211,15 +191,7 @@ def _questions(
     index: IntArray,
     data: DataSource | None,
 ) -> tuple[list[Question], IntArray, IntArray]:
-    """Return a walk's questions in its order, each one's sample, and from which threshold on.
-
-    Args:
-        pairs: where answers differ.
-        gathered: where the samples come from.
-        problem: the samples, of the large model's answers.
-        index: positions of the walk's samples among the gathered ones.
-        data: the pictures, or None.
-    """
+    """Return a walk's questions in its order, each one's sample, and from which threshold on."""
     both = np.sort(np.stack([pairs.answer, pairs.large]), axis=0)
     rows = np.stack([pairs.sample, *both], axis=1)
     order = np.lexsort((pairs.first, rows[:, 2], rows[:, 1], rows[:, 0]))

@@ -32,9 +32,9 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.golden import golden_from, make_golden
 from tinysaver_edge.calibrate.plan import ImageInput, Plan
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem
-from tinysaver_edge.certificate import upper_rate
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.data.looks import Seen, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.policy import Policy, StagePolicy, replay
 from tinysaver_edge.errors import BundleError
@@ -60,7 +60,6 @@ class Audit:
 
     Attributes:
         accepted: positions of the samples that a stage before the last settles, rising.
-        score: the first stage's scores of them.
         first: whether it was that one.
         disagrees: whether an escalation would have changed the answer.
     """
@@ -72,15 +71,7 @@ class Audit:
 
 
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
-    """Escalate every sample that a stage before the last accepts, and compare.
-
-    Args:
-        policy: the stages.
-        outputs: each stage's answers on the same n samples.
-
-    Raises:
-        InputError: outputs and stages do not match.
-    """
+    """Escalate every sample that a stage before the last accepts, and compare."""
     answered = replay(policy, outputs)
     accepted = np.flatnonzero(answered.stage < len(policy.stages) - 1)
     refusing = tuple(

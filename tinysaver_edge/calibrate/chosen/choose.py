@@ -27,7 +27,7 @@ from tinysaver_edge.calibrate.targets import (
     Targets,
     limits_of,
 )
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
@@ -39,7 +39,6 @@ class Choice:
     """The proposal and threshold that were chosen, among all candidates.
 
     Attributes:
-        proposal: of the chosen saver.
         index: position of its threshold.
         candidates: one row a saver, in the order they were named.
         interval: from the loosest threshold that the drop allows to the strictest that the budgets
@@ -69,11 +68,6 @@ class Choice:
 
 def choose(problem: Problem, proposals: Sequence[Proposal], targets: Targets) -> Choice:
     """Pick the best cascade that keeps every limit.
-
-    Args:
-        problem: what the proposals were made for.
-        proposals: one a saver.
-        targets: limits and objective.
 
     Raises:
         InfeasibleError: none keeps every limit; says by how much each would have to give, and
@@ -262,12 +256,7 @@ def _why_not(pick: _Pick) -> str:
 
 
 def how_far_off(proposals: Sequence[Proposal], targets: Targets) -> str:
-    """Say what each limit would have to be, the others kept, for some saver to keep them all.
-
-    Args:
-        proposals: none of which keeps every limit.
-        targets: the limits.
-    """
+    """Say what each limit would have to be, the others kept, for some saver to keep them all."""
     hints: list[str] = []
     drop, limits = targets.allowed_drop_points, limits_of(targets.budgets)
     if drop is not None:

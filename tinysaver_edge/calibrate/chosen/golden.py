@@ -17,16 +17,16 @@ from tinysaver_edge.bundle.bundle import file_entry
 from tinysaver_edge.bundle.manifest import GoldenEntry
 from tinysaver_edge.calibrate.problem import GoldenModel, GoldenSamples
 from tinysaver_edge.cascade import Cascade
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import RecordError
 from tinysaver_edge.preprocess import Frame
-from tinysaver_edge.verify import golden_answers
-from tinysaver_edge.verify.engines import ran_by
+from tinysaver_edge.verify.check import ran_by
 from tinysaver_edge.verify.golden import (
     decided,
     decoder_answers,
+    golden_answers,
     stage_answers,
     told_of,
     write_decoder_sample,
@@ -68,15 +68,7 @@ def keep_golden(
     seed: int,
     folder: Path,
 ) -> GoldenSamples:
-    """Draw frames, run every model on them and keep what each answers, whatever is chosen later.
-
-    Args:
-        artefacts: all models.
-        data: the images.
-        pool: positions in the data to draw from.
-        seed: decides the draw.
-        folder: where the files go.
-    """
+    """Draw frames, run every model on them and keep what each answers, whatever is chosen later."""
     folder.mkdir(parents=True, exist_ok=True)
     samples: list[int] = []
     frames: list[Frame] = []

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.files import read_text
 from tinysaver_edge._support.resources import calibration_dir
 from tinysaver_edge.bundle.manifest import FiguresEntry, Manifest
 from tinysaver_edge.errors import InputError
@@ -26,13 +27,8 @@ class CascadeFigures:
     """One cascade's figures, as a row of a comparison; None where they are not known.
 
     Attributes:
-        system: whose figures they are.
-        data: what they were measured on.
         large: the large model; timm's name where it is one of timm's.
-        saver: the saver.
-        max_drop_points: points that it was allowed to lose.
         top1_percent: how often it is right, 0..100.
-        drop_points: points that it lost.
         mean_gmacs: expected 10⁹ multiply-accumulates a frame.
         cost_macs_ratio: those relative to the large model alone.
         source: where they are printed.
@@ -93,20 +89,27 @@ def read_published(path: Path | None = None) -> tuple[CascadeFigures, ...]:
 
 def _rows(path: Path) -> Iterator[CascadeFigures]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"published {path}: cannot be read: {error}") from error
     if "\0" in text:  # which Python 3.10 takes for no CSV at all
         raise InputError(f"published {path}: cannot be read: it holds a NUL, so it is no text")
     numbered = [
-        (number, line)
+        (number, _cells(f"published {path}, line {number}", line))
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.startswith("#")
     ]
-    if not numbered or tuple(next(csv.reader([numbered[0][1]]))) != COLUMNS:
+    if not numbered or tuple(numbered[0][1]) != COLUMNS:
         raise InputError(f"published {path}: its columns must be {', '.join(COLUMNS)}")
-    for number, line in numbered[1:]:
-        yield _row(f"published {path}, line {number}", next(csv.reader([line])))
+    for number, values in numbered[1:]:
+        yield _row(f"published {path}, line {number}", values)
+
+
+def _cells(place: str, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise InputError(f"{place}: is no line of a table ({error})") from error
 
 
 def _row(place: str, values: Sequence[str]) -> CascadeFigures:
@@ -138,10 +141,6 @@ def set_beside(manifest: Manifest, published: Iterable[CascadeFigures]) -> Besid
 
     Where the large model is the same, what the published cascade costs relative to it is worked
     out from its multiply-accumulates and those that the bundle has for the large model.
-
-    Args:
-        manifest: of the bundle.
-        published: figures to choose from.
     """
     large = manifest.stages[-1].model
     every = tuple(published)

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write, read_arrays, write_text
+from tinysaver_edge._support.files import (
+    atomic_write,
+    read_arrays,
+    read_file,
+    read_text,
+    write_text,
+)
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.calibrate.calibration import CodecCost
@@ -33,12 +39,13 @@ from tinysaver_edge.calibrate.problem import (
     join_records,
 )
 from tinysaver_edge.calibrate.targets import Method
-from tinysaver_edge.data.alike import find_repeated
 from tinysaver_edge.data.files import CsvLineError, csv_rows
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
+from tinysaver_edge.outputs import sample_hashes
 from tinysaver_edge.records.measure import record_name
 from tinysaver_edge.records.records import (
+    find_repeated,
     load_record,
     read_groups,
     read_labels,
@@ -56,14 +63,11 @@ class MeasuredRecords:
     """What is known of records that `measure` made, beside the records themselves.
 
     Attributes:
-        created_by: the release that made them.
         machine: where, for people.
         processor: its kind; None where it is not known.
         labelled: whether the images had labels; else the large model's answers stand for them.
-        large: name of the large model.
         savers: names of the others, as they were given.
         artefacts: all of them by name, their files below the folder.
-        label_names: class names, or None.
         large_latency: of the large model alone, or None.
         large_memory_mb: what it adds to the process, or None.
         sent_bytes: mean size of what is sent of a frame, or None.
@@ -71,11 +75,8 @@ class MeasuredRecords:
         codec_cost: what its codec costs the large model, or None.
         cut: what was left out of each collected frame, in words, or None.
         lost: savers that were not measured, and why.
-        warnings: what the user should know.
-        stated: what the user vouches for.
         golden_samples: positions of the frames that were kept.
         golden_models: of these, what each model ran with.
-        schema_version: of this form.
     """
 
     created_by: str
@@ -115,13 +116,7 @@ def machine() -> str:
 
 
 def write_measured(folder: Path, found: MeasuredProblem, *, labelled: bool) -> None:
-    """Write what is known of the records in a folder, the models' files beside them.
-
-    Args:
-        folder: holds the records.
-        found: what was measured here.
-        labelled: whether the images had labels.
-    """
+    """Write what is known of the records in a folder, the models' files beside them."""
     problem = found.problem
     measured_path(folder).unlink(missing_ok=True)  # an old one must not vouch for what follows
     tables: dict[str, NDArray[Any]] = {"index": found.sample_index, "labels": problem.labels}
@@ -188,7 +183,7 @@ def read_measured(folder: Path) -> MeasuredRecords | None:
     if not path.is_file():
         return None
     try:
-        measured = _adapter().validate_json(path.read_bytes())
+        measured = _adapter().validate_json(read_file(path))
     except (OSError, ValueError) as error:
         raise RecordError(
             f"records {path}: damaged, or of another release ({_brief(error)}): measure again"
@@ -338,7 +333,7 @@ def _adapter() -> TypeAdapter[MeasuredRecords]:
 def check_copies(
     problem: Problem, *, where: str, method: Method, stated: bool, numbered: NDArray[np.int64]
 ) -> Independence:
-    """Refuse to promise anything on samples that were written several times.
+    """Refuse to promise anything on samples that were written several times, or on a clip's frames.
 
     Args:
         problem: the records' answers.
@@ -351,11 +346,13 @@ def check_copies(
         DataError: there are too many copies, and nobody says that they are none.
     """
     models = (problem.large, *problem.savers)
-    found = find_repeated([model.outputs for model in models], problem.groups)
-    if found is None or found.example is None or found.independent:
+    found = find_repeated([one.outputs for one in models], problem.labels, problem.groups)
+    if found.independent:
         return Independence()
-    one, other = (int(numbered[place]) for place in found.example)
-    said = f"{found.brief}: every model answers samples {one} and {other} alike to the last digit"
+    said = found.brief
+    if found.example is not None:
+        one, other = (int(numbered[place]) for place in found.example)
+        said += f": every model answers samples {one} and {other} alike to the last digit"
     if stated:
         line = f"{said}; they count as independent, as --independent says"
         return Independence((line,), f"that its samples are independent, although {found.brief}")
@@ -387,7 +384,9 @@ def from_records(given: RecordInput) -> MeasuredProblem:
     labels = records[0].outputs.predictions if given.labels is None else read_labels(given.labels)
     groups = None if given.groups is None else read_groups(given.groups)
     problem, kept = join_records(records, costs, labels, groups)
-    return MeasuredProblem(problem=problem, sample_index=kept)
+    content = np.zeros(len(labels), np.uint64)
+    content[kept] = sample_hashes([problem.large.outputs])
+    return MeasuredProblem(problem=problem, sample_index=kept, content=content)
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:
@@ -415,7 +414,7 @@ def read_macs(path: Path) -> dict[str, float]:
         RecordError: the file is missing, or a column or number is.
     """
     try:
-        rows = list(csv_rows(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv_rows(read_text(path).splitlines()))
     except UnicodeDecodeError as error:
         raise RecordError(f"macs {path}: no text; expected CSV with columns name, macs") from error
     except OSError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import measure_look
+from tinysaver_edge.bench.bundle import measure_look
 from tinysaver_edge.bench.engine_choice import (
     CandidateAnswer,
     ChoiceCache,
@@ -31,6 +31,8 @@ from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
     check_independence,
+    look_at,
+    shared_with,
 )
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.measured.measuring import (
@@ -64,11 +66,13 @@ from tinysaver_edge.calibrate.problem import (
 )
 from tinysaver_edge.calibrate.targets import Method
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.codec import Jpeg, check_carries
-from tinysaver_edge.data import DataSource, class_indices, open_data
 from tinysaver_edge.data.epochs import EpochData, open_epochs
+from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks, seen_from_text
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.engines.registry import AUTO
 from tinysaver_edge.errors import DataError, EngineError, InputError
@@ -147,6 +151,7 @@ def from_images(
     shortlist: Shortlist,
     progress: Progress,
     fusion: Fusion | None = None,
+    tell: Callable[..., bool] | None = None,
     clock: Clock = time.monotonic,
 ) -> MeasuredProblem:
     """Measure every model on the images, or take what is on record.
@@ -158,6 +163,7 @@ def from_images(
         shortlist: tells which savers need no measuring.
         progress: hears of the work.
         fusion: what is likely to combine two models' answers, for timing them.
+        tell: says that samples are too few for so many ``candidates``.
         clock: seconds, for the time budget.
 
     Raises:
@@ -170,7 +176,7 @@ def from_images(
     with closing(_workers(given)) as workers:
         run = MeasuringRun(given, data, folder, progress, clock, clock(), fingerprint, workers)
         with run.telling():
-            return _measured(run, shortlist, fusion)
+            return _measured(run, shortlist, fusion, tell)
 
 
 def _workers(given: ImageInput) -> Workers:
@@ -182,12 +188,28 @@ def _workers(given: ImageInput) -> Workers:
     return RayWorkers.joined(given.on)
 
 
-def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) -> MeasuredProblem:
+def _measured(
+    run: MeasuringRun,
+    shortlist: Shortlist,
+    fusion: Fusion | None,
+    tell: Callable[..., bool] | None,
+) -> MeasuredProblem:
     """Prepare, look, measure and time, in this order."""
     given, data = run.given, run.data
     large, savers = _prepare(run)
     labels, names = _labels(large, savers, data, labelled=given.labelled)
     looks, known = _look(run, shortlist.targets.method)
+    timeline, content = _timeline(run)
+    content = content if looks is None else looks.content
+    if tell is not None and content is not None:
+        look = look_at(
+            content,
+            large=large.sha256,
+            savers={one.sha256: one.name for one in savers},
+            targets=shortlist.targets,
+            drawn=(shortlist.holdout, shortlist.seed),
+        )
+        tell(candidates=shortlist.candidates + len(shared_with(look, run.folder)[0]))
     records = measure_all(run, large, savers, labels, shortlist)
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
         run.progress.note(
@@ -196,7 +218,6 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
     costs = {one.name: one.macs for one in (large, *savers) if one.macs is not None}
     if not given.labelled:
         labels = records[0].outputs.predictions
-    timeline, content = _timeline(run)
     problem, kept = join_records(records, costs, labels, data.groups, timeline)
     skipped = _skipped(data, kept)
     problem, kept, fitted = without_fitted(problem, kept, given, looks)
@@ -232,7 +253,7 @@ def _measured(run: MeasuringRun, shortlist: Shortlist, fusion: Fusion | None) ->
         ),
         stated=(known.stated,) if known.stated else (),
         cut=known.cut,
-        content=content if looks is None else looks.content,
+        content=content,
     )
 
 
@@ -422,12 +443,6 @@ def without_fitted(
 ) -> tuple[Problem, NDArray[np.int64], list[str]]:
     """Leave out the images that a model itself says it was fitted to.
 
-    Args:
-        problem: answers on the images that are kept.
-        kept: their positions in the data.
-        given: the models.
-        looks: the images; None leaves all of them in.
-
     Returns:
         The same without them, and a line for each model.
 
@@ -453,11 +468,7 @@ def without_fitted(
 
 
 def open_input_data(given: ImageInput) -> DataSource:
-    """Open the images of a plan.
-
-    Raises:
-        InputError: they cannot be read, or a model is named twice.
-    """
+    """Open the images of a plan."""
     names = [model.description.name for model in (given.large, *given.savers)]
     for name in names:
         if names.count(name) > 1:

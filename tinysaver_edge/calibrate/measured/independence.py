@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, parse_json, read_file
 from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, WalkStep, least_groups, step_p_values
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
+from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
 from tinysaver_edge.data.alike import find_alike
-from tinysaver_edge.data.collection import SUMMARY, Collection, find_collection
+from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
-from tinysaver_edge.data.looks import Looks, Seen, seen_from_text
+from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
+from tinysaver_edge.outputs import sample_hashes
 
 MOST_UNITS = 1 << 24
 
@@ -40,7 +42,6 @@ class Independence:
     """What is known of the samples' independence.
 
     Attributes:
-        warnings: what the user should know, a line each.
         stated: what the user vouches for although the images say otherwise; "" for nothing.
         cut: what was left out of each collected frame, in words; None where nobody says.
     """
@@ -68,7 +69,7 @@ def check_independence(
     labels = [sample.label for sample in data.samples]
     alike = find_alike(looks, names, labels, data.groups)
     warnings = list(looks.lines)
-    collected, doubts = _collected(data, looks)
+    collected, doubts = read_collected(data.path, looks.content)
     warnings += doubts
     if alike is None and collected is None:
         return Independence(tuple(warnings))
@@ -141,29 +142,6 @@ def _copied(data: EpochData, content: NDArray[np.uint64]) -> int:
     return len(data.epochs) - len({one.tobytes() for one in np.split(content, ends)})
 
 
-def _collected(data: DataSource, looks: Looks) -> tuple[Collection | None, list[str]]:
-    """Return the collection that the images are, where they are one as it was drawn.
-
-    Its moments make them independent draws from its period, however much they look alike: copies
-    of a resting scene are draws that fell on it, and count as often as they fell. What they are
-    draws from is that period and no other, which the certificate states.
-
-    Returns:
-        None where there is none, or it is not believed; then with a line that says why.
-    """
-    folder = find_collection(data.path) if isinstance(data.path, Path) else None
-    if folder is None:
-        return None, []
-    try:
-        collection = Collection.read(folder)
-    except DataError as error:
-        return None, [f"not believed to be drawn at random: {error}"]
-    doubt = collection.doubt(looks.content)
-    if doubt is not None:
-        return None, [f"{folder / SUMMARY}: not believed to be drawn at random: {doubt}"]
-    return collection, []
-
-
 _TUNED = "tuned.json"
 
 
@@ -184,7 +162,7 @@ def note_tuned(folder: Path, targets: Targets, policy: Policy, content: NDArray[
     fused = NoFusion.name if fusion is None else fusion.name
     row = {"score": score.name, "fusion": fused, "images": Seen.of(content).to_text()}
     with atomic_write(folder / _TUNED) as file:
-        file.write(json.dumps([*_tuned(folder), row]).encode())
+        file.write(json.dumps([*_rows(folder / _TUNED), row]).encode())
 
 
 def without_tuned(
@@ -203,14 +181,14 @@ def without_tuned(
     if folder is None or gathered.content is None or targets.method is not Method.CERTIFIED:
         return gathered
     content, tuned = gathered.content[gathered.sample_index], np.zeros(0, np.int64)
-    for row in _tuned(folder):
+    for row in _rows_around(folder, _TUNED):
         if targets.score == row["score"] or targets.fusion == row["fusion"]:
             tuned = np.union1d(tuned, seen_from_text(row["images"]).places(content))
     if not len(tuned):
         return gathered
     said = (
-        f"{len(tuned)} images are left out: an earlier run, kept in {folder}, chose the score or "
-        f"the fusion on them that this one names"
+        f"{len(tuned)} images are left out: an earlier run, kept in {folder} or beside it, chose "
+        f"the score or the fusion on them that this one names"
     )
     kept = np.setdiff1d(np.arange(len(content)), tuned)
     if not len(kept):
@@ -223,13 +201,23 @@ def without_tuned(
     )
 
 
-def _tuned(folder: Path) -> list[dict[str, Any]]:
+def _rows_around(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read what runs have remembered in a folder of records, and in those beside it."""
+    found = _rows(folder / name)
+    for path in sorted(folder.absolute().parent.glob(f"*/{name}")):
+        if path.parent.name != folder.absolute().name:
+            found += _rows(path)
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     """Read what was remembered; what cannot be read is not there, and is written anew."""
+    fields = ("score", "fusion") if path.name == _TUNED else ("large", "question", "others")
     try:
-        rows = json.loads((folder / _TUNED).read_text(encoding="utf-8"))
+        rows = parse_json(read_file(path))
         for row in rows:
             seen_from_text(row["images"])
-            _ = row["score"], row["fusion"]
+            _ = [row[one] for one in fields], dict(row.get("savers", {}))
     except (OSError, ValueError, TypeError, KeyError):
         return []
     return list(rows)
@@ -261,33 +249,80 @@ def looked_before(
     """
     if folder is None or gathered.content is None:
         return None, ()
-    content = Seen.of(gathered.content[gathered.sample_index])
-    large, question = gathered.artefacts[gathered.problem.large.name].sha256, None
-    if targets.method is Method.CERTIFIED:
-        question = repr((*_asked_of(targets), *drawn))
-    models = gathered.artefacts.values()  # of those that were left out, too
-    savers = {one.sha256: one.name for one in models if one.sha256 != large}
-    now = {"large": large, "savers": savers, "question": question, "images": content.to_text()}
-    rows = _looks_in(folder)
-    earlier = [row for row in rows if content.count(seen_from_text(row["images"]).hashes)]
-    for row in earlier:
-        if {**now, "others": row["others"]} == row:
-            others = list(row["others"])
-            break
+    problem, artefacts = gathered.problem, gathered.artefacts
+    if artefacts:  # of those that were left out, too
+        content = gathered.content[gathered.sample_index]
+        models = {one.sha256: name for name, one in artefacts.items()}
+        large = artefacts[problem.large.name].sha256
     else:
-        looks = {key: name for row in earlier for key, name in _looks_of(row, question)}
-        mine = dict(_looks_of(now, question))
-        others = sorted(name for key, name in looks.items() if key not in mine)
+        answers = {
+            one.name: sample_hashes([one.outputs]) for one in (problem.large, *problem.savers)
+        }
+        content = np.concatenate(list(answers.values()))
+        models = {
+            f"{name} {content_hash(one.tobytes()):016x}": name for name, one in answers.items()
+        }
+        large = next(iter(models))
+    savers = {key: name for key, name in models.items() if key != large}
+    look = look_at(content, large=large, savers=savers, targets=targets, drawn=drawn)
+    others, known = shared_with(look, folder)
+    if not known:
+        (folder / _LOOKED).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / _LOOKED) as file:
-            file.write(json.dumps([*rows, {**now, "others": others}]).encode())
-    if not others or question is None:
+            rows = [*_rows(folder / _LOOKED), {**look, "others": others}]
+            file.write(json.dumps(rows).encode())
+    if not others or look["question"] is None:
         return 0, ()
     named = sorted(set(others))
     return len(others), (
-        f"earlier runs, kept in {folder}, have looked at these images: other savers or limits "
-        f"({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the risk of this "
-        f"certificate. Savers named in one run share it better; on new images it is whole",
+        f"earlier runs, kept in {folder} or beside it, have looked at these samples: other savers "
+        f"or limits ({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the "
+        f"risk of this certificate. Savers named in one run share it better; on new samples it is "
+        "whole",
     )
+
+
+def look_at(
+    content: NDArray[np.uint64],
+    *,
+    large: str,
+    savers: Mapping[str, str],
+    targets: Targets,
+    drawn: tuple[object, ...],
+) -> dict[str, Any]:
+    """Return what is asked of some samples, as it is remembered for later runs.
+
+    Args:
+        content: hashes of the samples.
+        large: hash of the large model.
+        savers: names of the savers, by their hashes.
+        targets: as for `looked_before`.
+        drawn: likewise.
+    """
+    question = None
+    if targets.method is Method.CERTIFIED:
+        question = repr((*_asked_of(targets), *drawn))
+    images = Seen.of(content).to_text()
+    return {"large": large, "savers": dict(savers), "question": question, "images": images}
+
+
+def shared_with(look: Mapping[str, Any], folder: Path) -> tuple[list[str], bool]:
+    """Return the savers that others have asked of the same samples, and whether this was asked.
+
+    Args:
+        look: what is asked, of `look_at`.
+        folder: of the records; those beside it count, too.
+    """
+    content = seen_from_text(look["images"])
+    rows = _rows_around(folder, _LOOKED)
+    rows = [row for row in rows if content.count(seen_from_text(row["images"]).hashes)]
+    for row in rows:
+        if {**look, "others": row["others"]} == row:
+            return list(row["others"]), True
+    question = look["question"]
+    looks = {key: name for row in rows for key, name in _looks_of(row, question)}
+    mine = dict(_looks_of(look, question))
+    return sorted(name for key, name in looks.items() if key not in mine), False
 
 
 def _looks_of(
@@ -308,18 +343,6 @@ def _asked_of(targets: Targets) -> tuple[object, ...]:
         targets.fusion,
         targets.max_stages,
     )
-
-
-def _looks_in(folder: Path) -> list[dict[str, Any]]:
-    """Read what was remembered; what cannot be read is not there, and is written anew."""
-    try:
-        rows = json.loads((folder / _LOOKED).read_text(encoding="utf-8"))
-        for row in rows:
-            seen_from_text(row["images"])
-            _ = row["large"], row["question"], row["others"], dict(row["savers"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-    return list(rows)
 
 
 def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str | None:
@@ -363,13 +386,7 @@ def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str 
 
 
 def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
-    """Return the fewest samples, or groups, that can certify a drop where no answer differs.
-
-    Args:
-        max_drop_points: the limit.
-        evidence: what the samples are.
-        risk: of this one certificate.
-    """
+    """Return the fewest samples, or groups, that can certify a drop where no answer differs."""
 
     def enough(units: int) -> bool:
         losses = ((0.0, units),) if evidence.grouped else ()
@@ -386,13 +403,4 @@ def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) 
         while units < MOST_TRIED and not enough(units):
             units += 1
         return units
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_UNITS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, most=MOST_UNITS)

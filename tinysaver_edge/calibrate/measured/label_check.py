@@ -32,13 +32,15 @@ MISSING = 0.15
 NEVER_ANSWERED = 0.1
 """A model does not leave out classes of so large a share of the samples."""
 
+NEVER_LABELLED = 0.3
+"""Nor answers so large a share of them with classes that are no label, unless by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelDoubts:
     """What is doubtful about labels, short of a refusal.
 
     Attributes:
-        lines: for the user, a line each.
         stated: what the user vouches for although the answers say otherwise.
     """
 
@@ -50,11 +52,6 @@ def check_agreement(
     problem: Problem, names: Sequence[str] | None, *, trusted: bool = False
 ) -> LabelDoubts:
     """Refuse labels that are not what the large model's answers can be measured against.
-
-    Args:
-        problem: answers and true classes.
-        names: of the classes, or None.
-        trusted: whether the user vouches for the labels.
 
     Returns:
         What is doubtful short of that: savers whose answers do not fit, classes without samples;
@@ -114,6 +111,7 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
         yield from doubtful or _in_another_order(labels, answers, model=large.name)
         yield from _far_below_a_saver(problem)
     yield from _never_answered(labels, answers, model=large.name, names=names)
+    yield from _never_labelled(labels, answers, model=large.name)
 
 
 def _in_another_order(
@@ -177,8 +175,7 @@ def _many_missing(
     Where there are but a few samples a class, or most of a thousand classes are of no interest,
     nothing is said.
     """
-    missing = _missing_classes(labels, large)
-    classes = large.outputs.width
+    missing, classes = _missing_classes(labels, large)
     if missing and len(missing) >= MISSING * classes:
         yield (
             f"no sample of {len(missing)} of the {classes} classes ({_listed(missing, names)}): is "
@@ -189,20 +186,26 @@ def _many_missing(
 def _without_samples(
     labels: NDArray[np.int64], large: ModelAnswers, names: Sequence[str] | None
 ) -> list[str]:
-    missing = _missing_classes(labels, large)
-    if not missing or len(missing) >= MISSING * large.outputs.width:
+    missing, classes = _missing_classes(labels, large)
+    if not missing or len(missing) >= MISSING * classes:
         return []
     return [
-        f"no sample of {len(missing)} of the {large.outputs.width} classes "
+        f"no sample of {len(missing)} of the {classes} classes "
         f"({_listed(missing, names)}): the figures say nothing of them"
     ]
 
 
-def _missing_classes(labels: NDArray[np.int64], large: ModelAnswers) -> list[int]:
-    classes = 0 if large.outputs.truncated else large.outputs.width
-    if not classes or len(labels) < FEWEST_OF_A_CLASS * classes:
-        return []
-    return [int(one) for one in np.setdiff1d(np.arange(classes), labels)]
+def _missing_classes(labels: NDArray[np.int64], large: ModelAnswers) -> tuple[list[int], int]:
+    """Return the classes without a sample, and how many there are.
+
+    Of records of the best few, how many there are is what the greatest of them tells.
+    """
+    named, classes = large.outputs.top_class, large.outputs.width
+    if named is not None and large.outputs.truncated:
+        classes = 1 + int(named.max())
+    if len(labels) < FEWEST_OF_A_CLASS * classes:
+        return [], classes
+    return [int(one) for one in np.setdiff1d(np.arange(classes), labels)], classes
 
 
 def _never_answered(
@@ -224,6 +227,24 @@ def _never_answered(
         )
 
 
+def _never_labelled(
+    labels: NDArray[np.int64], answers: NDArray[np.int64], *, model: str
+) -> Iterator[str]:
+    """Yield a line where a model often answers classes that are the label of no sample.
+
+    Some have none by chance: of as large a share of samples as are alone with their label
+    (Good 1953).
+    """
+    outside = ~np.isin(answers, labels)
+    alone = float(np.mean(np.bincount(labels)[labels] == 1))
+    if len(labels) >= FEWEST and outside.mean() - alone > NEVER_LABELLED:
+        yield (
+            f"model {model} answers {outside.mean():.0%} of the samples with "
+            f"{len(np.unique(answers[outside]))} classes that no sample is labelled with: do "
+            f"labels and model count the same classes?"
+        )
+
+
 def _listed(classes: Sequence[int], names: Sequence[str] | None) -> str:
     shown = [str(one) if names is None else names[one] for one in classes[:NAMED]]
     return ", ".join(shown) + (", …" if len(classes) > NAMED else "")
@@ -234,11 +255,6 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
 
     Guessing means: answers as frequent as the model's own, drawn without a look at the picture
     (what Cohen's kappa subtracts). Where one class prevails, always naming it is no guessing.
-
-    Args:
-        labels: ``(n,)`` true classes.
-        answers: ``(n,)`` classes that the model answered.
-        model: its name, for the error.
 
     Raises:
         InputError: as `check_agreement`.

@@ -29,10 +29,6 @@ def for_device(problem: Problem, profile: DeviceProfile) -> tuple[Problem, tuple
     Latencies of two machines cannot be compared: where models were timed here, the published ones
     take their place only if there is one of every model. Memory stays as it was measured.
 
-    Args:
-        problem: models with what was measured on this machine, which is another one.
-        profile: the device's.
-
     Returns:
         The problem, and what the user should know.
     """
@@ -93,11 +89,7 @@ def _paired(saver: ModelAnswers, large: ModelAnswers) -> ModelAnswers:
 
 
 def check_reports(paths: Sequence[Path]) -> None:
-    """Refuse reports that cannot be used, before anything is measured.
-
-    Raises:
-        InputError: one cannot be read, or they are of two machines.
-    """
+    """Refuse reports that cannot be used, before anything is measured."""
     _check_one_machine([read_report(path) for path in paths])
 
 

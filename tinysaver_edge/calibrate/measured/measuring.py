@@ -23,7 +23,7 @@ from tinysaver_edge.calibrate.plan import ImageInput
 from tinysaver_edge.calibrate.problem import Problem, join_records, split_holdout
 from tinysaver_edge.calibrate.targets import Objective, Targets
 from tinysaver_edge.cascade import Clock
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import EngineError, InfeasibleError
 from tinysaver_edge.hardware.profile import EngineChoice
 from tinysaver_edge.outputs import all_but
@@ -36,7 +36,6 @@ class BestSoFar:
     """The best cascade measured so far.
 
     Attributes:
-        saver: its saver.
         cost: its MACs relative to the large model's.
     """
 
@@ -49,9 +48,7 @@ class Shortlist:
     """Orders savers by what they promise, and says of which measuring is in vain.
 
     Attributes:
-        targets: what is asked.
         holdout: share of the samples that will be set aside; they are not looked at here either.
-        seed: decides which.
         candidates: how many savers share the risk.
     """
 
@@ -61,13 +58,7 @@ class Shortlist:
     candidates: int
 
     def least_cost(self, saver: Artefact, large: Artefact, large_accuracy: float | None) -> float:
-        """Return the least that a cascade with this saver could cost, relative to the large model.
-
-        Args:
-            saver: the candidate.
-            large: the large model.
-            large_accuracy: share of the images that it gets right, None where that is not known.
-        """
+        """Return the least that a cascade with this saver could cost, by the large model's cost."""
         return _kappa(saver, large) + self._least_escalated(saver, large_accuracy)
 
     def cost(self, problem: Problem) -> BestSoFar | None:
@@ -103,14 +94,7 @@ class Shortlist:
         large_accuracy: float | None,
         best: BestSoFar | None,
     ) -> str | None:
-        """Say why measuring a saver is in vain, or None where it is not.
-
-        Args:
-            saver: the candidate.
-            large: the large model.
-            large_accuracy: share of the images that it gets right, None where that is not known.
-            best: the best cascade so far, None where there is none.
-        """
+        """Say why measuring a saver is in vain, or None where it is not."""
         limit = self.targets.budgets.mean_macs
         if limit is not None and saver.macs is not None and saver.macs > limit:
             return f"not measured: its own {saver.macs:.4g} MACs are over the budget of {limit:.4g}"
@@ -155,15 +139,9 @@ class MeasuringRun:
     """Models being run over images.
 
     Attributes:
-        given: models and options.
-        data: the images, open.
-        folder: where records and prepared models lie.
-        progress: hears of the work.
         clock: seconds, for the time budget.
         started: what the clock said at the start.
         fingerprint: of the data.
-        workers: run the models.
-        lost: savers that were lost or left out, and why.
         found: rows of the savers that have been measured so far.
     """
 

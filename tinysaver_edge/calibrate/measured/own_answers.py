@@ -54,15 +54,9 @@ gigabytes and show no more."""
 
 
 def own_answers(problem: Problem) -> Iterator[str]:
-    """Yield a line where labels are a model's, or a cascade's, own answers.
-
-    Args:
-        problem: answers and labels.
-    """
-    if len(problem.labels) < FEWEST:
-        return
+    """Yield a line where labels are a model's, or a cascade's, own answers."""
     found = [*_never_wrong(problem)]
-    yield from found or _with_the_edge(problem)
+    yield from found or (_with_the_edge(problem) if len(problem.labels) >= FEWEST else ())
 
 
 def _never_wrong(problem: Problem) -> Iterator[str]:
@@ -75,9 +69,10 @@ def _never_wrong(problem: Problem) -> Iterator[str]:
     wrong = {one.name: int((one.outputs.predictions != labels).sum()) for one in models}
     worst = max(wrong, key=lambda name: wrong[name])
     for one in models:
-        if mistakes := wrong[one.name]:
-            yield from _corrected_answers(one, mistakes)
-        elif wrong[worst] >= FEWEST_WRONG:
+        telling = len(labels) >= FEWEST and wrong[worst] >= FEWEST_WRONG
+        if wrong[one.name] or not telling:
+            yield from _corrected_answers(one, wrong[one.name])
+        else:
             yield (
                 f"the labels are {one.name}'s own answers on all {len(labels)} samples, while "
                 f"{worst} differs on {wrong[worst]}: no accuracy can be measured against them. "
@@ -114,9 +109,6 @@ def in_two_minds(outputs: Outputs) -> float:
     """Return how many mistakes a model must expect by the ratio of its two best classes.
 
     Any third class, and any conceit, adds to them.
-
-    Args:
-        outputs: its answers.
     """
     sharpened = _apart(outputs)
     return float((1 / (1 + np.exp(np.minimum(sharpened, 500.0)))).sum())

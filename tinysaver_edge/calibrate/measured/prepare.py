@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import parse_json, write_text
+from tinysaver_edge._support.files import parse_json, read_file, write_text
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact, combined_sha256
 from tinysaver_edge.engines.base import (
@@ -180,11 +180,7 @@ def _check_single_label(logits: NDArray[np.float32], artefact: Artefact) -> None
 
 
 def check_name(name: str) -> None:
-    """Refuse a model name that cannot be a file name.
-
-    Raises:
-        DescriptionError: it is empty or holds a slash.
-    """
+    """Refuse a model name that cannot be a file name."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DescriptionError(f"model name {name!r} cannot be a file name: choose another")
 
@@ -203,7 +199,7 @@ def _write_note(note: Path, key: str, artefact: Artefact) -> None:
 def _read_note(note: Path, key: str) -> Artefact | None:
     """Return what was prepared before, where nothing it depends on has changed since."""
     try:
-        content = parse_json(note.read_text())
+        content = parse_json(read_file(note))
         if content["key"] != key:
             return None
         artefact = _adapter().validate_python(content["artefact"])

@@ -25,7 +25,7 @@ from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, WorkerLostError, Workers
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.engines.registry import engine_version
 from tinysaver_edge.errors import EngineError, InputError, MissingDependencyError, TinySaverError
 from tinysaver_edge.hardware.cpu import read_cpu

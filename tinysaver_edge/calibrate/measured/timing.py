@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from tinysaver_edge._support.files import parse_json, write_text
+from tinysaver_edge._support.files import parse_json, read_file, write_text
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
-from tinysaver_edge.bench import Effort, measure_alone, measure_pair
-from tinysaver_edge.bench.timing import resident_mb
+from tinysaver_edge.bench.bundle import measure_alone, measure_pair
+from tinysaver_edge.bench.timing import Effort, resident_mb
 from tinysaver_edge.calibrate.problem import PairTiming
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.policy import StagePolicy
 from tinysaver_edge.deciding.stage import Stage
 from tinysaver_edge.errors import DataError, EngineError, InputError
@@ -71,8 +71,6 @@ class TimingPlace:
     """Where timings are taken and kept.
 
     Attributes:
-        data: the images.
-        fingerprint: of the images.
         folder: where records lie.
         alone: whether nothing else runs in the process, so that its memory can be told.
         effort: how long a round takes.
@@ -85,11 +83,7 @@ class TimingPlace:
     effort: Effort = EFFORT
 
     def frames(self) -> list[Frame]:
-        """Return some images of the data.
-
-        Raises:
-            DataError: no image can be read.
-        """
+        """Return some images of the data."""
         spread = np.linspace(0, len(self.data) - 1, min(FRAMES, len(self.data))).astype(int)
         found = [self.data.frame(int(index)) for index in spread]
         frames = [frame for frame in found if frame is not None]
@@ -130,12 +124,7 @@ class LargeTiming:
         return _agree(rounds)
 
     def __call__(self, progress: Progress) -> LatencySamples:
-        """Time it for one round.
-
-        Raises:
-            EngineError: the model fails.
-            DataError: no image can be read.
-        """
+        """Time it for one round."""
         frames = self.place.frames()
         with ExitStack() as stack:
             return measure_alone(_stage(self.large, stack), frames, effort=self.place.effort)
@@ -154,8 +143,6 @@ class PairTimingStep:
     """Time a saver with the large model in one process; the figures are kept on disk.
 
     Attributes:
-        saver: the saver.
-        large: the large model.
         fusion: what combines their answers, or None.
         place: where it is done.
     """
@@ -189,12 +176,7 @@ class PairTimingStep:
         return _agree([one.saver for one in found]) and _agree([one.escalated for one in found])
 
     def __call__(self, progress: Progress) -> PairTiming:
-        """Time them for one round.
-
-        Raises:
-            EngineError: a model fails.
-            DataError: no image can be read.
-        """
+        """Time them for one round."""
         frames = self.place.frames()
         before = resident_mb()
         with ExitStack() as stack:
@@ -273,7 +255,7 @@ def _key(place: TimingPlace, *parts: object) -> str:
 
 def _read(path: Path, key: str, parse: Callable[[dict[str, Any]], Found]) -> Found | None:
     try:
-        content = parse_json(path.read_text())
+        content = parse_json(read_file(path))
         return parse(content) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None

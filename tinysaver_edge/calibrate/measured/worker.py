@@ -219,17 +219,10 @@ class PrepareStep:
         return prepare(self.model, self.folder, embed=self.embed)
 
 
-def run_step(
-    step: Task[Result],
-    *,
-    progress: Progress,
-    what: str,
-    isolate: bool,
-    seconds: float | None = None,
-) -> Result:
+def run_step(step: Task[Result], *, progress: Progress, what: str, isolate: bool) -> Result:
     """Do a step, in a process of its own where that is asked for."""
     if isolate:
-        return run_isolated(step, progress=progress, what=what, seconds=seconds)
+        return run_isolated(step, progress=progress, what=what)
     return step(progress)
 
 

@@ -17,12 +17,13 @@ from tinysaver_edge.calibrate.methods.counts import CertifiedTest, Verdicts
 from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES, fit_fusion, fit_score
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.methods.reuse import EpochTest, ReusePath
-from tinysaver_edge.certificate import Certificate, EvidenceKind
+from tinysaver_edge.certificate.certificate import Certificate
+from tinysaver_edge.certificate.p_values import EvidenceKind
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, fusion_names
 from tinysaver_edge.outputs import FloatArray, IntArray, Outputs, all_but
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Head, Margin, Score, get_score
 
 FUSE_FROM_LOST = 15
@@ -40,10 +41,6 @@ class CertifyRule:
     """What to certify for one pair, before any sample is looked at.
 
     A name means "fit it on the tune split where it learns anything"; a value is taken as it is.
-
-    Attributes:
-        score: a score, or the name of one.
-        fusion: a fusion, or the name of one.
     """
 
     score: Score | str
@@ -59,13 +56,7 @@ class CertifyRule:
         return 0.0
 
     def fitted(self, saver: Outputs, large: Outputs, truth: IntArray) -> tuple[Score, Fusion]:
-        """Fit on the tune samples what learns.
-
-        Args:
-            saver: the saver's outputs on the tune samples.
-            large: the large model's.
-            truth: (n,), their classes.
-        """
+        """Fit on the tune samples what learns."""
         score = (
             fit_score(
                 str(self.score),
@@ -129,9 +120,6 @@ def default_rule(
         labelled: whether the true classes are known.
         score: what the user asked for instead, or None.
         fusion: likewise.
-
-    Raises:
-        InputError: a fusion is asked for by a name that there is not.
     """
     if isinstance(fusion, str) and fusion not in fusion_names():
         raise InputError(f"no fusion is called {fusion!r}: there are {', '.join(fusion_names())}")

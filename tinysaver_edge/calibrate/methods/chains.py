@@ -23,9 +23,9 @@ from tinysaver_edge.calibrate.methods.reuse import EpochTest
 from tinysaver_edge.calibrate.methods.search import Search
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Objective, Reference, Targets
-from tinysaver_edge.certificate import EvidenceKind, count_p_values, walk
+from tinysaver_edge.certificate.p_values import EvidenceKind, count_p_values, walk
 from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score
 
 SHARE = 0.1
@@ -62,8 +62,6 @@ class ChosenChains:
     Attributes:
         chains: those of two stages in the order the savers were named, then the longer ones kept.
         tune: samples that the choice was made on; none where all are certified.
-        certify: the others.
-        score: the score in use.
         told: what became of the longer ones that are not among them, for people; or empty.
     """
 
@@ -104,13 +102,7 @@ def why_no_pool(targets: Targets) -> str | None:
 
 
 def best_chains(problem: Problem, targets: Targets, *, seed: int) -> ChosenChains:
-    """Choose what to certify, by an estimate of what each would cost.
-
-    Args:
-        problem: answers and labels.
-        targets: limits and objective.
-        seed: of the split.
-    """
+    """Choose what to certify, by an estimate of what each would cost."""
     units, count = _units(problem)
     longer = chains_of(problem, targets)
     rule = default_rule(
@@ -161,13 +153,7 @@ class SearchedChains:
 
 
 def chains_beside(problem: Problem, targets: Targets, found: Search) -> SearchedChains:
-    """Choose the longer cascades to certify beside a search's, by the same tune samples.
-
-    Args:
-        problem: answers and labels.
-        targets: limits and objective, and which of score and fusion is searched for.
-        found: what the search found for each saver.
-    """
+    """Choose the longer cascades to certify beside a search's, by the same tune samples."""
     longer = chains_of(problem, targets)
     if not longer or found.tune is None:
         return SearchedChains()
@@ -232,9 +218,6 @@ class _Estimates:
     """What cascades are expected to cost.
 
     Attributes:
-        problem: on the tune samples.
-        targets: limits and objective.
-        rule: score and fusion of two stages.
         samples: how many are going to be certified on.
         units: how many epochs they are, where they are frames of such.
     """

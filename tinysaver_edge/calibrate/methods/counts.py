@@ -14,20 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.methods.path import Path
-from tinysaver_edge.certificate import (
+from tinysaver_edge.certificate.certificate import (
     Certificate,
-    EvidenceKind,
     WalkStep,
-    count_p_values,
     least_certifiable_points,
     runs_of,
     samples_needed,
     step_p_values,
-    walk,
 )
+from tinysaver_edge.certificate.p_values import EvidenceKind, count_p_values, walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
-from tinysaver_edge.questions import Known, Pairs
+from tinysaver_edge.questions.known import Known
+from tinysaver_edge.questions.tally import Pairs
 
 AT_A_TIME = 16
 """Steps over groups that are tested together."""
@@ -167,7 +166,6 @@ class WalkCounts:
         accepted: int64 (k,), samples accepted.
         lost: int64 (k,), samples where only the large model is right (D = 1).
         gained: int64 (k,), samples where only the cascade is right (D = -1).
-        samples: number of samples.
         reached: int64 (stages - 1, k), samples that go on to the second stage, the third, the last.
         asked: int64 (k,), samples that the first stage is asked about; None for all of them.
     """
@@ -346,9 +344,6 @@ class CertifiedTest:
 
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:
         """Walk the thresholds and certify the loosest that passed before the first failure.
-
-        Args:
-            max_drop_points: ε, in points.
 
         Returns:
             The certificate, or None with what is missing in one line.

@@ -36,7 +36,6 @@ class ScoreOption:
     """A score to try.
 
     Attributes:
-        name: of the score.
         learns: whether it has to be fitted.
     """
 
@@ -53,7 +52,6 @@ class FusionOption:
     """A fusion to try.
 
     Attributes:
-        name: of the fusion.
         fixed: the fusion with parameters of its own, or None where they are to be fitted.
     """
 
@@ -86,9 +84,6 @@ class Bench:
     """One pair's tune samples, on which scores and fusions are tried.
 
     Attributes:
-        saver: the saver's outputs.
-        large: the large model's.
-        truth: (n,), the classes.
         fold: (n,), which fold each sample belongs to; groups stay whole.
     """
 
@@ -112,11 +107,7 @@ class Bench:
         return Verdicts.of((self.saver_correct, final), self.large_correct)
 
     def scored(self, option: ScoreOption) -> FloatArray:
-        """Return each sample's score, (n,); of one that learns, fitted without the sample.
-
-        Raises:
-            InputError: the outputs do not hold what the score needs.
-        """
+        """Return each sample's score, (n,); of one that learns, fitted without the sample."""
         if not option.learns:
             return self.fit_score(option)(self.saver)
         return self._cross_fitted(
@@ -133,11 +124,7 @@ class Bench:
         ).astype(bool)
 
     def fit_score(self, option: ScoreOption) -> Score:
-        """Return the score, fitted on all samples where it learns.
-
-        Raises:
-            InputError: the outputs do not hold what the score needs.
-        """
+        """Return the score, fitted on all samples where it learns."""
         if not option.learns:
             return get_score(option.name).suited_to(self.saver)
         return fit_score(
@@ -323,10 +310,6 @@ class Aim:
 
     def estimate(self, ranking: Ranking, answers: Verdicts) -> FloatArray:
         """Return what can be had, on each resample: a cost, or a drop; the less, the better.
-
-        Args:
-            ranking: the saver's score on the tune samples.
-            answers: what each loses on them.
 
         Returns:
             (times,), relative to the large model alone, or a fraction of the samples lost.

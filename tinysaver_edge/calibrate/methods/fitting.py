@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import cast
 
 import numpy as np
 
@@ -37,17 +36,7 @@ CONVERGED = 1e-8
 
 
 def fit_fusion(name: str, saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
-    """Fit a fusion by its name.
-
-    Args:
-        name: one of `fusion_names()`.
-        saver: the saver's outputs on the tune samples.
-        large: the large model's.
-        labels: (n,), the true classes.
-
-    Raises:
-        InputError: no fusion has this name, or lengths differ.
-    """
+    """Fit a fusion by its name."""
     if not saver.samples == large.samples == len(labels) > 0:
         raise InputError(
             f"fitting fusion {name!r} on {saver.samples} saver and {large.samples} large outputs "
@@ -84,14 +73,9 @@ def fit_linear(saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
 
 
 def fit_conditional_logit(
-    saver: Outputs,
-    large: Outputs,
-    labels: IntArray,
-    *,
-    ridge: float = RIDGE,
-    prior: ConditionalLogit | None = None,
+    saver: Outputs, large: Outputs, labels: IntArray, *, ridge: float = RIDGE
 ) -> ConditionalLogit:
-    """The four weights of greatest likelihood, shrunk towards the prior's.
+    """The four weights of greatest likelihood, shrunk towards the default's.
 
     Samples whose true class is in neither list say nothing about the weights and are left out.
 
@@ -99,10 +83,9 @@ def fit_conditional_logit(
         saver: the saver's outputs on the tune samples.
         large: the large model's.
         labels: (n,), the true classes.
-        ridge: λ, the pull towards the prior, in units of log-likelihood.
-        prior: what to shrink towards; the default weights when None.
+        ridge: λ, the pull towards the default, in units of log-likelihood.
     """
-    start = prior or ConditionalLogit()
+    start = ConditionalLogit()
     candidates = Candidates.of(saver, large, depth=start.depth)
     chosen = (candidates.classes == labels[:, None]) & ~candidates.repeated
     known = chosen.any(axis=1)
@@ -184,7 +167,6 @@ def fit_logistic(features: FloatArray, event: BoolArray, *, ridge: float) -> Flo
 NORM_ORDERS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 TEMPERATURES = (0.25, 8.0)
 HEAD_RIDGE = 3.0
-PRIOR_STRENGTH = 20.0
 
 
 def fit_score(
@@ -241,46 +223,21 @@ def fit_temperature(
     return TemperatureScaled(temperature=float(np.exp(found.x)))
 
 
-def fit_head(
-    saver: Outputs,
-    saver_correct: BoolArray,
-    large_correct: BoolArray,
-    *,
-    ridge: float = HEAD_RIDGE,
-    class_prior_of: int | None = None,
-) -> Head:
+def fit_head(saver: Outputs, saver_correct: BoolArray, large_correct: BoolArray) -> Head:
     """Two ridge-shrunk logistic regressions: the large model helps, the large model harms.
 
     Args:
         saver: the saver's outputs on the tune samples.
         saver_correct: bool (n,), is the saver right on them.
         large_correct: bool (n,), is the large model right on them.
-        ridge: λ, on standardised features.
-        class_prior_of: number of classes, to add a smoothed, leave-one-out prior of the predicted
-            class; None for none, which is better below a few dozen samples a class.
     """
     depth = min(DEPTH, saver.width)
     features = head_features(saver, depth=depth)
-    help_, harm = large_correct & ~saver_correct, ~large_correct & saver_correct
-    if class_prior_of is None:
-        return Head(
-            help=tuple(fit_logistic(features, help_, ridge=ridge)),
-            harm=tuple(fit_logistic(features, harm, ridge=ridge)),
-            depth=depth,
-        )
-    predicted = saver.predictions
-    weights, tables = [], []
-    for event in (help_, harm):
-        own, table = _class_log_odds(event, predicted, classes=class_prior_of)
-        fitted = fit_logistic(np.column_stack((features, own)), event, ridge=ridge)
-        weights.append(tuple(fitted[:-1]))
-        tables.append(tuple(fitted[-1] * table))
+    helps, harms = large_correct & ~saver_correct, ~large_correct & saver_correct
     return Head(
-        help=weights[0],
-        harm=weights[1],
+        help=tuple(fit_logistic(features, helps, ridge=HEAD_RIDGE)),
+        harm=tuple(fit_logistic(features, harms, ridge=HEAD_RIDGE)),
         depth=depth,
-        class_help=tables[0],
-        class_harm=tables[1],
     )
 
 
@@ -293,26 +250,6 @@ def deferral_area(
     )
     steps = np.diff(sweep.accepted, prepend=0)
     return float((sweep.lost * steps).sum() / sweep.samples**2)
-
-
-def _class_log_odds(
-    event: BoolArray, predicted: IntArray, *, classes: int
-) -> tuple[FloatArray, FloatArray]:
-    """Smoothed log-odds of an event by predicted class.
-
-    Returns:
-        Those of each sample's class, counted without the sample itself (n,), and of each class.
-    """
-    rate = (event.sum() + 0.5) / (len(event) + 1)
-    seen = np.bincount(predicted, minlength=classes)
-    hits = np.bincount(predicted, weights=event, minlength=classes).astype(np.float64)
-
-    def log_odds(hit: FloatArray, of: FloatArray) -> FloatArray:
-        chance = (hit + PRIOR_STRENGTH * rate) / (of + PRIOR_STRENGTH)
-        return cast(FloatArray, np.log(chance / (1 - chance)) - np.log(rate / (1 - rate)))
-
-    own = log_odds(hits[predicted] - event, (seen[predicted] - 1).astype(np.float64))
-    return own, log_odds(hits, seen.astype(np.float64))
 
 
 FITTED_SCORES: Mapping[str, Callable[[Outputs, BoolArray, BoolArray], Score]] = MappingProxyType(

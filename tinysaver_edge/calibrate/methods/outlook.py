@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from tinysaver_edge.calibrate.calibration import Milestone, Prospect
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.targets import Objective, Targets
-from tinysaver_edge.certificate import EvidenceKind, count_p_values, group_p_values
-from tinysaver_edge.certificate import walk as last_passed
+from tinysaver_edge.certificate.p_values import EvidenceKind, group_p_values
+from tinysaver_edge.certificate.p_values import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.questions import KEPT, Walk
+from tinysaver_edge.questions.tally import KEPT, Walk
 
 AGREEMENTS = (0.999, 0.995, 0.99, 0.98, 0.95, 0.9)
 """Levels of agreement with the large model that a plan certifies; fixed, since each is a test."""
@@ -112,7 +111,7 @@ def _expected(walk: Walk, drop: float) -> list[float]:
     """Return p-values, if all answers turn out as expected."""
     if walk.groups is None:
         lost, gained = walk.pairs.expected(len(walk.thresholds))
-        return _p_values(walk, np.ceil(lost), np.floor(gained), drop)
+        return walk.p_values(np.ceil(lost), np.floor(gained), drop)
     return _grouped_p_values(walk, _expected_losses(walk), drop)
 
 
@@ -123,18 +122,6 @@ def _expected_losses(walk: Walk) -> IntArray:
     drawn = np.random.default_rng(0).random(max(walk.samples, 1 + unit.max(initial=0)))[unit]
     losses: IntArray = (drawn < KEPT.lost).astype(np.int64) - (drawn > 1 - KEPT.gained)
     return losses
-
-
-def _p_values(walk: Walk, lost: ArrayLike, gained: ArrayLike, drop: float) -> list[float]:
-    p: list[float] = count_p_values(
-        lost,
-        gained,
-        evidence=walk.evidence,
-        samples=walk.samples,
-        max_drop_points=drop,
-        risk=walk.share,
-    ).tolist()
-    return p
 
 
 def _grouped_p_values(walk: Walk, losses: IntArray, drop: float) -> list[float]:
@@ -162,7 +149,7 @@ def _answers_needed(walk: Walk) -> IntArray:
     for _ in range(_STEPS + 3):
         middle = (low + high) // 2
         worst = np.ceil(lost * middle) + differing - middle
-        p = _p_values(walk, worst, np.floor(gained * middle), drop)
+        p = walk.p_values(worst, np.floor(gained * middle), drop)
         passes = (np.asarray(p, np.float64) <= walk.share) & (middle >= 0)
         low, high = np.where(passes, low, middle), np.where(passes, middle, high)
     return np.maximum.accumulate(high)
@@ -212,7 +199,7 @@ def _agreements(walk: Walk) -> Iterator[tuple[float, float]]:
         if walk.groups is not None:
             p = _grouped_p_values(walk, np.ones(len(walk.pairs), np.int64), drop)
         else:
-            p = _p_values(without, differing, np.zeros(len(differing)), drop)
+            p = without.p_values(differing, np.zeros(len(differing)), drop)
         last = last_passed(p, risk=walk.share)
         if last is not None and walk.costs[last] < cheapest:
             cheapest = float(walk.costs[last])

@@ -13,7 +13,7 @@ from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.path import Path
 from tinysaver_edge.calibrate.problem import ModelAnswers
 from tinysaver_edge.calibrate.targets import limits_of
-from tinysaver_edge.certificate import upper_rates
+from tinysaver_edge.certificate.p_values import upper_rates
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.calibrate.methods.reuse import EpochTest
     from tinysaver_edge.calibrate.methods.search import Searched
     from tinysaver_edge.calibrate.targets import Budgets
-    from tinysaver_edge.certificate import Certificate
+    from tinysaver_edge.certificate.certificate import Certificate
     from tinysaver_edge.fusion import Fusion
     from tinysaver_edge.reuse import ReuseRule
     from tinysaver_edge.score import Score
@@ -39,7 +39,6 @@ class Proposal:
 
     Attributes:
         costs: of the saver, or the savers, with the large model.
-        score: how far its answers are trusted.
         fusion: how answers are combined after an escalation, or None.
         thresholds: ``(k,)`` strictly falling; infinity, which accepts nothing, may come first.
         accepted: ``(k,)`` samples that each accepts.

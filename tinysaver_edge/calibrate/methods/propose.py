@@ -28,10 +28,10 @@ from tinysaver_edge.calibrate.methods.sweep import (
 )
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
-from tinysaver_edge.certificate import upper_rates
+from tinysaver_edge.certificate.p_values import upper_rates
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, NoFusion, get_fusion
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs, all_but
-from tinysaver_edge.questions import Known
+from tinysaver_edge.questions.known import Known
 from tinysaver_edge.score import Margin, MaxSoftmax, Score, get_score
 
 
@@ -40,13 +40,8 @@ class Bid:
     """One cascade up for a proposal.
 
     Attributes:
-        problem: answers and labels.
-        saver: the saver.
-        targets: what is asked.
         candidates: how many cascades share the risk.
-        seed: of whatever is drawn.
         score: the score, or the name of one; None leaves it to the method.
-        fusion: likewise.
         tune: samples that are not to be certified on, since score and fusion come from them.
         again: how many more share the risk where another drop is asked for on the same samples.
     """
@@ -146,15 +141,7 @@ def fusions_of(targets: Targets) -> tuple[Fusion | str | None, ...]:
 def _with_chains(
     problem: Problem, targets: Targets, *, seed: int, lost: int, again: int
 ) -> list[Proposal]:
-    """Propose the cascades that did best on a tune split; the others share no risk.
-
-    Args:
-        problem: answers and labels.
-        targets: what is asked.
-        seed: of the split.
-        lost: how many savers there were besides, that share the risk.
-        again: as for `Bid`.
-    """
+    """Propose the cascades that did best on a tune split; the others share no risk."""
     found = best_chains(problem, targets, seed=seed)
     kept = [one for one in found.chains if not one.left_out]
     common = (targets, len(kept) + lost, seed, targets.score, targets.fusion, found.tune)

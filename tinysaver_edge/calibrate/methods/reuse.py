@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.counts import CertifiedTest, WalkCounts
-from tinysaver_edge.certificate import WalkStep, group_p_values, runs_of
+from tinysaver_edge.certificate.certificate import WalkStep, runs_of
+from tinysaver_edge.certificate.p_values import group_p_values
 from tinysaver_edge.deciding.epochs import EpochTimeline, ReusedFrames, reused
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray, Outputs
-from tinysaver_edge.questions import Known, Pairs
+from tinysaver_edge.questions.known import Known
+from tinysaver_edge.questions.tally import Pairs
 from tinysaver_edge.reuse import STEPS, ReuseRule
 
 LOOSER_REUSE, LOOSER_SAVER = 30, 12
@@ -78,11 +80,7 @@ class ReusePath:
     def rule(
         self, threshold: float, *, epoch_s: float, frames_per_s: float | None = None
     ) -> ReuseRule:
-        """Return what stands with one of the thresholds.
-
-        Raises:
-            InputError: it is none of them.
-        """
+        """Return what stands with one of the thresholds."""
         place = int(np.argmin(np.abs(self.thresholds - threshold)))
         if self.thresholds[place] != threshold:
             raise InputError(f"threshold {threshold:g} is not on the path")

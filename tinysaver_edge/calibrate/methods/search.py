@@ -52,7 +52,6 @@ class SearchRule:
         share: of the samples, to search on, where the bound is to be proved on the others.
         take: standard deviations by which a combination must beat the default to be taken.
         drop_out: standard deviations by which a saver must be dearer than the best to drop out.
-        resamples: of which the deviations are those.
     """
 
     share: float = 0.1
@@ -69,9 +68,7 @@ class Searched:
     """What the search found for one saver.
 
     Attributes:
-        saver: the model's name.
         score: the best score, fitted where it learns.
-        fusion: the best fusion, likewise.
         estimates: (times,), what it is expected to cost on each resample.
         tried: every combination, the best first.
         left_out: why the saver dropped out; empty where it did not.
@@ -95,9 +92,6 @@ class Tryout:
     """The samples that the search looks at, and what it tries on them.
 
     Attributes:
-        problem: on those samples.
-        targets: what is asked.
-        rule: how it decides.
         tune: which samples they are; None for all.
         units: samples or groups that the decision will rest on.
         fold: (n,), for what learns.
@@ -289,7 +283,6 @@ class Search:
 
     Attributes:
         tune: samples that it looked at; None where it may look at all, since nothing is proved.
-        savers: one a saver of the problem, in its order.
     """
 
     tune: IntArray | None
@@ -335,12 +328,6 @@ def search(
     problem: Problem, targets: Targets, *, seed: int, rule: SearchRule = DEFAULT_RULE
 ) -> Search:
     """Find every saver's best score and fusion, and which savers may be the best.
-
-    Args:
-        problem: answers and labels.
-        targets: limits, method, and which of score and fusion to search.
-        seed: of the split and whatever else is drawn.
-        rule: how it decides.
 
     Raises:
         InputError: the method is none that can be searched for, or a name is unknown.

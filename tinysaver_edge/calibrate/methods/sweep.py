@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, WalkCounts
-from tinysaver_edge.certificate import walk
+from tinysaver_edge.certificate.p_values import walk
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
 
@@ -23,10 +23,8 @@ class OperatingPoint:
 
     Attributes:
         threshold: accept where score >= threshold.
-        accepted: samples accepted.
         lost: net samples lost: those that only the large model gets right minus those that only
             the cascade does; negative where the cascade is the better one.
-        samples: all samples.
     """
 
     threshold: float
@@ -59,7 +57,6 @@ class Sweep:
         accepted: int64 (m,), samples accepted at each threshold, strictly rising to `samples`.
         lost: int64 (m,), net samples lost at each (see `OperatingPoint`).
         lost_without_accepting: the same when every sample is escalated; 0 without fusion.
-        samples: number of samples.
     """
 
     thresholds: FloatArray
@@ -85,9 +82,6 @@ class Sweep:
             large_correct: bool (n,), is the large model's.
             final_correct: bool (n,), is the answer given after an escalation: the fused one, or
                 None for the large model's.
-
-        Raises:
-            InputError: the arrays are not all of one length.
         """
         final = large_correct if final_correct is None else final_correct
         for what, values in (("saver", saver_correct), ("large", large_correct), ("final", final)):
@@ -170,8 +164,6 @@ class TinySaverThreshold:
     Attributes:
         t: the paper's threshold, a multiple of 0.001; it accepts `confidence > t`.
         threshold: the next float up, so that `score >= threshold` accepts the same samples.
-        accepted: samples accepted.
-        samples: all samples.
     """
 
     t: float
@@ -199,9 +191,6 @@ def tinysaver_threshold(
         confidences: (n,), the saver's highest softmax probability.
         saver_correct: bool (n,), is the saver right.
         large_correct: bool (n,), is the large model right.
-
-    Raises:
-        InputError: the arrays differ in length or are empty.
     """
     n = len(confidences)
     if n == 0 or len(saver_correct) != n or len(large_correct) != n:
@@ -237,10 +226,6 @@ def crc(sweep: Sweep, max_drop_points: float) -> OperatingPoint | None:
     loss. The promise is about the mean over calibration sets, not about this one, and it assumes
     a drop that only grows as the threshold loosens; stopping at the first violation is the usual
     repair.
-
-    Args:
-        sweep: every distinct threshold of the cascade.
-        max_drop_points: ε, in points.
 
     Returns:
         None where even the strictest threshold violates the bound.

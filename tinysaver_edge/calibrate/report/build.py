@@ -25,7 +25,7 @@ from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import candidates_of, flow_of, singles_of, sweep_of
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.deciding.policy import Policy, replay
@@ -143,9 +143,6 @@ def build_facts(
         machine: what the latencies were measured on, in words, or None.
         command: the command line that was given, or None.
         created: the date to print, or None.
-
-    Raises:
-        InputError: the arguments are not of one calibration.
     """
     policy, outputs = result.policy, problem.outputs_of(result.policy)
     rule = None if result.reuse is None else result.reuse.rule

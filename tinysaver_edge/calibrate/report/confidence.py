@@ -17,11 +17,6 @@ class ClassRow:
     """One class, by its true label.
 
     Attributes:
-        index: its number.
-        name: its name, or its number in words.
-        samples: how many samples are of it.
-        accuracy_large: share of them that the large model alone gets right.
-        accuracy_cascade: share of them that the cascade gets right.
         lost: net samples lost to the cascade; negative for a gain.
         escalation_rate: share of them that the first model did not answer.
     """
@@ -57,13 +52,6 @@ def class_rows(
 ) -> tuple[ClassRow, ...]:
     """Count by class; those without a sample are left out.
 
-    Args:
-        labels: ``(n,)`` true classes.
-        large_correct: ``(n,)`` whether the large model alone is right.
-        cascade_correct: ``(n,)`` whether the cascade is.
-        escalated: ``(n,)`` whether the first model did not answer.
-        names: class names, or None.
-
     Returns:
         The class that loses most points first; of equals the one escalated most, then by number.
     """
@@ -96,10 +84,7 @@ class ScoreHistogram:
     """The first stage's scores, parted by whether its answer is right.
 
     Attributes:
-        score: name of the score.
         edges: ``bins + 1`` rising; scores beyond the outer ones are counted in the outer bins.
-        right: samples a bin whose answer is right.
-        wrong: samples a bin whose answer is wrong.
         threshold: in force, or None.
         right_accepted: share of all right answers that is accepted, None without any.
         wrong_accepted: share of all wrong answers that is accepted, None without any.
@@ -154,7 +139,6 @@ class ReliabilityBin:
     Attributes:
         confidence: their mean confidence, 0..1.
         accuracy: share of them that is right, 0..1.
-        samples: how many they are.
     """
 
     confidence: float
@@ -167,7 +151,6 @@ class Reliability:
     """A model's confidence against what came true.
 
     Attributes:
-        model: its name.
         bins: those of fifteen equal ones over 0..1 that hold samples.
         ece: expected calibration error, the bins' mean distance between confidence and accuracy,
             weighted by samples (Guo et al., arXiv 1706.04599); 0..1.

@@ -35,7 +35,6 @@ class Mark:
     """A threshold worth marking on the sweep.
 
     Attributes:
-        kind: what it is.
         point: what it does on the samples that the decision rests on.
     """
 
@@ -48,10 +47,7 @@ class SingleModel:
     """One model used alone, on every frame.
 
     Attributes:
-        name: the model's name.
-        accuracy: share it gets right, 0..1.
         cost: its MACs relative to the large model's.
-        is_large: whether it is the large model.
     """
 
     name: str
@@ -65,7 +61,6 @@ class CandidateFacts:
     """One candidate, its row and its trade-off curve.
 
     Attributes:
-        row: what the calibration says of it.
         point: what its threshold does, by its row; None where the method found it no threshold.
         curve: what its other thresholds would do; empty where it is not drawn.
     """
@@ -77,12 +72,7 @@ class CandidateFacts:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What another limit on the drop would bring, on the same samples.
-
-    Attributes:
-        max_drop_points: the limit.
-        point: the loosest threshold that keeps it.
-    """
+    """What another limit on the drop would bring, on the same samples."""
 
     max_drop_points: float
     point: Point
@@ -93,10 +83,8 @@ class SweepFacts:
     """Every threshold of the chosen cascade.
 
     Attributes:
-        score: name of the score.
         calibration: on the samples that the decision rests on.
         holdout: on those held out; empty without any.
-        marks: thresholds worth marking.
         alternatives: what other limits would bring, the tightest first.
         max_drop_points: the bound in force, or None.
     """
@@ -114,7 +102,6 @@ class FlowStage:
     """What one stage of a cascade does with the frames.
 
     Attributes:
-        model: its model.
         reached: share of the frames that it is asked about, 0..1.
         settled: share whose answer it gives.
         threshold: of its score; None for the last.
@@ -137,8 +124,6 @@ class FlowFacts:
     """Where the frames of a cascade of more than two stages end.
 
     Attributes:
-        stages: in order.
-        score: name of the score that all thresholds are of.
         beside: what the best two stages would cost, and what the longer cascade saves for which
             memory; empty where two stages keep no limit.
         place: which stages run where, and why none before the last on another host.
@@ -155,28 +140,17 @@ class ReportFacts:
     """All that a report shows.
 
     Attributes:
-        decision: what was decided, in one sentence.
         agreement: whether the large model's own answers stand for the truth.
         better_alone: that a single model serves better, or None where none does.
         score_words: the chosen score and what it is, None where there is no saver or no words.
-        result: the calibration with its figures and warnings.
         holdout_margin_points: half the width of the hold-out drop's 95 % interval, or None.
-        singles: every model alone, the large one first.
-        candidates: those measured, in the order they were named.
-        unmeasured: those that were not, with the reason.
         bounds: oracle and random line of the chosen saver.
-        sweep: every threshold of the chosen cascade.
         flow: where its frames end, None where it has no more than two stages.
-        histogram: the first model's scores, None where it has none.
         reliability: of the first and of the large model.
         classes: what each class loses, the worst first.
-        latency: measured latencies, or None.
-        pictures: images worth a look; empty without images.
         lost: samples that only the large model has right.
         needless: samples escalated although the first model was right.
-        proof: the certificate in words, or None.
         drift: what the drift watch is promised, in words, or None.
-        origin: everything needed to reproduce.
     """
 
     decision: str

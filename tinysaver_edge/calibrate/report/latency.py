@@ -19,11 +19,6 @@ class Distribution:
     """One path's latencies.
 
     Attributes:
-        name: what was timed.
-        mean_ms: mean.
-        p50_ms: median.
-        p95_ms: 95th percentile.
-        p99_ms: 99th percentile.
         steps: (milliseconds, share of frames at most that slow), rising.
     """
 
@@ -41,7 +36,6 @@ class LatencyFacts:
 
     Attributes:
         cascade: accepted and escalated frames pooled as they occur.
-        large: the large model on every frame.
         escalation_rate: with which they were pooled.
         machine: what they were measured on, in words, or None.
         measured: whether all of it was timed, none of it taken from a profile.

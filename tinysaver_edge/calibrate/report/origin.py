@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import sha256_of
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
 from tinysaver_edge.calibrate.measured.given_records import measured_path
 from tinysaver_edge.calibrate.plan import ImageInput, ModelFile, Plan, RecordInput
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.records.records import record_path
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ class ModelOrigin:
     """One model as it was measured.
 
     Attributes:
-        name: the model's name.
-        macs: multiply-accumulates a frame.
         parameters: number of weights, or None.
         runs_on: engine, device and precision, or what else is known.
         takes: size, resize and codec of its picture, or None.
@@ -55,8 +54,6 @@ class Origin:
         command: the command line, or None where it was run from a program.
         created: when, as text, or None.
         asked: (name, value) of all that decides what is found.
-        data: (name, value) of the samples.
-        models: the models.
         versions: (package, version) of what ran.
     """
 
@@ -77,16 +74,7 @@ def origin(
     command: str | None,
     created: datetime | None,
 ) -> Origin:
-    """Gather what a second run needs.
-
-    Args:
-        plan: what was asked.
-        macs: of each model, the large one first.
-        artefacts: the models by name; empty when only records are there.
-        data: the images, or None.
-        command: the command line, or None.
-        created: the date, or None.
-    """
+    """Gather what a second run needs."""
     return Origin(
         command=command,
         created=None if created is None else created.isoformat(sep=" ", timespec="minutes"),
@@ -138,7 +126,7 @@ def _words(value: Any) -> str:  # noqa: ANN401 - any field of a plan
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    return str(value)
+    return for_people(str(value), None)
 
 
 def _samples(given: ImageInput | RecordInput, data: DataSource | None) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.calibrate.report.confidence import class_name
-from tinysaver_edge.data import DataSource
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.preprocess import Frame
 
 EACH = 12
@@ -66,11 +66,6 @@ class AnsweredSamples:
     """What was answered on the problem's samples, each ``(n,)``.
 
     Attributes:
-        labels: true classes.
-        saver: the first model's answers.
-        large: the large model's.
-        cascade: the cascade's.
-        score: the first model's scores.
         escalated: whether the first model's answer was not taken.
     """
 
@@ -101,14 +96,7 @@ def pictures(
     *,
     names: Sequence[str] | None,
 ) -> tuple[Picture, ...]:
-    """Make thumbnails of the worst of each kind; images that cannot be read are passed over.
-
-    Args:
-        answered: answers on n samples.
-        data: the images, open.
-        sample_index: ``(n,)`` each sample's position in the data.
-        names: class names, or None.
-    """
+    """Make thumbnails of the worst of each kind; images that cannot be read are passed over."""
     found: list[Picture] = []
     for kind, places in (
         (PictureKind.LOST, answered.lost()),

@@ -11,7 +11,7 @@ from tinysaver_edge.calibrate.report import numbers
 
 if TYPE_CHECKING:
     from tinysaver_edge.calibrate.calibration import CodecCost
-    from tinysaver_edge.certificate import Certificate
+    from tinysaver_edge.certificate.certificate import Certificate
     from tinysaver_edge.codec import Jpeg
 
 USUAL_LEVEL = 0.05
@@ -40,11 +40,6 @@ class ProofFacts:
     """A certificate as a report states it.
 
     Attributes:
-        statement: the promise in one line.
-        max_drop_points: the bound.
-        confidence: with which it holds, 0..1.
-        threshold: the loosest certified one.
-        sentences: how it was proved, in words.
         counts: (what, how many) of all that enters the proof.
     """
 

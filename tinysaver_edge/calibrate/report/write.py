@@ -52,15 +52,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
 
 
 def write_report(facts: ReportFacts, path: Path) -> None:
-    """Write a report as one HTML file; it loads nothing and asks nobody.
-
-    Args:
-        facts: what it shows.
-        path: of the file; its folder is made where it is missing.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a report as one HTML file; it loads nothing and asks nobody."""
     write_text(path, render(facts))
 
 

@@ -26,14 +26,7 @@ _HUNG_UP = ("Socket closed", "Remote end closed connection")
 def explained(
     failure: RequestError, address: Address, tls: Tls, *, timeout_s: float
 ) -> RequestError:
-    """Return why a host could not be asked what it serves, in plainer words where there are any.
-
-    Args:
-        failure: what the client library made of it.
-        address: the host.
-        tls: how the two sides prove who they are.
-        timeout_s: how long finding out more may take.
-    """
+    """Return why a host could not be asked what it serves, in plainer words where there are any."""
     if failure.kind is not Kind.UNREACHABLE:
         return failure
     message = str(failure)
@@ -53,11 +46,6 @@ def refused_by_tls(address: Address, tls: Tls, *, timeout_s: float) -> str | Non
     A name often has several addresses, as ``localhost`` has ::1 and 127.0.0.1. The libraries try
     them all and tell what stopped them at one: "connection refused" where nobody listens, say,
     and not "certificate has expired" where the host does.
-
-    Args:
-        address: the host.
-        tls: how the two sides prove who they are.
-        timeout_s: how long all of this may take.
 
     Returns:
         The address and what is wrong there; None where the name has but one address, the scheme

@@ -77,7 +77,6 @@ class Proof:
     Attributes:
         contract: what it takes and gives.
         sha256: the hash it tells, or None.
-        version: the version that answered.
     """
 
     contract: Contract
@@ -105,7 +104,6 @@ class Endpoint:
         breaker: whether it is asked.
         in_flight: requests under way.
         latency_s: mean of the last answers, in seconds; 0 before the first.
-        answered: batches that it answered.
         reconnects: how often it was taken back into use after it had been left alone.
     """
 
@@ -161,11 +159,7 @@ class Endpoint:
             return (self.in_flight + 1) * self.latency_s
 
     def told(self, *, in_use: bool) -> HostState:
-        """How it is at this moment.
-
-        Args:
-            in_use: whether it gave the last answer.
-        """
+        """How it is at this moment."""
         state = self.breaker.state
         with self._lock:
             return HostState(

@@ -119,8 +119,6 @@ class ModelFacts:
     """A model as a host describes it.
 
     Attributes:
-        inputs: its inputs.
-        outputs: its outputs.
         max_batch: samples a request may hold at most, or None where the host does not say.
         sha256: hash of the model's files, or None where the host does not say.
     """
@@ -136,7 +134,6 @@ class Reply:
     """One answer.
 
     Attributes:
-        values: raw outputs.
         version: the model's version that answered; empty where the host does not say.
         sha256: hash of the model that answered, or None where the host does not say.
     """
@@ -151,8 +148,6 @@ class Wanted:
     """What the bundle wants of a model.
 
     Attributes:
-        preprocess: what its input is made with.
-        output: how it states its answer.
         classes: how many classes it answers with, or None where that is not known.
         sha256: hash of its files, or None where that is not known.
         jpeg: whether it is sent JPEG files in place of pixels.
@@ -194,9 +189,7 @@ class Contract:
     """What bundle and host have agreed on.
 
     Attributes:
-        input: the input's name.
         input_shape: its axes without the first.
-        output: the output's name.
         max_batch: samples a request may hold at most; None for any number.
         sha256: what the host says it serves, or None.
     """
@@ -231,11 +224,7 @@ def agree(facts: ModelFacts, wanted: Wanted) -> Contract:
 
 
 def check_sha256(told: str | None, wanted: Wanted) -> None:
-    """Refuse a model whose hash is another.
-
-    Raises:
-        RequestError: the host says that it serves another; names both.
-    """
+    """Refuse a model whose hash is another."""
     if told is not None and wanted.sha256 is not None and told != wanted.sha256:
         raise RequestError(
             Kind.WRONG,
@@ -362,15 +351,7 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:
-    """Return the last stage's golden samples, or None where the bundle has none.
-
-    Args:
-        bundle: an open bundle.
-        preprocess: what the last stage's input is made with.
-
-    Raises:
-        BundleError: they are damaged.
-    """
+    """Return the last stage's golden samples, or None where the bundle has none."""
     entry = bundle.manifest.golden
     if entry is None:
         return None

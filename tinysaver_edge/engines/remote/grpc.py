@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.limits import MOST_ANSWER_BYTES, MOST_JSON_BYTES, MOST_TOLD_BYTES
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.remote.diagnosis import explained
 from tinysaver_edge.engines.remote.facts import (
     DTYPES,
@@ -23,7 +24,7 @@ from tinysaver_edge.engines.remote.facts import (
     TensorFacts,
 )
 from tinysaver_edge.engines.remote.model import Address, RemoteModel
-from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.errors import InputError
 
 Message: TypeAlias = Any  # one of the protocol's protobuf messages
 
@@ -59,10 +60,6 @@ _CONTENTS = MappingProxyType(
 
 class GrpcTransport:
     """Talks gRPC to one host. Any number of threads may use it.
-
-    Args:
-        address: the host and its model.
-        model: security.
 
     Raises:
         MissingDependencyError: tritonclient is not installed.
@@ -179,12 +176,8 @@ def _kind(code: str, message: str) -> Kind:
 
 
 def _import() -> Any:  # noqa: ANN401 - a module
-    try:
+    with needs("tritonclient[grpc]", extra="remote", purpose="Asking a remote model over gRPC"):
         import tritonclient.grpc
-    except ImportError as error:
-        raise MissingDependencyError(
-            "tritonclient[grpc]", extra="remote", purpose="Asking a remote model over gRPC"
-        ) from error
     return tritonclient.grpc
 
 

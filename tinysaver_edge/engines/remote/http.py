@@ -51,10 +51,6 @@ JSON_LENGTH = "inference-header-content-length"
 class HttpTransport:
     """Talks HTTP to one host, over one connection a thread.
 
-    Args:
-        address: the host and its model.
-        model: security.
-
     Raises:
         InputError: a certificate cannot be read.
     """
@@ -257,11 +253,7 @@ def _checked(answer: Answer) -> Answer:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object that a host has sent.
-
-    Raises:
-        RequestError: it is none.
-    """
+    """Return the JSON object that a host has sent."""
     try:
         said = json.loads(body) if len(body) <= MOST_JSON_BYTES else None
     except (ValueError, RecursionError):

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.files import read_file, read_text
 from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError
 
@@ -207,7 +208,7 @@ class Token:
     def _read(self) -> str:
         if self.file is not None:
             try:
-                token, where = self.file.read_text().strip(), f"token file {self.file}"
+                token, where = read_text(self.file).strip(), f"token file {self.file}"
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "is no text"
                 raise InputError(f"token file {self.file}: {reason}") from None
@@ -225,7 +226,7 @@ def _pem(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if b"-----BEGIN" not in content:

@@ -21,12 +21,9 @@ class Traffic:
 
     Attributes:
         requests: batches that were to be answered.
-        answered: of these, how many were.
         retries: attempts beyond the first.
         probes: inferences and questions that asked how a host is.
         sent_bytes: tensors sent, without headers; probes included.
-        received_bytes: tensors received.
-        failures: attempts that failed, by `Kind`.
     """
 
     requests: int
@@ -43,10 +40,8 @@ class HostState:
     """How one host is.
 
     Attributes:
-        name: its URL.
         state: whether it is asked.
         in_use: whether it gave the last answer.
-        answered: batches that it answered.
         reconnects: how often it was taken back into use after it had been left alone.
         latency_ms: mean of its last answers; 0 before the first.
         identity: which model it says it serves; None before it was reached.
@@ -94,11 +89,7 @@ class Meter:
 
 
 class RetryBudget:
-    """Earns a share of a retry with every request, and spends one on each. Thread-safe.
-
-    Args:
-        share: of a retry, earned with a request.
-    """
+    """Earns a share of a retry with every request, and spends one on each. Thread-safe."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -166,11 +157,7 @@ class Breaker:
             return self._state
 
     def failed(self, *, lasting: bool = False) -> bool:
-        """Take note of a failure; return whether that opened the breaker.
-
-        Args:
-            lasting: open it at once.
-        """
+        """Take note of a failure; return whether that opened the breaker."""
         with self._lock:
             self._in_a_row += 1
             opens = lasting or self._in_a_row >= self._failures

@@ -1,6 +1,5 @@
 """Doctor: everything that makes an installation fail, each with the command that mends it.
 
-check    one thing that can fail, and what mends it
 engines  engines and OpenCV
 system   drivers, devices, folders
 """
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge.hardware.doctor.check import Checkup, Standing
 from tinysaver_edge.hardware.doctor.engines import device_checks, engine_checks, opencv_check
 from tinysaver_edge.hardware.doctor.system import (
     Access,
@@ -26,7 +24,7 @@ from tinysaver_edge.hardware.doctor.system import (
     version_checks,
 )
 from tinysaver_edge.hardware.engines import Engines, probe_engines
-from tinysaver_edge.hardware.finding import ROOT
+from tinysaver_edge.hardware.finding import ROOT, Checkup, Standing
 from tinysaver_edge.hardware.nvidia import read_jetson, read_nvidia
 
 __all__ = ["Checkup", "Diagnosis", "Standing", "examine"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from tinysaver_edge.errors import install_command
-from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
+from tinysaver_edge.hardware.finding import Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import Jetson
 from tinysaver_edge.hardware.trial import TIMEOUT_S, Apart, run_apart
 
@@ -75,6 +76,9 @@ def remedy(message: str) -> str | None:
     return None
 
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""Whether this Python is built without the lock that extensions of the stable ABI rely on."""
+
 _TENSORRT = "TensorrtExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
@@ -97,23 +101,32 @@ def opencv_check(
     *,
     installed: bool | None = None,
     importing: Callable[[str], Apart] = import_module,
+    free_threaded: bool = FREE_THREADED,
 ) -> Checkup:
     """Check that OpenCV is there and loads: every frame is resized with it.
 
     Args:
         installed: whether there is such a module; by default looked up.
         importing: imports it; by default in a process of its own.
+        free_threaded: whether this Python is, for which OpenCV has no wheels.
     """
     name = "OpenCV"
-    if not (find_spec("cv2") is not None if installed is None else installed):
-        return broken(name, "not installed: frames cannot be resized", "pip install opencv-python")
-    result = importing("cv2")
-    if result.answer is not None:
+    there = find_spec("cv2") is not None if installed is None else installed
+    result = importing("cv2") if there else None
+    if result is not None and result.answer is not None:
         return ok(name, result.answer)
+    why = "not installed: frames cannot be resized"
+    if result is not None:
+        why = f"cannot be imported: {result.why}"
+    if free_threaded:
+        why += "; this Python is free-threaded, and OpenCV has no wheels for it"
+        return broken(name, why, "take the Python of that version without a t at its end")
+    if result is None:
+        return broken(name, why, "pip install opencv-python")
     mend = remedy(f"{result.said} {result.why}") or "pip install --force-reinstall opencv-python"
     if "libgl1" in mend or "libx" in mend:
         mend += ", or on a machine without a screen: pip install opencv-python-headless instead"
-    return broken(name, f"cannot be imported: {result.why}", mend)
+    return broken(name, why, mend)
 
 
 def engine_checks(engines: Engines) -> list[Checkup]:
@@ -138,13 +151,7 @@ def engine_checks(engines: Engines) -> list[Checkup]:
 def device_checks(
     engines: Engines, *, jetson: Jetson | None = None, has_nvidia: bool = True
 ) -> list[Checkup]:
-    """Check that every device that an engine lists runs a model.
-
-    Args:
-        engines: what was found of them.
-        jetson: what runs on the Jetson, where this is one.
-        has_nvidia: whether an NVIDIA GPU can be expected to work.
-    """
+    """Check that every device that an engine lists runs a model."""
     checks = [_device(one, engines.working, has_nvidia=has_nvidia) for one in engines.devices]
     providers = {one.listed.device for one in engines.devices if one.engine == "onnxruntime"}
     if jetson is not None and providers and _CUDA not in providers:

@@ -13,8 +13,7 @@ from types import MappingProxyType
 
 from tinysaver_edge._support.files import default_cache_dir
 from tinysaver_edge.hardware.cpu import throttling
-from tinysaver_edge.hardware.doctor.check import Checkup, broken, note, ok
-from tinysaver_edge.hardware.finding import ROOT
+from tinysaver_edge.hardware.finding import ROOT, Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import read_nvidia
 
 OLDEST_PYTHON = (3, 10)
@@ -200,9 +199,9 @@ def _group(node: Path) -> str | None:
     return None if name in ("root", "wheel") else name
 
 
-def cache_check(cache: Callable[[], Path | None] = default_cache_dir) -> Checkup:
+def cache_check() -> Checkup:
     """Check that compiled models can be kept."""
-    folder = cache()
+    folder = default_cache_dir()
     if folder is not None:
         return ok("cache folder", str(folder))
     return broken(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, Place, open_data
-from tinysaver_edge.data.store import parted
+from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.source import DataSource
+from tinysaver_edge.data.store import Place, parted
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_class, engine_names
 from tinysaver_edge.errors import DataError, MissingDependencyError, TinySaverError
@@ -56,10 +57,6 @@ class Pictures:
 def read_pictures(path: Place, *, count: int = COUNT) -> Pictures:
     """Take pictures from a user's images, at even distances.
 
-    Args:
-        path: folder of class folders, .zip, .csv or .jsonl.
-        count: how many at most.
-
     Raises:
         DataError: there are no images, or none of those taken can be read.
     """
@@ -69,10 +66,6 @@ def read_pictures(path: Place, *, count: int = COUNT) -> Pictures:
 
 def pictures_of(data: DataSource, *, count: int = COUNT) -> Pictures:
     """Take pictures from a user's images, at even distances.
-
-    Args:
-        data: the images.
-        count: how many at most.
 
     Raises:
         DataError: none of those taken can be read.
@@ -89,12 +82,7 @@ def _taken(data: DataSource, count: int) -> list[Frame | None]:
 
 
 def draw_pictures(*, count: int = COUNT, seed: int = 0) -> Pictures:
-    """Draw pictures whose detail falls off with its fineness, as it does in photographs.
-
-    Args:
-        count: how many.
-        seed: decides what they look like.
-    """
+    """Draw pictures whose detail falls off with its fineness, as it does in photographs."""
     rng = np.random.default_rng(seed)
     rows = np.fft.fftfreq(_SIDE)[:, None]
     columns = np.fft.rfftfreq(_SIDE)[None, :]
@@ -115,7 +103,6 @@ class Comparison:
     """How far two sets of answers to the same pictures lie apart.
 
     Attributes:
-        samples: how many pictures.
         max_difference: largest absolute difference between two logits; NaN where one is NaN.
         largest_logit: largest absolute value among the reference's logits, for scale.
         top1_agreement: share of pictures with the same best class, 0..1.
@@ -149,17 +136,8 @@ def answers(
 ) -> NDArray[np.float32]:
     """Run an engine over pictures.
 
-    Args:
-        engine: an open engine.
-        preprocess: what it was opened with.
-        frames: BGR uint8, of any size.
-        batch: how many at a time.
-
     Returns:
         Logits ``(n, classes)``.
-
-    Raises:
-        EngineError: a run failed.
     """
     preprocessor = Preprocessor(preprocess)
     parts = [
@@ -174,9 +152,7 @@ class CheckedPoint:
     """One thing that was looked at.
 
     Attributes:
-        name: what it is.
         passed: whether it is as it should be; None where there is nothing to hold it against.
-        detail: what was found.
     """
 
     name: str
@@ -189,7 +165,6 @@ class ModelCheck:
     """What was found of a model.
 
     Attributes:
-        model: the file.
         findings: in the order in which they were made.
         macs: multiply-accumulates of one picture as counted from the file, or None.
         readings: what other readings of the file get right, where labelled images were given.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data import DataSource, class_indices
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.engines.base import Engine, EngineOptions
 from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError, TinySaverError
@@ -72,7 +72,6 @@ class InputReading:
         images: how many it was tried on: one that falls clearly behind is given up early.
         accuracy: share of these images whose best class is the true one, 0..1.
         difference: from the described reading's on the same images.
-        verdict: how it compares with that.
     """
 
     what: str
@@ -88,9 +87,7 @@ class Readings:
 
     Attributes:
         images: how many images they were tried on.
-        classes: how many classes these are of.
         guessing: share that always naming the commonest class gets right, 0..1.
-        tried: the readings, the description's own among them.
         another_order: accuracy of the best reading if its classes stood in another order than
             labels say, where that explains the answers; else None.
         suggested: of those that are clearly better, and about as good as the best, the one that
@@ -206,11 +203,7 @@ class _Trial:
         return self._runs[what.partition(" and class_offset")[0].partition("class_offset")[0]].way
 
     def run(self, ways: Sequence[Way]) -> None:
-        """Run ways over the images; one that falls clearly behind the best is given up early.
-
-        Raises:
-            DataError: no image can be read, or the labels are none of the model's.
-        """
+        """Run ways over the images; one that falls clearly behind the best is given up early."""
         runs = [_Run(way) for way in ways]
         self._runs |= {run.way.what: run for run in runs}
         self._go_on(runs, self._places[:IMAGES])
@@ -383,11 +376,7 @@ class _Run:
     """What one way answered so far, image by image.
 
     Attributes:
-        way: the way.
-        preprocessor: makes its input.
         right: what was right, by class offset.
-        answered: the best classes.
-        truth: the true ones.
         seen: images that were looked at, those that cannot be read among them.
         first: the first batch of the described way.
         same: whether its pictures are those of the described way.

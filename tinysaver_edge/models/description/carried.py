@@ -8,8 +8,6 @@ TensorFlow Lite's metadata (Model Maker, Coral, Teachable Machine), OpenVINO's M
 from __future__ import annotations
 
 import ast
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.engines.model_file import DAMAGED, FlatBuffer
 from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
-from tinysaver_edge.engines.openvino import open_core, read_model
+from tinysaver_edge.engines.openvino import open_core, read_model, save_model
 from tinysaver_edge.engines.timm_file import read_header
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.models.description.schema import PRESETS, to_affine
@@ -112,18 +109,10 @@ def _read_xml(model: Path) -> dict[str, str]:
 
 def _write_xml(model: Path, entries: Mapping[str, str]) -> None:
     """Save anew, both files under other names first; the .bin stays the same."""
-    openvino = import_engine("openvino")
     network = read_model(open_core(), model)
     for key, value in entries.items():
         network.set_rt_info(value, key.split("."))
-    with tempfile.TemporaryDirectory(dir=model.parent, prefix=f".{model.name}.") as folder:
-        made = Path(folder) / model.name
-        openvino.save_model(network, str(made), compress_to_fp16=False)
-        del network
-        for suffix in (".bin", ".xml"):
-            with made.with_suffix(suffix).open("rb+") as file:
-                os.fsync(file.fileno())
-            made.with_suffix(suffix).replace(model.with_suffix(suffix))
+    save_model(network, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +121,7 @@ class Carried:
 
     Attributes:
         source: what wrote it, in a few words.
-        labels: class names.
         scale: as a description states it, in TOML; it is that of a float input.
-        color: order of the channels.
         resize: how a frame is brought to the picture's size.
     """
 

@@ -201,10 +201,6 @@ def describe(model: Path, answers: KnownAlready | None = None) -> str:
 
     A description that the file carries itself is taken over as it is, but for the answers.
 
-    Args:
-        model: an .onnx, .xml or .tflite file.
-        answers: what is known already.
-
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.
         ModelError: the file is missing or damaged, or takes no picture.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.files import parse_toml
+from tinysaver_edge._support.files import parse_toml, read_text
 from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
 from tinysaver_edge.engines.model_file import check_model_file
@@ -127,16 +127,11 @@ def _with_output(table: dict[str, Any], name: str | None) -> dict[str, Any]:
 def read_description(path: Path, model: Path, *, output: str | None = None) -> ModelDescription:
     """Read a description from a TOML file.
 
-    Args:
-        path: the TOML file.
-        model: the model's file.
-        output: name of the output that holds the classes, before what the description says.
-
     Raises:
         DescriptionError: the file cannot be read, or a field is missing, unknown or wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"description {path} cannot be read: {error}") from error
     table = _with_output(parse_description(text, str(path)), output)
@@ -192,11 +187,7 @@ def description_from(
 
 
 def parse_description(text: str, source: str) -> dict[str, Any]:
-    """Return what a TOML text holds.
-
-    Raises:
-        DescriptionError: it is no valid TOML.
-    """
+    """Return what a TOML text holds."""
     try:
         return parse_toml(text)
     except ValueError as error:

@@ -34,7 +34,6 @@ class FileFacts:
     """What a file tells.
 
     Attributes:
-        signature: names, shapes and types of input and output.
         ends_in_softmax: whether its answer is probabilities.
         last_operation: the operation that makes the answer, as the format calls it.
         scales_input: whether the graph begins with arithmetic on the picture.
@@ -57,10 +56,6 @@ class FileFacts:
 
 def read_facts(model: Path, *, output: str | None = None) -> FileFacts:
     """Look into a model file.
-
-    Args:
-        model: the file.
-        output: name of the output that holds the classes, where there are several.
 
     Raises:
         MissingDependencyError: nothing that reads such a file is installed.

@@ -5,8 +5,6 @@ What is left to do on the device is the resize: a frame of uint8 NHWC BGR pixels
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +15,13 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.packages import import_engine
 from tinysaver_edge.engines.model_file import model_files
-from tinysaver_edge.engines.openvino import model_signature, open_core, port_of, read_model
+from tinysaver_edge.engines.openvino import (
+    model_signature,
+    open_core,
+    port_of,
+    read_model,
+    save_model,
+)
 from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
@@ -40,7 +44,6 @@ class EmbeddedModel:
     Attributes:
         files: the file to open, then those of its weights where they lie apart.
         preprocess: what is left to do before it.
-        output: how it states its answer.
         reason: why the model is still the one that was given, or None where it was changed.
     """
 
@@ -61,11 +64,6 @@ def embed(model: Path, description: ModelDescription, out_dir: Path) -> Embedded
     An .onnx stays one where the onnx package is installed; everything else becomes OpenVINO's
     .xml and .bin. The same model gives the same bytes. What cannot be changed is returned as it
     is, with the reason.
-
-    Args:
-        model: the model's file.
-        description: what its input is.
-        out_dir: folder for the new files, another than the model's.
 
     Raises:
         InputError: the new file would replace the model.
@@ -199,22 +197,13 @@ def _channels(values: tuple[float, ...], layout: Layout) -> NDArray[np.float32]:
 
 
 def _save(network: Model, out: Path) -> list[Path]:
-    """Write both files under other names and move them into place, the .xml last.
+    """Write both files, the .xml last.
 
     Operations are named by their place: OpenVINO counts them through the whole process, and the
     same model would be another file every time.
     """
-    openvino = import_engine("openvino")
-
     for place, operation in enumerate(network.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        made = Path(folder) / out.name
-        openvino.save_model(network, str(made), compress_to_fp16=False)
-        for suffix in (".bin", ".xml"):
-            path = made.with_suffix(suffix)
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-            path.replace(out.with_suffix(suffix))
+    save_model(network, out)
     return [out, out.with_suffix(".bin")]

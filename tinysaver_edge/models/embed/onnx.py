@@ -212,12 +212,7 @@ def _channels(values: NDArray[np.float64], layout: Layout) -> NDArray[np.float32
 
 
 class GraphEditor:
-    """Collects new operations and puts them into a graph in one go.
-
-    Args:
-        proto: the model, changed in place.
-        model: its file, for messages and for weights kept beside it.
-    """
+    """Collects new operations and puts them into a graph in one go."""
 
     def __init__(self, proto: ModelProto, model: Path) -> None:
         self._proto = proto

@@ -45,9 +45,6 @@ class PublishedModel:
 def read_catalogue(path: Path | None = None) -> tuple[PublishedModel, ...]:
     """Read the table of published results.
 
-    Args:
-        path: another table with the same columns; None for the one that comes with the package.
-
     Raises:
         InputError: it cannot be read, or a line is wrong; names the line.
     """

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.model_file import one_line
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 
 Tensor: TypeAlias = Any  # torch.Tensor
 StateDict: TypeAlias = dict[str, Tensor]
@@ -58,12 +59,7 @@ def is_published_efficientnet(weights: StateDict) -> bool:
 
 
 def fitted(weights: StateDict, own: StateDict) -> StateDict:
-    """Return weights under a timm model's names, what no answer depends on filled in.
-
-    Args:
-        weights: of a checkpoint.
-        own: the model's, whose names and order of blocks count.
-    """
+    """Return weights under a timm model's names, what no answer depends on filled in."""
     if is_published_efficientnet(weights):
         weights = _as_timm(weights, own)
     counters = {
@@ -116,13 +112,9 @@ def read_weights(path: Path) -> StateDict:
 
 
 def _read_safetensors(path: Path) -> StateDict:
-    try:
+    with needs("safetensors", extra="timm", purpose=f"Reading {path.name}"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingDependencyError(
-            "safetensors", extra="timm", purpose=f"Reading {path.name}"
-        ) from error
     try:
         found: StateDict = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -131,12 +123,8 @@ def _read_safetensors(path: Path) -> StateDict:
 
 
 def _read_pickle(path: Path) -> object:
-    try:
+    with needs("torch", extra="timm", purpose=f"Reading {path.name}"):
         import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "torch", extra="timm", purpose=f"Reading {path.name}"
-        ) from error
     try:
         _check_sums(path)
         # timm's training script keeps its arguments beside the weights, in this one class.

@@ -53,10 +53,7 @@ class Export:
     """A model that was exported.
 
     Attributes:
-        name: what it is called.
         exported: one for each file that was asked for.
-        pictures: what they were compared on, in a few words.
-        classes: how many classes it tells apart.
         macs: multiply-accumulates of a picture, merged branches counted once.
         parameters: how many numbers are stored, merged branches counted once.
         macs_as_trained: multiply-accumulates before branches were merged.
@@ -81,7 +78,7 @@ class Export:
 
 
 def export(
-    source: TimmSource,
+    source: TimmSource | TimmModel,
     outs: Sequence[Path],
     *,
     name: str | None = None,
@@ -97,7 +94,7 @@ def export(
     are merged. Description and class names stand in the file's metadata.
 
     Args:
-        source: which model, and whose weights.
+        source: which model, and whose weights; or the model, where it is built already.
         outs: the files to write, each an .onnx, .xml or .safetensors.
         name: what to call it; the first file's stem unless it is given.
         labels: one name a class; those of ImageNet where the published weights are for it.
@@ -113,32 +110,7 @@ def export(
         MissingDependencyError: what is needed is not installed.
     """
     _check_outs(outs)
-    model = load_timm(source)
-    return export_model(
-        model,
-        outs,
-        name=name,
-        labels=labels,
-        batch=batch,
-        merge=merge,
-        pictures=pictures,
-        tolerance=tolerance,
-    )
-
-
-def export_model(
-    model: TimmModel,
-    outs: Sequence[Path],
-    *,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    batch: int | None = None,
-    merge: bool = True,
-    pictures: Pictures | None = None,
-    tolerance: float = TOLERANCE,
-) -> Export:
-    """Export a model that is built already; see `export`."""
-    _check_outs(outs)
+    model = load_timm(source) if isinstance(source, TimmSource) else source
     names = model.labels if labels is None else tuple(labels)
     if names is not None and len(names) != model.num_classes:
         raise InputError(
@@ -189,13 +161,7 @@ def _folder(out: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A file that was made, and how near it is to the model it was made of.
-
-    Attributes:
-        files: the file to open, then those of its weights where they lie apart.
-        engine: what ran it for the comparison.
-        comparison: its answers against torch's.
-    """
+    """A file that was made, and how near it is to the model it was made of."""
 
     files: tuple[Path, ...]
     engine: str
@@ -212,12 +178,9 @@ class ExportJob:
     """All that making and checking the files takes.
 
     Attributes:
-        model: what is exported.
         merged: its module with branches merged, or as it is.
         description: what the files say of themselves.
         batch: a fixed number of samples, or None for any.
-        pictures: what to compare on.
-        tolerance: largest difference of a logit that is let through.
     """
 
     model: TimmModel

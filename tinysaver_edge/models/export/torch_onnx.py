@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import atomic_write
-from tinysaver_edge._support.packages import import_engine, quietly
+from tinysaver_edge._support.packages import import_engine, needs, quietly
 from tinysaver_edge.engines.model_file import one_line
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.onnx import load_onnx
 
 Module: TypeAlias = Any  # torch.nn.Module
@@ -85,10 +85,8 @@ def export_onnx(
 
 
 def _require(package: str) -> None:
-    try:
+    with needs(package, extra="timm", purpose="Exporting to .onnx"):
         __import__(package)
-    except ImportError as error:
-        raise MissingDependencyError(package, extra="timm", purpose="Exporting to .onnx") from error
 
 
 def _trace(
@@ -196,11 +194,7 @@ def layer_untranslated(error: BaseException) -> str | None:
 
 
 def layer_outputs(proto: ModelProto) -> dict[str, str]:
-    """Return the tensor that each layer makes, by the layer's name, in the order they are run.
-
-    Args:
-        proto: what torch's exporter wrote, its notes on the nodes still there.
-    """
+    """Return the tensor that each layer makes, by the layer's name, in the order they are run."""
     made: dict[str, str] = {}
     for node in proto.graph.node:
         for note in node.metadata_props:

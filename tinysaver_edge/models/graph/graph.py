@@ -41,8 +41,6 @@ class Node:
     Attributes:
         operation: its type, as the format calls it (``"Conv"``, ``"Convolution"``).
         inputs: names of the tensors it reads; empty where an optional one is left out.
-        outputs: names of the tensors it makes.
-        attributes: its settings.
     """
 
     operation: str
@@ -56,7 +54,6 @@ class Graph:
     """All operations of a model, in an order in which they can be run.
 
     Attributes:
-        signature: the file's input and output.
         nodes: the operations, without constants.
         source: name of the tensor that is the input, among `nodes`.
         answer: name of the tensor that holds the classes, among `nodes`.

@@ -42,9 +42,6 @@ def module_macs_by_operation(module: Module, shape: tuple[int, int, int, int]) -
     Args:
         module: a torch model in evaluation mode, on the CPU or the meta device.
         shape: of its input, for one sample.
-
-    Raises:
-        MissingDependencyError: torch is not installed.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -63,7 +60,6 @@ class MacCount:
     """What a model costs for one sample.
 
     Attributes:
-        macs: multiply-accumulates.
         parameters: stored numbers, the few that are no weights among them.
         parameter_bytes: their size in the file, uncompressed.
         by_operation: MACs by kind of operation.
@@ -168,28 +164,19 @@ def _shape(shapes: _Shapes, name: str) -> Shape:
     return shapes[name]
 
 
-def _convolution(*, weights: int, groups_first: bool = False) -> _Counter:
-    """Every output element takes one MAC for each weight of its channel.
+def _convolution(
+    *, weights: int = 1, groups_first: bool = False, transposed: bool = False
+) -> _Counter:
+    """Every output element takes one MAC for each weight of its channel; transposed, every input's.
 
-    Weights are (outputs, inputs of a group, kernel…), in OpenVINO's grouped ones behind the groups.
+    Weights are (outputs, inputs of a group, kernel…), transposed the other way round; in OpenVINO's
+    grouped ones behind the groups.
     """
 
     def count(shapes: _Shapes, node: Node) -> int:
         kernel = _shape(shapes, node.inputs[weights])[2 if groups_first else 1 :]
-        return math.prod(_shape(shapes, node.outputs[0])) * math.prod(kernel)
-
-    return count
-
-
-def _transposed(*, groups_first: bool = False) -> _Counter:
-    """Every input element meets each weight of its channel.
-
-    Weights are (inputs, outputs of a group, kernel…), in OpenVINO's grouped ones behind the groups.
-    """
-
-    def count(shapes: _Shapes, node: Node) -> int:
-        kernel = _shape(shapes, node.inputs[1])[2 if groups_first else 1 :]
-        return math.prod(_shape(shapes, node.inputs[0])) * math.prod(kernel)
+        elements = node.inputs[0] if transposed else node.outputs[0]
+        return math.prod(_shape(shapes, elements)) * math.prod(kernel)
 
     return count
 
@@ -223,7 +210,7 @@ _COUNTERS: Mapping[str, _Counter] = MappingProxyType(
         "ConvInteger": _convolution(weights=1),
         "DeformConv": _convolution(weights=1),
         "QLinearConv": _convolution(weights=3),
-        "ConvTranspose": _transposed(),
+        "ConvTranspose": _convolution(transposed=True),
         "Gemm": _product,
         "QGemm": _product,
         "FusedMatMul": _product,
@@ -236,8 +223,8 @@ _COUNTERS: Mapping[str, _Counter] = MappingProxyType(
         "Convolution": _convolution(weights=1),
         "GroupConvolution": _convolution(weights=1, groups_first=True),
         "DeformableConvolution": _convolution(weights=2),
-        "ConvolutionBackpropData": _transposed(),
-        "GroupConvolutionBackpropData": _transposed(groups_first=True),
+        "ConvolutionBackpropData": _convolution(transposed=True),
+        "GroupConvolutionBackpropData": _convolution(groups_first=True, transposed=True),
     }
 )
 
@@ -253,14 +240,7 @@ _UNCOUNTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A model's cost for one sample, its size and its signature.
-
-    Attributes:
-        model: the file.
-        cost: MACs and parameters.
-        size_bytes: of the file and those that hold its weights.
-        signature: input and output.
-    """
+    """A model's cost for one sample, its size and its signature."""
 
     model: Path
     cost: MacCount
@@ -285,17 +265,7 @@ class ModelProfile:
 def profile(
     model: Path, input_size: Size | None = None, *, output: str | None = None
 ) -> ModelProfile:
-    """Measure a model file.
-
-    Args:
-        model: an .onnx, .xml or .tflite file, or a .safetensors that `models export` wrote.
-        input_size: height and width, for a model that leaves them open.
-        output: name of the output that holds the classes, where there are several.
-
-    Raises:
-        MissingDependencyError: nothing that reads such a file is installed.
-        ModelError: the file is missing or damaged, or a shape in it stays unknown.
-    """
+    """Measure a model file."""
     cost = count_macs(model, input_size, output=output)
     size_bytes = sum(path.stat().st_size for path in model_files(model))
     if model.suffix == ".safetensors":

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.base import ModelSignature
 from tinysaver_edge.engines.model_file import check_model_file, one_line
 from tinysaver_edge.engines.signature import TensorInfo, signature_of
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.graph.graph import Graph, Node, Shape, Size, picture_shape
 
 ModelProto: TypeAlias = Any
@@ -27,12 +28,8 @@ def load_onnx(model: Path, *, weights: bool = False) -> ModelProto:
         MissingDependencyError: onnx is not installed.
         ModelError: the file is missing, truncated or no ONNX model.
     """
-    try:
+    with needs("onnx", extra="onnxruntime", purpose=f"Looking into {model.name}"):
         import onnx
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnx", extra="onnxruntime", purpose=f"Looking into {model.name}"
-        ) from error
     check_model_file(model)
     try:
         proto = onnx.load(str(model), load_external_data=weights)

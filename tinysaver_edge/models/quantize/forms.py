@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.packages import import_engine, quietly
+from tinysaver_edge._support.packages import import_engine, needs, quietly
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.engines.openvino import open_core, read_model
-from tinysaver_edge.errors import MissingDependencyError, ModelError
+from tinysaver_edge.errors import ModelError
 from tinysaver_edge.models.export.torch_onnx import strip
 from tinysaver_edge.models.graph.onnx import load_onnx, onnx_signature
 from tinysaver_edge.preprocess import Batch
@@ -74,12 +74,7 @@ def quantize_onnx(
 
 
 def halve_onnx(model: Path, out: Path) -> None:
-    """Write a model that computes in FP16 between an input and an output of the old types.
-
-    Raises:
-        MissingDependencyError: onnx or onnxruntime is not installed.
-        ModelError: it cannot be converted.
-    """
+    """Write a model that computes in FP16 between an input and an output of the old types."""
     import onnx
 
     _tools(model)
@@ -119,13 +114,9 @@ class _Reader:
 
 
 def _tools(model: Path) -> Any:  # noqa: ANN401 - the module
-    try:
+    with needs(extra="quantize", purpose=f"Quantising {model.name}"):
         import_engine("onnxruntime.quantization.shape_inference")
         return import_engine("onnxruntime.quantization")
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "onnxruntime", extra="quantize", purpose=f"Quantising {model.name}"
-        ) from error
 
 
 def _tidy(model: Path, out: Path) -> None:
@@ -171,24 +162,14 @@ def quantize_openvino(model: Path, out: Path, batches: Sequence[Batch]) -> None:
 
 
 def halve_openvino(model: Path, out: Path) -> None:
-    """Write a model whose weights are stored in FP16; devices compute in what they are told to.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-        ModelError: the model cannot be read.
-    """
+    """Write a model whose weights are stored in FP16; devices compute in what they are told to."""
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=True)
 
 
 def copy_openvino(model: Path, out: Path) -> None:
-    """Write a model as it is, as .xml and .bin.
-
-    Raises:
-        MissingDependencyError: openvino is not installed.
-        ModelError: the model cannot be read.
-    """
+    """Write a model as it is, as .xml and .bin."""
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=False)
@@ -229,12 +210,9 @@ def _nncf(model: Path) -> Any:  # noqa: ANN401 - the module
     try:
         if "nncf" not in sys.modules:
             os.environ["NNCF_CI"] = "1"
-        with quietly():
+        purpose = f"Quantising {model.name} for OpenVINO"
+        with needs(extra="quantize", purpose=purpose), quietly():
             import nncf
-    except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "nncf", extra="quantize", purpose=f"Quantising {model.name} for OpenVINO"
-        ) from error
     finally:
         if said is None:
             os.environ.pop("NNCF_CI", None)

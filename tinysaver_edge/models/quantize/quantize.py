@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.data import DataSource, class_indices
 from tinysaver_edge.data.looks import Seen, content_hash
+from tinysaver_edge.data.source import DataSource, class_indices
 from tinysaver_edge.engines.base import EngineOptions, Precision
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_name
@@ -40,7 +40,6 @@ class LabelledAnswers:
     """What a model answered on labelled images.
 
     Attributes:
-        engine: what ran it.
         logits: ``(n, classes)`` float32, of the images that could be read.
         labels: ``(n,)`` the true classes.
     """
@@ -68,13 +67,6 @@ def measure_accuracy(
     progress: Progress = SILENT,
 ) -> LabelledAnswers:
     """Run a model over some images of a data source, on its engine, device and precision.
-
-    Args:
-        description: the model.
-        data: the images.
-        places: which of them.
-        threads: processor threads; None leaves it to the engine.
-        progress: hears of each image.
 
     Raises:
         DataError: the labels are none of the model's, or no image can be read.
@@ -155,18 +147,12 @@ class Quantized:
     """A model's new form beside its old one.
 
     Attributes:
-        name: what the new form is called.
         files: the file to open, then those of its weights where they lie apart.
-        form: what its numbers became.
         calibration_samples: images that ranges were found on; 0 where none are needed.
         evaluation_samples: other images, that accuracy was measured on.
-        engine_before: what ran the old form.
-        engine_after: what ran the new one.
         accuracy_before: share that the old form gets right, 0..1.
         accuracy_after: share that the new one gets right, 0..1.
         top1_agreement: share on which both name the same class, 0..1.
-        bytes_before: size of the old form's files.
-        bytes_after: size of the new one's.
     """
 
     name: str
@@ -272,6 +258,8 @@ def _split(data: DataSource, calibration: int, *, seed: int) -> tuple[list[int],
             f"data {data.path}: {len(data)} images are too few for {calibration} to calibrate on "
             "and as many others to measure with: give more, or lower --calibration-samples"
         )
+    if seed < 0:
+        raise InputError(f"--seed {seed}: must be 0 or above")
     order = np.random.default_rng(seed).permutation(len(data))
     return [int(one) for one in order[:calibration]], [int(one) for one in order[calibration:]]
 

@@ -72,8 +72,6 @@ class Shown:
     Attributes:
         number: grows with every picture.
         picture: ``(height, width, 3)`` BGR uint8.
-        decision: the answer.
-        time_s: when it was kept.
     """
 
     number: int

@@ -69,7 +69,6 @@ class Moment:
 
     Attributes:
         number: how many steps after the clock's zero it lies.
-        totals: its final answers.
         ages: milliseconds from frame to answer.
     """
 

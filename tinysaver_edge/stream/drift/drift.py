@@ -48,9 +48,6 @@ class Evidence:
     Args:
         rate: r, within 0..1; at 0 or 1 it is moved inside by 1e-9.
 
-    Raises:
-        InputError: the rate is not within 0..1.
-
     Attributes:
         observed: how many observations there were.
         events: how many of them were 1.

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, kind_of
 from tinysaver_edge._support.http_client import WebHost
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url, is_loopback, looks_like_address, redacted
-from tinysaver_edge.data import ANSWER_COLUMN
+from tinysaver_edge.data.files import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TransferError
 from tinysaver_edge.stream.sinks.pictures import encoded, moment, plain
@@ -143,7 +143,10 @@ def receiver_of(target: str) -> Receiver:
         return _WebReceiver(url)
     if not target or looks_like_address(target):
         raise InputError(f"forward {redacted(target)}: {_FORM}")
-    return _FolderReceiver(Path(target))
+    folder = Path(target)
+    if folder.exists() and not folder.is_dir():  # one that is not there may be mounted later
+        raise InputError(f"forward {target}: is {kind_of(folder) or 'a file'}, no folder; {_FORM}")
+    return _FolderReceiver(folder)
 
 
 class Forwarder:
@@ -175,11 +178,7 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to send.
-
-        Raises:
-            InputError: the queue's folder cannot be had.
-        """
+        """Begin to send."""
         self.queue.open()
         self._thread.start()
         return self
@@ -358,11 +357,7 @@ class Forwarding:
         yield reading("forward_bytes", "Bytes that they take on disk", self._queue.bytes)
 
     def __enter__(self) -> Self:
-        """Open the queue and begin to send.
-
-        Raises:
-            InputError: the queue's folder cannot be had.
-        """
+        """Open the queue and begin to send."""
         self._forwarder.__enter__()
         self._audited.__enter__()
         return self

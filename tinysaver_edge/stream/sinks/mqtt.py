@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.decision import Decision
-from tinysaver_edge.errors import InputError, MissingDependencyError
+from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
@@ -141,12 +142,8 @@ class MqttSink:
         Raises:
             MissingDependencyError: paho-mqtt is not installed.
         """
-        try:
+        with needs("paho-mqtt", extra="mqtt", purpose="Publishing decisions"):
             from paho.mqtt import client as mqtt
-        except ImportError as error:
-            raise MissingDependencyError(
-                "paho-mqtt", extra="mqtt", purpose="Publishing decisions"
-            ) from error
         address = self._address
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         client.on_connect = self._on_connect

@@ -12,9 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_text
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import ANSWER_COLUMN
+from tinysaver_edge.data.files import ANSWER_COLUMN
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
@@ -42,9 +42,6 @@ class PictureFolder:
         path: the folder; one that is there is continued.
         suffix: ".png" keeps every pixel, ".jpg" takes a tenth of the room.
         most: how many frames stay.
-
-    Raises:
-        InputError: the number is below 1.
     """
 
     def __init__(self, path: Path, *, suffix: str, most: int) -> None:
@@ -69,7 +66,7 @@ class PictureFolder:
             if self._held is None:
                 self._held = claim(self.path)
             table = self.path / TABLE
-            lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+            lines = read_text(table).splitlines() if table.is_file() else []
             probe = self.path / f".{os.getpid()}.probe"
             probe.touch()
             probe.unlink()

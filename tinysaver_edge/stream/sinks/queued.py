@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections import OrderedDict, deque
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.sinks.base import Sink
@@ -258,11 +257,7 @@ class DiskQueue:
         self._held: int | None = None
 
     def open(self) -> None:
-        """Make the folder, and take up what waits there.
-
-        Raises:
-            InputError: it cannot be made or read, or another run has it.
-        """
+        """Make the folder, and take up what waits there."""
         try:
             (self.folder / "aside").mkdir(mode=0o700, parents=True, exist_ok=True)
             self._held = claim(self.folder)
@@ -341,9 +336,9 @@ class DiskQueue:
             ItemError: it is damaged.
             OSError: it cannot be read.
         """
-        head, _, picture = (self.folder / name).read_bytes().partition(b"\n")
+        head, _, picture = read_file(self.folder / name).partition(b"\n")
         try:
-            row: dict[str, Any] = json.loads(head)
+            row: dict[str, Any] = parse_json(head)
             if hashlib.sha256(picture).hexdigest() != row["sha256"]:
                 raise ValueError("its picture is another")
         except (ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.files import atomic_write, parse_json, read_file
 from tinysaver_edge._version import __version__
 from tinysaver_edge.data.collection import (
     MOMENTS,
@@ -43,11 +43,7 @@ class _Saving:
         self._wall = wall
 
     def __enter__(self) -> Self:
-        """Make the folder.
-
-        Raises:
-            InputError: it cannot be made.
-        """
+        """Make the folder."""
         self._folder.open()
         return self
 
@@ -223,7 +219,7 @@ class RandomShare:
     def __exit__(self, *exception: object) -> None:
         self._sink.__exit__(*exception)
         table = self._folder / TABLE
-        lines = table.read_bytes().splitlines() if table.is_file() else []
+        lines = read_file(table).splitlines() if table.is_file() else []
         missed = self._missed + max(0, self._drawn - self._written())
         self._say(CollectionState.FINISHED, [parse_json(line) for line in lines], missed)
 

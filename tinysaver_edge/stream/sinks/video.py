@@ -1,4 +1,4 @@
-"""Annotated video: every frame with its answer drawn on it, one file a source."""
+"""Pictures with their answers drawn on them: as video, one file a source, or in a window."""
 
 from __future__ import annotations
 
@@ -6,20 +6,65 @@ import errno
 import os
 import re
 import shutil
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import check_file_target, claim, kind_of
+import numpy as np
+
+from tinysaver_edge._support.files import check_file_target, claim, kind_of, library_path
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.decision import Decision
+from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
-from tinysaver_edge.stream.sinks.annotate import annotated
 from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+COLOURS = {
+    AnswerSource.SAVER: (96, 174, 39),
+    AnswerSource.LARGE: (219, 152, 52),
+    AnswerSource.FUSED: (219, 152, 52),
+    AnswerSource.FALLBACK: (15, 150, 241),
+    AnswerSource.REUSED: (150, 150, 150),
+}
+"""BGR colour of the bar, by where the answer comes from."""
+
+
+def annotated(picture: Picture, decision: Decision) -> Picture:
+    """Return a copy with the answer in a bar at its lower edge."""
+    cv2 = opencv("Drawing on pictures")
+    drawn = np.array(picture)
+    height, width = drawn.shape[:2]
+    bar = max(14, height // 16)
+    top = height - bar
+    drawn[top:] = drawn[top:] // 4
+    drawn[top:, : max(4, bar // 3)] = COLOURS[decision.source]
+    text = _plain(caption(decision))
+    scale = bar / 34
+    (wide, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, (width - bar) / max(1, wide))
+    place = (bar // 2 + 4, height - bar // 3)
+    thick = max(1, round(bar / 30))
+    cv2.putText(
+        drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thick, cv2.LINE_AA
+    )
+    return drawn
+
+
+def caption(decision: Decision) -> str:
+    """Say in one line what was decided, by whom, and what is wrong with it."""
+    said = f"{decision.label}  {100 * decision.confidence:.0f} %  {decision.source.value}"
+    return f"{said}  degraded: {decision.degraded}" if decision.degraded else said
+
+
+def _plain(text: str) -> str:
+    """OpenCV's font has ASCII only."""
+    return text.encode("ascii", "replace").decode()
+
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
 """By the file's ending; each of them is in every build of OpenCV with video."""
@@ -120,6 +165,7 @@ class VideoSink:
             MissingDependencyError: OpenCV is not installed.
         """
         self._cv2 = opencv("Writing video")
+        library_path(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._by_source:
@@ -186,3 +232,86 @@ def _make_empty(path: Path) -> int:
     held = claim(path, flags=os.O_WRONLY | os.O_CREAT)
     os.ftruncate(held, 0)
     return held
+
+
+NO_DISPLAY = (
+    "--preview: there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set); "
+    "use --dashboard to look from a browser, or --video to look later"
+)
+NO_WINDOWS = (
+    "--preview: this OpenCV was built without windows (opencv-python-headless); "
+    "pip install opencv-python instead, or use --dashboard"
+)
+QUIT_KEYS = frozenset({ord("q"), 27})
+
+
+class PreviewSink:
+    """Shows every source in a window; `q`, Escape or closing the window ends it.
+
+    Args:
+        on_quit: called once, when the user closes a window.
+        environment: where DISPLAY is looked up; by default the process's own.
+    """
+
+    name = "preview"
+
+    def __init__(
+        self,
+        *,
+        on_quit: Callable[[], object] = lambda: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._on_quit = on_quit
+        self._environment = environment
+        self._cv2: Any = None
+        self._windows: set[str] = set()
+        self._done = False
+
+    @property
+    def wants_frames(self) -> bool:
+        """True until the user has closed it."""
+        return not self._done
+
+    def write(self, decision: Decision, frame: Frame | None) -> bool:
+        """Show one frame, and hear of keys and of a closed window; return whether it was shown."""
+        if frame is None or self._done:
+            return False
+        cv2, window = self._cv2, f"tinysaver-edge: {decision.frame_id.source_id}"
+        if window in self._windows and cv2.getWindowProperty(window, cv2.WND_PROP_VISIBLE) < 1:
+            self._quit()
+            return False
+        if window not in self._windows:
+            cv2.namedWindow(window, cv2.WINDOW_NORMAL)
+            self._windows.add(window)
+        cv2.imshow(window, annotated(frame.image, decision))
+        if cv2.waitKey(1) & 0xFF in QUIT_KEYS:
+            self._quit()
+        return True
+
+    def _quit(self) -> None:
+        self._done = True
+        self._cv2.destroyAllWindows()
+        self._windows.clear()
+        self._on_quit()
+
+    def __enter__(self) -> Self:
+        """Check that windows can be opened here.
+
+        Raises:
+            InputError: there is no display, or OpenCV has no windows.
+            MissingDependencyError: OpenCV is not installed.
+        """
+        self._cv2 = opencv("A preview window")
+        told = os.environ if self._environment is None else self._environment
+        if sys.platform == "linux" and not (told.get("DISPLAY") or told.get("WAYLAND_DISPLAY")):
+            raise InputError(NO_DISPLAY)
+        try:
+            self._cv2.destroyAllWindows()
+        except self._cv2.error as error:
+            raise InputError(NO_WINDOWS) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._windows:
+            self._cv2.destroyAllWindows()
+            self._windows.clear()

@@ -14,6 +14,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import open_regular
+
 _HEAD_BYTES = 1 << 16
 _MOST_BOXES = 4096
 _MOST_TABLE_BYTES = 64 << 20
@@ -59,7 +61,7 @@ def shown_frames(path: Path) -> int | None:
     are in the file, are counted by it, and are not to be shown.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             movie = _child(file, _whole(file), b"moov")
             track = None if movie is None else _video_track(file, movie)
             return None if movie is None or track is None else _shown(file, movie, track)
@@ -70,7 +72,7 @@ def shown_frames(path: Path) -> int | None:
 def why_no_video(path: Path) -> str:
     """Say why nothing in a file could be shown, as far as the file tells."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
             if not head:
                 return "the file is empty"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import read_file
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import decode_image, is_image
+from tinysaver_edge.data.images import decode_image, is_image
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.source import Around, Frame, Source
@@ -52,11 +53,7 @@ class Region:
 
     @classmethod
     def parse(cls, text: str, *, option: str) -> Region:
-        """Read ``x,y,w,h``.
-
-        Raises:
-            InputError: it is none.
-        """
+        """Read ``x,y,w,h``."""
         found = _RECTANGLE.fullmatch(text.replace(" ", ""))
         values = [] if found is None else [int(one) for one in found.groups()]
         if not values or not (values[2] and values[3]) or max(values) > _MOST_PIXELS:
@@ -107,12 +104,7 @@ class Cut:
         return picture[one.top : one.top + one.height, one.left : one.left + one.width]
 
     def apply(self, image: Picture, kept: NDArray[np.uint8] | None) -> Picture:
-        """Return what is left of a picture, in memory of its own.
-
-        Args:
-            image: the whole.
-            kept: what `keep` returned for its size.
-        """
+        """Return what is left of a picture, in memory of its own."""
         left: Picture = self._within(image).copy()
         if kept is not None:
             left[kept == 0] = 0
@@ -120,12 +112,7 @@ class Cut:
 
 
 class CutSource(Around):
-    """Gives the frames of another source, cut.
-
-    Args:
-        source: the other.
-        cut: what is left of each frame.
-    """
+    """Gives the frames of another source, cut."""
 
     def __init__(self, source: Source, cut: Cut) -> None:
         super().__init__(source)
@@ -160,9 +147,6 @@ def cut_sources(
 
     Returns:
         Sources to be used in place of those given, and what was cut, in words; "" for nothing.
-
-    Raises:
-        InputError: an option cannot be read, or names no source.
     """
     given = [("--region", *_named(text, sources)) for text in regions]
     given += [("--mask", *_named(text, sources)) for text in masks]
@@ -233,7 +217,7 @@ def _points(text: str) -> NDArray[np.int32] | None:
 
 def _picture(path: Path) -> NDArray[np.uint8]:
     try:
-        data = path.read_bytes() if is_image(path.name) else b""
+        data = read_file(path) if is_image(path.name) else b""
         image = decode_image(data) if data else None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no name that a file can have"

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tinysaver_edge._support.files import library_path, open_regular
 from tinysaver_edge._support.packages import opencv
-from tinysaver_edge.data import (
+from tinysaver_edge.data.collection import EPOCH
+from tinysaver_edge.data.epochs import epoch_of
+from tinysaver_edge.data.images import (
     IMAGE_SUFFIXES,
     dark_depth,
     decode_image,
     image_files,
     left_out_below,
     printable,
+    why_unreadable,
 )
-from tinysaver_edge.data.animation import MORE_FRAMES, has_more_frames
-from tinysaver_edge.data.collection import EPOCH
-from tinysaver_edge.data.epochs import epoch_of
-from tinysaver_edge.data.images import why_unreadable
+from tinysaver_edge.data.looks import MORE_FRAMES, has_more_frames
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
 from tinysaver_edge.stream.sources.opencv import read_video
@@ -133,18 +134,14 @@ class ImageSource(_FileSource):
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError:
         return None
 
 
 class VideoSource(_FileSource):
-    """A video file; frames that cannot be decoded leave a gap in the sequence.
-
-    Args:
-        path: the file.
-        source_id: what its frames are called; None takes the file's name.
-    """
+    """A video file; frames that cannot be decoded leave a gap in the sequence."""
 
     def __init__(self, path: Path, *, source_id: str | None = None) -> None:
         super().__init__(source_id or path.name)
@@ -152,7 +149,7 @@ class VideoSource(_FileSource):
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:
         cv2 = opencv("Reading video")
-        capture = cv2.VideoCapture(str(self._path))
+        capture = cv2.VideoCapture(library_path(self._path))
         readable = 0
         try:
             shown = shown_frames(self._path)

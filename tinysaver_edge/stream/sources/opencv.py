@@ -152,11 +152,7 @@ def _time_outs(options: LiveOptions) -> list[int]:
 
 
 def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
-    """Connect to a host and hang up again.
-
-    Raises:
-        DeviceError: nobody listens there.
-    """
+    """Connect to a host and hang up again."""
     deadline_s = time.monotonic() + timeout_s
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -336,12 +332,7 @@ def _frame_rate(capture: Any) -> float:  # noqa: ANN401 - OpenCV has no types
 
 
 class CaptureConnection:
-    """An open ``cv2.VideoCapture``.
-
-    Args:
-        capture: it.
-        live_wait_s: as `Connection` has it.
-    """
+    """An open ``cv2.VideoCapture``."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinysaver_edge._support.plug_ins import PlugIns
-from tinysaver_edge.data import is_image
+from tinysaver_edge.data.images import is_image
 from tinysaver_edge.errors import InputError, SourceError
 from tinysaver_edge.preprocess import Frame as Picture
 from tinysaver_edge.stream.sources.files import ImageSource, open_file

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from tinysaver_edge._support.http_client import Answer, HttpConnection, TooMuchError, refusal
+from tinysaver_edge._support.http_client import (
+    Answer,
+    HttpConnection,
+    TooMuchError,
+    challenge_of,
+    refusal,
+)
 from tinysaver_edge._support.limits import MOST_PIXELS, MOST_SNAPSHOT_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import Url
@@ -92,15 +98,7 @@ def _unanswered(error: Exception, timeout_s: float) -> str:
 
 
 class SnapshotConnection:
-    """Asks for one picture after the other.
-
-    Args:
-        asking: asks.
-        first: the answer that has come already.
-        every_s: from one request to the next.
-        timeout_s: for a request.
-        stopping: ends the pause.
-    """
+    """Asks for one picture after the other."""
 
     live_wait_s: float | None = None
 
@@ -214,8 +212,7 @@ class _Login:
         handler = urllib.request.HTTPDigestAuthHandler(passwords)
         asked = urllib.request.Request(f"http://camera{target}")
         try:
-            parts = urllib.request.parse_keqv_list(urllib.request.parse_http_list(challenge))
-            said = handler.get_authorization(asked, parts)
+            said = handler.get_authorization(asked, challenge_of(challenge))
         except (ValueError, KeyError, IndexError):
             return None
         return f"Digest {said}" if said else None

@@ -20,6 +20,9 @@ class Event:
     kind: ClassVar[str] = "event"
     """The event's name in logs and metrics."""
 
+    _words: ClassVar[str] = "{0.kind}"
+    """Its text, filled in with the event itself."""
+
     source_id: str
     time_s: float
 
@@ -30,7 +33,7 @@ class Event:
     @property
     def text(self) -> str:
         """The event in a few words, for people; without the source's name."""
-        return self.kind
+        return self._words.format(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,9 @@ class Lost(Event):
     """
 
     kind: ClassVar[str] = "lost"
+    _words: ClassVar[str] = "lost: {0.reason}"
 
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"lost: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +68,11 @@ class Retrying(Event):
     """
 
     kind: ClassVar[str] = "retrying"
+    _words: ClassVar[str] = "attempt {0.attempt} failed, the next in {0.wait_s:.1f} s: {0.reason}"
 
     attempt: int
     wait_s: float
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"attempt {self.attempt} failed, the next in {self.wait_s:.1f} s: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +85,10 @@ class Reconnected(Event):
     """
 
     kind: ClassVar[str] = "reconnected"
+    _words: ClassVar[str] = "back after {0.down_s:.1f} s"
 
     down_s: float
     attempts: int
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"back after {self.down_s:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +119,10 @@ class Corrupt(Event):
     """
 
     kind: ClassVar[str] = "corrupt"
+    _words: ClassVar[str] = "frame {0.sequence} left out: {0.reason}"
 
     sequence: int
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"frame {self.sequence} left out: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +135,9 @@ class Doubtful(Event):
     """
 
     kind: ClassVar[str] = "doubtful"
+    _words: ClassVar[str] = "{0.reason}"
 
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +149,9 @@ class Frozen(Event):
     """
 
     kind: ClassVar[str] = "frozen"
+    _words: ClassVar[str] = "frozen: exactly the same picture for {0.for_s:.0f} s"
 
     for_s: float
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"frozen: exactly the same picture for {self.for_s:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +190,10 @@ class Undecided(Event):
     """
 
     kind: ClassVar[str] = "undecided"
+    _words: ClassVar[str] = "frame {0.sequence} has no answer: {0.reason}"
 
     sequence: int
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"frame {self.sequence} has no answer: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,14 +283,10 @@ class SinkFailed(Event):
     """
 
     kind: ClassVar[str] = "sink_failed"
+    _words: ClassVar[str] = "sink {0.sink} failed: {0.reason}"
 
     sink: str
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"sink {self.sink} failed: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,14 +299,10 @@ class SinkRecovered(Event):
     """
 
     kind: ClassVar[str] = "sink_recovered"
+    _words: ClassVar[str] = "sink {0.sink} works again; {0.lost} decisions were lost"
 
     sink: str
     lost: int
-
-    @property
-    def text(self) -> str:
-        """The event in a few words."""
-        return f"sink {self.sink} works again; {self.lost} decisions were lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tinysaver_edge._support.doors import Said
 from tinysaver_edge.stream.telemetry.events import Connected, Ended, Event, Lost, Reconnected
-from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure
+from tinysaver_edge.stream.telemetry.metrics import Counter, NoMetrics
 
 MOST_SOURCES = 1024
 """Names that are remembered; a folder of pictures has one for each."""
@@ -21,14 +21,13 @@ class Verdict:
 
     Attributes:
         good: whether all is well.
-        why: in a few words.
     """
 
     good: bool
     why: str
 
 
-class Health:
+class Health(NoMetrics):
     """Hears of events and figures, and judges. Every call returns at once.
 
     Args:
@@ -72,12 +71,6 @@ class Health:
         elif counter is Counter.DECISIONS:
             self._unanswered_since = None
             self._answers += 1
-
-    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
-        """Ignore it."""
-
-    def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
-        """Ignore it."""
 
     @property
     def alive(self) -> Verdict:

@@ -141,7 +141,7 @@ class NoMetrics:
 NO_METRICS = NoMetrics()
 
 
-class Tally:
+class Tally(NoMetrics):
     """Metrics kept in memory: counters and gauges; measures are only counted."""
 
     def __init__(self) -> None:
@@ -153,9 +153,6 @@ class Tally:
         """Add `amount` to a counter."""
         with self._lock:
             self._counts[counter, source_id, detail] += amount
-
-    def measure(self, measure: Measure, source_id: str, value_ms: float, *, detail: str) -> None:
-        """Ignore it."""
 
     def gauge(self, gauge: Gauge, source_id: str, value: float) -> None:
         """Keep the level's newest `value`."""

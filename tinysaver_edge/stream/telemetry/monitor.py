@@ -109,11 +109,7 @@ class Monitor:
         return DENIED
 
     def __enter__(self) -> Self:
-        """Listen.
-
-        Raises:
-            InputError: the port cannot be had.
-        """
+        """Listen."""
         listening = self._address.bind()
         self.url = url_of(listening)
         listens = threading.Event()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tinysaver_edge.errors import MissingDependencyError
+from tinysaver_edge._support.packages import needs
 from tinysaver_edge.stream.telemetry.metrics import Counter, Gauge, Measure, Reading
 
 PREFIX = "tinysaver"
@@ -87,12 +87,8 @@ class PrometheusMetrics:
     """
 
     def __init__(self) -> None:
-        try:
+        with needs("prometheus-client", extra="metrics", purpose="Metrics for Prometheus"):
             import prometheus_client as prometheus
-        except ImportError as error:
-            raise MissingDependencyError(
-                "prometheus-client", extra="metrics", purpose="Metrics for Prometheus"
-            ) from error
         self._write = prometheus.generate_latest
         self.content_type: str = prometheus.CONTENT_TYPE_LATEST
         self._registry = prometheus.CollectorRegistry()

@@ -38,7 +38,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tinysaver_edge.bundle.covered import why_not_covered
-from tinysaver_edge.certificate import Certificate
+from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.stream.telemetry.metrics import Reading, reading
 
 if TYPE_CHECKING:

@@ -36,13 +36,7 @@ def skyline(rows: tuple[ClassRow, ...], size: Size) -> str:
         _area([min(drop, 0.0) for drop in drops], panel, "bar-right"),
         panel.horizontal(0, class_="axis"),
     ]
-    return document(
-        size.width,
-        panel.bottom + 44,
-        parts,
-        label="Points that each class loses, sorted",
-        kind=size.kind,
-    )
+    return document(size, panel.bottom + 44, parts, label="Points that each class loses, sorted")
 
 
 def escalations(rows: tuple[ClassRow, ...], size: Size) -> str:
@@ -58,13 +52,7 @@ def escalations(rows: tuple[ClassRow, ...], size: Size) -> str:
         ),
         _area(rates, panel, "bar-right"),
     ]
-    return document(
-        size.width,
-        panel.bottom + 44,
-        parts,
-        label="Escalation rate of each class, sorted",
-        kind=size.kind,
-    )
+    return document(size, panel.bottom + 44, parts, label="Escalation rate of each class, sorted")
 
 
 def _area(values: list[float], panel: Panel, class_: str) -> str:
@@ -104,11 +92,7 @@ def score_histogram(facts: ScoreHistogram, size: Size) -> str:
         words = f"accepted from {numbers.score(facts.threshold)}"
         parts.append(_beside(words, up, facts.threshold))
     return document(
-        size.width,
-        down.bottom + 44,
-        parts,
-        label="Scores of the saver's right and wrong answers",
-        kind=size.kind,
+        size, down.bottom + 44, parts, label="Scores of the saver's right and wrong answers"
     )
 
 
@@ -173,10 +157,4 @@ def reliability(models: tuple[Reliability, ...], size: Size) -> str:
                 f"{numbers.percent(one.confidence, 1)}, {numbers.percent(one.accuracy, 1)} right"
             )
             parts.append(dot(place, radius, class_=f"{class_}-point", title=words))
-    return document(
-        size.width,
-        panel.bottom + 44,
-        parts,
-        label="Share of right answers over confidence",
-        kind=size.kind,
-    )
+    return document(size, panel.bottom + 44, parts, label="Share of right answers over confidence")

@@ -20,7 +20,6 @@ class Size:
 
     Attributes:
         kind: ``wide`` or ``narrow``; the page shows one of them.
-        width: in pixels.
     """
 
     kind: str
@@ -94,25 +93,20 @@ def diamond(place: Place, radius: float, *, class_: str, title: str = "") -> str
     return element("polygon", points=joined, class_=class_, title=title)
 
 
-def document(width: float, height: float, parts: Iterable[str], *, label: str, kind: str) -> str:
-    """Wrap elements into one picture.
+def document(size: Size, height: float, parts: Iterable[str], *, label: str) -> str:
+    """Wrap elements into one picture, which shrinks with the page and never grows.
 
-    Args:
-        width: in pixels at full size; it shrinks with the page and never grows.
-        height: likewise.
-        parts: elements.
-        label: what the picture shows, for those who cannot see it.
-        kind: class of the picture, ``wide`` or ``narrow``.
+    `label` says what it shows, for those who cannot see it.
     """
     return element(
         "svg",
         inner="".join(parts),
-        viewBox=f"0 0 {number(width)} {number(height)}",
-        width=float(width),
+        viewBox=f"0 0 {number(size.width)} {number(height)}",
+        width=float(size.width),
         height=float(height),
         role="img",
         aria_label=label,
-        class_=f"chart {kind}",
+        class_=f"chart {size.kind}",
     )
 
 

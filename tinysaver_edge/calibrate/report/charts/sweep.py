@@ -47,7 +47,7 @@ def flow(facts: FlowFacts, size: Size) -> str:
         before += stage.settled
     height = 18 + ROW * (len(facts.stages) - 1) + BAR + 14
     label = "Of 100 frames, how many each stage settles"
-    return document(size.width, height, parts, label=label, kind=size.kind)
+    return document(size, height, parts, label=label)
 
 
 def cut(words: str, width: float) -> str:
@@ -76,13 +76,7 @@ def latency(facts: LatencyFacts, size: Size) -> str:
             name=f"latency-{size.kind}",
         ),
     ]
-    return document(
-        size.width,
-        panel.bottom + 44,
-        parts,
-        label="Share of frames answered within a time",
-        kind=size.kind,
-    )
+    return document(size, panel.bottom + 44, parts, label="Share of frames answered within a time")
 
 
 def _steps(one: Distribution, panel: Panel) -> list[Place]:
@@ -135,11 +129,10 @@ def sweep(facts: SweepFacts, size: Size) -> str:
         parts.append(panel.clip(lines, name=f"sweep-{name}-{size.kind}"))
     parts += _marks(facts, drop, cost)
     return document(
-        size.width,
+        size,
         cost.bottom + 58,
         parts,
         label="Drop and cost of the chosen cascade over its accept rate",
-        kind=size.kind,
     )
 
 

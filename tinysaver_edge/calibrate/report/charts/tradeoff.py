@@ -30,31 +30,22 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name for a point.
-
-    Attributes:
-        place: the point, in pixels.
-        words: the name.
-        class_: how it is written.
-    """
+    """A name for a point."""
 
     place: Place
     words: str
     class_: str = "note"
 
 
-def place_labels(
-    wanted: Sequence[Label], panel: Panel, *, avoid: Sequence[Place], taken: Sequence[Box] = ()
-) -> str:
+def place_labels(wanted: Sequence[Label], panel: Panel, *, avoid: Sequence[Place]) -> str:
     """Write as many of the names as find room, the first ones first.
 
     Args:
         wanted: names by falling importance.
         panel: they stay within.
         avoid: points that no name may hide.
-        taken: boxes (left, top, right, bottom) that are written on already.
     """
-    boxes = [*taken, *((x - 4, y - 4, x + 4, y + 4) for x, y in avoid)]
+    boxes = [(x - 4, y - 4, x + 4, y + 4) for x, y in avoid]
     written = []
     for label in wanted:
         for anchor, x, y in _around(label.place):
@@ -163,9 +154,7 @@ def _draw(facts: ReportFacts, size: Size, window: Window, *, name: str) -> str:
     marks, labels, avoid = _marks(facts, panel)
     parts += [*marks, place_labels(labels, panel, avoid=avoid)]
     about = "near the large model" if name == "near" else "of all candidates and single models"
-    return document(
-        size.width, height, parts, label=f"Accuracy against cost, {about}", kind=size.kind
-    )
+    return document(size, height, parts, label=f"Accuracy against cost, {about}")
 
 
 def _lines(facts: ReportFacts, panel: Panel) -> list[str]:

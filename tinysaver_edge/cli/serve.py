@@ -11,6 +11,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import LocalPath, Number, Threads, trusted_option
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.model import Token
+from tinysaver_edge.host.kserve_model import import_kserve
 from tinysaver_edge.host.listening import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
@@ -94,6 +95,7 @@ def serve(
     )
     if tls_cert is None and not listening.is_loopback:
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
+    import_kserve()  # before anything is told of what it would serve
     with Bundle.load(bundle, trusted=trusted) as opened:
         served = served_by(opened, name=name, jpeg=jpeg or None, threads=threads)
         if served.jpeg:

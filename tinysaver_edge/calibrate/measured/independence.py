@@ -278,7 +278,7 @@ def looked_before(
         f"earlier runs, kept in {folder} or beside it, have looked at these samples: other savers "
         f"or limits ({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the "
         f"risk of this certificate. Savers named in one run share it better; on new samples it is "
-        f"whole",
+        "whole",
     )
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from tests.cli.test_images import asked, work  # noqa: F401 - a fixture
 from tests.cli.test_records import on, records  # noqa: F401 - a fixture
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, Kind, colour_folders, colour_model
-from tests.command import spawned
+from tests.command import PROGRAM, ROOT, spawned
 from tests.pictures import encoded
 from tests.small_bundle import small_bundle
 
@@ -578,6 +580,16 @@ def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa
     shutil.copy(work / "test.zip", tmp_path)
     done = spawned(*asked(tmp_path, "--out", tmp_path / "b", savers=("tiny",)))
     refused(done, f"model {tmp_path / 'tiny.onnx'}")
+
+
+@pytest.mark.parametrize("words", ["devices list --json", "--help", "models list"])
+def test_an_answer_that_a_closed_stdout_keeps_is_no_success(words, tmp_path):
+    shell = f'"$0" -c "{PROGRAM}" {words} >&-'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "tinysaver-edge: stdout is closed: Bad file descriptor"
 
 
 class TestServe:

@@ -36,6 +36,14 @@ def writer(folder, *, key=KEY, name="model", samples=10, chunk=4):
     return RecordWriter(folder, name, key, samples=samples, chunk=chunk)
 
 
+def test_a_users_own_record_is_not_written_over(tmp_path):
+    np.savez(tmp_path / "model.npz", logits=LOGITS)
+    before = (tmp_path / "model.npz").read_bytes()
+    with pytest.raises(RecordError, match="was not measured here"):
+        writer(tmp_path)
+    assert (tmp_path / "model.npz").read_bytes() == before
+
+
 def fill(one, *, only=None, skipped=()):
     for start in one.starts if only is None else only:
         rows = LOGITS[start : start + one.chunk]

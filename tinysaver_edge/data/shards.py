@@ -151,9 +151,10 @@ def _left_out(found: Sequence[_Entry], classes: set[str] | None) -> LeftOut:
         unknown += map(printable, names)
         if names or said is not None:
             folder = one.key.rpartition("/")[0].rpartition("/")[2]
-            missed.add(folder if said is None else said.decode("utf-8", "replace").strip())
+            label = folder if said is None else said.decode("utf-8", "replace").strip()
+            missed.add(one_spelling(printable(label)))
     empty = tuple(sorted(missed - classes - {""})) if classes is not None else ()
-    return LeftOut(tuple(unknown), lost, empty=tuple(map(printable, empty)))
+    return LeftOut(tuple(unknown), lost, empty=empty)
 
 
 def _tar_entries(store: DataStore, name: str, number: int, path: Place) -> list[_Entry]:

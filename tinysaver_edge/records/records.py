@@ -192,6 +192,12 @@ class RecordWriter:
 
     def __post_init__(self) -> None:
         self._partial = self.folder / f"{self.name}.partial"
+        path = record_path(self.folder, self.name)
+        if path.is_file() and not (path.with_suffix(".json").is_file() or self._partial.is_dir()):
+            raise RecordError(
+                f"record {path}: is there and was not measured here, or it would have a "
+                f"{self.name}.json; it would be lost: move it, or name another folder"
+            )
         marker = self._partial / "key"
         # Without a key, as a kill while chunks were being dropped leaves them, nobody vouches.
         if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):

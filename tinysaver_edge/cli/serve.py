@@ -95,9 +95,9 @@ def serve(
     )
     if tls_cert is None and not listening.is_loopback:
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
-    import_kserve()  # before anything is told of what it would serve
     with Bundle.load(bundle, trusted=trusted) as opened:
         served = served_by(opened, name=name, jpeg=jpeg or None, threads=threads)
+        import_kserve()  # before a next step is told
         if served.jpeg:
             terminal.say(f"{served.name} takes JPEG files in place of pixels")
         scheme = "grpc" if tls_cert is None else "grpcs"

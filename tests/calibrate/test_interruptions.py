@@ -46,8 +46,8 @@ class Workshop:
         self.folder, self.pictures = folder, pictures
         self.packages = plug_in(folder / "packages", STRANGE)
         self.orders = folder / "orders"
-        fields = dict.fromkeys(strange, 'engine = "strange"\nmacs = 11')
-        fields |= {"quick": "macs = 10", "last": "macs = 12", "large": "macs = 1000"}
+        fields = dict.fromkeys(strange, 'engine = "strange"\nmacs = 18')
+        fields |= {"quick": "macs = 17", "last": "macs = 19"}
         savers = dict.fromkeys(("quick", *strange, "last"), SAVER)
         self.recipe = recipe(folder, {**savers, "large": LARGE}, fields)
 
@@ -91,7 +91,7 @@ def test_a_crash_loses_one_candidate(tmp_path, pictures):
         "unready": "preparing unready.onnx: its process died (SIGKILL, perhaps out of memory)",
     }
     assert {name: rows[name]["why"] for name in orders} == died
-    assert [rows[name]["kappa"] for name in orders] == [pytest.approx(0.011)] * 2 + [None]
+    assert [rows[name]["kappa"] for name in orders] == [pytest.approx(18 / 23_058)] * 2 + [None]
     assert all(rows[name]["accuracy_saver"] is not None for name in ("quick", "last"))
     assert done.json["saver"] in ("quick", "last")
     assert all(f"{name}: {why}" in done.out + done.err for name, why in died.items())

@@ -221,7 +221,7 @@ class TestBudgets:
             *(["tiny → mid"] if method == "certified" else []),
         }
         assert not any(row["feasible"] or row["chosen"] for row in said["candidates"])
-        assert shown[0].strip() == "Candidates"
+        assert shown[0].strip() == "Candidates, on these samples"
 
     def test_every_failure_is_an_object_where_one_was_asked_for(self, command, records):
         done = command(*on(records, "--holdout", "1.5", "--json"))

@@ -222,3 +222,28 @@ def test_a_full_disk_ends_it_in_a_line_and_it_goes_on(tiny_disk, tmp_path):
     ballast.unlink()
     file = collected(tiny_disk / "out", [recording(path)], Draw(8, seed=7))
     assert (file.drawn, file.written, file.missed) == (8, 8, {})
+
+
+def moving(path, seed, *, size=(64, 36), four="mp4v"):
+    """Write 12 s of a fixed place that something moves in, somewhere else for each seed."""
+    place = np.random.default_rng(0).integers(60, 200, (36, 64, 3)).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*four), FPS, size)
+    for second in range(12):
+        frame, (x, y) = place.copy(), rng.integers(0, (44, 20))
+        frame[y : y + 16, x : x + 20] = 255 * (second % 2)
+        for _ in range(FPS):
+            film.write(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+    film.release()
+    return path
+
+
+def test_a_recording_that_is_there_twice_is_refused(tmp_path):
+    """Encoded anew, at another size; another day at the same place is none."""
+    one = recording(moving(tmp_path / "a.mp4", 1), "one")
+    again = recording(moving(tmp_path / "b.avi", 1, size=(96, 54), four="MJPG"), "again")
+    other = recording(moving(tmp_path / "c.mp4", 2), "other")
+    with pytest.raises(InputError, match="--from again: shows from second to second what one"):
+        collected(tmp_path / "twice", [one, other, again], Draw(10, seed=1))
+    file = collected(tmp_path / "both", [one, other], Draw(10, seed=1))
+    assert file.period_s == pytest.approx(24)

@@ -120,3 +120,11 @@ def test_frames_go_on_while_it_is_away(tmp_path) -> None:
         back = [cascade.decide(frame) for frame in FRAMES]
         assert not any(one.degraded for one in back)
     wait_until(lambda: not [one for one in threading.enumerate() if one.name == "worker-restart"])
+
+
+def test_no_module_that_lies_where_the_user_stands_is_run(model, tmp_path, monkeypatch) -> None:
+    for name in ("re", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    with WorkerEngine(setup_of(model)) as worker:
+        assert worker.infer(Preprocessor(PREPROCESS).batch(FRAMES[:1])).shape == (1, len(NAMES))

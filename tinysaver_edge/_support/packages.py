@@ -137,3 +137,13 @@ def _without_openvino_teller() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(_OPENVINO_TELLER, None)
+
+
+def python_command(program: str, *arguments: str) -> list[str]:
+    """Return a command that runs a program with this Python, which imports nothing from here.
+
+    ``python -c`` looks for modules in the folder that the user stands in first: a stranger's
+    ``numpy.py`` among the pictures would be run.
+    """
+    known = "" if "" in sys.path else "import sys; sys.path[:] = filter(None, sys.path)\n"
+    return [sys.executable, "-c", known + program, *arguments]

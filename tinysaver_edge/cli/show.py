@@ -20,7 +20,7 @@ _FIRST = ("saver", "cost", "drop", "accepted")
 
 def show_calibration(result: Calibration) -> None:
     """Write the candidates, the figures and the choice."""
-    show_candidates(result.candidates)
+    show_candidates(result.candidates, samples=result.calibration.samples)
     sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
     show_figures([(name, figures) for name, figures in sets if figures is not None])
     if result.methods:
@@ -118,8 +118,13 @@ def _so_far(plan: QuestionPlan) -> str:
     return f"{at} ({done}); {found}"
 
 
-def show_candidates(rows: Sequence[Candidate]) -> None:
-    """Write a row for each saver: what it would do, and why it was chosen or not."""
+def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) -> None:
+    """Write a row for each saver: what it would do, and why it was chosen or not.
+
+    Args:
+        rows: the savers.
+        samples: how many samples the figures were counted on; None where nobody says.
+    """
     if not rows:
         return
     timed = any(row.mean_latency_ms is not None for row in rows)
@@ -127,7 +132,7 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
     time = ["mean latency"] if timed else []
     found = ["score", "fusion", "tried", "estimate"] if searched else []
     terminal.show_table(
-        "Candidates",
+        f"Candidates, on these {'' if samples is None else f'{samples} '}samples",
         [*_FIRST, *time, "threshold", *found, "κ", "saver alone", "why"],
         [
             (
@@ -148,7 +153,8 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
     terminal.explain(
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
         "frame that it is asked about, plus the share of frames escalated; accepted: frames that "
-        "the large model is not asked about"
+        "the large model is not asked about; all counted on these samples, of others the "
+        "certificate alone tells"
         f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
     )
 

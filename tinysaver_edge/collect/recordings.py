@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ from tinysaver_edge.collect.epochs import Epochs
 from tinysaver_edge.collect.store import Store, encode, utc
 from tinysaver_edge.data.collection import CollectionFile, DrawnMoment, SourceEntry, length_of
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.reuse import SIDE, STEPS, Thumbnailer, first_alike
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
@@ -97,6 +99,7 @@ def collect_recorded(
         if not store.begun:
             assert draw is not None
             found = [_times(one, listener, stop, progress) for one in recordings]
+            _check_copies(names, found)
             for one, times in zip(recordings, found, strict=True):
                 if draw.epoch_s is not None and not times.rising:
                     raise InputError(
@@ -133,12 +136,14 @@ class _Times:
         numbers: ``(n,)`` in the file.
         length_s: of all of them together.
         rising: whether the file tells times at all.
+        seconds: ``(k, 256)`` thumbnails of the first frames of its seconds.
     """
 
     starts_s: NDArray[np.float64]
     numbers: NDArray[np.int64]
     length_s: float
     rising: bool
+    seconds: NDArray[np.float16]
 
     def found(self, moment: DrawnMoment) -> DrawnMoment:
         """Return a moment with the number of the frame that is shown then."""
@@ -149,17 +154,36 @@ class _Times:
 def _times(
     recording: Recording, listener: Listener, stop: threading.Event, progress: Progress
 ) -> _Times:
-    times, numbers = [], []
+    times, numbers, seconds, thumbnail = [], [], [], Thumbnailer()
     progress.note(f"{recording.name}: reading the times of its frames")
     for frame in _frames(recording, listener, stop):
         times.append(frame.timestamp_s)
         numbers.append(frame.sequence)
+        if frame.timestamp_s - times[0] >= len(seconds) - 1e-3:
+            seconds.append((thumbnail(frame.image).ravel() / STEPS).astype(np.float16))
     shown = shown_s(np.array(times, float), np.array(numbers, np.int64))
     ends = np.cumsum(shown)
     length_s = float(ends[-1]) if len(ends) else 0.0
     progress.note(f"{recording.name}: {len(times)} frames, {length_of(length_s)}")
     rising = bool((np.diff(times) > 0).all()) and len(times) > 1
-    return _Times(ends - shown, np.array(numbers, np.int64), length_s, rising)
+    small = np.array(seconds, np.float16).reshape(-1, SIDE * SIDE)
+    return _Times(ends - shown, np.array(numbers, np.int64), length_s, rising, small)
+
+
+def _check_copies(names: Sequence[str], found: Sequence[_Times]) -> None:
+    """Refuse a recording that is there twice, though encoded anew: it adds no time.
+
+    Raises:
+        InputError: so it is.
+    """
+    for (name, one), (other, two) in combinations(zip(names, found, strict=True), 2):
+        count = min(len(one.seconds), len(two.seconds))
+        films = np.stack([one.seconds[:count], two.seconds[:count]])
+        if abs(one.length_s - two.length_s) <= 1 and not first_alike(films)[1]:
+            raise InputError(
+                f"--from {other}: shows from second to second what {name} does; a copy adds "
+                "nothing, and the period would be stated too long: leave one out"
+            )
 
 
 def _frames(recording: Recording, listener: Listener, stop: threading.Event) -> Iterator[Frame]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.packages import python_command
 from tinysaver_edge.engines.base import Engine, EngineOptions, ModelSignature
 from tinysaver_edge.errors import EngineError, TinySaverError
 from tinysaver_edge.output_format import OutputFormat
@@ -184,7 +185,7 @@ class _Child:
         ours, theirs = socket.socketpair()
         program = f"from {__name__} import serve; serve({theirs.fileno()})"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            python_command(program),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -19,7 +19,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tinysaver_edge._support.packages import import_engine
+from tinysaver_edge._support.packages import import_engine, python_command
 
 MODEL = Path(__file__).with_name("trial.onnx")
 """A convolution, a pooling and a matrix product; `tests/hardware/trial_model.py` builds it."""
@@ -53,7 +53,7 @@ class Trial:
 
 def try_engine(engine: str, device: str, *, timeout_s: float = TIMEOUT_S) -> Trial:
     """Run the tiny model with an engine on a device, in a process of its own."""
-    command = [sys.executable, "-m", "tinysaver_edge.hardware.trial", engine, device]
+    command = python_command(f"from {__name__} import main; main()", engine, device)
     result = run_apart(command, timeout_s=timeout_s)
     if result.answer is None:
         return Trial(engine, device, False, result.why or "it said nothing")
@@ -186,7 +186,7 @@ class Inventory:
 
 def take_inventory(engine: str) -> Inventory:
     """Ask ``onnxruntime`` or ``openvino`` what it lists."""
-    command = [sys.executable, "-m", "tinysaver_edge.hardware.trial", engine]
+    command = python_command(f"from {__name__} import main; main()", engine)
     result = run_apart(command, timeout_s=LISTING_TIMEOUT_S)
     if result.answer is None:
         return Inventory(engine, None, why=result.why)

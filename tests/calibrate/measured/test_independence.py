@@ -14,12 +14,14 @@ import pytest
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import Calibration, ImageInput, ModelFile, Plan, Targets, calibrate
-from tinysaver_edge.calibrate.measured.independence import least_units, too_few
+from tinysaver_edge.calibrate.measured.independence import check_epochs, least_units, too_few
 from tinysaver_edge.calibrate.targets import Method, Reference
 from tinysaver_edge.certificate.p_values import EvidenceKind
+from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.errors import DataError, InfeasibleError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.records.evaluation import evaluate_images
+from tinysaver_edge.records.timeline import read_timeline
 from tinysaver_edge.verify.run import verify
 
 DROP = 20.0
@@ -291,3 +293,30 @@ def test_savers_tried_one_after_the_other_share_the_risk_as_if_named_together(
         assert bundle.manifest.certificate is not None
     (out.with_name("bundle.records") / "looked.json").write_text("[{]")
     assert candidates(run("second")) == 1
+
+
+def moving_epoch(folder: Path, number: int, seed: int, *, suffix: str) -> None:
+    """Write 16 frames of a fixed place that something moves in."""
+    place = np.random.default_rng(0).integers(60, 180, (36, 64, 3)).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    target = folder / f"e{number:02}"
+    target.mkdir(parents=True)
+    files = [f"{frame}{suffix}" for frame in range(16)]
+    for name in files:
+        shown, (x, y) = place.copy(), rng.integers(0, (44, 20))
+        shown[y : y + 16, x : x + 20] = rng.integers(0, 255)
+        cv2.imwrite(str(target / name), shown)
+    about = {"files": files, "seconds": [one / 4 for one in range(16)], "length_s": 4.0}
+    (target / "epoch.json").write_text(json.dumps(about))
+
+
+def test_epochs_that_are_there_twice_are_told_though_encoded_anew(tmp_path: Path) -> None:
+    for number in range(20):
+        moving_epoch(tmp_path, number, number % 15, suffix=".png" if number < 15 else ".jpg")
+    data = open_epochs(tmp_path)
+    found = check_epochs(data, *read_timeline(data), stated=True)
+    assert "although 5 of 20 epochs show the same as an earlier one" in found.stated
+    for number in range(15, 20):
+        shutil.rmtree(tmp_path / f"e{number}")
+    data = open_epochs(tmp_path)
+    assert check_epochs(data, *read_timeline(data), stated=True).warnings == ()

@@ -69,3 +69,19 @@ def test_what_was_prepared_for_an_engine_that_is_gone_is_prepared_again(tmp_path
         import torch  # noqa: F401
     except ImportError:
         assert find_prepared(model, made, embed=True) is None
+
+
+@pytest.mark.parametrize(("said", "refused"), [(36, True), (2, True), (19, False), (None, False)])
+def test_macs_that_the_graph_has_not_are_refused(
+    tmp_path: Path, said: int | None, refused: bool
+) -> None:
+    """The model has 18; twice as many are FLOPs."""
+    path = colour_model(tmp_path / "a.onnx", SAVER)
+    told = "" if said is None else f"macs = {said}\n"
+    path.with_suffix(".toml").write_text(told + DESCRIPTION.format(kind="logits"))
+    model = ModelFile(path, find_description(path))
+    if refused:
+        with pytest.raises(DescriptionError, match=rf"says {said} MACs and its graph has 18"):
+            prepare(model, tmp_path / "made")
+    else:
+        assert prepare(model, tmp_path / "made").macs == (said or 18)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -258,8 +258,10 @@ def test_prometheus_has_all_of_it(manifest) -> None:
         "certified_share": 0.95,
         "fallback_share": 0.05,
         "effective_drop_points": pytest.approx(5.75),
-        "expected_drop_points": pytest.approx(2.875),
-    }
+    }  # an expectation without its interval is told nobody
+    known = replace(promise, intervals_points=((0.1, 0.9), (3.0, 6.0)))
+    told = published(known, known.kept(answers=200, certified=190, fallbacks=10))
+    assert 0.1 < told["expected_low_points"] < told["expected_high_points"] < 6.0
 
 
 def test_answers_of_two_bundles_are_promised_the_worse_bound():

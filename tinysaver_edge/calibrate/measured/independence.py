@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import sample_hashes
+from tinysaver_edge.reuse import STEPS, first_alike
 
 MOST_UNITS = 1 << 24
 
 MOST_TRIED = 20_000
 """Groups up to which the fewest that are enough are counted, and not taken from a formula."""
+
+MOMENTS = 16
+"""At which epochs are held against each other."""
 
 WORTH_A_LINE = 0.001
 """Where images are independent, so large a share that look like others is told."""
@@ -122,7 +127,7 @@ def check_epochs(
     if data.collection is not None:
         word = f"{data.collection.statement} and for {rate}"
         return Independence(tuple(data.collection.warnings), word, data.collection.file.cut)
-    copies = _copied(data, content)
+    copies = _copied(timeline, content)
     found = f"{copies} of {len(data.epochs)} epochs show the same as an earlier one" * bool(copies)
     if not stated:
         raise DataError(
@@ -136,10 +141,21 @@ def check_epochs(
     return Independence(lines, word + f", although {found}" * bool(copies))
 
 
-def _copied(data: EpochData, content: NDArray[np.uint64]) -> int:
-    """Return how many epochs show, frame by frame, just what an earlier one does."""
-    ends = np.flatnonzero(np.diff(data.numbers)) + 1
-    return len(data.epochs) - len({one.tobytes() for one in np.split(content, ends)})
+def _copied(timeline: EpochTimeline, content: NDArray[np.uint64]) -> int:
+    """Return how many epochs show what an earlier one does, frame by frame or encoded anew."""
+    spans = [slice(*ends) for ends in pairwise([*timeline.starts.tolist(), len(content)])]
+    moments = np.linspace(0, timeline.epoch_s, MOMENTS, endpoint=False) - 1e-6
+    films = [
+        timeline.thumbnails[span][np.searchsorted(at_s - at_s[0], moments).clip(0, len(at_s) - 1)]
+        for span in spans
+        for at_s in [timeline.times_s[span]]
+    ]
+    shown = [content[span].tobytes() for span in spans]
+    first = first_alike(np.array(films) / np.float32(STEPS))
+    return sum(
+        place != alike or shown.index(one) != place
+        for place, (one, alike) in enumerate(zip(shown, first, strict=True))
+    )
 
 
 _TUNED = "tuned.json"

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 SUMS_TO_ONE = 1e-3
 
-_FORM = (__version__, 2)
+MACS_APART = 0.2
+"""Share of the larger by which MACs that a description says may differ from those of its graph:
+not every counter counts the same operations; who writes FLOPs is off by a half."""
+
+_FORM = (__version__, 3)
 """Of what is noted: what other releases wrote is made anew."""
 
 
@@ -118,7 +122,11 @@ def _prepare(model: ModelFile, given: str, folder: Path, *, embed: bool) -> Arte
 
 
 def _cost(model: ModelFile) -> tuple[float, int | None]:
-    """Return MACs and parameters; what the description says of MACs comes first."""
+    """Return MACs and parameters; what the description says of MACs comes first.
+
+    Raises:
+        DescriptionError: the graph has far more of them, or far fewer though all of it counts.
+    """
     from tinysaver_edge.models.graph.macs import count_macs
 
     resize, said = model.description.preprocess.resize, model.description.macs
@@ -130,7 +138,16 @@ def _cost(model: ModelFile) -> tuple[float, int | None]:
         if said is None:
             raise
         return said, None  # an engine of somebody else's may know files that no counter reads
-    return (float(counted.macs) if said is None else said), counted.parameters
+    if said is None:
+        return float(counted.macs), counted.parameters
+    few = said < (1 - MACS_APART) * counted.macs
+    if few or (not counted.uncounted and (1 - MACS_APART) * said > counted.macs):
+        raise DescriptionError(
+            f"model {model.description.name}: its description says {said:.4g} MACs and its graph "
+            f"has {counted.macs:.4g}: costs are told from them. Take macs out, or correct them "
+            "(one MAC is two FLOPs)"
+        )
+    return said, counted.parameters
 
 
 def _classes(artefact: Artefact) -> int:

@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any, Protocol, TypeVar
 
+from tinysaver_edge._support.packages import python_command
 from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.measured.prepare import find_prepared, prepare
@@ -66,7 +67,7 @@ def run_isolated(
     """
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            python_command(f"from {__name__} import serve; serve()"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from tinysaver_edge._support.packages import python_command
 from tinysaver_edge.errors import install_command
 from tinysaver_edge.hardware.engines import EngineDevice, Engines
 from tinysaver_edge.hardware.finding import Checkup, broken, note, ok
@@ -94,7 +94,7 @@ def import_module(module: str) -> Apart:
         f"    sys.exit('only an empty folder is left: ' + ', '.join({module}.__path__))\n"
         f"print(getattr({module}, '__version__', 'no version'))"
     )
-    return run_apart([sys.executable, "-c", program], timeout_s=TIMEOUT_S)
+    return run_apart(python_command(program), timeout_s=TIMEOUT_S)
 
 
 def opencv_check(

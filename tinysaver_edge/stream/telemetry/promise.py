@@ -179,10 +179,12 @@ def promise_readings(promise: Promise, kept: Kept | None) -> list[Reading]:
     def left(name: str, text: str) -> Reading:
         return reading(name, text, None if kept is None else getattr(kept, name))
 
+    expected = "95 % interval of the drop if fallbacks fell on escalated frames at random"
     return [
         reading("certified_drop_points", "The certificate's bound", promise.certified_points),
         left("certified_share", "Share of the final answers that the certificate covers"),
         left("fallback_share", "Share of them that are the saver's for want of the large model"),
         left("effective_drop_points", "Bound on the drop, over all final answers"),
-        left("expected_drop_points", "Drop if fallbacks fell on escalated frames at random"),
+        left("expected_low_points", f"Lower end of the {expected}"),
+        left("expected_high_points", f"Upper end of the {expected}"),
     ]

@@ -16,7 +16,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 # What the light suite skips: exports of timm's models, quantisation, the torch engine.
 EXPORT_TESTS ?= tests/models tests/engines tests/calibrate/test_shipped_recipes.py
 
-.PHONY: help demo test fuzz lint docs test-docs release lint-release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-gpu gpu-wheels servers clean
+.PHONY: help demo test fuzz lint docs test-docs release lint-release test-all-pythons test-light test-lowest test-light-lowest test-export test-here-export test-servers test-clouds test-gpu gpu-wheels servers clean
 
 help:
 	@echo "make demo              install the light runtime, run the demo, leave demo-bundle/ behind"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
 	@echo "make test-servers      run the tests that need a real Triton, KServe or Ray (1.5 GB to fetch)"
+	@echo "make test-clouds       run the tests that need gs:// emulated, and oras (300 MB to fetch)"
 	@echo "make test-gpu          run what needs torch and CUDA, and measure it (10 minutes, no network)"
 	@echo "make clean             remove what these made"
 
@@ -189,6 +190,15 @@ servers: $(SERVERS:%=.venv-%/.installed)
 
 test-servers: $(VENV)/.development servers
 	$(BIN)/python -m pytest tests/remote tests/host tests/calibrate/measured/test_ray_workers.py $(PYTEST_ARGS)
+
+# A cloud's store, emulated, and a registry's other client: what the tests of data and bundles skip.
+test-clouds: .venv-clouds/.installed
+	.venv-clouds/bin/python -m pytest tests/data/test_store.py tests/bundle/test_shipping.py -k 'cloud or oras' $(PYTEST_ARGS)
+
+.venv-clouds/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-clouds
+	.venv-clouds/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,cloud,signed]' pytest hypothesis oras gcp-storage-emulator
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* .wheels build dist demo-bundle demo-bundle.records demo-bundle.report.html

@@ -14,6 +14,9 @@ Of eight cameras that keep their step some always escalate together, or none: th
 load, however long one looks. So each falls into another step every 5 s; these are also the blocks
 of the intervals. Near saturation queues come and go with the bursts: that load is looked at longer.
 
+At the load "narrow" all requests share a slow link, a proxy that lets so many bits a second through
+and is in use for three quarters of the time. What a frame takes on it is counted beforehand.
+
 "size": what it takes to simulate 50 cameras of 10 frames a second for 24 hours.
 """
 
@@ -23,11 +26,15 @@ import argparse
 import json
 import multiprocessing
 import resource
+import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
+from math import inf, isinf
 from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 from typing import Any
@@ -62,8 +69,14 @@ DRAWS = 40
 by itself has 10 % more or less, which is chance and none of the plan's."""
 
 TAKES_S = {1: 0.040, 2: 0.055, 4: 0.090}
-LOADS = {"calm": (5.0, 1), "half": (4.0, 1), "near": (12.0, 2), "past": (19.0, 1)}
-"""Frames a second, and how much longer than others it is looked at."""
+LOADS = {
+    "calm": (5.0, 1, inf),
+    "half": (4.0, 1, inf),
+    "near": (12.0, 2, inf),
+    "past": (19.0, 1, inf),
+    "narrow": (6.0, 1, 750e3),
+}
+"""Frames a second, how much longer than others it is looked at, bits a second of the link."""
 
 WARM_S, BLOCK_S = 3.0, 5.0
 
@@ -80,6 +93,58 @@ def as_an_accelerator(self, batch):
     return answer
 Answerer.run = as_an_accelerator
 """
+
+
+class Link:
+    """What lies between devices and host: a proxy that all share, slow on the way there.
+
+    Args:
+        host: URL of what it leads to.
+    """
+
+    def __init__(self, host: str) -> None:
+        scheme, _, rest = host.partition("://")
+        address, _, model = rest.partition("/")
+        name, _, port = address.rpartition(":")
+        self._host = (name, int(port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"{scheme}://127.0.0.1:{self._listening.getsockname()[1]}/{model}"
+        self.bps, self.bytes = inf, 0
+        self._sending = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(self._host)
+                for ends in ((near, far, True), (far, near, False)):
+                    ends[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, there: bool) -> None:
+        with suppress(OSError), source, target:
+            while piece := source.recv(1400):
+                if there:
+                    with self._sending:  # one packet after the other
+                        time.sleep(8 * len(piece) / self.bps)
+                        self.bytes += len(piece)
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    def frame_bytes(self, bundle: Path) -> float:
+        """Count what one frame takes."""
+        with Cascade.load(bundle, large=remote(self.url, timeout_s=5.0), threads=1) as cascade:
+            stage = cascade.stages[-1]
+            stage.engine.infer(stage.blank)
+            before = self.bytes
+            for _ in range(20):
+                stage.engine.infer(stage.blank)
+            return (self.bytes - before) / 20
+
+    def close(self) -> None:
+        """Take nobody any more."""
+        self._listening.close()
 
 
 def sorted_pictures(bundle: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -126,7 +191,7 @@ def edge(
 
 
 def run_edges(
-    bundle: Path, host: Served, fps: float, seconds: float, folder: Path, seed: int
+    bundle: Path, url: str, fps: float, seconds: float, folder: Path, seed: int
 ) -> list[Path]:
     """Let eight devices run for a while; return their decisions."""
     folder.mkdir()
@@ -147,7 +212,7 @@ def run_edges(
             for flag in row
         ]
         logs.append(folder / f"{number}.jsonl")
-        given = (str(bundle), host.url(), fps, shown, str(logs[-1]), ready, begin)
+        given = (str(bundle), url, fps, shown, str(logs[-1]), ready, begin)
         processes.append(spawn.Process(target=edge, args=given, daemon=True))
         processes[-1].start()
     for _ in processes:
@@ -221,25 +286,27 @@ def reality(folder: Path, seconds: float) -> dict[str, Any]:
     taken = folder / "taken.jsonl"
     before = SLEEPING.format(takes=TAKES_S, log=str(taken))
     host = Served(folder, bundle, "--batch", "4", http=False, before=before).start()
-    logs = {}
+    link, logs = Link(host.url()), {}
     try:
         batches = timed_batches(bundle, host, taken)
-        for seed, (name, (fps, longer)) in enumerate(LOADS.items()):
-            logs[name] = run_edges(bundle, host, fps, longer * seconds, folder / name, seed)
+        frame_bytes = link.frame_bytes(bundle)
+        for seed, (name, (fps, longer, bps)) in enumerate(LOADS.items()):
+            link.bps, url = bps, host.url() if isinf(bps) else link.url
+            logs[name] = run_edges(bundle, url, fps, longer * seconds, folder / name, seed)
     finally:
+        link.close()
         host.stop()
     with Bundle.load(bundle) as opened:
         times = read_times(opened)
         flow = read_traces(settled(logs["calm"]), opened)
-    times = replace(
-        times, accepted_ms=flow.device_ms, escalated_ms=flow.device_ms, batch_ms=batches
-    )
+    known = {"batch_ms": batches, "sent_bytes": frame_bytes}
+    times = replace(times, accepted_ms=flow.device_ms, escalated_ms=flow.device_ms, **known)
     rtt_ms = flow.beside_ms(batches[1])
-    results: dict[str, Any] = {"trace": flow.said[0], "rtt_ms": rtt_ms}
-    for name, (fps, longer) in LOADS.items():
+    results: dict[str, Any] = {"trace": flow.said[0], "rtt_ms": rtt_ms, "frame_bytes": frame_bytes}
+    for name, (fps, longer, bps) in LOADS.items():
         if name == "calm":
             continue
-        fleet = Fleet(EDGES, fps, EDGES, rtt_ms=rtt_ms, deadline_ms=DEADLINE_MS)
+        fleet = Fleet(EDGES, fps, EDGES, uplink_bps=bps, rtt_ms=rtt_ms, deadline_ms=DEADLINE_MS)
         planned = Planner(times, flow).forecast(fleet, seconds=3600)
         results[name] = {
             "fps": fps,
@@ -321,7 +388,8 @@ def told_of_reality(found: dict[str, Any]) -> tuple[str, bool]:
     head = ("load", "figure", "eight edges saw", "plan", "off by", "within")
     text = (
         f"Eight edges, deadline {DEADLINE_MS:g} ms; degraded in %; round trip "
-        f"{found['rtt_ms']:.1f} ms. {found['trace']}.\n\n"
+        f"{found['rtt_ms']:.1f} ms; where it is narrow, a link of {LOADS['narrow'][2] / 1e3:.0f} "
+        f"kbit/s, on which a frame takes {found['frame_bytes']:.0f} bytes. {found['trace']}.\n\n"
     )
     return text + table(head, rows), good
 

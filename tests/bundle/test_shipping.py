@@ -121,6 +121,22 @@ def test_what_was_pushed_is_pulled(kind, tmp_path, belt, keys):
                 target.find("gamma")
 
 
+def test_oras_takes_what_is_pushed_and_what_it_pushes_is_taken(tmp_path, belt, keys, monkeypatch):
+    """Another client of the same layout; it calls a file by its name without the folder."""
+    oras = pytest.importorskip("oras.client", reason="no oras: make test-clouds tries it")
+    keys.sign(belt, 7)
+    with registry(tmp_path) as host:
+        push(belt, f"oci://{host}/factory/belt")
+        client = oras.OrasClient(hostname=host, insecure=True)
+        assert set(client.get_tags(f"{host}/factory/belt")) == {"7", "stable"}
+        client.pull(target=f"{host}/factory/belt:stable", outdir=str(tmp_path / "theirs"))
+        assert content(tmp_path / "theirs") == content(belt)
+        monkeypatch.chdir(belt)
+        client.push(target=f"{host}/factory/theirs:stable", files=sorted(content(belt)))
+        pull(f"oci://{host}/factory/theirs", tmp_path / "ours", trust=keys.trust)
+    assert content(tmp_path / "ours") == content(belt)
+
+
 class _ExitLater:
     def __init__(self) -> None:
         self._entered = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import pickle
+import socket
 import tarfile
 import threading
 from functools import partial
@@ -60,6 +61,41 @@ def test_archives_tables_and_shards_elsewhere(memory, folder, tmp_path):
     wanted = [one[1:] for one in shown(tmp_path / "s-0.tar")]
     for path in ("memory://bucket/shards", "memory://bucket/shards/s-{0..0}.tar"):
         assert [one[1:] for one in shown(path)] == wanted
+
+
+@pytest.fixture
+def gs(monkeypatch):
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # there is no gRPC
+    emulator = pytest.importorskip(
+        "gcp_storage_emulator.server", reason="no emulator: make test-clouds tries Google's"
+    )
+    pytest.importorskip("gcsfs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="factory")
+    server.start()
+    told = {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon"}
+    monkeypatch.setitem(fsspec.config.conf, "gs", told)
+    yield fsspec.filesystem("gs", skip_instance_cache=True)
+    server.stop()
+
+
+def test_a_bucket_of_a_cloud_is_what_a_folder_is(gs, folder, tmp_path):
+    for file in folder.rglob("*.png"):
+        gs.pipe_file(f"factory/images/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    assert shown("gs://factory/images") == shown(folder)
+    shard = tar(tmp_path / "s-0.tar", samples(0, 5))
+    gs.pipe_file("factory/shards/s-0.tar", shard.read_bytes())
+    assert shown("gs://factory/shards/s-{0..0}.tar") == shown(shard)
+    with open_data("gs://factory/images") as data:
+        first = data.fingerprint()
+        assert pickle.loads(pickle.dumps(data)).read(3) == data.read(3)
+    gs.pipe_file("factory/images/cat/0003.png", b"another")
+    with open_data("gs://factory/images") as data:
+        assert data.fingerprint() != first
+    with pytest.raises(DataError, match="gs://factory/nothing: there is nothing there"):
+        open_data("gs://factory/nothing")
 
 
 def test_the_fingerprint_follows_the_content(memory):

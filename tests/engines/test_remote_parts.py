@@ -71,6 +71,14 @@ def test_plain_text_leaves_this_machine_only_where_it_is_allowed(host: str, loop
     assert remote_model(url.replace("grpc", "grpcs")).warnings == ()
 
 
+def test_urls_become_addresses() -> None:
+    url = "http://127.0.0.1:8080/large"
+    for given in (url, [url], (Address.parse(url),)):
+        assert RemoteModel(given) == remote_model(url)
+    with pytest.raises(InputError, match="no host or port"):
+        RemoteModel("http://large")
+
+
 def test_what_would_do_nothing_is_refused() -> None:
     plain, other = map(Address.parse, ("grpc://127.0.0.1:1/m", "grpcs://127.0.0.1:2/m"))
     with pytest.raises(InputError, match=r"grpc://127\.0\.0\.1:1/m: named twice"):

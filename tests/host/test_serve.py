@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 from tests.colours import NAMES, colour_picture
+from tests.command import start
 from tests.remote.certificates import Authority, needs_openssl
 from tests.remote.hosts import remote
 from tests.remote.kserve import VENV, Served, needs_kserve
 from tests.remote.triton import ROOT
 from tests.small_bundle import small_bundle
+from tests.test_follow import Factory, wait_for
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.engines.remote import Tls, Token
 from tinysaver_edge.errors import EngineError
@@ -262,3 +265,37 @@ def test_tls_and_a_token(bundle, tmp_path) -> None:
         assert "geheim" not in served.log()
     finally:
         served.stop()
+
+
+def test_a_device_follows_a_tag_while_the_host_answers(host, tmp_path) -> None:
+    """A new bundle whose large model the host serves is proven there, tried and kept."""
+    pytest.importorskip("cryptography")
+    factory, store = Factory(tmp_path), tmp_path / "store"
+    first = factory.change("first")
+    factory.push(first)
+    running = start(
+        "run", first, "--source", "demo://", "--fps", "20", "--large", host.url(), "--json",
+        "--trusted", factory.trust.keys, "--follow", f"{factory.shelf}:stable", "--store", store,
+        "--poll-s", "0.2", "--trial-s", "2", "--large-timeout-ms", "5000",
+    )  # fmt: skip
+    lines: list[str] = []
+    reading = threading.Thread(target=lambda: lines.extend(running.stdout), daemon=True)
+    reading.start()
+    try:
+        due_s = time.monotonic() + 40
+        while len(lines) < 20:
+            assert running.poll() is None, running.stderr.read()
+            assert time.monotonic() < due_s
+            time.sleep(0.05)
+        other = factory.push(factory.change("other"))
+        wait_for(store / "history.jsonl", other[:12])
+        wait_for(store / "history.jsonl", '"kept"')
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(20)
+        reading.join(5)
+    decisions = [json.loads(line) for line in lines]
+    sequences = [one["frame_id"]["sequence"] for one in decisions]
+    assert sequences == sorted(set(sequences))
+    new = [one for one in decisions if one["bundle"]["sha256"] == other]
+    assert any(one["stage"]["model"] == "large" and not one["degraded"] for one in new)

@@ -347,6 +347,9 @@ class WebHost:
             raise self.failed(why) from error
         except http.client.IncompleteRead as error:
             raise self.failed("hangs up in the middle") from error
+        except ConnectionRefusedError as error:
+            why = "nothing listens there (connection refused): start its server, or mend the port"
+            raise self.failed(why) from error
         except http.client.HTTPException as error:
             said = f"{type(error).__name__}: {brief(str(error), 80)}"
             raise self.failed(

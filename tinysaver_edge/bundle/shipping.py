@@ -319,7 +319,7 @@ class _Pull:
         if trust is not None:
             signed = check_signature(text, signature, trust, shown=self._shown)
         manifest = parse_manifest(text, shown=self._shown)
-        entries = self._entries(manifest, layers)
+        entries = self._entries(manifest)
         if _is_there(folder, text, signature):
             shutil.rmtree(self._staging, ignore_errors=True)
             return Pulled(found.digest, folder, signed, self._fetched, 0, changed=False)
@@ -343,24 +343,24 @@ class _Pull:
             told = parse_json(content)["layers"]
             if len(told) > MOST_BUNDLE_FILES:
                 raise ValueError("too many files")
-            layers = {
-                one["annotations"][_TITLE]: _Layer(one["digest"], one["size"]) for one in told
-            }
-            for one in layers.values():
+            named = [(one["annotations"][_TITLE], _Layer(one["digest"], one["size"]))
+                     for one in told]  # fmt: skip
+            for _, one in named:
                 if not is_digest(one.digest) or type(one.size) is not int or one.size < 0:
                     raise ValueError("a file without sha256 or size")
+            self._held = {one for _, one in named}  # other clients may leave out a file's folder
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._refused(
                 f"what lies there is no bundle ({brief(str(error), 80)})"
             ) from error
-        if MANIFEST not in layers:
+        if MANIFEST not in (layers := dict(named)):
             raise self._refused("what lies there is no bundle: it has no bundle.json")
         return layers
 
-    def _entries(self, manifest: Manifest, layers: Mapping[str, _Layer]) -> list[FileEntry]:
+    def _entries(self, manifest: Manifest) -> list[FileEntry]:
         entries = list({entry.path: entry for entry in files_of(manifest)}.values())
         for entry in entries:
-            if layers.get(entry.path) != _Layer(_digest(entry.sha256), entry.size_bytes):
+            if _Layer(_digest(entry.sha256), entry.size_bytes) not in self._held:
                 raise self._refused(
                     f"{entry.path} at the target is not the one that its bundle.json names (hash "
                     "or size differs): it was exchanged there; push the bundle again"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,6 +272,7 @@ def read_looks(
     folder: Path | None = None,
     fingerprint: str = "",
     progress: Progress = SILENT,
+    do: Looking | None = None,
 ) -> Looks:
     """Look at every picture once, or take what was kept of it.
 
@@ -280,11 +281,12 @@ def read_looks(
         folder: where what was seen is kept for the next time; None keeps nothing.
         fingerprint: of the data.
         progress: hears of each picture.
+        do: does the looking; here, where nothing is said.
     """
-    kept = None if folder is None else _kept(folder / _KEPT, fingerprint)
+    kept = None if folder is None else kept_looks(folder, fingerprint)
     if kept is not None and len(kept.content) == len(data):
         return kept
-    looks = _look(data, progress)
+    looks = _look(data, progress, do or look_here)
     if folder is not None:
         (folder / _KEPT).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / _KEPT) as file:
@@ -301,12 +303,104 @@ def read_looks(
     return looks
 
 
-def _look(data: DataSource, progress: Progress) -> Looks:
-    count, rows, drawn = len(data), np.arange(len(data)), None
-    if count > DRAWN + _SPARE:
-        drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
-        rows = np.full(count, -1)
-        rows[drawn] = np.arange(len(drawn))
+CHUNK = 256
+"""Pictures that are looked at by one worker at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Some pictures in small, from ``start`` on: what `Looks` keeps of them.
+
+    Attributes:
+        small: of those that are drawn; all else of each.
+    """
+
+    start: int
+    content: NDArray[np.uint64]
+    small: NDArray[np.uint8]
+    dark_bits: NDArray[np.int64]
+    several: NDArray[np.bool_]
+    taken: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LookJob:
+    """All pictures of a data source, to be looked at some at a time; can be pickled.
+
+    Attributes:
+        data: the pictures.
+        chunk: how many at a time.
+    """
+
+    data: DataSource
+    chunk: int = CHUNK
+    what: ClassVar[str] = "looking at the images"
+    files: ClassVar[tuple[Path, ...]] = ()
+    engine: ClassVar[str | None] = None
+    device: ClassVar[str | None] = None
+    quantised: ClassVar[bool] = False
+
+    def size_of(self, start: int) -> int:
+        """Return how many pictures the chunk has that begins there."""
+        return min(self.chunk, len(self.data) - start)
+
+    def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Looked]:
+        """Look at the chunks that begin at some positions, in their order."""
+        return self.begun((), os.cpu_count() or 1)(starts, progress)
+
+    def begun(
+        self, files: tuple[Path, ...], threads: int
+    ) -> Callable[[Sequence[int], Progress], Iterator[Looked]]:
+        """Return what does so with so many threads."""
+        rows, _ = _rows(len(self.data))
+
+        def looked(starts: Sequence[int], progress: Progress) -> Iterator[Looked]:
+            with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
+                for start in starts:
+                    places = range(start, start + self.size_of(start))
+                    seen = []
+                    for one in pool.map(lambda place: _seen(self.data, place), places):
+                        seen.append(one)
+                        progress.advance(1)
+                    content, small, bits, several, taken = zip(*seen, strict=True)
+                    drawn = rows[start : start + len(places)] >= 0
+                    yield Looked(
+                        start,
+                        np.array(content, np.uint64),
+                        np.array(small, np.uint8)[drawn],
+                        np.array(bits, np.int64),
+                        np.array(several, bool),
+                        np.array(taken, np.int64),
+                    )
+
+        return looked
+
+
+Looking = Callable[[LookJob, Sequence[int], Progress, Callable[[Looked], None]], None]
+"""Does some chunks of the job, in any order, and hands over each once."""
+
+
+def look_here(
+    job: LookJob, starts: Sequence[int], progress: Progress, keep: Callable[[Looked], None]
+) -> None:
+    """Look in this process."""
+    for looked in job(starts, progress):
+        keep(looked)
+
+
+def _rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Return where each picture is kept in small, -1 for nowhere, and which are drawn for it."""
+    if count <= DRAWN + _SPARE:
+        return np.arange(count), None
+    drawn = np.random.default_rng(_SEED).permutation(count)[: DRAWN + _SPARE]
+    rows = np.full(count, -1)
+    rows[drawn] = np.arange(len(drawn))
+    return rows, drawn
+
+
+def _look(data: DataSource, progress: Progress, do: Looking) -> Looks:
+    count = len(data)
+    rows, drawn = _rows(count)
     several, taken = np.zeros(count, bool), np.zeros(count, np.int64)
     looks = Looks(
         np.zeros(count, np.uint64),
@@ -317,24 +411,32 @@ def _look(data: DataSource, progress: Progress) -> Looks:
         taken,
     )
 
-    def look(index: int) -> None:
-        content, frame, bits, several[index], taken[index] = _one(data, index)
-        if frame is not None:
-            cv2 = opencv("Comparing images")
-            looks.content[index] = content
-            if rows[index] >= 0:
-                small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-                looks.small[rows[index]] = small
-            looks.dark_bits[index] = bits
+    def keep(one: Looked) -> None:
+        part = slice(one.start, one.start + len(one.content))
+        looks.content[part], looks.dark_bits[part] = one.content, one.dark_bits
+        several[part], taken[part] = one.several, one.taken
+        looks.small[rows[part][rows[part] >= 0]] = one.small
 
-    progress.start("looking at the images", total=count)
+    job = LookJob(data)
+    progress.start(job.what, total=count)
     try:
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
-            for _ in pool.map(look, range(count)):
-                progress.advance(1)
+        do(job, range(0, count, job.chunk), progress, keep)
     finally:
         progress.finish()
     return looks
+
+
+_NONE = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+
+def _seen(data: DataSource, index: int) -> tuple[int, NDArray[np.uint8], int, bool, int]:
+    """Return the same of a picture as `_one`, itself in small."""
+    content, frame, bits, several, taken = _one(data, index)
+    if frame is None:
+        return 0, _NONE, 0, several, taken
+    cv2 = opencv("Comparing images")
+    small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return content, small, bits, several, taken
 
 
 def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool, int]:
@@ -375,9 +477,15 @@ def content_hash(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") or 1
 
 
-def _kept(path: Path, fingerprint: str) -> Looks | None:
+def kept_looks(folder: Path, fingerprint: str) -> Looks | None:
+    """Return what was kept in a folder of some images; None where nothing was, or of others.
+
+    Args:
+        folder: as for `read_looks`.
+        fingerprint: of the images.
+    """
     try:
-        tables: dict[str, NDArray[Any]] = read_arrays(path)
+        tables: dict[str, NDArray[Any]] = read_arrays(folder / _KEPT)
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None

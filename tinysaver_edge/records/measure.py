@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,41 @@ class MeasureJob:
     chunk: int
     top: int | None = None
 
+    @property
+    def what(self) -> str:
+        """What is done, for messages."""
+        return f"measuring {self.artefact.name}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The model's files: whoever does the job needs them."""
+        return self.artefact.files
+
+    @property
+    def engine(self) -> str | None:
+        """Name of the engine that is needed."""
+        return self.artefact.engine
+
+    @property
+    def device(self) -> str | None:
+        """What it is to run on; None for the engine's own choice."""
+        return self.artefact.options.device
+
+    @property
+    def quantised(self) -> bool:
+        """Whether answers differ between kinds of processors by more than the last digits."""
+        return self.artefact.quantised
+
     def size_of(self, start: int) -> int:
         """Return how many samples the chunk has that begins there."""
         return min(self.chunk, len(self.data) - start)
+
+    def begun(
+        self, files: tuple[Path, ...], threads: int
+    ) -> Callable[[Sequence[int], Progress], Iterator[Answered]]:
+        """Open the model, its files being elsewhere; return what answers on some chunks."""
+        artefact = replace(self.artefact, files=files).with_threads(threads)
+        return partial(replace(self, artefact=artefact).answers, artefact.open())
 
     def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Answered]:
         """Open the model and answer on some chunks, in their order.

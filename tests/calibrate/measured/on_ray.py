@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def calibrated(recipe: Path, pictures: Path, out: Path, **more: object) -> dict[
 
 def main() -> None:
     recipe, pictures, out = map(Path, sys.argv[1:])
-    ray_workers.SPAN, measure.CHUNK_SAMPLES = 1, 32
+    ray_workers.SPAN, measure.CHUNK_SAMPLES = 1, 16
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     bare = {"num_cpus": 1, "object_store_memory": 80_000_000}
     node = {**bare, "resources": {ray_workers.RESOURCE: 1}}
@@ -62,8 +63,10 @@ def main() -> None:
                 return
             hand_out(self)
             on_it = any(one.node == doomed.node_id and one.tasks for one in self._hands)
+            on_it &= self._job.engine is not None  # looking at the images is over
             if on_it and doomed in cluster.worker_nodes and "killed" in said:
                 cluster.remove_node(doomed, allow_graceful=False)
+                time.sleep(3.0)  # its worker outlives it by a moment, and is quick
 
         def counting(self: Any, ref: Any) -> None:
             worker, _ = self._doing.get(ref, (None, None))

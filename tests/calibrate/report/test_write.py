@@ -210,6 +210,21 @@ def test_measured_times_have_their_own_part():
     assert "Latency" not in shown(Page(render(finished().facts())))
 
 
+def test_energy_and_uplink_stand_beside_each_candidate_where_they_are_known():
+    given = problem()
+    assert "<th>energy</th>" not in render(finished(given).facts())
+    energy = {"large": 90.0, "tiny": 4.0, "small": 9.0, "poor": 12.0}
+    large = replace(given.large, energy_mj=energy["large"], sent_bytes=12_500.0)
+    savers = [replace(one, energy_mj=energy[one.name]) for one in given.savers]
+    done = finished(replace(given, large=large, savers=tuple(savers)))
+    page = render(done.facts())
+    Page(page)
+    row = next(one for one in done.result.candidates if one.chosen)
+    for unit, (mean, held) in (("mJ", row.energy_mj), ("kbit", row.uplink_kbit)):
+        assert f'{mean:.3g}&nbsp;{unit} <span class="soft spread">({held:.3g})</span>' in page
+    assert row.uplink_kbit[0] == pytest.approx(100 * (1 - row.accept_rate))
+
+
 def test_only_a_budget_and_nothing_accepted_are_drawn_as_well():
     budget = replace(EMPIRICAL, max_drop_points=None, budgets=Budgets(escalation_rate=0.5))
     Page(render(finished(targets=budget).facts()))

@@ -267,7 +267,11 @@ def _look(run: MeasuringRun, method: Method) -> tuple[Looks | None, Independence
     if run.data.independent:
         return None, Independence()
     looks = read_looks(
-        run.data, folder=run.folder, fingerprint=run.fingerprint, progress=run.progress
+        run.data,
+        folder=run.folder,
+        fingerprint=run.fingerprint,
+        progress=run.progress,
+        do=run.workers.run if run.workers.shared else None,
     )
     unreadable = [int(place) for place in np.flatnonzero(~looks.readable)]
     check_skipped(unreadable, run.data, run.given.skip_limit)

@@ -17,19 +17,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._version import __version__
-from tinysaver_edge.calibrate.measured.worker import OutOfTimeError, WorkerLostError, Workers
+from tinysaver_edge.calibrate.measured.worker import Job, OutOfTimeError, WorkerLostError, Workers
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.engines.registry import engine_version
 from tinysaver_edge.errors import EngineError, InputError, MissingDependencyError, TinySaverError
 from tinysaver_edge.hardware.cpu import read_cpu
-from tinysaver_edge.records.measure import Answered, MeasureJob
 
 NAME = "ray"
 """What `--on` calls it."""
@@ -100,10 +99,10 @@ class RayWorkers(Workers):
 
     def run(
         self,
-        job: MeasureJob,
+        job: Job,
         starts: Sequence[int],
         progress: Progress,
-        keep: Callable[[Answered], None],
+        keep: Callable[[Any], None],
         *,
         seconds: float | None = None,
     ) -> None:
@@ -197,10 +196,10 @@ class _Crew:
 
     def __init__(
         self,
-        job: MeasureJob,
+        job: Job,
         starts: Sequence[int],
         progress: Progress,
-        keep: Callable[[Answered], None],
+        keep: Callable[[Any], None],
         end: float | None,
         address: str,
     ) -> None:
@@ -220,7 +219,7 @@ class _Crew:
         self._refused: dict[str, str] = {}
         self._alike: _Told | None = None
         self._sent = ray.put(job)
-        self._files = ray.put({file.name: file.read_bytes() for file in job.artefact.files})
+        self._files = ray.put({file.name: file.read_bytes() for file in job.files})
 
     def work(self) -> None:
         """Hand out all chunks, and again those of workers that are lost."""
@@ -238,7 +237,7 @@ class _Crew:
                 else:
                     self._done(one)
             if self._end is not None and time.monotonic() >= self._end:
-                raise OutOfTimeError(f"measuring {self._job.artefact.name}: its time was up")
+                raise OutOfTimeError(f"{self._job.what}: its time was up")
             idle_since = time.monotonic() if self._hands else idle_since
             if time.monotonic() - idle_since > START_S:
                 raise WorkerLostError(
@@ -274,14 +273,16 @@ class _Crew:
             raise self._nobody()
 
     def _nobody(self) -> EngineError:
-        artefact = self._job.artefact
         why = "; ".join(f"{name}: {said}" for name, said in self._refused.items())
         lost = sum(self._losses.values())
         if lost:
             why = "; ".join(filter(None, (f"{lost} workers were lost", why)))
+        needs = (
+            self._job.engine and f"engine {self._job.engine}, device {self._job.device or 'CPU'}"
+        )
         text = (
-            f"--on {self._address}: no node runs {artefact.name} (engine {artefact.engine}, device "
-            f"{artefact.options.device or 'CPU'}): {why or 'there is none with a core to spare'}"
+            f"--on {self._address}: {self._job.what}: no node does it ({needs or 'no engine'}): "
+            f"{why or 'there is none with a core to spare'}"
         )
         return WorkerLostError(text) if lost else EngineError(text)
 
@@ -308,7 +309,7 @@ class _Crew:
             if said != __version__:
                 told = said if " " in said else f"has tinysaver-edge {said}, not {__version__}"
                 self._refuse(_name_of(asked[one]), told)
-            elif slots := _slots(asked[one]["Resources"], self._job.artefact.options.device):
+            elif slots := _slots(asked[one]["Resources"], self._job.device):
                 yield asked[one], slots
             else:
                 self._refuse(_name_of(asked[one]), "has no such device, by what Ray knows of it")
@@ -359,12 +360,14 @@ class _Crew:
                 return
             said = InputError(differs)
         self._barred.add(worker.node)
-        self._refuse(worker.name, f"cannot run {self._job.artefact.name}: {said}")
+        self._refuse(worker.name, f"cannot help {self._job.what}: {said}")
         self._end_of(worker)
 
     def _differs(self, told: _Told) -> str | None:
         """Say why a node's answers would not be those of the others; None where they would."""
-        here = engine_version(self._job.artefact.engine) or ""
+        if self._job.engine is None:
+            return None
+        here = engine_version(self._job.engine) or ""
         if told.engine != here:
             return f"{told.engine or 'no engine'} there, {here} here"
         if self._alike is None:
@@ -372,7 +375,7 @@ class _Crew:
         if told.processor == self._alike.processor:
             return None
         differ = f"processors differ ({told.processor}, {self._alike.processor})"
-        if self._job.artefact.quantised:
+        if self._job.quantised:
             return f"{differ}, and with them the answers of a quantised model"
         self._progress.note(f"{differ}: the last digits of answers may, too")
         return None
@@ -412,7 +415,7 @@ class _Crew:
             spans[0].losses += 1  # the others were only waiting
             if spans[0].losses >= MOST_LOSSES:
                 raise WorkerLostError(
-                    f"measuring {self._job.artefact.name}: {MOST_LOSSES} workers in turn were lost "
+                    f"{self._job.what}: {MOST_LOSSES} workers in turn were lost "
                     f"over the samples from {spans[0].starts[0]} on ({_brief(error)})"
                 )
         self._waiting.extendleft(reversed(spans))
@@ -449,22 +452,20 @@ def _brief(error: Exception) -> str:
 
 
 class Runner:
-    """A worker on a node: the model of a job, made of its files' bytes, on so many cores."""
+    """A worker on a node: a job, its files made of their bytes, on so many cores."""
 
-    def __init__(self, job: MeasureJob, files: dict[str, bytes], threads: int) -> None:
+    def __init__(self, job: Job, files: dict[str, bytes], threads: int) -> None:
         self._job, self._files, self._threads = job, files, threads
         self._folder = tempfile.TemporaryDirectory(prefix="tinysaver-")
 
     def ready(self) -> _Told | TinySaverError:
         """Open the model and see whether the images can be read."""
         job = self._job
-        places = tuple(Path(self._folder.name) / one.name for one in job.artefact.files)
+        places = tuple(Path(self._folder.name) / one.name for one in job.files)
         try:
             for place in places:
                 place.write_bytes(self._files[place.name])
-            artefact = replace(job.artefact, files=places).with_threads(self._threads)
-            self._engine = artefact.open()
-            self._job = replace(job, artefact=artefact)
+            self._does = job.begun(places, self._threads)
             opencv("Decoding images").setNumThreads(self._threads)
             _check_read(job.data)
         except TinySaverError as error:
@@ -473,12 +474,12 @@ class Runner:
             return InputError(f"the images or the model's files cannot be had there: {error}")
         found = read_cpu()
         processor = platform.machine() if found is None else found.model
-        return _Told(engine_version(artefact.engine) or "", processor)
+        return _Told((job.engine and engine_version(job.engine)) or "", processor)
 
-    def do(self, starts: tuple[int, ...]) -> list[Answered] | TinySaverError:
-        """Answer on some chunks."""
+    def do(self, starts: tuple[int, ...]) -> list[Any] | TinySaverError:
+        """Do some chunks."""
         try:
-            return list(self._job.answers(self._engine, starts, SILENT))
+            return list(self._does(starts, SILENT))
         except TinySaverError as error:
             return error
 

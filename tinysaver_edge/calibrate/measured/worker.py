@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from tinysaver_edge._support.progress import Progress
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate.measured.prepare import find_prepared, prepare
 from tinysaver_edge.calibrate.plan import ModelFile
+from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import EngineError, TinySaverError
-from tinysaver_edge.records.measure import Answered, MeasureJob, do_here
 
 Result = TypeVar("Result", covariant=True)
 
@@ -181,7 +181,7 @@ class _Telling:
     def note(self, message: str) -> None:
         self._send(_Heard("note", (message,), {}))
 
-    def keep(self, answered: Answered) -> None:
+    def keep(self, answered: object) -> None:
         self._send(_Heard("keep", (answered,), {}))
 
 
@@ -226,6 +226,49 @@ def run_step(step: Task[Result], *, progress: Progress, what: str, isolate: bool
     return step(progress)
 
 
+class Job(Protocol):
+    """Work on all samples of a data source, some chunks at a time; can be pickled."""
+
+    @property
+    def data(self) -> DataSource:
+        """The samples."""
+
+    @property
+    def chunk(self) -> int:
+        """Samples in a chunk."""
+
+    @property
+    def what(self) -> str:
+        """What is done, for messages."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it takes besides the data."""
+
+    @property
+    def engine(self) -> str | None:
+        """The engine that it takes; None for none."""
+
+    @property
+    def device(self) -> str | None:
+        """What that is to run on; None for its own choice."""
+
+    @property
+    def quantised(self) -> bool:
+        """Whether what comes of it depends on the kind of processor."""
+
+    def size_of(self, start: int) -> int:
+        """Return how many samples the chunk has that begins there."""
+
+    def __call__(self, starts: Sequence[int], progress: Progress) -> Iterator[Any]:
+        """Do the chunks that begin at some positions, in their order."""
+
+    def begun(
+        self, files: tuple[Path, ...], threads: int
+    ) -> Callable[[Sequence[int], Progress], Iterator[Any]]:
+        """Make ready with copies of its files, on so many cores; return what does some chunks."""
+
+
 class Workers(ABC):
     """Runs models over samples: the one contract that this machine and a cluster fill in.
 
@@ -241,17 +284,17 @@ class Workers(ABC):
     @abstractmethod
     def run(
         self,
-        job: MeasureJob,
+        job: Job,
         starts: Sequence[int],
         progress: Progress,
-        keep: Callable[[Answered], None],
+        keep: Callable[[Any], None],
         *,
         seconds: float | None = None,
     ) -> None:
         """Do some chunks of a job, in any order.
 
         Args:
-            job: the model and the data.
+            job: what is done, with which data.
             starts: first samples of the chunks.
             progress: hears of the samples that are done, and of workers that are lost.
             keep: takes each chunk once, in this thread.
@@ -279,29 +322,29 @@ class LocalWorkers(Workers):
 
     def run(
         self,
-        job: MeasureJob,
+        job: Job,
         starts: Sequence[int],
         progress: Progress,
-        keep: Callable[[Answered], None],
+        keep: Callable[[Any], None],
         *,
         seconds: float | None = None,
     ) -> None:
         """Do some chunks of a job; see `Workers.run`."""
         if not starts:
             return
-        if not self.isolate:
-            do_here(job, starts, progress, keep)
+        if self.isolate:
+            step, told = _Chunks(job, tuple(starts)), _Keeping(progress, keep)
+            run_isolated(step, progress=told, what=job.what, seconds=seconds)
             return
-        what = f"measuring {job.artefact.name}"
-        step = _MeasureStep(job, tuple(starts))
-        run_isolated(step, progress=_Keeping(progress, keep), what=what, seconds=seconds)
+        for one in job(starts, progress):
+            keep(one)
 
 
 @dataclass(frozen=True, slots=True)
-class _MeasureStep:
+class _Chunks:
     """Some chunks of a job; each is sent as soon as it is done."""
 
-    job: MeasureJob
+    job: Job
     starts: tuple[int, ...]
 
     def __call__(self, progress: Progress) -> None:
@@ -315,7 +358,7 @@ class _Keeping:
     """A `Progress` that takes the chunks of a worker as well."""
 
     progress: Progress
-    keep: Callable[[Answered], None]
+    keep: Callable[[Any], None]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self.progress, name)

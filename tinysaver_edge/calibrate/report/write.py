@@ -98,6 +98,8 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "many_classes": len(rows) > TABLE_CLASSES,
         "worst": rows[:WORST_CLASSES],
         "timed": any(one.row.mean_latency_ms is not None for one in facts.candidates),
+        "counted": any(one.row.energy_mj is not None for one in facts.candidates),
+        "sent": any(one.row.uplink_kbit is not None for one in facts.candidates),
         "most_escalated": sorted(rows, key=lambda row: -row.escalation_rate)[:WORST_CLASSES],
         "class_scale": max([abs(row.drop_points) for row in rows] + [1.0]),
         "losing": sum(row.lost > 0 for row in rows),

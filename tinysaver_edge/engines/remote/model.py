@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import read_file, read_text
 from tinysaver_edge._support.urls import Url, is_loopback
@@ -243,7 +243,8 @@ class RemoteModel:
     """A model that other hosts serve, and how they are asked.
 
     Attributes:
-        addresses: where it is served; the same model everywhere.
+        addresses: where it is served; the same model everywhere. URLs, one or several, become
+            what they name.
         timeout_s: how long an answer may take, retries included; what is left of a frame's
             deadline, if that is less.
         connect_s: how long a host may take to say what it serves.
@@ -261,8 +262,8 @@ class RemoteModel:
             they do not say so themselves.
 
     Raises:
-        InputError: a figure is out of range, a host is named twice, plain text would leave this
-            machine, or TLS is set up and no host is asked over it.
+        InputError: a figure is out of range, a URL cannot be understood, a host is named twice,
+            plain text would leave this machine, or TLS is set up and no host is asked over it.
     """
 
     addresses: tuple[Address, ...]
@@ -280,6 +281,10 @@ class RemoteModel:
     vouched: bool = False
 
     def __post_init__(self) -> None:
+        given: Any = self.addresses
+        urls = [given] if isinstance(given, str) else given
+        read = (Address.parse(one) if isinstance(one, str) else one for one in urls)
+        object.__setattr__(self, "addresses", tuple(read))
         if not self.addresses:
             raise InputError("a remote model needs at least one address")
         for name in ("timeout_s", "connect_s", "probe_s"):

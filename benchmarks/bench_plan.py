@@ -125,7 +125,7 @@ class Link:
                     threading.Thread(target=self._pass, args=ends, daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, there: bool) -> None:
-        through_s = 0.0
+        through_s = time.monotonic()
         with suppress(OSError), source, target:
             while True:
                 asked_s = time.monotonic()

@@ -377,14 +377,15 @@ def _tells_apart(outputs: Outputs) -> NDArray[np.bool_]:
 
 
 def _row_hashes(outputs: Outputs, *, seed: int) -> NDArray[np.uint64]:
-    table = np.ascontiguousarray(outputs._table)
-    parts = [table.view(np.uint32)]
+    parts = [np.ascontiguousarray(outputs._table).view(np.uint32)]
     if outputs.top_class is not None:
         parts.append(outputs.top_class.astype(np.uint32))
     rng = np.random.default_rng(seed)
-    hashes = np.zeros(len(table), np.uint64)
+    hashes = np.zeros(outputs.samples, np.uint64)
     for part in parts:
-        for column in part.T:
-            odd = rng.integers(1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-            hashes += column.astype(np.uint64) * odd
+        odd = rng.integers(1 << 63, size=part.shape[1], dtype=np.uint64) * np.uint64(2)
+        odd += np.uint64(1)
+        step = max(1, BLOCK_ELEMENTS // part.shape[1])
+        for start in range(0, len(part), step):
+            hashes[start : start + step] += (part[start : start + step] * odd).sum(axis=1)
     return hashes

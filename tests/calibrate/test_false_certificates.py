@@ -7,6 +7,7 @@ demo's camera and resamples of real records are let through, every one of them.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -20,11 +21,9 @@ import onnx.numpy_helper
 import pytest
 from numpy.typing import NDArray
 
-from tests.calibrate.measured.test_independence import Notes
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, colour_folders, colour_model
 from tests.real_data import data_folder, needs_records, read_records
 from tinysaver_edge._support.files import sha256_of
-from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.calibrate import ImageInput, ModelFile, Plan, RecordInput, Targets, calibrate
 from tinysaver_edge.calibrate.measured.given_records import check_copies
 from tinysaver_edge.calibrate.measured.independence import check_independence
@@ -36,10 +35,9 @@ from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import Looks, read_looks
 from tinysaver_edge.demo.camera import SimulatedCamera
-from tinysaver_edge.errors import BundleError, DataError, InfeasibleError, InputError
+from tinysaver_edge.errors import BundleError, DataError, InputError
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.outputs import Outputs
-from tinysaver_edge.records.evaluation import evaluate_images, evaluate_records
 
 Pictures = list[NDArray[np.uint8]]
 RNG = np.random.default_rng(0)
@@ -284,14 +282,39 @@ def drifting(problem: Problem) -> Problem:
     for place in range(1, len(logits)):
         logits[place] = 0.9 * logits[place - 1] + steps[place]
     answers = Outputs.from_logits(logits.astype(np.float32))
-    saver = replace(problem.savers[0], outputs=answers)
-    return replace(problem, savers=(saver,), labels=np.zeros_like(problem.labels))
+    models = [replace(one, outputs=answers) for one in (problem.large, *problem.savers)]
+    return Problem(models[0], tuple(models[1:]), np.zeros_like(problem.labels))
+
+
+def test_records_of_copies_are_known_by_their_images(colours: Path, tmp_path: Path) -> None:
+    """Copies that were encoded again are answered otherwise; who measured them saw them."""
+    for file in sorted((colours / "images").rglob("*.png")):
+        for suffix in (".png", ".jpg"):
+            name = hashlib.sha256(f"{file.stem}{suffix}".encode()).hexdigest()
+            again = tmp_path / "twice" / file.parent.name / f"{name}{suffix}"
+            again.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(again), cv2.imread(str(file)))
+    asked = replace(plan(colours), targets=Targets(method=Method.EMPIRICAL))
+    calibrate(
+        replace(asked, input=replace(asked.input, data=tmp_path / "twice")), out=tmp_path / "bundle"
+    )
+    (tmp_path / "macs.csv").write_text("name,macs\nbig,100\ntiny,1\n")
+    np.save(tmp_path / "labels.npy", np.repeat(np.arange(len(NAMES)), 80))
+    given = RecordInput(
+        records=tmp_path / "bundle.records",
+        labels=tmp_path / "labels.npy",
+        macs=tmp_path / "macs.csv",
+        large="big",
+        savers=("tiny",),
+    )
+    with pytest.raises(DataError, match=r"\d+ of 480 images look like an earlier one"):
+        calibrate(Plan(given, Targets(max_drop_points=20.0)), out=tmp_path / "again")
 
 
 @needs_records
 def test_a_saver_that_is_the_large_model_is_refused(problem: Problem) -> None:
     copy = replace(problem.large, name="copy", macs=1.0)
-    with pytest.raises(InputError, match="saver copy answers every sample as the large model"):
+    with pytest.raises(InputError, match="saver copy answers 1000 samples as the large model"):
         replace(problem, savers=(copy,)).check()
 
 
@@ -352,87 +375,6 @@ def test_a_swapped_file_is_no_longer_certified(colours: Path, tmp_path: Path) ->
     manifest.write_text(json.dumps(content))
     with Cascade.load(out) as cascade:
         assert not cascade.decide(picture).certified
-
-
-def other_saver(folder: Path, name: str, layers: int) -> None:
-    colour_model(folder / f"{name}.onnx", replace(SAVER, layers=layers))
-    (folder / f"{name}.toml").write_text(DESCRIPTION)
-
-
-def test_looks_are_remembered_beside_the_bundle_too(colours: Path, tmp_path: Path) -> None:
-    """Another --out in the same place is no other set of images; samples that are too few then are
-    told of before a model runs."""
-
-    def run(out: str, *savers: str, drop: float = 20.0) -> int:
-        asked = plan(colours)
-        models = tuple(
-            ModelFile(colours / f"{one}.onnx", find_description(colours / f"{one}.onnx"))
-            for one in savers
-        )
-        given = replace(asked.input, savers=models)
-        targets = Targets(max_drop_points=drop)
-        told = replace(asked, input=given, targets=targets)
-        found = calibrate(told, out=tmp_path / out, progress=notes)
-        assert found.certificate is not None
-        return found.certificate.candidates
-
-    notes = Notes()
-    for layers, name in enumerate(("second", "third"), 1):
-        other_saver(colours, name, layers)
-    assert run("one", "tiny") == 1
-    assert run("two", "second") == 2
-    assert run("three", "tiny") == 1  # the same again
-    notes.heard.clear()
-    with pytest.raises(InfeasibleError):
-        run("four", "third", drop=1.4)
-    told = [place for place, one in enumerate(notes.heard) if "are too few" in one]
-    models = [place for place, one in enumerate(notes.heard) if one.startswith("big")]
-    assert "shared by 3 savers" in notes.heard[told[0]]
-    assert told[0] < min(models, default=len(notes.heard))
-
-
-@needs_records
-def test_looks_at_records_are_remembered(tmp_path: Path) -> None:
-    records = data_folder() / "records"
-    macs = tmp_path / "macs.csv"
-    macs.write_text((records / "models.csv").read_text())
-
-    def run(out: str, saver: str) -> int:
-        given = RecordInput(
-            records=records,
-            labels=records / "labels.npy",
-            macs=macs,
-            large="xception",
-            savers=(saver,),
-        )
-        found = calibrate(
-            Plan(given, Targets(max_drop_points=1.0), report=False), out=tmp_path / out
-        )
-        assert found.certificate is not None
-        return found.certificate.candidates
-
-    assert run("one", "mobilenet") == 1
-    assert run("one", "mobilenetV2") == 2
-    assert run("two", "mobilenet") == 1
-    with Bundle.load(tmp_path / "two") as bundle:
-        found = evaluate_records(bundle, records, records / "labels.npy")
-    assert found.seen == pytest.approx(50_000, rel=0.03)  # of so many, hashes of a draw
-    assert not list(records.glob("looked.json"))
-
-
-def test_evaluate_counts_no_copies(colours: Path, tmp_path: Path) -> None:
-    calibrate(plan(colours), out=tmp_path / "bundle")
-    colour_folders(tmp_path / "new", each=10, seed=3)
-    with Bundle.load(tmp_path / "bundle") as bundle:
-        honest = evaluate_images(bundle, tmp_path / "new")
-        for file in (tmp_path / "new").rglob("*.png"):
-            (file.with_stem(f"{file.stem}-again")).write_bytes(file.read_bytes())
-        copies = evaluate_images(bundle, tmp_path / "new")
-    assert not honest.doubted
-    assert honest.figures.drop_interval_points is not None
-    assert copies.doubted
-    assert copies.figures.drop_interval_points is None
-    assert any("60 of 120 images are copies of others" in one for one in copies.warnings)
 
 
 def independent(looks: Looks, names: Sequence[str], labels: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ def problem(*savers, large=None, labels=LABELS, groups=None):
 
 
 def test_what_can_be_a_cascade_passes():
-    problem(ModelAnswers("a", logits(), 10.0), ModelAnswers("b", topk(), 99.9)).check()
+    problem(ModelAnswers("a", logits(seed=1), 10.0), ModelAnswers("b", topk(), 99.9)).check()
     problem(ModelAnswers("a", logits(classes=9), 1.0), large=ModelAnswers("l", topk(), 2.0)).check()
 
 
@@ -39,6 +39,7 @@ def test_what_can_be_a_cascade_passes():
             {},
             "a is named twice",
         ),
+        ((ModelAnswers("a", logits(), 1.0),), {}, "a answers 4 samples as the large model large"),
         ((ModelAnswers("a", logits(5), 1.0),), {}, "record a holds 5 samples, the labels 4"),
         ((ModelAnswers("a", topk(3), 1.0),), {}, "record a holds 3 samples, the labels 4"),
         (

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from tests.cli.test_images import asked, work  # noqa: F401 - a fixture
 from tests.cli.test_records import on, records  # noqa: F401 - a fixture
 from tests.colours import DESCRIPTION, LARGE, NAMES, SAVER, Kind, colour_folders, colour_model
-from tests.command import spawned
+from tests.command import PROGRAM, ROOT, spawned
 from tests.pictures import encoded
 from tests.small_bundle import small_bundle
 
@@ -233,6 +235,17 @@ class TestTargets:
         assert [path.read_bytes() for path in precious.iterdir()] == [b"mine"]
         assert not (tmp_path / "photos.records").exists()
 
+    @pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+    def test_a_video_that_is_read_is_not_written_over(self, command, tmp_path, link):
+        small_bundle(tmp_path / "bundle")
+        film, out = tmp_path / "film.mp4", tmp_path / "out.mp4"
+        film.write_bytes(b"mine")
+        if link is not None:
+            getattr(out, link)(film)
+        words = ("--source", film, "--video", film if link is None else out)
+        refused(command("run", tmp_path / "bundle", *words), "would be lost: name another file")
+        assert film.read_bytes() == b"mine"
+
     def test_below_a_file(self, command, work, tmp_path):  # noqa: F811
         (tmp_path / "file").write_text("mine")
         done = command(*asked(work, "--out", tmp_path / "file" / "bundle"))
@@ -439,6 +452,11 @@ class TestNames:
         folder.mkdir()
         return folder
 
+    def test_of_a_current_folder_that_is_gone(self, command, folder, monkeypatch, tmp_path):
+        monkeypatch.chdir(folder)
+        folder.rmdir()
+        refused(command("bundle", "pull", f"{tmp_path}:x", "b"), "the current folder is gone")
+
     def test_of_bundles(self, command, folder):
         small_bundle(folder / "bundle")
         done = command("verify", folder / "bundle")  # whose name heads a table
@@ -562,6 +580,16 @@ def test_in_a_process_of_its_own_it_is_one_line_as_well(work, tmp_path):  # noqa
     shutil.copy(work / "test.zip", tmp_path)
     done = spawned(*asked(tmp_path, "--out", tmp_path / "b", savers=("tiny",)))
     refused(done, f"model {tmp_path / 'tiny.onnx'}")
+
+
+@pytest.mark.parametrize("words", ["devices list --json", "--help", "models list"])
+def test_an_answer_that_a_closed_stdout_keeps_is_no_success(words, tmp_path):
+    shell = f'"$0" -c "{PROGRAM}" {words} >&-'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "tinysaver-edge: stdout is closed: Bad file descriptor"
 
 
 class TestServe:

@@ -27,6 +27,14 @@ def test_a_bundles_report_lies_beside_it(tmp_path: Path) -> None:
         assert line in (done.out + done.err)
 
 
+def test_notes_of_that_name_are_kept(tmp_path: Path) -> None:
+    small_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle.bench.json").write_text("my notes")
+    done = run(tmp_path, "bench", str(tmp_path / "bundle"), *QUICKLY)
+    assert (done.code, "and no report of bench" in done.err) == (2, True)
+    assert (tmp_path / "bundle.bench.json").read_text() == "my notes"
+
+
 def test_a_models_report_is_written_only_where_asked(tmp_path: Path) -> None:
     model = described(tmp_path)
     before = set(tmp_path.rglob("*"))

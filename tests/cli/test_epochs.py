@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import load_recipe
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.certificate.certificate import Certificate
+from tinysaver_edge.cli.calibrate import _next_step
 from tinysaver_edge.cli.evaluate import _Kept, _kept
 from tinysaver_edge.data.epochs import open_epochs
 from tinysaver_edge.deciding.epochs import reused
@@ -87,6 +89,10 @@ def test_the_epoch_is_what_is_certified(made, bundle):
     page = (bundle.parent / "bundle.report.html").read_text()
     assert "What is reused" in page
     assert "Who answered" in made.out + made.err
+    told = page.replace("\N{NO-BREAK SPACE}", " ")
+    again = shares["still"] + shares["same"]
+    assert f"it answered {100 * shares['saver']:.1f} %, {100 * again:.1f} % repeated an" in told
+    assert "keep the saver" not in page
 
 
 def test_epochs_that_nobody_vouches_for_are_refused_and_copies_are_told(command, work):
@@ -138,6 +144,13 @@ def test_another_limit_runs_no_model(command, work, bundle):
                           "--work-dir", f"{bundle}.records", "--json"))  # fmt: skip
     assert done.code == 0, done.err
     assert "to go" not in done.err
+
+
+def test_the_next_step_keeps_the_pace_that_is_certified(bundle):
+    with Bundle.load(bundle) as opened:
+        manifest = opened.manifest
+    done = SimpleNamespace(policy=manifest, bundle=bundle, reuse=manifest.reuse)
+    assert f"run {bundle} --source 0 --fps 2" in _next_step(done, SimpleNamespace(records=None))
 
 
 def test_verify_proves_it_again_and_sees_another_rule(command, bundle):

@@ -28,6 +28,16 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_page_is_written_over_nothing_but_a_page(
+    benched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(benched)
+    before = (benched / "bundle" / "bundle.json").read_bytes()
+    done = run(benched, "plan", "bundle", *FLEET, "--out", "bundle/bundle.json")
+    assert (done.code, "a file of another kind is there" in done.err) == (2, True)
+    assert (benched / "bundle" / "bundle.json").read_bytes() == before
+
+
 def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(benched)
     trace(benched / "run.jsonl", *(line(k, escalated=k % 20 < 5) for k in range(600)))

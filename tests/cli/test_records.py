@@ -138,12 +138,14 @@ def test_the_seed_decides_the_holdout_and_repeats(command, records, tmp_path):
 def test_a_bundle_of_records_holds_the_policy_and_no_models(command, records, tmp_path):
     bundle = tmp_path / "b"
     made = command(*on(records, "--method", "empirical", "--out", bundle, "--json")).json
-    assert [file.name for file in bundle.rglob("*") if file.is_file()] == ["bundle.json"]
+    files = sorted(file.name for file in bundle.rglob("*") if file.is_file())
+    assert files == ["bundle.json", "seen.npy"]
     evaluated = command(
         "evaluate", bundle, "--records", records, "--labels", records / "labels.npy", "--json"
     )
     assert evaluated.code == 0
     assert {name: evaluated.json[name] for name in FIGURES} == made["calibration"]
+    assert evaluated.json["seen_samples"] == evaluated.json["samples"]
     verified = command("verify", bundle, "--json")
     assert (verified.code, verified.json["passed"]) == (0, True)
     for refused in (
@@ -170,6 +172,13 @@ def test_nothing_is_written_where_no_place_is_named(command, records, tmp_path, 
     assert command(*on(records, "--json")).json["bundle"] is None
     assert list(tmp_path.iterdir()) == []
     assert sorted(records.iterdir()) == before
+
+
+@pytest.mark.parametrize("score", ["head", "msp_temperature", "maxlogit_pnorm"])
+def test_a_score_that_learns_may_be_named(command, records, score):
+    done = command(*on(records, "--score", score, "--max-drop", "2", "--json", savers=("tiny",)))
+    assert done.code == 0, done.err
+    assert done.json["score"] == score
 
 
 class TestBudgets:
@@ -201,7 +210,8 @@ class TestBudgets:
         assert complaint.startswith("no cascade keeps every limit: ")
         assert "mean_macs 1e+06 would have to be " in complaint
         assert "(over by " in complaint
-        assert list(tmp_path.iterdir()) == []
+        # What remains is that the samples were looked at.
+        assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["looked.json"]
         # A program hears the same, and everybody what each saver would do.
         said = done.json
         assert (said["error"], said["exit_code"]) == (complaint, 3)

@@ -168,6 +168,30 @@ class TestTar:
         with pytest.raises(DataError, match=r"there is no b-1\.tar"):
             open_data(tmp_path / "b-{1..3}.tar")
 
+    @pytest.mark.parametrize("told", [True, False], ids=["told", "class folders"])
+    def test_what_is_no_sample_is_left_out_aloud(self, tmp_path, told):
+        """A class whose files have another ending is missed, and what is not a file as well."""
+        files = [
+            *((f"cat/{seed}.png", encoded(seed)) for seed in range(3)),
+            *((f"dog/{seed}.xyz", encoded(seed)) for seed in range(3)),
+            ("cat/0.depth.npy", b"beside an image"),
+            ("__meta__.json", b"{}"),
+        ]
+        if told:
+            labels = [(f"{name.partition('.')[0]}.cls", name[:3].encode()) for name, _ in files[:6]]
+            files += labels
+        path = tar(tmp_path / "a.tar", files)
+        with tarfile.open(path, "a") as archive:
+            for name, kind in (("cat/7.png", tarfile.SYMTYPE), ("cat/8.png", tarfile.FIFOTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, "0.png"
+                archive.addfile(member)
+        with open_data(path) as data:
+            assert len(data) == 3
+            assert data.left_out.unknown == ("dog/0.xyz", "dog/1.xyz", "dog/2.xyz")
+            assert data.left_out.unreachable == ("cat/7.png", "cat/8.png")
+            assert data.left_out.empty == ("dog",)
+
 
 class TestParquet:
     @pytest.mark.parametrize("nested", [True, False], ids=["struct", "bytes"])

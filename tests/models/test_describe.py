@@ -288,6 +288,10 @@ def test_the_command_never_overwrites_by_itself(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--force"):
         run(*arguments)
     run(*arguments, "--force")
+    before = model.read_bytes()
+    with pytest.raises(InputError, match="is no description: choose another name"):
+        run("describe", str(model), "--out", str(model), "--force")
+    assert model.read_bytes() == before
 
 
 def test_the_profile_as_json(tmp_path: Path, capsys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,28 @@ def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
     assert found.beside_ms(np.array([20.0, 22.0])) == pytest.approx(9.6)
     assert found.at_threshold(0.1).rate == 0
     assert found.at_threshold(0.99).rate == 1
+    with (tmp_path / "t.jsonl").open("a") as file:  # what a kill leaves of a line
+        file.write(lines[0][:-30])
+    assert read_traces([tmp_path / "t.jsonl"], bundle).rate == 0.25
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame_id": {"source_id": {"a": 1}}},
+        {"timestamp_s": "now"},
+        {"timestamp_s": math.nan},
+        {"timings_ms": {"total": -5.0}},
+        {"timings_ms": {}},
+        {"score": "high"},
+        {"reused": "still"},
+        {"stage": {"index": 0, "model": ["saver"]}},
+    ],
+    ids=lambda one: json.dumps(one),
+)
+def test_a_line_of_another_form_is_named(bundle, tmp_path, wrong):
+    with pytest.raises(InputError, match="line 2 is no decision of run --json"):
+        read_traces([trace(tmp_path / "t.jsonl", line(0), line(1, **wrong), line(2))], bundle)
 
 
 def test_still_frames_ask_nobody(bundle, tmp_path):

@@ -13,6 +13,7 @@ from tinysaver_edge.questions.book import (
     AnswerBook,
     AnswerWord,
     GivenAnswer,
+    check_questions_target,
     read_answers,
     write_questions,
 )
@@ -233,3 +234,15 @@ def test_a_name_that_a_spreadsheet_would_run_is_written_as_a_path(tmp_path) -> N
     write_questions(tmp_path / "q.csv", [Question.of("x", 0, "=cmd.png", 1, 2)])
     assert ",./=cmd.png," in (tmp_path / "q.csv").read_text()
     assert NOW.tzinfo is not None
+
+
+def test_a_table_that_somebody_answered_is_not_written_over(tmp_path):
+    path = tmp_path / "q.csv"
+    check_questions_target(path)
+    write_questions(path, ASKED)
+    check_questions_target(path)  # nobody has answered
+    header, *rows = path.read_text().splitlines()
+    for content in ("\n".join([f"{header},answer", *(f"{row},a" for row in rows)]), "file,label\n"):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"or one with answers, which --answers takes"):
+            check_questions_target(path)

@@ -36,6 +36,14 @@ def writer(folder, *, key=KEY, name="model", samples=10, chunk=4):
     return RecordWriter(folder, name, key, samples=samples, chunk=chunk)
 
 
+def test_a_users_own_record_is_not_written_over(tmp_path):
+    np.savez(tmp_path / "model.npz", logits=LOGITS)
+    before = (tmp_path / "model.npz").read_bytes()
+    with pytest.raises(RecordError, match="was not measured here"):
+        writer(tmp_path)
+    assert (tmp_path / "model.npz").read_bytes() == before
+
+
 def fill(one, *, only=None, skipped=()):
     for start in one.starts if only is None else only:
         rows = LOGITS[start : start + one.chunk]
@@ -228,6 +236,11 @@ class TestBringYourOwn:
             ({"logits": np.array([["a", "b"]])}, "mine.npz"),
             ({"top2_class": np.array([["a", "b"]]), "top2_prob": TOP_PROB[:1]}, "mine.npz"),
             ({"top2_class": -TOP_CLASS, "top2_prob": TOP_PROB}, "below 0"),
+            ({"logits": LOGITS.astype("U8")}, "logits is of <U8; expected numbers"),
+            ({"logits": LOGITS > 0}, "logits is of bool; expected numbers"),
+            ({"logits": LOGITS.astype(complex)}, "logits is of complex128; expected numbers"),
+            ({"logits": LOGITS.astype("M8[s]")}, "logits is of datetime64"),
+            ({"top2_class": TOP_CLASS + 0.5, "top2_prob": TOP_PROB}, "expected whole numbers"),
         ],
     )
     def test_forms_that_are_refused(self, tmp_path, arrays, message):
@@ -337,6 +350,7 @@ class TestLabels:
             np.array([0.0, 1.5]),
             np.array([0.0, np.nan]),
             np.array([0.0, 1e30]),
+            np.array([0, 2**63], np.uint64),
             np.array([0.0, -1.0]),
             np.array([0, -1]),
             np.array([], np.int64),
@@ -349,6 +363,7 @@ class TestLabels:
             "floats",
             "not a number",
             "too large",
+            "beyond any class",
             "float below 0",
             "negative",
             "none",

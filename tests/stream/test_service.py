@@ -113,6 +113,13 @@ def test_several_sinks_have_every_frame_of_a_file(manifest, tmp_path):
     assert told[:2] == ["metrics and health", "dashboard"]
 
 
+@pytest.mark.parametrize("option", ["metrics", "dashboard"])
+@pytest.mark.parametrize("token", [" ", "1234567", "12345678\n"])
+def test_a_token_that_protects_nothing_is_refused(option, token):
+    with pytest.raises(InputError, match=f"--{option} 127.0.0.1:0: the token"):
+        ServiceOptions(**{option: "127.0.0.1:0"}, token=token).check()
+
+
 def test_options_hide_their_secrets():
     shown = repr(ServiceOptions(token="t0p s3cret", mqtt="mqtt://ann:pw@host/t"))
     assert "s3cret" not in shown

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,12 +103,16 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: it cannot be opened, or is none: whoever reads a pipe that nobody writes into waits
             for good.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)
     kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
     if kind is not None:
         os.close(handle)
-        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", str(path))
-    return os.fdopen(handle, "rb")
+        raise UnreadableError(errno.EINVAL, f"is {kind}, no file", path)
+    return handle
 
 
 def read_file(path: Path) -> bytes:
@@ -118,30 +123,32 @@ def read_file(path: Path) -> bytes:
     """
     if not _is_written_into(path):
         with open_regular(path) as file:
-            return _whole(file, MOST_WHOLE_BYTES, path)
+            if os.fstat(file.fileno()).st_size > MOST_WHOLE_BYTES:
+                raise _too_long(path, MOST_WHOLE_BYTES)
+            return file.read()
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        deadline_s = time.monotonic() + WRITER_S
-        first = b""
-        while path.is_fifo() and not first:  # "" while there is no writer, None while he is silent
-            read: bytes | None = file.raw.read(1)
-            if read is None:
-                break
-            first = read
-            if not first and time.monotonic() > deadline_s:
-                raise UnreadableError(errno.EPIPE, "a pipe into which nobody writes", str(path))
-            if not first:
-                time.sleep(0.02)
+    with os.fdopen(handle, "rb", buffering=0) as pipe:
+        content = bytearray(_begun(pipe, path) if path.is_fifo() else b"")
         os.set_blocking(handle, True)
-        return first + _whole(file, MOST_PIPED_BYTES, path)
+        while len(content) <= MOST_PIPED_BYTES and (piece := pipe.read(1 << 20)):
+            content += piece
+    if len(content) > MOST_PIPED_BYTES:
+        raise _too_long(path, MOST_PIPED_BYTES)
+    return bytes(content)
 
 
-def _whole(file: BinaryIO, most: int, path: Path) -> bytes:
-    too_long = os.fstat(file.fileno()).st_size > most
-    content = b"" if too_long else file.read(most + 1)
-    if too_long or len(content) > most:
-        raise UnreadableError(errno.EFBIG, f"longer than {most >> 20} MiB", str(path))
-    return content
+def _begun(pipe: RawIOBase, path: Path) -> bytes:
+    """Wait for somebody to open a pipe for writing, and return the first of what he writes."""
+    deadline_s = time.monotonic() + WRITER_S
+    while (first := pipe.read(1 << 16)) == b"":  # while there is none; None while he is silent
+        if time.monotonic() > deadline_s:
+            raise UnreadableError(errno.EPIPE, "a pipe into which nobody writes", str(path))
+        time.sleep(0.02)
+    return first or b""
+
+
+def _too_long(path: Path, most: int) -> UnreadableError:
+    return UnreadableError(errno.EFBIG, f"longer than {most >> 20} MiB", str(path))
 
 
 def read_text(path: Path) -> str:
@@ -185,14 +192,19 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-def check_file_target(path: Path, *, flag: str = "--out") -> None:
+def check_file_target(path: Path, *, flag: str = "--out", begins: bytes = b"") -> None:
     """Refuse to write a file where something lies that no file may take the place of.
 
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
 
+    Args:
+        path: the file.
+        flag: what names it.
+        begins: how a file begins that may be replaced; any may where nothing is said.
+
     Raises:
-        InputError: there is a folder, a socket or a disk, a link that leads back to itself, or the
-            folders that it would stand in cannot be.
+        InputError: there is a folder, a socket or a disk, a link that leads back to itself, a file
+            of another kind, or the folders that it would stand in cannot be.
     """
     try:
         path.stat()
@@ -204,6 +216,10 @@ def check_file_target(path: Path, *, flag: str = "--out") -> None:
     kind = kind_of(path)
     if kind is not None and not _is_written_into(path):
         raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
+    if begins and path.is_file() and path.stat().st_size:
+        with open_regular(path) as file:
+            if file.read(len(begins)) != begins:
+                raise InputError(f"{flag} {path}: a file of another kind is there; name a new one")
     place = next((one for one in path.absolute().parents if os.path.lexists(one)), Path("/"))
     if not place.is_dir():
         raise InputError(f"{flag} {path}: {place} is no folder; name a file elsewhere")

@@ -139,6 +139,10 @@ def redacted(text: str) -> str:
     return brief(hidden(re.split(r"[?#]", text)[0]))
 
 
+SHORTEST_TOKEN = 8
+"""Characters of a token that a page or the metrics are asked with: shorter ones are guessed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """A host and a port to listen on.
@@ -167,6 +171,19 @@ class ListenAddress:
         if not fits or not port.isdigit() or len(port) > 5 or int(port) > 65535:
             raise InputError(f"{option} {redacted(text)}: give HOST:PORT, such as 127.0.0.1:8080")
         return cls(host, int(port), option)
+
+    def check_token(self, token: str | None) -> None:
+        """Refuse a token that would protect nothing, or that nobody could send.
+
+        Raises:
+            InputError: it is too short, or holds what no request may.
+        """
+        if token is not None and len(token) < SHORTEST_TOKEN:
+            raise InputError(
+                f"{self}: the token is too short: at least {SHORTEST_TOKEN} characters"
+            )
+        if token is not None and not token.isprintable():
+            raise InputError(f"{self}: the token holds a character that cannot be sent")
 
     @property
     def is_loopback(self) -> bool:

@@ -139,13 +139,14 @@ def _gathered(
         measured = read_measured(plan.input.records)
         if measured is not None:
             return from_measured(plan.input, measured), None
-        gathered = from_records(plan.input)
+        gathered, looks = from_records(plan.input)
         known = check_copies(
             gathered.problem,
             where=str(plan.input.records),
             method=plan.targets.method,
             stated=plan.input.independent,
             numbered=gathered.sample_index,
+            looks=looks,
         )
         gathered = replace(
             gathered,

@@ -115,12 +115,13 @@ class Problem:
         )
         for model in (self.large, *self.savers):
             check_labels(self.labels, model.outputs, model=model.name)
-        told = sample_hashes([self.large.outputs])
+        some = np.arange(min(len(self.labels), 1000))
+        told = sample_hashes([self.large.outputs.subset(some)])
         for saver in self.savers if told.any() else ():
-            if np.array_equal(told, sample_hashes([saver.outputs])):
+            if np.array_equal(told, sample_hashes([saver.outputs.subset(some)])):
                 raise InputError(
-                    f"saver {saver.name} answers every sample as the large model {self.large.name} "
-                    f"does, to the last digit: it is that model under another name"
+                    f"saver {saver.name} answers {len(some)} samples as the large model "
+                    f"{self.large.name} does, to the last digit: it is that one by another name"
                 )
 
     def outputs_of(self, policy: Policy) -> list[Outputs]:

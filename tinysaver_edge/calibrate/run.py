@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.bundle.manifest import AskedEntry
@@ -66,7 +65,7 @@ from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.errors import InfeasibleError, InputError
 from tinysaver_edge.latency import pooled
-from tinysaver_edge.questions.book import AnswerBook
+from tinysaver_edge.questions.book import AnswerBook, check_questions_target
 from tinysaver_edge.questions.interview import Interview
 
 
@@ -166,7 +165,7 @@ def plan_questions(
     check_plan(plan)
     asked = plan.asked.questions
     if asked is not None:
-        check_file_target(asked, flag="--questions")
+        check_questions_target(asked)
     with ExitStack() as stack:
         gathered, data = _ready(plan, out, stack, progress)
         asking = stack.enter_context(_asking(plan, gathered, data, None))

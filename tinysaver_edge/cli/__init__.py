@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import re
 import sys
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -116,6 +118,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 0, 2 for bad input, 3 where no choice is possible."""
+    _take_closed_places()
     silence_onnxruntime()
     answer = ProgramAnswer()
     try:
@@ -134,10 +137,12 @@ def main() -> None:
         KeyboardInterrupt,
         TinySaverError,
         OSError,
+        MemoryError,
     ) as error:
         message, exit_code = _told(error)
         give_failure(answer, message, exit_code, error)
         click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
+        _give_up_stdout()
         sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -150,13 +155,48 @@ def _told(error: BaseException) -> tuple[str, int]:
         message, exit_code = str(error), error.exit_code
     elif isinstance(error, OSError):
         place = "" if error.filename is None else f"{error.filename}: "
-        message, exit_code = f"{place}{error.strerror or error}", 2
+        message, exit_code = f"{place or _nowhere(error)}{error.strerror or error}", 2
+    elif isinstance(error, MemoryError):
+        message, exit_code = "there is not enough memory for this", 2
     else:
         message, exit_code = f"interrupted{_KEPT.get(_asked_for(), '')}", 130
     said = " ".join(message.split())
     if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
         said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
     return said, exit_code
+
+
+def _take_closed_places() -> None:
+    """Take the place of standard streams that are closed, or the next file that is opened does.
+
+    What is written to a closed stdout fails, as it should: nobody gets the answer.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest that is free is given out
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+
+
+def _give_up_stdout() -> None:
+    """Let what cannot be written go, or Python fails on it once more at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _nowhere(error: OSError) -> str:
+    """Say what it is about where the system names nothing: stdout, or a current folder's loss."""
+    if error.errno == errno.EBADF:
+        return "stdout is closed: "
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder is gone, change to another: "
+    return ""
 
 
 def _asked_for() -> str:

@@ -95,6 +95,8 @@ def bench(
     """
     if profile is not None and engine != AUTO:
         raise InputError("--profile names the engines for --engine auto to try: add that")
+    bundled = target.is_dir() or target.suffix == ".zip"
+    out = report_path(target) if bundled and out is None else out
     if out is not None:
         check_report_target(out)
     wanted = BenchRequest(
@@ -107,14 +109,13 @@ def bench(
         throughput_s=seconds if throughput else 0.0,
         sustained_s=sustained,
     )
-    if target.is_dir() or target.suffix == ".zip":
+    if bundled:
         if engine or output or device or precision or descriptions:
             raise InputError(
                 f"bundle {target}: its threshold holds for the engines that it names; --engine, "
                 "--output, --device, --precision and --descriptions are for model files"
             )
         report = bench_bundle_file(target, image=image, threads=threads, wanted=wanted)
-        out = out or report_path(target)
     else:
         said: dict[str, Any] = {
             "device": device,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from tinysaver_edge._support import numbers
-from tinysaver_edge._support.files import check_file_target, write_text
+from tinysaver_edge._support.files import check_file_target, read_toml, write_text
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import LocalPath, Number, json_option, output_option
@@ -139,8 +139,8 @@ def describe(
     """
     if out is not None:
         check_file_target(out)
-    if out is not None and out.is_file() and not force:
-        raise InputError(f"{out} is there already: choose another name, or give --force")
+    if out is not None and out.is_file():
+        _check_replaced(out, force=force)
     answers = KnownAlready(
         color=ColorOrder(color) if color else None,
         scale=scale,
@@ -164,6 +164,15 @@ def describe(
     if still_open:
         terminal.say(f'still to be filled in, where it says "?": {", ".join(still_open)}')
     terminal.next_step(_after_describing(model, out, still_open=bool(still_open)))
+
+
+def _check_replaced(out: Path, *, force: bool) -> None:
+    if not force:
+        raise InputError(f"{out} is there already: choose another name, or give --force")
+    try:
+        read_toml(out)
+    except (OSError, ValueError):
+        raise InputError(f"{out} is no description: choose another name") from None
 
 
 def _names_file(labels: str | None, model: Path, out: Path | None) -> str | None:

@@ -161,7 +161,7 @@ def plan(
         max_requests=max_requests,
     )
     if out is not None:
-        check_file_target(out)
+        check_file_target(out, begins=b"<!doctype html>")
     with Bundle.load(bundle) as opened:
         times = read_times(opened, bench=bench, host_bench=host_bench, sent_bytes=frame_bytes)
         if sum((bool(traces), epochs is not None, escalation_rate is not None)) > 1:

@@ -291,7 +291,7 @@ def run(
     suited = None if preset is None else PRESETS[preset]
     hold = None if suited is None else suited.hold
     asked = _watchful(service(live and escalation != Escalation.LOCAL.value, hold), escalation)
-    asked.check()
+    asked.check(whole)
     with ExitStack() as stack:
         local = escalation == Escalation.LOCAL.value
         proof, trust = {"large": large, "absent": local}, Trust.of(trusted)

@@ -11,6 +11,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import LocalPath, Number, Threads, trusted_option
 from tinysaver_edge.engines.batching import SIZES
 from tinysaver_edge.engines.remote.model import Token
+from tinysaver_edge.host.kserve_model import import_kserve
 from tinysaver_edge.host.listening import LONGEST_DRAIN_S, MOST_REQUEST_MB, Listening, parse_bind
 from tinysaver_edge.host.served import served_by
 from tinysaver_edge.host.server import serve as run_serve
@@ -96,6 +97,7 @@ def serve(
         terminal.warn([f"{bind}: frames and answers cross the network in plain text"])
     with Bundle.load(bundle, trusted=trusted) as opened:
         served = served_by(opened, name=name, jpeg=jpeg or None, threads=threads)
+        import_kserve()  # before a next step is told
         if served.jpeg:
             terminal.say(f"{served.name} takes JPEG files in place of pixels")
         scheme = "grpc" if tls_cert is None else "grpcs"

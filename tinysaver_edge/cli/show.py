@@ -146,8 +146,9 @@ def show_candidates(rows: Sequence[Candidate]) -> None:
         ],
     )
     terminal.explain(
-        "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, plus the "
-        "share of frames escalated; accepted: frames that keep the saver's answer"
+        "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
+        "frame that it is asked about, plus the share of frames escalated; accepted: frames that "
+        "the large model is not asked about"
         f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
     )
 

@@ -92,7 +92,7 @@ def collect_recorded(
             if one.size_bytes != entry.size_bytes:
                 raise InputError(f"{one.name}: is not the recording that was begun with")
     elif draw is None:
-        raise InputError(f"--out {store.folder}: holds no collection to go on with: say --frames")
+        raise InputError(f"--out {store.folder}: holds no collection to go on with: say --number")
     try:
         if not store.begun:
             assert draw is not None

@@ -354,7 +354,7 @@ def _parts_alike(
     beyond = BEYOND_CHANCE * (1 + RISING * max(0.0, np.log(count / 300)))
     least = max(beyond * float(np.quantile(np.concatenate(usual), 0.999)), LEAST_LIKENESS)
     found = np.flatnonzero(best > least)
-    if least > MOST_LIKENESS_OF_PARTS or not len(found):  # or they show too little to tell
+    if least > MOST_LIKENESS_OF_PARTS or len(found) < 2:  # or they show too little to tell
         return 0.0, None
     return len(found) * count / len(drawn), (int(drawn[found[0]]), int(which[found[0]]))
 

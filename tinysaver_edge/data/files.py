@@ -196,6 +196,10 @@ def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list
     """
     found: dict[str, zipfile.ZipInfo] = {}
     lost: list[str] = []
+    if any(entry.flag_bits & 1 for entry in archive.infolist()):
+        raise DataError(
+            f"data {archive.filename}: is encrypted with a password; unpack it, or zip it without"
+        )
     for entry in archive.infolist():
         name = entry.filename if "/" in entry.filename else entry.filename.replace("\\", "/")
         if entry.is_dir() or name.endswith("/"):

@@ -121,6 +121,9 @@ def told_size(data: bytes) -> tuple[int, int] | None:
             return down, across
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp_size(data)
+    if (bitmap := _NETPBM.match(data[:_HEAD])) is not None:
+        across, down = (int(one) for one in bitmap.groups() if one is not None)
+        return down, across
     if (place := data.find(b"ihdr", 0, _HEAD)) >= 0:  # JPEG 2000
         return _pair(data, place + 4, 4)
     if (place := data.find(b"ispe", 0, _HEAD)) >= 0:  # AVIF: across comes first
@@ -130,6 +133,10 @@ def told_size(data: bytes) -> tuple[int, int] | None:
 
 
 _HEAD = 4096
+_NETPBM = re.compile(
+    rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s"
+    rb"|P7\s(?:[^\n]*\n)*?WIDTH (\d{1,9})\n(?:[^\n]*\n)*?HEIGHT (\d{1,9})\n"
+)
 _PLACES: tuple[tuple[bytes, int, int, Literal["little", "big"]], ...] = (
     (b"\x89PNG", 16, 4, "big"),
     (b"GIF8", 6, 2, "little"),
@@ -150,8 +157,10 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     elif kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         across, down = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        across, down = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     else:
-        return None  # of the first kind, which has no more than 16,383 x 16,383
+        return None
     return down, across
 
 
@@ -257,8 +266,8 @@ class LeftOut:
 
     Attributes:
         unknown: names of files whose ending is of no image that can be read.
-        unreachable: names of links that lead nowhere or in a circle, of folders that may not be
-            read, and of members that an archive holds twice.
+        unreachable: names of links that lead nowhere or in a circle, of pipes and devices, of
+            folders that may not be read, and of members that an archive holds twice.
         hidden: how many hidden files and files of the system's own there are.
         empty: class folders without any image, with all that they do hold left out.
     """
@@ -287,7 +296,8 @@ class LeftOut:
         if self.unreachable:
             found.append(
                 f"{_files(len(self.unreachable))} left out, a link that leads nowhere or in a "
-                f"circle, a folder that may not be read, or a name that is there twice: "
+                f"circle, a pipe or device, a folder that may not be read, or a name that is there "
+                f"twice: "
                 f"{_some(self.unreachable)}"
             )
         if self.empty:
@@ -389,7 +399,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Pat
         try:
             if entry.is_dir():
                 yield from _walk(path, above | {here})
-            elif entry.is_file() or entry.is_symlink():
+            else:
                 yield path, entry.is_file()
         except OSError:
             yield path, False

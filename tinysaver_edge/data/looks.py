@@ -283,7 +283,7 @@ def read_looks(
         progress: hears of each picture.
         do: does the looking; here, where nothing is said.
     """
-    kept = None if folder is None else _kept(folder / _KEPT, fingerprint)
+    kept = None if folder is None else kept_looks(folder, fingerprint)
     if kept is not None and len(kept.content) == len(data):
         return kept
     looks = _look(data, progress, do or look_here)
@@ -309,15 +309,10 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """Some pictures in small: what `Looks` keeps of them.
+    """Some pictures in small, from ``start`` on: what `Looks` keeps of them.
 
     Attributes:
-        start: the first one's position; they follow each other.
-        content: as of `Looks`.
-        small: of those that are drawn.
-        dark_bits: as of `Looks`.
-        several: likewise.
-        taken: likewise.
+        small: of those that are drawn; all else of each.
     """
 
     start: int
@@ -482,9 +477,15 @@ def content_hash(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") or 1
 
 
-def _kept(path: Path, fingerprint: str) -> Looks | None:
+def kept_looks(folder: Path, fingerprint: str) -> Looks | None:
+    """Return what was kept in a folder of some images; None where nothing was, or of others.
+
+    Args:
+        folder: as for `read_looks`.
+        fingerprint: of the images.
+    """
     try:
-        tables: dict[str, NDArray[Any]] = read_arrays(path)
+        tables: dict[str, NDArray[Any]] = read_arrays(folder / _KEPT)
         if str(tables["fingerprint"]) != fingerprint:
             return None
         drawn = tables["drawn"] if len(tables["drawn"]) else None

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tinysaver_edge._support.files import parse_json
 from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import (
     IMAGE_SUFFIXES,
-    NOTHING,
+    NOTES,
     LeftOut,
     is_hidden,
     printable,
@@ -80,15 +81,14 @@ class TarData(DataSource):
             for number, name in enumerate(shards.names)
             for entry in _tar_entries(self._store, name, number, path)
         ]
-        self.names_labels = any(one.told for one in found)
         images = [one for one in found if one.image is not None]
+        self.names_labels = any(one.told for one in images)
         if self.names_labels or not labelled:
             samples = [_told_sample(one, path, group_column, labelled=labelled) for one in images]
         else:
             images, samples = _in_class_folders(images, path)
-        lost = tuple(printable(twice) for one in found for twice in one.twice)
-        left_out = LeftOut(unreachable=lost) if lost else NOTHING
-        super().__init__(path, samples, left_out=left_out)
+        classes = {one.label for one in samples} if labelled else None
+        super().__init__(path, samples, left_out=_left_out(found, classes))
         places = [one.image for one in images if one.image is not None]
         self._places = np.array(places, np.int64).reshape(-1, 3)
 
@@ -118,7 +118,8 @@ class _Entry:
         key: what its files share.
         image: number of the shard, place and size in it; None where there is no image.
         told: what is said of it, by ending.
-        twice: members whose name is there twice.
+        others: further members of its key.
+        lost: members whose name is there twice, and links and the like, which hold nothing.
     """
 
     key: str
@@ -126,7 +127,34 @@ class _Entry:
     member: str = ""
     image: tuple[int, int, int] | None = None
     told: dict[str, Any] | None = None
-    twice: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def _left_out(found: Sequence[_Entry], classes: set[str] | None) -> LeftOut:
+    """Return what may have been samples, and is none.
+
+    Args:
+        found: all that the shards hold.
+        classes: of the samples; None where none is told.
+    """
+    lost = tuple(printable(name) for one in found for name in one.lost)
+    unknown: list[str] = []
+    missed: set[str] = set()
+    for one in found:
+        if one.image is not None:
+            continue
+        said = (one.told or {}).get("cls")
+        names = [name for name in one.others if PurePosixPath(name).suffix.lower() not in NOTES]
+        if not names and said is not None and not one.lost:
+            names = [f"{one.key.lstrip('/')}.cls"]
+        unknown += map(printable, names)
+        if names or said is not None:
+            folder = one.key.rpartition("/")[0].rpartition("/")[2]
+            label = folder if said is None else said.decode("utf-8", "replace").strip()
+            missed.add(one_spelling(printable(label)))
+    empty = tuple(sorted(missed - classes - {""})) if classes is not None else ()
+    return LeftOut(tuple(unknown), lost, empty=empty)
 
 
 def _tar_entries(store: DataStore, name: str, number: int, path: Place) -> list[_Entry]:
@@ -165,18 +193,20 @@ def _take(
     where = f"data {path}: {shard}: {printable(member.name)}"
     if member.issparse():
         raise DataError(f"{where} is sparse, which unpacks to more than is there: leave it out")
-    if not member.isreg() or is_hidden(member.name):
+    if member.isdir() or is_hidden(member.name):
         return
     folder, _, base = member.name.rpartition("/")
     stem, _, ending = base.partition(".")
     key, ending = f"{folder}/{stem}", ending.lower()
     entry = entries.setdefault(key, _Entry(key))
-    if f".{ending}" in IMAGE_SUFFIXES:
+    if not member.isreg():
+        entry.lost += (member.name,)
+    elif f".{ending}" in IMAGE_SUFFIXES:
         if member.size > MOST_FILE_BYTES:
             most = MOST_FILE_BYTES >> 20
             raise DataError(f"{where} has {member.size:,} bytes; an image has at most {most} MiB")
         if entry.image is not None and entry.member == member.name:
-            entry.twice += (member.name,)
+            entry.lost += (member.name,)
         entry.name, entry.member = f"{shard}/{printable(member.name)}", member.name
         entry.image = (number, member.offset_data, member.size)
     elif ending in ("cls", "json"):
@@ -185,6 +215,8 @@ def _take(
         content = archive.extractfile(member)
         assert content is not None
         entry.told = {**(entry.told or {}), ending: content.read()}
+    else:
+        entry.others += (member.name,)
 
 
 def _told_sample(entry: _Entry, path: Place, group_column: str | None, *, labelled: bool) -> Sample:

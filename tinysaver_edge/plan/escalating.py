@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.files import parse_json, read_arrays, read_text
+from tinysaver_edge._support.files import read_arrays, read_text
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate.p_values import upper_rate
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
@@ -270,36 +270,36 @@ def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
         InputError: one cannot be read, is of another bundle, or there is too little of it.
     """
     names = [stage.model.name for stage in bundle.manifest.stages]
-    by_source: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    by_source: dict[tuple[int, str], list[_Line]] = defaultdict(list)
     for number, path in enumerate(paths):
         for line in _lines(path, names):
-            if not line["revision"]:
-                by_source[number, line["frame_id"]["source_id"]].append(line)
+            if not line.revision:
+                by_source[number, line.frame_id.source_id].append(line)
     told = ", ".join(path.name for path in paths)
-    cameras = [sorted(one, key=lambda line: line["timestamp_s"]) for one in by_source.values()]
-    gaps = [np.diff([line["timestamp_s"] for line in one]) for one in cameras]
+    cameras = [sorted(one, key=lambda line: line.timestamp_s) for one in by_source.values()]
+    gaps = [np.diff([line.timestamp_s for line in one]) for one in cameras]
     apart = float(np.median(np.concatenate([*gaps, np.zeros(0)]))) if cameras else math.nan
     if not 0 < apart < math.inf:
         raise InputError(f"trace {told}: its frames have no times that rise: record a camera")
     lines = [line for one in cameras for line in one]
     last = len(names) - 1
-    finals = [line for line in lines if line["stage"]["index"] == last and not line["degraded"]]
-    answered = [one["timings_ms"].get(names[last], math.nan) for one in finals]
-    settled = [line for line in lines if not line["escalated"] and line["reused"] is None]
-    still = sum((line["reused"] or {}).get("alike") == "still" for line in lines)
-    scored = last == 1 and all(line["reused"] is None for line in lines)
-    flags = tuple(np.array([bool(line["escalated"]) for line in one]) for one in cameras)
+    finals = [line for line in lines if line.stage.index == last and not line.degraded]
+    answered = [one.timings_ms.of(names[last]) for one in finals]
+    settled = [line for line in lines if not line.escalated and line.reused is None]
+    still = sum(line.reused is not None and line.reused.alike == "still" for line in lines)
+    scored = last == 1 and all(line.reused is None for line in lines)
+    flags = tuple(np.array([line.escalated for line in one]) for one in cameras)
     found = Traced(
         frames_per_s=1 / apart,
         flags=flags,
         scores=tuple(
-            np.array([math.nan if line["score"] is None else line["score"] for line in one])
+            np.array([math.nan if line.score is None else line.score for line in one])
             for one in cameras
         )
         if scored
         else (),
         threshold=bundle.manifest.stages[0].threshold,
-        device_ms=np.array([line["timings_ms"]["total"] for line in settled]),
+        device_ms=np.array([line.timings_ms.total for line in settled]),
         large_ms=np.array([one for one in answered if one == one]),
         asked=1 - still / len(lines),
         assumed=("cameras escalate independently of each other",),
@@ -307,29 +307,77 @@ def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
     return _enough(found, f"trace {told}", "cameras")
 
 
-def _lines(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Read one file's decisions."""
+class _Part(BaseModel):
+    """Of a line: what else it holds is passed over."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _StagePart(_Part):
+    index: int
+    model: str
+
+
+class _FramePart(_Part):
+    source_id: str
+
+
+class _ReusedPart(_Part):
+    alike: str
+
+
+class _TimingsPart(_Part):
+    model_config = ConfigDict(extra="allow")
+
+    total: float = Field(ge=0)
+
+    def of(self, model: str) -> float:
+        """Return what a model took, NaN where it is not told."""
+        told = (self.model_extra or {}).get(model)
+        return float(told) if isinstance(told, int | float) else math.nan
+
+
+class _Line(_Part):
+    """What is wanted of one line of `run --json`; see `decision.Decision`."""
+
+    stage: _StagePart
+    frame_id: _FramePart
+    timings_ms: _TimingsPart
+    timestamp_s: float
+    escalated: bool
+    revision: int
+    degraded: str | None
+    score: float | None
+    reused: _ReusedPart | None
+
+
+def _lines(path: Path, names: Sequence[str]) -> list[_Line]:
+    """Read one file's decisions; what a kill has left of the last line is none.
+
+    Raises:
+        InputError: the file cannot be read, or another line is no decision of this bundle.
+    """
     found = []
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"trace {path}: {getattr(error, 'strerror', None) or error}") from error
-    for number, row in enumerate(text.splitlines(), 1):
+    rows = text.splitlines()
+    for number, row in enumerate(rows, 1):
         try:
-            line = parse_json(row)
-            model = line["stage"]["model"]
-            float(line["timings_ms"]["total"] + line["timestamp_s"])
-            for name in ("escalated", "revision", "reused", "score", "degraded"):
-                line[name]
-            str(line["frame_id"]["source_id"])
-        except (ValueError, KeyError, TypeError) as error:
+            line = _Line.model_validate_json(row)
+        except ValidationError as error:
+            if number == len(rows) > 1 and not text.endswith("\n"):
+                break
+            first = error.errors()[0]
+            why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
             raise InputError(
-                f"trace {path}: line {number} is no decision of run --json ({error!r})"
+                f"trace {path}: line {number} is no decision of run --json ({why})"
             ) from None
-        if model not in names:
+        if line.stage.model not in names:
             raise InputError(
-                f"trace {path}: line {number} was answered by {model}, which is no model of this "
-                f"bundle ({', '.join(names)}): it is another bundle's"
+                f"trace {path}: line {number} was answered by {line.stage.model}, which is no "
+                f"model of this bundle ({', '.join(names)}): it is another bundle's"
             )
         found.append(line)
     return found

@@ -18,6 +18,7 @@ from tinysaver_edge._support.files import (
     atomic_write,
     check_file_target,
     lock,
+    open_regular,
     parse_json,
     read_file,
 )
@@ -307,6 +308,25 @@ def check_name(by: str) -> str:
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"name {name[:20]!r}: up to {LONGEST_NAME} printable signs")
     return name
+
+
+def check_questions_target(path: Path) -> None:
+    """Refuse to write a table of questions over anything but one that nobody has answered.
+
+    Raises:
+        InputError: something else is there, perhaps somebody's answers.
+    """
+    check_file_target(path, flag="--questions")
+    if not path.is_file() or not path.stat().st_size:
+        return
+    unanswered = {",".join(COLUMNS).encode(), ",".join((*COLUMNS, FRAMES)).encode()}
+    with open_regular(path) as file:
+        first = file.readline(256)
+    if first.removesuffix(b"\n") not in unanswered:
+        raise InputError(
+            f"--questions {path}: a file of another kind is there, or one with answers, which "
+            "--answers takes; name a new one"
+        )
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:

@@ -33,6 +33,8 @@ from tinysaver_edge.errors import InputError, RecordError
 from tinysaver_edge.outputs import Outputs, sample_hashes
 
 _TOP_CLASS = "_class"
+MOST_CLASSES = 2**31
+"""No index of a class is as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,13 @@ def load_record(folder: Path, name: str) -> Record:
 
 
 def _outputs(tables: dict[str, NDArray[Any]], path: Path, skipped: tuple[int, ...]) -> Outputs:
+    for name, table in tables.items():
+        if name not in ("logits", "margin") and not name.startswith("top"):
+            continue
+        whole = name.endswith(_TOP_CLASS)
+        if table.dtype.kind not in "iuf" or (whole and not _are_whole(table)):
+            kind = "whole numbers" if whole and table.dtype.kind == "f" else "numbers"
+            raise RecordError(f"record {path}: {name} is of {table.dtype}; expected {kind}")
     try:
         if "logits" in tables:
             logits = tables["logits"]
@@ -183,6 +192,12 @@ class RecordWriter:
 
     def __post_init__(self) -> None:
         self._partial = self.folder / f"{self.name}.partial"
+        path = record_path(self.folder, self.name)
+        if path.is_file() and not (path.with_suffix(".json").is_file() or self._partial.is_dir()):
+            raise RecordError(
+                f"record {path}: is there and was not measured here, or it would have a "
+                f"{self.name}.json; it would be lost: move it, or name another folder"
+            )
         marker = self._partial / "key"
         # Without a key, as a kill while chunks were being dropped leaves them, nobody vouches.
         if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):
@@ -314,7 +329,11 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     labels = _read_column(path, what="labels")
     if np.issubdtype(labels.dtype, np.floating) and _are_whole(labels):
         labels = labels.astype(np.int64)
-    if not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
+    if (
+        not np.issubdtype(labels.dtype, np.integer)
+        or not len(labels)
+        or not 0 <= labels.min() <= labels.max() < MOST_CLASSES
+    ):
         raise RecordError(
             f"labels {path}: {labels.dtype} of {len(labels)}; expected whole numbers from 0"
         )
@@ -323,7 +342,8 @@ def read_labels(path: Path) -> NDArray[np.int64]:
 
 def _are_whole(values: NDArray[Any]) -> bool:
     """Whether floats are whole numbers that an index can be, as spreadsheets write them."""
-    return bool((np.isfinite(values) & (values == np.round(values)) & (abs(values) < 2**31)).all())
+    whole = np.isfinite(values) & (values == np.round(values)) & (abs(values) < MOST_CLASSES)
+    return bool(whole.all())
 
 
 def _read_column(path: Path, *, what: str) -> NDArray[Any]:
@@ -345,27 +365,32 @@ class RepeatedRows:
     Attributes:
         copies: how many samples are answered as an earlier one is, to the last digit.
         samples: of how many.
-        independent: whether few enough are to count them all, and the order says nothing.
+        repeated: whether so many are that they cannot count as so many samples.
         order: how often a sample is answered more like the next than like another of its class,
-            0..1; None where that cannot be told.
+            0..1, by all models on average; None where that cannot be told.
         example: positions of two that are equal; None without copies.
     """
 
     copies: int
     samples: int
-    independent: bool
+    repeated: bool
     order: float | None
     example: tuple[int, int] | None
 
     @property
+    def independent(self) -> bool:
+        """Whether they may count as independent draws."""
+        return not self.repeated and (self.order is None or self.order < ORDERED)
+
+    @property
     def brief(self) -> str:
         """What was found, in a few words."""
-        if self.order is not None and self.order >= ORDERED:
-            return (
-                f"{self.order:.0%} of the samples are answered more like the next than like "
-                f"another of their class (50 % where they are independent)"
-            )
-        return f"{self.copies} of {self.samples} samples are copies of others"
+        if self.repeated or self.order is None:
+            return f"{self.copies} of {self.samples} samples are copies of others"
+        return (
+            f"in their order, {self.order:.0%} of the samples are answered more like the next than "
+            f"like another of their class (50 % where they are independent)"
+        )
 
 
 def find_repeated(
@@ -393,13 +418,13 @@ def find_repeated(
     leaders = first if groups is None else leading_group(first, groups)
     sizes = np.bincount(leaders).astype(float)
     alone = bool(sizes.sum() ** 2 >= LEAST_WEIGHT * len(leaders) * (sizes**2).sum())
-    orders = [_order(one, labels) for one in answers] if groups is None else []
-    order = max((one for one in orders if one is not None), default=None)
+    found = [_order(one, labels) for one in answers] if groups is None else []
+    orders = [one for one in found if one is not None]
     return RepeatedRows(
         copies=len(copied),
         samples=samples,
-        independent=alone and (order is None or order < ORDERED),
-        order=order,
+        repeated=not alone,
+        order=sum(orders) / len(orders) if orders else None,
         example=(int(first[copied[0]]), int(copied[0])) if len(copied) else None,
     )
 

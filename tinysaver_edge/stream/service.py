@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from tinysaver_edge.bundle.manifest import Manifest
     from tinysaver_edge.engines.remote.engine import RemoteEngine
     from tinysaver_edge.reuse import ReuseRule
+    from tinysaver_edge.stream.sources.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +101,28 @@ class ServiceOptions:
     seed: int = 0
     hold: int | None = None
 
-    def check(self) -> None:
-        """Refuse addresses that are none, before a model is loaded for their sake.
+    def check(self, sources: Iterable[Source] = ()) -> None:
+        """Refuse what can only go wrong, before a model is loaded for its sake.
+
+        Args:
+            sources: what is going to be read.
 
         Raises:
-            InputError: naming the option.
+            InputError: an address is none, or a video would be written over one that is read;
+                names the option.
         """
+        if self.video is not None and self.video.is_file():
+            for source in sources:
+                if any(self.video.samefile(file) for file in source.files if file.exists()):
+                    raise InputError(
+                        f"--video {self.video}: is what source {source.source_id} reads, and would "
+                        "be lost: name another file"
+                    )
         if self.mqtt is not None:
             MqttAddress.parse(self.mqtt)
         for option, address in (("--metrics", self.metrics), ("--dashboard", self.dashboard)):
             if address is not None:
-                ListenAddress.parse(address, option=option)
+                ListenAddress.parse(address, option=option).check_token(self.token)
 
 
 FILE_PATIENCE_S = 10.0

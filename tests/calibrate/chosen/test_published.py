@@ -107,7 +107,7 @@ def test_other_tables_are_refused(tmp_path):
         read_published(table(tmp_path, head="name,macs"))
     with pytest.raises(InputError, match="cannot be read"):
         read_published(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="line 1: is no line of a table"):
+    with pytest.raises(InputError, match="line 2: is no line of a table"):
         read_published(table(tmp_path, head="x" * 200_000))
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(InputError, match="its columns must be"):

@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def gathered(folder, *savers, large="big"):
     given = RecordInput(folder, folder / "labels.npy", folder / "models.csv", large, savers)
-    return from_records(given)
+    return from_records(given)[0]
 
 
 def test_named_savers_come_in_the_order_they_were_named(folder):

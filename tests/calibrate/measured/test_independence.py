@@ -280,7 +280,7 @@ def test_savers_tried_one_after_the_other_share_the_risk_as_if_named_together(
     other = run("second")
     assert candidates(other) == 2
     (line,) = (one for one in other.warnings if "earlier runs" in one)
-    assert "1 more candidates (tiny) share the risk of this certificate" in line
+    assert "other savers or limits (1: tiny) share the risk of this certificate" in line
     again = run("tiny")  # the same once more is the same once more
     assert again.certificate == first.certificate
     assert run("second").certificate == other.certificate

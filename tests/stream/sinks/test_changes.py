@@ -50,8 +50,9 @@ def test_each_source_has_its_own():
     for number in range(2):
         for name, label in (("door", "cat"), ("yard", "dog")):
             sink.write(decision(number, source_id=name, label=label, confidence=0.5), None)
+    sink.write(decision(2, source_id="door", label="dog, wet", confidence=0.99), None)
     assert [(event.source_id, event.text) for event in events.all] == [
-        ("door", "now cat"), ("yard", "now dog"),
+        ("door", "now cat"), ("yard", "now dog"), ("door", "now dog, wet (before: cat)"),
     ]  # fmt: skip
 
 

@@ -61,6 +61,17 @@ def test_a_line_that_a_kill_cut_short_spoils_no_other(tmp_path):
     assert json.loads(whole)["frame_id"]["sequence"] == 7
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n", b'{\n  "schema_version": 1\n}\n', b"[1, 2]\n", b"a,b\n1,2\n"]
+)
+def test_nothing_is_appended_to_what_is_no_file_of_decisions(content, tmp_path):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="holds something else than decisions"):
+        write(JsonlSink(path), [0])
+    assert path.read_bytes() == content
+
+
 def test_dev_full_fails_each_decision_and_nothing_else():
     events, tally = Events(), Tally()
     sink = JsonlSink(Path("/dev/full"))

@@ -230,11 +230,14 @@ def test_redaction_takes_no_time_whatever_it_is_given(text):
 @pytest.mark.parametrize("scheme", ["rtsp", "https", "amqp", "s3"])
 def test_what_libraries_say_of_an_address_loses_its_login(scheme):
     told = for_people(f"cannot open '{scheme}://{AT}/1': refused\nand {scheme}://{AT} too")
-    told += for_people(f"no such file {scheme}:/{USER}:{PASSWORD} x@127.0.0.1/1")  # as a path
-    told += for_people(f"reading {scheme}://127.0.0.1/a.tar?x=1&X-Amz-Signature={PASSWORD}: 403")
-    told += for_people(f"reading {scheme}://127.0.0.1/a.tar?AWSAccessKeyId={USER}&x=1")
     place = f"{scheme}://…@127.0.0.1:9"
     assert told == f"cannot open '{place}/1': refused\nand {place} too"
+    told = for_people(f"no such file {scheme}:/{USER}:{PASSWORD} x@127.0.0.1/1")  # as a path
+    assert told == f"no such file {scheme}:/…@127.0.0.1/1"
+    read = f"reading {scheme}://127.0.0.1/a.tar?"
+    told = for_people(f"{read}x=1&X-Amz-Signature={PASSWORD}: 403")
+    assert told == f"{read}x=1&X-Amz-Signature=*** 403"
+    assert for_people(f"{read}AWSAccessKeyId={USER}&x=1") == f"{read}AWSAccessKeyId=***&x=1"
 
 
 KINDS = ("rtsp", "mqtt", "grpc", "https")

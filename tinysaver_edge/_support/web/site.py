@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 COOKIE = "tinysaver_edge"
-SHORTEST_TOKEN = 8
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -107,10 +106,7 @@ class Access:
                 f"{self.address}: others can reach this address, so the {self.what} needs a token: "
                 f"set TINYSAVER_TOKEN, or listen on 127.0.0.1:{self.address.port}"
             )
-        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
-            raise InputError(
-                f"{self.address}: the token is too short: at least {SHORTEST_TOKEN} characters"
-            )
+        self.address.check_token(self.token)
 
     @property
     def cookie(self) -> str:

@@ -39,7 +39,9 @@ from tinysaver_edge.calibrate.problem import (
     join_records,
 )
 from tinysaver_edge.calibrate.targets import Method
+from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.files import CsvLineError, csv_rows
+from tinysaver_edge.data.looks import Looks, kept_looks
 from tinysaver_edge.errors import DataError, InputError, RecordError
 from tinysaver_edge.latency import CascadeLatency, LatencySamples
 from tinysaver_edge.outputs import sample_hashes
@@ -331,7 +333,13 @@ def _adapter() -> TypeAdapter[MeasuredRecords]:
 
 
 def check_copies(
-    problem: Problem, *, where: str, method: Method, stated: bool, numbered: NDArray[np.int64]
+    problem: Problem,
+    *,
+    where: str,
+    method: Method,
+    stated: bool,
+    numbered: NDArray[np.int64],
+    looks: Looks | None = None,
 ) -> Independence:
     """Refuse to promise anything on samples that were written several times, or on a clip's frames.
 
@@ -341,21 +349,30 @@ def check_copies(
         method: how the threshold is found; one that promises nothing is only warned.
         stated: whether the user vouches for the samples' independence.
         numbered: ``(n,)`` positions of the samples in the records.
+        looks: the images that the records are of, where they were looked at.
 
     Raises:
         DataError: there are too many copies, and nobody says that they are none.
     """
     models = (problem.large, *problem.savers)
     found = find_repeated([one.outputs for one in models], problem.labels, problem.groups)
-    if found.independent:
+    alike, brief = None, found.brief
+    names = [] if looks is None else [f"sample {place}" for place in range(len(looks.content))]
+    if found.independent and looks is not None and problem.groups is None:
+        classes = dict(zip(numbered.tolist(), problem.labels.tolist(), strict=True))
+        labels = [str(classes.get(place, "")) for place in range(len(looks.content))]
+        alike = find_alike(looks, names, labels)
+    if found.independent and (alike is None or alike.independent):
         return Independence()
-    said = found.brief
-    if found.example is not None:
+    said = brief
+    if alike is not None:
+        said, brief = alike.text(names), alike.brief
+    elif found.repeated and found.example is not None:
         one, other = (int(numbered[place]) for place in found.example)
         said += f": every model answers samples {one} and {other} alike to the last digit"
     if stated:
         line = f"{said}; they count as independent, as --independent says"
-        return Independence((line,), f"that its samples are independent, although {found.brief}")
+        return Independence((line,), f"that its samples are independent, although {brief}")
     if method in (Method.EMPIRICAL, Method.TINYSAVER):
         return Independence((f"{said}: the figures rest on fewer samples than they seem to",))
     raise DataError(
@@ -366,8 +383,11 @@ def check_copies(
     )
 
 
-def from_records(given: RecordInput) -> MeasuredProblem:
+def from_records(given: RecordInput) -> tuple[MeasuredProblem, Looks | None]:
     """Read records, labels and MACs that the user brings.
+
+    Returns:
+        The answers, and the images where a calibration had looked at them when it measured these.
 
     Raises:
         InputError: a file is missing, damaged or does not fit the others.
@@ -386,7 +406,8 @@ def from_records(given: RecordInput) -> MeasuredProblem:
     problem, kept = join_records(records, costs, labels, groups)
     content = np.zeros(len(labels), np.uint64)
     content[kept] = sample_hashes([problem.large.outputs])
-    return MeasuredProblem(problem=problem, sample_index=kept, content=content)
+    looks = None if records[0].key is None else kept_looks(given.records, records[0].key.data)
+    return MeasuredProblem(problem=problem, sample_index=kept, content=content), looks
 
 
 def _saver_names(given: RecordInput, costs: dict[str, float]) -> tuple[str, ...]:

@@ -275,9 +275,10 @@ def looked_before(
         return 0, ()
     named = sorted(set(others))
     return len(others), (
-        f"earlier runs, kept in {folder} or beside it, have looked at these samples: {len(others)} "
-        f"more candidates ({', '.join(named[:4])}{', …' * (len(named) > 4)}) share the risk of "
-        f"this certificate. Savers named in one run share it better; on new samples it is whole",
+        f"earlier runs, kept in {folder} or beside it, have looked at these samples: other savers "
+        f"or limits ({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the "
+        f"risk of this certificate. Savers named in one run share it better; on new samples it is "
+        "whole",
     )
 
 

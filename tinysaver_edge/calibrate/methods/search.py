@@ -34,6 +34,7 @@ from tinysaver_edge.calibrate.methods.estimate import (
     folds,
     resample,
 )
+from tinysaver_edge.calibrate.methods.fitting import FITTED_SCORES
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.calibrate.targets import ALL, Method, Reference, Targets
 from tinysaver_edge.errors import InputError
@@ -312,7 +313,8 @@ def check_asked(targets: Targets) -> None:
         )
     if targets.score not in (None, ALL):
         _known("score", targets.score or "", score_names())
-        get_score(targets.score or "")  # a package may bring it
+        if targets.score not in FITTED_SCORES:
+            get_score(targets.score or "")  # a package may bring it
     if targets.fusion not in (None, ALL):
         _known("fusion", targets.fusion or "", fusion_names())
 

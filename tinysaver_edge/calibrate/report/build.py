@@ -64,15 +64,20 @@ def decision_sentence(result: Calibration) -> str:
     return (
         f"Let {saver.model} answer where its {saver.score.name} is at least "
         f"{numbers.score(saver.threshold)}{then}{fused}: of {numbers.count(found.samples)} samples "
-        f"it answered {numbers.percent(_first_share(found), 1)}, "
+        f"{_first_share(found)}, "
         f"{_cost_words(found.cost_macs_ratio)}, and {_drop_words(found.drop_points)}"
         f"{_within(found)}{promise}."
     )
 
 
-def _first_share(found: Figures) -> float:
-    """Return the share of the samples that the first stage settles."""
-    return found.accept_rate if found.settled is None else found.settled[0]
+def _first_share(found: Figures) -> str:
+    """Say what share of the samples the first stage settles, and what is repeated."""
+    if (reuse := found.reuse) is not None:
+        again = numbers.percent(reuse.still + reuse.same, 1)
+        who = "it" if found.settled is None else "the savers"
+        return f"{who} answered {numbers.percent(reuse.saver, 1)}, {again} repeated an answer"
+    share = found.accept_rate if found.settled is None else found.settled[0]
+    return f"it answered {numbers.percent(share, 1)}"
 
 
 def _cost_words(cost: float | None) -> str:

@@ -10,12 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinysaver_edge._support.files import open_regular
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.source import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_BEGINS = b'{"label"'
+"""A line of a decision, one that a kill cut short too."""
 
 
 class JsonlSink:
@@ -88,6 +92,15 @@ class JsonlSink:
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
+    def _check_content(self) -> None:
+        """Refuse to append to what is no file of decisions: a picture, a model, a manifest."""
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return
+        with open_regular(self._path) as file:
+            begins = file.read(len(_BEGINS))
+        if begins != _BEGINS[: len(begins)]:
+            raise InputError(f"{self._path}: holds something else than decisions; name a new file")
+
     def _open(self) -> int:
         """Open or make the file; a line that a kill cut short is ended."""
         if self._path.is_fifo():
@@ -124,6 +137,7 @@ class JsonlSink:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_content()
             self._open()
         except OSError as error:
             if error.errno == errno.ENXIO and self._path.is_fifo():

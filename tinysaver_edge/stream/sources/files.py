@@ -93,7 +93,7 @@ class ImageSource(_FileSource):
     ) -> None:
         alone = files[0].name if len(files) == 1 else root.name
         super().__init__(source_id or alone or str(root))
-        self._files, self._root = files, root
+        self.files, self._root = files, root
         self._name = source_id
         self._doubts = tuple(doubts)
         self._times_s = times_s
@@ -102,7 +102,7 @@ class ImageSource(_FileSource):
         readable, dim, more, first = 0, False, False, ""
         for doubt in self._doubts:
             self.tell(Doubtful(self.source_id, self.context.clock(), doubt))
-        for number, path in enumerate(self._files):
+        for number, path in enumerate(self.files):
             if self.closed:
                 return
             name = self._name or self._name_of(path)
@@ -123,13 +123,13 @@ class ImageSource(_FileSource):
             at_s = 0.0 if self._times_s is None else self._times_s[number]
             yield Frame(image, at_s, number, name, folder=self.source_id)
         if not readable:
-            raise InputError(f"source {printable(str(self._files[0]))}: {first}")
+            raise InputError(f"source {printable(str(self.files[0]))}: {first}")
 
     def _name_of(self, path: Path) -> str:
         inside = printable(path.relative_to(self._root).as_posix())
         if self.context.sources == 1:
             return inside
-        return self.source_id if len(self._files) == 1 else f"{self.source_id}/{inside}"
+        return self.source_id if len(self.files) == 1 else f"{self.source_id}/{inside}"
 
 
 def _read(path: Path) -> bytes | None:
@@ -145,6 +145,7 @@ class VideoSource(_FileSource):
 
     def __init__(self, path: Path, *, source_id: str | None = None) -> None:
         super().__init__(source_id or path.name)
+        self.files = (path,)
         self._path = path
 
     def _frames(self, reuse: bool) -> Iterator[Frame]:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tinysaver_edge.decision import FrameId
@@ -95,6 +96,9 @@ class Source(ABC):
 
     named: bool = False
     """Whether its user has named it: no two sources of a stream may then be called so."""
+
+    files: Sequence[Path] = ()
+    """What it reads, where that is files: nothing may be written over them."""
 
     def __init__(self, source_id: str) -> None:
         self.source_id = source_id

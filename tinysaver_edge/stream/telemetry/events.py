@@ -177,7 +177,7 @@ class Changed(Event):
     @property
     def text(self) -> str:
         """The event in a few words."""
-        return f"now {self.after}{f', before {self.before}' if self.before is not None else ''}"
+        return f"now {self.after}{'' if self.before is None else f' (before: {self.before})'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,14 @@ escalated frames as chance would have it,
 
     expected drop  =  drop that calibration measured + f · g.
 
-With every escalation a fallback that is the drop of the saver alone; it stays that where more fall
-back than calibration escalated, as where nothing can be repeated. Calibration knows both drops
+With every escalation a fallback that is the drop of the saver alone, and it stays that where more
+fall back than calibration escalated. Calibration knows both drops
 from its samples only, each within an interval; that of the expected drop is what lies between the
 two in the same share. Where it is not known, as in older bundles, nobody is told an expectation;
 nor where answers are repeated by other limits than those that were calibrated, for nobody measured
-what that costs. Where calibration had no labels, "right" means here what the large model answers.
+what that costs, nor of fallbacks where answers are repeated: in how many of them the large model's
+answer would have been, calibration does not count. Where that had no labels, "right" means here
+what the large model answers.
 
 Final answers are counted, not provisional ones. Frames without an answer (dropped by a camera
 before anyone asked, or undecided) are not.
@@ -84,7 +86,7 @@ class Promise:
         measured_points: drop that calibration measured, on samples set aside where there were any;
             None where answers are of several bundles, or repeated otherwise than there.
         gain_points: of the samples escalated there, by how much more the cascade got right than
-            the saver alone; None where accuracies are not known.
+            the saver alone; None where accuracies are not known, or answers are repeated.
         escalated_share: of the samples, that calibration escalated.
         intervals_points: 95 % intervals of the drop of the cascade and of the saver alone; None
             where the bundle does not have them.
@@ -107,18 +109,19 @@ class Promise:
         certified: float | None = None
         if manifest.certificate is not None and why_not_covered(manifest) is None:
             certified = Certificate.from_json(manifest.certificate.counts).max_drop_points
+        calibrated = None if manifest.reuse is None else manifest.reuse.rule
+        repeats = calibrated is not None and calibrated.reuses
+        if reuse != (calibrated if repeats else None):
+            return cls(certified, None, None)
         figures = manifest.holdout or manifest.calibration
         escalated = 1 - figures.accept_rate
         local = figures.accuracy_saver if figures.accuracy_local is None else figures.accuracy_local
         gain: float | None = 0.0
-        if figures.accuracy_cascade is None or local is None:
+        if figures.accuracy_cascade is None or local is None or repeats:
             gain = None
         elif escalated > 0:
             gain = 100 * (figures.accuracy_cascade - local) / escalated
         cascade, saver = figures.drop_interval_points, figures.saver_drop_interval_points
-        calibrated = None if manifest.reuse is None else manifest.reuse.rule
-        if reuse != (calibrated if calibrated is not None and calibrated.reuses else None):
-            return cls(certified, None, None)
         return cls(
             certified_points=certified,
             measured_points=figures.drop_points,
@@ -160,7 +163,7 @@ class Promise:
 
     def _expected_within(self, share: float) -> tuple[float, float] | tuple[None, None]:
         """Return the interval of the expected drop at a share of fallbacks."""
-        if self.intervals_points is None:
+        if self.intervals_points is None or (share and self.gain_points is None):
             return None, None
         given = min(1.0, share / self.escalated_share) if self.escalated_share > 0 else 0.0
         low, high = (

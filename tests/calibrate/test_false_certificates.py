@@ -131,6 +131,9 @@ COPIES: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "mirrored": lambda one: one[:, ::-1],
     "turned": lambda one: cv2.rotate(one, cv2.ROTATE_90_CLOCKWISE),
     "upside down": lambda one: one[::-1],
+    "inverted": lambda one: 255 - one,
+    "framed": lambda one: cv2.copyMakeBorder(one, 5, 0, 3, 9, cv2.BORDER_CONSTANT),
+    "letterboxed": lambda one: cv2.copyMakeBorder(one, 8, 8, 0, 0, cv2.BORDER_CONSTANT),
     "darker": lambda one: cv2.convertScaleAbs(one, alpha=0.8),
 }
 

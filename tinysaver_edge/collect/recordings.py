@@ -154,7 +154,8 @@ class _Times:
 def _times(
     recording: Recording, listener: Listener, stop: threading.Event, progress: Progress
 ) -> _Times:
-    times, numbers, seconds, thumbnail = [], [], [], Thumbnailer()
+    times, numbers, thumbnail = [], [], Thumbnailer()
+    seconds: list[NDArray[np.float16]] = []
     progress.note(f"{recording.name}: reading the times of its frames")
     for frame in _frames(recording, listener, stop):
         times.append(frame.timestamp_s)

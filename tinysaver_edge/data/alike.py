@@ -242,6 +242,7 @@ class _Edges:
         products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
         found = apart < SAME_GREY**2 * self.values.shape[1]
+        np.abs(products, out=products)  # light and dark may have changed places
         np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
         found |= products > least * length[start:stop, None] * length[None, :stop]
         found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]

@@ -442,3 +442,46 @@ def _files(count: int) -> str:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+
+
+FRAME_GREY, FRAME_SIDE = 12, 128
+"""A frame's pixels differ by at most so many levels; it is looked for at so many pixels a side."""
+
+FRAMED = 0.75
+"""Share of the first line inside a frame that has another colour; a thing on a ground has less."""
+
+
+def unframed(picture: Frame) -> Frame:
+    """Return a picture without borders of one colour, where a straight edge sets them off.
+
+    What would be more than half of a side is none.
+
+    Args:
+        picture: ``(height, width, 3)`` or ``(height, width)`` uint8.
+    """
+    height, width = picture.shape[:2]
+    size = min(width, FRAME_SIDE), min(height, FRAME_SIDE)
+    small = picture
+    if size != (width, height):
+        cv2 = opencv("Comparing images")
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    small = small.reshape(size[1], size[0], -1).astype(np.int16)
+    edges = [0, size[1], 0, size[0]]
+    for corner in (small[0, 0], small[-1, -1]):
+        inside = np.abs(small - corner).max(axis=2) > FRAME_GREY
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if not len(rows) or min(rows[-1] - rows[0], columns[-1] - columns[0]) < 4:
+            continue
+        top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+        part = inside[top : bottom + 1, left : right + 1]  # its outermost line may be mixed
+        lines = part[1], part[-2], part[:, 1], part[:, -2]
+        found = (top + 1, bottom, left + 1, right)
+        framed = (top > 0, bottom < size[1] - 1, left > 0, right < size[0] - 1)
+        for side, (line, place, there) in enumerate(zip(lines, found, framed, strict=True)):
+            if there and line.mean() >= FRAMED:
+                edges[side] = (min if side % 2 else max)(edges[side], int(place))
+    down, across = height / size[1], width / size[0]
+    top, bottom = round(edges[0] * down), round(edges[1] * down)
+    left, right = round(edges[2] * across), round(edges[3] * across)
+    whole = 2 * (bottom - top) >= height and 2 * (right - left) >= width
+    return picture[top:bottom, left:right] if whole else picture

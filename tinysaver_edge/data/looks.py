@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tinysaver_edge._support.files import atomic_write, read_arrays
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.data.images import Depth, dark_depth, decode_small
+from tinysaver_edge.data.images import Depth, dark_depth, decode_small, unframed
 from tinysaver_edge.data.source import DataSource, by_number
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.preprocess import Frame
@@ -435,7 +435,7 @@ def _seen(data: DataSource, index: int) -> tuple[int, NDArray[np.uint8], int, bo
     if frame is None:
         return 0, _NONE, 0, several, taken
     cv2 = opencv("Comparing images")
-    small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(unframed(frame), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return content, small, bits, several, taken
 
 

@@ -267,7 +267,7 @@ def test_tls_and_a_token(bundle, tmp_path) -> None:
         served.stop()
 
 
-def _kept(history: Path, bundle: str) -> bool:
+def _kept(history, bundle: str) -> bool:
     told = [json.loads(line) for line in history.read_text().splitlines()]
     return any(one["outcome"] == "kept" and bundle in one["bundle"] for one in told)
 
@@ -296,7 +296,7 @@ def test_a_device_follows_a_tag_while_the_host_answers(host, tmp_path) -> None:
         wait_for(store / "history.jsonl", other[:12])
         while not _kept(
             store / "history.jsonl", other[:12]
-        ):  # the one before it may have been, too
+        ):  # not the one before it
             assert time.monotonic() < due_s + 40
             time.sleep(0.05)
     finally:

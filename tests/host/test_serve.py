@@ -278,6 +278,7 @@ def test_a_device_follows_a_tag_while_the_host_answers(host, tmp_path) -> None:
     factory, store = Factory(tmp_path), tmp_path / "store"
     first = factory.change("first")
     factory.push(first)
+    strict = small_bundle(tmp_path / "strict", thresholds=(0.999, 0.999))  # its frames are easy
     running = start(
         "run", first, "--source", "demo://", "--fps", "20", "--large", host.url(), "--json",
         "--trusted", factory.trust.keys, "--follow", f"{factory.shelf}:stable", "--store", store,
@@ -292,11 +293,9 @@ def test_a_device_follows_a_tag_while_the_host_answers(host, tmp_path) -> None:
             assert running.poll() is None, running.stderr.read()
             assert time.monotonic() < due_s
             time.sleep(0.05)
-        other = factory.push(factory.change("other"))
+        other = factory.push(factory.change("other", base=strict))
         wait_for(store / "history.jsonl", other[:12])
-        while not _kept(
-            store / "history.jsonl", other[:12]
-        ):  # not the one before it
+        while not _kept(store / "history.jsonl", other[:12]):  # not the one before it
             assert time.monotonic() < due_s + 40
             time.sleep(0.05)
     finally:

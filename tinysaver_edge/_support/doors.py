@@ -133,7 +133,10 @@ class Said:
 def short_turns() -> Iterator[None]:
     """Have threads take short turns: a frame needs one after each call of an engine."""
     usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(min(usual_s, _TURN_S))
+    if usual_s <= _TURN_S:  # somebody else sees to it, and would find it changed for good
+        yield
+        return
+    sys.setswitchinterval(_TURN_S)
     try:
         yield
     finally:

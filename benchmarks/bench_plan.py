@@ -79,6 +79,8 @@ LOADS = {
 """Frames a second, how much longer than others it is looked at, bits a second of the link."""
 
 WARM_S, BLOCK_S = 3.0, 5.0
+AT_HAND_S = 0.0003
+"""A packet that is read within this had come before."""
 
 SLEEPING = """
 import json, time
@@ -109,7 +111,7 @@ class Link:
         self._host = (name, int(port))
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"{scheme}://127.0.0.1:{self._listening.getsockname()[1]}/{model}"
-        self.bps, self.bytes = inf, 0
+        self.bps, self.bytes, self._free_s = inf, 0, 0.0
         self._sending = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -123,14 +125,27 @@ class Link:
                     threading.Thread(target=self._pass, args=ends, daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, there: bool) -> None:
+        through_s = time.monotonic()
         with suppress(OSError), source, target:
-            while piece := source.recv(1400):
+            while True:
+                asked_s = time.monotonic()
+                if not (piece := source.recv(1400)):
+                    break
+                now_s = time.monotonic()
                 if there:
-                    with self._sending:  # one packet after the other
-                        time.sleep(8 * len(piece) / self.bps)
-                        self.bytes += len(piece)
+                    # What lay there already came when the last was through, not when we woke up.
+                    came_s = through_s if now_s - asked_s < AT_HAND_S else now_s
+                    through_s = self._wait(came_s, len(piece))
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)
+
+    def _wait(self, came_s: float, size: int) -> float:
+        """Wait until a packet is through, after those before it; return when that was."""
+        with self._sending:
+            self._free_s = max(came_s, self._free_s) + 8 * size / self.bps
+            self.bytes += size
+            time.sleep(max(0.0, self._free_s - time.monotonic()))
+            return self._free_s
 
     def frame_bytes(self, bundle: Path) -> float:
         """Count what one frame takes."""

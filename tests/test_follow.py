@@ -45,6 +45,7 @@ from tinysaver_edge.bundle.signing import make_key, sign_bundle
 
 WHITE = np.full((16, 16, 3), 255, np.uint8)
 TRIAL_S = 0.8
+PATIENCE_S = 90  # a machine that has much else to do takes its time over everything
 
 
 class Factory:
@@ -148,7 +149,7 @@ class Device:
 
     def outcome(self, *, after: int) -> BundleNews:
         """Wait for what becomes of the next bundle."""
-        due_s = time.monotonic() + 30
+        due_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < due_s:
             found = [one for one in self.news[after:] if one.outcome != "trial"]
             if found:
@@ -360,7 +361,7 @@ def test_a_registry_that_dies_leaves_the_stream_as_it_is(factory, shelf, tmp_pat
         factory.push(factory.change("dying"))
         assert device.outcome(after=0).outcome == "away"
         shelf.dead = True
-        count, due_s = len(device.by), time.monotonic() + 30
+        count, due_s = len(device.by), time.monotonic() + PATIENCE_S
         while len(device.by) <= count + 20:
             assert time.monotonic() < due_s
             time.sleep(0.02)
@@ -387,7 +388,7 @@ def test_what_is_mended_at_the_target_is_taken_though_it_is_called_the_same(
 
 
 def kept(device) -> None:
-    due_s = time.monotonic() + 30
+    due_s = time.monotonic() + PATIENCE_S
     while not any(one.outcome == "kept" for one in device.news):
         assert time.monotonic() < due_s, device.news
         time.sleep(0.02)
@@ -400,7 +401,7 @@ def test_a_bundle_that_is_signed_anew_replaces_what_the_old_key_signed(factory, 
     with BundleStore(tmp_path / "store", wall=time.time) as store:
         with Device(factory, shelf.url, store) as device:
             factory.push(first)
-            due_s = time.monotonic() + 30  # it may have taken the one before it as well
+            due_s = time.monotonic() + PATIENCE_S  # it may have taken the one before it as well
             while store.state.current is None or store.state.current.version < factory.versions:
                 assert time.monotonic() < due_s, device.news
                 time.sleep(0.02)
@@ -491,7 +492,7 @@ def test_a_process_that_is_killed_during_a_trial_comes_up_with_the_old_one(facto
 
 
 def wait_for(path: Path, text: str) -> None:
-    due_s = time.monotonic() + 40
+    due_s = time.monotonic() + PATIENCE_S
     while not (path.exists() and text in path.read_text()):
         assert time.monotonic() < due_s, path
         time.sleep(0.02)

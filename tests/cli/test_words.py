@@ -41,7 +41,7 @@ def next_steps(done):
 def test_calibrate_explains_its_tables_and_says_what_comes_next(certified):
     bundle, out, err = certified
     assert "cost: MACs a frame" in err
-    assert "accepted: frames that keep the saver's answer" in err
+    assert "accepted: frames that the large model is not asked about" in err
     assert "drop: points of accuracy that the cascade loses" in err
     assert "margin (the probability of its likeliest class minus that of the second)" in out
     assert f"\nNext: tinysaver-edge evaluate {bundle} --records DIR" in err

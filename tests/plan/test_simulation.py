@@ -84,6 +84,19 @@ def test_a_frame_takes_saver_sending_network_and_model():
     assert found.busy_s == pytest.approx(120 * 0.02)
 
 
+def test_what_is_under_way_shares_the_uplink_evenly():
+    """M/D/1 with its server shared takes s / (1 - load) on average (Kleinrock, 1967)."""
+    fleet = Fleet(300, 0.5, 1, uplink_bps=1e6, **FREE)
+    measured = times([0.001], sent_bytes=10_000.0)
+    found = [
+        stretch(fleet, measured, Bursts(0.05, 0.0), seed=seed, seconds=1500) for seed in (0, 1)
+    ]
+    mean_ms = sum(one.answer_ms for one in found) / sum(one.escalated for one in found)
+    load = sum(one.sent_s for one in found) / 3000
+    assert load == pytest.approx(0.6, rel=0.03)
+    assert mean_ms == pytest.approx(80 / (1 - load), rel=0.06)
+
+
 def test_frames_that_come_together_run_in_batches():
     """Four devices escalate at once: the first alone, those that waited meanwhile together."""
     more = {2: np.array([25.0]), 4: np.array([30.0])}

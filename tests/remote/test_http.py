@@ -88,8 +88,8 @@ def answer(connection, change=lambda said: said, raw=RAW):
     send(connection, head.encode() + raw, more=more)
 
 
-def infer(transport):
-    return transport.infer(TENSOR, CONTRACT, datatype="UINT8", timeout_s=PATIENCE_S)
+def infer(transport, *, timeout_s=10.0):
+    return transport.infer(TENSOR, CONTRACT, datatype="UINT8", timeout_s=timeout_s)
 
 
 def test_a_batch_goes_out_and_its_answer_comes_back() -> None:
@@ -240,8 +240,8 @@ def test_the_deadline_and_the_memory_are_kept_whatever_it_sends(how) -> None:
     with host(how) as transport:
         started_s = time.monotonic()
         with pytest.raises(RequestError):
-            infer(transport)
-        assert time.monotonic() - started_s < PATIENCE_S + 0.5
+            infer(transport, timeout_s=PATIENCE_S)
+        assert time.monotonic() - started_s < 1.7  # left alone, they take 2 s and more
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
     assert grown_mb < 3 * limits.MOST_ANSWER_BYTES / (1 << 20)
 

@@ -4,7 +4,8 @@ Devices do as `stream/escalations.py` and `engines/remote` do, hosts as `host/ks
 an escalated frame meets:
 
 - a refusal when as many of its device's frames wait as may, or no host is asked at the moment;
-- the uplink, one request after the other; what its deadline overtakes is not sent to the end;
+- the uplink, which requests under way share evenly, packet by packet; what its deadline overtakes
+  is not sent to the end;
 - the least loaded host, which refuses what is more than it takes in at once, runs in batches what
   waits, and leaves out those whose sender has given up; where other hosts could still answer, one
   has half of the time left;
@@ -48,7 +49,55 @@ class End(IntEnum):
 _Request = tuple[int, int, float]
 """Its number, which attempt it is, and until when its device waits."""
 
-_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES, _REFUSED, _RESTED = range(7)
+_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES, _REFUSED, _RESTED, _SENT = range(8)
+
+
+class _Link:
+    """An uplink that all that is under way shares evenly.
+
+    All take it for equally long by itself, so they leave in the order in which they came. How much
+    of it each of them has had is counted since it was last free (Kleinrock's virtual time).
+
+    Args:
+        send_s: how long it takes one request by itself.
+    """
+
+    def __init__(self, send_s: float) -> None:
+        self._send_s = send_s
+        self._had_s = self._at_s = 0.0
+        self.under_way: deque[tuple[float, Any]] = deque()
+
+    def until(self, now_s: float) -> float:
+        """Go on until a moment, by which none is through; return how long it was in use."""
+        spent_s = now_s - self._at_s
+        self._at_s = now_s
+        if not self.under_way:
+            return 0.0
+        self._had_s += spent_s / len(self.under_way)
+        return spent_s
+
+    def enter(self, what: object) -> None:
+        """Begin with one at the moment until which it went on."""
+        if not self.under_way:
+            self._had_s = 0.0
+        self.under_way.append((self._had_s + self._send_s, what))
+
+    def next_s(self) -> float:
+        """Return when the next is through, if nothing else comes."""
+        return self._at_s + max(0.0, self.under_way[0][0] - self._had_s) * len(self.under_way)
+
+    def all_through(self, asked_s: list[float]) -> list[float]:
+        """Return when requests are through that are sent at rising moments."""
+        through = []
+        for now_s in [*asked_s, math.inf]:
+            while self.under_way and (end_s := self.next_s()) <= now_s:
+                self.until(end_s)
+                self.under_way.popleft()
+                through.append(end_s)
+            if now_s < math.inf:
+                self.until(now_s)
+                self.enter(None)
+        return through
 
 
 class Exchange:
@@ -83,7 +132,7 @@ class Exchange:
         self._idle = [True] * hosts
         self._taken: list[set[tuple[int, int]]] = [set() for _ in self._hosts]
         self._pause_s: dict[int, float] = {}
-        self._link_free_s = 0.0
+        self._link, self._link_ticket = _Link(self._send_s), 0
         self._pending: dict[int, tuple[int, float, float, int]] = {}  # host, sent, limit, attempt
         self._tried: dict[int, list[int]] = {}
         self._from_s, self._until_s = 0.0, math.inf
@@ -146,11 +195,9 @@ class Exchange:
         """
         if len(self._hosts) > 1:
             return None
-        free_s, send_s, frames = 0.0, self._send_s, len(saved_s)
-        sent_s = saved_s
-        if send_s:
-            asked_s = saved_s.tolist()
-            sent_s = np.array([free_s := max(one, free_s) + send_s for one in asked_s])
+        frames, sent_s = len(saved_s), saved_s
+        if self._send_s:
+            sent_s = np.array(self._link.all_through(saved_s.tolist()))
         here_s = sent_s + self._half_s
         arrive_s = [*here_s.tolist(), math.inf]
         first = behind = 0
@@ -177,9 +224,11 @@ class Exchange:
         told = told[(told[:, 0] >= counts[0]) & (told[:, 0] < counts[1])]
         _, busy_s, run, waiting = told.sum(axis=0).tolist()
         self.busy_s, self.run, self.waiting, self.runs = busy_s, int(run), int(waiting), len(told)
-        begun_s = sent_s - send_s
-        sent = int(((begun_s >= counts[0]) & (begun_s < counts[1])).sum())
-        self.sent_s, self.sent_bytes = sent * send_s, sent * self._bytes
+        self.sent_bytes = self._bytes * int(((saved_s >= counts[0]) & (saved_s < counts[1])).sum())
+        before_s = np.concatenate([[-math.inf], sent_s[:-1]])  # they leave in the order they came
+        from_s, until_s = np.maximum(saved_s, before_s), sent_s
+        used = np.clip(until_s, *counts) - np.clip(from_s, *counts)
+        self.sent_s = float(used.sum())
         return ended_s
 
     def _later(self, at_s: float, kind: int, what: object) -> None:
@@ -201,6 +250,8 @@ class Exchange:
             self._refused(now_s, *what)  # type: ignore[misc]
         elif kind == _RESTED:
             self._ask(what[0], now_s, what[1])  # type: ignore[index]
+        elif kind == _SENT:
+            self._sent_one(now_s, what)  # type: ignore[arg-type]
         else:
             self._probe(now_s, what)  # type: ignore[arg-type]
 
@@ -231,16 +282,41 @@ class Exchange:
         attempt = self._ticket
         self._pending[number] = (host, now_s, limit_s, attempt)
         self._later(limit_s, _GIVEN_UP, (number, attempt))
-        begins_s = max(now_s, self._link_free_s)
-        ends_s = min(begins_s + self._send_s, limit_s)
-        if ends_s > begins_s:
-            self._link_free_s = ends_s
-            if self._from_s <= begins_s < self._until_s:
-                self.sent_s += ends_s - begins_s
-        if begins_s + self._send_s <= limit_s:
-            if self._from_s <= begins_s < self._until_s:
-                self.sent_bytes += self._bytes
-            self._later(ends_s + self._half_s, _ARRIVES, (host, number, limit_s, attempt))
+        self._use_link(now_s)
+        if self._send_s:
+            self._link.enter((number, limit_s, attempt, host, now_s))
+            self._watch_link()
+        else:
+            self._through(now_s, number, limit_s, attempt, host, now_s)
+
+    def _use_link(self, now_s: float) -> None:
+        """Count how long the uplink was in use."""
+        spent_s = self._link.until(now_s)
+        if spent_s:
+            begun_s = max(now_s - spent_s, self._from_s)
+            self.sent_s += max(0.0, min(now_s, self._until_s) - begun_s)
+
+    def _watch_link(self) -> None:
+        """Wait for the next request to be through; what was waited for before is forgotten."""
+        self._link_ticket = self._ticket
+        if self._link.under_way:
+            self._later(self._link.next_s(), _SENT, self._link_ticket)
+
+    def _sent_one(self, now_s: float, ticket: int) -> None:
+        if ticket != self._link_ticket:
+            return
+        self._use_link(now_s)
+        _, sent = self._link.under_way.popleft()
+        self._through(now_s, *sent)
+        self._watch_link()
+
+    def _through(
+        self, now_s: float, number: int, limit_s: float, attempt: int, host: int, begun_s: float
+    ) -> None:
+        """A request has left the device for good."""
+        if self._from_s <= begun_s < self._until_s:
+            self.sent_bytes += self._bytes
+        self._later(now_s + self._half_s, _ARRIVES, (host, number, limit_s, attempt))
 
     def _told(self, now_s: float, number: int, attempt: int) -> None:
         """An answer reaches its device."""
@@ -266,6 +342,11 @@ class Exchange:
             return
         host, sent_s, limit_s, _ = self._pending.pop(number)
         self._taken[host].discard((number, attempt))
+        kept = [one for one in self._link.under_way if one[1][2] != attempt]
+        if len(kept) < len(self._link.under_way):
+            self._use_link(now_s)
+            self._link.under_way = deque(kept)
+            self._watch_link()
         hurried = limit_s - sent_s < self._latency_s[self._pair(number, host)]
         if not self._fail(number, now_s, host, hurried=hurried):
             return

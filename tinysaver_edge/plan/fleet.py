@@ -435,7 +435,7 @@ def formula_of(fleet: Fleet, times: Times, *, share: float, dispersion: float) -
         """Return the mean at a squared variation of arrivals, on the uplink and at the hosts."""
         if load >= 1 or rate * send_s >= 1:
             return None
-        sent_s = rate * send_s * send_s / (1 - rate * send_s) * arrivals / 2
+        sent_s = rate * send_s * send_s / (1 - rate * send_s) * arrivals  # shared, not in a row
         waits_s = _erlang_c(rate * alone_s, fleet.hosts) / (fleet.hosts / alone_s - rate)
         return base_ms + 1e3 * (sent_s + waits_s * (arrivals + varies) / 2)
 

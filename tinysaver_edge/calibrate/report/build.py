@@ -74,7 +74,7 @@ def _first_share(found: Figures) -> str:
     """Say what share of the samples the first stage settles, and what is repeated."""
     if (reuse := found.reuse) is not None:
         again = numbers.percent(reuse.still + reuse.same, 1)
-        who = "it" if found.settled is None else "the savers"
+        who = "the savers" if found.settled is not None and len(found.settled) > 2 else "it"
         return f"{who} answered {numbers.percent(reuse.saver, 1)}, {again} repeated an answer"
     share = found.accept_rate if found.settled is None else found.settled[0]
     return f"it answered {numbers.percent(share, 1)}"

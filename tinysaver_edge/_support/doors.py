@@ -133,14 +133,12 @@ class Said:
 def short_turns() -> Iterator[None]:
     """Have threads take short turns: a frame needs one after each call of an engine."""
     usual_s = sys.getswitchinterval()
-    if usual_s <= _TURN_S:  # somebody else sees to it, and would find it changed for good
-        yield
-        return
-    sys.setswitchinterval(_TURN_S)
+    sys.setswitchinterval(min(usual_s, _TURN_S))
     try:
         yield
     finally:
-        sys.setswitchinterval(usual_s)
+        if usual_s > _TURN_S:  # else others see to it, who may be done by now
+            sys.setswitchinterval(usual_s)
 
 
 class Doorkeeper:

@@ -346,8 +346,8 @@ def _parts_alike(
     best, which = np.zeros(len(drawn)), np.zeros(len(drawn), np.int64)
     for top, left, side in PARTS:
         likeness = _directions(part(gray[drawn], top=top, left=left, side=side)) @ whole.T
-        usual.append(likeness.ravel()[:: 1 + likeness.size // PAIRS])
         likeness[known] = 0
+        usual.append(likeness.ravel()[:: 1 + likeness.size // PAIRS].copy())  # not the whole of it
         better = likeness.max(axis=1) > best
         which[better] = likeness.argmax(axis=1)[better]
         best = np.maximum(best, likeness.max(axis=1))

@@ -238,6 +238,9 @@ class Looks:
         return tuple(found)
 
 
+_BLOCK = 1024  # pictures: all at once take many times their room
+
+
 def part(
     pictures: NDArray[Any], *, top: float = 0.0, left: float = 0.0, side: float = 1.0
 ) -> NDArray[np.float32]:
@@ -253,8 +256,12 @@ def part(
         ``(n, 16, 16, …)``.
     """
     rows, columns = _covering(top, side), _covering(left, side)
-    down = np.tensordot(rows, pictures.astype(np.float32, copy=False), (1, 1))
-    return np.ascontiguousarray(np.tensordot(columns, down, (1, 2)).swapaxes(0, 2))
+    found = np.empty((len(pictures), COMPARED, COMPARED, *pictures.shape[3:]), np.float32)
+    for start in range(0, len(pictures), _BLOCK):
+        block = pictures[start : start + _BLOCK].astype(np.float32, copy=False)
+        down = np.tensordot(rows, block, (1, 1))
+        found[start : start + _BLOCK] = np.tensordot(columns, down, (1, 2)).swapaxes(0, 2)
+    return found
 
 
 def _covering(start: float, side: float) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """A model file's graph as plain values: what descriptions and MAC counts are read from.
 
-Whoever reads a file (`reader.py`, `onnx.py`) fills the same form, with the operation names of its own
-format, so that what is asked of a graph is asked once.
+Whoever reads a file (`reader.py`, `onnx.py`) fills the same form, with the operation names of its
+own format, so that what is asked of a graph is asked once.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def _measured(
             targets=shortlist.targets,
             drawn=(shortlist.holdout, shortlist.seed),
         )
-        tell(candidates=shortlist.candidates + len(shared_with(look, run.folder)[0]))
+        tell(candidates=shortlist.candidates + len(shared_with(look, run.folder)))
     records = measure_all(run, large, savers, labels, shortlist)
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
         run.progress.note(

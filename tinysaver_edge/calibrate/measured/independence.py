@@ -265,12 +265,12 @@ def looked_before(
         large = next(iter(models))
     savers = {key: name for key, name in models.items() if key != large}
     look = look_at(content, large=large, savers=savers, targets=targets, drawn=drawn)
-    others, known = shared_with(look, folder)
-    if not known:
+    others = shared_with(look, folder)
+    mine, row = _rows(folder / _LOOKED), {**look, "others": others}
+    if row not in mine:  # also where a folder beside it has it: that one may be deleted
         (folder / _LOOKED).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / _LOOKED) as file:
-            rows = [*_rows(folder / _LOOKED), {**look, "others": others}]
-            file.write(json.dumps(rows).encode())
+            file.write(json.dumps([*mine, row]).encode())
     if not others or look["question"] is None:
         return 0, ()
     named = sorted(set(others))
@@ -306,8 +306,8 @@ def look_at(
     return {"large": large, "savers": dict(savers), "question": question, "images": images}
 
 
-def shared_with(look: Mapping[str, Any], folder: Path) -> tuple[list[str], bool]:
-    """Return the savers that others have asked of the same samples, and whether this was asked.
+def shared_with(look: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the savers that other looks have asked of the same samples, or did at the first time.
 
     Args:
         look: what is asked, of `look_at`.
@@ -318,11 +318,11 @@ def shared_with(look: Mapping[str, Any], folder: Path) -> tuple[list[str], bool]
     rows = [row for row in rows if content.count(seen_from_text(row["images"]).hashes)]
     for row in rows:
         if {**look, "others": row["others"]} == row:
-            return list(row["others"]), True
+            return list(row["others"])
     question = look["question"]
     looks = {key: name for row in rows for key, name in _looks_of(row, question)}
     mine = dict(_looks_of(look, question))
-    return sorted(name for key, name in looks.items() if key not in mine), False
+    return sorted(name for key, name in looks.items() if key not in mine)
 
 
 def _looks_of(

@@ -10,7 +10,7 @@ import sys
 import time
 
 import numpy as np
-from imagenet import read_records, save, table
+from imagenet import called_with, read_records, save, table
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores, Verdicts, WalkCounts
 from tinysaver_edge.certificate.p_values import p_value, walk
@@ -23,6 +23,7 @@ TARGET_MS = 5.0
 
 def main() -> int:
     """Print the table; exit 1 when the target is missed."""
+    called_with(__doc__)
     records = read_records()
     saver, large = records.outputs["mobilenetV2"], records.outputs["nasnetlarge"]
     final = ConditionalLogit().fuse(saver, large)[0] == records.labels

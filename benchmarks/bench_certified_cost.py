@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from imagenet import FOUR_PAIRS, Records, read_records, save, table
+from imagenet import FOUR_PAIRS, Records, called_with, read_records, save, table
 
 from tinysaver_edge.calibrate.methods.certify import CertifiedChoice, certify_pair, split
 from tinysaver_edge.fusion import LinearFusion
@@ -59,6 +59,7 @@ WAYS = (
 
 def main() -> int:
     """Print both tables; exit 1 when a target is missed."""
+    called_with(__doc__)
     records = read_records()
     text, figures, missed = four_pairs(records)
     more_text, more_figures, worst = all_pairs(records)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from bench_search import problem_of
 from bench_validity import RISK, lower_limit
-from imagenet import RESULTS, Records, read_records, save, table
+from imagenet import RESULTS, Records, called_with, read_records, save, table
 
 from tinysaver_edge.calibrate.chosen.choose import choose, policy_of
 from tinysaver_edge.calibrate.methods.certify import certify, trial_of
@@ -91,9 +91,9 @@ CELLS = tuple((n, points) for n in (2000, 10_000) for points in (0.5, 1.0))
 
 def main() -> int:
     """Measure the parts asked for and print all; exit 1 where a target is missed."""
-    asked = sys.argv[1:] or list(PARTS)
+    words = called_with(__doc__, names=PARTS) or list(PARTS)
     records = read_records()
-    measured = {name: PARTS[name][0](records) for name in asked}
+    measured = {name: PARTS[name][0](records) for name in words}
     kept = RESULTS / "bench_chains.json"
     figures_of = (json.loads(kept.read_text()) if kept.is_file() else {}) | measured
     told = {name: PARTS[name][1](figures_of[name]) for name in PARTS if name in figures_of}

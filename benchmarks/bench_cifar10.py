@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from imagenet import DATA, save, table
+from imagenet import DATA, called_with, save, table
 
 from tinysaver_edge.calibrate import Method, calibrate
 from tinysaver_edge.calibrate.planning import plan_of
@@ -32,7 +32,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main() -> int:
     """Print a row a way; exit 1 where a target is missed."""
-    work = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="cifar10-"))
+    work = Path(*called_with(__doc__, most=1) or [tempfile.mkdtemp(prefix="cifar10-")])
     recipe = load_recipe("cifar10", root=DATA / "cifar10")
     asked = recipe.overridden({"holdout": 0.5, "work_dir": work, "no_timing": True})
     figures: dict[str, list[dict[str, Any]]] = {}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imagenet import RESULTS, save, table
+from imagenet import RESULTS, called_with, save, table
 
 from tinysaver_edge.calibrate import calibrate, run
 from tinysaver_edge.calibrate.gathered import gather
@@ -45,17 +45,18 @@ BLOCK = 250_000
 
 def main() -> int:
     """Draw, calibrate twice and print; exit 1 where a target is missed."""
-    samples = int(sys.argv[1]) if len(sys.argv) > 1 else SAMPLES
+    words = called_with(__doc__, most=2 + len(WAYS))
+    samples = int(words[0]) if words else SAMPLES
     kept = RESULTS / "bench_huge.json"
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
-    if found.get("samples") != samples or len(sys.argv) <= 3:
+    if found.get("samples") != samples or len(words) <= 2:
         found = {"samples": samples}
     with tempfile.TemporaryDirectory(prefix="huge") as name:
-        folder = Path(sys.argv[2] if len(sys.argv) > 2 else name)
+        folder = Path(words[1] if len(words) > 1 else name)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "macs.csv").is_file():
             in_process(draw, folder, samples)
-        for way in sys.argv[3:] or [one.value for one in WAYS]:
+        for way in words[2:] or [one.value for one in WAYS]:
             found[way] = in_process(measured, folder, way)
     ways = {way.value: found[way.value] for way in WAYS if way.value in found}
     rows = [

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from imagenet import save, table
+from imagenet import called_with, save, table
 
 from tinysaver_edge.models.export.catalogue import PublishedModel, read_catalogue
 from tinysaver_edge.models.graph.macs import count_module_macs
@@ -27,6 +27,7 @@ WANTED = 20
 
 def main() -> int:
     """Count all that are published; exit 1 when fewer than twenty agree."""
+    called_with(__doc__)
     import timm
     import torch
 

@@ -17,7 +17,7 @@ import time
 from datetime import datetime, timezone
 
 import numpy as np
-from imagenet import DATA, FOUR_PAIRS, Records, read_records, save, table
+from imagenet import DATA, FOUR_PAIRS, Records, called_with, read_records, save, table
 
 from tinysaver_edge.calibrate import Plan, RecordInput, Reference, Targets, plan_questions
 from tinysaver_edge.calibrate.chosen.asking import ask_about
@@ -45,6 +45,7 @@ NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
 
 def main() -> int:
     """Print all tables; exit 1 when a target is missed."""
+    called_with(__doc__)
     records = read_records()
     parts = [questions(records), errors(records), repeats(), times(records)]
     save(

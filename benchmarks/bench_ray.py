@@ -18,14 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from bench_decide import DESCRIPTION
-from imagenet import save, table
+from imagenet import called_with, save, table
 from networks import mobilenet_v3_small
-from ray.cluster_utils import Cluster
 
 from tinysaver_edge._support.progress import SILENT
 from tinysaver_edge.artefact import Artefact
@@ -37,6 +36,9 @@ from tinysaver_edge.data.files import open_data
 from tinysaver_edge.models.description.description import description_from
 from tinysaver_edge.records.measure import Answered, MeasureJob, measure
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 PICTURES = 3072
 ROUNDS = 3
 FACTOR = 1.8
@@ -45,6 +47,9 @@ NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 def main() -> int:
     """Measure by turns and print; exit 1 where the target is missed."""
+    called_with(__doc__)
+    from ray.cluster_utils import Cluster
+
     ray_workers.SPAN = 1
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     with tempfile.TemporaryDirectory() as name:

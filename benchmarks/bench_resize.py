@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from imagenet import called_with
 
 from tinysaver_edge.preprocess import Frame, Preprocess, Preprocessor, Resize
 
@@ -30,6 +31,7 @@ EVERY = 4
 
 def main() -> int:
     """Print both tables; exit 1 when a target is missed."""
+    called_with(__doc__)
     cv2.setNumThreads(1)
     video = DATA / "video" / "objects-1080p.mp4"
     if not video.is_file():

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from imagenet import Records, read_records, save, table
+from imagenet import Records, called_with, read_records, save, table
 
 from tinysaver_edge.calibrate.methods.counts import SortedScores
 from tinysaver_edge.calibrate.methods.sweep import Sweep
@@ -28,6 +28,7 @@ FASTER_THAN_MASKS = 100
 
 def main() -> int:
     """Print the table; exit 1 when a target is missed."""
+    called_with(__doc__)
     records = read_records()
     correct = {model: records.correct(model) for model in records.macs}
     saver, large = correct["mobilenetV2"], correct["nasnetlarge"]

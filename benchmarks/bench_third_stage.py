@@ -12,7 +12,7 @@ import sys
 from timeit import timeit
 
 import numpy as np
-from imagenet import save
+from imagenet import called_with, save
 
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
@@ -25,6 +25,7 @@ TARGET_US = 30.0
 
 def main() -> int:
     """Print what it adds; exit 1 where it is too much."""
+    called_with(__doc__)
     adds_us = third_stage_us()
     text = f"A pooled third stage adds {adds_us:.1f} µs to `decide` (target ≤ {TARGET_US:g})."
     figures = {"adds_us": adds_us}

@@ -24,7 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from imagenet import DATA, save, table
+from imagenet import DATA, called_with, save, table
 
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.calibrate import ModelFile, calibrate
@@ -179,10 +179,11 @@ def _mobilenet(work: Path) -> Artefact:
 
 
 def main() -> int:
+    words = called_with(__doc__, most=1)
     if not Path(DATA / "cifar10/test.zip").is_file():
         print(f"no images in {DATA}: set TINYSAVER_DATA", file=sys.stderr)
         return 2
-    work = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="uplink-"))
+    work = Path(*words or [tempfile.mkdtemp(prefix="uplink-")])
     found, cifar = cascades(work)
     shown, imagenet = photos(work)
     drops = ("drop from the large model on the same", "drop from the large model on pixels")

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from bench_search import problem_of
-from imagenet import FOUR_PAIRS, RESULTS, Records, read_records, save, table
+from imagenet import FOUR_PAIRS, RESULTS, Records, called_with, read_records, save, table
 from scipy import stats
 
 from tinysaver_edge.calibrate.chosen.choose import choose, policy_of
@@ -106,9 +106,9 @@ class Population:
 
 def main() -> int:
     """Measure the parts asked for and print both; exit 1 when the promise is not kept."""
+    words = called_with(__doc__, names=PARTS) or list(PARTS)
     records = read_records()
-    asked = sys.argv[1:] or list(PARTS)
-    measured = {name: PARTS[name][0](records) for name in asked}
+    measured = {name: PARTS[name][0](records) for name in words}
     kept = RESULTS / "bench_validity.json"
     figures = (json.loads(kept.read_text()) if kept.is_file() else {}) | measured
     told = {name: PARTS[name][1](figures[name]) for name in PARTS if name in figures}

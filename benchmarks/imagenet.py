@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,22 @@ def read_records() -> Records:
         with np.load(folder / f"{model}.npz") as arrays:
             outputs[model] = Outputs.from_topk(arrays["top5_class"], arrays["top5_prob"])
     return Records(outputs, np.load(folder / "labels.npy").astype(np.int64), macs)
+
+
+def called_with(doc: str | None, *, most: int = 0, names: Collection[str] = ()) -> list[str]:
+    """Return what follows a script's name; where it takes no such thing, say what it is, and end.
+
+    Args:
+        doc: what the script is, and how it is called.
+        most: how many words it takes.
+        names: the words that it takes, where not any will do.
+    """
+    words = sys.argv[1:]
+    wrong = [one for one in words if one.startswith("-") or (names and one not in names)]
+    if not wrong and len(words) <= (most or len(names)):
+        return words
+    print((doc or "").strip())
+    sys.exit(0 if words in (["-h"], ["--help"]) else 2)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

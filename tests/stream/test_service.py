@@ -3,11 +3,13 @@
 import json
 import sys
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support.doors import short_turns
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.deciding.policy import StagePolicy
@@ -150,6 +152,14 @@ def test_servers_that_cannot_listen_leave_none_behind(manifest):
     with again:
         assert sys.getswitchinterval() <= 0.001  # strangers' requests hold no frame up for longer
         assert again.notes[0].startswith("metrics and health: http://127.0.0.1:")
+    assert sys.getswitchinterval() == usual_s
+
+
+def test_doors_that_close_in_another_order_leave_turns_as_they_were():
+    usual_s = sys.getswitchinterval()
+    with ExitStack() as later, short_turns():
+        later.enter_context(short_turns())
+        assert sys.getswitchinterval() <= 0.001
     assert sys.getswitchinterval() == usual_s
 
 

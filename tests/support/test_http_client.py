@@ -43,6 +43,7 @@ def test_a_challenge_that_is_none_asks_for_nothing(wanted):
     [
         (b"\xff\xfe garbage\r\n\r\n", "speaks no HTTP on this port"),
         (b"HTTP/9.9 200\r\n\r\n", "speaks no HTTP on this port"),
+        (b"", "hangs up without an answer"),
         (
             b"HTTP/1.1 401 U\r\nWWW-Authenticate: Bearer realm=,,==\r\nContent-Length: 0\r\n\r\n",
             "wants a user and password",

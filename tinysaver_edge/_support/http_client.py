@@ -347,6 +347,8 @@ class WebHost:
             raise self.failed(why) from error
         except http.client.IncompleteRead as error:
             raise self.failed("hangs up in the middle") from error
+        except http.client.RemoteDisconnected as error:
+            raise self.failed("hangs up without an answer") from error
         except ConnectionRefusedError as error:
             why = "nothing listens there (connection refused): start its server, or mend the port"
             raise self.failed(why) from error

@@ -121,7 +121,8 @@ class Problem:
             if np.array_equal(told, sample_hashes([saver.outputs.subset(some)])):
                 raise InputError(
                     f"saver {saver.name} answers {len(some)} samples as the large model "
-                    f"{self.large.name} does, to the last digit: it is that one by another name"
+                    f"{self.large.name} does, to the last digit: it is that one by another name; "
+                    "leave it out"
                 )
 
     def outputs_of(self, policy: Policy) -> list[Outputs]:

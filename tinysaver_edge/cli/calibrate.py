@@ -308,7 +308,7 @@ def _next_step(result: Calibration, settings: Settings) -> str:
             "on samples that it has not seen; to run, a bundle needs models: calibrate --data"
         )
     rate = None if result.reuse is None else result.reuse.rule.frames_per_s
-    pace = () if rate is None else ("--fps", f"{rate:.2g}")  # certified are cameras about as fast
+    pace = () if rate is None else ("--fps", f"{rate:.3g}")  # certified are cameras about as fast
     return (
         f"on the device {terminal.command_line('verify', result.bundle)}, then "
         f"{terminal.command_line('run', result.bundle, '--source', '0', *pace)}"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge.data.looks import Looks, part
+from tinysaver_edge.data.looks import SIDE, Looks
 
 FEWEST = 30
 """Pictures below which nothing is said but of copies, byte for byte."""
@@ -54,6 +55,9 @@ BEYOND_CHANCE, MOST_LIKENESS_OF_PARTS = 2.1, 0.97
 RISING = 0.1
 """A part is alike from so many times what one in a thousand reaches by chance, and this much more
 for each factor e of pictures from 300 on: there are the more pairs."""
+
+COMPARED = 16
+"""Width and height of what is compared of small pictures: a whole one, or a part."""
 
 PAIRS = 20_000
 _BLOCK = 512
@@ -219,7 +223,7 @@ class _Edges:
 
     @classmethod
     def of(cls, pictures: NDArray[np.uint8]) -> _Edges:
-        small = part(pictures)
+        small = _part(pictures)
         values = _differences(small)
         held = _differences(_held_up(small - small.mean(axis=0)))
         least = FLAT_GREY * values.shape[1] ** 0.5
@@ -276,6 +280,38 @@ def _differences(small: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.f
 
 def _blocks(index: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [index[start : start + _BLOCK] for start in range(0, len(index), _BLOCK)]
+
+
+def _part(
+    pictures: NDArray[Any], *, top: float = 0.0, left: float = 0.0, side: float = 1.0
+) -> NDArray[np.float32]:
+    """Return a square part of small pictures, each of its pixels the mean of what it covers.
+
+    Args:
+        pictures: ``(n, 32, 32, …)``.
+        top: where it begins, 0..1 of the height.
+        left: likewise, of the width.
+        side: of the part, 0..1.
+
+    Returns:
+        ``(n, 16, 16, …)``.
+    """
+    rows, columns = _covering(top, side), _covering(left, side)
+    found = np.empty((len(pictures), COMPARED, COMPARED, *pictures.shape[3:]), np.float32)
+    for start in range(0, len(pictures), _BLOCK):
+        block = pictures[start : start + _BLOCK].astype(np.float32, copy=False)
+        down = np.tensordot(rows, block, (1, 1))
+        found[start : start + _BLOCK] = np.tensordot(columns, down, (1, 2)).swapaxes(0, 2)
+    return found
+
+
+def _covering(start: float, side: float) -> NDArray[np.float32]:
+    """Return how much of each new pixel each old one covers, ``(16, 32)``."""
+    ends = SIDE * (start + side * np.arange(COMPARED + 1) / COMPARED)
+    low = np.maximum(ends[:-1, None], np.arange(SIDE))
+    high = np.minimum(ends[1:, None], np.arange(SIDE) + 1)
+    covered = np.clip(high - low, 0, None)
+    return np.asarray(covered / covered.sum(axis=1, keepdims=True), np.float32)
 
 
 def _numbers(values: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -343,12 +379,12 @@ def _parts_alike(
     gray = small.mean(axis=3, dtype=np.float32)
     drawn = np.sort(np.random.default_rng(_SEED).permutation(count)[: PART_PAIRS // count])
     known = first[drawn][:, None] == first
-    whole, usual = _directions(part(gray)), []
+    whole, usual = _directions(_part(gray)), []
     best, which = np.zeros(len(drawn)), np.zeros(len(drawn), np.int64)
     for top, left, side in PARTS:
-        likeness = _directions(part(gray[drawn], top=top, left=left, side=side)) @ whole.T
-        usual.append(likeness.ravel()[:: 1 + likeness.size // PAIRS])
+        likeness = _directions(_part(gray[drawn], top=top, left=left, side=side)) @ whole.T
         likeness[known] = 0
+        usual.append(likeness.ravel()[:: 1 + likeness.size // PAIRS].copy())  # not the whole of it
         better = likeness.max(axis=1) > best
         which[better] = likeness.argmax(axis=1)[better]
         best = np.maximum(best, likeness.max(axis=1))

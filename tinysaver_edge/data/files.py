@@ -96,7 +96,7 @@ def names_labels(path: Place) -> bool:
             return table_names_labels(path)
         if suffix_of(path) == ".zip":
             with _opened_zip(path) as archive:
-                names = list(_members(archive)[0])
+                names = list(_members(archive, path)[0])
         else:
             names = store_of(path).find()[0]
     except (TinySaverError, *_DAMAGED_ZIP):
@@ -152,7 +152,7 @@ class ZipData(DataSource):
     def __init__(self, path: Place, *, labelled: bool = True) -> None:
         self._labelled = labelled
         self._archive = _opened_zip(path)
-        self._members, twice = _members(self._archive)
+        self._members, twice = _members(self._archive, path)
         samples, self._places, left_out = _folder_samples(
             self._members, twice, path=path, labelled=labelled
         )
@@ -188,7 +188,7 @@ def _opened_zip(path: Place) -> zipfile.ZipFile:
         raise DataError(f"data {path}: not a readable .zip ({error})") from error
 
 
-def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+def _members(archive: zipfile.ZipFile, path: Place) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Return an archive's files by name, and those of them that cannot be told apart or are links.
 
     Archives that were made on Windows part folders with a backslash; a name that is there twice
@@ -197,9 +197,7 @@ def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list
     found: dict[str, zipfile.ZipInfo] = {}
     lost: list[str] = []
     if any(entry.flag_bits & 1 for entry in archive.infolist()):
-        raise DataError(
-            f"data {archive.filename}: is encrypted with a password; unpack it, or zip it without"
-        )
+        raise DataError(f"data {path}: is encrypted with a password; unpack it, or zip it without")
     for entry in archive.infolist():
         name = entry.filename if "/" in entry.filename else entry.filename.replace("\\", "/")
         if entry.is_dir() or name.endswith("/"):

@@ -149,9 +149,6 @@ def seen_from_text(texts: Iterable[str]) -> Seen:
 SIDE = 32
 """Width and height of the small pictures."""
 
-COMPARED = 16
-"""Of what is compared of them: a whole one, or a part."""
-
 DRAWN = 20_000
 """Of more pictures, so many are drawn, to be kept in small and compared."""
 
@@ -236,34 +233,6 @@ class Looks:
         if self.several is not None and (several := int(self.several.sum())):
             found.append(f"{several} of {len(self.content)} files are {MORE_FRAMES}")
         return tuple(found)
-
-
-def part(
-    pictures: NDArray[Any], *, top: float = 0.0, left: float = 0.0, side: float = 1.0
-) -> NDArray[np.float32]:
-    """Return a square part of small pictures, each of its pixels the mean of what it covers.
-
-    Args:
-        pictures: ``(n, 32, 32, …)``.
-        top: where it begins, 0..1 of the height.
-        left: likewise, of the width.
-        side: of the part, 0..1.
-
-    Returns:
-        ``(n, 16, 16, …)``.
-    """
-    rows, columns = _covering(top, side), _covering(left, side)
-    down = np.tensordot(rows, pictures.astype(np.float32, copy=False), (1, 1))
-    return np.ascontiguousarray(np.tensordot(columns, down, (1, 2)).swapaxes(0, 2))
-
-
-def _covering(start: float, side: float) -> NDArray[np.float32]:
-    """Return how much of each new pixel each old one covers, ``(16, 32)``."""
-    ends = SIDE * (start + side * np.arange(COMPARED + 1) / COMPARED)
-    low = np.maximum(ends[:-1, None], np.arange(SIDE))
-    high = np.minimum(ends[1:, None], np.arange(SIDE) + 1)
-    covered = np.clip(high - low, 0, None)
-    return np.asarray(covered / covered.sum(axis=1, keepdims=True), np.float32)
 
 
 def read_looks(

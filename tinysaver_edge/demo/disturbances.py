@@ -130,6 +130,8 @@ class Spot:
     Attributes:
         x: centre, in pixels.
         y: centre, in pixels.
+        axes_px: its half axes.
+        angle_deg: how it is turned.
         colour: (B, G, R), 0 to 255.
     """
 
@@ -152,6 +154,7 @@ class View:
     """How the camera sees the belt for a while.
 
     Attributes:
+        light: index of the lamp among the textures.
         light_angle: where the light comes from, radians.
         gain: (B, G, R) brightness, 1 is normal.
         haze: what stray light adds, 0 to 255.

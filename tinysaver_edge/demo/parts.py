@@ -312,6 +312,7 @@ class Piece:
     Attributes:
         label: its kind, an index into ``CLASS_NAMES``.
         shape_seed: where its own proportions come from.
+        radius_px: of the disc that it fits into.
         angle: how it is turned, radians.
         squeeze: how much it is foreshortened, 1 seen straight from above, less when it leans.
         squeeze_angle: the direction in which it leans, radians.

@@ -277,11 +277,11 @@ class _Crew:
         lost = sum(self._losses.values())
         if lost:
             why = "; ".join(filter(None, (f"{lost} workers were lost", why)))
-        needs = (
-            self._job.engine and f"engine {self._job.engine}, device {self._job.device or 'CPU'}"
-        )
+        needs = ""
+        if self._job.engine is not None:
+            needs = f" (engine {self._job.engine}, device {self._job.device or 'CPU'})"
         text = (
-            f"--on {self._address}: {self._job.what}: no node does it ({needs or 'no engine'}): "
+            f"--on {self._address}: {self._job.what}: no node does it{needs}: "
             f"{why or 'there is none with a core to spare'}"
         )
         return WorkerLostError(text) if lost else EngineError(text)

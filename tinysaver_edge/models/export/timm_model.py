@@ -75,6 +75,8 @@ class TimmModel:
     """A torch model and what timm says of it.
 
     Attributes:
+        module: the model, in evaluation mode; takes float32 NCHW RGB, answers ``(n, classes)``.
+        preprocess: how a frame becomes its input, nothing folded.
         labels: names of ImageNet's classes where the published weights answer with them.
     """
 

@@ -1,6 +1,6 @@
 """A model file's graph as plain values: what descriptions and MAC counts are read from.
 
-Both readers (`graph_onnx`, `graph_openvino`) fill the same form, with the operation names of their
+Whoever reads a file (`reader.py`, `onnx.py`) fills the same form, with the operation names of its
 own format, so that what is asked of a graph is asked once.
 """
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SUMS_TO_ONE = 1e-3
 
-MACS_APART = 0.2
+MACS_APART = 0.45
 """Share of the larger by which MACs that a description says may differ from those of its graph:
 not every counter counts the same operations; who writes FLOPs is off by a half."""
 

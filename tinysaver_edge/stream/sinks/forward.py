@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 LONGEST_PAUSE_S = 30.0
 """Between two tries while the target is away."""
 
+LEAST_REST_S = 0.004
+"""Between two frames, however quick the target: each sending takes the interpreter from decisions."""
+
 _OWN_FAULT = (400, 409, 413, 414, 415, 422)
 _FORM = "give a folder or http(s)://HOST/PATH, which takes PUT"
 
@@ -204,7 +207,7 @@ class Forwarder:
             self._send(name)
             rest_s = (self._clock() - began_s) * (1 / self._share - 1)
             away_s = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE_S) if self._failures else 0.0
-            self._stopping.wait(max(rest_s, away_s))
+            self._stopping.wait(max(rest_s, away_s, LEAST_REST_S))
 
     def _send(self, name: str) -> None:
         """Send one item: first its picture, then its row, so that a row always has its picture."""

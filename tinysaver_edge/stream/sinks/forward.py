@@ -43,7 +43,7 @@ LONGEST_PAUSE_S = 30.0
 """Between two tries while the target is away."""
 
 LEAST_REST_S = 0.004
-"""Between two frames, however quick the target: each sending takes the interpreter from decisions."""
+"""Between two frames, however quick the target: sending takes the interpreter from decisions."""
 
 _OWN_FAULT = (400, 409, 413, 414, 415, 422)
 _FORM = "give a folder or http(s)://HOST/PATH, which takes PUT"

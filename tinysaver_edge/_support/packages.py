@@ -145,5 +145,7 @@ def python_command(program: str, *arguments: str) -> list[str]:
     ``python -c`` looks for modules in the folder that the user stands in first: a stranger's
     ``numpy.py`` among the pictures would be run.
     """
-    known = "" if "" in sys.path else "import sys; sys.path[:] = filter(None, sys.path)\n"
+    # A file, where no module lies, stands for it: OpenCV counts on whatever is first in the path.
+    own = "import sys; sys.path[:] = [one or sys.executable for one in sys.path]\n"
+    known = "" if "" in sys.path else own
     return [sys.executable, "-c", known + program, *arguments]

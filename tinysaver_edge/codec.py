@@ -98,6 +98,9 @@ def decode(files: NDArray[Any], shape: Sequence[int]) -> Batch:
     Args:
         files: JPEG files as bytes, an array of any shape.
         shape: height, width and channels that each must have.
+
+    Raises:
+        EngineError: one is no such file.
     """
     cv2 = opencv("Decoding JPEG")
     wanted = tuple(shape)

@@ -105,7 +105,11 @@ class LatencySamples:
         return self.quantile_ms(0.99)
 
     def quantile_ms(self, q: float) -> float:
-        """Return the least sample that a share q of the samples does not exceed."""
+        """Return the least sample that a share q of the samples does not exceed.
+
+        Raises:
+            InputError: q is outside 0..1.
+        """
         ordered = np.sort(self.samples_ms)
         return quantile_of(ordered, np.arange(1, len(ordered) + 1) / len(ordered), q)
 
@@ -151,7 +155,11 @@ class LatencySamples:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatencySamples:
-        """Read what `to_dict` returned; only the samples and their source count."""
+        """Read what `to_dict` returned; only the samples and their source count.
+
+        Raises:
+            InputError: a field is missing or wrong.
+        """
         try:
             return cls(np.array(values["samples_ms"], np.float64), LatencySource(values["source"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -164,7 +172,11 @@ class LatencySamples:
 
 
 def quantile_of(ordered: Samples, up_to: NDArray[np.float64], q: float) -> float:
-    """Return the least of ascending samples that a share q of the weight does not exceed."""
+    """Return the least of ascending samples that a share q of the weight does not exceed.
+
+    Raises:
+        InputError: q is outside 0..1.
+    """
     if not 0 <= q <= 1:
         raise InputError(f"quantile {q}: must lie in 0..1")
     place = int(np.searchsorted(up_to, q - TOLERANCE))
@@ -202,7 +214,11 @@ class PooledLatency:
     source: LatencySource
 
     def quantile_ms(self, q: float) -> float:
-        """Return the least sample that a share q of the frames does not exceed."""
+        """Return the least sample that a share q of the frames does not exceed.
+
+        Raises:
+            InputError: q is outside 0..1.
+        """
         return quantile_of(self.samples_ms, self.up_to, q)
 
     def summary(self) -> dict[str, Any]:
@@ -292,7 +308,11 @@ class CascadeLatency:
         )
 
     def at(self, escalation_rate: float) -> PooledLatency:
-        """Return the latency when that share of the frames, 0..1, is escalated."""
+        """Return the latency when that share of the frames, 0..1, is escalated.
+
+        Raises:
+            InputError: the rate is no fraction.
+        """
         p = escalation_rate
         if self.saver_after is None:
             return pooled(((self.saver, 1 - p), (self.escalated, p)))
@@ -339,7 +359,11 @@ class CascadeLatency:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CascadeLatency:
-        """Read what `to_dict` returned."""
+        """Read what `to_dict` returned.
+
+        Raises:
+            InputError: a field is missing or wrong.
+        """
         try:
             after = values["saver_after"]
             return cls(

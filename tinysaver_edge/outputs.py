@@ -318,7 +318,11 @@ def all_but(index: IntArray | Sequence[int], count: int) -> IntArray:
 
 
 def check_labels(labels: NDArray[np.int64], outputs: Outputs, *, model: str) -> None:
-    """Refuse labels that are no class of a model; top-k records do not tell how many there are."""
+    """Refuse labels that are no class of a model; top-k records do not tell how many there are.
+
+    Raises:
+        InputError: naming the first of them.
+    """
     if outputs.truncated or not len(labels) or labels.max() < outputs.width:
         return
     sample = int((labels >= outputs.width).argmax())

@@ -343,7 +343,11 @@ class Head(Score):
         return {"depth": self.depth} | {field: list(getattr(self, field)) for field in fields}
 
     def __call__(self, outputs: Outputs) -> FloatArray:
-        """Score each sample; see `Score`."""
+        """Score each sample; see `Score`.
+
+        Raises:
+            InputError: the outputs know fewer probabilities than the head was fitted on.
+        """
         features = head_features(outputs, depth=self.depth)
         # Not a matrix product: BLAS rounds one row differently from many.
         logits = np.add.reduce(features[:, None, :] * self._weights[:, 1:], axis=2)

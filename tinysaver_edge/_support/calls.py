@@ -29,7 +29,11 @@ class Calls:
         return os.getpid() != self._process
 
     def check(self) -> None:
-        """Refuse to go on in a forked process."""
+        """Refuse to go on in a forked process.
+
+        Raises:
+            EngineError: this is one.
+        """
         if self.forked:
             raise EngineError(
                 f"{self._what} does not survive a fork: load it in each process, after the fork"

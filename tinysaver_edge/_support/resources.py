@@ -11,12 +11,20 @@ _COPIES = "_data.d"
 
 
 def devices_dir(*, package: Path = PACKAGE) -> Path:
-    """Return the folder of device profiles, one TOML a device."""
+    """Return the folder of device profiles, one TOML a device.
+
+    Raises:
+        TinySaverError: the installation has lost the folder.
+    """
     return _data_dir("devices", package)
 
 
 def calibration_dir(*, package: Path = PACKAGE) -> Path:
-    """Return the folder of recipes (TOML) and published results (CSV)."""
+    """Return the folder of recipes (TOML) and published results (CSV).
+
+    Raises:
+        TinySaverError: the installation has lost the folder.
+    """
     return _data_dir("calibration", package)
 
 

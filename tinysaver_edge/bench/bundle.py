@@ -287,6 +287,10 @@ def measure_pair(
         clock: seconds.
         effort: how long to measure. Each way a frame may take is timed at least once.
         seed: of the order.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: a model fails.
     """
     driven = _Driven((saver, large), frames, fusion=fusion)
     chance = random.Random(seed)
@@ -346,6 +350,10 @@ def measure_ways(
 
     Returns:
         How long a frame takes that each stage settles, all that are asked before it included.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: a model fails.
     """
     driven = _Driven(stages, frames, pool=pool, fusion=fusion)
     chance = random.Random(seed)
@@ -371,7 +379,12 @@ def measure_ways(
 
 
 def measure_look(frames: Sequence[Frame], *, effort: Effort) -> LatencySamples:
-    """Look at frames in turns, as a memory does that finds them still: no model is asked."""
+    """Look at frames in turns, as a memory does that finds them still: no model is asked.
+
+    Args:
+        frames: ``(height, width, 3)`` BGR uint8, at least one, that take turns.
+        effort: how long to measure.
+    """
     thumbnail, gate = Thumbnailer(), Gate[int](ReuseRule(WHITE, 0.0, epoch_s=1e9))
     turns, numbers = itertools.cycle(frames), itertools.count()
 
@@ -389,7 +402,12 @@ def measure_alone(
     clock: Clock = time.perf_counter,
     effort: Effort = DEFAULT_EFFORT,
 ) -> LatencySamples:
-    """Decide frames one after the other with one model, as if there were no cascade."""
+    """Decide frames one after the other with one model, as if there were no cascade.
+
+    Raises:
+        InputError: a frame is of another shape or type.
+        EngineError: the model fails.
+    """
     cascade = Cascade([stage.with_policy(StagePolicy(stage.policy.model))])
     turns = itertools.cycle(frames)
     return measure_with(effort, lambda: cascade.decide(next(turns)), clock=clock)

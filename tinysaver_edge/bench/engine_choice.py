@@ -215,7 +215,12 @@ class TryStep:
     frames: Sequence[Frame]
 
     def __call__(self, progress: Progress) -> CandidateAnswer:
-        """Do it."""
+        """Do it.
+
+        Raises:
+            EngineError: it cannot be run so.
+            MissingDependencyError: the engine is not installed.
+        """
         name = self.artefact.name
         stage = Stage.opened(self.artefact, StagePolicy(name))
         try:

@@ -32,7 +32,11 @@ class EncodedFrame:
     data: bytes
 
     def decode(self) -> Frame:
-        """Return the picture."""
+        """Return the picture.
+
+        Raises:
+            InputError: it cannot be decoded.
+        """
         frame = decode_image(self.data)
         if frame is None:
             raise InputError(f"image {self.name}: cannot be decoded")
@@ -40,7 +44,11 @@ class EncodedFrame:
 
 
 def frames_from(path: Path) -> list[EncodedFrame]:
-    """Read an image, or the first images below a folder."""
+    """Read an image, or the first images below a folder.
+
+    Raises:
+        InputError: there is none.
+    """
     files = [path]
     if path.is_dir():
         files = image_files(path)[:MOST_FRAMES]
@@ -57,7 +65,11 @@ def golden_frames(bundle: Bundle) -> list[EncodedFrame]:
 
 
 def made_up_frame(size: tuple[int, int] = PICTURE_SIZE, *, seed: int = 0) -> EncodedFrame:
-    """Draw areas of colour with some noise over them, as a JPEG."""
+    """Draw areas of colour with some noise over them, as a JPEG.
+
+    Raises:
+        MissingDependencyError: OpenCV is not installed.
+    """
     cv2 = opencv("Encoding images")
     height, width = size
     rng = np.random.default_rng(seed)

@@ -179,7 +179,11 @@ def bench_model(
 def sustain_model(
     artefact: Artefact, frame: Frame, *, seconds: float, clock: Clock = time.perf_counter
 ) -> Sustained:
-    """Run a model on and on, with its resize, and see whether it gets slower."""
+    """Run a model on and on, with its resize, and see whether it gets slower.
+
+    Raises:
+        EngineError: the model cannot be run here.
+    """
     stage = Stage.opened(artefact, StagePolicy(artefact.name))
     try:
         stage.warm_up()

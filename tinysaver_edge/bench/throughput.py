@@ -67,6 +67,9 @@ def measure_throughput(
 
     With OpenVINO by its own queue, of as many requests as it holds best, compiled for throughput;
     with every other engine by one engine a thread, each on one thread of its own.
+
+    Raises:
+        EngineError: the model cannot be run so.
     """
     batch = np.zeros(artefact.preprocess.shape(1), np.dtype(artefact.preprocess.format.dtype))
     if artefact.engine == "openvino":
@@ -164,6 +167,8 @@ class InferenceEnergy:
         mj: millijoules a frame by the counters, what the machine takes when idle included.
         idle_w: watts by the same counters just before, with nothing to do.
         source: which counters were read.
+        runs: how many frames that were.
+        seconds: how long they took.
     """
 
     mj: float
@@ -243,6 +248,10 @@ class Sustained:
     """A long run's first and last part.
 
     Attributes:
+        seconds: how long it ran.
+        runs: how many runs that were.
+        first: the runs of the first window.
+        last: those of the last.
         start_c: the hottest zone before, in degrees Celsius; None where none tells.
         end_c: the hottest zone after.
     """

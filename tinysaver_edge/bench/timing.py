@@ -152,6 +152,10 @@ def measure_stage(
         frame: ``(height, width, 3)`` BGR uint8, of the size that the device will see.
         clock: seconds.
         effort: how long to measure.
+
+    Raises:
+        InputError: the frame is of another shape or type.
+        EngineError: the model fails.
     """
     score = stage.policy.score
 

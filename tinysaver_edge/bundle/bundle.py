@@ -291,7 +291,11 @@ def _read_manifest(root: Path) -> bytes:
 
 
 def read_signature(root: Path) -> bytes | None:
-    """Return a folder's `bundle.sig.json`, one byte too many where it is too long."""
+    """Return a folder's `bundle.sig.json`, one byte too many where it is too long.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     path = root / SIGNATURE
     try:
         with open_regular(path) as file:

@@ -229,7 +229,11 @@ def _public_key(path: Path, pem: bytes) -> Ed25519PublicKey:
 
 
 def cryptography() -> tuple[Any, Any]:
-    """Return the modules that read keys and that sign."""
+    """Return the modules that read keys and that sign.
+
+    Raises:
+        MissingDependencyError: they are not installed.
+    """
     with needs("cryptography", extra="signed", purpose="a signed bundle"):
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519

@@ -110,7 +110,11 @@ class BundleTarget(Protocol):
 
 
 def open_target(text: str) -> BundleTarget:
-    """Return a target by its address or path, without a tag."""
+    """Return a target by its address or path, without a tag.
+
+    Raises:
+        InputError: it is neither.
+    """
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     if not scheme:
         if not text or redacted(text) == "…":

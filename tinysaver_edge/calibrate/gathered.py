@@ -55,7 +55,11 @@ _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse what cannot be had whatever the images are, before any of them is looked at."""
+    """Refuse what cannot be had whatever the images are, before any of them is looked at.
+
+    Raises:
+        InputError: no calibration can do what is asked.
+    """
     check_asked(plan.targets)
     given, targets = plan.input, plan.targets
     if not isinstance(given, ImageInput) or given.times_here or given.bench:

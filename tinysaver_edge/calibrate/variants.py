@@ -58,6 +58,9 @@ class Variants:
         Args:
             sizes: ``160``, ``"160"``, ``"120x160"`` or ``[120, 160]``: height, then width.
             precisions: names of `Precision`.
+
+        Raises:
+            InputError: one of them is neither.
         """
         return cls(tuple(map(_size, sizes)), tuple(map(_precision, precisions)))
 
@@ -140,7 +143,11 @@ class ModelFinder:
     said: Settings
 
     def large(self, name: str) -> ModelFile:
-        """Return the large model."""
+        """Return the large model.
+
+        Raises:
+            InputError: it cannot be found, or a recipe has it in several forms.
+        """
         for field_name in FORMS:
             if field_name in self.said.models.get(name, {}):
                 raise RecipeError(
@@ -150,7 +157,11 @@ class ModelFinder:
         return self._model(name)
 
     def forms(self, name: str) -> tuple[ModelFile, ...]:
-        """Return a saver in all its sizes and precisions; flags go before the recipe."""
+        """Return a saver in all its sizes and precisions; flags go before the recipe.
+
+        Raises:
+            InputError: it cannot be found, or a size or precision is none.
+        """
         table = self.said.models.get(name, {})
         sizes = self.said.sizes or listed(table.get("sizes", []))
         precisions = self.said.precisions or listed(table.get("precisions", []))

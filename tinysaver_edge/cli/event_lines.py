@@ -56,6 +56,10 @@ class Teller:
     A camera that is too quick drops frames all day, and a damaged file may lack thousands: of such
     events the first are told as they come, the rest as sums, one line in half a minute or more.
     Frames that are held back at the end are in the totals, see `left_out`.
+
+    Args:
+        clock: seconds.
+        say: writes one line.
     """
 
     def __init__(

@@ -71,6 +71,10 @@ class Draw:
         A moment falls on a source with a probability that is as its length: cameras have one
         length, recordings each their own. Epochs begin so that they end within it.
 
+        Args:
+            sources: their names.
+            lengths_s: seconds of each.
+
         Returns:
             The moments in the order in which they come, sources one after the other where their
             lengths differ.

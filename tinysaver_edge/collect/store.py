@@ -189,7 +189,11 @@ class Store:
 
     @property
     def file(self) -> CollectionFile:
-        """What the collection says of itself."""
+        """What the collection says of itself.
+
+        Raises:
+            InputError: it is not begun.
+        """
         if self._file is None:
             raise InputError(f"{self.folder}: holds no collection yet")
         return self._file
@@ -206,7 +210,11 @@ class Store:
         return len(self._moments)
 
     def check_same(self, draw: Draw | None, names: Sequence[str], *, cut: str) -> None:
-        """Refuse to go on with what another call began otherwise."""
+        """Refuse to go on with what another call began otherwise.
+
+        Raises:
+            InputError: it is something else.
+        """
         file = self.file
         said = f"--out {self.folder}: holds a collection"
         there = [one.name for one in file.sources]
@@ -243,7 +251,11 @@ class Store:
         start: datetime,
         cut: str = "",
     ) -> None:
-        """Put the drawn moments on disk."""
+        """Put the drawn moments on disk.
+
+        Raises:
+            InputError: they cannot be written.
+        """
         lengths = [one.duration_s or 0.0 for one in sources]
         period_s = sum(lengths) if draw.period_s is None else draw.period_s
         live = draw.period_s is not None

@@ -199,7 +199,11 @@ def moments_csv(moments: Iterable[DrawnMoment]) -> bytes:
 
 
 def read_moments(path: Path) -> list[DrawnMoment]:
-    """Read the table of moments."""
+    """Read the table of moments.
+
+    Raises:
+        DataError: it is not what `moments_csv` writes.
+    """
     try:
         rows = list(csv_rows(read_text(path).splitlines()))
         if tuple(rows[0][1]) != _COLUMNS:
@@ -393,7 +397,11 @@ def read_collected(path: Place, content: NDArray[np.uint64]) -> tuple[Collection
 
 
 def check_single_frames(data: Path) -> None:
-    """See that a collected folder does not hold epochs, whose folders look like classes."""
+    """See that a collected folder does not hold epochs, whose folders look like classes.
+
+    Raises:
+        DataError: it does.
+    """
     folder = find_collection(data)
     if folder is None:
         return
@@ -406,7 +414,11 @@ def check_single_frames(data: Path) -> None:
 
 
 def read_summary(path: Path) -> CollectionFile:
-    """Read a `collection.json`."""
+    """Read a `collection.json`.
+
+    Raises:
+        DataError: it is damaged, or of a newer release.
+    """
     try:
         content = parse_json(read_file(path))
         version = content.get("schema_version") if isinstance(content, dict) else None
@@ -429,7 +441,11 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(text: str) -> float:
-    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds."""
+    """Read a length of time: 90s, 30m, 12h, 3d; a number alone is seconds.
+
+    Raises:
+        InputError: it is none.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|m|min|h|d)?", text.strip())
     seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2] or "s"]
     if not seconds > 0:

@@ -124,7 +124,11 @@ class EpochData(DataSource):
         return made, (self.path, self.epochs, classes)
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one frame's file; of a video, the frame as PNG."""
+        """Return the bytes of one frame's file; of a video, the frame as PNG.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         epoch, place = self._place(index)
         if epoch.files:
             return read_file(epoch.path / epoch.files[place])

@@ -346,7 +346,11 @@ def table_samples(path: Place, group_column: str | None, *, labelled: bool) -> I
 
 
 def table_names_labels(path: Place) -> bool:
-    """Tell whether a table has a column of labels at all."""
+    """Tell whether a table has a column of labels at all.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
     columns = {name for _, row in _rows(path) for name in row}
     return not columns or not columns.isdisjoint(_LABEL_COLUMNS)
 

@@ -313,6 +313,12 @@ NOTHING = LeftOut()
 def check_left_out(left_out: LeftOut, *, kept: int, limit: float, path: Path | str) -> list[str]:
     """Refuse data of which more is left out than the user allows.
 
+    Args:
+        left_out: what is left out.
+        kept: how many images there are.
+        limit: share of the files that may be left out, 0..1.
+        path: of the data, for the message.
+
     Returns:
         Lines for the user, where it is allowed.
 

@@ -142,7 +142,11 @@ class Seen:
 
 
 def seen_from_text(texts: Iterable[str]) -> Seen:
-    """Read what `Seen.to_text` wrote."""
+    """Read what `Seen.to_text` wrote.
+
+    Raises:
+        ValueError: a text is no hash.
+    """
     return Seen.of(np.array([int(text, 16) for text in texts], np.uint64))
 
 

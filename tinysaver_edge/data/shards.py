@@ -54,7 +54,11 @@ def open_shards(
 
 
 def shards_name_labels(path: Place, shards: Shards) -> bool:
-    """Tell whether a class is told of the samples; see `files.names_labels`."""
+    """Tell whether a class is told of the samples; see `files.names_labels`.
+
+    Raises:
+        DataError: they cannot be read.
+    """
     if shards.kind == ".parquet":
         return _Columns.of(store_of(shards.folder), shards.names[0], path).label is not None
     one = Shards(shards.folder, shards.names[:1], shards.kind)

@@ -72,11 +72,19 @@ class DataStore(ABC):
 
     @abstractmethod
     def find(self) -> tuple[list[str], list[str]]:
-        """Return the files below the place, and what could not be reached."""
+        """Return the files below the place, and what could not be reached.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
 
     @abstractmethod
     def top(self) -> tuple[list[str], list[str]]:
-        """Return the files and the folders that lie in the place itself."""
+        """Return the files and the folders that lie in the place itself.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
 
     @abstractmethod
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:

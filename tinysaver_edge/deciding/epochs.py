@@ -127,7 +127,17 @@ class ReusedFrames:
 def reused(
     rule: ReuseRule, timeline: EpochTimeline, saver: Outputs, accepted: BoolArray
 ) -> ReusedFrames:
-    """Say what a gate that is empty at each epoch's start reuses."""
+    """Say what a gate that is empty at each epoch's start reuses.
+
+    Args:
+        rule: how alike is alike enough.
+        timeline: the frames.
+        saver: the first stage's logits on all of them.
+        accepted: ``(n,)``, where that stage's answer would be accepted.
+
+    Raises:
+        InputError: the saver's answers are not logits of all classes.
+    """
     if saver.logits is None:
         raise InputError(
             "reuse compares all of the saver's probabilities: it needs records with logits"

@@ -121,7 +121,19 @@ def figures(
     timeline: EpochTimeline | None = None,
     reuse: ReuseRule | None = None,
 ) -> Figures:
-    """Measure a policy on recorded answers."""
+    """Measure a policy on recorded answers.
+
+    Args:
+        policy: the stages.
+        outputs: each stage's answers on the same n samples.
+        labels: ``(n,)`` the true classes, or what answers to questions tell of them.
+        grouped: whether some samples belong together, as the frames of a clip do.
+        timeline: where they are frames of epochs.
+        reuse: what is reused within each.
+
+    Raises:
+        InputError: outputs and stages do not match.
+    """
     alone = replayed = replay(policy, outputs)
     if timeline is not None and reuse is not None:
         first = alone.stage == 0 if policy.asked[0] == 0 else np.zeros(len(alone.stage), bool)

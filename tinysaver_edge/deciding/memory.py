@@ -69,6 +69,9 @@ class CameraMemory:
 
         Returns:
             What to repeat, or, as its key, the answer to fill in when a model has been asked.
+
+        Raises:
+            InputError: the frame is of another shape or type.
         """
         return self._gate.look(Remembered(), self._thumbnail(frame), time_s)
 
@@ -139,6 +142,10 @@ def decide_remembering(
         frame: as for `CameraMemory.look`.
         case: what will be known of the frame; its time is the camera's.
         started_s: where its total time begins, on the decider's clock.
+
+    Raises:
+        InputError: the frame is of another shape or type.
+        EngineError: no stage could answer.
     """
     look = memory.look(frame, case.timestamp_s)
     case.covered = memory.covers(case.timestamp_s)

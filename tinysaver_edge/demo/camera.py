@@ -174,7 +174,14 @@ def draw(count: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]
 
 
 class DemoDevice:
-    """The simulated camera, at its own pace."""
+    """The simulated camera, at its own pace.
+
+    Args:
+        fps: frames a second.
+        seed: which camera.
+        frames: how many it takes; None for no end.
+        clock: seconds, to keep the pace with.
+    """
 
     def __init__(
         self,
@@ -232,7 +239,11 @@ class _Running:
 
 
 def open_demo(uri: SourceUri) -> LiveSource:
-    """Open the simulated camera."""
+    """Open the simulated camera.
+
+    Raises:
+        InputError: an option is unknown or out of range.
+    """
     need_known(uri, "fps", "seed", "frames")
     seed = uri.options.get("seed", "0")
     if not (seed.isascii() and seed.isdigit()):

@@ -48,7 +48,11 @@ class CameraData(DataSource):
         return next(iter(self._camera.frames(1, start=index)))[0]
 
     def read(self, index: int) -> bytes:
-        """Refuse: frames are drawn, not read."""
+        """Refuse: frames are drawn, not read.
+
+        Raises:
+            DataError: always.
+        """
         raise DataError(f"frame {index} of the simulated camera is drawn, there is no file")
 
     def _state(self, index: int) -> str:
@@ -126,6 +130,11 @@ def race(bundle_path: Path, *, seconds: float, seed: int) -> Race:
     """Stream some seconds of the camera through the cascade and through the large model alone.
 
     Frames are drawn beforehand, so that the rates are those of deciding.
+
+    Args:
+        bundle_path: the demo's bundle.
+        seconds: how much of the stream, at 30 frames a second.
+        seed: which camera.
     """
     camera = SimulatedCamera(seed=seed, fps=STREAM_FPS)
     frames = list(itertools.islice(camera, max(1, round(seconds * STREAM_FPS))))

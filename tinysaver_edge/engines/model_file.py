@@ -307,7 +307,11 @@ def read_metadata(model: Path) -> dict[str, str]:
 
 
 def check_onnx(model: Path) -> None:
-    """Refuse an .onnx file that ends early or holds no graph."""
+    """Refuse an .onnx file that ends early or holds no graph.
+
+    Raises:
+        ModelError: it does.
+    """
     with _Opened(model) as file:
         if _GRAPH not in [field.number for field in file.fields(file.whole)]:
             raise ModelError(f"model {model}: holds no graph: fetch or export it again")

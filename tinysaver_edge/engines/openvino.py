@@ -219,7 +219,11 @@ def _import() -> OpenVino:
 
 
 def open_core() -> Core:
-    """Return a core of its own: cheap, and settings made on it reach nobody else."""
+    """Return a core of its own: cheap, and settings made on it reach nobody else.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+    """
     core = _import().Core()
     # Weights that stay in their file can be changed in it while the model runs.
     core.set_property({"ENABLE_MMAP": False})

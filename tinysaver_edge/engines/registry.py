@@ -152,7 +152,13 @@ def _why_none(model: Path, readers: list[str], device: str | None) -> TinySaverE
 
 
 def engine_name(asked: str | None, model: Path, *, device: str | None = None) -> str:
-    """Return the engine that is asked for, or the one that `engine_for` picks where none is."""
+    """Return the engine that is asked for, or the one that `engine_for` picks where none is.
+
+    Raises:
+        MissingDependencyError: as `engine_for`.
+        ModelError: as `engine_for`.
+        EngineError: as `engine_for`.
+    """
     return engine_for(model, device=device) if asked is None or asked == AUTO else asked
 
 

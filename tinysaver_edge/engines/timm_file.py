@@ -34,6 +34,9 @@ class Architecture:
 
     Attributes:
         name: timm's name of the architecture, without weights.
+        num_classes: how many classes it tells apart.
+        height: rows of its picture, in pixels.
+        width: columns of its picture, in pixels.
         multiply: factor for each of red, green and blue, 0..255.
         add: offset for each of red, green and blue.
     """
@@ -100,7 +103,11 @@ def read_architecture(path: Path) -> Architecture:
 def write_timm_file(
     path: Path, module: Module, architecture: Architecture, metadata: Mapping[str, str]
 ) -> None:
-    """Write a model's weights with its architecture."""
+    """Write a model's weights with its architecture.
+
+    Raises:
+        MissingDependencyError: safetensors is not installed.
+    """
     save = _safetensors().save
     weights = {name: one.detach().contiguous().clone() for name, one in module.state_dict().items()}
     header = {**metadata, ARCHITECTURE_KEY: json.dumps(asdict(architecture))}

@@ -37,7 +37,11 @@ class EnergyMeter(ABC):
 
     @abstractmethod
     def joules(self) -> float:
-        """Return what was used since some fixed moment."""
+        """Return what was used since some fixed moment.
+
+        Raises:
+            OSError: the counter is not to be read any more.
+        """
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of it. Legal in every state."""
@@ -65,7 +69,13 @@ class Meters:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What one counter counted between two moments, idling included."""
+    """What one counter counted between two moments, idling included.
+
+    Attributes:
+        source: which counter.
+        joules: energy.
+        seconds: time between the readings.
+    """
 
     source: str
     joules: float

@@ -203,7 +203,11 @@ def draft_profile(name: str, probe: Probe) -> str:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a name that cannot be a profile's."""
+    """Refuse a name that cannot be a profile's.
+
+    Raises:
+        InputError: it holds something else than small letters, digits, dots and dashes.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(
             f"device name {name!r}: small letters, digits, dots, dashes and underscores only"

@@ -48,7 +48,16 @@ class Fact(_Strict):
 
 
 class PublishedLatency(_Strict):
-    """How many milliseconds a frame a model takes on the device, and by whose word."""
+    """How many milliseconds a frame a model takes on the device, and by whose word.
+
+    Attributes:
+        model: name of the model.
+        engine: name of the engine.
+        device: device string.
+        precision: arithmetic.
+        mean_ms: milliseconds a frame.
+        source: whose word it is.
+    """
 
     model: Text
     engine: Text
@@ -75,8 +84,15 @@ class MeasuredLatency(_Strict):
     """How long a model took on the device itself, one frame at a time, who saw it, and when.
 
     Attributes:
+        model: name of the model.
+        engine: name of the engine.
         version: the engine's.
+        device: device string.
+        precision: arithmetic.
+        latency_ms: milliseconds a frame, one at a time.
         machine: which one of that kind.
+        who: whose measurement it is.
+        when: its day.
     """
 
     model: Text

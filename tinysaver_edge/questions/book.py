@@ -303,7 +303,11 @@ def _once(answers: Iterable[GivenAnswer], trouble: Trouble) -> Iterator[GivenAns
 
 
 def check_name(by: str) -> str:
-    """Return a person's name as it is kept."""
+    """Return a person's name as it is kept.
+
+    Raises:
+        InputError: it is too long or cannot be printed.
+    """
     name = by.strip()
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"name {name[:20]!r}: up to {LONGEST_NAME} printable signs")
@@ -335,6 +339,9 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
     Questions about runs of frames have a column more, how many frames each stands for.
 
     A file's name that a spreadsheet would take for a formula gets a leading ``./``.
+
+    Raises:
+        InputError: it cannot be written.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

@@ -52,7 +52,11 @@ MOST_LOGITS_BYTES = 2 << 30
 
 
 def check_skip_limit(limit: float) -> None:
-    """Refuse a limit that is no share."""
+    """Refuse a limit that is no share.
+
+    Raises:
+        InputError: it is below 0, above 1 or NaN.
+    """
     if not 0 <= limit <= 1:
         raise InputError(f"--skip-limit {limit}: a share from 0 to 1")
 

@@ -166,7 +166,11 @@ def _read_sidecar(path: Path) -> tuple[tuple[int, ...], RecordKey | None]:
 
 
 def record_names(folder: Path) -> list[str]:
-    """Return the names of the records in a folder, sorted."""
+    """Return the names of the records in a folder, sorted.
+
+    Raises:
+        RecordError: there is no such folder.
+    """
     if not folder.is_dir():
         raise RecordError(f"records {folder}: no such folder")
     return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))

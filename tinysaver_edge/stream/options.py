@@ -148,7 +148,11 @@ class StreamOptions:
 
 
 def escalation_from(value: Escalation | str) -> Escalation:
-    """Return an escalation by its name."""
+    """Return an escalation by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     try:
         return Escalation(value)
     except ValueError as error:

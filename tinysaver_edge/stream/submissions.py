@@ -47,7 +47,13 @@ class DecisionFuture(Future[Decision]):
 
 
 class Submissions:
-    """Takes single frames from any thread. It has threads of its own, until it is closed."""
+    """Takes single frames from any thread. It has threads of its own, until it is closed.
+
+    Args:
+        decider: decides.
+        clock: seconds.
+        wall: seconds since 1970.
+    """
 
     def __init__(self, decider: Decider, *, clock: Clock, wall: Clock = time.time) -> None:
         self._clock, self._wall = clock, wall

@@ -59,6 +59,9 @@ class FollowOptions:
             that a fleet does not ask all at once.
         trial_s: how long a bundle is watched, from its first decision on.
         proof_s: how long it may take to load and to answer its golden samples.
+
+    Raises:
+        InputError: a figure is not above 0.
     """
 
     poll_s: float = 60.0

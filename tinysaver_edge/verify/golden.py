@@ -153,7 +153,11 @@ def probe_picture() -> Frame:
 
 
 def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
-    """Decode a bundle's golden frames."""
+    """Decode a bundle's golden frames.
+
+    Raises:
+        BundleError: one cannot be decoded.
+    """
     frames = [decode_image(bundle.file(entry).read_bytes()) for entry in golden.frames]
     readable = [frame for frame in frames if frame is not None]
     if len(readable) < len(frames):
@@ -162,7 +166,11 @@ def kept_frames(bundle: Bundle, golden: GoldenEntry) -> list[Frame]:
 
 
 def kept_answers(bundle: Bundle, golden: GoldenEntry) -> dict[str, NDArray[Any]]:
-    """Read what was kept of them."""
+    """Read what was kept of them.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
     try:
         return read_arrays(bundle.file(golden.answers))
     except (OSError, ValueError) as error:

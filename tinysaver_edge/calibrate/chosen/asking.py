@@ -73,6 +73,9 @@ class Asking:
         Args:
             path: the table; pictures go into a folder beside it.
             data: the pictures, open, or None.
+
+        Raises:
+            InputError: something cannot be written.
         """
         questions = self._worth_writing()
         write_questions(path, questions)

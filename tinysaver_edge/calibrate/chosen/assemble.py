@@ -71,7 +71,11 @@ class Audit:
 
 
 def audit(policy: Policy, outputs: Sequence[Outputs]) -> Audit:
-    """Escalate every sample that a stage before the last accepts, and compare."""
+    """Escalate every sample that a stage before the last accepts, and compare.
+
+    Raises:
+        InputError: outputs and stages do not match.
+    """
     answered = replay(policy, outputs)
     accepted = np.flatnonzero(answered.stage < len(policy.stages) - 1)
     refusing = tuple(

@@ -27,8 +27,13 @@ class CascadeFigures:
     """One cascade's figures, as a row of a comparison; None where they are not known.
 
     Attributes:
+        system: whose figures they are.
+        data: what they were measured on.
         large: the large model; timm's name where it is one of timm's.
+        saver: the saver.
+        max_drop_points: points that it was allowed to lose.
         top1_percent: how often it is right, 0..100.
+        drop_points: points that it lost.
         mean_gmacs: expected 10⁹ multiply-accumulates a frame.
         cost_macs_ratio: those relative to the large model alone.
         source: where they are printed.

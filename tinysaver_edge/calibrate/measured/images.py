@@ -472,7 +472,11 @@ def without_fitted(
 
 
 def open_input_data(given: ImageInput) -> DataSource:
-    """Open the images of a plan."""
+    """Open the images of a plan.
+
+    Raises:
+        InputError: they cannot be read, or a model is named twice.
+    """
     names = [model.description.name for model in (given.large, *given.savers)]
     for name in names:
         if names.count(name) > 1:

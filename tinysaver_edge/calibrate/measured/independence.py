@@ -402,7 +402,13 @@ def too_few(targets: Targets, *, units: int, candidates: int, unit: str) -> str 
 
 
 def least_units(max_drop_points: float, *, evidence: EvidenceKind, risk: float) -> int | None:
-    """Return the fewest samples, or groups, that can certify a drop where no answer differs."""
+    """Return the fewest samples, or groups, that can certify a drop where no answer differs.
+
+    Args:
+        max_drop_points: the limit.
+        evidence: what the samples are.
+        risk: of this one certificate.
+    """
 
     def enough(units: int) -> bool:
         losses = ((0.0, units),) if evidence.grouped else ()

@@ -256,6 +256,11 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
     Guessing means: answers as frequent as the model's own, drawn without a look at the picture
     (what Cohen's kappa subtracts). Where one class prevails, always naming it is no guessing.
 
+    Args:
+        labels: ``(n,)`` true classes.
+        answers: ``(n,)`` classes that the model answered.
+        model: its name, for the error.
+
     Raises:
         InputError: as `check_agreement`.
     """

@@ -89,7 +89,11 @@ def _paired(saver: ModelAnswers, large: ModelAnswers) -> ModelAnswers:
 
 
 def check_reports(paths: Sequence[Path]) -> None:
-    """Refuse reports that cannot be used, before anything is measured."""
+    """Refuse reports that cannot be used, before anything is measured.
+
+    Raises:
+        InputError: one cannot be read, or they are of two machines.
+    """
     _check_one_machine([read_report(path) for path in paths])
 
 

@@ -197,7 +197,11 @@ def _check_single_label(logits: NDArray[np.float32], artefact: Artefact) -> None
 
 
 def check_name(name: str) -> None:
-    """Refuse a model name that cannot be a file name."""
+    """Refuse a model name that cannot be a file name.
+
+    Raises:
+        DescriptionError: it is empty or holds a slash.
+    """
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DescriptionError(f"model name {name!r} cannot be a file name: choose another")
 

@@ -83,7 +83,11 @@ class TimingPlace:
     effort: Effort = EFFORT
 
     def frames(self) -> list[Frame]:
-        """Return some images of the data."""
+        """Return some images of the data.
+
+        Raises:
+            DataError: no image can be read.
+        """
         spread = np.linspace(0, len(self.data) - 1, min(FRAMES, len(self.data))).astype(int)
         found = [self.data.frame(int(index)) for index in spread]
         frames = [frame for frame in found if frame is not None]
@@ -124,7 +128,12 @@ class LargeTiming:
         return _agree(rounds)
 
     def __call__(self, progress: Progress) -> LatencySamples:
-        """Time it for one round."""
+        """Time it for one round.
+
+        Raises:
+            EngineError: the model fails.
+            DataError: no image can be read.
+        """
         frames = self.place.frames()
         with ExitStack() as stack:
             return measure_alone(_stage(self.large, stack), frames, effort=self.place.effort)
@@ -176,7 +185,12 @@ class PairTimingStep:
         return _agree([one.saver for one in found]) and _agree([one.escalated for one in found])
 
     def __call__(self, progress: Progress) -> PairTiming:
-        """Time them for one round."""
+        """Time them for one round.
+
+        Raises:
+            EngineError: a model fails.
+            DataError: no image can be read.
+        """
         frames = self.place.frames()
         before = resident_mb()
         with ExitStack() as stack:

@@ -120,6 +120,9 @@ def default_rule(
         labelled: whether the true classes are known.
         score: what the user asked for instead, or None.
         fusion: likewise.
+
+    Raises:
+        InputError: a fusion is asked for by a name that there is not.
     """
     if isinstance(fusion, str) and fusion not in fusion_names():
         raise InputError(f"no fusion is called {fusion!r}: there are {', '.join(fusion_names())}")

@@ -345,6 +345,9 @@ class CertifiedTest:
     def certify(self, max_drop_points: float) -> tuple[Certificate | None, str]:
         """Walk the thresholds and certify the loosest that passed before the first failure.
 
+        Args:
+            max_drop_points: ε, in points.
+
         Returns:
             The certificate, or None with what is missing in one line.
         """

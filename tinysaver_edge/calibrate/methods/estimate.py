@@ -107,7 +107,11 @@ class Bench:
         return Verdicts.of((self.saver_correct, final), self.large_correct)
 
     def scored(self, option: ScoreOption) -> FloatArray:
-        """Return each sample's score, (n,); of one that learns, fitted without the sample."""
+        """Return each sample's score, (n,); of one that learns, fitted without the sample.
+
+        Raises:
+            InputError: the outputs do not hold what the score needs.
+        """
         if not option.learns:
             return self.fit_score(option)(self.saver)
         return self._cross_fitted(
@@ -124,7 +128,11 @@ class Bench:
         ).astype(bool)
 
     def fit_score(self, option: ScoreOption) -> Score:
-        """Return the score, fitted on all samples where it learns."""
+        """Return the score, fitted on all samples where it learns.
+
+        Raises:
+            InputError: the outputs do not hold what the score needs.
+        """
         if not option.learns:
             return get_score(option.name).suited_to(self.saver)
         return fit_score(

@@ -36,7 +36,11 @@ CONVERGED = 1e-8
 
 
 def fit_fusion(name: str, saver: Outputs, large: Outputs, labels: IntArray) -> Fusion:
-    """Fit a fusion by its name."""
+    """Fit a fusion by its name.
+
+    Raises:
+        InputError: no fusion has this name, or lengths differ.
+    """
     if not saver.samples == large.samples == len(labels) > 0:
         raise InputError(
             f"fitting fusion {name!r} on {saver.samples} saver and {large.samples} large outputs "

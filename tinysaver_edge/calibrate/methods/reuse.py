@@ -80,7 +80,11 @@ class ReusePath:
     def rule(
         self, threshold: float, *, epoch_s: float, frames_per_s: float | None = None
     ) -> ReuseRule:
-        """Return what stands with one of the thresholds."""
+        """Return what stands with one of the thresholds.
+
+        Raises:
+            InputError: it is none of them.
+        """
         place = int(np.argmin(np.abs(self.thresholds - threshold)))
         if self.thresholds[place] != threshold:
             raise InputError(f"threshold {threshold:g} is not on the path")

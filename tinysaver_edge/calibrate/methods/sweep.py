@@ -82,6 +82,9 @@ class Sweep:
             large_correct: bool (n,), is the large model's.
             final_correct: bool (n,), is the answer given after an escalation: the fused one, or
                 None for the large model's.
+
+        Raises:
+            InputError: the arrays are not all of one length.
         """
         final = large_correct if final_correct is None else final_correct
         for what, values in (("saver", saver_correct), ("large", large_correct), ("final", final)):
@@ -191,6 +194,9 @@ def tinysaver_threshold(
         confidences: (n,), the saver's highest softmax probability.
         saver_correct: bool (n,), is the saver right.
         large_correct: bool (n,), is the large model right.
+
+    Raises:
+        InputError: the arrays differ in length or are empty.
     """
     n = len(confidences)
     if n == 0 or len(saver_correct) != n or len(large_correct) != n:
@@ -226,6 +232,10 @@ def crc(sweep: Sweep, max_drop_points: float) -> OperatingPoint | None:
     loss. The promise is about the mean over calibration sets, not about this one, and it assumes
     a drop that only grows as the threshold loosens; stopping at the first violation is the usual
     repair.
+
+    Args:
+        sweep: every distinct threshold of the cascade.
+        max_drop_points: ε, in points.
 
     Returns:
         None where even the strictest threshold violates the bound.

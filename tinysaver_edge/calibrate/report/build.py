@@ -144,6 +144,9 @@ def build_facts(
         machine: what the latencies were measured on, in words, or None.
         command: the command line that was given, or None.
         created: the date to print, or None.
+
+    Raises:
+        InputError: the arguments are not of one calibration.
     """
     policy, outputs = result.policy, problem.outputs_of(result.policy)
     rule = None if result.reuse is None else result.reuse.rule

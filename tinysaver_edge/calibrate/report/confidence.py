@@ -52,6 +52,13 @@ def class_rows(
 ) -> tuple[ClassRow, ...]:
     """Count by class; those without a sample are left out.
 
+    Args:
+        labels: ``(n,)`` true classes.
+        large_correct: ``(n,)`` whether the large model alone is right.
+        cascade_correct: ``(n,)`` whether the cascade is.
+        escalated: ``(n,)`` whether the first model did not answer.
+        names: class names, or None.
+
     Returns:
         The class that loses most points first; of equals the one escalated most, then by number.
     """

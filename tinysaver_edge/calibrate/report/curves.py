@@ -27,6 +27,7 @@ class Point:
         threshold: accept where the first score is at least this; infinity accepts nothing.
         accept_rate: share that the first model answers, 0..1.
         accuracy: share that the cascade gets right, 0..1.
+        drop_points: points lost against the large model alone.
         cost: expected MACs a frame, relative to the large model alone.
     """
 
@@ -89,6 +90,11 @@ def trace(policy: Policy, outputs: Sequence[Outputs], labels: NDArray[np.int64])
     """Try every threshold of the first stage, the other stages as they are.
 
     Where answers are pooled, the other stages' thresholds go along its path.
+
+    Args:
+        policy: at least two stages, each with its MACs; the first with a score.
+        outputs: each stage's answers on the same n samples.
+        labels: ``(n,)`` true classes.
 
     Raises:
         InputError: the first stage has no score, or a stage no MACs.

@@ -47,7 +47,10 @@ class SingleModel:
     """One model used alone, on every frame.
 
     Attributes:
+        name: the model's name.
+        accuracy: share it gets right, 0..1.
         cost: its MACs relative to the large model's.
+        is_large: whether it is the large model.
     """
 
     name: str
@@ -72,7 +75,12 @@ class CandidateFacts:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What another limit on the drop would bring, on the same samples."""
+    """What another limit on the drop would bring, on the same samples.
+
+    Attributes:
+        max_drop_points: the limit.
+        point: the loosest threshold that keeps it.
+    """
 
     max_drop_points: float
     point: Point

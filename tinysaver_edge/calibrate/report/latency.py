@@ -19,6 +19,11 @@ class Distribution:
     """One path's latencies.
 
     Attributes:
+        name: what was timed.
+        mean_ms: mean.
+        p50_ms: median.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
         steps: (milliseconds, share of frames at most that slow), rising.
     """
 

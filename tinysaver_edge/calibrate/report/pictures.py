@@ -96,7 +96,14 @@ def pictures(
     *,
     names: Sequence[str] | None,
 ) -> tuple[Picture, ...]:
-    """Make thumbnails of the worst of each kind; images that cannot be read are passed over."""
+    """Make thumbnails of the worst of each kind; images that cannot be read are passed over.
+
+    Args:
+        answered: answers on n samples.
+        data: the images, open.
+        sample_index: ``(n,)`` each sample's position in the data.
+        names: class names, or None.
+    """
     found: list[Picture] = []
     for kind, places in (
         (PictureKind.LOST, answered.lost()),

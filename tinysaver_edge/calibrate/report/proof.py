@@ -40,6 +40,11 @@ class ProofFacts:
     """A certificate as a report states it.
 
     Attributes:
+        statement: the promise in one line.
+        max_drop_points: the bound.
+        confidence: with which it holds, 0..1.
+        threshold: the loosest certified one.
+        sentences: how it was proved, in words.
         counts: (what, how many) of all that enters the proof.
     """
 

@@ -52,7 +52,11 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
 
 
 def write_report(facts: ReportFacts, path: Path) -> None:
-    """Write a report as one HTML file; it loads nothing and asks nobody."""
+    """Write a report as one HTML file; it loads nothing and asks nobody.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     write_text(path, render(facts))
 
 

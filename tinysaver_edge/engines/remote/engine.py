@@ -34,6 +34,10 @@ from tinysaver_edge.preprocess import Batch, Preprocess
 def to_tensor(batch: Batch, codec: Jpeg | None) -> NDArray[Any]:
     """Return what is sent of a batch.
 
+    Args:
+        batch: model input ``(n, …)``.
+        codec: what it is encoded with, or None for the batch as it is.
+
     Returns:
         The batch, contiguous, or ``(n,)`` objects that hold files.
 

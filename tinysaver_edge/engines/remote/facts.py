@@ -224,7 +224,11 @@ def agree(facts: ModelFacts, wanted: Wanted) -> Contract:
 
 
 def check_sha256(told: str | None, wanted: Wanted) -> None:
-    """Refuse a model whose hash is another."""
+    """Refuse a model whose hash is another.
+
+    Raises:
+        RequestError: the host says that it serves another; names both.
+    """
     if told is not None and wanted.sha256 is not None and told != wanted.sha256:
         raise RequestError(
             Kind.WRONG,
@@ -351,7 +355,11 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def golden_of(bundle: Bundle, preprocess: Preprocess) -> Golden | None:
-    """Return the last stage's golden samples, or None where the bundle has none."""
+    """Return the last stage's golden samples, or None where the bundle has none.
+
+    Raises:
+        BundleError: they are damaged.
+    """
     entry = bundle.manifest.golden
     if entry is None:
         return None

@@ -21,9 +21,12 @@ class Traffic:
 
     Attributes:
         requests: batches that were to be answered.
+        answered: of these, how many were.
         retries: attempts beyond the first.
         probes: inferences and questions that asked how a host is.
         sent_bytes: tensors sent, without headers; probes included.
+        received_bytes: tensors received.
+        failures: attempts that failed, by `Kind`.
     """
 
     requests: int

@@ -138,6 +138,9 @@ def answers(
 
     Returns:
         Logits ``(n, classes)``.
+
+    Raises:
+        EngineError: a run failed.
     """
     preprocessor = Preprocessor(preprocess)
     parts = [

@@ -187,7 +187,11 @@ def description_from(
 
 
 def parse_description(text: str, source: str) -> dict[str, Any]:
-    """Return what a TOML text holds."""
+    """Return what a TOML text holds.
+
+    Raises:
+        DescriptionError: it is no valid TOML.
+    """
     try:
         return parse_toml(text)
     except ValueError as error:

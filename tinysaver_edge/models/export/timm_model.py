@@ -261,7 +261,11 @@ def _count_classes(module: Module, preprocess: Preprocess, source: TimmSource) -
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return ImageNet's classes by name; two that share one get their synset's number besides."""
+    """Return ImageNet's classes by name; two that share one get their synset's number besides.
+
+    Raises:
+        MissingDependencyError: timm or torch is not installed.
+    """
     info = _import().data.ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(place) for place in range(_IMAGENET_CLASSES)]
     return tuple(

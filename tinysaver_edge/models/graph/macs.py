@@ -42,6 +42,9 @@ def module_macs_by_operation(module: Module, shape: tuple[int, int, int, int]) -
     Args:
         module: a torch model in evaluation mode, on the CPU or the meta device.
         shape: of its input, for one sample.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -240,7 +243,14 @@ _UNCOUNTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A model's cost for one sample, its size and its signature."""
+    """A model's cost for one sample, its size and its signature.
+
+    Attributes:
+        model: the file.
+        cost: MACs and parameters.
+        size_bytes: of the file and those that hold its weights.
+        signature: input and output.
+    """
 
     model: Path
     cost: MacCount
@@ -265,7 +275,12 @@ class ModelProfile:
 def profile(
     model: Path, input_size: Size | None = None, *, output: str | None = None
 ) -> ModelProfile:
-    """Measure a model file."""
+    """Measure a model file.
+
+    Raises:
+        MissingDependencyError: nothing that reads such a file is installed.
+        ModelError: the file is missing or damaged, or a shape in it stays unknown.
+    """
     cost = count_macs(model, input_size, output=output)
     size_bytes = sum(path.stat().st_size for path in model_files(model))
     if model.suffix == ".safetensors":

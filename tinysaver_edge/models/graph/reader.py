@@ -69,7 +69,12 @@ def read_whole(model: Path, read: Callable[[], Graph]) -> Graph:
 
 
 def read_openvino(model: Path, *, size: Size | None = None, output: str | None = None) -> Graph:
-    """Read a file's graph, with the shapes of one sample, or of as many as it is fixed to."""
+    """Read a file's graph, with the shapes of one sample, or of as many as it is fixed to.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        ModelError: the file cannot be read.
+    """
     network = read_model(open_core(), model)
     signature = model_signature(model, network, output)
     _fix_shape(network, model, signature, size)

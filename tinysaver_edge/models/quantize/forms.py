@@ -74,7 +74,12 @@ def quantize_onnx(
 
 
 def halve_onnx(model: Path, out: Path) -> None:
-    """Write a model that computes in FP16 between an input and an output of the old types."""
+    """Write a model that computes in FP16 between an input and an output of the old types.
+
+    Raises:
+        MissingDependencyError: onnx or onnxruntime is not installed.
+        ModelError: it cannot be converted.
+    """
     import onnx
 
     _tools(model)
@@ -162,14 +167,24 @@ def quantize_openvino(model: Path, out: Path, batches: Sequence[Batch]) -> None:
 
 
 def halve_openvino(model: Path, out: Path) -> None:
-    """Write a model whose weights are stored in FP16; devices compute in what they are told to."""
+    """Write a model whose weights are stored in FP16; devices compute in what they are told to.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        ModelError: the model cannot be read.
+    """
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=True)
 
 
 def copy_openvino(model: Path, out: Path) -> None:
-    """Write a model as it is, as .xml and .bin."""
+    """Write a model as it is, as .xml and .bin.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        ModelError: the model cannot be read.
+    """
     network = read_model(open_core(), model)
     _forget_source(network)
     _save(network, out, half=False)

@@ -147,12 +147,18 @@ class Quantized:
     """A model's new form beside its old one.
 
     Attributes:
+        name: what the new form is called.
         files: the file to open, then those of its weights where they lie apart.
+        form: what its numbers became.
         calibration_samples: images that ranges were found on; 0 where none are needed.
         evaluation_samples: other images, that accuracy was measured on.
+        engine_before: what ran the old form.
+        engine_after: what ran the new one.
         accuracy_before: share that the old form gets right, 0..1.
         accuracy_after: share that the new one gets right, 0..1.
         top1_agreement: share on which both name the same class, 0..1.
+        bytes_before: size of the old form's files.
+        bytes_after: size of the new one's.
     """
 
     name: str

@@ -110,7 +110,12 @@ class Dashboard(Site):
 
 
 def jpeg(picture: Picture, *, quality: int) -> bytes:
-    """Return a picture as JPEG, no wider than the page needs it."""
+    """Return a picture as JPEG, no wider than the page needs it.
+
+    Args:
+        picture: ``(height, width, 3)`` BGR uint8.
+        quality: 0..100.
+    """
     cv2 = opencv("The dashboard's pictures")
     height, width = picture.shape[:2]
     if width > WIDEST:

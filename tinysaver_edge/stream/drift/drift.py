@@ -45,12 +45,15 @@ class Evidence:
     one at the start would be, but for ``ln k + 2 ln(1 + ln k)`` nats of evidence more (as in the
     mixtures over starting times of Shin, Ramdas and Rinaldo's e-detectors, arXiv 2203.03532).
 
-    Args:
-        rate: r, within 0..1; at 0 or 1 it is moved inside by 1e-9.
-
     Attributes:
         observed: how many observations there were.
         events: how many of them were 1.
+
+    Args:
+        rate: r, within 0..1; at 0 or 1 it is moved inside by 1e-9.
+
+    Raises:
+        InputError: the rate is not within 0..1.
     """
 
     def __init__(self, rate: float) -> None:

@@ -181,7 +181,11 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to send."""
+        """Begin to send.
+
+        Raises:
+            InputError: the queue's folder cannot be had.
+        """
         self.queue.open()
         self._thread.start()
         return self
@@ -360,7 +364,11 @@ class Forwarding:
         yield reading("forward_bytes", "Bytes that they take on disk", self._queue.bytes)
 
     def __enter__(self) -> Self:
-        """Open the queue and begin to send."""
+        """Open the queue and begin to send.
+
+        Raises:
+            InputError: the queue's folder cannot be had.
+        """
         self._forwarder.__enter__()
         self._audited.__enter__()
         return self

@@ -42,6 +42,9 @@ class PictureFolder:
         path: the folder; one that is there is continued.
         suffix: ".png" keeps every pixel, ".jpg" takes a tenth of the room.
         most: how many frames stay.
+
+    Raises:
+        InputError: the number is below 1.
     """
 
     def __init__(self, path: Path, *, suffix: str, most: int) -> None:

@@ -257,7 +257,11 @@ class DiskQueue:
         self._held: int | None = None
 
     def open(self) -> None:
-        """Make the folder, and take up what waits there."""
+        """Make the folder, and take up what waits there.
+
+        Raises:
+            InputError: it cannot be made or read, or another run has it.
+        """
         try:
             (self.folder / "aside").mkdir(mode=0o700, parents=True, exist_ok=True)
             self._held = claim(self.folder)

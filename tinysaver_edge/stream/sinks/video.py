@@ -35,7 +35,15 @@ COLOURS = {
 
 
 def annotated(picture: Picture, decision: Decision) -> Picture:
-    """Return a copy with the answer in a bar at its lower edge."""
+    """Return a copy with the answer in a bar at its lower edge.
+
+    Args:
+        picture: ``(height, width, 3)`` BGR uint8; it is not changed.
+        decision: what is said about it.
+
+    Raises:
+        MissingDependencyError: OpenCV is not installed.
+    """
     cv2 = opencv("Drawing on pictures")
     drawn = np.array(picture)
     height, width = drawn.shape[:2]

@@ -53,7 +53,11 @@ class Region:
 
     @classmethod
     def parse(cls, text: str, *, option: str) -> Region:
-        """Read ``x,y,w,h``."""
+        """Read ``x,y,w,h``.
+
+        Raises:
+            InputError: it is none.
+        """
         found = _RECTANGLE.fullmatch(text.replace(" ", ""))
         values = [] if found is None else [int(one) for one in found.groups()]
         if not values or not (values[2] and values[3]) or max(values) > _MOST_PIXELS:
@@ -147,6 +151,9 @@ def cut_sources(
 
     Returns:
         Sources to be used in place of those given, and what was cut, in words; "" for nothing.
+
+    Raises:
+        InputError: an option cannot be read, or names no source.
     """
     given = [("--region", *_named(text, sources)) for text in regions]
     given += [("--mask", *_named(text, sources)) for text in masks]

@@ -152,7 +152,11 @@ def _time_outs(options: LiveOptions) -> list[int]:
 
 
 def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) -> None:
-    """Connect to a host and hang up again."""
+    """Connect to a host and hang up again.
+
+    Raises:
+        DeviceError: nobody listens there.
+    """
     deadline_s = time.monotonic() + timeout_s
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -184,6 +184,9 @@ def limited(sources: Sequence[Source], frames: int) -> list[Source]:
     Args:
         sources: each gives its frames through one of those that are returned.
         frames: how many, at least one.
+
+    Raises:
+        InputError: it is none.
     """
     if frames < 1:
         raise InputError(f"a limit of {frames} frames: at least 1")
@@ -284,6 +287,9 @@ def paced(sources: Sequence[Source], fps: float) -> list[Source]:
     Args:
         sources: each gives its frames through one of those that are returned.
         fps: frames a second.
+
+    Raises:
+        InputError: it is not above 0.
     """
     if not 0 < fps < float("inf"):
         raise InputError(f"{fps} frames a second: must be above 0, and finite")

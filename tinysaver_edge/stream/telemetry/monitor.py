@@ -109,7 +109,11 @@ class Monitor:
         return DENIED
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Listen.
+
+        Raises:
+            InputError: the port cannot be had.
+        """
         listening = self._address.bind()
         self.url = url_of(listening)
         listens = threading.Event()

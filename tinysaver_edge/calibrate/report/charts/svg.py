@@ -20,6 +20,7 @@ class Size:
 
     Attributes:
         kind: ``wide`` or ``narrow``; the page shows one of them.
+        width: in pixels.
     """
 
     kind: str

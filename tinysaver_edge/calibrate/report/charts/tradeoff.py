@@ -30,7 +30,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name for a point."""
+    """A name for a point.
+
+    Attributes:
+        place: the point, in pixels.
+        words: the name.
+        class_: how it is written.
+    """
 
     place: Place
     words: str

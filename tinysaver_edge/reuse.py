@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.outputs import IntArray, Outputs
+from tinysaver_edge.outputs import Outputs
 
 SIDE = 16
 """Cells along each side of a thumbnail."""
@@ -255,42 +255,6 @@ def difference(one: Thumbnail, other: Thumbnail) -> float:
     """Return the mean absolute difference of two thumbnails, in grey levels."""
     steps = np.abs(one.astype(np.int64) - other)
     return float(steps.sum()) / (STEPS * SIDE * SIDE)
-
-
-LEAST_CHANGE = 1.0
-"""Grey levels, root mean square, from which on a change is no noise of an encoder."""
-
-FEWEST_CHANGES = 5
-CHANGES_ALIKE = 0.8
-"""Mean correlation of changes from which on two films show the same."""
-
-
-def first_alike(films: NDArray[np.floating]) -> IntArray:
-    """Return for each film the first that shows the same, by what changes from moment to moment.
-
-    A fixed camera shows the same place every day, and never the same movements. What hardly moves
-    is not told.
-
-    Args:
-        films: ``(n, k, 256)`` thumbnails of the same moments, in grey levels.
-
-    Returns:
-        ``(n,)`` places; its own of a film that shows what none before it does.
-    """
-    changes = np.diff(films.astype(np.float32), axis=1)
-    changes -= changes.mean(axis=2, keepdims=True)  # the light
-    lengths = np.linalg.norm(changes, axis=2)
-    moved = lengths >= LEAST_CHANGE * SIDE
-    changes /= np.where(moved, lengths, np.inf)[..., None]
-    flat, moves = changes.reshape(len(films), -1), moved.astype(np.float32)
-    first = np.arange(len(films))
-    for place in range(1, len(films)):
-        both = moves[:place] @ moves[place]
-        alike = flat[:place] @ flat[place] >= CHANGES_ALIKE * both
-        found = np.flatnonzero(alike & (both >= FEWEST_CHANGES))
-        if len(found):
-            first[place] = found[0]
-    return first
 
 
 class _Answer:

@@ -21,9 +21,10 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.collect.draw import Draw, shown_s
 from tinysaver_edge.collect.epochs import Epochs
 from tinysaver_edge.collect.store import Store, encode, utc
+from tinysaver_edge.data.alike import first_film_alike
 from tinysaver_edge.data.collection import CollectionFile, DrawnMoment, SourceEntry, length_of
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.reuse import SIDE, STEPS, Thumbnailer, first_alike
+from tinysaver_edge.reuse import SIDE, STEPS, Thumbnailer
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.opening import open_source
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
@@ -185,7 +186,7 @@ def _check_copies(names: Sequence[str], found: Sequence[_Times]) -> None:
             continue
         count = min(len(one.seconds), len(two.seconds))
         moments = np.unique(np.linspace(0, count - 1, MOMENTS).astype(int))
-        if not first_alike(np.stack([one.seconds[moments], two.seconds[moments]]))[1]:
+        if not first_film_alike(np.stack([one.seconds[moments], two.seconds[moments]]))[1]:
             raise InputError(
                 f"--from {other}: shows from second to second what {name} does; a copy adds "
                 "nothing, and the period would be stated too long: leave one out"

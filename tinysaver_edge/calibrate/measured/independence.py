@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
 from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
-from tinysaver_edge.data.alike import find_alike
+from tinysaver_edge.data.alike import find_alike, first_film_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
@@ -28,7 +28,7 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import sample_hashes
-from tinysaver_edge.reuse import STEPS, first_alike
+from tinysaver_edge.reuse import STEPS
 
 MOST_UNITS = 1 << 24
 
@@ -151,7 +151,7 @@ def _copied(timeline: EpochTimeline, content: NDArray[np.uint64]) -> int:
         for at_s in [timeline.times_s[span]]
     ]
     shown = [content[span].tobytes() for span in spans]
-    first = first_alike(np.array(films) / np.float32(STEPS))
+    first = first_film_alike(np.array(films) / np.float32(STEPS))
     return sum(
         place != alike or shown.index(one) != place
         for place, (one, alike) in enumerate(zip(shown, first, strict=True))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -467,3 +468,9 @@ def test_an_epoch_that_is_run_repeats_answers_as_it_was_calibrated(command, work
     assert len(told) == 8
     assert {one["source"] for one in told[1:]} & {"reused"}
     assert all(one["certified"] for one in told)
+    bound = r"certified, if the frames are like those calibrated on, of which .* escalated, which "
+    assert re.search(bound + "no drift watch checked\n", done.err)
+    watched = command(
+        "run", bundle, "--source", "demo://?frames=6", "--quiet", "--audit-share", "0.5"
+    ).err
+    assert re.search(bound + r"the drift watch checked on \d frames?\n", watched), watched

@@ -12,7 +12,7 @@ from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.event_lines import degraded, left_out
 from tinysaver_edge.decision import Decision, Likeness, Reason
-from tinysaver_edge.stream.drift.watch import NO_WATCH
+from tinysaver_edge.stream.drift.drift import DriftWatch
 from tinysaver_edge.stream.service import Service
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
@@ -133,7 +133,7 @@ def show_kept(around: Service) -> None:
         parts.append(
             f"drop at most {kept.effective_drop_points:.2f} points "
             f"(certified {promise.certified_points:g}), {numbers.percent(kept.certified_share)} "
-            f"of the answers certified{_unwatched(around)}"
+            f"of the answers certified{_resting_on(around)}"
         )
     if kept.fallback_share:
         said = f"{numbers.percent(kept.fallback_share)} the saver's for want of the large model"
@@ -155,11 +155,14 @@ def show_forwarded(around: Service) -> None:
     )
 
 
-def _unwatched(around: Service) -> str:
-    """Say what a bound rests on where nothing would notice that it is not so."""
-    if around.watch is not NO_WATCH:
-        return ""
-    return ", if the frames are like those calibrated on, which no drift watch checked"
+def _resting_on(around: Service) -> str:
+    """Say what a bound rests on, and how far anything has looked whether it is so."""
+    escalated, looked = around.promise.escalated_share, "which no drift watch checked"
+    of_them = f", of which {numbers.percent(escalated)} were escalated" if escalated else ""
+    if isinstance(around.watch, DriftWatch):
+        audited = around.watch.state.audited
+        looked = f"which the drift watch checked on {audited:,} frame{'' if audited == 1 else 's'}"
+    return f", if the frames are like those calibrated on{of_them}, {looked}"
 
 
 def losses(around: Service) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.data.looks import SIDE, Looks
 
 FEWEST = 30
@@ -120,8 +121,8 @@ class Alike:
             )
         if self.order is not None and self.order >= ORDERED:
             found.append(
-                f"in the order of their names or times, {self.order:.0%} are more like the next "
-                f"than like another of their class (50 % where they are independent)"
+                f"in the order of their names or times, {percent(self.order, 0)} are more like the "
+                "next than like another of their class (50 % where they are independent)"
             )
         return "; ".join(found)
 

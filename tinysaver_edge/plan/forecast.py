@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating, Traced
@@ -416,8 +417,8 @@ class WhatIf:
                 return Remedy(
                     "threshold",
                     limit,
-                    f"a threshold of {limit:.4g} keeps them ({share:.2%} escalated, "
-                    f"now {flow.rate:.2%} at {flow.threshold:.4g}){doubt}",
+                    f"a threshold of {limit:.4g} keeps them ({percent(share)} escalated, "
+                    f"now {percent(flow.rate)} at {flow.threshold:.4g}){doubt}",
                     certified,
                 )
         return Remedy("threshold", None, "no threshold keeps them")

@@ -394,9 +394,8 @@ class WhatIf:
         free = replace(self.fleet, uplink_bps=math.inf)
         hosts = self._least(HOSTS, lambda count: replace(free, hosts=int(count)))
         if hosts is None:
-            return Remedy(
-                "hosts and uplink", None, f"not even {HOSTS[-1]} hosts with any uplink keep them"
-            )
+            said = f"not even {HOSTS[-1]} hosts with any uplink keep them"
+            return Remedy("hosts and uplink", None, said)
         there = replace(self.fleet, hosts=int(hosts))
         uplink = self._least(self.uplinks(), lambda rate: replace(there, uplink_bps=rate))
         sends = "that nothing fills" if uplink is None else f"of {say_rate(uplink)}"

@@ -95,6 +95,7 @@ def test_int8_answers_nearly_the_same(
     assert result.accuracy_before == 1.0
     assert result.accuracy_after == result.top1_agreement >= 0.9
     assert result.drop_points == pytest.approx(100 * (1 - result.accuracy_after))
+    assert result.drop_points == pytest.approx(100 * (result.lost - result.gained) / 30)
     assert (result.calibration_samples, result.evaluation_samples) == (20, 30)
     found = find_description(result.files[0])
     assert found.name == "small"

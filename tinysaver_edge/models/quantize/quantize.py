@@ -160,6 +160,8 @@ class Quantized:
         engine_after: what ran the new one.
         accuracy_before: share that the old form gets right, 0..1.
         accuracy_after: share that the new one gets right, 0..1.
+        lost: images that only the old form gets right.
+        gained: images that only the new one does.
         top1_agreement: share on which both name the same class, 0..1.
         bytes_before: size of the old form's files.
         bytes_after: size of the new one's.
@@ -174,6 +176,8 @@ class Quantized:
     engine_after: str
     accuracy_before: float
     accuracy_after: float
+    lost: int
+    gained: int
     top1_agreement: float
     bytes_before: int
     bytes_after: int
@@ -339,6 +343,7 @@ def _result(
     old: ModelDescription,
 ) -> Quantized:
     files = model_files(out)
+    right, still = (one.logits.argmax(axis=1) == one.labels for one in (before, after))
     return Quantized(
         name=made.name,
         files=files,
@@ -349,6 +354,8 @@ def _result(
         engine_after=after.engine,
         accuracy_before=before.accuracy,
         accuracy_after=after.accuracy,
+        lost=int((right & ~still).sum()),
+        gained=int((still & ~right).sum()),
         top1_agreement=before.agreement(after),
         bytes_before=sum(file.stat().st_size for file in model_files(old.file)),
         bytes_after=sum(file.stat().st_size for file in files),

@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
 from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
-from tinysaver_edge.data.alike import find_alike, first_film_alike
+from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
@@ -28,6 +28,7 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import sample_hashes
+from tinysaver_edge.records.timeline import first_film_alike
 from tinysaver_edge.reuse import STEPS
 
 MOST_UNITS = 1 << 24

@@ -216,12 +216,13 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         raise BundleError(f"{flag}{target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
         if kind is not None:
-            raise BundleError(f"{flag}{target}: {kind} of this name is there")
+            raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
         if there and not _is_packed_bundle(target):
             raise BundleError(f"{flag}{target}: {NOT_OURS}; move it, or name a new one")
         return
     if there and not is_folder:
-        raise BundleError(f"{flag}{target}: {kind or 'a file'} of this name is there")
+        kind = kind or "a file"
+        raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
     if other is not None:
         raise BundleError(
             f"{flag}{target}: the folder holds something else, {for_people(other)}, which would be "

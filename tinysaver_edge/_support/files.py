@@ -192,7 +192,7 @@ def kind_of(path: Path) -> str | None:
 
 
 Ours = Callable[[Path], bool]
-NOT_OURS = "a file is there that tinysaver-edge did not write"
+NOT_OURS = "a file is there that this command did not write"
 
 
 def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = None) -> None:

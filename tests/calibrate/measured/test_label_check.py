@@ -69,7 +69,7 @@ def test_two_swapped_classes_are_named() -> None:
     names = [f"c{index}" for index in range(CLASSES)]
     (line,) = doubtful_classes(swapped, answers(1.0), model="m", names=names)
     assert line == (
-        "m answers 'c3' for 100% of 'c2', 'c2' for 100% of 'c3': are these classes swapped or "
+        "m answers 'c3' for 100 % of 'c2', 'c2' for 100 % of 'c3': are these classes swapped or "
         "labelled wrongly?"
     )
     assert doubtful_classes(LABELS, answers(0.7), model="m", names=None) == []

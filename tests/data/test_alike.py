@@ -15,6 +15,7 @@ from tests.pictures import picture
 from tests.real_data import data_folder
 from tinysaver_edge.data.alike import Alike, find_alike
 from tinysaver_edge.data.files import open_data
+from tinysaver_edge.data.images import unframed
 from tinysaver_edge.data.looks import SIDE, Looks, content_hash, read_looks
 from tinysaver_edge.preprocess import Frame
 
@@ -276,11 +277,12 @@ def noisy(frame: Frame, levels: float) -> Frame:
 
 def test_tiny_pictures_are_alike_by_chance() -> None:
     frames, labels = digits()
-    for step in (1, 3):
-        some, classes = frames[::step], labels[::step]
+    for step, seen in ((1, unframed), (3, unframed), (3, np.asarray)):  # as files are seen
+        some, classes = [seen(one) for one in frames[::step]], labels[::step]
         result = found(some, names=hashed, labels=classes.__getitem__)
         assert result.independent, result.found
-    large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in some]
+    large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in frames[::3]]
+    classes = labels[::3]
     assert not found(large, names=hashed, labels=classes.__getitem__).independent
 
 

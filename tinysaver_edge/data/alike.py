@@ -365,7 +365,7 @@ def _alike_by_chance(edges: _Edges, small: NDArray[np.uint8], group: NDArray[np.
     The number of pairs up to a distance then rises by a power of it, the dimension of what they
     show, whatever the distance (Grassberger and Procaccia, Physica D 9, 1983).
     """
-    ends = np.float32(1 - MOST_LIKENESS) ** 0.5 * 1.25 ** np.arange(-6, 4)
+    ends = np.float32(1 - MOST_LIKENESS) ** 0.5 * 1.25 ** np.arange(-6, 3)
     pairs, count = np.zeros(len(ends)), len(group)
     whole = _differences(_part(small))  # inverted copies do not share what all others share
     whole /= np.maximum(np.linalg.norm(whole, axis=1), FLAT_GREY)[:, None]

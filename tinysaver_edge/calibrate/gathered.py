@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -348,9 +348,10 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if new and [one.name for one in folder.iterdir()] == [".lock"]:
-                (folder / ".lock").unlink()
-                folder.rmdir()
+            with suppress(OSError):
+                if new and [one.name for one in folder.iterdir()] == [".lock"]:
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:

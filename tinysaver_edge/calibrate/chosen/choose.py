@@ -353,8 +353,12 @@ def with_intervals(
     problem: Problem, proposals: Sequence[Proposal], rows: Sequence[Candidate]
 ) -> tuple[Candidate, ...]:
     """Return the rows of some proposals with within what their figures lie on others like these."""
-    pairs = zip(proposals, rows, strict=True)
-    return tuple(_with_intervals(problem, proposal, row) for proposal, row in pairs)
+    found, samples, last = [], problem, np.arange(len(problem.labels))
+    for proposal, row in zip(proposals, rows, strict=True):
+        if not np.array_equal(last, proposal.evidence):  # a copy of all answers: mostly one does
+            samples, last = problem.subset(proposal.evidence), proposal.evidence
+        found.append(_with_intervals(samples, proposal, row))
+    return tuple(found)
 
 
 def _with_intervals(problem: Problem, proposal: Proposal, row: Candidate) -> Candidate:
@@ -364,8 +368,7 @@ def _with_intervals(problem: Problem, proposal: Proposal, row: Candidate) -> Can
     if row.threshold is None:  # what accepts nothing loses nothing, on whatever samples
         return row
     policy = proposal.policy_at(row.threshold)
-    samples = problem.subset(proposal.evidence)
-    found = figures_on(policy, samples, proposal.rule_at(row.threshold))
+    found = figures_on(policy, problem, proposal.rule_at(row.threshold))
     row = replace(row, drop_interval_points=found.drop_interval_points)
     if not apart or found.settled is None:
         return row

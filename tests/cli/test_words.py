@@ -1,18 +1,23 @@
 """What people read at the terminal: words explained, the next step told, and none for programs."""
 
+import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import click
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.cli.test_records import on, records  # noqa: F401 - a fixture
 from tests.colours import DESCRIPTION, NAMES, SAVER, colour_model
 from tests.model_zoo import CLASSES, tiny_classifier
 from tests.small_bundle import small_bundle
-from tinysaver_edge.cli import cli
+from tinysaver_edge.calibrate.calibration import Candidate
+from tinysaver_edge.cli import cli, terminal
+from tinysaver_edge.cli.show import show_candidates
 from tinysaver_edge.models.description.description import find_description
 
 
@@ -236,3 +241,33 @@ def test_describe_names_class_names_from_where_the_user_stands(command, tmp_path
     assert "--labels lost.txt: no such file, here, beside models/tiny.onnx" in done.err
     command("models", "describe", "models/tiny.onnx", "--labels", "names.txt", *answers)
     assert find_description(model).class_labels(CLASSES) == tuple("abcde")
+
+
+def test_candidates_are_readable_at_eighty_columns(monkeypatch, capsys):
+    row = Candidate(
+        "efficientnet_lite0_int8",
+        0.0992,
+        accuracy_saver=0.8719,
+        threshold=0.41,
+        accept_rate=0.701,
+        drop_points=-0.37,
+        cost_macs_ratio=0.398,
+        drop_interval_points=(-0.91, 0.63),
+        accept_interval=(0.689, 0.712),
+        cost_interval=(0.383, 0.412),
+        accuracy_interval=(0.86, 0.88),
+        chosen=True,
+        why="chosen: the cheapest",
+    )
+    shown = io.StringIO()
+    narrow = Console(file=shown, width=80, highlight=False)
+    monkeypatch.setattr(terminal, "console", lambda **_: narrow)
+    for one in (row, replace(row, mean_latency_ms=14.2, latency_spread_ms=(13.9, 15.2))):
+        show_candidates([one, Candidate("crashed", 0.4, why="crashed")], samples=900)
+        text = shown.getvalue()
+        shown.truncate(0)
+        assert max(map(len, text.splitlines())) <= 80
+        for figure in ("0.383 to 0.412", "-0.91 to +0.63", "68.9 to 71.2", "gains 0.37 pt"):
+            assert figure in text
+    said = capsys.readouterr().out
+    assert "efficientnet_lite0_int8 (threshold 0.4100): chosen: the cheapest" in said

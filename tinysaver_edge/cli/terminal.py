@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -119,9 +119,13 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     # As text: a cell like tinysaver-edge[cpu], or a file of such a name, is no markup.
     called = Text(for_people(title), style="table.title")
     table = Table(title=called, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    rows = list(rows)
     for place, column in enumerate(columns):
         words = place == 0 or column in ("why", "promise", "detail", "result")
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
+        # Figures that have their interval below them give way last where there is little room.
+        paired = not words and any("\n" in row[place] for row in rows)
+        justify: Literal["left", "right"] = "left" if words else "right"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=paired)
     for row in rows:
         table.add_row(*(Text(for_people(as_typed_here(cell))) for cell in row))
     console(stderr=_stdout_is_taken()).print(table)

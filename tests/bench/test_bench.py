@@ -14,6 +14,7 @@ from tests.bench.tiny_artefact import artefact
 from tests.hardware import systems
 from tests.model_zoo import Form, tiny_classifier
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support.files import NOT_OURS
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.bundle import measure_end_to_end
 from tinysaver_edge.bench.frames import EncodedFrame, frames_from, golden_frames, made_up_frame
@@ -350,12 +351,13 @@ def test_a_model_file_without_description_or_at_all(tmp_path: Path) -> None:
 def test_a_report_takes_the_place_of_nothing_but_a_report(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     check_report_target(target)
-    for report in ("", '{"schema_version": 1}'):
+    known = {"schema_version": 1, "subject": "a", "measured_at": "b", "stages": []}
+    for report in ("", json.dumps(known)):
         target.write_text(report)
         check_report_target(target)
-    for mine in ("my notes", "[]", '{"mine": 1}', "\x00"):
+    for mine in ("my notes", "[]", '{"schema_version": 1}', "\x00"):
         target.write_text(mine)
-        with pytest.raises(InputError, match="no report of bench"):
+        with pytest.raises(InputError, match=NOT_OURS):
             check_report_target(target)
     with pytest.raises(InputError, match="a folder of this name"):
         check_report_target(tmp_path)

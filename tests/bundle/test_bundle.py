@@ -11,7 +11,7 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tinysaver_edge._support.files import exchange, sha256_of
+from tinysaver_edge._support.files import NOT_OURS, exchange, sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
 from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
 from tinysaver_edge.cascade import Cascade
@@ -424,6 +424,40 @@ class TestWriting:
                 with pytest.raises(BundleError, match=message):
                     write(tmp_path / name)
         assert tree(tmp_path) == {"photos/1.jpg": b"mine", "file": b"mine"}
+
+    def test_what_else_lies_in_its_folder_is_not_lost(self, parts, tmp_path):
+        target = tmp_path / "bundle"
+        write_bundle(target, *parts)
+        (target / ".DS_Store").write_bytes(b"of a system")
+        write_bundle(target, *parts)
+        assert not (target / ".DS_Store").exists()
+        (target / "models" / "notes.txt").write_text("mine")
+        for write in (check_target, lambda target: write_bundle(target, *parts)):
+            with pytest.raises(BundleError, match=r"models/notes\.txt, which would be lost"):
+                write(target)
+        assert (target / "models" / "notes.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("content", ['{"name": "an app"}', "[]"])
+    def test_a_bundle_json_of_others_is_none(self, parts, tmp_path, content):
+        (tmp_path / MANIFEST).write_text(content)
+        with pytest.raises(BundleError, match="holds something else"):
+            write_bundle(tmp_path, *parts)
+
+    def test_an_archive_of_others_is_kept(self, parts, tmp_path):
+        target = tmp_path / "photos.zip"
+        for content in (b"no archive", None):
+            if content is None:
+                with zipfile.ZipFile(target, "w") as archive:
+                    archive.writestr("1.jpg", b"mine")
+            else:
+                target.write_bytes(content)
+            before = target.read_bytes()
+            with pytest.raises(BundleError, match=NOT_OURS):
+                write_bundle(target, *parts)
+            assert target.read_bytes() == before
+        target.unlink()
+        write_bundle(target, *parts)
+        write_bundle(target, *parts)
 
     def test_an_empty_folder_may_be_filled(self, parts, tmp_path):
         (tmp_path / "empty").mkdir()

@@ -246,6 +246,18 @@ class TestTargets:
         refused(command("run", tmp_path / "bundle", *words), "would be lost: name another file")
         assert film.read_bytes() == b"mine"
 
+    def test_a_page_beside_the_bundle(self, command, work, tmp_path):  # noqa: F811
+        page = tmp_path / "b.report.html"
+        page.write_text("<!doctype html><title>mine: a report</title>")
+        refused(command(*asked(work, "--out", tmp_path / "b")), "did not write; move it")
+        assert "mine" in page.read_text()
+        assert list(tmp_path.iterdir()) == [page]
+
+    def test_a_folder_of_records_to_which_nothing_came(self, command, work, tmp_path):  # noqa: F811
+        away = command(*asked(work, "--out", tmp_path / "b", "--on", "ray://127.0.0.1:1"))
+        assert away.code == 2
+        assert not list(tmp_path.iterdir())
+
     def test_below_a_file(self, command, work, tmp_path):  # noqa: F811
         (tmp_path / "file").write_text("mine")
         done = command(*asked(work, "--out", tmp_path / "file" / "bundle"))

@@ -11,6 +11,7 @@ from tests.bench.test_bench import described
 from tests.cli.test_devices import run
 from tests.command import spawned
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support.files import NOT_OURS
 
 QUICKLY = ("--runs", "5", "--seconds", "0.05")
 
@@ -31,7 +32,7 @@ def test_notes_of_that_name_are_kept(tmp_path: Path) -> None:
     small_bundle(tmp_path / "bundle")
     (tmp_path / "bundle.bench.json").write_text("my notes")
     done = run(tmp_path, "bench", str(tmp_path / "bundle"), *QUICKLY)
-    assert (done.code, "and no report of bench" in done.err) == (2, True)
+    assert (done.code, NOT_OURS in done.err) == (2, True)
     assert (tmp_path / "bundle.bench.json").read_text() == "my notes"
 
 

@@ -112,8 +112,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    for looked in folder.rglob("looked.json"):  # each test is another user of the same answers
-        looked.unlink()
+    for tested in folder.rglob("tested.json"):  # each test is another user of the same answers
+        tested.unlink()
     return World(folder, command)
 
 

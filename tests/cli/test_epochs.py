@@ -66,9 +66,9 @@ def bundle(work, made):
 
 
 @pytest.fixture(autouse=True)
-def nobody_looked_before(work):
+def nobody_tested_before(work):
     """Each test is a user of its own, who shares the models' answers alone with those before it."""
-    (work / "bundle.records" / "looked.json").unlink(missing_ok=True)
+    (work / "bundle.records" / "tested.json").unlink(missing_ok=True)
 
 
 def test_the_epoch_is_what_is_certified(made, bundle):
@@ -320,7 +320,7 @@ def test_answers_to_questions_about_runs_give_the_certificate_of_the_labels(
         "--saver", "tiny", "--max-drop", 4, "--independent", *kept,
     ]  # fmt: skip
     labelled = command(*asked(work, *kept))
-    (work / "bundle.records" / "looked.json").unlink()  # another user, who has no labels
+    (work / "bundle.records" / "tested.json").unlink()  # another user, who has no labels
     planned = command(*words)
     assert planned.code == 0, planned.err
     assert "what questions buy" in planned.err

@@ -11,6 +11,7 @@ import pytest
 from tests.cli.test_devices import run
 from tests.plan.test_escalating import line, trace
 from tests.small_bundle import small_bundle
+from tinysaver_edge._support.files import NOT_OURS
 from tinysaver_edge.bench.report import report_path
 from tinysaver_edge.bench.run import BenchRequest, bench_bundle_file
 from tinysaver_edge.bench.timing import Effort
@@ -33,9 +34,12 @@ def test_a_page_is_written_over_nothing_but_a_page(
 ) -> None:
     monkeypatch.chdir(benched)
     before = (benched / "bundle" / "bundle.json").read_bytes()
-    done = run(benched, "plan", "bundle", *FLEET, "--out", "bundle/bundle.json")
-    assert (done.code, "a file of another kind is there" in done.err) == (2, True)
+    (benched / "site.html").write_text("<!doctype html>\n<title>My own page</title>")
+    for mine in ("bundle/bundle.json", "site.html"):
+        done = run(benched, "plan", "bundle", *FLEET, "--out", mine)
+        assert (done.code, f"--out {mine}: {NOT_OURS}" in done.err) == (2, True)
     assert (benched / "bundle" / "bundle.json").read_bytes() == before
+    assert (benched / "site.html").read_text().endswith("My own page</title>")
 
 
 def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,8 +210,8 @@ class TestBudgets:
         assert complaint.startswith("no cascade keeps every limit: ")
         assert "mean_macs 1e+06 would have to be " in complaint
         assert "(over by " in complaint
-        # What remains is that the samples were looked at.
-        assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["looked.json"]
+        # What remains is what was tested on the samples.
+        assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["tested.json"]
         # A program hears the same, and everybody what each saver would do.
         said = done.json
         assert (said["error"], said["exit_code"]) == (complaint, 3)

@@ -24,7 +24,8 @@ DATA = data_folder()
 def looks(frames: Sequence[Frame]) -> Looks:
     small = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in frames]
     content = np.array([content_hash(one.tobytes()) for one in frames], np.uint64)
-    return Looks(content, np.array(small), np.zeros(len(frames), np.int64))
+    sides = np.array([min(one.shape[:2]) for one in frames])
+    return Looks(content, np.array(small), np.zeros(len(frames), np.int64), sides=sides)
 
 
 def found(
@@ -257,3 +258,65 @@ def test_a_picture_and_its_mirror_image_are_one():
     assert not result.independent
     assert result.repeats == 60
     assert found(scenes, names=hashed).repeats == 0
+
+
+@functools.cache
+def digits() -> tuple[list[Frame], list[str]]:
+    """Scanned digits of 8 x 8 pixels, in an order that tells nothing of who wrote them."""
+    known = pytest.importorskip("sklearn.datasets").load_digits()
+    order = np.random.default_rng(5).permutation(len(known.target))
+    grey = (known.images[order] * 255 / 16).astype(np.uint8)
+    return [np.repeat(one[..., None], 3, 2) for one in grey], [str(i) for i in known.target[order]]
+
+
+def noisy(frame: Frame, levels: float) -> Frame:
+    rng = np.random.default_rng(int(frame.sum()))
+    return np.clip(frame + rng.normal(0, levels, frame.shape), 0, 255).astype(np.uint8)
+
+
+def test_tiny_pictures_are_alike_by_chance() -> None:
+    frames, labels = digits()
+    for step in (1, 2, 3):
+        some, classes = frames[::step], labels[::step]
+        result = found(some, names=hashed, labels=classes.__getitem__)
+        assert result.independent, result.found
+        large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in some]
+        assert not found(large, names=hashed, labels=classes.__getitem__).independent
+
+
+CHANGED = {
+    "copied": lambda one: one,
+    "noisy": lambda one: noisy(one, 8),
+    "very noisy": lambda one: noisy(one, 24),
+    "relit": lambda one: (one * 0.7 + 20).astype(np.uint8),
+    "mirrored": lambda one: one[:, ::-1],
+    "turned": np.rot90,
+    "inverted": lambda one: 255 - one,
+    "encoded": lambda one: cv2.imdecode(cv2.imencode(".jpg", one)[1], cv2.IMREAD_COLOR),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("copies", [150, 600])
+def test_copies_of_tiny_pictures_are_found(change: str, copies: int) -> None:
+    frames, labels = digits()
+    change_of = CHANGED[change]
+    some = [*frames[:600], *(change_of(one) for one in frames[:copies])]
+    classes = [*labels[:600], *labels[:copies]]
+    assert not found(some, names=hashed, labels=classes.__getitem__).independent
+
+
+@pytest.mark.parametrize("noise", [8, 16, 24, 32])
+@pytest.mark.parametrize("moves", [False, True])
+def test_clips_of_tiny_pictures_are_found_whatever_they_are_called(noise: int, moves: bool) -> None:
+    frames, labels = digits()
+    rng = np.random.default_rng(0)
+    taken, classes = [], []
+    for scene in range(60):
+        for part in np.linspace(0, 1 if moves else 0, 20):
+            seen = (1 - part) * frames[scene] + part * frames[scene + 60]
+            taken.append(np.clip(seen + rng.normal(0, noise, seen.shape), 0, 255).astype(np.uint8))
+            classes.append(labels[scene])
+    order = rng.permutation(len(taken))
+    shuffled, named = [taken[i] for i in order], [classes[i] for i in order]
+    assert not found(shuffled, names=hashed, labels=named.__getitem__).independent

@@ -12,6 +12,7 @@ import pytest
 from tests.cli.test_devices import run
 from tests.model_zoo import Form, frames, probabilities, tiny_classifier
 from tests.real_data import data_folder
+from tinysaver_edge._support.files import NOT_OURS
 from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks, seen_from_text
 from tinysaver_edge.data.source import DataSource
@@ -94,6 +95,7 @@ def test_int8_answers_nearly_the_same(
     assert result.accuracy_before == 1.0
     assert result.accuracy_after == result.top1_agreement >= 0.9
     assert result.drop_points == pytest.approx(100 * (1 - result.accuracy_after))
+    assert result.drop_points == pytest.approx(100 * (result.lost - result.gained) / 30)
     assert (result.calibration_samples, result.evaluation_samples) == (20, 30)
     found = find_description(result.files[0])
     assert found.name == "small"
@@ -214,6 +216,28 @@ def test_refusals(model: ModelDescription, data: DataSource, out, settings, erro
     with pytest.raises(error, match=message):
         quantize(model, model.file.parent / out, data, **settings)
     assert model.file.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_it_takes_the_place_of_what_it_made_and_of_nothing_else(
+    model: ModelDescription, data: DataSource, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"mine{suffix}"
+    first = quantize(model, out, data, form=Numbers.FP16)
+    assert quantize(model, out, data, form=Numbers.FP16).files == first.files
+    metadata = read_metadata(out)[METADATA_KEY]
+    write_metadata(out, {METADATA_KEY: metadata.replace("quantize", "export", 1)})
+    with pytest.raises(InputError, match="a model of another command is there"):
+        quantize(model, out, data, form=Numbers.FP16)
+    for file in first.files:
+        file.write_bytes(b"of another tool")
+        with pytest.raises(InputError, match=NOT_OURS):
+            quantize(model, out, data, form=Numbers.FP16)
+        assert file.read_bytes() == b"of another tool"
+    out.unlink()
+    if suffix == ".xml":
+        with pytest.raises(InputError, match=r"its weights would lie in mine\.bin"):
+            quantize(model, out, data, form=Numbers.FP16)
 
 
 def test_labels_of_other_classes_are_refused_and_nothing_is_left(

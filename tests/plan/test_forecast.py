@@ -20,6 +20,7 @@ from tinysaver_edge.plan.fleet import (
     _device_mj,
     formula_of,
     parse_rate,
+    say_rate,
 )
 from tinysaver_edge.plan.forecast import Planner, WhatIf
 
@@ -40,10 +41,24 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "bits"), [("20mbit", 20e6), ("512kbit", 512e3), ("1.5gbit", 1.5e9), ("none", math.inf)]
+    ("text", "bits"),
+    [
+        ("20mbit", 20e6),
+        ("20 Mbit/s", 20e6),
+        ("512kbit", 512e3),
+        ("1.5gbit", 1.5e9),
+        ("none", math.inf),
+    ],
 )
 def test_rates_have_units(text, bits):
     assert parse_rate(text) == bits
+    assert math.isinf(bits) or parse_rate(say_rate(bits)) == bits
+
+
+def test_a_rate_is_parted_from_its_unit():
+    assert [say_rate(one) for one in (5, 737e3, 20e6, 1e9)] == [
+        "5 bit/s", "737 kbit/s", "20 Mbit/s", "1 Gbit/s",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

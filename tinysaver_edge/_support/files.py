@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
@@ -161,8 +161,7 @@ def read_text(path: Path) -> str:
     return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Linux's numbers for "relative to the current folder" and "change places"."""
 
 
@@ -192,7 +191,11 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-def check_file_target(path: Path, *, flag: str = "--out", begins: bytes = b"") -> None:
+Ours = Callable[[Path], bool]
+NOT_OURS = "a file is there that tinysaver-edge did not write"
+
+
+def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = None) -> None:
     """Refuse to write a file where something lies that no file may take the place of.
 
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
@@ -200,11 +203,10 @@ def check_file_target(path: Path, *, flag: str = "--out", begins: bytes = b"") -
     Args:
         path: the file.
         flag: what names it.
-        begins: how a file begins that may be replaced; any may where nothing is said.
+        ours: tells whether this package wrote a file; nobody else's is replaced.
 
     Raises:
-        InputError: there is a folder, a socket or a disk, a link that leads back to itself, a file
-            of another kind, or the folders that it would stand in cannot be.
+        InputError: something else is there, a link leads back to itself, or its folder cannot be.
     """
     try:
         path.stat()
@@ -216,10 +218,8 @@ def check_file_target(path: Path, *, flag: str = "--out", begins: bytes = b"") -
     kind = kind_of(path)
     if kind is not None and not _is_written_into(path):
         raise InputError(f"{flag} {path}: {kind} of this name is there; name a file")
-    if begins and path.is_file() and path.stat().st_size:
-        with open_regular(path) as file:
-            if file.read(len(begins)) != begins:
-                raise InputError(f"{flag} {path}: a file of another kind is there; name a new one")
+    if ours is not None and path.is_file() and path.stat().st_size and not ours(path):
+        raise InputError(f"{flag} {path}: {NOT_OURS}; move it, or name a new one")
     place = next((one for one in path.absolute().parents if os.path.lexists(one)), Path("/"))
     if not place.is_dir():
         raise InputError(f"{flag} {path}: {place} is no folder; name a file elsewhere")

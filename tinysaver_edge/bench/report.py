@@ -152,15 +152,16 @@ def check_report_target(path: Path) -> None:
     Raises:
         InputError: something else of this name is there, or its folder cannot be written to.
     """
-    check_file_target(path)
-    if not path.is_file() or not path.stat().st_size:
-        return
+    check_file_target(path, ours=_is_report)
+
+
+def _is_report(path: Path) -> bool:
     try:
-        known = "schema_version" in parse_json(read_text(path))
+        return {"schema_version", "subject", "measured_at", "stages"} <= set(
+            parse_json(read_text(path))
+        )
     except (OSError, TypeError, ValueError):
-        known = False
-    if not known:
-        raise InputError(f"--out {path}: a file of this name is there, and no report of bench")
+        return False
 
 
 def read_report(path: Path) -> MeasuredReport:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.files import (
+    NOT_OURS,
     Seal,
     atomic_write,
     exchange,
@@ -24,6 +25,7 @@ from tinysaver_edge._support.files import (
     read_file,
     sha256_of,
 )
+from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.signature import (
     MOST_SIGNATURE_BYTES,
     SIGNATURE,
@@ -195,7 +197,7 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         kind = kind_of(target)
         is_folder = target.is_dir()
         there = target.exists()
-        others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
+        other = _first_other(target) if is_folder else None
         resolved = target.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # the last: a link that leads to itself
         why = getattr(error, "strerror", None) or error
@@ -215,11 +217,53 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
     if target.suffix == ".zip":
         if kind is not None:
             raise BundleError(f"{flag}{target}: {kind} of this name is there")
+        if there and not _is_packed_bundle(target):
+            raise BundleError(f"{flag}{target}: {NOT_OURS}; move it, or name a new one")
         return
     if there and not is_folder:
         raise BundleError(f"{flag}{target}: {kind or 'a file'} of this name is there")
-    if others:
-        raise BundleError(f"{flag}{target}: the folder holds something else; name a new one")
+    if other is not None:
+        raise BundleError(
+            f"{flag}{target}: the folder holds something else, {for_people(other)}, which would be "
+            "lost; move it, or name a new one"
+        )
+
+
+def _first_other(folder: Path) -> str | None:
+    """Return the first name in a folder that is no part of a bundle there; None for none."""
+    own: set[str] = set()
+    if (folder / MANIFEST).is_file():
+        try:
+            content = parse_json(_read_manifest(folder))
+        except (BundleError, ValueError):  # a damaged one is replaced, too
+            return None
+        if isinstance(content, dict) and "schema_version" in content:
+            own = {MANIFEST, SIGNATURE, *_named_files(content)}
+    names = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if not one.is_dir())
+    return next((one for one in sorted(names) if one not in own and one not in _LEFT_THERE), None)
+
+
+_LEFT_THERE = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What systems leave in a folder that somebody looked into."""
+
+
+def _named_files(value: object) -> Iterator[str]:
+    """Yield the paths of all files that a manifest names, of whatever version it is."""
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), str) and "sha256" in value:
+            yield value["path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _named_files(one)
+
+
+def _is_packed_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:

@@ -129,6 +129,11 @@ class Candidate:
         energy_mj: millijoules a frame, on these samples and at the rate that budgets are held
             against; None where nobody knows.
         uplink_kbit: kilobits that are sent of a frame, likewise.
+        drop_interval_points: 95 % interval of the drop on other samples like these; this and those
+            that follow are None where samples depend on each other, or nothing is accepted.
+        accept_interval: the same of the accept rate.
+        cost_interval: the same of the cost.
+        accuracy_interval: the same of the saver's accuracy alone.
         feasible: whether it keeps every limit.
         chosen: whether it is the one.
         why: in a few words, why it was chosen or not.
@@ -151,6 +156,10 @@ class Candidate:
     latency_spread_ms: tuple[float, float] | None = None
     energy_mj: tuple[float, float] | None = None
     uplink_kbit: tuple[float, float] | None = None
+    drop_interval_points: tuple[float, float] | None = None
+    accept_interval: tuple[float, float] | None = None
+    cost_interval: tuple[float, float] | None = None
+    accuracy_interval: tuple[float, float] | None = None
     feasible: bool = False
     chosen: bool = False
     why: str = ""

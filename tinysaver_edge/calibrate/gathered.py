@@ -328,9 +328,12 @@ def _tell_if_too_few(
 def _alone(folder: Path) -> Iterator[None]:
     """Keep a folder of records to one calibration; whoever holds it may die without a trace.
 
+    One that is made here and to which nothing came is taken away again.
+
     Raises:
         InputError: another one is under way there, or nothing can be written.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), "rb")
@@ -342,7 +345,12 @@ def _alone(folder: Path) -> Iterator[None]:
             f"records {folder}: another calibration writes there: wait for it, or name another "
             "--out and --work-dir",
         )
-        yield
+        try:
+            yield
+        finally:
+            if new and [one.name for one in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 def _fusion(plan: Plan, *, samples: int) -> Fusion | None:

@@ -269,7 +269,7 @@ class MeasuredProblem:
         machine: likewise, for people; None for this one.
         golden: samples that were kept there; None where they are yet to be made, here.
         others: candidates of earlier runs on the same samples, that share the risk; None where
-            nobody remembers who looked at them.
+            nobody remembers what was tested on them.
     """
 
     problem: Problem

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.bundle.bundle import check_target
 from tinysaver_edge.bundle.manifest import AskedEntry
@@ -34,6 +35,7 @@ from tinysaver_edge.calibrate.chosen.choose import (
     figures_on,
     hardly_worth_it,
     policy_of,
+    with_intervals,
 )
 from tinysaver_edge.calibrate.gathered import (
     check_plan,
@@ -44,8 +46,8 @@ from tinysaver_edge.calibrate.gathered import (
 )
 from tinysaver_edge.calibrate.measured.given_records import machine
 from tinysaver_edge.calibrate.measured.independence import (
-    looked_before,
     note_tuned,
+    tested_before,
     without_tuned,
 )
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
@@ -57,6 +59,7 @@ from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_hol
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
     build_facts,
+    is_own_page,
     single_model_better,
     write_report,
 )
@@ -100,6 +103,8 @@ def calibrate(
     check_plan(plan)
     if out is not None:
         check_target(out)
+        if plan.report:
+            check_file_target(default_report(out), flag="report", ours=is_own_page)
     with ExitStack() as stack:
         gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
@@ -180,7 +185,7 @@ def _ready(
     gathered, data = gather(plan, out, stack, progress)
     gathered = without_tuned(gathered, plan.targets, records_folder(plan, out))
     gathered = on_device(gathered, plan)
-    others, said = looked_before(
+    others, said = tested_before(
         gathered,
         plan.targets,
         records_folder(plan, out),
@@ -274,8 +279,11 @@ def _decide(plan: Plan, gathered: MeasuredProblem) -> _Decided:
     proposals = propose_all(problem, plan.targets, **drawn)
     try:
         choice = choose(problem, proposals, plan.targets)
+        rows = with_intervals(problem, proposals, choice.candidates)
+        choice = replace(choice, candidates=rows)
     except InfeasibleError as error:
-        rows = (*error.candidates, *_unmeasured(gathered))
+        found = with_intervals(problem, proposals, error.candidates)
+        rows = (*found, *_unmeasured(gathered))
         raise InfeasibleError(str(error), candidates=rows, warnings=gathered.warnings) from None
     policy = policy_of(choice)
     rule = choice.proposal.rule_at(choice.threshold)

@@ -163,6 +163,18 @@ def upper_rate(events: int, samples: int, *, risk: float) -> float:
     return float(upper_rates(events, samples, risk=risk)[0])
 
 
+def rate_interval(events: int, samples: int, *, risk: float = 0.05) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a rate, 0..1.
+
+    Args:
+        events: how many samples had it.
+        samples: how many were looked at, independent of each other.
+        risk: probability with which the rate may lie outside.
+    """
+    rest = upper_rate(samples - events, samples, risk=risk / 2)
+    return 1 - rest, upper_rate(events, samples, risk=risk / 2)
+
+
 def count_p_values(
     lost: ArrayLike,
     gained: ArrayLike,

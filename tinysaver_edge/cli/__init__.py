@@ -17,7 +17,7 @@ import click
 from tinysaver_edge._support.packages import silence_onnxruntime
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge._version import __version__
-from tinysaver_edge.cli.options import ProgramAnswer, give_failure
+from tinysaver_edge.cli.options import ProgramAnswer, as_typed_here, give_failure
 from tinysaver_edge.errors import TinySaverError
 
 _COMMANDS = MappingProxyType(
@@ -160,7 +160,7 @@ def _told(error: BaseException) -> tuple[str, int]:
         message, exit_code = "there is not enough memory for this", 2
     else:
         message, exit_code = f"interrupted{_KEPT.get(_asked_for(), '')}", 130
-    said = " ".join(message.split())
+    said = as_typed_here(" ".join(message.split()))
     if os.name == "posix" and any(_OF_WINDOWS.match(word) for word in sys.argv[1:]):
         said += " (a path of Windows means nothing here: under WSL C:\\ is /mnt/c/)"
     return said, exit_code

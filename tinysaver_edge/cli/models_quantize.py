@@ -12,6 +12,7 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import DataPath, LocalPath, json_option, output_option
 from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.store import Place
+from tinysaver_edge.deciding.figures import interval_of
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.description.description import find_description
 from tinysaver_edge.models.quantize.quantize import (
@@ -107,7 +108,7 @@ def quantize_command(
         f"{model.name} is not valid for it",
     )
     if as_json:
-        terminal.show_json(result.to_dict())
+        terminal.show_json({**result.to_dict(), "drop_interval_points": _interval(result)})
 
 
 def _show(model: Path, result: Quantized) -> None:
@@ -125,10 +126,16 @@ def _show(model: Path, result: Quantized) -> None:
             "processor, and a threshold holds for the kind it was found on: run "
             "`tinysaver-edge measure` on the device and calibrate --records on what it wrote"
         )
+    found = _interval(result)
+    within = "" if found is None else f" (95 % interval {found[0]:+.2f} to {found[1]:+.2f})"
     terminal.say(
-        f"{result.files[0].name} {numbers.loss(result.drop_points)} and names the same class on "
-        f"{numbers.percent(result.top1_agreement)} of the images"
+        f"{result.files[0].name} {numbers.loss(result.drop_points)}{within} and names the same "
+        f"class on {numbers.percent(result.top1_agreement)} of the images"
     )
+
+
+def _interval(result: Quantized) -> tuple[float, float] | None:
+    return interval_of(result.lost, result.gained, result.evaluation_samples)
 
 
 def _row(path: Path, engine: str, accuracy: float, size: int) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ import functools
 import json
 import math
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +58,39 @@ def give_failure(answer: ProgramAnswer, message: str, exit_code: int, error: Bas
         click.echo(json.dumps(said, indent=None if lines else 2, allow_nan=False))
     except OSError:  # stdout is what failed: the line on stderr has to do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_CALLS = re.compile(r"(?<![\w/.-])(?:tinysaver-edge (?=([a-z]+))|pip (?=((?:un)?install)\b))")
+
+
+def as_typed_here(text: str) -> str:
+    """Return a text in which this program and its pip are called as the user's shell finds them.
+
+    Who runs ``.venv/bin/tinysaver-edge`` without having activated that environment has neither, or
+    those of another.
+    """
+
+    def called(found: re.Match[str]) -> str:
+        if found[2]:
+            return f"{_own('pip', Path(sys.prefix, 'bin', 'pip'))} "
+        is_command = Path(__file__).with_name(f"{found[1]}.py").is_file()
+        return f"{_own('tinysaver-edge', Path(sys.argv[0]))} " if is_command else found[0]
+
+    return _CALLS.sub(called, text)
+
+
+def _own(name: str, path: Path) -> str:
+    """Return how a shell here calls a program of this environment."""
+    found = shutil.which(name)
+    try:
+        known = found is not None and path.samefile(found)
+        if path.name != name or known or not path.is_file():
+            return name
+        path = path.absolute()
+        here = Path.cwd()
+    except OSError:  # not there, or the current folder is gone
+        return name
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])

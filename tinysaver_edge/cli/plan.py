@@ -10,6 +10,7 @@ import click
 
 from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.bundle.bundle import Bundle
+from tinysaver_edge.calibrate.report import is_own_page
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import GroupedCommand, LocalPath, Number, json_option, options_of
 from tinysaver_edge.errors import InputError
@@ -161,7 +162,7 @@ def plan(
         max_requests=max_requests,
     )
     if out is not None:
-        check_file_target(out, begins=b"<!doctype html>")
+        check_file_target(out, ours=is_own_page)
     with Bundle.load(bundle) as opened:
         times = read_times(opened, bench=bench, host_bench=host_bench, sent_bytes=frame_bytes)
         if sum((bool(traces), epochs is not None, escalation_rate is not None)) > 1:

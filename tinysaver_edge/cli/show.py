@@ -14,8 +14,8 @@ from tinysaver_edge.cli import terminal
 from tinysaver_edge.deciding.figures import Figures
 from tinysaver_edge.score import Score
 
-_FIRST = ("saver", "cost", "drop", "accepted")
-"""The columns that decide, as the report has them."""
+_WIDE = 110
+"""Columns from which all that is known of a candidate stands in its row."""
 
 
 def show_calibration(result: Calibration) -> None:
@@ -127,36 +127,68 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
     """
     if not rows:
         return
+    rows = sorted(rows, key=rank_of)
     timed = any(row.mean_latency_ms is not None for row in rows)
     searched = any(row.tried for row in rows)
-    time = ["mean latency"] if timed else []
-    found = ["score", "fusion", "tried", "estimate"] if searched else []
+    columns: dict[str, list[str]] = {
+        "saver": [row.saver for row in rows],
+        "cost": [_within(numbers.ratio(row.cost_macs_ratio), row.cost_interval) for row in rows],
+        "drop": [_drop(row) for row in rows],
+        "accepted": [_share(row.accept_rate, row.accept_interval) for row in rows],
+    }
+    if timed:
+        columns["mean latency"] = [_latency(row) for row in rows]
+    wide = terminal.columns() >= _WIDE
+    if wide:
+        columns["threshold"] = [numbers.score(row.threshold) for row in rows]
+        if searched:
+            for place, name in enumerate(("score", "fusion", "tried", "estimate")):
+                columns[name] = [_found(row)[place] for row in rows]
+        columns["κ"] = [numbers.ratio(row.kappa) for row in rows]
+    if wide or not timed:
+        columns["saver alone"] = [_share(row.accuracy_saver, row.accuracy_interval) for row in rows]
+    if wide:
+        columns["why"] = [row.why for row in rows]
     terminal.show_table(
         f"Candidates, on these {'' if samples is None else f'{samples} '}samples",
-        [*_FIRST, *time, "threshold", *found, "κ", "saver alone", "why"],
-        [
-            (
-                row.saver,
-                numbers.ratio(row.cost_macs_ratio),
-                numbers.points(row.drop_points),
-                numbers.percent(row.accept_rate),
-                *([_latency(row)] if timed else []),
-                numbers.score(row.threshold),
-                *(_found(row) if searched else ()),
-                numbers.ratio(row.kappa),
-                numbers.percent(row.accuracy_saver),
-                row.why,
-            )
-            for row in sorted(rows, key=rank_of)
-        ],
+        list(columns),
+        list(zip(*columns.values(), strict=True)),
     )
+    if not wide:
+        for row in rows:
+            at = f", threshold {numbers.score(row.threshold)}" if row.threshold is not None else ""
+            terminal.tell(f"{row.saver} (κ {numbers.ratio(row.kappa)}{at}): {row.why}")
     terminal.explain(
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
         "frame that it is asked about, plus the share of frames escalated; accepted: frames that "
         "the large model is not asked about; all counted on these samples, which promises "
-        "nothing of others"
-        f"{'; behind a latency its quickest and slowest round of timing' if timed else ''}"
+        f"nothing of others; {_below(rows)}"
+        f"{'; below a latency its quickest and slowest round of timing' if timed else ''}"
     )
+
+
+def _below(rows: Sequence[Candidate]) -> str:
+    """Say what stands below the figures of a table."""
+    if any(row.drop_interval_points is not None for row in rows):
+        return "below each its 95 % interval on other samples like these, - for a gain"
+    return "of samples in groups, and where questions are open, no interval is told"
+
+
+def _within(figure: str, interval: tuple[float, float] | None, form: str = ".3f") -> str:
+    """Write a figure, and below it its interval."""
+    if interval is None:
+        return figure
+    return f"{figure}\n{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def _share(share: float | None, interval: tuple[float, float] | None) -> str:
+    ends = None if interval is None else (100 * interval[0], 100 * interval[1])
+    return _within(numbers.percent(share), ends, ".1f")
+
+
+def _drop(found: Candidate | Figures) -> str:
+    """Write a drop, and below it within what it may lie on other samples like these."""
+    return _within(numbers.points(found.drop_points), found.drop_interval_points, "+.2f")
 
 
 def _found(row: Candidate) -> tuple[str, ...]:
@@ -173,19 +205,14 @@ def _found(row: Candidate) -> tuple[str, ...]:
 
 def _latency(row: Candidate) -> str:
     """Write a mean latency and how far the rounds of timing lay apart."""
-    mean = numbers.milliseconds(row.mean_latency_ms)
-    if row.latency_spread_ms is None:
-        return mean
-    low, high = row.latency_spread_ms
-    return f"{mean} ({low:.2f} to {high:.2f})"
+    return _within(numbers.milliseconds(row.mean_latency_ms), row.latency_spread_ms, ".2f")
 
 
 def _estimate(row: Candidate) -> str:
     """Write what a search expected, with its interval; nothing where there is none."""
     if row.estimate is None or row.estimate_interval is None:
         return ""
-    low, high = row.estimate_interval
-    return f"{row.estimate:.3f} ({low:.3f} to {high:.3f})"
+    return _within(f"{row.estimate:.3f}", row.estimate_interval)
 
 
 def _show_choice(result: Calibration) -> None:
@@ -271,8 +298,8 @@ def _method_row(row: MethodRow) -> tuple[str, ...]:
         row.method.value,
         row.saver or "none",
         numbers.ratio(None if here is None else here.cost_macs_ratio),
-        numbers.points(None if here is None else here.drop_points),
-        numbers.points(None if there is None else there.drop_points),
+        "?" if here is None else _drop(here),
+        "?" if there is None else _drop(there),
         numbers.score(row.threshold),
         f"{row.promise}; {row.why}" if row.why else row.promise,
     )
@@ -332,14 +359,8 @@ def _explain_drop(sets: Sequence[Figures]) -> None:
     """Say what a drop is, and the interval behind it."""
     within = ""
     if any(one.drop_interval_points is not None for one in sets):
-        within = "; in brackets its 95 % interval on other samples like these, - for a gain"
+        within = "; below it its 95 % interval on other samples like these, - for a gain"
     terminal.explain(
         "drop: points of accuracy that the cascade loses against the large model alone, 1 pt for "
         f"1 % of the frames{within}"
     )
-
-
-def _drop(figures: Figures) -> str:
-    """Write a drop and within what it may lie on other samples like these."""
-    measured, within = numbers.points(figures.drop_points), figures.drop_interval_points
-    return measured if within is None else f"{measured} ({within[0]:+.2f} to {within[1]:+.2f})"

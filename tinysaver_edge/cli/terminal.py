@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinysaver_edge._support.text import for_people
-from tinysaver_edge.cli.options import ProgramAnswer
+from tinysaver_edge.cli.options import ProgramAnswer, as_typed_here
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -37,6 +37,11 @@ def console(*, stderr: bool = True) -> Console:
     if plain.is_terminal:
         return plain
     return Console(stderr=stderr, highlight=False, width=150)
+
+
+def columns() -> int:
+    """Return how many signs a line of a table may have."""
+    return console(stderr=_stdout_is_taken()).width
 
 
 _LOGGER = "tinysaver_edge.cli"
@@ -61,7 +66,7 @@ def say(message: str) -> None:
     if _logs():
         logging.getLogger(_LOGGER).info(message)
     else:
-        click.echo(for_people(message), err=True)
+        click.echo(for_people(as_typed_here(message)), err=True)
 
 
 def tell(message: str) -> None:
@@ -69,7 +74,7 @@ def tell(message: str) -> None:
     if _stdout_is_taken():
         say(message)
     else:
-        click.echo(for_people(message))
+        click.echo(for_people(as_typed_here(message)))
 
 
 def _stdout_is_taken() -> bool:
@@ -100,7 +105,7 @@ def warn(warnings: Iterable[str]) -> None:
         if _logs():
             logging.getLogger(_LOGGER).warning(warning)
         else:
-            click.echo(for_people(f"warning: {warning}"), err=True)
+            click.echo(for_people(as_typed_here(f"warning: {warning}")), err=True)
 
 
 def show_json(values: dict[str, Any]) -> None:
@@ -118,7 +123,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         words = place == 0 or column in ("why", "promise", "detail", "result")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(for_people(cell)) for cell in row))
+        table.add_row(*(Text(for_people(as_typed_here(cell))) for cell in row))
     console(stderr=_stdout_is_taken()).print(table)
 
 

@@ -21,9 +21,9 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.collect.draw import Draw, shown_s
 from tinysaver_edge.collect.epochs import Epochs
 from tinysaver_edge.collect.store import Store, encode, utc
-from tinysaver_edge.data.alike import first_film_alike
 from tinysaver_edge.data.collection import CollectionFile, DrawnMoment, SourceEntry, length_of
 from tinysaver_edge.errors import InputError
+from tinysaver_edge.records.timeline import first_film_alike
 from tinysaver_edge.reuse import SIDE, STEPS, Thumbnailer
 from tinysaver_edge.stream.sources.cut import cut_sources
 from tinysaver_edge.stream.sources.opening import open_source

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.certificate.certificate import WalkStep, least_certifiable_points, runs_of
 from tinysaver_edge.certificate.p_values import EvidenceKind, upper_rates
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
@@ -391,10 +392,10 @@ def _why_shares_disagree(policy: Policy, told: FiguresEntry) -> str | None:
             return None
         settled = (told.accept_rate, 1.0 - told.accept_rate)[: len(policy.stages)]
     if len(settled) != len(policy.stages) or abs(sum(settled) - 1) > NEAR:
-        return f"say of {len(policy.stages)} stages that they settle {sum(settled):.4%}"
+        return f"say of {len(policy.stages)} stages that they settle {percent(sum(settled), 4)}"
     accepted = sum(settled[:-1]) if len(settled) > 1 else 1.0
     if abs(accepted - told.accept_rate) > NEAR:
-        return f"say that {told.accept_rate:.4%} are accepted, and {accepted:.4%}"
+        return f"say that {percent(told.accept_rate, 4)} are accepted, and {percent(accepted, 4)}"
     cost = cost_ratio(policy, settled, still=0.0 if told.reuse is None else told.reuse.still)
     if cost is None or told.cost_macs_ratio is None:
         return None

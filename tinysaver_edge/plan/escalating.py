@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge._support.files import read_arrays, read_text
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.bundle.bundle import Bundle
-from tinysaver_edge.certificate.p_values import upper_rate
+from tinysaver_edge.certificate.p_values import rate_interval
 from tinysaver_edge.deciding.epochs import EpochTimeline, reused
 from tinysaver_edge.deciding.policy import Policy, replay
 from tinysaver_edge.errors import InputError
@@ -226,16 +227,16 @@ def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> B
     found = bundle.manifest.holdout or bundle.manifest.calibration
     reuse = found.reuse
     if rate is not None:
-        share, said = rate, f"{rate:.2%} of the frames are escalated: as given"
+        share, said = rate, f"{percent(rate)} of the frames are escalated: as given"
     elif reuse is not None:
         share = reuse.large
-        said = f"{share:.2%} of the frames are escalated: of {reuse.epochs} epochs, with reuse"
+        said = f"{percent(share)} of the frames are escalated: of {reuse.epochs} epochs, with reuse"
     else:
         share = 1 - found.accept_rate
-        low, high = _interval(round(share * found.samples), found.samples)
+        low, high = rate_interval(round(share * found.samples), found.samples)
         said = (
-            f"{share:.2%} of the frames are escalated ({low:.2%} to {high:.2%} by 95 %): of the "
-            f"bundle's {found.samples:,} samples"
+            f"{percent(share)} of the frames are escalated ({percent(low)} to {percent(high)} by "
+            f"95 %): of the bundle's {found.samples:,} samples"
         )
     lasting = DEFAULT_BURST_S if burst_s is None else burst_s
     how = f"escalations come in bursts of {lasting:g} s on average"
@@ -251,12 +252,6 @@ def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> B
         said=(said,) if burst_s is None else (said, f"{how}: as given"),
         assumed=tuple(assumed),
     )
-
-
-def _interval(events: int, samples: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's 95 % interval of a share."""
-    rest = upper_rate(samples - events, samples, risk=0.025)
-    return 1 - rest, upper_rate(events, samples, risk=0.025)
 
 
 def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
@@ -396,8 +391,9 @@ def _enough(found: Traced, what: str, whose: str) -> Traced:
     escalated = sum(int(one.sum()) for one in found.flags)
     length_s = escalated / sum(bursts) / found.frames_per_s
     said = (
-        f"{escalated / frames:.2%} of the frames are escalated, in bursts of {length_s:.2g} s: "
-        f"{what}, {frames:,} frames of {len(found.flags)} {whose} at {found.frames_per_s:.3g}/s"
+        f"{percent(escalated / frames)} of the frames are escalated, in bursts of {length_s:.2g} "
+        f"s: {what}, {frames:,} frames of {len(found.flags)} {whose} at {found.frames_per_s:.3g} "
+        "frames/s"
     )
     return Traced(
         found.frames_per_s,

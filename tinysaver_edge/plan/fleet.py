@@ -54,7 +54,7 @@ LIMITS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def parse_rate(text: str) -> float:
-    """Read how much an uplink carries, in bits a second: ``20mbit``, ``512kbit``, or ``none``.
+    """Read how much an uplink carries, in bits a second: ``20mbit``, ``512 kbit/s``, or ``none``.
 
     Raises:
         InputError: it has no such unit, or is not above 0.
@@ -63,13 +63,14 @@ def parse_rate(text: str) -> float:
         return math.inf
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([a-zA-Z/]*)\s*", text)
     units = ", ".join(_UNITS)
-    if match is None or match[2] not in _UNITS:
+    unit = "" if match is None else match[2].lower().removesuffix("/s")
+    if match is None or unit not in _UNITS:
         raise InputError(
             f"--uplink {text!r}: a number and one of {units} (a second), as 20mbit; none for one "
             "that nothing fills"
         )
     try:
-        rate = float(match[1]) * _UNITS[match[2]]
+        rate = float(match[1]) * _UNITS[unit]
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
@@ -78,13 +79,13 @@ def parse_rate(text: str) -> float:
 
 
 def say_rate(bits_per_s: float) -> str:
-    """Write how much an uplink carries."""
+    """Write how much an uplink carries, as `parse_rate` reads it: ``20 Mbit/s``."""
     if math.isinf(bits_per_s):
         return "unlimited"
-    for size, unit in ((1e9, "gbit"), (1e6, "mbit"), (1e3, "kbit")):
+    for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if bits_per_s >= size:
-            return f"{bits_per_s / size:.3g}{unit}"
-    return f"{bits_per_s:.3g}bit"
+            return f"{bits_per_s / size:.3g} {unit}"
+    return f"{bits_per_s:.3g} bit/s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating, Traced
@@ -393,9 +394,8 @@ class WhatIf:
         free = replace(self.fleet, uplink_bps=math.inf)
         hosts = self._least(HOSTS, lambda count: replace(free, hosts=int(count)))
         if hosts is None:
-            return Remedy(
-                "hosts and uplink", None, f"not even {HOSTS[-1]} hosts with any uplink keep them"
-            )
+            said = f"not even {HOSTS[-1]} hosts with any uplink keep them"
+            return Remedy("hosts and uplink", None, said)
         there = replace(self.fleet, hosts=int(hosts))
         uplink = self._least(self.uplinks(), lambda rate: replace(there, uplink_bps=rate))
         sends = "that nothing fills" if uplink is None else f"of {say_rate(uplink)}"
@@ -416,8 +416,8 @@ class WhatIf:
                 return Remedy(
                     "threshold",
                     limit,
-                    f"a threshold of {limit:.4g} keeps them ({share:.2%} escalated, "
-                    f"now {flow.rate:.2%} at {flow.threshold:.4g}){doubt}",
+                    f"a threshold of {limit:.4g} keeps them ({percent(share)} escalated, "
+                    f"now {percent(flow.rate)} at {flow.threshold:.4g}){doubt}",
                     certified,
                 )
         return Remedy("threshold", None, "no threshold keeps them")

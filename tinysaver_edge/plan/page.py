@@ -133,7 +133,7 @@ def write(name: str, value: float) -> str:
     if name.endswith("_ms"):
         return numbers.milliseconds(value)
     if name == "uplink_bps":
-        return f"{say_rate(value)}/s"
+        return say_rate(value)
     if name == "energy_wh_day":
         return f"{value:.3g} Wh" if value < 1000 else f"{value / 1000:.3g} kWh"
     if name == "uplink_load" or name == "host_load" or name.startswith("degraded"):
@@ -166,14 +166,16 @@ def simulated(forecast: Forecast) -> str:
 def formula_words(forecast: Forecast) -> str:
     """Set the formula beside the simulation."""
     formula, found = forecast.formula, forecast.figures
+    share = numbers.percent(formula.uplink_load, 0)
+    used = f", {share} of the uplink" if formula.uplink_load else ""
     said = (
         f"Cameras × frames/s × share make {formula.escalations_per_s:.3g} escalations a second "
         f"(simulated: {found['escalations_per_s'].value:.3g}). One by one they would keep the "
-        f"hosts {formula.host_load:.0%} busy, in full batches {formula.host_load_batched:.0%} "
-        f"(simulated: {found['host_load'].value:.0%}). To send they are "
-        f"{say_rate(formula.uplink_bps)}/s"
-        f"{f', {formula.uplink_load:.0%} of the uplink' if formula.uplink_load else ''} "
-        f"(simulated: {say_rate(found['uplink_bps'].value)}/s). "
+        f"hosts {numbers.percent(formula.host_load, 0)} busy, in full batches "
+        f"{numbers.percent(formula.host_load_batched, 0)} "
+        f"(simulated: {numbers.percent(found['host_load'].value, 0)}). To send they are "
+        f"{say_rate(formula.uplink_bps)}{used} "
+        f"(simulated: {say_rate(found['uplink_bps'].value)}). "
     )
     if formula.answer_ms is None or formula.answer_bursts_ms is None:
         full = [

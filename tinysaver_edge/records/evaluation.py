@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.files import default_cache_dir, read_arrays
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
@@ -290,8 +291,9 @@ def _doubts(bundle: Bundle, found: Figures) -> list[str]:
         )
     if large < before - FAR_BELOW:
         told.append(
-            f"{large:.1%} of {stages[-1].model.name}'s answers fit the labels, at the calibration "
-            f"{before:.1%}: are classes swapped or labelled wrongly, or are these other images?"
+            f"{percent(large, 1)} of {stages[-1].model.name}'s answers fit the labels, at the "
+            f"calibration {percent(before, 1)}: are classes swapped or labelled wrongly, or are "
+            "these other images?"
         )
     return told
 

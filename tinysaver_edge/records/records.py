@@ -21,6 +21,7 @@ from tinysaver_edge._support.files import (
     read_file,
     write_text,
 )
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.data.alike import (
     FEWEST,
     LEAST_WEIGHT,
@@ -392,8 +393,8 @@ class RepeatedRows:
         if self.repeated or self.order is None:
             return f"{self.copies} of {self.samples} samples are copies of others"
         return (
-            f"in their order, {self.order:.0%} of the samples are answered more like the next than "
-            f"like another of their class (50 % where they are independent)"
+            f"in their order, {percent(self.order, 0)} of the samples are answered more like the "
+            "next than like another of their class (50 % where they are independent)"
         )
 
 

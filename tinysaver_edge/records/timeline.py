@@ -1,4 +1,7 @@
-"""Every frame of epochs looked at once, in small, and kept beside the models' records."""
+"""Every frame of epochs looked at once, in small, and kept beside the models' records.
+
+And films held against each other, by what changes in them.
+"""
 
 from __future__ import annotations
 
@@ -95,3 +98,39 @@ def _kept(
         return thumbnails, tables["content"].astype(np.uint64)
     except (OSError, ValueError, KeyError):
         return None
+
+
+LEAST_CHANGE = 1.0
+"""Grey levels, root mean square, from which on a change is no noise of an encoder."""
+
+FEWEST_CHANGES = 5
+CHANGES_ALIKE = 0.8
+"""Mean correlation of changes from which on two films show the same."""
+
+
+def first_film_alike(films: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return for each film the first that shows the same, by what changes from moment to moment.
+
+    A fixed camera shows the same place every day, and never the same movements. What hardly moves
+    is not told.
+
+    Args:
+        films: ``(n, k, pixels)`` thumbnails of the same k moments, in grey levels.
+
+    Returns:
+        ``(n,)`` places; its own of a film that shows what none before it does.
+    """
+    changes = np.diff(films.astype(np.float32), axis=1)
+    changes -= changes.mean(axis=2, keepdims=True)  # the light
+    lengths = np.linalg.norm(changes, axis=2)
+    moved = lengths >= LEAST_CHANGE * np.sqrt(films.shape[2])
+    changes /= np.where(moved, lengths, np.inf)[..., None]
+    flat, moves = changes.reshape(len(films), -1), moved.astype(np.float32)
+    first = np.arange(len(films))
+    for place in range(1, len(films)):
+        both = moves[:place] @ moves[place]
+        alike = flat[:place] @ flat[place] >= CHANGES_ALIKE * both
+        found = np.flatnonzero(alike & (both >= FEWEST_CHANGES))
+        if len(found):
+            first[place] = found[0]
+    return first

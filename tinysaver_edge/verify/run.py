@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.bench.bundle import measure_alone, measure_look, measure_pair, measure_ways
 from tinysaver_edge.bench.frames import made_up_frame
 from tinysaver_edge.bench.timing import Effort
@@ -353,7 +354,7 @@ def _differs(certificate: Certificate, manifest: Manifest) -> str | None:
         return f"counts {n} samples, the bundle was calibrated on {figures.samples}"
     accepted, kept = certificate.steps[-1].accepted / n, figures.accept_rate
     if abs(accepted - kept) > 1e-9:
-        return f"counts {accepted:.4%} accepted, the calibration {kept:.4%}"
+        return f"counts {percent(accepted, 4)} accepted, the calibration {percent(kept, 4)}"
     rule = None if manifest.reuse is None else manifest.reuse.rule
     step = certificate.steps[-1]
     here = (0.0, 0.0) if rule is None else (rule.still, rule.same)

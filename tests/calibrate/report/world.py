@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Choice, choose, compare_methods, policy_of
+from tinysaver_edge.calibrate.chosen.choose import (
+    Choice,
+    choose,
+    compare_methods,
+    policy_of,
+    with_intervals,
+)
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import Plan, RecordInput
@@ -77,6 +83,8 @@ def finished(
     targets = EMPIRICAL if targets is None else targets
     proposals = propose_all(given, targets, seed=7, candidates=len(given.savers))
     choice = choose(given, proposals, targets)
+    rows = with_intervals(given, proposals, choice.candidates)
+    choice = replace(choice, candidates=rows)
     policy = policy_of(choice)
     evidence = given.subset(choice.proposal.evidence)
     result = Calibration(

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import time
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.stream.decisions import decision, escalated, frame
+from tinysaver_edge._support.files import NOT_OURS
 from tinysaver_edge.data.collection import Collection
 from tinysaver_edge.data.files import open_data
 from tinysaver_edge.data.looks import read_looks
@@ -271,6 +273,36 @@ def test_a_folder_of_pictures_becomes_one_video(tmp_path, names):
     films = ["out.avi"] if len(names) == 1 else ["out.blue.avi", "out.red.avi"]
     assert sorted(one.name for one in tmp_path.glob("out*")) == films
     assert [len(read_video(tmp_path / film)) for film in films] == [3] * len(films)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".avi", ".mkv"])
+def test_a_video_takes_the_place_of_one_of_ours_alone(tmp_path, monkeypatch, ending):
+    path = tmp_path / f"out{ending}"
+
+    def wrote(frames):
+        with VideoSink(path) as sink:
+            for number in range(frames):
+                sink.write(decision(number), frame(number, height=120, width=160))
+
+    wrote(3)
+    wrote(2)
+    path.write_bytes(path.read_bytes())  # as copied: no attribute comes along
+    monkeypatch.setattr(os, "setxattr", lambda *_: None, raising=False)
+    monkeypatch.setattr(os, "getxattr", _no_attribute, raising=False)  # as on a stick
+    wrote(3)
+    assert len(read_video(path)) == 3
+    theirs = path.read_bytes().removesuffix(b"tinysaver-edge")
+    path.write_bytes(theirs)
+    with pytest.raises(InputError, match=NOT_OURS):
+        wrote(1)
+    assert path.read_bytes() == theirs
+    if ending == ".mp4":  # a kill leaves no index
+        path.write_bytes(theirs[: theirs.index(b"moov") - 4])
+        wrote(1)
+
+
+def _no_attribute(*_):
+    raise OSError(errno.ENOTSUP, "no attributes here")
 
 
 def test_a_video_that_lacks_frames_is_told_at_the_end(tmp_path):

@@ -28,6 +28,7 @@ from tinysaver_edge.calibrate.targets import (
     limits_of,
 )
 from tinysaver_edge.certificate.certificate import Certificate
+from tinysaver_edge.certificate.p_values import rate_interval
 from tinysaver_edge.deciding.figures import Figures, figures
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import InfeasibleError, InputError
@@ -346,6 +347,37 @@ def figures_on(policy: Policy, problem: Problem, reuse: ReuseRule | None = None)
         timeline=problem.timeline,
         reuse=reuse,
     )
+
+
+def with_intervals(
+    problem: Problem, proposals: Sequence[Proposal], rows: Sequence[Candidate]
+) -> tuple[Candidate, ...]:
+    """Return the rows of some proposals with within what their figures lie on others like these."""
+    pairs = zip(proposals, rows, strict=True)
+    return tuple(_with_intervals(problem, proposal, row) for proposal, row in pairs)
+
+
+def _with_intervals(problem: Problem, proposal: Proposal, row: Candidate) -> Candidate:
+    n, apart = proposal.samples, problem.groups is None and problem.timeline is None
+    if apart and row.accuracy_saver is not None:
+        row = replace(row, accuracy_interval=rate_interval(round(n * row.accuracy_saver), n))
+    if row.threshold is None:  # what accepts nothing loses nothing, on whatever samples
+        return row
+    policy = proposal.policy_at(row.threshold)
+    samples = problem.subset(proposal.evidence)
+    found = figures_on(policy, samples, proposal.rule_at(row.threshold))
+    row = replace(row, drop_interval_points=found.drop_interval_points)
+    if not apart or found.settled is None:
+        return row
+    reached = n - np.rint(n * np.cumsum(found.settled[:-1])).astype(int)
+    rates = [rate_interval(int(one), n, risk=0.05 / len(reached)) for one in reached]
+    macs = [one.macs / problem.large.macs for one in proposal.models]
+    low, high = (
+        macs[0] + sum(cost * ends[end] for cost, ends in zip(macs[1:], rates, strict=True))
+        for end in (0, 1)
+    )
+    away = rate_interval(int(reached[-1]), n)
+    return replace(row, accept_interval=(1 - away[1], 1 - away[0]), cost_interval=(low, high))
 
 
 HARDLY = 0.02

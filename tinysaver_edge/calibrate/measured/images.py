@@ -31,8 +31,8 @@ from tinysaver_edge.calibrate.measured.independence import (
     Independence,
     check_epochs,
     check_independence,
-    look_at,
     shared_with,
+    test_of,
 )
 from tinysaver_edge.calibrate.measured.latencies import check_reports, timed_by_reports
 from tinysaver_edge.calibrate.measured.measuring import (
@@ -202,14 +202,14 @@ def _measured(
     timeline, content = _timeline(run)
     content = content if looks is None else looks.content
     if tell is not None and content is not None:
-        look = look_at(
+        test = test_of(
             content,
             large=large.sha256,
             savers={one.sha256: one.name for one in savers},
             targets=shortlist.targets,
             drawn=(shortlist.holdout, shortlist.seed),
         )
-        tell(candidates=shortlist.candidates + len(shared_with(look, run.folder)))
+        tell(candidates=shortlist.candidates + len(shared_with(test, run.folder)))
     records = measure_all(run, large, savers, labels, shortlist)
     if any((one.engine or one.description.engine) is None for one in (given.large, *given.savers)):
         run.progress.note(

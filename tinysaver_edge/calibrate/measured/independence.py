@@ -18,7 +18,7 @@ from tinysaver_edge.calibrate.problem import MeasuredProblem
 from tinysaver_edge.calibrate.targets import Method, Reference, Targets
 from tinysaver_edge.certificate.certificate import WalkStep, fewest, step_p_values
 from tinysaver_edge.certificate.p_values import EvidenceKind, least_groups
-from tinysaver_edge.data.alike import find_alike, first_film_alike
+from tinysaver_edge.data.alike import find_alike
 from tinysaver_edge.data.collection import read_collected
 from tinysaver_edge.data.epochs import EpochData
 from tinysaver_edge.data.looks import Looks, Seen, content_hash, seen_from_text
@@ -28,6 +28,7 @@ from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError
 from tinysaver_edge.fusion import NoFusion
 from tinysaver_edge.outputs import sample_hashes
+from tinysaver_edge.records.timeline import first_film_alike
 from tinysaver_edge.reuse import STEPS
 
 MOST_UNITS = 1 << 24
@@ -239,23 +240,24 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return list(rows)
 
 
-_LOOKED = "looked.json"
+_TESTED, _TESTED_BEFORE = "tested.json", "looked.json"
+"""What runs have held against which samples; the second is what earlier releases called it."""
 
 
-def looked_before(
+def tested_before(
     gathered: MeasuredProblem, targets: Targets, folder: Path | None, *, drawn: tuple[object, ...]
 ) -> tuple[int | None, tuple[str, ...]]:
     """Return what else these images were asked in earlier runs, and remember what they are now.
 
-    Whoever tries a saver, does not like it and tries another on the same images has had two looks,
+    Whoever tries a saver, does not like it and tries another on the same images has tested twice,
     as if both had been named in one run, where they share the risk. So each run shares it with all
     that came before it. The first is not told of those to come, so the risk of k runs together is
     that of their shares: 1 + 1/2 + … + 1/k times δ with one saver each; one run that names them all
-    has δ. Whoever runs the same again gets the same again: it is no new look.
+    has δ. Whoever runs the same again gets the same again: it is no new test.
 
     Args:
         gathered: all models' answers on the images.
-        targets: of this run; a run that promises nothing is a look, too, at each of its savers.
+        targets: of this run; one that promises nothing tests each of its savers, too.
         folder: of the records, which remembers; None where there is none.
         drawn: whatever else decides which images are asked what.
 
@@ -280,25 +282,25 @@ def looked_before(
         }
         large = next(iter(models))
     savers = {key: name for key, name in models.items() if key != large}
-    look = look_at(content, large=large, savers=savers, targets=targets, drawn=drawn)
-    others = shared_with(look, folder)
-    mine, row = _rows(folder / _LOOKED), {**look, "others": others}
-    if row not in mine:  # also where a folder beside it has it: that one may be deleted
-        (folder / _LOOKED).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / _LOOKED) as file:
+    test = test_of(content, large=large, savers=savers, targets=targets, drawn=drawn)
+    others = shared_with(test, folder)
+    mine, row = _rows(folder / _TESTED), {**test, "others": others}
+    # Also where a folder beside it has it: that one may be deleted.
+    if row not in mine and row not in _rows(folder / _TESTED_BEFORE):
+        with atomic_write(folder / _TESTED) as file:
             file.write(json.dumps([*mine, row]).encode())
-    if not others or look["question"] is None:
+    if not others or test["question"] is None:
         return 0, ()
     named = sorted(set(others))
     return len(others), (
-        f"earlier runs, kept in {folder} or beside it, have looked at these samples: other savers "
-        f"or limits ({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the "
+        f"earlier runs, kept in {folder} or beside it, have tested these samples: other savers or "
+        f"limits ({len(others)}: {', '.join(named[:4])}{', …' * (len(named) > 4)}) share the "
         f"risk of this certificate. Savers named in one run share it better; on new samples it is "
         "whole",
     )
 
 
-def look_at(
+def test_of(
     content: NDArray[np.uint64],
     *,
     large: str,
@@ -312,7 +314,7 @@ def look_at(
         content: hashes of the samples.
         large: hash of the large model.
         savers: names of the savers, by their hashes.
-        targets: as for `looked_before`.
+        targets: as for `tested_before`.
         drawn: likewise.
     """
     question = None
@@ -322,29 +324,29 @@ def look_at(
     return {"large": large, "savers": dict(savers), "question": question, "images": images}
 
 
-def shared_with(look: Mapping[str, Any], folder: Path) -> list[str]:
-    """Return the savers that other looks have asked of the same samples, or did at the first time.
+def shared_with(test: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the savers that were tested otherwise on the same samples, or had been the first time.
 
     Args:
-        look: what is asked, of `look_at`.
+        test: what is asked, of `test_of`.
         folder: of the records; those beside it count, too.
     """
-    content = seen_from_text(look["images"])
-    rows = _rows_around(folder, _LOOKED)
+    content = seen_from_text(test["images"])
+    rows = [row for name in (_TESTED, _TESTED_BEFORE) for row in _rows_around(folder, name)]
     rows = [row for row in rows if content.count(seen_from_text(row["images"]).hashes)]
     for row in rows:
-        if {**look, "others": row["others"]} == row:
+        if {**test, "others": row["others"]} == row:
             return list(row["others"])
-    question = look["question"]
-    looks = {key: name for row in rows for key, name in _looks_of(row, question)}
-    mine = dict(_looks_of(look, question))
-    return sorted(name for key, name in looks.items() if key not in mine)
+    question = test["question"]
+    tests = {key: name for row in rows for key, name in _tests_of(row, question)}
+    mine = dict(_tests_of(test, question))
+    return sorted(name for key, name in tests.items() if key not in mine)
 
 
-def _looks_of(
+def _tests_of(
     row: Mapping[str, Any], question: str | None
 ) -> Iterator[tuple[tuple[str, str, str | None], str]]:
-    """Yield what was looked at, and the saver's name; who promised nothing looked at this, too."""
+    """Yield what was tested, and the saver's name; a run that promised nothing tested this, too."""
     for one, name in row["savers"].items():
         yield (one, row["large"], row["question"] or question), name
 

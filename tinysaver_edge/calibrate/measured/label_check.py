@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, own_answers
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
@@ -85,7 +86,7 @@ def _brief(problem: Problem) -> str:
     """Say how far labels and the large model's answers agree."""
     right = float(np.mean(problem.large.outputs.predictions == problem.labels))
     return (
-        f"{right:.1%} of {problem.large.name}'s answers fit them, of "
+        f"{percent(right, 1)} of {problem.large.name}'s answers fit them, of "
         f"{len(np.unique(problem.labels))} classes"
     )
 
@@ -145,10 +146,10 @@ def _in_another_order(
     gained = fitting - as_they_are
     if gained > MOVED * len(halves[1]) and gained > _SURELY * (fitting + as_they_are) ** 0.5:
         yield (
-            f"model {model}: {as_they_are / len(asked):.1%} of its answers fit the labels of "
-            f"{int(moved.sum())} classes, but {fitting / len(asked):.1%} would were these in "
-            f"another order: do labels and model count the same "
-            f"classes in the same order (1, 10, 2 is one of text)?"
+            f"model {model}: {percent(as_they_are / len(asked), 1)} of its answers fit the labels "
+            f"of {int(moved.sum())} classes, but {percent(fitting / len(asked), 1)} would were "
+            "these in another order: do labels and model count the same classes in the same order "
+            "(1, 10, 2 is one of text)?"
         )
 
 
@@ -161,9 +162,9 @@ def _far_below_a_saver(problem: Problem) -> Iterator[str]:
     saver = float(np.mean(best.outputs.predictions == labels))
     if saver > right + FAR_BELOW:
         yield (
-            f"model {large.name}: {right:.1%} of its answers fit the labels, those of the cheaper "
-            f"{best.name} {saver:.1%}: are its classes in another order, or its scale or colours "
-            f"described wrongly?"
+            f"model {large.name}: {percent(right, 1)} of its answers fit the labels, those of the "
+            f"cheaper {best.name} {percent(saver, 1)}: are its classes in another order, or its "
+            "scale or colours described wrongly?"
         )
 
 
@@ -223,7 +224,7 @@ def _never_answered(
     if len(labels) >= FEWEST and share > NEVER_ANSWERED:
         yield (
             f"model {model} never answers {_listed(silent, names)}, which is the label of "
-            f"{share:.0%} of the samples: do labels and model name the same classes?"
+            f"{percent(share, 0)} of the samples: do labels and model name the same classes?"
         )
 
 
@@ -239,7 +240,7 @@ def _never_labelled(
     alone = float(np.mean(np.bincount(labels)[labels] == 1))
     if len(labels) >= FEWEST and outside.mean() - alone > NEVER_LABELLED:
         yield (
-            f"model {model} answers {outside.mean():.0%} of the samples with "
+            f"model {model} answers {percent(outside.mean(), 0)} of the samples with "
             f"{len(np.unique(answers[outside]))} classes that no sample is labelled with: do "
             f"labels and model count the same classes?"
         )
@@ -271,9 +272,9 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
     for moved in (1, -1):
         if right < 0.5 and float(np.mean(labels == answers - moved)) > right + 0.3:
             raise InputError(
-                f"model {model}: {right:.1%} of its answers fit the labels, but "
-                f"{np.mean(labels == answers - moved):.1%} do when its classes are moved by "
-                f"{-moved:+d}: correct class_offset (a background class?) or the labels in its "
+                f"model {model}: {percent(right, 1)} of its answers fit the labels, but "
+                f"{percent(np.mean(labels == answers - moved), 1)} do when its classes are moved "
+                f"by {-moved:+d}: correct class_offset (a background class?) or the labels in its "
                 "description"
             )
     classes = int(max(labels.max(), answers.max())) + 1
@@ -282,9 +283,9 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
     spread = (chance * (1 - chance) / samples) ** 0.5
     if right <= chance + 2 * spread and right < frequent.max():
         raise InputError(
-            f"model {model}: {right:.1%} of its answers fit the labels, and guessing gives "
-            f"{chance:.1%}: do labels and model count the same classes in the same order? See "
-            "labels and class_offset in its description, and its scale and colour order"
+            f"model {model}: {percent(right, 1)} of its answers fit the labels, and guessing gives "
+            f"{percent(chance, 1)}: do labels and model count the same classes in the same order? "
+            "See labels and class_offset in its description, and its scale and colour order"
         )
 
 
@@ -322,7 +323,7 @@ def doubtful_classes(
         turn = _turn(label, mistaken)
         if turn and not _by_a_toss([moved[one] for one in turn]):
             name, other = (str(one) if names is None else names[one] for one in (label, most))
-            found.append(f"{other!r} for {share:.0%} of {name!r}")
+            found.append(f"{other!r} for {percent(share, 0)} of {name!r}")
     if not found:
         return []
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""

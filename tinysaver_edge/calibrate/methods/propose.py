@@ -129,7 +129,7 @@ def fusions_of(targets: Targets) -> tuple[Fusion | str | None, ...]:
     """Return the fusions to propose, each for every saver; None leaves it to the method.
 
     Where people are asked nothing can be fitted, so names stand for constant weights. With "all"
-    both, a fusion and none, are looked at on the samples that certify, and each pays for it.
+    both, a fusion and none, are tested on the samples that certify, and each pays for it.
     """
     if targets.reference is not Reference.QUESTIONS or targets.fusion is None:
         return (targets.fusion,)
@@ -288,7 +288,7 @@ def _budget_threshold(bid: Bid, choice: CertifiedChoice) -> float | None:
 def _least_certified(bid: Bid, choice: CertifiedChoice) -> float | None:
     """Return the least drop that could be signed within the budgets, by the walk.
 
-    Whoever asks for it has looked at the samples once more, and what it takes then is what is told.
+    Whoever asks for it has tested on the samples once more; what it takes then is what is told.
     """
     drop = bid.targets.allowed_drop_points
     if bid.again and drop is not None:

@@ -15,11 +15,12 @@ charts/           the drawings
 from tinysaver_edge.calibrate.chosen.choose import single_model_better
 from tinysaver_edge.calibrate.report.build import build_facts
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.write import write_report
+from tinysaver_edge.calibrate.report.write import is_own_page, write_report
 
 __all__ = [
     "ReportFacts",
     "build_facts",
+    "is_own_page",
     "single_model_better",
     "write_report",
 ]

@@ -70,6 +70,11 @@ def milliseconds(value: float) -> str:
     return _set(f"{value:.{min(digits, 4)}f} ms")
 
 
+def formed(value: float, form: str) -> str:
+    """Write a number without its unit, as ``%`` forms it."""
+    return _signed(form % value)
+
+
 def _set(text: str) -> str:
     """Put a true minus sign in, and keep the number and its unit on one line."""
     number, space, unit = text.partition(" ")

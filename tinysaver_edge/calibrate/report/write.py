@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import write_text
+from tinysaver_edge._support.files import open_regular, write_text
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.charts.confidence import (
@@ -60,6 +60,19 @@ def write_report(facts: ReportFacts, path: Path) -> None:
     write_text(path, render(facts))
 
 
+_HEAD = 4096
+_OWN_PAGE = re.compile(
+    rb'<meta name="generator" content="tinysaver-edge'
+    rb"|<title>[^<]*: (calibration report|plan of a fleet)</title>"  # of earlier releases
+)
+
+
+def is_own_page(path: Path) -> bool:
+    """Tell whether a file is a page that this package wrote, a report or a plan."""
+    with open_regular(path) as file:
+        return _OWN_PAGE.search(file.read(_HEAD)) is not None
+
+
 def render(facts: ReportFacts) -> str:
     """Return the page."""
     from jinja2 import Environment, StrictUndefined
@@ -94,6 +107,8 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "command": _options(facts.origin.command or ""),
         "both": _drawer(facts),
         "meter": _meter,
+        "signed": numbers.formed,
+        "intervals": any(one.row.drop_interval_points for one in facts.candidates),
         "score_of": _score_of,
         "same_score": _same_score([one.row for one in best_first[:MOST_CANDIDATES]]),
         "limit": bool(facts.max_drop_points),

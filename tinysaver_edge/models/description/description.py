@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinysaver_edge._support.files import parse_toml, read_text
+from tinysaver_edge._support.files import NOT_OURS, check_file_target, parse_toml, read_text
 from tinysaver_edge.data.source import one_spelling
 from tinysaver_edge.engines.base import Precision
-from tinysaver_edge.engines.model_file import check_model_file
-from tinysaver_edge.errors import DescriptionError, InputError
+from tinysaver_edge.engines.model_file import check_model_file, external_files
+from tinysaver_edge.errors import DescriptionError, InputError, TinySaverError
 from tinysaver_edge.models.description.carried import read_metadata
 from tinysaver_edge.models.description.facts import FileFacts, read_facts
 from tinysaver_edge.models.description.schema import (
@@ -30,6 +30,57 @@ from tinysaver_edge.preprocess import InputFormat, Preprocess, Resize
 
 METADATA_KEY = "tinysaver_edge.description"
 """Key of a file's metadata that holds a description, as the text of its TOML."""
+
+_MADE_BY = "# made by tinysaver-edge "
+
+
+def made_by(command: str, text: str) -> dict[str, str]:
+    """Return the metadata of a file that a command makes.
+
+    Args:
+        command: such as ``"models quantize"``.
+        text: the description, as TOML.
+    """
+    return {METADATA_KEY: f"{_MADE_BY}{command}\n{text}"}
+
+
+def check_model_target(out: Path, *, command: str) -> None:
+    """Refuse to write a model over one that the same command did not make, or over its weights.
+
+    Args:
+        out: the file to open; weights may lie beside it.
+        command: as for `made_by`.
+
+    Raises:
+        InputError: another's file is there.
+    """
+
+    def is_ours(path: Path) -> bool:
+        try:
+            text = read_metadata(path).get(METADATA_KEY)
+        except (TinySaverError, OSError):
+            return False
+        if text is None:
+            return False
+        same = text.partition("\n")[0] == _MADE_BY + command
+        if not text.startswith(_MADE_BY):  # of an earlier release: only quantising notes images
+            same = ("fitted_on" in text) == (command == "models quantize")
+        if not same:
+            raise InputError(
+                f"--out {path}: a model of another command is there; move it, or name a new one"
+            )
+        return True
+
+    check_file_target(out, ours=is_ours)
+    weights = {out.with_suffix(".bin")} if out.suffix == ".xml" else set()
+    if out.suffix == ".onnx" and out.parent.is_dir():
+        weights = {one for one in out.parent.iterdir() if one.name.startswith(f"{out.name}.data")}
+    for one in sorted(weights - set(external_files(out) if out.is_file() else ())):
+        if one.exists():
+            raise InputError(
+                f"--out {out}: its weights would lie in {one.name}, where {NOT_OURS}; move it, or "
+                "name a new one"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge.engines.model_file import model_files
 from tinysaver_edge.engines.registry import create_engine, engine_for
 from tinysaver_edge.engines.timm_file import Architecture, write_timm_file
@@ -25,7 +24,12 @@ from tinysaver_edge.models.compare.compare import (
 )
 from tinysaver_edge.models.description.carried import write_metadata
 from tinysaver_edge.models.description.describe import to_toml
-from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
+from tinysaver_edge.models.description.description import (
+    METADATA_KEY,
+    ModelDescription,
+    check_model_target,
+    made_by,
+)
 from tinysaver_edge.models.embed.embed import embed_openvino
 from tinysaver_edge.models.embed.onnx import embed_onnx
 from tinysaver_edge.models.export.timm_model import TimmModel, TimmSource, exportable, load_timm
@@ -43,6 +47,8 @@ Logits: TypeAlias = NDArray[np.float32]
 
 SUFFIXES = (".onnx", ".xml", ".safetensors")
 """What is exported to: ONNX, OpenVINO's IR, and weights for the torch engine."""
+
+_COMMAND = "models export"
 
 TOLERANCE = 1e-3
 """Largest difference of a logit from torch's that an exported file may show."""
@@ -149,7 +155,7 @@ def _check_outs(outs: Sequence[Path]) -> None:
     for out in outs:
         if out.suffix not in SUFFIXES:
             raise InputError(f"cannot export to {out}: it must end in {', '.join(SUFFIXES)}")
-        check_file_target(out)
+        check_model_target(out, command=_COMMAND)
     if len(set(outs)) != len(outs):
         raise InputError("the same file is named twice to export to")
 
@@ -229,14 +235,17 @@ class ExportJob:
             macs = count_module_macs(self.model.module, self.model.preprocess.shape(1))
             described = replace(self.description, engine="torch", macs=float(macs))
             write_timm_file(
-                out, self.model.module, self._architecture(), {METADATA_KEY: to_toml(described)}
+                out,
+                self.model.module,
+                self._architecture(),
+                made_by(_COMMAND, to_toml(described)),
             )
             return
         if out.suffix == ".onnx":
             embed_onnx(plain, form, out, drop_metadata=METADATA_KEY)
         else:
             embed_openvino(plain, form, out)
-        write_metadata(out, {METADATA_KEY: to_toml(self.description)})
+        write_metadata(out, made_by(_COMMAND, to_toml(self.description)))
 
     def _architecture(self) -> Architecture:
         resize, form = self.model.preprocess.resize, self.model.preprocess.format

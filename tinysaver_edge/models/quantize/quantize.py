@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import check_file_target
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.data.looks import Seen, content_hash
 from tinysaver_edge.data.source import DataSource, class_indices
@@ -22,7 +21,11 @@ from tinysaver_edge.engines.registry import create_engine, engine_name
 from tinysaver_edge.errors import DataError, InputError
 from tinysaver_edge.models.description.carried import write_metadata
 from tinysaver_edge.models.description.describe import to_toml
-from tinysaver_edge.models.description.description import METADATA_KEY, ModelDescription
+from tinysaver_edge.models.description.description import (
+    ModelDescription,
+    check_model_target,
+    made_by,
+)
 from tinysaver_edge.models.quantize.forms import (
     copy_openvino,
     halve_onnx,
@@ -33,6 +36,7 @@ from tinysaver_edge.models.quantize.forms import (
 from tinysaver_edge.preprocess import Batch, Frame, Preprocessor
 
 _BATCH = 16
+_COMMAND = "models quantize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ class Quantized:
         engine_after: what ran the new one.
         accuracy_before: share that the old form gets right, 0..1.
         accuracy_after: share that the new one gets right, 0..1.
+        lost: images that only the old form gets right.
+        gained: images that only the new one does.
         top1_agreement: share on which both name the same class, 0..1.
         bytes_before: size of the old form's files.
         bytes_after: size of the new one's.
@@ -170,6 +176,8 @@ class Quantized:
     engine_after: str
     accuracy_before: float
     accuracy_after: float
+    lost: int
+    gained: int
     top1_agreement: float
     bytes_before: int
     bytes_after: int
@@ -230,7 +238,7 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=_folder(out), prefix=".quantize.") as folder:
         target = Path(folder) / out.name
         _convert(description, target, form, _batches(description, data, fitted), reduce_range)
-        write_metadata(target, {METADATA_KEY: to_toml(made)})
+        write_metadata(target, made_by(_COMMAND, to_toml(made)))
         files = model_files(target)
         after = measure_accuracy(replace(made, file=target), data, others, progress=progress)
         for file in reversed(files):
@@ -247,9 +255,9 @@ def _check(model: Path, out: Path, form: Form) -> None:
         raise InputError(f"model {model}: export it as .onnx or .xml first")
     if form is Form.BF16 and out.suffix != ".xml":
         raise InputError("bfloat16 is OpenVINO's: name an .xml to write")
-    check_file_target(out)
     if out.resolve() == model.resolve():
         raise InputError(f"quantising {model} would replace it: choose another name")
+    check_model_target(out, command=_COMMAND)
 
 
 def _folder(out: Path) -> Path:
@@ -335,6 +343,7 @@ def _result(
     old: ModelDescription,
 ) -> Quantized:
     files = model_files(out)
+    right, still = (one.logits.argmax(axis=1) == one.labels for one in (before, after))
     return Quantized(
         name=made.name,
         files=files,
@@ -345,6 +354,8 @@ def _result(
         engine_after=after.engine,
         accuracy_before=before.accuracy,
         accuracy_after=after.accuracy,
+        lost=int((right & ~still).sum()),
+        gained=int((still & ~right).sum()),
         top1_agreement=before.agreement(after),
         bytes_before=sum(file.stat().st_size for file in model_files(old.file)),
         bytes_after=sum(file.stat().st_size for file in files),

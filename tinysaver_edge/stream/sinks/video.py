@@ -6,15 +6,23 @@ import errno
 import os
 import re
 import shutil
+import struct
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinysaver_edge._support.files import check_file_target, claim, kind_of, library_path
+from tinysaver_edge._support.files import (
+    NOT_OURS,
+    check_file_target,
+    claim,
+    kind_of,
+    library_path,
+)
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.decision import AnswerSource, Decision
 from tinysaver_edge.errors import InputError
@@ -198,6 +206,8 @@ class VideoSink:
             os.close(self._held.popitem()[1])
         for one in finished:
             self._check(one)
+            with suppress(OSError):
+                _mark(one.path)
 
     def _check(self, one: _Open) -> None:
         if not one.path.exists():  # `write` has told that it was removed
@@ -225,8 +235,41 @@ class _Open:
     frames: int = 0
 
 
+_MARK = b"tinysaver-edge"
+_ATTRIBUTE = "user.tinysaver_edge"
+"""Tells whose a video is from its first frame on, where the file system keeps such a thing."""
+
+
+def _mark(path: Path) -> None:
+    """End a finished video with a part that players skip, which says who wrote it."""
+    with path.open("r+b") as file:
+        begins = file.read(12)
+        file.seek(0, os.SEEK_END)
+        if begins[4:8] == b"ftyp":
+            file.write(struct.pack(">I4s", 8 + len(_MARK), b"free") + _MARK)
+        elif begins.startswith(b"RIFF"):
+            file.write(struct.pack("<4sI", b"JUNK", len(_MARK)) + _MARK)
+        elif begins.startswith(b"\x1a\x45\xdf\xa3"):  # Matroska: an element called Void
+            file.write(bytes([0xEC, 0x80 | len(_MARK)]) + _MARK)
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether this package wrote a video, or one that a kill has left where nobody says so."""
+    with suppress(OSError, AttributeError):  # a file system, or a system, that knows none
+        os.getxattr(path, _ATTRIBUTE)
+        return True
+    with path.open("rb") as file:
+        begins = file.read(8)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(_MARK)))
+        ends = file.read()
+    film = opencv("Writing video").VideoCapture(library_path(path))
+    plays = film.isOpened()
+    film.release()
+    return ends == _MARK or (begins[4:] == b"ftyp" and not plays)
+
+
 def _make_empty(path: Path) -> int:
-    """Make the file, for its user alone; one that is there is emptied.
+    """Make the file, for its user alone; one of this package that is there is emptied.
 
     Returns:
         A descriptor; until it is closed no other run writes there.
@@ -237,7 +280,11 @@ def _make_empty(path: Path) -> int:
     """
     if (kind := kind_of(path)) is not None:
         raise InputError(f"{path}: is {kind}: a video needs a file")
+    if path.is_file() and path.stat().st_size and not _is_ours(path):
+        raise InputError(f"{path}: {NOT_OURS}; move it, or name a new one")
     held = claim(path, flags=os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError, AttributeError):
+        os.setxattr(path, _ATTRIBUTE, b"1")
     os.ftruncate(held, 0)
     return held
 

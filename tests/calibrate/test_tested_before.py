@@ -1,4 +1,4 @@
-"""Whoever looks at the same samples again shares the risk; whoever evaluates on them is told."""
+"""Whoever tests on the same samples again shares the risk; whoever evaluates on them is told."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def other_saver(folder: Path, name: str, layers: int) -> None:
     (folder / f"{name}.toml").write_text(DESCRIPTION)
 
 
-def test_looks_are_remembered_beside_the_bundle_too(colours: Path, tmp_path: Path) -> None:
+def test_runs_are_remembered_beside_the_bundle_too(colours: Path, tmp_path: Path) -> None:
     """Another --out in the same place is no other set of images; samples that are too few then are
     told of before a model runs."""
 
@@ -58,7 +58,7 @@ def test_looks_are_remembered_beside_the_bundle_too(colours: Path, tmp_path: Pat
 
 
 @needs_records
-def test_looks_at_records_are_remembered(tmp_path: Path) -> None:
+def test_what_was_tested_on_records_is_remembered(tmp_path: Path) -> None:
     records = data_folder() / "records"
     macs = tmp_path / "macs.csv"
     macs.write_text((records / "models.csv").read_text())
@@ -83,7 +83,7 @@ def test_looks_at_records_are_remembered(tmp_path: Path) -> None:
     with Bundle.load(tmp_path / "two") as bundle:
         found = evaluate_records(bundle, records, records / "labels.npy")
     assert found.seen == pytest.approx(50_000, rel=0.03)  # of so many, hashes of a draw
-    assert not list(records.glob("looked.json"))
+    assert not list(records.glob("tested.json"))
 
 
 def test_evaluate_counts_no_copies(colours: Path, tmp_path: Path) -> None:

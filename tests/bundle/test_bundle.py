@@ -11,9 +11,16 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tinysaver_edge._support.files import exchange, sha256_of
+from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
-from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
+from tinysaver_edge.bundle.bundle import (
+    MANIFEST,
+    Bundle,
+    check_target,
+    exchange,
+    file_entry,
+    write_bundle,
+)
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import BundleError, TinySaverError
 from tinysaver_edge.testing import numbered_frame
@@ -425,6 +432,44 @@ class TestWriting:
                     write(tmp_path / name)
         assert tree(tmp_path) == {"photos/1.jpg": b"mine", "file": b"mine"}
 
+    @pytest.mark.parametrize(
+        "stranger", ["notes.txt", "models/mine.onnx", ".git/HEAD", "frames/1.png"]
+    )
+    def test_refuses_to_replace_a_bundle_that_holds_something_of_the_users(
+        self, parts, folder, stranger
+    ):
+        (folder / ".DS_Store").write_text("a system's")
+        write_bundle(folder, *parts)
+        (folder / stranger).parent.mkdir(exist_ok=True)
+        (folder / stranger).write_text("mine")
+        for write in (check_target, lambda target: write_bundle(target, *parts)):
+            with pytest.raises(
+                BundleError, match=f"holds {stranger}, which is no file of the bundle"
+            ):
+                write(folder)
+
+    def test_a_damaged_bundle_is_replaced_and_what_never_was_of_one_is_not(self, parts, folder):
+        (folder / MANIFEST).write_text("damaged")
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(BundleError, match=r"holds notes\.txt"):
+            write_bundle(folder, *parts)
+        (folder / "notes.txt").unlink()
+        write_bundle(folder, *parts)
+        with Bundle.load(folder):
+            pass
+
+    def test_refuses_to_replace_a_zip_of_something_else(self, parts, tmp_path):
+        """The images that it was to be calibrated on, say."""
+        images, empty = tmp_path / "images.zip", tmp_path / "new.zip"
+        with zipfile.ZipFile(images, "w") as archive:
+            archive.writestr("cat/1.png", b"mine")
+        empty.touch()
+        with pytest.raises(BundleError, match="that is no bundle; name a new one"):
+            write_bundle(images, *parts)
+        assert zipfile.ZipFile(images).namelist() == ["cat/1.png"]
+        for _ in range(2):
+            write_bundle(empty, *parts)
+
     def test_an_empty_folder_may_be_filled(self, parts, tmp_path):
         (tmp_path / "empty").mkdir()
         write_bundle(tmp_path / "empty", *parts)
@@ -446,6 +491,13 @@ def test_an_entry_tells_a_files_hash_and_size(tmp_path):
 
 class TestPacked:
     """What may come as a .zip, and what of it is unpacked."""
+
+    def test_bzip2_is_refused_before_anything_is_unpacked(self, folder, tmp_path):
+        path = self.repacked(folder, tmp_path / "b.zip", method=zipfile.ZIP_BZIP2)
+        with pytest.raises(
+            BundleError, match="packed by bzip2, which is not unpacked here: zip it"
+        ):
+            Bundle.load(path)
 
     @pytest.fixture
     def scratch(self, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 import zipfile
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
-    exchange,
     kind_of,
     new_beside,
     open_regular,
@@ -215,11 +215,62 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
     if target.suffix == ".zip":
         if kind is not None:
             raise BundleError(f"{flag}{target}: {kind} of this name is there")
+        if there and target.stat().st_size:
+            _check_is_bundle(target, flag)
         return
     if there and not is_folder:
         raise BundleError(f"{flag}{target}: {kind or 'a file'} of this name is there")
     if others:
         raise BundleError(f"{flag}{target}: the folder holds something else; name a new one")
+    if is_folder and (stranger := _stranger_in(target)) is not None:
+        raise BundleError(
+            f"{flag}{target}: holds {stranger}, which is no file of the bundle there and would go "
+            "with it: move it elsewhere, or name a new one"
+        )
+
+
+def _check_is_bundle(packed: Path, flag: str) -> None:
+    """Refuse to replace a .zip of something else, such as the images.
+
+    Raises:
+        BundleError: it is one.
+    """
+    try:
+        PackedBundle(packed).__exit__()
+    except BundleError as error:
+        raise BundleError(
+            f"{flag}{packed}: a file of this name is there that is no bundle; name a new one"
+        ) from error
+
+
+def _stranger_in(folder: Path) -> str | None:
+    """Return the first file in a bundle's folder that its manifest does not list; None for none."""
+    try:
+        listed = {MANIFEST, SIGNATURE, *_paths_in(parse_json(read_file(folder / MANIFEST)))}
+    except (OSError, ValueError):  # it is damaged: its files lie where those of others do
+        listed = set()
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in sorted(files + links):
+            inside = Path(place, name).relative_to(folder).as_posix()
+            usual = not listed and inside.startswith(_USUAL)
+            if inside not in listed and not usual and name not in _OF_SYSTEMS:
+                return inside
+    return None
+
+
+_USUAL = (MANIFEST, SIGNATURE, "models/", "golden/", "seen.npy")
+_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+def _paths_in(told: object) -> Iterator[str]:
+    """Yield every ``path`` of a manifest, of whatever version."""
+    if isinstance(told, dict):
+        yield from (value for key, value in told.items() if key == "path")
+        told = list(told.values())
+    if isinstance(told, list):
+        for one in told:
+            yield from _paths_in(one)
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -251,6 +302,29 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
         raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+"""Linux's numbers for "relative to the current folder" and "change places"."""
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders change places in one step, so that both names are always taken.
+
+    Returns:
+        False where the system cannot do that, or not on this file system; nothing is changed then.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.6
+    return (
+        rename is not None
+        and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+        == 0
+    )
 
 
 def put_in_place(new: Path, target: Path) -> None:

@@ -407,7 +407,7 @@ def run(
         show_traffic(hosts_of(deciding.stages))
     show_end(tally, around, stream.source_ids)
     if as_json and stop.signal is None and (lost := losses(around)):
-        click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
+        click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2, "frame_id": None}))
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(opened.path, live=live))
     return exit_code(stop, complete=not losses(around))

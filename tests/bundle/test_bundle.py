@@ -354,12 +354,14 @@ class TestWriting:
         target = tmp_path / name
         if name.endswith(".zip"):
             packed(folder, target)
-        (folder / "stale.txt").write_text("of the old bundle")
+        stale = next((folder / "models").rglob("*.onnx"))
+        shutil.copyfile(stale, folder / "models/stale.onnx")
+        rewrite(folder, lambda told: told.update(former={"path": "models/stale.onnx"}))
         write_bundle(target, manifest.model_copy(update={"seed": 99}), files)
         with Bundle.load(target) as opened:
             assert opened.manifest.seed == 99
         if target == folder:
-            assert not (folder / "stale.txt").exists()
+            assert not (folder / "models/stale.onnx").exists()
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
     @pytest.mark.parametrize("name", ["bundle", "bundle.zip", "new", "new.zip"])

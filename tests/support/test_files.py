@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
     check_file_target,
-    default_cache_dir,
+    half_written,
+    members_of,
+    new_beside,
     open_regular,
     parse_json,
     parse_toml,
@@ -130,13 +133,21 @@ def test_hash_of_more_than_one_block(tmp_path):
     assert sha256_of(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert default_cache_dir() == tmp_path / "cache" / "tinysaver-edge"
-    assert (tmp_path / "cache" / "tinysaver-edge").is_dir()
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert default_cache_dir() is None
+def test_only_what_a_kill_left_half_written_is_ours(tmp_path):
+    assert half_written(new_beside(tmp_path / "a.b.png").name) == "a.b.png"
+    for name in (".git", ".env", ".DS_Store", "a.0123456789ab", ".a.0123456789AB", ".0123456789ab"):
+        assert half_written(name) is None
+
+
+def test_what_unpacks_at_once_to_any_size_is_not_unpacked(tmp_path):
+    """Of bzip2 Python unpacks whatever four kilobytes stand for, however little is asked for."""
+    place = tmp_path / "a.npz"
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.npy", bytes(1000))
+    with zipfile.ZipFile(place) as archive, pytest.raises(zipfile.BadZipFile, match="bzip2"):
+        members_of(archive)
+    with pytest.raises(ValueError, match="zip it anew"):
+        read_arrays(place)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import sys
@@ -161,10 +162,6 @@ def read_text(path: Path) -> str:
     return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Linux's numbers for "relative to the current folder" and "change places"."""
-
-
 def combined(hashes: Sequence[str]) -> str:
     """Return one hash of several files by theirs: that of the file itself where there is one."""
     if len(hashes) == 1:
@@ -275,6 +272,15 @@ def new_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
+def half_written(name: str) -> str | None:
+    """Return the file's name that a name of `new_beside` was for; None where it is none of those.
+
+    A kill leaves such files. All else that is hidden in a folder is somebody else's.
+    """
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", name)
+    return None if found is None else found[1]
+
+
 @contextmanager
 def atomic_write(path: Path, *, private: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes its place only when the block ends without an error.
@@ -359,24 +365,6 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Let two files or folders change places in one step, so that both names are always taken.
-
-    Returns:
-        False where the system cannot do that, or not on this file system; nothing is changed then.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    import ctypes
-
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.6
-    return (
-        rename is not None
-        and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-        == 0
-    )
-
-
 def sync_folder(folder: Path, *, deep: bool = False) -> None:
     """Have a folder's names on the disk, so that they outlive a power cut.
 
@@ -454,6 +442,23 @@ def _state(found: os.stat_result) -> tuple[int, int, int, int, int]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+class OddZipError(zipfile.BadZipFile):
+    """A .zip that is whole, and packed in a way that is not unpacked; its text is why."""
+
+
+def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return the members of a .zip, none of which unpacks to more at once than is asked for.
+
+    Raises:
+        OddZipError: one is packed by bzip2, of which Python unpacks four kilobytes at once: they
+            may become five gigabytes, whatever the .zip says of its size.
+    """
+    found = archive.infolist()
+    if any(one.compress_type == zipfile.ZIP_BZIP2 for one in found):
+        raise OddZipError("packed by bzip2, which is not unpacked here: zip it anew as usual")
+    return found
+
+
 _INFLATED_BYTES = 64 << 20
 _INFLATED_TIMES = 100
 """Arrays compress well, but not a hundredfold beyond so many bytes unless to fill a memory."""
@@ -482,19 +487,8 @@ def _refuse_inflated(file: BinaryIO) -> None:
     """Refuse an .npz that unpacks to far more than it is."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            inflated = sum(one.file_size for one in archive.infolist())
+            inflated = sum(one.file_size for one in members_of(archive))
         packed = os.fstat(file.fileno()).st_size
         if inflated > max(_INFLATED_BYTES, _INFLATED_TIMES * packed):
             raise ValueError(f"{packed} bytes that unpack to {inflated} bytes")
     file.seek(0)
-
-
-def default_cache_dir() -> Path | None:
-    """Return the user's cache folder for compiled models, or None where none can be written."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "tinysaver-edge"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None

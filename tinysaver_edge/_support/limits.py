@@ -10,6 +10,9 @@ from __future__ import annotations
 MOST_WHOLE_BYTES = 1 << 30
 """A file that is read whole: a text, a table, a key, a picture."""
 
+MOST_FILE_BYTES = 256 << 20
+"""One image in a .zip, a .tar or a folder."""
+
 MOST_PIPED_BYTES = 1 << 26
 """The same out of a pipe or a device, which may have no end."""
 

@@ -383,32 +383,35 @@ def walk(folder: Path) -> tuple[list[str], list[str]]:
     """
     names: list[str] = []
     lost: list[str] = []
-    for path, reachable in _walk(folder, frozenset()):
+    for path, reachable in _walk(folder):
         (names if reachable else lost).append(path.relative_to(folder).as_posix())
     return names, lost
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
-    try:
-        state = folder.stat()
-        here = (state.st_dev, state.st_ino)
-        if here in above:
-            yield folder, False
-            return
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        yield folder, False
-        return
-    for entry in found:
-        path = folder / entry.name
+def _walk(top: Path) -> Iterator[tuple[Path, bool]]:
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while waiting:  # folders may lie deeper in each other than calls may
+        folder, above = waiting.pop()
         try:
-            if entry.is_dir():
-                yield from _walk(path, above | {here})
-            else:
-                yield path, entry.is_file()
+            state = folder.stat()
+            here = (state.st_dev, state.st_ino)
+            if here in above:
+                yield folder, False
+                continue
+            with os.scandir(folder) as entries:
+                found = list(entries)
         except OSError:
-            yield path, False
+            yield folder, False
+            continue
+        for entry in found:
+            path = folder / entry.name
+            try:
+                if entry.is_dir():
+                    waiting.append((path, above | {here}))
+                else:
+                    yield path, entry.is_file()
+            except OSError:
+                yield path, False
 
 
 def left_out_of(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.limits import MOST_FILE_BYTES
 from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import (
     IMAGE_SUFFIXES,
@@ -32,9 +33,6 @@ IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", 
 """Columns of Parquet that hold an image's bytes."""
 
 FILES = ("file", "path", "filename", "file_name")
-
-MOST_FILE_BYTES = 256 << 20
-"""Of one image in a shard."""
 
 MOST_LABEL_BYTES = 1 << 20
 """Of a .cls or .json beside it."""

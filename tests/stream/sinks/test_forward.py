@@ -245,3 +245,13 @@ def test_a_target_that_is_none_is_refused_without_its_password(target, said):
 def test_options_out_of_range_are_refused(options, tmp_path):
     with pytest.raises(InputError, match="forward"):
         forwarding(tmp_path, tmp_path / "queue", **options)
+
+
+def test_a_queue_in_a_folder_of_ones_own_takes_nothing_from_it(tmp_path):
+    own = [".env", ".gitignore", ".notes.0123456789ab", "photo.jpg"]
+    for name in (*own, ".frame.item.0123456789ab"):
+        (tmp_path / name).write_text("mine")
+    queue = DiskQueue(tmp_path, most_bytes=1000)
+    queue.open()
+    queue.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*own, "aside"])

@@ -80,6 +80,9 @@ class PictureFolder:
         for line in lines:
             with suppress(ValueError, KeyError, TypeError, OSError):  # a kill cut the line short
                 row = parse_json(line)
+                if not isinstance(row, dict) or not {"file", "saved_at_s"} <= row.keys():
+                    self.close()
+                    raise InputError(f"{table}: holds rows of something else; name a new folder")
                 if self._is_ours(row["file"]):
                     self._rows.append(row)
         if len(self._rows) != len(lines):

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file
+from tinysaver_edge._support.files import (
+    atomic_write,
+    claim,
+    half_written,
+    parse_json,
+    read_file,
+)
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.sinks.base import Sink
@@ -268,7 +274,7 @@ class DiskQueue:
             for path in sorted(self.folder.iterdir()):
                 if path.suffix == _ITEM:
                     self._sizes[path.name] = path.stat().st_size
-                elif path.name.startswith(".") and path.is_file():
+                elif (half_written(path.name) or "").endswith(_ITEM):
                     path.unlink()  # a kill came while it was written
         except OSError as error:
             self.close()

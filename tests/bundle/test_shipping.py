@@ -455,6 +455,11 @@ def test_the_commands(tmp_path, belt, keys, pristine):
     assert refused.code == 2
     assert "older than version 7" in refused.complaint
     assert spawned(*words, "--allow-older").json["version"] == 6
+    for words in (
+        ("push", tmp_path / "none", place),
+        ("sign", tmp_path / "none", "--key", keys.private),
+    ):
+        assert spawned("bundle", *words).complaint.endswith("none: is not there")
     nothing = spawned("bundle", "push", pristine, tmp_path / "shelf")
     assert nothing.code == 2
     assert "push it to TARGET:TAG" in nothing.complaint

@@ -116,7 +116,8 @@ def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pus
         TransferError: the target cannot be reached, or refuses.
     """
     if not path.is_dir():
-        raise BundleError(f"bundle {path}: only a folder can be pushed: unpack it")
+        why = "only a folder can be pushed: unpack it" if path.exists() else "is not there"
+        raise BundleError(f"bundle {path}: {why}")
     with Bundle.load_untrusted(path) as bundle:
         entries = {entry.path: entry for entry in files_of(bundle.manifest)}
         signature = read_signature(path)

@@ -177,18 +177,21 @@ def plan(
         else:
             flow = of_bundle(opened, rate=escalation_rate, burst_s=burst_s)
         names = [stage.model.name for stage in opened.manifest.stages]
-    fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
     times = _with_power(times, device, host_device)
+    limits.check(times)
+    fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
     able, note = fleet.with_saver(times, flow.asked)
     planner = Planner(times, flow, seed)
     with terminal.progress() as progress:
         forecast = planner.forecast(able, seconds=3600 * hours, progress=progress)
-    what_if = WhatIf(planner, fleet, limits)
+        what_if = WhatIf(planner, fleet, limits, forecast, progress)
+        remedies = tuple(what_if.remedies()) if limits.set else ()
+        curves = [] if out is None else list(what_if.curves())
     found = FleetPlan(
         title=" → ".join(names),
         forecast=forecast,
         limits=limits,
-        remedies=tuple(what_if.remedies()) if limits.set else (),
+        remedies=remedies,
         notes=tuple(one for one in (note, _window(able)) if one is not None),
         said=(*times.said, *told, *flow.said),
         assumed=(
@@ -201,7 +204,7 @@ def plan(
     )
     _show(found)
     if out is not None:
-        write_page(found, list(what_if.curves()), out)
+        write_page(found, curves, out)
         terminal.say(f"\npage: {out}")
     else:
         terminal.next_step("--out plan.html draws what other hosts, uplinks and rates would do")
@@ -280,7 +283,7 @@ def _with_power(times: Times, device: str | None, host_device: str | None) -> Ti
 
 
 def _no_energy(times: Times) -> list[str]:
-    if times.saver_mj is not None and times.large_mj is not None:
+    if times.counts_energy:
         return [
             "energy is that of frames run one by one, what idles meanwhile included; what devices "
             "and hosts draw while they have nothing to do is not in it"

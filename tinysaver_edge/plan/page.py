@@ -24,7 +24,8 @@ from tinysaver_edge.calibrate.report.charts.svg import (
 )
 from tinysaver_edge.calibrate.report.write import page_style
 from tinysaver_edge.plan.fleet import Fleet, FleetLimits, say_rate
-from tinysaver_edge.plan.forecast import CurvePoint, Figure, Forecast, Remedy
+from tinysaver_edge.plan.forecast import CurvePoint, Forecast, Remedy
+from tinysaver_edge.plan.simulation import Figure
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -96,6 +97,7 @@ _NAMES = {
     "escalations_p99_minute": "… in 99 % of the minutes at most, a second",
     "uplink_bps": "sent on average",
     "uplink_load": "uplink in use",
+    "uplink_kbit": "sent of a frame, on average",
     "host_load": "hosts at work",
     "host_queue": "frames left waiting when a host begins a run",
     "answer_ms": "the large model's answer, from the saver's on, mean",
@@ -107,6 +109,7 @@ _NAMES = {
     "degraded_deadline": "… its deadline passed",
     "degraded_in_flight": "… as many frames as may were waiting",
     "degraded_failed": "… refused by hosts that are full, or by a breaker",
+    "mean_energy_mj": "energy of a frame, on average",
     "energy_wh_day": "energy a day",
 }
 
@@ -118,13 +121,13 @@ def rows(plan: FleetPlan) -> list[Row]:
     return [
         Row(
             words,
-            write(name, found[name].value),
-            _interval(name, found[name]),
+            write(name, found[name].value) if name in found else "none: it is unlimited",
+            _interval(name, found[name]) if name in found else "",
             f"≤ {write(name, limits[name])}" if name in limits else "",
             name in broken,
         )
         for name, words in _NAMES.items()
-        if name in found
+        if name in found or name in limits  # the latter: uplink_load of one that nothing fills
     ]
 
 
@@ -134,6 +137,8 @@ def write(name: str, value: float) -> str:
         return numbers.milliseconds(value)
     if name == "uplink_bps":
         return say_rate(value)
+    if name in ("mean_energy_mj", "uplink_kbit"):
+        return f"{value:.3g} {name.rpartition('_')[2].replace('mj', 'mJ')}"
     if name == "energy_wh_day":
         return f"{value:.3g} Wh" if value < 1000 else f"{value / 1000:.3g} kWh"
     if name == "uplink_load" or name == "host_load" or name.startswith("degraded"):

@@ -103,7 +103,7 @@ def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
     assert found.frames_per_s == pytest.approx(10)
     assert found.large_ms.tolist() == [30.0] * 151
     assert found.device_ms.tolist() == [4.0] * 450
-    assert "25.00% of the frames are escalated, in bursts of 0.5 s" in found.said[0]
+    assert "25.00 % of the frames are escalated, in bursts of 0.5 s" in found.said[0]
     assert found.beside_ms(np.array([20.0, 22.0])) == pytest.approx(9.6)
     assert found.at_threshold(0.1).rate == 0
     assert found.at_threshold(0.99).rate == 1

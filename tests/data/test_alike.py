@@ -276,12 +276,12 @@ def noisy(frame: Frame, levels: float) -> Frame:
 
 def test_tiny_pictures_are_alike_by_chance() -> None:
     frames, labels = digits()
-    for step in (1, 2, 3):
+    for step in (1, 3):
         some, classes = frames[::step], labels[::step]
         result = found(some, names=hashed, labels=classes.__getitem__)
         assert result.independent, result.found
-        large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in some]
-        assert not found(large, names=hashed, labels=classes.__getitem__).independent
+    large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in some]
+    assert not found(large, names=hashed, labels=classes.__getitem__).independent
 
 
 CHANGED = {
@@ -297,16 +297,15 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("change", CHANGED)
-@pytest.mark.parametrize("copies", [150, 600])
-def test_copies_of_tiny_pictures_are_found(change: str, copies: int) -> None:
+def test_copies_of_tiny_pictures_are_found(change: str) -> None:
     frames, labels = digits()
     change_of = CHANGED[change]
-    some = [*frames[:600], *(change_of(one) for one in frames[:copies])]
-    classes = [*labels[:600], *labels[:copies]]
+    some = [*frames[:600], *(change_of(one) for one in frames[:150])]
+    classes = [*labels[:600], *labels[:150]]
     assert not found(some, names=hashed, labels=classes.__getitem__).independent
 
 
-@pytest.mark.parametrize("noise", [8, 16, 24, 32])
+@pytest.mark.parametrize("noise", [8, 24])
 @pytest.mark.parametrize("moves", [False, True])
 def test_clips_of_tiny_pictures_are_found_whatever_they_are_called(noise: int, moves: bool) -> None:
     frames, labels = digits()

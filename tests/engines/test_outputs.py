@@ -45,7 +45,7 @@ def ending(
         helper.make_node("MatMul", ["flat", "w"], ["scores"]),
         *last,
     ]
-    shape = ["n", outputs] if rank == 2 else [None] * rank
+    shape = {1: ["n"], 2: ["n", outputs]}.get(rank, [None] * rank)
     save(
         path,
         nodes,
@@ -145,8 +145,19 @@ BINARY = [
 
 @every_engine
 @pytest.mark.parametrize(("last", "kind"), BINARY)
-def test_one_number_tells_two_classes_apart(tmp_path: Path, engine: str, last: str, kind) -> None:
-    model = ending(tmp_path / "b.onnx", helper.make_node(last, ["scores"], ["y"]), outputs=1)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_one_number_tells_two_classes_apart(
+    tmp_path: Path, engine: str, last: str, kind, rank: int
+) -> None:
+    nodes = [helper.make_node(last, ["scores"], ["y"])]
+    if rank == 1:  # as torch's squeeze(1) leaves it
+        flat = helper.make_node("Constant", [], ["flat_shape"], value_ints=[-1])
+        nodes = [
+            helper.make_node(last, ["scores"], ["column"]),
+            flat,
+            helper.make_node("Reshape", ["column", "flat_shape"], ["y"]),
+        ]
+    model = ending(tmp_path / "b.onnx", *nodes, outputs=1, rank=rank)
     model.with_suffix(".toml").write_text(describe(model, TELL))
     described = find_description(model)
     assert described.output.kind is kind

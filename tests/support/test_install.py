@@ -60,5 +60,6 @@ def test_who_has_not_activated_the_environment_is_told_what_to_type(tmp_path, mo
     told = as_typed_here(text)
     assert told.startswith("Next: .venv/bin/tinysaver-edge run x; .venv/bin/pip install '.[cpu]'; ")
     assert told.endswith("; tinysaver-edge did it; a/pip install")
-    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
     assert as_typed_here("pip install x") == f"{programs / 'pip'} install x"

@@ -175,7 +175,7 @@ def find_alike(
         usual = edges.likeness(*random_pairs(label, group))
         least = _least_likeness(usual)
         tiny = looks.tiny[kept].all() and least == MOST_LIKENESS
-        by_chance = tiny and _alike_by_chance(edges, group)
+        by_chance = tiny and _alike_by_chance(edges, small, group)
         first = _first_alike(edges, content, group, ONLY_NOISE if by_chance else least)
         parts = groups is None and not by_chance
         cut, part_of = _parts_alike(small, first) if parts else (0.0, None)
@@ -359,7 +359,7 @@ def _least_likeness(usual: NDArray[np.float32]) -> float:
     return float(np.clip(SPREADS * spread, LEAST_LIKENESS, MOST_LIKENESS))
 
 
-def _alike_by_chance(edges: _Edges, group: NDArray[np.int64]) -> bool:
+def _alike_by_chance(edges: _Edges, small: NDArray[np.uint8], group: NDArray[np.int64]) -> bool:
     """Tell whether tiny pictures are as alike as independent ones are that show so little.
 
     The number of pairs up to a distance then rises by a power of it, the dimension of what they
@@ -367,9 +367,12 @@ def _alike_by_chance(edges: _Edges, group: NDArray[np.int64]) -> bool:
     """
     ends = np.float32(1 - MOST_LIKENESS) ** 0.5 * 1.25 ** np.arange(-6, 4)
     pairs, count = np.zeros(len(ends)), len(group)
+    whole = _differences(_part(small))  # inverted copies do not share what all others share
+    whole /= np.maximum(np.linalg.norm(whole, axis=1), FLAT_GREY)[:, None]
     for start in range(0, count, _BLOCK):
         stop = min(count, start + _BLOCK)
         likeness = edges.changed(edges.values[start:stop] @ edges.values[:stop].T, start, stop)
+        np.maximum(likeness, -(whole[start:stop] @ whole[:stop].T), out=likeness)
         other = group[start:stop, None] != group[None, :stop]
         other &= np.arange(start, stop)[:, None] > np.arange(stop)
         apart = np.sqrt(np.maximum(0, 1 - likeness[other]))

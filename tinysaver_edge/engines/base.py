@@ -381,13 +381,15 @@ def _axes(shape: tuple[int | None, ...]) -> str:
 def as_rows(raw: NDArray[Any], samples: int, *, model: str) -> NDArray[Any]:
     """Return an answer as ``(samples, outputs)``: a file may leave its shape open until it is run.
 
+    One number for each, ``(samples,)``, becomes a column.
+
     Raises:
         EngineError: it is no list of class scores for each sample.
     """
     if raw.ndim == 2 and len(raw) == samples:
         return raw
     long = [axis for axis in raw.shape[1:] if axis != 1]
-    if raw.ndim < 2 or len(raw) != samples or len(long) > 1:
+    if not raw.ndim or len(raw) != samples or len(long) > 1:
         raise EngineError(
             f"{model} answers {samples} pictures with {raw.dtype} {raw.shape}, which is no list of "
             "class scores for each: export it with an output (n, classes)"

@@ -49,7 +49,7 @@ def signature_of(
     Raises:
         ModelError: there are several inputs; or the output of that name, or without a name not
             exactly one output, is of the form ``(n, classes)``, where further axes of length 1 do
-            not count.
+            not count, and ``(n)`` is one number for each where there is no other.
     """
     if len(inputs) != 1:
         raise ModelError(
@@ -59,13 +59,14 @@ def signature_of(
     source = inputs[0]
     if not _is_number(source.dtype):
         raise ModelError(f"model {model}: its input {source.name!r} takes {source.dtype}")
-    found, axes = _answer(model, outputs, answer)
+    batch = source.shape[0] if source.shape else None
+    found, axes = _answer(model, outputs, answer, batch)
     name = answer or found.name
     return ModelSignature(source.name, source.shape or (), source.dtype, name, axes, found.dtype)
 
 
 def _answer(
-    model: Path, outputs: Sequence[TensorInfo], name: str | None
+    model: Path, outputs: Sequence[TensorInfo], name: str | None, batch: int | None
 ) -> tuple[TensorInfo, tuple[int | None, int | None]]:
     """Return the output that holds the classes, and its batch and classes."""
     asked = [one for one in outputs if name is None or name in (one.name, *one.aliases)]
@@ -75,6 +76,9 @@ def _answer(
             "in its description"
         )
     answers = [(info, axes) for info in asked if (axes := _class_axes(info)) is not None]
+    if not answers:
+        single = [one for one in asked if one.shape == (batch,) and one.dtype.startswith("float")]
+        answers = [(info, (batch, 1)) for info in single]
     if len(answers) == 1:
         return answers[0]
     if answers:

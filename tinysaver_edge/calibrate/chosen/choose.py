@@ -243,8 +243,8 @@ def _why(problem: Problem, pick: _Pick, *, best: _Pick | None, targets: Targets)
     mine, least = pick.rank(aim)[0], best.rank(aim)[0]
     if aim is Objective.ACCURACY:
         mine, least = pick.mean_macs, best.mean_macs
-    verb = "takes" if aim is Objective.LATENCY else "costs"
-    return f"{verb} {100 * (mine / least - 1):.0f} % more than {other}"
+    verb, more = "takes" if aim is Objective.LATENCY else "costs", 100 * (mine / least - 1)
+    return f"{verb} {f'{more:.0f} % more than' if more >= 0.5 else 'hardly more than'} {other}"
 
 
 def _why_not(pick: _Pick) -> str:

@@ -140,7 +140,8 @@ class Readings:
         others = [one for one in self.tried if one.verdict is Fit.NOT_TOLD_APART]
         if not others:
             return f"{said} as described; every other reading is worse"
-        return f"{said} as described; these images do not tell it from {len(others)} others"
+        count = "another one" if len(others) == 1 else f"{len(others)} others"
+        return f"{said} as described; these images do not tell it from {count}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -161,6 +161,30 @@ def test_copies_that_are_moved_a_little_are_no_other_pictures(share: float, most
     assert "look like an earlier one" in result.found
 
 
+def test_frames_of_a_camera_in_the_dark_are_no_independent_pictures() -> None:
+    """Nothing is to be seen but the sensor's noise, which is another each time."""
+    rng = np.random.default_rng(4)
+    dark = [np.clip(rng.normal(2, 1.5, (96, 96, 3)), 0, 255).astype(np.uint8) for _ in range(100)]
+    assert not found(dark, names=hashed).independent
+    swatches = [np.full((96, 96, 3), rng.integers(0, 256, 3), np.uint8) for _ in range(100)]
+    assert found(swatches, names=hashed).independent
+
+
+def test_written_digits_are_independent() -> None:
+    """Of one class, and simple: many are much alike, none is another."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    frames = [
+        np.repeat((16 * one).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+        for one in digits.images
+    ]
+    labels = [str(one) for one in digits.target]
+    assert found(frames, names=hashed, labels=labels.__getitem__).independent
+    copied = [*frames[:1500], *frames[:150]]
+    again = [*labels[:1500], *labels[:150]]
+    moved = [np.clip(one.astype(int) * 0.9 + 4, 0, 255).astype(np.uint8) for one in copied[1500:]]
+    assert not found([*copied[:1500], *moved], names=hashed, labels=again.__getitem__).independent
+
+
 def test_one_picture_many_times_among_others_counts_for_what_it_is() -> None:
     others = [colour_picture(i % 6, i) for i in range(500)]
     few = found([*others, *[others[0]] * 4])

@@ -109,8 +109,12 @@ def calibrate(
     with ExitStack() as stack:
         gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
+            large = gathered.artefacts.get(gathered.problem.large.name)
             doubts = check_agreement(
-                gathered.problem, gathered.label_names, trusted=plan.trust_labels
+                gathered.problem,
+                gathered.label_names,
+                trusted=plan.trust_labels,
+                published_top1=None if large is None else large.published_top1,
             )
             gathered = replace(
                 gathered,

@@ -14,7 +14,7 @@ import pytest
 from tests.data.test_shards import samples, tar
 from tests.pictures import class_folders
 from tinysaver_edge.data.files import names_labels, open_data
-from tinysaver_edge.data.store import DataPlace
+from tinysaver_edge.data.store import DataPlace, RemoteStore, suffix_of
 from tinysaver_edge.errors import DataError, MissingDependencyError
 
 fsspec = pytest.importorskip("fsspec", reason="no fsspec: pip install 'tinysaver-edge[cloud]'")
@@ -187,3 +187,28 @@ def test_over_http(folder, tmp_path):
             data.frame(0)
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("address", ["s3://me:Kr4nich@bucket/x.zip", "gs://Kr4nich@bucket/x/"])
+def test_keys_in_the_address_of_a_bucket_are_refused(address):
+    with pytest.raises(DataError, match="an address there holds no keys: ") as caught:
+        RemoteStore(address)
+    assert "Kr4nich" not in str(caught.value)
+
+
+def test_an_address_that_was_signed_ends_as_its_file_does(tmp_path):
+    assert suffix_of("https://host/a/b.ZIP?X-Amz-Signature=a%2Fb.c") == ".zip"
+    assert suffix_of(tmp_path / "a?b.zip") == ".zip"
+
+
+def test_what_an_address_alone_does_not_reach_is_told_so():
+    with pytest.raises(DataError, match="ftp:// is not reached by an address alone"):
+        RemoteStore("ftp://host/x")
+
+
+def test_samples_of_a_table_are_called_without_the_logins_of_their_addresses(tmp_path):
+    address = "https://me:Kr4nich@host/a.png?sig=Kr4nich"
+    (tmp_path / "t.csv").write_text(f"file,label\n{address},cat\nb.png,dog\n")
+    with open_data(tmp_path / "t.csv") as data:
+        assert [one.file for one in data.samples] == ["https://…@host/a.png?sig=***", "b.png"]
+        assert data._name(0) == address

@@ -48,6 +48,11 @@ def test_a_mark_of_an_editor_is_no_part_of_a_text(read):
     assert read("\ufeff" + text) == {"a": 1}
 
 
+def test_a_toml_that_is_too_long_is_not_read():
+    with pytest.raises(ValueError, match="longer than 16 MiB"):
+        parse_toml("a = 1\n" + 17 * (1 << 20) * " ")
+
+
 READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]
 
 

@@ -23,7 +23,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.limits import MOST_PIPED_BYTES, MOST_WHOLE_BYTES, WRITER_S
+from tinysaver_edge._support.limits import (
+    MOST_JSON_BYTES,
+    MOST_PIPED_BYTES,
+    MOST_WHOLE_BYTES,
+    WRITER_S,
+)
 from tinysaver_edge.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -52,8 +57,10 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Read a TOML document.
 
     Raises:
-        ValueError: it is none, or nested beyond what a parser follows.
+        ValueError: it is none, too long, or nested beyond what a parser follows.
     """
+    if len(text) > MOST_JSON_BYTES:
+        raise ValueError(f"longer than {MOST_JSON_BYTES >> 20} MiB")
     try:
         return tomllib.loads(text.removeprefix(_MARK))
     except RecursionError:

@@ -28,7 +28,7 @@ MOST_TOLD_BYTES = 1 << 20
 """What a host says of itself: metadata, configuration, errors."""
 
 MOST_JSON_BYTES = 16 << 20
-"""JSON, which takes several times its length when it is read."""
+"""JSON and TOML, which take several times their length when they are read."""
 
 # Bundles that are fetched
 

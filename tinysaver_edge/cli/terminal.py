@@ -35,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tinysaver_edge._support.text import for_people
+from tinysaver_edge._support.text import for_people, without_logins
 from tinysaver_edge.cli.options import ProgramAnswer, as_typed_here
 
 
@@ -213,9 +213,19 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def show_json(values: dict[str, Any]) -> None:
-    """Write one JSON object to stdout."""
+    """Write one JSON object to stdout; addresses in it have no logins."""
     ProgramAnswer.note_given()
-    click.echo(json.dumps(values, indent=2, allow_nan=False))
+    click.echo(json.dumps(_without_logins(values), indent=2, allow_nan=False))
+
+
+def _without_logins(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, str):
+        return without_logins(value)
+    if isinstance(value, dict):
+        return {key: _without_logins(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_logins(one) for one in value]
+    return value
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

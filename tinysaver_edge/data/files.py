@@ -7,12 +7,14 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from tinysaver_edge._support.files import OddZipError, members_of, parse_json
 from tinysaver_edge._support.limits import MOST_FILE_BYTES
+from tinysaver_edge._support.text import without_logins
 from tinysaver_edge.data.images import NOTHING, LeftOut, is_image, left_out_of, printable
 from tinysaver_edge.data.shards import open_shards, shards_name_labels
 from tinysaver_edge.data.source import DataSource, Sample, one_spelling
@@ -65,11 +67,14 @@ def open_data(path: Place, *, group_column: str | None = None, labelled: bool = 
     if suffix in _TABLES:
         folder, _ = parted(path)
         samples = list(table_samples(path, group_column, labelled=labelled))
-        afar = isinstance(path, str) or any(is_url(one.file) for one in samples)
+        places = [one.file for one in samples]
+        afar = isinstance(path, str) or any(map(is_url, places))
         store = store_of(
             folder if isinstance(folder, str) or not afar else folder.absolute().as_uri()
         )
-        return FolderData(path, samples, store)
+        if any(map(is_url, places)):  # what samples are called goes into reports and tables
+            samples = [replace(one, file=without_logins(one.file)) for one in samples]
+        return FolderData(path, samples, store, places=places)
     if suffix == ".zip":
         return ZipData(path, labelled=labelled)
     if isinstance(path, str) or path.is_dir():

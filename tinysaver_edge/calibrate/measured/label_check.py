@@ -244,8 +244,8 @@ def _far_below(problem: Problem, published_top1: float | None) -> Iterator[str]:
     if above:
         yield (
             f"model {large.name}: {percent(right.mean(), 1)} of its answers fit the labels, "
-            f"{above}: are its classes in another order, its scale or colours described wrongly, or "
-            f"labels those of other samples?"
+            f"{above}: are its classes in another order, its scale or colours described wrongly, "
+            "or labels those of other samples?"
         )
 
 

@@ -75,7 +75,8 @@ class PictureFolder:
             probe.unlink()
         except (OSError, UnicodeDecodeError) as error:
             self.close()
-            raise InputError(f"{self.path}: frames cannot be saved there ({error})") from error
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.path}: frames cannot be saved there ({why})") from error
         self._rows.clear()
         for line in lines:
             with suppress(ValueError, KeyError, TypeError, OSError):  # a kill cut the line short

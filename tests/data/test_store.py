@@ -8,11 +8,12 @@ import socket
 import tarfile
 import threading
 from functools import partial
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.data.test_shards import samples, tar
-from tests.pictures import class_folders
+from tests.data.test_shards import parquet, samples, tar
+from tests.pictures import class_folders, encoded
 from tinysaver_edge.data.files import names_labels, open_data
 from tinysaver_edge.data.store import DataPlace, RemoteStore, suffix_of
 from tinysaver_edge.errors import DataError, MissingDependencyError
@@ -81,21 +82,69 @@ def gs(monkeypatch):
     server.stop()
 
 
-def test_a_bucket_of_a_cloud_is_what_a_folder_is(gs, folder, tmp_path):
+@pytest.fixture
+def s3(monkeypatch, tmp_path):
+    """Moto's server, found and logged in to by the variables that a user of MinIO sets."""
+    moto = pytest.importorskip("moto.server", reason="no moto: make test-clouds tries Amazon's")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "robot")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("factory")
+    yield system
+    server.stop()
+    type(system).clear_instance_cache()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def cloud(request):
+    """A bucket called factory, and the beginning of its URL."""
+    return request.param, request.getfixturevalue(request.param)
+
+
+def test_a_bucket_of_a_cloud_is_what_a_folder_is(cloud, folder, tmp_path):
+    scheme, system = cloud
     for file in folder.rglob("*.png"):
-        gs.pipe_file(f"factory/images/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    assert shown("gs://factory/images") == shown(folder)
+        path = f"factory/images/{file.relative_to(folder).as_posix()}"
+        system.pipe_file(path, file.read_bytes())
+    url = f"{scheme}://factory"
+    assert shown(f"{url}/images") == shown(folder)
     shard = tar(tmp_path / "s-0.tar", samples(0, 5))
-    gs.pipe_file("factory/shards/s-0.tar", shard.read_bytes())
-    assert shown("gs://factory/shards/s-{0..0}.tar") == shown(shard)
-    with open_data("gs://factory/images") as data:
+    system.pipe_file("factory/shards/s-0.tar", shard.read_bytes())
+    assert shown(f"{url}/shards/s-{{0..0}}.tar") == shown(shard)
+    table = parquet(tmp_path / "a.parquet", [(encoded(seed), str(seed % 2)) for seed in range(5)])
+    system.pipe_file("factory/tables/a.parquet", table.read_bytes())
+    assert shown(f"{url}/tables/*.parquet") == shown(table)
+    with open_data(f"{url}/images") as data:
         first = data.fingerprint()
         assert pickle.loads(pickle.dumps(data)).read(3) == data.read(3)
-    gs.pipe_file("factory/images/cat/0003.png", b"another")
-    with open_data("gs://factory/images") as data:
+    system.pipe_file("factory/images/cat/0003.png", b"another")
+    with open_data(f"{url}/images") as data:
         assert data.fingerprint() != first
-    with pytest.raises(DataError, match="gs://factory/nothing: there is nothing there"):
-        open_data("gs://factory/nothing")
+    with pytest.raises(DataError, match=f"{url}/nothing: there is nothing there"):
+        open_data(f"{url}/nothing")
+
+
+def test_a_bucket_without_a_login_says_which_one_it_takes(s3, monkeypatch, tmp_path):
+    s3.pipe_file("factory/images/cat/1.png", b"x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    type(s3).clear_instance_cache()
+    with pytest.raises(DataError, match=r"redentials.*set AWS_ACCESS_KEY_ID .* AWS_PROFILE"):
+        open_data("s3://factory/images")
+    monkeypatch.setenv("FSSPEC_S3_ANON", "true")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})  # as fsspec reads it at import
+    type(s3).clear_instance_cache()
+    with open_data("s3://factory/images") as data:
+        assert len(data) == 1
 
 
 def test_the_fingerprint_follows_the_content(memory):

@@ -24,8 +24,7 @@ DATA = data_folder()
 def looks(frames: Sequence[Frame]) -> Looks:
     small = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in frames]
     content = np.array([content_hash(one.tobytes()) for one in frames], np.uint64)
-    sides = np.array([min(one.shape[:2]) for one in frames])
-    return Looks(content, np.array(small), np.zeros(len(frames), np.int64), sides=sides)
+    return Looks(content, np.array(small), np.zeros(len(frames), np.int64))
 
 
 def found(

@@ -38,14 +38,6 @@ digits, or parts on a plain ground, are often 0.9 alike, seldom more."""
 SAME_GREY = 1.0
 """Or where their small pictures' edges differ by less than so many levels of grey."""
 
-BY_CHANCE = (4.5, 12.0)
-"""Powers of the distance by which pairs become more where tiny pictures are alike by chance, as
-they show little: 4.9 to 11.3 for 1,797 digits of 8 × 8 pixels, and each class of them. Copies and
-frames of clips have a step somewhere (0 to 4.4), or a wall where noise begins (13 to 24)."""
-
-ONLY_NOISE = 0.985
-"""Likeness from which on two of those are copies: relit by a third they still have 0.97."""
-
 FLAT_GREY = 0.5
 """Pictures whose edges are fainter than this show nothing to compare but their one colour."""
 
@@ -173,12 +165,8 @@ def find_alike(
     else:
         edges = _Edges.of(small)
         usual = edges.likeness(*random_pairs(label, group))
-        least = _least_likeness(usual)
-        tiny = looks.tiny[kept].all() and least == MOST_LIKENESS
-        by_chance = tiny and _alike_by_chance(edges, small, group)
-        first = _first_alike(edges, content, group, ONLY_NOISE if by_chance else least)
-        parts = groups is None and not by_chance
-        cut, part_of = _parts_alike(small, first) if parts else (0.0, None)
+        first = _first_alike(edges, content, group, _least_likeness(usual))
+        cut, part_of = _parts_alike(small, first) if groups is None else (0.0, None)
         order, likely = _order(edges, looks.orders(kept, names), label, group, usual)
     leaders = leading_group(first, group)
     sizes = np.bincount(leaders).astype(float)
@@ -257,23 +245,18 @@ class _Edges:
 
     def alike(self, start: int, stop: int, least: float) -> NDArray[np.bool_]:
         """Return which of some pictures are like which before them, ``(stop - start, stop)``."""
-        square = np.einsum("nd,nd->n", self.values, self.values)
+        length, square = self.length, np.einsum("nd,nd->n", self.values, self.values)
         products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
         found = apart < SAME_GREY**2 * self.values.shape[1]
-        found |= self.changed(products, start, stop) > least
+        np.abs(products, out=products)  # light and dark may have changed places
+        np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
+        found |= products > least * length[start:stop, None] * length[None, :stop]
         found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
         for place in start + np.flatnonzero(self.flat[start:stop]):
             same = np.abs(self.colour[:stop] - self.colour[place]).max(axis=1) < SAME_GREY
             found[place - start] = self.flat[:stop] & same
         return np.asarray(found)
-
-    def changed(self, products: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-        """Return likenesses 0..1, inverted, mirrored and turned too; products are used up."""
-        np.abs(products, out=products)  # light and dark may have changed places
-        np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
-        products /= self.length[start:stop, None] * self.length[None, :stop]
-        return products
 
 
 def _held_up(small: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -362,29 +345,6 @@ def _least_likeness(usual: NDArray[np.float32]) -> float:
     """Return from where on two pictures are alike, given the likeness of pairs at random."""
     spread = 1.4826 * float(np.median(np.abs(usual))) if len(usual) else 1.0
     return float(np.clip(SPREADS * spread, LEAST_LIKENESS, MOST_LIKENESS))
-
-
-def _alike_by_chance(edges: _Edges, small: NDArray[np.uint8], group: NDArray[np.int64]) -> bool:
-    """Tell whether tiny pictures are as alike as independent ones are that show so little.
-
-    The number of pairs up to a distance then rises by a power of it, the dimension of what they
-    show, whatever the distance (Grassberger and Procaccia, Physica D 9, 1983).
-    """
-    ends = np.float32(1 - MOST_LIKENESS) ** 0.5 * 1.25 ** np.arange(-6, 4)
-    pairs, count = np.zeros(len(ends)), len(group)
-    whole = _differences(_part(small))  # inverted copies do not share what all others share
-    whole /= np.maximum(np.linalg.norm(whole, axis=1), FLAT_GREY)[:, None]
-    for start in range(0, count, _BLOCK):
-        stop = min(count, start + _BLOCK)
-        likeness = edges.changed(edges.values[start:stop] @ edges.values[:stop].T, start, stop)
-        np.maximum(likeness, -(whole[start:stop] @ whole[:stop].T), out=likeness)
-        other = group[start:stop, None] != group[None, :stop]
-        other &= np.arange(start, stop)[:, None] > np.arange(stop)
-        apart = np.sqrt(np.maximum(0, 1 - likeness[other]))
-        pairs += np.searchsorted(np.sort(apart), ends, "right")
-    enough = pairs[1:] >= max(20.0, 0.02 * count)
-    powers = np.diff(np.log(np.maximum(pairs, 1)))[enough] / np.log(1.25)
-    return bool(len(powers) and BY_CHANCE[0] <= powers.min() and powers.max() <= BY_CHANCE[1])
 
 
 def _first_alike(

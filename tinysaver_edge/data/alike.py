@@ -30,10 +30,10 @@ ORDERED = 0.7
 random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos and drawn ones,
 0.7 to 0.99 on frames of clips, from every 25th to every one."""
 
-LEAST_LIKENESS, MOST_LIKENESS = 0.6, 0.96
-SPREADS = 8.0
-"""Two pictures are alike from so many times the usual likeness of two on, within those. Written
-digits, or parts on a plain ground, are often 0.9 alike, seldom more."""
+LEAST_LIKENESS = 0.6
+ALIKE_FROM = ((0.075, LEAST_LIKENESS), (0.1125, 0.9), (0.2, 0.9), (0.28, 0.96))
+"""From where on two pictures are alike, by the usual likeness of two. Of what mostly looks much the
+same, written digits or parts on a plain ground, some are 0.9 alike by chance, few are 0.96."""
 
 SAME_GREY = 1.0
 """Or where their small pictures' edges differ by less than so many levels of grey."""
@@ -344,7 +344,7 @@ def random_pairs(
 def _least_likeness(usual: NDArray[np.float32]) -> float:
     """Return from where on two pictures are alike, given the likeness of pairs at random."""
     spread = 1.4826 * float(np.median(np.abs(usual))) if len(usual) else 1.0
-    return float(np.clip(SPREADS * spread, LEAST_LIKENESS, MOST_LIKENESS))
+    return float(np.interp(spread, *zip(*ALIKE_FROM, strict=True)))
 
 
 def _first_alike(

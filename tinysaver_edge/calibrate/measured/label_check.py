@@ -40,7 +40,7 @@ SURE = 0.9
 DISBELIEVED = 0.3
 """Where two models are so sure of the same class, not so large a share of the labels is another."""
 
-FARTHEST = 20
+FARTHEST = 10
 """Rows that labels may have slipped by, where one was lost or added in the middle of them."""
 
 MERGED = 0.5
@@ -193,7 +193,7 @@ def _of_other_rows(
         here = slice(max(0, -by), samples - max(0, by))
         there = slice(max(0, by), samples - max(0, -by))
         moved[here] = answers[here] == labels[there]
-        gained = np.concatenate([[0], np.cumsum(moved - fits, dtype=np.int64)])
+        gained = np.concatenate([[0], np.cumsum(moved - fits, dtype=np.int32)])
         end = int((gained - np.minimum.accumulate(gained)).argmax())
         start = int(gained[: end + 1].argmin())
         own, other = int(fits[start:end].sum()), int(moved[start:end].sum())

@@ -195,11 +195,12 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-Ours = Callable[[Path], bool]
 NOT_OURS = "a file is there that tinysaver-edge did not write"
 
 
-def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = None) -> None:
+def check_file_target(
+    path: Path, *, flag: str = "--out", ours: Callable[[Path], bool] | None = None
+) -> None:
     """Refuse to write a file where something lies that no file may take the place of.
 
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
@@ -210,7 +211,7 @@ def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = No
         ours: tells whether this package wrote a file; nobody else's is replaced.
 
     Raises:
-        InputError: something else is there, a link leads back to itself, or its folder cannot be.
+        InputError: something else is there, a link leads to itself, or its folder cannot be.
     """
     try:
         path.stat()
@@ -280,10 +281,7 @@ def new_beside(path: Path) -> Path:
 
 
 def half_written(name: str) -> str | None:
-    """Return the file's name that a name of `new_beside` was for; None where it is none of those.
-
-    A kill leaves such files. All else that is hidden in a folder is somebody else's.
-    """
+    """Return the name that one of `new_beside`, which a kill leaves, was for; None for others."""
     found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", name)
     return None if found is None else found[1]
 
@@ -457,8 +455,7 @@ def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the members of a .zip, none of which unpacks to more at once than is asked for.
 
     Raises:
-        OddZipError: one is packed by bzip2, of which Python unpacks four kilobytes at once: they
-            may become five gigabytes, whatever the .zip says of its size.
+        OddZipError: one is packed by bzip2, of which four kilobytes may become five gigabytes.
     """
     found = archive.infolist()
     if any(one.compress_type == zipfile.ZIP_BZIP2 for one in found):

@@ -102,10 +102,7 @@ def calibrate(
     """
     check_plan(plan)
     if out is not None:
-        check_target(out)
-        if plan.report:
-            check_file_target(default_report(out), flag="report", ours=is_own_page)
-        _check_outside(out, plan)
+        _check_out(out, plan)
     with ExitStack() as stack:
         gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
@@ -433,12 +430,11 @@ def _latency(choice: Choice) -> PredictedLatency | None:
     )
 
 
-def _check_outside(out: Path, plan: Plan) -> None:
-    """Refuse a bundle among the images: its own pictures would be a class from then on.
-
-    Raises:
-        InputError: it is to lie there.
-    """
+def _check_out(out: Path, plan: Plan) -> None:
+    """Refuse a bundle over something else, or among the images, where its own would be a class."""
+    check_target(out)
+    if plan.report:
+        check_file_target(default_report(out), flag="report", ours=is_own_page)
     data = plan.input.data if isinstance(plan.input, ImageInput) else None
     folder = data if isinstance(data, Path) and data.is_dir() and out.suffix != ".zip" else None
     if folder is not None and folder.resolve() in out.resolve().parents:

@@ -69,7 +69,7 @@ def test_two_swapped_classes_are_named() -> None:
     names = [f"c{index}" for index in range(CLASSES)]
     (line,) = doubtful_classes(swapped, answers(1.0), model="m", names=names)
     assert line == (
-        "m answers 'c3' for 100% of 'c2', 'c2' for 100% of 'c3': are these classes swapped or "
+        "m answers 'c3' for 100 % of 'c2', 'c2' for 100 % of 'c3': are these classes swapped or "
         "labelled wrongly?"
     )
     assert doubtful_classes(LABELS, answers(0.7), model="m", names=None) == []
@@ -151,7 +151,7 @@ def test_a_large_model_far_below_a_saver_is_refused() -> None:
 def test_a_large_model_far_below_what_its_makers_state_is_refused() -> None:
     poor = problem_of(answers(0.6), answers(0.5, seed=2))
     assert check_agreement(poor, None, published_top1=80.0).lines == ()
-    with pytest.raises(InputError, match=r"6\d\.\d% .*its makers state 93\.4% .*--trust-labels"):
+    with pytest.raises(InputError, match=r"6\d\.\d % .*its makers state 93\.4 % .*--trust-labels"):
         check_agreement(poor, None, published_top1=93.4)
     few = poor.subset(np.arange(40))  # of which chance may have taken as many
     assert check_agreement(few, None, published_top1=88.0).lines == ()

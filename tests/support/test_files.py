@@ -49,8 +49,16 @@ def test_a_mark_of_an_editor_is_no_part_of_a_text(read):
 
 
 def test_a_toml_that_is_too_long_is_not_read():
-    with pytest.raises(ValueError, match="longer than 16 MiB"):
-        parse_toml("a = 1\n" + 17 * (1 << 20) * " ")
+    with pytest.raises(ValueError, match="longer than 4 MiB"):
+        parse_toml("a = 1\n" + 5 * (1 << 20) * " ")
+
+
+@pytest.mark.parametrize("key", [".".join(50_000 * "a"), "[a" + 40 * " . 'a'" + "]\nb"])
+def test_a_key_of_parts_without_end_is_not_read(key):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{key} = 1")
+    numbers = [index / 10 for index in range(1000)]
+    assert parse_toml(f"a = {numbers}\nb = '{'.' * 100}'")["a"] == numbers
 
 
 READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]

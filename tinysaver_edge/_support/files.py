@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.limits import (
-    MOST_JSON_BYTES,
+    MOST_KEY_PARTS,
     MOST_PIPED_BYTES,
+    MOST_TOML_BYTES,
     MOST_WHOLE_BYTES,
     WRITER_S,
 )
@@ -37,6 +38,7 @@ else:
     import tomli as tomllib
 
 _DEEP = "nested too deeply"
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _MARK = "\ufeff"
 """Which some editors begin a UTF-8 text with; no parser takes it for nothing."""
 
@@ -59,8 +61,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none, too long, or nested beyond what a parser follows.
     """
-    if len(text) > MOST_JSON_BYTES:
-        raise ValueError(f"longer than {MOST_JSON_BYTES >> 20} MiB")
+    if len(text) > MOST_TOML_BYTES:
+        raise ValueError(f"longer than {MOST_TOML_BYTES >> 20} MiB")
+    for line in text.splitlines() if "." in text else ():
+        bare = _QUOTED.sub("", line)
+        if (
+            bare.count(".") - bare.count(",") > MOST_KEY_PARTS
+        ):  # takes a time that grows with its square
+            raise ValueError(_DEEP)
     try:
         return tomllib.loads(text.removeprefix(_MARK))
     except RecursionError:
@@ -368,25 +376,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
-
-
-def sync_folder(folder: Path, *, deep: bool = False) -> None:
-    """Have a folder's names on the disk, so that they outlive a power cut.
-
-    Args:
-        folder: which.
-        deep: its files and folders too, all the way down.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    within = [path for path in folder.rglob("*") if not path.is_symlink()] if deep else []
-    for path in (*within, folder):
-        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(held)
-        finally:
-            os.close(held)
 
 
 def sha256_of(path: Path) -> str:

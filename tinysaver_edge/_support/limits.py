@@ -28,7 +28,13 @@ MOST_TOLD_BYTES = 1 << 20
 """What a host says of itself: metadata, configuration, errors."""
 
 MOST_JSON_BYTES = 16 << 20
-"""JSON and TOML, which take several times their length when they are read."""
+"""JSON, which takes several times its length when it is read."""
+
+MOST_TOML_BYTES = 4 << 20
+"""TOML, which takes more."""
+
+MOST_KEY_PARTS = 32
+"""Of one of its keys: ``a.b.c``."""
 
 # Bundles that are fetched
 

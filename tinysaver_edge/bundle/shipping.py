@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tinysaver_edge._support.files import NO_ROOM, claim, parse_json, sha256_of, sync_folder
+from tinysaver_edge._support.files import NO_ROOM, claim, parse_json, sha256_of
 from tinysaver_edge._support.limits import MOST_BUNDLE_BYTES, MOST_BUNDLE_FILES, MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import redacted
@@ -34,6 +34,7 @@ from tinysaver_edge.bundle.bundle import (
     parse_manifest,
     put_in_place,
     read_signature,
+    sync_folder,
 )
 from tinysaver_edge.bundle.signature import (
     MOST_SIGNATURE_BYTES,

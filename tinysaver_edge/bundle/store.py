@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file, sync_folder
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file
 from tinysaver_edge._support.numbers import time_of_day
-from tinysaver_edge.bundle.bundle import put_in_place
+from tinysaver_edge.bundle.bundle import put_in_place, sync_folder
 from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:

@@ -249,7 +249,9 @@ class TestTargets:
     def test_a_page_beside_the_bundle(self, command, work, tmp_path):  # noqa: F811
         page = tmp_path / "b.report.html"
         page.write_text("<!doctype html><title>mine: a report</title>")
-        refused(command(*asked(work, "--out", tmp_path / "b")), "did not write; move it")
+        refused(
+            command(*asked(work, "--out", tmp_path / "b")), "this command did not write; move it"
+        )
         assert "mine" in page.read_text()
         assert list(tmp_path.iterdir()) == [page]
 

@@ -35,7 +35,10 @@ def test_a_page_is_written_over_nothing_but_a_page(
     monkeypatch.chdir(benched)
     before = (benched / "bundle" / "bundle.json").read_bytes()
     (benched / "site.html").write_text("<!doctype html>\n<title>My own page</title>")
-    for mine in ("bundle/bundle.json", "site.html"):
+    (benched / "report.html").write_text(
+        '<link rel="icon" href="data:,">\n<title>big: calibration report</title>'
+    )
+    for mine in ("bundle/bundle.json", "site.html", "report.html"):
         done = run(benched, "plan", "bundle", *FLEET, "--out", mine)
         assert (done.code, f"--out {mine}: {NOT_OURS}" in done.err) == (2, True)
     assert (benched / "bundle" / "bundle.json").read_bytes() == before

@@ -227,7 +227,7 @@ def test_it_takes_the_place_of_what_it_made_and_of_nothing_else(
     assert quantize(model, out, data, form=Numbers.FP16).files == first.files
     metadata = read_metadata(out)[METADATA_KEY]
     write_metadata(out, {METADATA_KEY: metadata.replace("quantize", "export", 1)})
-    with pytest.raises(InputError, match="a model of another command is there"):
+    with pytest.raises(InputError, match=NOT_OURS):
         quantize(model, out, data, form=Numbers.FP16)
     for file in first.files:
         file.write_bytes(b"of another tool")

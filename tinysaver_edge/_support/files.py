@@ -203,7 +203,7 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-NOT_OURS = "a file is there that tinysaver-edge did not write"
+NOT_OURS = "a file is there that this command did not write"
 
 
 def check_file_target(

@@ -214,12 +214,13 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         raise BundleError(f"{flag}{target}: cannot be written ({error.strerror})") from error
     if target.suffix == ".zip":
         if kind is not None:
-            raise BundleError(f"{flag}{target}: {kind} of this name is there")
+            raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
         if there and target.stat().st_size:
             _check_is_bundle(target, flag)
         return
     if there and not is_folder:
-        raise BundleError(f"{flag}{target}: {kind or 'a file'} of this name is there")
+        kind = kind or "a file"
+        raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
     if others:
         raise BundleError(f"{flag}{target}: the folder holds something else; name a new one")
     if is_folder and (stranger := _stranger_in(target)) is not None:

@@ -139,7 +139,8 @@ def _private_key(path: Path, password: Password) -> Ed25519PrivateKey:
     try:
         pem = read_key_file(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"key {path}: cannot be read ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"key {path}: cannot be read ({why})") from error
     if b"PUBLIC KEY" in pem:
         raise InputError(f"key {path}: is the public key; the private one signs")
     asked = password(path) if b"ENCRYPTED" in pem else None

@@ -162,7 +162,7 @@ def plan(
         max_requests=max_requests,
     )
     if out is not None:
-        check_file_target(out, ours=is_own_page)
+        check_file_target(out, ours=lambda page: is_own_page(page, "plan of a fleet"))
     with Bundle.load(bundle) as opened:
         times = read_times(opened, bench=bench, host_bench=host_bench, sent_bytes=frame_bytes)
         if sum((bool(traces), epochs is not None, escalation_rate is not None)) > 1:

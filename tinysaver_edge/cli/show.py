@@ -162,16 +162,18 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
         "frame that it is asked about, plus the share of frames escalated; accepted: frames that "
         "the large model is not asked about; all counted on these samples, which promises "
-        f"nothing of others; {_below(rows)}"
+        f"nothing of others{_below(rows)}"
         f"{'; below a latency its quickest and slowest round of timing' if timed else ''}"
     )
 
 
 def _below(rows: Sequence[Candidate]) -> str:
     """Say what stands below the figures of a table."""
-    if any(row.drop_interval_points is not None for row in rows):
-        return "below each its 95 % interval on other samples like these, - for a gain"
-    return "of samples in groups, and where questions are open, no interval is told"
+    if any(row.drop_interval_points or row.accuracy_interval for row in rows):
+        return "; below each its 95 % interval on other samples like these, - for a gain"
+    if any(row.accept_rate for row in rows):
+        return "; of samples in groups, and where questions are open, no interval is told"
+    return ""
 
 
 def _within(figure: str, interval: tuple[float, float] | None, form: str = ".3f") -> str:

@@ -477,9 +477,13 @@ def open_input_data(given: ImageInput) -> DataSource:
     Raises:
         InputError: they cannot be read, or a model is named twice.
     """
-    names = [model.description.name for model in (given.large, *given.savers)]
-    for name in names:
-        if names.count(name) > 1:
+    models = (given.large, *given.savers)
+    for place, model in enumerate(models):
+        name = model.description.name
+        same = [one for one in models[:place] if one.description.name == name]
+        if any(one.path == model.path for one in same):
+            raise InputError(f"model {model.path}: is named twice; name it once")
+        if same:
             raise InputError(
                 f"two models are called {name}: give each its own name in its description"
             )

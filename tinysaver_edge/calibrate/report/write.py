@@ -61,17 +61,22 @@ def write_report(facts: ReportFacts, path: Path) -> None:
     write_text(path, render(facts))
 
 
+REPORT = "calibration report"
 _HEAD = 4096
-_OWN_PAGE = re.compile(
-    rb'<meta name="generator" content="tinysaver-edge'
-    rb"|<title>[^<]*: (calibration report|plan of a fleet)</title>"  # of earlier releases
-)
+_MARKS = (b'<meta name="generator" content="tinysaver-edge">', b'<link rel="icon" href="data:,">')
+"""The second is what pages of earlier releases have."""
 
 
-def is_own_page(path: Path) -> bool:
-    """Tell whether a file is a page that this package wrote, a report or a plan."""
+def is_own_page(path: Path, kind: str = REPORT) -> bool:
+    """Tell whether a file is a page of one kind that this package wrote.
+
+    Args:
+        path: the file.
+        kind: what its title ends with.
+    """
     with open_regular(path) as file:
-        return _OWN_PAGE.search(file.read(_HEAD)) is not None
+        head = file.read(_HEAD)
+    return f": {kind}</title>".encode() in head and any(mark in head for mark in _MARKS)
 
 
 def render(facts: ReportFacts) -> str:

@@ -103,7 +103,8 @@ def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
     assert found.frames_per_s == pytest.approx(10)
     assert found.large_ms.tolist() == [30.0] * 151
     assert found.device_ms.tolist() == [4.0] * 450
-    assert "25.00 % of the frames are escalated, in bursts of 0.5 s" in found.said[0]
+    assert "25.00 % of the frames are escalated (too short to tell how surely)" in found.said[0]
+    assert "in bursts of 0.5 s" in found.said[0]
     assert found.beside_ms(np.array([20.0, 22.0])) == pytest.approx(9.6)
     assert found.at_threshold(0.1).rate == 0
     assert found.at_threshold(0.99).rate == 1
@@ -123,6 +124,7 @@ def test_cameras_of_another_rate_keep_how_long_their_bursts_last(bundle, tmp_pat
         assert lengths(flags).mean() == pytest.approx(20, abs=0.6)
     assert [len(one) for one in found.scores] == [len(one) for one in found.flags]
     assert "2,400 frames of 2 cameras" in found.said[0]
+    assert "to 13.72% by 95 %), in bursts of 2 s" in found.said[0]
 
 
 def test_frames_that_waited_for_another_cameras_are_not_slower_for_it(bundle, tmp_path):

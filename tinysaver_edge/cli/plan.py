@@ -213,7 +213,7 @@ def plan(
 
 
 _ALWAYS = (
-    "hosts and network do not fail, and the uplink sends one frame after the other",
+    "hosts and network do not fail, and what is under way shares the uplink evenly",
     "answers are so small that the way back is never full",
     "the days are like what was recorded: neither hours nor seasons are in it",
 )
@@ -255,7 +255,8 @@ def _as_traced(
             "answers took in the trace beyond the model itself and sending"
         )
     else:
-        told.append("round trip: 0 ms, for nobody said --rtt-ms")
+        assumed = "the round trip takes 0 ms: nobody said --rtt-ms, and no trace tells it"
+        times = replace(times, assumed=(*times.assumed, assumed))
     return fleet, times, told
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from array import array
 from codecs import BOM_UTF8
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -201,17 +201,17 @@ class Traced(Escalating):
 
     def dispersion(self, fps: float) -> float:
         """Return it of stretches of 10 s."""
-        window = max(1, round(10 * self.frames_per_s))
-        counts = [
-            one[: len(one) // window * window].reshape(-1, window).sum(axis=1)
-            for one in self.flags
-            if len(one) >= 2 * window
-        ]
-        found = np.concatenate(counts) if counts else np.zeros(0)
-        if len(found) < 2 or not found.mean():
+        found, _ = self.by_10_s()
+        if len(found) < 2 or not found.any():
             return 1 - self.rate
         # Frames that come more often are escalated as much longer in a row.
         return float(found.var(ddof=1) / found.mean()) * fps / self.frames_per_s
+
+    def by_10_s(self) -> tuple[FloatArray, int]:
+        """Return how many frames each stretch of 10 s has escalated, and how many it has."""
+        window = max(1, round(10 * self.frames_per_s))
+        whole = [one[: len(one) // window * window] for one in self.flags]
+        return np.concatenate(whole).reshape(-1, window).sum(axis=1, dtype=np.float64), window
 
 
 def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> Bursts:
@@ -380,8 +380,8 @@ class _Line(_Part):
         """What is kept of it, in the order of `_AT` and so on: there may be millions of lines."""
         alike = 0 if self.reused is None else 1 + (self.reused.alike == "still")
         score = math.nan if self.score is None else self.score
-        took = (self.timings_ms.total, self.timings_ms.spent)
-        return (self.timestamp_s, self.escalated, score, alike, *took)
+        took = self.timings_ms
+        return (self.timestamp_s, self.escalated, score, alike, took.total, took.spent)
 
 
 _AT, _ESCALATED, _SCORE, _ALIKE, _TOTAL, _SPENT, _KEPT = range(7)
@@ -397,53 +397,57 @@ def _lines(path: Path, bundle: Bundle) -> Iterator[_Line]:
     least = bundle.manifest.stages[0].threshold if len(names) == 2 else None
     try:
         with path.open("rb") if path.is_file() else io.BytesIO(read_file(path)) as file:
-            yield from _parsed(file, path, names, least)
+            for number, row in enumerate(file, 1):
+                try:
+                    line = _parsed(row, f"trace {path}: line {number}", names, least)
+                except InputError:
+                    if number > 1 and not row.endswith(b"\n"):
+                        return
+                    raise
+                yield line
     except OSError as error:
         raise InputError(f"trace {path}: {error.strerror or error}") from error
 
 
-def _parsed(
-    file: Iterable[bytes], path: Path, names: Sequence[str], least: float | None
-) -> Iterator[_Line]:
-    for number, row in enumerate(file, 1):
-        try:
-            line = _Line.model_validate_json(row.removeprefix(BOM_UTF8))
-        except ValidationError as error:
-            if number > 1 and not row.endswith(b"\n"):
-                return
-            first = error.errors()[0]
-            why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-            raise InputError(
-                f"trace {path}: line {number} is no decision of run --json ({why})"
-            ) from None
-        if line.stage.model not in names:
-            raise InputError(
-                f"trace {path}: line {number} was answered by {line.stage.model}, which is no "
-                f"model of this bundle ({', '.join(names)}): it is another bundle's"
-            )
-        score, asked = line.score, line.escalated or line.reused
-        if least is not None and score is not None and score < least and not asked:
-            raise InputError(
-                f"trace {path}: line {number} was accepted at a score of {score:.4g}, and "
-                f"this bundle accepts from {least:.4g} on: it is another bundle's; record this one"
-            )
-        yield line
+def _parsed(row: bytes, where: str, names: Sequence[str], least: float | None) -> _Line:
+    try:
+        line = _Line.model_validate_json(row.removeprefix(BOM_UTF8))
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise InputError(f"{where} is no decision of run --json ({why})") from None
+    if line.stage.model not in names:
+        raise InputError(
+            f"{where} was answered by {line.stage.model}, which is no model of this bundle "
+            f"({', '.join(names)}): it is another bundle's"
+        )
+    score, asked = line.score, line.escalated or line.reused
+    if least is not None and score is not None and score < least and not asked:
+        raise InputError(
+            f"{where} was accepted at a score of {score:.4g}, and this bundle accepts from "
+            f"{least:.4g} on: it is another bundle's; record this one"
+        )
+    return line
 
 
 def _enough(found: Traced, what: str, whose: str, recorded: int) -> Traced:
     """Refuse a recording of too few bursts; say what there is of it."""
     bursts = [int((np.diff(one.astype(np.int8), prepend=0) == 1).sum()) for one in found.flags]
-    frames = sum(map(len, found.flags))
     if sum(bursts) < LEAST_BURSTS:
         raise InputError(
             f"{what}: {sum(bursts)} bursts of escalations in {recorded} frames; at least "
             f"{LEAST_BURSTS} are needed to tell how they come: record longer, or say "
             "--escalation-rate and --burst-s"
         )
-    escalated = sum(int(one.sum()) for one in found.flags)
-    length_s = escalated / sum(bursts) / found.frames_per_s
+    length_s = sum(map(np.sum, found.flags)) / sum(bursts) / found.frames_per_s
+    many, window = found.by_10_s()
+    sure = "too short to tell how surely"
+    if len(many) >= LEAST_BURSTS:
+        off = 2.3 * many.std(ddof=1) / window / math.sqrt(len(many))  # Student's, of ten
+        ends = (max(0.0, found.rate - off), min(1.0, found.rate + off))
+        sure = f"{percent(ends[0])} to {percent(ends[1])} by 95 %"
     said = (
-        f"{percent(escalated / frames)} of the frames are escalated, in bursts of {length_s:.2g} "
+        f"{percent(found.rate)} of the frames are escalated ({sure}), in bursts of {length_s:.2g} "
         f"s: {what}, {recorded:,} frames of {len(found.flags)} {whose} at "
         f"{found.frames_per_s:.3g} frames/s"
     )
@@ -464,12 +468,8 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
     rule = None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule
     try:
         kept = read_arrays(folder / KEPT)
-        timeline = EpochTimeline(
-            kept["numbers"],
-            kept["times_s"],
-            kept["thumbnails"],
-            10.0 if rule is None else rule.epoch_s,
-        )
+        length_s = 10.0 if rule is None else rule.epoch_s
+        timeline = EpochTimeline(kept["numbers"], kept["times_s"], kept["thumbnails"], length_s)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"--epochs {folder}: no records that calibrate --epochs has kept ({error})"

@@ -321,7 +321,8 @@ def read_times(
     accepted, escalated = _device_ms([one.latency for one in early], bundle.manifest)
     batches = {size: one.samples_ms for size, one in large.batch_ms.items()}
     said = [f"device: {here.processor}, {here.measured_at} ({here.path.name})"]
-    said += [f"hosts: {there.processor}, {there.measured_at} ({there.path.name})"]
+    if host_bench is not None:
+        said.append(f"hosts: {there.processor}, {there.measured_at} ({there.path.name})")
     if not batches:
         batches = {1: large.latency.samples_ms}
         said.append("hosts are taken to run one frame at a time: their report times no batches")

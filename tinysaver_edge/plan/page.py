@@ -84,8 +84,9 @@ def lede(fleet: Fleet) -> str:
     """Say what the fleet is, in a sentence."""
     devices = f"{fleet.devices} devices" if fleet.devices > 1 else "one device"
     hosts = "one host" if fleet.hosts == 1 else f"{fleet.hosts} hosts"
+    cameras = f"{fleet.cameras} cameras" if fleet.cameras > 1 else "one camera"
     return (
-        f"{fleet.cameras} cameras of {fleet.fps:g} frames/s on {devices}, {hosts} of the large "
+        f"{cameras} of {fleet.fps:g} frames/s on {devices}, {hosts} of the large "
         f"model, uplink {say_rate(fleet.uplink_bps)}, round trip {fleet.rtt_ms:.3g} ms, deadline "
         f"{fleet.deadline_ms:g} ms, {fleet.max_in_flight} frames of a device in flight"
     )

@@ -42,8 +42,8 @@ class Stretch:
         latency_ms: frames by how long they took to their final decision, in bins.
         sum_ms: of these times.
         answer_ms: sum of the times that answered escalations took after the saver.
-        a_second: seconds by how many escalations they had.
-        a_minute: minutes likewise.
+        a_second: how many escalations each second had.
+        a_minute: each whole minute likewise.
         sent_s: seconds in which the uplink was sending.
         sent_bytes: how much was sent.
         busy_s: seconds in which hosts ran the model, all hosts together.
@@ -128,8 +128,8 @@ def simulate_stretch(
         latency_ms=np.bincount(bin_of(ages_ms), minlength=BINS),
         sum_ms=float(ages_ms.sum()),
         answer_ms=1e3 * float((ended_s[here] - begun_s[here])[answered].sum()),
-        a_second=np.bincount(second),
-        a_minute=np.bincount(minute),
+        a_second=second,
+        a_minute=minute,
         sent_s=exchange.sent_s,
         sent_bytes=exchange.sent_bytes,
         busy_s=exchange.busy_s,
@@ -244,8 +244,21 @@ class Resampled:
         for row, group in zip(counts, self._groups, strict=True):
             for one in group:
                 row[: len(read(one))] += read(one)
+        return self._reached(counts, q).astype(np.float64)
+
+    def quantile_of(self, read: Callable[[Stretch], NDArray[np.int64]], q: float) -> FloatArray:
+        """Return a quantile of values, one for each drawing; 0 where there are none."""
+        told = [np.concatenate([read(one) for one in group]) for group in self._groups]
+        values = np.unique(np.concatenate(told))
+        if not len(values):
+            return np.zeros(len(self._weights))
+        counts = np.array([np.bincount(np.searchsorted(values, one), minlength=len(values))
+                           for one in told], np.float64)  # fmt: skip
+        return values[self._reached(counts, q)].astype(np.float64)
+
+    def _reached(self, counts: FloatArray, q: float) -> NDArray[np.int64]:
         summed = np.cumsum(self._weights @ counts, axis=1)
-        places: FloatArray = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1).astype(np.float64)
+        places: NDArray[np.int64] = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1)
         return places
 
     def figure(self, values: FloatArray, *, most: float = math.inf) -> Figure:

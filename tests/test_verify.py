@@ -114,7 +114,7 @@ def test_without_golden_samples_only_the_files_are_compared(tmp_path):
     ("field", "value", "why"),
     [
         ("cost_macs_ratio", 0.1, "say a cost of 0.1, by MACs and rates it is 0."),
-        ("accept_rate", 0.7, "say that 70.0000% are accepted, and 50.0000%"),
+        ("accept_rate", 0.7, "say that 70.0000 % are accepted, and 50.0000 %"),
         ("accept_rate", 0.77, "no whole number of 10 samples"),
         ("accuracy_cascade", 0.6, "say 0 points lost, by their accuracies -10"),
         ("drop_points", -1.0, "say -1 points lost, by their accuracies 0"),

@@ -234,7 +234,7 @@ def _far_below(problem: Problem, published_top1: float | None) -> Iterator[str]:
         agreed &= one.outputs.confidences >= SURE
     known = 0.0 if published_top1 is None else published_top1 / 100
     above = ""
-    if best > right.mean() + FAR_BELOW:
+    if _surely_below(right, best - FAR_BELOW):
         above = f"those of the cheaper {saver.name} {percent(best, 1)}"
     elif _surely_below(right, known - FAR_BELOW):
         above = f"its makers state {percent(known, 1)} (published_top1)"

@@ -170,3 +170,11 @@ def test_who_is_told_to_stop_waits_for_no_reader(bundle):
     assert process.wait(30) == 143
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize(("words", "code"), [(("devices", "list"), 0), (("verify", "none"), 2)])
+def test_where_nobody_takes_stderr_the_answer_and_the_exit_code_are_the_same(words, code):
+    with Path("/dev/full").open("w") as full:
+        process = start(*words, stderr=full)
+    assert process.communicate(timeout=60)[0].strip() or code
+    assert process.returncode == code

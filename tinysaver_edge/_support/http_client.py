@@ -167,7 +167,10 @@ class HttpConnection:
         def exchange() -> Answer:
             assert self._socket is not None
             self._send(self._socket, head, body, due)
-            return self._answer(self._socket, method, due, most_bytes, wanted, into_once)
+            try:
+                return self._answer(self._socket, method, due, most_bytes, wanted, into_once)
+            except ValueError as error:  # a chunk of less than no bytes
+                raise http.client.HTTPException(f"no length: {brief(str(error), 80)}") from error
 
         try:
             if self._socket is not None and not _is_quiet(self._socket):

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -125,7 +126,8 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False, obj=answer)
     except _NO_ARGUMENTS as error:
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -142,7 +144,8 @@ def main() -> None:
     ) as error:
         message, exit_code = _told(error)
         give_failure(answer, message, exit_code, error)
-        click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
+        with suppress(OSError):  # the exit code says it, too
+            click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
         _give_up_stdout()
         sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)

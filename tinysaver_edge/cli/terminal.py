@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -166,11 +166,12 @@ def _logs() -> bool:
 
 
 def say(message: str) -> None:
-    """Write a line to stderr."""
+    """Write a line to stderr; where nobody takes it, the command's work is done all the same."""
     if _logs():
         logging.getLogger(_LOGGER).info(message)
     else:
-        click.echo(for_people(as_typed_here(message)), err=True)
+        with suppress(OSError):
+            click.echo(for_people(as_typed_here(message)), err=True)
 
 
 def tell(message: str) -> None:
@@ -209,7 +210,7 @@ def warn(warnings: Iterable[str]) -> None:
         if _logs():
             logging.getLogger(_LOGGER).warning(warning)
         else:
-            click.echo(for_people(as_typed_here(f"warning: {warning}")), err=True)
+            say(f"warning: {warning}")
 
 
 def show_json(values: dict[str, Any]) -> None:
@@ -238,7 +239,9 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(for_people(as_typed_here(cell))) for cell in row))
-    console(stderr=_stdout_is_taken()).print(table)
+    shown = console(stderr=_stdout_is_taken())
+    with suppress(*((OSError,) if shown.stderr else ())):
+        shown.print(table)
 
 
 class _RateColumn(ProgressColumn):

@@ -131,7 +131,7 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
     timed = any(row.mean_latency_ms is not None for row in rows)
     searched = any(row.tried for row in rows)
     columns: dict[str, list[str]] = {
-        "saver": [row.saver for row in rows],
+        "saver": [f"{row.saver}\nκ {numbers.ratio(row.kappa)}" for row in rows],
         "cost": [_within(numbers.ratio(row.cost_macs_ratio), row.cost_interval) for row in rows],
         "drop": [_drop(row) for row in rows],
         "accepted": [_share(row.accept_rate, row.accept_interval) for row in rows],
@@ -144,7 +144,6 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
         if searched:
             for place, name in enumerate(("score", "fusion", "tried", "estimate")):
                 columns[name] = [_found(row)[place] for row in rows]
-        columns["κ"] = [numbers.ratio(row.kappa) for row in rows]
     if wide or not timed:
         columns["saver alone"] = [_share(row.accuracy_saver, row.accuracy_interval) for row in rows]
     if wide:
@@ -156,8 +155,8 @@ def show_candidates(rows: Sequence[Candidate], *, samples: int | None = None) ->
     )
     if not wide:
         for row in rows:
-            at = f", threshold {numbers.score(row.threshold)}" if row.threshold is not None else ""
-            terminal.tell(f"{row.saver} (κ {numbers.ratio(row.kappa)}{at}): {row.why}")
+            at = "" if row.threshold is None else f" (threshold {numbers.score(row.threshold)})"
+            terminal.tell(f"{row.saver}{at}: {row.why}")
     terminal.explain(
         "cost: MACs a frame, where the large model alone takes 1: κ, the saver's share, for each "
         "frame that it is asked about, plus the share of frames escalated; accepted: frames that "

@@ -10,7 +10,7 @@ from tests.calibrate.report.world import EMPIRICAL, finished, problem
 from tests.pictures import class_folders
 from tinysaver_edge.bundle.manifest import DisagreementEntry
 from tinysaver_edge.calibrate.calibration import Candidate
-from tinysaver_edge.calibrate.chosen.choose import hardly_worth_it
+from tinysaver_edge.calibrate.chosen.choose import hardly_worth_it, with_intervals
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import write_report
 from tinysaver_edge.calibrate.report.numbers import milliseconds
@@ -171,11 +171,47 @@ def test_warnings_a_better_model_and_a_bad_holdout_are_told():
     assert "1.50 points, above the 1 asked for" in shown(Page(render(worse)))
 
 
+def test_every_candidate_has_its_intervals():
+    done = finished()
+    words = shown(Page(render(done.facts())))
+    accepting = [row for row in done.result.candidates if row.threshold is not None]
+    assert len(accepting) == 2
+    for row in accepting:
+        for low, high in (row.cost_interval, row.drop_interval_points, row.accuracy_interval):
+            assert low < high
+        assert row.cost_interval[0] < row.cost_macs_ratio < row.cost_interval[1]
+        assert f"({row.cost_interval[0]:.3f} to {row.cost_interval[1]:.3f})" in words
+        assert f"({100 * row.accept_interval[0]:.1f} to " in words
+        ends = [f"{one:+.2f}".replace("-", "−") for one in row.drop_interval_points]
+        assert f"({ends[0]} to {ends[1]})" in words
+    assert "95 % intervals on other samples like these" in words
+
+
+def test_intervals_hold_what_other_samples_show():
+    """On as many samples again as make a truth; the threshold being fixed."""
+    whole = problem(20_000, seed=4)
+    done = finished(whole)
+    rng = np.random.default_rng(0)
+    misses = np.zeros(4)
+    for _ in range(30):
+        part = whole.subset(rng.choice(20_000, 500, replace=False))
+        here = [replace(one, evidence=np.arange(500)) for one in done.proposals]
+        for one, truth in zip(here, done.choice.candidates, strict=True):
+            if truth.threshold is None:
+                continue
+            (row,) = with_intervals(part, [one], [truth])
+            told = (row.drop_interval_points, row.cost_interval, row.accept_interval)
+            true = (truth.drop_points, truth.cost_macs_ratio, truth.accept_rate)
+            misses[:3] += [not a <= value <= b for (a, b), value in zip(told, true, strict=True)]
+            misses[3] += 1
+    assert (misses[:3] <= 0.08 * misses[3]).all(), misses
+
+
 def test_rows_without_a_threshold_are_left_open():
     done = finished()
     lost = Candidate(saver="crashed", kappa=0.4, why="crashed while it was measured")
     result = replace(done.result, candidates=(*done.result.candidates, lost))
-    assert "crashed 0.400 crashed while" in shown(
+    assert "crashed κ 0.400 crashed while" in shown(
         Page(render(replace(done, result=result).facts()))
     )
     # With 400 samples half a point cannot be certified for the poor one: no threshold at all.

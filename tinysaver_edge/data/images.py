@@ -122,6 +122,8 @@ def told_size(data: bytes) -> tuple[int, int] | None:
     if (place := data.find(b"\xff\x4f\xff\x51", 0, _HEAD)) >= 0:  # JPEG 2000, in a box or not
         across, down = _pair(data, place + 8, 4)
         return down, across
+    if (place := data.find(b"ihdr", 0, _HEAD)) >= 0:
+        return _pair(data, place + 4, 4)
     if sizes := [_pair(data, found.end() + 4, 4) for found in re.finditer(b"ispe", data[:_HEAD])]:
         across, down = max(sizes)  # AVIF has one for each of its pictures; across comes first
         return down, across

@@ -250,7 +250,7 @@ def _far_below(problem: Problem, published_top1: float | None) -> Iterator[str]:
 def _surely_below(right: NDArray[np.bool_], share: float) -> bool:
     """Whether so few are right that chance does not explain it."""
     found = float(right.mean())
-    return found + _SURELY * (found * (1 - found) / len(right)) ** 0.5 < share
+    return bool(found + _SURELY * (found * (1 - found) / len(right)) ** 0.5 < share)
 
 
 def _many_missing(

@@ -31,8 +31,8 @@ random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos
 0.7 to 0.99 on frames of clips, from every 25th to every one."""
 
 LEAST_LIKENESS = 0.6
-ALIKE_FROM = ((0.075, LEAST_LIKENESS), (0.1125, 0.9), (0.2, 0.9), (0.28, 0.96))
-"""From where on two pictures are alike, by the usual likeness of two. Of what mostly looks much the
+ALIKE_FROM = ((0.075, 0.1125, 0.2, 0.28), (LEAST_LIKENESS, 0.9, 0.9, 0.96))
+"""By the usual likeness of two pictures: from where on they are alike. Of what mostly looks the
 same, written digits or parts on a plain ground, some are 0.9 alike by chance, few are 0.96."""
 
 SAME_GREY = 1.0
@@ -344,7 +344,7 @@ def random_pairs(
 def _least_likeness(usual: NDArray[np.float32]) -> float:
     """Return from where on two pictures are alike, given the likeness of pairs at random."""
     spread = 1.4826 * float(np.median(np.abs(usual))) if len(usual) else 1.0
-    return float(np.interp(spread, *zip(*ALIKE_FROM, strict=True)))
+    return float(np.interp(spread, *ALIKE_FROM))
 
 
 def _first_alike(

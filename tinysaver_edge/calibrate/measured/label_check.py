@@ -36,15 +36,15 @@ NEVER_ANSWERED = 0.1
 NEVER_LABELLED = 0.3
 """Nor answers so large a share of them with classes that are no label, unless by chance."""
 
+MERGED = 0.5
+"""Nor those of one label so many times as often with such classes as with that label."""
+
 SURE = 0.9
 DISBELIEVED = 0.3
 """Where two models are so sure of the same class, not so large a share of the labels is another."""
 
 FARTHEST = 10
 """Rows that labels may have slipped by, where one was lost or added in the middle of them."""
-
-MERGED = 0.5
-"""Nor those of one label so many times as often with such classes as with that label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +187,8 @@ def _of_other_rows(
     stretch in which most more answers fit so than as they are, and than by chance.
     """
     samples, fits = len(labels), (answers == labels).astype(np.int8)
+    if samples < FEWEST:
+        return
     chance = _by_chance(labels, answers)
     for by in (sign * rows for rows in range(1, FARTHEST + 1) for sign in (1, -1)):
         moved = np.zeros_like(fits)
@@ -252,7 +254,7 @@ def _far_below(problem: Problem, published_top1: float | None) -> Iterator[str]:
 def _surely_below(right: NDArray[np.bool_], share: float) -> bool:
     """Whether so few are right that chance does not explain it."""
     found = float(right.mean())
-    return found + _SURELY * (found * (1 - found) / len(right)) ** 0.5 < share
+    return bool(found + _SURELY * (found * (1 - found) / len(right)) ** 0.5 < share)
 
 
 def _many_missing(

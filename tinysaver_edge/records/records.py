@@ -212,8 +212,8 @@ class RecordWriter:
         if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):
             if any(not _CHUNKS.fullmatch(one.name) for one in self._partial.iterdir()):
                 raise RecordError(
-                    f"record {self._partial}: a folder of something else is there: move it, or name "
-                    "another folder"
+                    f"record {self._partial}: a folder of something else is there: move it, or "
+                    "name another folder"
                 )
             self._discard()
         write_text(marker, self._stamp)

@@ -58,7 +58,7 @@ def test_a_key_of_parts_without_end_is_not_read(key):
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_toml(f"{key} = 1")
     numbers = [index / 10 for index in range(1000)]
-    assert parse_toml(f"a = {numbers}\nb = '{'.' * 100}'")["a"] == numbers
+    assert parse_toml(f"a = {numbers}\nb = '{'.' * 100}' # {'.' * 100}")["a"] == numbers
 
 
 READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]

@@ -64,10 +64,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     if len(text) > MOST_TOML_BYTES:
         raise ValueError(f"longer than {MOST_TOML_BYTES >> 20} MiB")
     for line in text.splitlines() if "." in text else ():
-        bare = _QUOTED.sub("", line)
-        if (
-            bare.count(".") - bare.count(",") > MOST_KEY_PARTS
-        ):  # takes a time that grows with its square
+        bare = _QUOTED.sub("", line).partition("#")[0]
+        if bare.count(".") - bare.count(",") > MOST_KEY_PARTS:  # a time that grows with its square
             raise ValueError(_DEEP)
     try:
         return tomllib.loads(text.removeprefix(_MARK))

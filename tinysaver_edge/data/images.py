@@ -174,10 +174,10 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
 
     place, counted, entry, value = (number(8, 8), 8, 20, 12) if big else (number(4, 4), 2, 12, 8)
     found = {}
-    for at in range(
-        place + counted, place + counted + entry * min(number(place, counted), 64), entry
-    ):
-        found[number(at, 2)] = number(at + value, {3: 2, 4: 4}.get(number(at + 2, 2), 8))
+    for one in range(min(number(place, counted), 64)):
+        at = place + counted + entry * one
+        width = {3: 2, 16: 8}.get(number(at + 2, 2), 4)
+        found[number(at, 2)] = number(at + value, width)
     return (found[257], found[256]) if {256, 257} <= found.keys() else None
 
 

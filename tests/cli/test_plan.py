@@ -62,7 +62,9 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "none: it is unlimited" in free.out
     counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
     assert any("hosts are as fast as the device" in one for one in told["assumed"])
-    assert counted or any("W, the most that jetson-orin-nano draws" in one for one in told["said"])
+    assert counted or told["energy_by_profile"]
+    assert counted or any("W, the most that jetson-orin-nano" in one for one in told["assumed"])
+    assert counted or "energy a day, by profiles' power" in done.err
     page = (benched / "plan.html").read_text()
     assert page.count("<svg") >= 8
     for word in (

@@ -145,15 +145,15 @@ def shares_of(cascade: Cascade, frames: int) -> dict[str, float]:
 def growth_mb(work: Callable[[], object]) -> float:
     """Return by how much the process has grown when it has done a thing six times.
 
-    Decoders take memory and give it back: of three times each the least counts. Before these, six
-    times let a process that has just begun take what it keeps: each stream opens a decoder and
-    threads, whose arenas fill (with frames of 6 MB: by some 50 MB).
+    Decoders take memory and give it back: of three times each the least counts. Before these,
+    eighteen times let a process that has just begun take what it keeps: each stream opens a decoder
+    and threads, whose arenas fill (with frames of 6 MB some 25 MB, until about the twelfth).
     """
     levels = []
-    for _ in range(12):
+    for _ in range(24):
         work()
         levels.append(resident_mb())
-    return min(levels[9:]) - min(levels[6:9])
+    return min(levels[21:]) - min(levels[18:21])
 
 
 def resident_mb() -> float:

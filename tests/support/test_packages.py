@@ -90,3 +90,19 @@ def test_openvino_is_imported_without_what_reports_it(tmp_path):
     )
     assert after(program, HOME=str(tmp_path)) == ["[]"]
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_garbage_collector_passes_over_what_is_loaded_until_the_end():
+    program = (
+        "import gc, numpy\n"
+        "from tinysaver_edge._support.packages import frozen_heap\n"
+        "loaded = [[] for _ in range(10_000)]\n"
+        "with frozen_heap():\n"
+        "    inside = len(gc.get_objects())\n"
+        "    with frozen_heap():\n"
+        "        pass\n"
+        "    assert gc.get_freeze_count() > 10_000\n"
+        "assert inside < 1_000 < 10_000 < len(gc.get_objects()), inside\n"
+        "assert gc.get_freeze_count() == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from tinysaver_edge._support import numbers
+from tinysaver_edge._support.packages import frozen_heap
 from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.bundle.signature import Trust
@@ -371,6 +372,7 @@ def run(
             stack.callback(lambda: follower.running.close())
             around.listener.add(follower.heard)
             around.tells(follower.readings)
+        stack.enter_context(frozen_heap())
         stream = cascade.stream(
             *given,
             escalation=escalation,

@@ -31,6 +31,7 @@ from tinysaver_edge._support.limits import (
     QUEUED,
     REQUEST_S,
 )
+from tinysaver_edge._support.packages import frozen_heap
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import is_own_name
 from tinysaver_edge.errors import EngineError
@@ -183,7 +184,8 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     limit = answerer.at_once
     how = f"in batches of up to {limit}" if limit > 1 else "one frame at a time"
     told(f"serving {scheme}://{listening.authority}/{answerer.served.name}, {how}")
-    await stopping.wait()
+    with frozen_heap():
+        await stopping.wait()
     told(f"stopping: requests under way have {listening.drain_s:g} s")
     model.ready = False
     if http is not None:

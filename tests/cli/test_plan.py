@@ -60,6 +60,10 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     free = run(benched, "plan", "bundle", *FLEET, "--budget", "uplink_load=80%")
     assert free.code == 0
     assert "none: it is unlimited" in free.out
+    never = run(benched, "plan", "bundle", *FLEET, "--escalation-rate", "0")
+    assert never.code == 0
+    assert "the large model's answer" not in never.out
+    assert "(simulated: none came)" in never.err
     counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
     assert any("hosts are as fast as the device" in one for one in told["assumed"])
     assert counted or told["energy_by_profile"]
@@ -87,6 +91,7 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ([*FLEET, "--bench", "none.json"], "bench report none.json"),
         ([*FLEET, "--trace", "none.jsonl"], "none.jsonl"),
         ([*FLEET, "--trace", "a", "--epochs", "."], "one of --trace, --epochs"),
+        ([*FLEET, "--trace", "a", "--trace", "./a"], "--trace: a file is given twice"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )

@@ -160,6 +160,8 @@ def plan(
         max_in_flight=max_in_flight,
         max_requests=max_requests,
     )
+    if len({one.resolve() for one in traces}) < len(traces):
+        raise InputError("--trace: a file is given twice, and would count as two cameras")
     if out is not None:
         check_file_target(out, begins=b"<!doctype html>")
     with Bundle.load(bundle) as opened:

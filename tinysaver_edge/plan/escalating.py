@@ -299,7 +299,7 @@ def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
         asked=1 - float(still.mean()),
         assumed=(_APART, *(f"bundle {one} of the trace escalates as this one" for one in others)),
     )
-    return _enough(found, what, "cameras", len(frames))
+    return _enough(found, what, "camera", len(frames))
 
 
 def _together(times_s: Sequence[FloatArray]) -> tuple[float, list[NDArray[np.int64]]]:
@@ -448,7 +448,8 @@ def _enough(found: Traced, what: str, whose: str, recorded: int) -> Traced:
         sure = f"{max(0.0, found.rate - off):.2%} to {min(1.0, found.rate + off):.2%} by 95 %"
     said = (
         f"{found.rate:.2%} of the frames are escalated ({sure}), in bursts of {length_s:.2g} s: "
-        f"{what}, {recorded:,} frames of {len(found.flags)} {whose} at {found.frames_per_s:.3g}/s"
+        f"{what}, {recorded:,} frames of {len(bursts)} {whose}{'s' * (len(bursts) > 1)} at "
+        f"{found.frames_per_s:.3g}/s"
     )
     return replace(found, said=(said,))
 
@@ -496,4 +497,4 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
             "what one epoch holds goes on as another that is drawn at random",
         ),
     )
-    return _enough(found, f"records {folder.name}", "epochs", len(escalated))
+    return _enough(found, f"records {folder.name}", "epoch", len(escalated))

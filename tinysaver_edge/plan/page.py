@@ -197,11 +197,13 @@ def formula_words(forecast: Forecast) -> str:
             "batches, deadlines and limits keep the queues short."
         )
     low, high = sorted((formula.answer_ms, formula.answer_bursts_ms))
+    seen = found.get("answer_ms")
+    answer = "none came" if seen is None else f"{seen.value:.3g} ms"
     return said + (
         f"By M/G/c (Allen and Cunneen) an answer takes {low:.3g} ms where escalations are "
         f"independent of each other and {high:.3g} ms with the bursts' dispersion in the long run, "
-        f"which is more than a short queue ever sees (simulated: {found['answer_ms'].value:.3g} "
-        "ms). No deadline, batch or limit is in the formula."
+        f"which is more than a short queue ever sees (simulated: {answer}). No deadline, batch or "
+        "limit is in the formula."
     )
 
 

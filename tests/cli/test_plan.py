@@ -67,9 +67,15 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     free = run(benched, "plan", "bundle", *FLEET, "--budget", "uplink_load=80%")
     assert free.code == 0
     assert "none: it is unlimited" in free.out
+    never = run(benched, "plan", "bundle", *FLEET, "--escalation-rate", "0")
+    assert never.code == 0
+    assert "the large model's answer" not in never.out
+    assert "(simulated: none came)" in never.err
     counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
     assert any("hosts are as fast as the device" in one for one in told["assumed"])
-    assert counted or any("W, the most that jetson-orin-nano draws" in one for one in told["said"])
+    assert counted or told["energy_by_profile"]
+    assert counted or any("W, the most that jetson-orin-nano" in one for one in told["assumed"])
+    assert counted or "energy a day, by profiles' power" in done.err
     page = (benched / "plan.html").read_text()
     assert page.count("<svg") >= 8
     for word in (
@@ -92,6 +98,7 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ([*FLEET, "--bench", "none.json"], "bench report none.json"),
         ([*FLEET, "--trace", "none.jsonl"], "none.jsonl"),
         ([*FLEET, "--trace", "a", "--epochs", "."], "one of --trace, --epochs"),
+        ([*FLEET, "--trace", "a", "--trace", "./a"], "--trace: a file is given twice"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )

@@ -161,6 +161,8 @@ def plan(
         max_in_flight=max_in_flight,
         max_requests=max_requests,
     )
+    if len({one.resolve() for one in traces}) < len(traces):
+        raise InputError("--trace: a file is given twice, and would count as two cameras")
     if out is not None:
         check_file_target(out, ours=lambda page: is_own_page(page, "plan of a fleet"))
     with Bundle.load(bundle) as opened:
@@ -177,7 +179,9 @@ def plan(
         else:
             flow = of_bundle(opened, rate=escalation_rate, burst_s=burst_s)
         names = [stage.model.name for stage in opened.manifest.stages]
+    counted = times.assumed
     times = _with_power(times, device, host_device)
+    by_profile = times.assumed != counted
     limits.check(times)
     fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
     able, note = fleet.with_saver(times, flow.asked)
@@ -193,6 +197,7 @@ def plan(
         limits=limits,
         remedies=remedies,
         notes=tuple(one for one in (note, _window(able)) if one is not None),
+        by_profile=by_profile,
         said=(*times.said, *told, *flow.said),
         assumed=(
             *times.assumed,
@@ -276,11 +281,12 @@ def _with_power(times: Times, device: str | None, host_device: str | None) -> Ti
             mj = power_w * float(ms.mean())
             said.append(
                 f"energy: {power_w:g} W, the most that {profile} draws by its profile, for as long "
-                "as a frame takes by the report of bench, which has to be its own; no counter was "
+                "as a frame takes by the report of bench, which has to be of it; no counter was "
                 "read"
             )
         found.append(mj)
-    return replace(times, saver_mj=found[0], large_mj=found[1], said=(*times.said, *said))
+    assumed = (*times.assumed, *dict.fromkeys(said))
+    return replace(times, saver_mj=found[0], large_mj=found[1], assumed=assumed)
 
 
 def _no_energy(times: Times) -> list[str]:

@@ -298,7 +298,7 @@ def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
         asked=1 - float(still.mean()),
         assumed=(_APART, *(f"bundle {one} of the trace escalates as this one" for one in others)),
     )
-    return _enough(found, what, "cameras", len(frames))
+    return _enough(found, what, "camera", len(frames))
 
 
 def _together(times_s: Sequence[FloatArray]) -> tuple[float, list[NDArray[np.int64]]]:
@@ -448,7 +448,7 @@ def _enough(found: Traced, what: str, whose: str, recorded: int) -> Traced:
         sure = f"{percent(ends[0])} to {percent(ends[1])} by 95 %"
     said = (
         f"{percent(found.rate)} of the frames are escalated ({sure}), in bursts of {length_s:.2g} "
-        f"s: {what}, {recorded:,} frames of {len(found.flags)} {whose} at "
+        f"s: {what}, {recorded:,} frames of {len(bursts)} {whose}{'s' * (len(bursts) > 1)} at "
         f"{found.frames_per_s:.3g} frames/s"
     )
     return replace(found, said=(said,))
@@ -497,4 +497,4 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
             "what one epoch holds goes on as another that is drawn at random",
         ),
     )
-    return _enough(found, f"records {folder.name}", "epochs", len(escalated))
+    return _enough(found, f"records {folder.name}", "epoch", len(escalated))

@@ -215,6 +215,8 @@ def _figures(
         del found["escalations_p99_minute"]
     if math.isinf(fleet.uplink_bps):
         del found["uplink_load"]
+    if not ends[End.ANSWERED][0]:  # 0 ms would be as quick as can be
+        del found["answer_ms"]
     told = {
         name: resample.figure(values, most=1.0 if name.startswith(SHARES) else math.inf)
         for name, values in found.items()

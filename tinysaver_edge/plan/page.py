@@ -43,6 +43,7 @@ class FleetPlan:
         notes: what the user should know at once.
         said: where what is known is from.
         assumed: what nobody has measured.
+        by_profile: whether energy is that of profiles' power, and not all of it was counted.
     """
 
     title: str
@@ -52,6 +53,7 @@ class FleetPlan:
     notes: tuple[str, ...]
     said: tuple[str, ...]
     assumed: tuple[str, ...]
+    by_profile: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -66,6 +68,7 @@ class FleetPlan:
             "notes": list(self.notes),
             "said": list(self.said),
             "assumed": list(self.assumed),
+            "energy_by_profile": self.by_profile,
         }
 
 
@@ -121,7 +124,7 @@ def rows(plan: FleetPlan) -> list[Row]:
     found = plan.forecast.figures
     return [
         Row(
-            words,
+            f"{words}, by profiles' power" if plan.by_profile and "energy" in name else words,
             write(name, found[name].value) if name in found else "none: it is unlimited",
             _interval(name, found[name]) if name in found else "",
             f"≤ {write(name, limits[name])}" if name in limits else "",
@@ -196,11 +199,13 @@ def formula_words(forecast: Forecast) -> str:
             "batches, deadlines and limits keep the queues short."
         )
     low, high = sorted((formula.answer_ms, formula.answer_bursts_ms))
+    seen = found.get("answer_ms")
+    answer = "none came" if seen is None else f"{seen.value:.3g} ms"
     return said + (
         f"By M/G/c (Allen and Cunneen) an answer takes {low:.3g} ms where escalations are "
         f"independent of each other and {high:.3g} ms with the bursts' dispersion in the long run, "
-        f"which is more than a short queue ever sees (simulated: {found['answer_ms'].value:.3g} "
-        "ms). No deadline, batch or limit is in the formula."
+        f"which is more than a short queue ever sees (simulated: {answer}). No deadline, batch or "
+        "limit is in the formula."
     )
 
 

@@ -124,7 +124,7 @@ def test_cameras_of_another_rate_keep_how_long_their_bursts_last(bundle, tmp_pat
         assert lengths(flags).mean() == pytest.approx(20, abs=0.6)
     assert [len(one) for one in found.scores] == [len(one) for one in found.flags]
     assert "2,400 frames of 2 cameras" in found.said[0]
-    assert "to 13.72% by 95 %), in bursts of 2 s" in found.said[0]
+    assert "to 13.72 % by 95 %), in bursts of 2 s" in found.said[0]
 
 
 def test_frames_that_waited_for_another_cameras_are_not_slower_for_it(bundle, tmp_path):

@@ -5,9 +5,8 @@ pulled is looked at in this order, so that nothing large is fetched for nothing:
 `bundle.json`, its name and version, the list of files, each file's hash. Only then does it take
 the place of what was there.
 
-Against an old bundle sent again a device needs something signed that only rises. That is the
-version within the signature, by default the time of signing: a date alone would make two bundles
-of one second the same, and a tag or the manifest of the target can be changed by whoever holds it.
+Against an old bundle sent again a device needs something signed that only rises: the version in the
+signature, by default the time of signing. Whoever holds the target can change tag and manifest.
 """
 
 from __future__ import annotations

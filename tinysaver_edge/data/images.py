@@ -28,10 +28,8 @@ IMAGE_SUFFIXES = frozenset(
 """
 
 HOUSEKEEPING = frozenset(
-    {
-        *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"),
-        *("lost+found", "__pycache__", "thumbs.db", "desktop.ini"),
-    }
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
+    + ("lost+found", "__pycache__", "thumbs.db", "desktop.ini")
 )
 """Files and folders that systems put beside images of their own accord, in lower case."""
 

@@ -27,10 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 """Endings of the files that count as images: what OpenCV reads; builds without one say unreadable.
 """
 
-HOUSEKEEPING = frozenset(
-    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
-    + ("lost+found", "__pycache__", "thumbs.db", "desktop.ini")
-)
+_SYSTEMS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
+HOUSEKEEPING = frozenset((*_SYSTEMS, "lost+found", "__pycache__", "thumbs.db", "desktop.ini"))
 """Files and folders that systems put beside images of their own accord, in lower case."""
 
 NOTES = frozenset(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.numbers import percent
-from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, own_answers
+from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, FAR_BELOW, own_answers
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 
@@ -18,9 +18,6 @@ FEWEST = 30
 """Samples below which nothing is said: chance does more than an order of classes."""
 FEWEST_OF_A_CLASS = 10
 NAMED = 3
-
-FAR_BELOW = 0.2
-"""A large model is not by so large a share less accurate than a saver, or than its makers state."""
 
 MOVED = 0.01
 """Classes in another order: so large a share of all answers would fit that do not."""

@@ -7,6 +7,7 @@ import pickle
 import socket
 import tarfile
 import threading
+import time
 from functools import partial
 from urllib.request import Request, urlopen
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.data.test_shards import parquet, samples, tar
 from tests.pictures import class_folders, encoded
+from tinysaver_edge.data import store
 from tinysaver_edge.data.files import names_labels, open_data
 from tinysaver_edge.data.store import DataPlace, RemoteStore, suffix_of
 from tinysaver_edge.errors import DataError, MissingDependencyError
@@ -261,3 +263,14 @@ def test_samples_of_a_table_are_called_without_the_logins_of_their_addresses(tmp
     with open_data(tmp_path / "t.csv") as data:
         assert [one.file for one in data.samples] == ["https://…@host/a.png?sig=***", "b.png"]
         assert data._name(0) == address
+
+
+def test_a_web_server_that_says_nothing_is_not_waited_for_long(monkeypatch):
+    pytest.importorskip("aiohttp", reason="no aiohttp: pip install 'tinysaver-edge[cloud]'")
+    monkeypatch.setattr(store, "SILENT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip?{time.monotonic_ns()}"
+        started_s = time.monotonic()
+        with pytest.raises(DataError):
+            open_data(address)
+        assert time.monotonic() - started_s < 30

@@ -29,6 +29,9 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
+SILENT_S = 20.0
+"""How long a web server may be silent."""
+
 AT_ONCE = 16
 """Files whose state is asked for at the same time."""
 
@@ -273,7 +276,7 @@ class RemoteStore(DataStore):
                 if _wants_more(fsspec.get_filesystem_class(protocol)):
                     why = f"{protocol}:// is not reached by an address alone"
                     raise DataError(f"data {url}: {why}: fetch what is there")
-                self._systems[protocol] = fsspec.filesystem(protocol)
+                self._systems[protocol] = fsspec.filesystem(protocol, **_patience(fsspec, protocol))
             system = self._systems[protocol]
             return system, system._strip_protocol(url)
         except ImportError as error:
@@ -337,6 +340,17 @@ def _state_of(info: Mapping[str, Any]) -> str:
         "",
     )
     return f"{info.get('size')} {changed}"
+
+
+def _patience(fsspec: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 - a module
+    """Return how long a web server may be silent; aiohttp would wait for five minutes."""
+    if protocol not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    said = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+    timeout = aiohttp.ClientTimeout(total=None, connect=SILENT_S, sock_read=SILENT_S)
+    return {"client_kwargs": {"timeout": timeout, **said}}
 
 
 def _wants_more(kind: type) -> bool:

@@ -30,7 +30,7 @@ help:
 	@echo "make test-lowest       run the light tests with the oldest versions pyproject.toml allows"
 	@echo "make test-export       run the tests that need torch, timm and nncf (gigabytes to fetch)"
 	@echo "make test-servers      run the tests that need a real Triton, KServe or Ray (1.5 GB to fetch)"
-	@echo "make test-clouds       run the tests that need gs:// emulated, and oras (300 MB to fetch)"
+	@echo "make test-clouds       run the tests that need s3:// and gs:// emulated, and oras (300 MB to fetch)"
 	@echo "make test-gpu          run what needs torch and CUDA, and measure it (10 minutes, no network)"
 	@echo "make clean             remove what these made"
 
@@ -193,11 +193,14 @@ test-servers: $(VENV)/.development servers
 
 # A cloud's store, emulated, and a registry's other client: what the tests of data and bundles skip.
 test-clouds: .venv-clouds/.installed
-	.venv-clouds/bin/python -m pytest tests/data/test_store.py tests/bundle/test_shipping.py -k 'cloud or oras' $(PYTEST_ARGS)
+	.venv-clouds/bin/python -m pytest tests/data/test_store.py tests/bundle/test_shipping.py -k 'cloud or bucket or oras' $(PYTEST_ARGS)
 
+# s3fs holds botocore to a few releases: moto's boto3 has to be of the same one.
 .venv-clouds/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-clouds
-	.venv-clouds/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,cloud,signed]' pytest hypothesis oras gcp-storage-emulator
+	.venv-clouds/bin/python $(PIP_INSTALL) --editable '.[onnxruntime,cloud,parquet,signed]' pytest hypothesis oras gcp-storage-emulator
+	.venv-clouds/bin/python $(PIP_INSTALL) 'moto[s3]' flask flask-cors \
+	  "boto3==$$(.venv-clouds/bin/python -c 'import botocore; print(botocore.__version__)')"
 	@touch $@
 
 clean:

@@ -84,6 +84,29 @@ def test_a_stream_ends_when_it_or_its_cascade_is_closed(bundle, how, what):
     assert told(bundle, program) == "True True"
 
 
+@pytest.mark.parametrize("who", ["sink", "listener"])
+@pytest.mark.parametrize("what", ["cascade", "stream"])
+def test_a_sink_or_a_listener_may_close_what_calls_it(bundle, who, what):
+    program = f"""
+        from tinysaver_edge.stream import CallbackSink
+
+        count = iter(range(100_000))
+
+        def third(*told):
+            if next(count) == 2:
+                {what}.close()
+
+        frames = (numbered_frame(number) for number in range(100_000))
+        if {who!r} == "sink":
+            stream = cascade.stream(frames, sinks=[CallbackSink(third)])
+        else:
+            sources = ["demo://?fps=50&seed=1"] + ["demo://?fps=50&frames=1"] * 2
+            stream = cascade.stream(*sources, listener=third)
+        print(sum(1 for decision in stream) < 1000)
+    """
+    assert told(bundle, program) == "True"
+
+
 def test_a_forked_process_is_told_to_load_its_own(bundle):
     program = """
         cascade.submit(frame).result(9)

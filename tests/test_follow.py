@@ -569,3 +569,14 @@ def test_models_of_the_tests_are_what_they_were(tmp_path):
     """`artefact` and `LARGE` are what the bundles above are made of."""
     made = artefact(tmp_path, "large")
     assert made.sha256 == combined_sha256((colour_model(tmp_path / "again.onnx", LARGE),))
+
+
+def test_a_store_beside_ones_own_bundles_leaves_them(tmp_path):
+    own, former = tmp_path / "bundles/mine", tmp_path / "bundles/0123456789abcdef-3"
+    for folder in (own, former):
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    with BundleStore(tmp_path, wall=time.time):
+        pass
+    assert (own / "notes.txt").is_file()
+    assert not former.exists()

@@ -448,10 +448,11 @@ class Cascade:
         """Let go of the models. Legal in every state, any number of times.
 
         Submitted frames that wait for the large model get the first stage's answer; streams end.
-        A signal handler that interrupts a call is not held up: the models go once that has ended.
+        A signal handler that interrupts a call is not held up, nor is a sink or a listener of a
+        stream: the models go once that has ended.
         """
         self._closed = True
-        self._calls.end(self._close)
+        self._calls.end(self._close, apart=any(one.inside for one in list(self._streams)))
 
     def _close(self) -> None:
         with self._lock:

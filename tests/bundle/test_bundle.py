@@ -11,9 +11,16 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tinysaver_edge._support.files import NOT_OURS, exchange, sha256_of
+from tinysaver_edge._support.files import sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
-from tinysaver_edge.bundle.bundle import MANIFEST, Bundle, check_target, file_entry, write_bundle
+from tinysaver_edge.bundle.bundle import (
+    MANIFEST,
+    Bundle,
+    check_target,
+    exchange,
+    file_entry,
+    write_bundle,
+)
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import BundleError, TinySaverError
 from tinysaver_edge.testing import numbered_frame
@@ -347,12 +354,14 @@ class TestWriting:
         target = tmp_path / name
         if name.endswith(".zip"):
             packed(folder, target)
-        (folder / "stale.txt").write_text("of the old bundle")
+        stale = next((folder / "models").rglob("*.onnx"))
+        shutil.copyfile(stale, folder / "models/stale.onnx")
+        rewrite(folder, lambda told: told.update(former={"path": "models/stale.onnx"}))
         write_bundle(target, manifest.model_copy(update={"seed": 99}), files)
         with Bundle.load(target) as opened:
             assert opened.manifest.seed == 99
         if target == folder:
-            assert not (folder / "stale.txt").exists()
+            assert not (folder / "models/stale.onnx").exists()
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
     @pytest.mark.parametrize("name", ["bundle", "bundle.zip", "new", "new.zip"])
@@ -425,39 +434,49 @@ class TestWriting:
                     write(tmp_path / name)
         assert tree(tmp_path) == {"photos/1.jpg": b"mine", "file": b"mine"}
 
-    def test_what_else_lies_in_its_folder_is_not_lost(self, parts, tmp_path):
-        target = tmp_path / "bundle"
-        write_bundle(target, *parts)
-        (target / ".DS_Store").write_bytes(b"of a system")
-        write_bundle(target, *parts)
-        assert not (target / ".DS_Store").exists()
-        (target / "models" / "notes.txt").write_text("mine")
-        for write in (check_target, lambda target: write_bundle(target, *parts)):
-            with pytest.raises(BundleError, match=r"models/notes\.txt, which would be lost"):
-                write(target)
-        assert (target / "models" / "notes.txt").read_text() == "mine"
-
     @pytest.mark.parametrize("content", ['{"name": "an app"}', "[]"])
     def test_a_bundle_json_of_others_is_none(self, parts, tmp_path, content):
         (tmp_path / MANIFEST).write_text(content)
-        with pytest.raises(BundleError, match="holds something else"):
+        with pytest.raises(BundleError, match=r"holds bundle\.json, which is no"):
             write_bundle(tmp_path, *parts)
 
-    def test_an_archive_of_others_is_kept(self, parts, tmp_path):
-        target = tmp_path / "photos.zip"
-        for content in (b"no archive", None):
-            if content is None:
-                with zipfile.ZipFile(target, "w") as archive:
-                    archive.writestr("1.jpg", b"mine")
-            else:
-                target.write_bytes(content)
-            before = target.read_bytes()
-            with pytest.raises(BundleError, match=NOT_OURS):
-                write_bundle(target, *parts)
-            assert target.read_bytes() == before
-        target.unlink()
-        write_bundle(target, *parts)
-        write_bundle(target, *parts)
+    @pytest.mark.parametrize(
+        "stranger", ["notes.txt", "models/mine.onnx", ".git/HEAD", "frames/1.png"]
+    )
+    def test_refuses_to_replace_a_bundle_that_holds_something_of_the_users(
+        self, parts, folder, stranger
+    ):
+        (folder / ".DS_Store").write_text("a system's")
+        write_bundle(folder, *parts)
+        (folder / stranger).parent.mkdir(exist_ok=True)
+        (folder / stranger).write_text("mine")
+        for write in (check_target, lambda target: write_bundle(target, *parts)):
+            with pytest.raises(
+                BundleError, match=f"holds {stranger}, which is no file of the bundle"
+            ):
+                write(folder)
+
+    def test_a_damaged_bundle_is_replaced_and_what_never_was_of_one_is_not(self, parts, folder):
+        (folder / MANIFEST).write_text("damaged")
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(BundleError, match=r"holds notes\.txt"):
+            write_bundle(folder, *parts)
+        (folder / "notes.txt").unlink()
+        write_bundle(folder, *parts)
+        with Bundle.load(folder):
+            pass
+
+    def test_refuses_to_replace_a_zip_of_something_else(self, parts, tmp_path):
+        """The images that it was to be calibrated on, say."""
+        images, empty = tmp_path / "images.zip", tmp_path / "new.zip"
+        with zipfile.ZipFile(images, "w") as archive:
+            archive.writestr("cat/1.png", b"mine")
+        empty.touch()
+        with pytest.raises(BundleError, match="that is no bundle; name a new one"):
+            write_bundle(images, *parts)
+        assert zipfile.ZipFile(images).namelist() == ["cat/1.png"]
+        for _ in range(2):
+            write_bundle(empty, *parts)
 
     def test_an_empty_folder_may_be_filled(self, parts, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -480,6 +499,13 @@ def test_an_entry_tells_a_files_hash_and_size(tmp_path):
 
 class TestPacked:
     """What may come as a .zip, and what of it is unpacked."""
+
+    def test_bzip2_is_refused_before_anything_is_unpacked(self, folder, tmp_path):
+        path = self.repacked(folder, tmp_path / "b.zip", method=zipfile.ZIP_BZIP2)
+        with pytest.raises(
+            BundleError, match="packed by bzip2, which is not unpacked here: zip it"
+        ):
+            Bundle.load(path)
 
     @pytest.fixture
     def scratch(self, tmp_path, monkeypatch):

@@ -137,6 +137,19 @@ def test_oras_takes_what_is_pushed_and_what_it_pushes_is_taken(tmp_path, belt, k
     assert content(tmp_path / "ours") == content(belt)
 
 
+def test_skopeo_carries_a_bundle_from_a_folder_to_a_registry(tmp_path, belt, keys):
+    """A client of registries that knows OCI layouts, of others than us: promotion without us."""
+    skopeo = shutil.which("skopeo") or pytest.skip("no skopeo: on Debian apt-get install skopeo")
+    keys.sign(belt, 7)
+    push(belt, tmp_path / "shelf")
+    with registry(tmp_path) as host:
+        words = (skopeo, "copy", "--insecure-policy", "--dest-tls-verify=false")
+        places = (f"oci:{tmp_path / 'shelf'}:stable", f"docker://{host}/factory/belt:stable")
+        subprocess.run([*words, *places], check=True, capture_output=True, timeout=60)
+        pull(f"oci://{host}/factory/belt", tmp_path / "device", trust=keys.trust)
+    assert content(tmp_path / "device") == content(belt)
+
+
 class _ExitLater:
     def __init__(self) -> None:
         self._entered = []
@@ -455,6 +468,11 @@ def test_the_commands(tmp_path, belt, keys, pristine):
     assert refused.code == 2
     assert "older than version 7" in refused.complaint
     assert spawned(*words, "--allow-older").json["version"] == 6
+    for words in (
+        ("push", tmp_path / "none", place),
+        ("sign", tmp_path / "none", "--key", keys.private),
+    ):
+        assert spawned("bundle", *words).complaint.endswith("none: is not there")
     nothing = spawned("bundle", "push", pristine, tmp_path / "shelf")
     assert nothing.code == 2
     assert "push it to TARGET:TAG" in nothing.complaint

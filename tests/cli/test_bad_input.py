@@ -260,6 +260,34 @@ class TestTargets:
         assert away.code == 2
         assert not list(tmp_path.iterdir())
 
+    def test_a_video_for_each_source_is_written_over_none_of_them(self, command, tmp_path):
+        small_bundle(tmp_path / "bundle")
+        for name in "ab":
+            (tmp_path / f"film.{name}.mp4").write_bytes(b"mine")
+        words = [f"--source={name}={tmp_path}/film.{name}.mp4" for name in "ab"]
+        done = command("run", tmp_path / "bundle", *words, "--video", tmp_path / "film.mp4")
+        refused(done, "film.a.mp4, which source a reads and would be lost: name another file")
+        assert (tmp_path / "film.a.mp4").read_bytes() == b"mine"
+
+    def test_one_place_for_two_outputs(self, command, tmp_path):
+        small_bundle(tmp_path / "bundle")
+        words = ("run", tmp_path / "bundle", "--source", "demo://?frames=1")
+        (tmp_path / "there").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "there")
+        for one, other, names in [
+            ("--jsonl", "--video", ("a.avi", "a.avi")),
+            ("--hard-frames", "--field-frames", ("there", "link")),
+            ("--forward-queue", "--forward", ("there", "./there")),
+        ]:
+            places = (f"{one}={tmp_path}/{names[0]}", f"{other}={tmp_path}/{names[1]}")
+            refused(command(*words, *places), f"{one} and {other}: both name")
+
+    def test_among_the_images(self, command, work, tmp_path):  # noqa: F811
+        colour_folders(tmp_path / "data", each=1)
+        data, out = tmp_path / "data", tmp_path / "data" / "bundle"
+        refused(command(*asked(work, "--out", out, data=data)), "lies in --data", "outside")
+        assert not out.exists()
+
     def test_below_a_file(self, command, work, tmp_path):  # noqa: F811
         (tmp_path / "file").write_text("mine")
         done = command(*asked(work, "--out", tmp_path / "file" / "bundle"))

@@ -51,7 +51,8 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     done = run(
         benched, "plan", "bundle", *FLEET, "--uplink", "1mbit", "--trace", "run.jsonl",
         "--device", "jetson-orin-nano", "--host-device", "core-ultra-cpu",
-        "--budget", "degraded=0.5%", "--out", "plan.html", "--json",
+        "--budget", "degraded=0.5%", "--budget", "mean_energy_mj=1e6", "--out", "plan.html",
+        "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     told = json.loads(done.out)
@@ -62,9 +63,19 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert told["kept"]
     assert {one["what"] for one in told["remedies"]} == {"hosts", "uplink", "deadline", "threshold"}
     assert told["figures"]["energy_wh_day"]["value"] > 0
+    assert told["limits"]["mean_energy_mj"] == 1e6
+    free = run(benched, "plan", "bundle", *FLEET, "--budget", "uplink_load=80%")
+    assert free.code == 0
+    assert "none: it is unlimited" in free.out
+    never = run(benched, "plan", "bundle", *FLEET, "--escalation-rate", "0")
+    assert never.code == 0
+    assert "the large model's answer" not in never.out
+    assert "(simulated: none came)" in never.err
     counted = json.loads((benched / "bundle.bench.json").read_text())["no_energy"] is None
     assert any("hosts are as fast as the device" in one for one in told["assumed"])
-    assert counted or any("W, the most that jetson-orin-nano draws" in one for one in told["said"])
+    assert counted or told["energy_by_profile"]
+    assert counted or any("W, the most that jetson-orin-nano" in one for one in told["assumed"])
+    assert counted or "energy a day, by profiles' power" in done.err
     page = (benched / "plan.html").read_text()
     assert page.count("<svg") >= 8
     for word in (
@@ -87,6 +98,7 @@ def test_a_plan_and_its_page(benched: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ([*FLEET, "--bench", "none.json"], "bench report none.json"),
         ([*FLEET, "--trace", "none.jsonl"], "none.jsonl"),
         ([*FLEET, "--trace", "a", "--epochs", "."], "one of --trace, --epochs"),
+        ([*FLEET, "--trace", "a", "--trace", "./a"], "--trace: a file is given twice"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )

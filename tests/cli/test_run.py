@@ -290,6 +290,6 @@ class TestReuse:
     def test_what_makes_no_sense_is_one_line(self, bundle, tmp_path, option, value, told):
         code, lines, err = self.run(bundle, "demo://", option, value)
         assert code == 2
-        assert [set(one) for one in lines] == [{"error", "exit_code"}]
+        assert [set(one) for one in lines] == [{"error", "exit_code", "frame_id"}]
         assert told in err.splitlines()[-1]
         assert "Traceback" not in err

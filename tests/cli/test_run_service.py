@@ -230,6 +230,7 @@ def test_the_token_comes_from_the_environment(bundle, monkeypatch):
         (["--video", "x.gif"], "a video ends in"),
         (["--mqtt", "broker"], "give mqtt://"),
         (["--metrics", "8080"], "give HOST:PORT"),
+        (["--metrics", "a..b:8080"], "a..b cannot be found"),
         (["--audit-share", "2"], "--audit-share"),
         (["--drift-level", "0"], "--drift-level"),
         (["--on-drift", "panic"], "--on-drift"),

@@ -1,8 +1,11 @@
 """What goes to stdout, what to stderr, and which exit code tells that something is missing."""
 
+import fcntl
 import json
 import os
 import resource
+import select
+import signal
 import stat
 import subprocess
 import sys
@@ -12,8 +15,9 @@ import cv2
 import pytest
 
 from tests.colours import colour_picture
-from tests.command import PROGRAM, ROOT
+from tests.command import PROGRAM, ROOT, start
 from tests.small_bundle import small_bundle
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,8 @@ def test_a_failure_is_one_object_where_json_was_asked_for(command, words):
     said = {"error": line.removeprefix("tinysaver-edge: "), "exit_code": 2}
     if words[0] == "calibrate":
         said["candidates"] = []
+    if words[0] == "run":  # a line like those before it, and about no frame
+        said["frame_id"] = None
     assert done.code == 2
     assert done.json == said
     assert command(*words).out == ""  # nobody asked
@@ -111,7 +117,8 @@ def test_decisions_that_were_lost_are_told_in_json_too(command, bundle):
     assert done.code == 2
     *decisions, last = map(json.loads, done.out.splitlines())
     assert [one["frame_id"]["sequence"] for one in decisions] == [0, 1, 2]
-    assert last == {"error": "sink jsonl full: 3 decisions could not be written", "exit_code": 2}
+    lost = "sink jsonl full: 3 decisions could not be written"
+    assert last == {"error": lost, "exit_code": 2, "frame_id": None}
 
 
 @pytest.mark.parametrize(
@@ -151,3 +158,23 @@ def test_a_report_for_a_place_that_takes_none_is_one_line_with_its_name(command,
         assert done.code == 2
         assert str(place) in done.complaint
     assert (tmp_path / "loop").is_symlink()
+
+
+def test_who_is_told_to_stop_waits_for_no_reader(bundle):
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    words = ("run", bundle, "--source", "demo://?fps=100", "--json")
+    process = start(*words, stdout=write, stderr=subprocess.DEVNULL)
+    wait_until(lambda: not select.select([], [write], [], 0)[1], seconds=60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize(("words", "code"), [(("devices", "list"), 0), (("verify", "none"), 2)])
+def test_where_nobody_takes_stderr_the_answer_and_the_exit_code_are_the_same(words, code):
+    with Path("/dev/full").open("w") as full:
+        process = start(*words, stderr=full)
+    assert process.communicate(timeout=60)[0].strip() or code
+    assert process.returncode == code

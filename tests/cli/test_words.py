@@ -265,6 +265,7 @@ def test_candidates_are_readable_at_eighty_columns(monkeypatch, capsys):
     for one in (row, replace(row, mean_latency_ms=14.2, latency_spread_ms=(13.9, 15.2))):
         show_candidates([one, Candidate("crashed", 0.4, why="crashed")], samples=900)
         text = shown.getvalue()
+        shown.seek(0)
         shown.truncate(0)
         assert max(map(len, text.splitlines())) <= 80
         for figure in ("0.383 to 0.412", "-0.91 to +0.63", "68.9 to 71.2", "gains 0.37 pt"):

@@ -247,3 +247,21 @@ def test_a_recording_that_is_there_twice_is_refused(tmp_path):
         collected(tmp_path / "twice", [one, other, again], Draw(10, seed=1))
     file = collected(tmp_path / "both", [one, other], Draw(10, seed=1))
     assert file.period_s == pytest.approx(24)
+
+
+def test_what_is_hidden_in_its_folder_and_not_its_own_stays(tmp_path):
+    film, folder = recording(video(tmp_path / "film.mp4", 30)), tmp_path / "out"
+    collected(folder, [film], Draw(3, 1))
+    own = [".git/HEAD", ".env", ".DS_Store", ".dvc/config", ".x.0123456789ab"]
+    left = [".room", ".collection.json.0123456789ab", f".{read_names(folder)[0]}.0123456789ab"]
+    for name in (*own, *left):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    with Store(folder):
+        pass
+    assert all((folder / name).is_file() for name in own)
+    assert not any((folder / name).exists() for name in left)
+
+
+def read_names(folder):
+    return sorted(path.name for path in folder.glob("*.png"))

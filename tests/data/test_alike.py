@@ -15,7 +15,6 @@ from tests.pictures import picture
 from tests.real_data import data_folder
 from tinysaver_edge.data.alike import Alike, find_alike
 from tinysaver_edge.data.files import open_data
-from tinysaver_edge.data.images import unframed
 from tinysaver_edge.data.looks import SIDE, Looks, content_hash, read_looks
 from tinysaver_edge.preprocess import Frame
 
@@ -25,8 +24,7 @@ DATA = data_folder()
 def looks(frames: Sequence[Frame]) -> Looks:
     small = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in frames]
     content = np.array([content_hash(one.tobytes()) for one in frames], np.uint64)
-    sides = np.array([min(one.shape[:2]) for one in frames])
-    return Looks(content, np.array(small), np.zeros(len(frames), np.int64), sides=sides)
+    return Looks(content, np.array(small), np.zeros(len(frames), np.int64))
 
 
 def found(
@@ -162,6 +160,28 @@ def test_copies_that_are_moved_a_little_are_no_other_pictures(share: float, most
     assert "look like an earlier one" in result.found
 
 
+def test_frames_of_a_camera_in_the_dark_are_no_independent_pictures() -> None:
+    """Nothing is to be seen but the sensor's noise, which is another each time."""
+    rng = np.random.default_rng(4)
+    dark = [np.clip(rng.normal(2, 1.5, (96, 96, 3)), 0, 255).astype(np.uint8) for _ in range(100)]
+    assert not found(dark, names=hashed).independent
+    swatches = [np.full((96, 96, 3), rng.integers(0, 256, 3), np.uint8) for _ in range(100)]
+    assert found(swatches, names=hashed).independent
+
+
+def test_written_digits_are_independent() -> None:
+    """Of one class, and simple: many are much alike, none is another. (Their order has writers.)"""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    drawn = np.random.default_rng(5).permutation(len(digits.images))[:500]
+    grey = (15 * digits.images[drawn]).astype(np.uint8)
+    frames = [np.repeat(one[..., None], 3, axis=2) for one in grey]
+    labels = [str(one) for one in digits.target[drawn]]
+    assert found(frames, names=hashed, labels=labels.__getitem__).independent
+    frames[450:] = [cv2.convertScaleAbs(one, alpha=0.9, beta=4) for one in frames[:50]]
+    labels[450:] = labels[:50]
+    assert not found(frames, names=hashed, labels=labels.__getitem__).independent
+
+
 def test_one_picture_many_times_among_others_counts_for_what_it_is() -> None:
     others = [colour_picture(i % 6, i) for i in range(500)]
     few = found([*others, *[others[0]] * 4])
@@ -275,25 +295,11 @@ def noisy(frame: Frame, levels: float) -> Frame:
     return np.clip(frame + rng.normal(0, levels, frame.shape), 0, 255).astype(np.uint8)
 
 
-def test_tiny_pictures_are_alike_by_chance() -> None:
-    frames, labels = digits()
-    for step, seen in ((1, unframed), (3, unframed), (3, np.asarray)):  # as files are seen
-        some, classes = [seen(one) for one in frames[::step]], labels[::step]
-        result = found(some, names=hashed, labels=classes.__getitem__)
-        assert result.independent, result.found
-    large = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_NEAREST) for one in frames[::3]]
-    classes = labels[::3]
-    assert not found(large, names=hashed, labels=classes.__getitem__).independent
-
-
 CHANGED = {
     "copied": lambda one: one,
     "noisy": lambda one: noisy(one, 8),
-    "very noisy": lambda one: noisy(one, 24),
     "relit": lambda one: (one * 0.7 + 20).astype(np.uint8),
     "mirrored": lambda one: one[:, ::-1],
-    "turned": np.rot90,
-    "inverted": lambda one: 255 - one,
     "encoded": lambda one: cv2.imdecode(cv2.imencode(".jpg", one)[1], cv2.IMREAD_COLOR),
 }
 
@@ -307,16 +313,15 @@ def test_copies_of_tiny_pictures_are_found(change: str) -> None:
     assert not found(some, names=hashed, labels=classes.__getitem__).independent
 
 
-@pytest.mark.parametrize("noise", [8, 24])
 @pytest.mark.parametrize("moves", [False, True])
-def test_clips_of_tiny_pictures_are_found_whatever_they_are_called(noise: int, moves: bool) -> None:
+def test_clips_of_tiny_pictures_are_found_whatever_they_are_called(moves: bool) -> None:
     frames, labels = digits()
     rng = np.random.default_rng(0)
     taken, classes = [], []
     for scene in range(60):
         for part in np.linspace(0, 1 if moves else 0, 20):
             seen = (1 - part) * frames[scene] + part * frames[scene + 60]
-            taken.append(np.clip(seen + rng.normal(0, noise, seen.shape), 0, 255).astype(np.uint8))
+            taken.append(np.clip(seen + rng.normal(0, 8, seen.shape), 0, 255).astype(np.uint8))
             classes.append(labels[scene])
     order = rng.permutation(len(taken))
     shuffled, named = [taken[i] for i in order], [classes[i] for i in order]

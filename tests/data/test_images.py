@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.pictures import class_folders, encoded
+from tinysaver_edge.data import files
 from tinysaver_edge.data.files import open_data
-from tinysaver_edge.data.images import check_left_out, image_files, left_out_below, printable
+from tinysaver_edge.data.images import (
+    check_left_out,
+    image_files,
+    left_out_below,
+    printable,
+    told_size,
+    walk,
+)
 from tinysaver_edge.errors import DataError
 
 
@@ -152,3 +162,53 @@ def test_members_of_an_archive(tmp_path: Path) -> None:
         assert data.read(1) == encoded(3)
         assert data.left_out.unreachable == ("cat/link.png", "dog/2.png")
         assert data.left_out.unknown == ("dog/3.heic",)
+
+
+def headers() -> dict[str, bytes]:
+    """Beginnings of pictures of 40 x 30 pixels."""
+    stream = b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, 40, 30, 0, 0)
+    core = struct.pack("<2sIHHIIHHHH", b"BM", 26, 0, 0, 26, 12, 40, 30, 1, 24)
+    tags = [(256, 4, 1, 40), (257, 3, 1, 30)]
+    big = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
+    big += b"".join(struct.pack("<HHQQ", *tag) for tag in tags)
+    return {
+        "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + stream,
+        "JPEG 2000, bare": stream,
+        "OS/2 bitmap": core,
+        "BigTIFF": big,
+    }
+
+
+@pytest.mark.parametrize("kind", ["JPEG 2000", "JPEG 2000, bare", "OS/2 bitmap", "BigTIFF"])
+def test_headers_of_rarer_kinds_tell_the_size(kind: str) -> None:
+    assert told_size(headers()[kind]) == (30, 40)
+
+
+def test_folders_lie_as_deep_as_the_system_has_them(folder: Path) -> None:
+    picture = min((folder / "cat").iterdir()).read_bytes()
+    before = Path.cwd()
+    try:
+        os.chdir(folder / "cat")
+        for _ in range(1100):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("1.png").write_bytes(picture)
+        names, lost = walk(folder)
+    finally:
+        os.chdir(before)
+        subprocess.run(["rm", "-r", folder], check=True)  # which Python before 3.13 cannot
+    assert max(name.count("/") for name in names) == 1101
+    assert not lost
+
+
+def test_a_member_that_unpacks_to_too_much_is_not_unpacked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(min((folder / "cat").iterdir()), "cat/0.png")
+        archive.writestr("cat/1.bmp", b"BM" + bytes(1 << 20))
+    monkeypatch.setattr(files, "MOST_FILE_BYTES", 1 << 20)
+    with open_data(tmp_path / "images.zip") as data:
+        assert data.frame(0) is not None
+        with pytest.raises(OSError, match="unpacks to 1048578 bytes"):
+            data.read(1)

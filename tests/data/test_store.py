@@ -7,14 +7,17 @@ import pickle
 import socket
 import tarfile
 import threading
+import time
 from functools import partial
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.data.test_shards import samples, tar
-from tests.pictures import class_folders
+from tests.data.test_shards import parquet, samples, tar
+from tests.pictures import class_folders, encoded
+from tinysaver_edge.data import store
 from tinysaver_edge.data.files import names_labels, open_data
-from tinysaver_edge.data.store import DataPlace
+from tinysaver_edge.data.store import DataPlace, RemoteStore, suffix_of
 from tinysaver_edge.errors import DataError, MissingDependencyError
 
 fsspec = pytest.importorskip("fsspec", reason="no fsspec: pip install 'tinysaver-edge[cloud]'")
@@ -81,21 +84,69 @@ def gs(monkeypatch):
     server.stop()
 
 
-def test_a_bucket_of_a_cloud_is_what_a_folder_is(gs, folder, tmp_path):
+@pytest.fixture
+def s3(monkeypatch, tmp_path):
+    """Moto's server, found and logged in to by the variables that a user of MinIO sets."""
+    moto = pytest.importorskip("moto.server", reason="no moto: make test-clouds tries Amazon's")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "robot")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("factory")
+    yield system
+    server.stop()
+    type(system).clear_instance_cache()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def cloud(request):
+    """A bucket called factory, and the beginning of its URL."""
+    return request.param, request.getfixturevalue(request.param)
+
+
+def test_a_bucket_of_a_cloud_is_what_a_folder_is(cloud, folder, tmp_path):
+    scheme, system = cloud
     for file in folder.rglob("*.png"):
-        gs.pipe_file(f"factory/images/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    assert shown("gs://factory/images") == shown(folder)
+        path = f"factory/images/{file.relative_to(folder).as_posix()}"
+        system.pipe_file(path, file.read_bytes())
+    url = f"{scheme}://factory"
+    assert shown(f"{url}/images") == shown(folder)
     shard = tar(tmp_path / "s-0.tar", samples(0, 5))
-    gs.pipe_file("factory/shards/s-0.tar", shard.read_bytes())
-    assert shown("gs://factory/shards/s-{0..0}.tar") == shown(shard)
-    with open_data("gs://factory/images") as data:
+    system.pipe_file("factory/shards/s-0.tar", shard.read_bytes())
+    assert shown(f"{url}/shards/s-{{0..0}}.tar") == shown(shard)
+    table = parquet(tmp_path / "a.parquet", [(encoded(seed), str(seed % 2)) for seed in range(5)])
+    system.pipe_file("factory/tables/a.parquet", table.read_bytes())
+    assert shown(f"{url}/tables/*.parquet") == shown(table)
+    with open_data(f"{url}/images") as data:
         first = data.fingerprint()
         assert pickle.loads(pickle.dumps(data)).read(3) == data.read(3)
-    gs.pipe_file("factory/images/cat/0003.png", b"another")
-    with open_data("gs://factory/images") as data:
+    system.pipe_file("factory/images/cat/0003.png", b"another")
+    with open_data(f"{url}/images") as data:
         assert data.fingerprint() != first
-    with pytest.raises(DataError, match="gs://factory/nothing: there is nothing there"):
-        open_data("gs://factory/nothing")
+    with pytest.raises(DataError, match=f"{url}/nothing: there is nothing there"):
+        open_data(f"{url}/nothing")
+
+
+def test_a_bucket_without_a_login_says_which_one_it_takes(s3, monkeypatch, tmp_path):
+    s3.pipe_file("factory/images/cat/1.png", b"x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    type(s3).clear_instance_cache()
+    with pytest.raises(DataError, match=r"redentials.*set AWS_ACCESS_KEY_ID .* AWS_PROFILE"):
+        open_data("s3://factory/images")
+    monkeypatch.setenv("FSSPEC_S3_ANON", "true")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})  # as fsspec reads it at import
+    type(s3).clear_instance_cache()
+    with open_data("s3://factory/images") as data:
+        assert len(data) == 1
 
 
 def test_the_fingerprint_follows_the_content(memory):
@@ -187,3 +238,39 @@ def test_over_http(folder, tmp_path):
             data.frame(0)
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("address", ["s3://me:Kr4nich@bucket/x.zip", "gs://Kr4nich@bucket/x/"])
+def test_keys_in_the_address_of_a_bucket_are_refused(address):
+    with pytest.raises(DataError, match="an address there holds no keys: ") as caught:
+        RemoteStore(address)
+    assert "Kr4nich" not in str(caught.value)
+
+
+def test_an_address_that_was_signed_ends_as_its_file_does(tmp_path):
+    assert suffix_of("https://host/a/b.ZIP?X-Amz-Signature=a%2Fb.c") == ".zip"
+    assert suffix_of(tmp_path / "a?b.zip") == ".zip"
+
+
+def test_what_an_address_alone_does_not_reach_is_told_so():
+    with pytest.raises(DataError, match="ftp:// is not reached by an address alone"):
+        RemoteStore("ftp://host/x")
+
+
+def test_samples_of_a_table_are_called_without_the_logins_of_their_addresses(tmp_path):
+    address = "https://me:Kr4nich@host/a.png?sig=Kr4nich"
+    (tmp_path / "t.csv").write_text(f"file,label\n{address},cat\nb.png,dog\n")
+    with open_data(tmp_path / "t.csv") as data:
+        assert [one.file for one in data.samples] == ["https://…@host/a.png?sig=***", "b.png"]
+        assert data._name(0) == address
+
+
+def test_a_web_server_that_says_nothing_is_not_waited_for_long(monkeypatch):
+    pytest.importorskip("aiohttp", reason="no aiohttp: pip install 'tinysaver-edge[cloud]'")
+    monkeypatch.setattr(store, "SILENT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip?{time.monotonic_ns()}"
+        started_s = time.monotonic()
+        with pytest.raises(DataError):
+            open_data(address)
+        assert time.monotonic() - started_s < 30

@@ -128,6 +128,14 @@ def test_what_is_no_token_is_refused_without_repeating_it(tmp_path: Path, conten
     assert "two" not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", ["Kr4nich2Kr4nich2", "Kr4n/ich+/x==", "eyJ" + "Kr4nich." * 30])
+def test_a_token_in_place_of_the_name_of_its_file_is_not_repeated(secret: str) -> None:
+    for token in (Token(file=Path(secret)), Token(env=secret)):
+        with pytest.raises(InputError, match="that holds the token, not the token") as caught:
+            token.headers(grpc=True)
+        assert secret[:7] not in str(caught.value)
+
+
 def test_tokens_and_certificates_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         Token(file=tmp_path / "none").headers(grpc=True)

@@ -101,15 +101,70 @@ def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
     found = read_traces([trace(tmp_path / "t.jsonl", *lines)], bundle)
     assert found.rate == 0.25
     assert found.frames_per_s == pytest.approx(10)
-    assert found.large_ms.tolist() == [30.0] * 150
+    assert found.large_ms.tolist() == [30.0] * 151
     assert found.device_ms.tolist() == [4.0] * 450
-    assert "25.00 % of the frames are escalated, in bursts of 0.5 s" in found.said[0]
+    assert "25.00 % of the frames are escalated (too short to tell how surely)" in found.said[0]
+    assert "in bursts of 0.5 s" in found.said[0]
     assert found.beside_ms(np.array([20.0, 22.0])) == pytest.approx(9.6)
     assert found.at_threshold(0.1).rate == 0
     assert found.at_threshold(0.99).rate == 1
     with (tmp_path / "t.jsonl").open("a") as file:  # what a kill leaves of a line
         file.write(lines[0][:-30])
     assert read_traces([tmp_path / "t.jsonl"], bundle).rate == 0.25
+
+
+def test_cameras_of_another_rate_keep_how_long_their_bursts_last(bundle, tmp_path):
+    """One of 10 and one of 2 frames a second, 200 s each, both with bursts of 2 s."""
+    fast = [line(k, escalated=k % 200 < 20, source="fast") for k in range(2000)]
+    slow = [line(k, escalated=k % 40 < 4, source="slow", fps=2.0) for k in range(400)]
+    found = read_traces([trace(tmp_path / "t.jsonl", *fast, *slow)], bundle)
+    assert found.frames_per_s == pytest.approx(10)
+    for flags in found.flags:
+        assert len(flags) == pytest.approx(2000, abs=5)
+        assert lengths(flags).mean() == pytest.approx(20, abs=0.6)
+    assert [len(one) for one in found.scores] == [len(one) for one in found.flags]
+    assert "2,400 frames of 2 cameras" in found.said[0]
+    assert "to 13.72 % by 95 %), in bursts of 2 s" in found.said[0]
+
+
+def test_frames_that_waited_for_another_cameras_are_not_slower_for_it(bundle, tmp_path):
+    """The saver's queue is simulated: what a trace of a shared device waited must not count too."""
+    spent = {"timings_ms": {"preprocess": 1.0, "saver": 3.0, "waiting": 0.5, "total": 60.0}}
+    rows = [
+        line(k, escalated=k % 20 < 5, source=name, **({} if k % 20 < 5 else spent))
+        for name in ("a", "b")
+        for k in range(400)
+    ]
+    assert set(read_traces([trace(tmp_path / "t.jsonl", *rows)], bundle).device_ms) == {4.0}
+    alone = trace(tmp_path / "one.jsonl", *rows[:400])
+    assert set(read_traces([alone], bundle).device_ms) == {60.0}
+
+
+def test_answers_that_came_as_revisions_tell_the_round_trip(bundle, tmp_path):
+    rows = []
+    for k in range(400):
+        escalated = k % 20 < 5
+        first = {"stage": {"index": 0, "model": "saver"}, "degraded": "provisional"}
+        rows.append(line(k, escalated=escalated, **(first if escalated else {})))
+        if escalated:
+            rows.append(line(k, escalated=True, revision=1))
+    found = read_traces([trace(tmp_path / "t.jsonl", *rows)], bundle)
+    assert found.large_ms.tolist() == [30.0] * 100
+    assert found.rate == 0.25
+
+
+def test_a_trace_of_another_threshold_is_refused_and_of_another_bundle_said(bundle, tmp_path):
+    rows = [line(k, escalated=k % 20 < 5) for k in range(400)]
+    loose = line(400, score=0.5)
+    with pytest.raises(InputError, match=r"line 401 was accepted at a score of 0\.5, .* from 0\.9"):
+        read_traces([trace(tmp_path / "t.jsonl", *rows, loose)], bundle)
+    here = {"sha256": bundle.identity.sha256, "name": None, "version": None}
+    for sha256, said in ((here["sha256"], 1), ("f" * 64, 2)):
+        by = {"bundle": here | {"sha256": sha256}}
+        rows = [line(k, escalated=k % 20 < 5, **by) for k in range(400)]
+        assumed = read_traces([trace(tmp_path / "t.jsonl", *rows)], bundle).assumed
+        assert len(assumed) == said
+    assert "bundle ffffffffffff of the trace escalates as this one" in assumed[1]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +178,7 @@ def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
         {"score": "high"},
         {"reused": "still"},
         {"stage": {"index": 0, "model": ["saver"]}},
+        {"bundle": "x"},
     ],
     ids=lambda one: json.dumps(one),
 )

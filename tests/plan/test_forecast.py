@@ -18,11 +18,11 @@ from tinysaver_edge.plan.fleet import (
     FleetLimits,
     Times,
     _device_mj,
-    formula_of,
     parse_rate,
     say_rate,
 )
 from tinysaver_edge.plan.forecast import Planner, WhatIf
+from tinysaver_edge.plan.simulation import formula_of
 
 TIMES = Times(
     np.array([4.0]),
@@ -81,6 +81,8 @@ def test_limits_are_read_with_percent():
         ("degraded=5", "a share of the frames, as degraded=0.5%"),
         ("degraded=x", "a share of the frames"),
         ("p95_latency_ms=5%", "milliseconds, as p95_latency_ms=300"),
+        ("mean_energy_mj=0", "millijoules a frame, as mean_energy_mj=15"),
+        ("uplink_kbit=5%", "kilobits a frame, as uplink_kbit=40"),
     ],
 )
 def test_a_limit_that_is_none_is_one_line(text, message):
@@ -94,6 +96,8 @@ def test_a_limit_that_is_none_is_one_line(text, message):
         ({"cameras": 0}, "--cameras 0: must be above 0"),
         ({"fps": 0.0}, "--fps 0"),
         ({"fps": math.nan}, "--fps nan"),
+        ({"fps": 1e-9}, "--fps 1e-09: at least 0.0001"),
+        ({"cameras": 10_000, "fps": 30.0}, "300,000 frames a second; plan a part of them"),
         ({"hosts": 0}, "--hosts 0"),
         ({"devices": 21}, "--devices 21"),
         ({"deadline_ms": 0.0}, "--deadline-ms"),
@@ -113,6 +117,8 @@ def test_means_are_what_arithmetic_says():
         "uplink_bps": 20.0 * 160_000,
         "uplink_load": 20.0 * 160_000 / 20e6,
         "energy_wh_day": 86_400 * (200 * 10.0 + 20 * 300.0) / 3.6e6,
+        "mean_energy_mj": 10.0 + 0.1 * 300.0,
+        "uplink_kbit": 0.1 * 160.0,
     }
     for name, value in expected.items():
         one = figures[name]
@@ -124,6 +130,32 @@ def test_means_are_what_arithmetic_says():
     assert 0.25 < figures["host_load"].value < found.formula.host_load + 0.02
     assert figures["escalations_p99_second"].value > figures["escalations_p99_minute"].value > 20
     assert found.simulated_s == found.asked_s == 1800
+
+
+def test_energy_and_what_is_sent_can_be_limited():
+    """Both fall with a stricter threshold alone; energy that nobody counted cannot be limited."""
+    limits = FleetLimits.parse(["mean_energy_mj=35", "uplink_kbit=20"])
+    limits.check(TIMES)
+    found = Planner(TIMES, Bursts(0.1)).forecast(FLEET, seconds=1800)
+    assert found.broken(limits) == ["mean_energy_mj"]
+    assert found.keeps(FleetLimits.parse(["mean_energy_mj=44", "uplink_kbit=20"]))
+    with pytest.raises(InputError, match="budget mean_energy_mj: nobody knows"):
+        limits.check(replace(TIMES, large_mj=None))
+    FleetLimits.parse(["uplink_kbit=20"]).check(replace(TIMES, large_mj=None))
+
+
+@pytest.mark.parametrize(("cameras", "fps"), [(1, 0.001), (1000, 0.1), (2000, 50.0)])
+def test_fleets_of_any_size_have_their_figures_and_intervals(cameras, fps):
+    """A camera's frames may be minutes apart, and a stretch of a large fleet short."""
+    fleet = Fleet(cameras, fps, cameras, hosts=4 if cameras * fps > 1e4 else 1)
+    found = Planner(TIMES, Bursts(0.02)).quickly(fleet)
+    for name, one in found.figures.items():
+        assert one.low <= one.value, name
+        assert one.high is None or one.value <= one.high, name
+    assert found.figures["mean_latency_ms"].value >= 4
+    expected = cameras * fps * 0.02
+    if expected > 1:
+        assert found.figures["escalations_per_s"].value == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.arithmetic
@@ -196,18 +228,19 @@ def test_erlang_in_a_closed_case():
 
 @pytest.mark.arithmetic
 def test_the_least_that_keeps_the_limits_keeps_them_and_less_does_not():
-    fleet = replace(FLEET, cameras=60, devices=60, fps=16.0, uplink_bps=math.inf)
+    fleet = replace(FLEET, cameras=170, devices=170, fps=16.0, uplink_bps=math.inf)
     what_if = WhatIf(Planner(TIMES, Bursts(0.15, 0.5)), fleet, FleetLimits.parse(["degraded=1%"]))
-    found = {one.what: one for one in what_if.remedies()}
-    hosts = int(found["hosts"].value)
-    assert hosts > 1
+    hosts = int(what_if._hosts(fleet))
+    assert hosts == 5  # none of the curve's: some 400 a second, of 10 ms each in full batches
     planner = what_if.planner
-    enough = planner.forecast(replace(fleet, hosts=hosts), seconds=600)
-    less = planner.forecast(replace(fleet, hosts=1), seconds=600)
+    enough, less = (
+        planner.forecast(replace(fleet, hosts=one), seconds=80, stretch_s=10)
+        for one in (hosts, hosts - 1)
+    )
     assert enough.keeps(what_if.limits)
     assert not less.keeps(what_if.limits)
-    assert found["threshold"].value is None
-    assert "takes a trace" in found["threshold"].said
+    remedy = what_if._threshold()
+    assert (remedy.value, "takes a trace" in remedy.said) == (None, True)
 
 
 def test_hosts_of_which_more_are_worse_are_found_all_the_same(monkeypatch):
@@ -223,6 +256,17 @@ def test_hosts_of_which_more_are_worse_are_found_all_the_same(monkeypatch):
     monkeypatch.setattr(WhatIf, "_at", lambda self, fleet, threshold=None: Kept(fleet.hosts))
     what_if = WhatIf(Planner(TIMES, Bursts(0.1)), FLEET, FleetLimits.parse(["degraded=1%"]))
     assert what_if.remedies()[0].value == 2
+
+
+def test_what_was_found_at_length_is_not_gainsaid_by_a_shorter_look(monkeypatch):
+    """The table says that the limits are not kept: one host, which there is, does not keep them."""
+    planner, limits = Planner(TIMES, Bursts(0.1)), FleetLimits.parse(["p95_latency_ms=300"])
+    found = planner.forecast(FLEET, seconds=60)
+    high = replace(found.figures["p95_latency_ms"], high=301.0)
+    found = replace(found, figures={**found.figures, "p95_latency_ms": high})
+    said = WhatIf(planner, FLEET, limits, found).remedies()[0]
+    assert not found.keeps(limits)
+    assert said.value == 2
 
 
 def test_energy_of_the_device_is_of_all_its_stages():

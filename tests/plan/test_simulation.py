@@ -10,8 +10,14 @@ import pytest
 
 from tinysaver_edge.plan.escalating import Bursts, Escalating
 from tinysaver_edge.plan.exchange import End, Exchange
-from tinysaver_edge.plan.fleet import Fleet, Times, formula_of
-from tinysaver_edge.plan.simulation import Stretch, bin_of, of_bin, simulate_stretch
+from tinysaver_edge.plan.fleet import Fleet, Times
+from tinysaver_edge.plan.simulation import (
+    Stretch,
+    bin_of,
+    formula_of,
+    of_bin,
+    simulate_stretch,
+)
 
 FREE = {"max_in_flight": 10_000, "max_requests": 10_000, "deadline_ms": 60_000.0}
 
@@ -219,7 +225,7 @@ def test_what_meets_no_limit_ends_the_same_followed_event_by_event_or_not(others
     more = {2: 10.0 * drawn, 4: 17.0 * drawn}
     measured = times(7.7 * drawn, saver_ms=3.0, sent_bytes=20_000.0, more=more)
     calm = stretch(fleet, measured, Bursts(0.3, 0.5))
-    monkeypatch.setattr(Exchange, "run_calmly", lambda *_, **__: None)
+    monkeypatch.setattr(Exchange, "run_calmly", lambda *_: None)
     followed = stretch(fleet, measured, Bursts(0.3, 0.5))
     assert calm.followed == 0 < followed.followed
     assert calm.waiting > 300
@@ -236,6 +242,30 @@ def test_what_meets_no_limit_ends_the_same_followed_event_by_event_or_not(others
 def test_what_meets_a_limit_is_followed(others):
     fleet = Fleet(**({"cameras": 40, "fps": 10.0, "devices": 20, "max_in_flight": 16} | others))
     assert stretch(fleet, times([6.0]), Bursts(0.3, 0.5), seconds=30).followed > 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"deadline_ms": 60.0},
+        {"max_in_flight": 2, "devices": 10},
+        {"max_requests": 4},
+        {"uplink_bps": 2e7, "deadline_ms": 70.0},
+    ],
+    ids=["deadline", "in flight", "refusals", "an uplink"],
+)
+def test_parts_that_meet_no_limit_need_no_following_and_end_the_same(others, monkeypatch):
+    """Nothing is drawn but the frames, and pauses after refusals."""
+    rules = {"devices": 40, "max_in_flight": 3, "rtt_ms": 2.0, "deadline_ms": 150.0} | others
+    measured = times([6.0], sent_bytes=10_000.0, more={2: np.array([10.0])})
+    found = stretch(Fleet(40, 10.0, **rules), measured, Bursts(0.3, 0.5))
+    monkeypatch.setattr(Exchange, "run_calmly", lambda *_: None)
+    whole = stretch(Fleet(40, 10.0, **rules), measured, Bursts(0.3, 0.5))
+    assert 0 < found.followed < 0.6 * whole.followed
+    assert found.escalated > found.ends[End.ANSWERED]
+    for one in fields(Stretch):
+        if one.name != "followed":
+            assert getattr(found, one.name) == pytest.approx(getattr(whole, one.name))
 
 
 def test_hosts_that_have_all_refused_are_asked_again_after_a_rest():

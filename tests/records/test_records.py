@@ -120,6 +120,13 @@ class TestWriting:
         second = writer(tmp_path, key=replace(KEY, model_sha256="b" * 64))
         assert not any(second.has(start) for start in second.starts)
 
+    def test_a_folder_of_something_else_is_not_thrown_away(self, tmp_path):
+        (tmp_path / "model.partial").mkdir()
+        (tmp_path / "model.partial" / "notes.txt").write_text("mine")
+        with pytest.raises(RecordError, match="a folder of something else is there: move it"):
+            writer(tmp_path)
+        assert (tmp_path / "model.partial" / "notes.txt").read_text() == "mine"
+
     def test_a_damaged_chunk_is_named_and_made_anew(self, tmp_path):
         one = writer(tmp_path)
         fill(one)

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
     check_file_target,
-    default_cache_dir,
+    half_written,
+    members_of,
+    new_beside,
     open_regular,
     parse_json,
     parse_toml,
@@ -43,6 +46,19 @@ def test_a_written_file_is_there_and_nothing_else(tmp_path):
 def test_a_mark_of_an_editor_is_no_part_of_a_text(read):
     text = '{"a": 1}' if read is parse_json else "a = 1"
     assert read("\ufeff" + text) == {"a": 1}
+
+
+def test_a_toml_that_is_too_long_is_not_read():
+    with pytest.raises(ValueError, match="longer than 4 MiB"):
+        parse_toml("a = 1\n" + 5 * (1 << 20) * " ")
+
+
+@pytest.mark.parametrize("key", [".".join(50_000 * "a"), "[a" + 40 * " . 'a'" + "]\nb"])
+def test_a_key_of_parts_without_end_is_not_read(key):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{key} = 1")
+    numbers = [index / 10 for index in range(1000)]
+    assert parse_toml(f"a = {numbers}\nb = '{'.' * 100}' # {'.' * 100}")["a"] == numbers
 
 
 READERS = [open_regular, read_file, read_text, read_arrays, sha256_of, Seal.of]
@@ -130,13 +146,21 @@ def test_hash_of_more_than_one_block(tmp_path):
     assert sha256_of(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert default_cache_dir() == tmp_path / "cache" / "tinysaver-edge"
-    assert (tmp_path / "cache" / "tinysaver-edge").is_dir()
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert default_cache_dir() is None
+def test_only_what_a_kill_left_half_written_is_ours(tmp_path):
+    assert half_written(new_beside(tmp_path / "a.b.png").name) == "a.b.png"
+    for name in (".git", ".env", ".DS_Store", "a.0123456789ab", ".a.0123456789AB", ".0123456789ab"):
+        assert half_written(name) is None
+
+
+def test_what_unpacks_at_once_to_any_size_is_not_unpacked(tmp_path):
+    """Of bzip2 Python unpacks whatever four kilobytes stand for, however little is asked for."""
+    place = tmp_path / "a.npz"
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.npy", bytes(1000))
+    with zipfile.ZipFile(place) as archive, pytest.raises(zipfile.BadZipFile, match="bzip2"):
+        members_of(archive)
+    with pytest.raises(ValueError, match="zip it anew"):
+        read_arrays(place)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tinysaver_edge._support.http_client import challenge_of
+from tinysaver_edge._support.http_client import HttpConnection, challenge_of
 from tinysaver_edge.bundle.target import open_target
 from tinysaver_edge.errors import TransferError
 
@@ -55,3 +55,10 @@ def test_a_registry_that_is_none_is_told_of_in_a_line(said, message, answering):
     with pytest.raises(TransferError, match=message):
         target.find("stable")
     target.close()
+
+
+def test_names_and_logins_of_any_script_go_over_the_wire():
+    asking = HttpConnection("bücher.example", 80)
+    head = asking._head("GET", "/", {"Authorization": 'Digest username="пароль"'}, 0)
+    assert b"Host: xn--bcher-kva.example:80\r\n" in head
+    assert 'username="пароль"'.encode() in head

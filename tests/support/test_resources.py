@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tinysaver_edge._support import resources
+from tinysaver_edge._support.resources import default_cache_dir
 from tinysaver_edge.errors import TinySaverError
+from tinysaver_edge.hardware.profile import profile_files, user_devices_dir
 
 FOLDERS = {"devices": resources.devices_dir, "calibration": resources.calibration_dir}
 OURS = '[project]\nname = "tinysaver-edge"\n'
@@ -60,3 +62,26 @@ def test_a_lost_folder_is_named(find: Callable[..., Path], tmp_path: Path) -> No
 def test_this_installation_has_both() -> None:
     assert (resources.devices_dir() / "generic-x86.toml").is_file()
     assert (resources.calibration_dir() / "README.md").is_file()
+
+
+def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert default_cache_dir() == tmp_path / "cache" / "tinysaver-edge"
+    assert (tmp_path / "cache" / "tinysaver-edge").is_dir()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert default_cache_dir() is None
+
+
+def test_a_user_without_a_home_has_no_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers are run by a number that no name belongs to."""
+
+    def nobody(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert default_cache_dir() is None
+    assert user_devices_dir() is None
+    assert profile_files()

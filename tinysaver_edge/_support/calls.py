@@ -28,6 +28,11 @@ class Calls:
         """Whether this process is a fork of the one that made the object."""
         return os.getpid() != self._process
 
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is in the middle of a call."""
+        return threading.get_ident() in self._depth
+
     def check(self) -> None:
         """Refuse to go on in a forked process.
 
@@ -39,14 +44,18 @@ class Calls:
                 f"{self._what} does not survive a fork: load it in each process, after the fork"
             )
 
-    def end(self, close: Callable[[], None]) -> None:
+    def end(self, close: Callable[[], None], *, apart: bool = False) -> None:
         """Call what ends the object: at once, or, from within a call, in a thread of its own.
 
         In a forked process there is nothing to end.
+
+        Args:
+            close: ends it.
+            apart: in a thread of its own in any case.
         """
         if self.forked:
             return
-        if threading.get_ident() in self._depth:
+        if apart or self.inside:
             threading.Thread(target=close, name="closing").start()
             return
         with self:

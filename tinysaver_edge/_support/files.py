@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import sys
@@ -22,7 +23,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.limits import MOST_PIPED_BYTES, MOST_WHOLE_BYTES, WRITER_S
+from tinysaver_edge._support.limits import (
+    MOST_KEY_PARTS,
+    MOST_PIPED_BYTES,
+    MOST_TOML_BYTES,
+    MOST_WHOLE_BYTES,
+    WRITER_S,
+)
 from tinysaver_edge.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -31,6 +38,7 @@ else:
     import tomli as tomllib
 
 _DEEP = "nested too deeply"
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _MARK = "\ufeff"
 """Which some editors begin a UTF-8 text with; no parser takes it for nothing."""
 
@@ -51,8 +59,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Read a TOML document.
 
     Raises:
-        ValueError: it is none, or nested beyond what a parser follows.
+        ValueError: it is none, too long, or nested beyond what a parser follows.
     """
+    if len(text) > MOST_TOML_BYTES:
+        raise ValueError(f"longer than {MOST_TOML_BYTES >> 20} MiB")
+    for line in text.splitlines() if "." in text else ():
+        bare = _QUOTED.sub("", line).partition("#")[0]
+        if bare.count(".") - bare.count(",") > MOST_KEY_PARTS:  # a time that grows with its square
+            raise ValueError(_DEEP)
     try:
         return tomllib.loads(text.removeprefix(_MARK))
     except RecursionError:
@@ -161,10 +175,6 @@ def read_text(path: Path) -> str:
     return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Linux's numbers for "relative to the current folder" and "change places"."""
-
-
 def combined(hashes: Sequence[str]) -> str:
     """Return one hash of several files by theirs: that of the file itself where there is one."""
     if len(hashes) == 1:
@@ -191,11 +201,12 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-Ours = Callable[[Path], bool]
 NOT_OURS = "a file is there that this command did not write"
 
 
-def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = None) -> None:
+def check_file_target(
+    path: Path, *, flag: str = "--out", ours: Callable[[Path], bool] | None = None
+) -> None:
     """Refuse to write a file where something lies that no file may take the place of.
 
     Pipes and character devices (``/dev/stdout``, ``/dev/null``) are written into.
@@ -206,7 +217,7 @@ def check_file_target(path: Path, *, flag: str = "--out", ours: Ours | None = No
         ours: tells whether this package wrote a file; nobody else's is replaced.
 
     Raises:
-        InputError: something else is there, a link leads back to itself, or its folder cannot be.
+        InputError: something else is there, a link leads to itself, or its folder cannot be.
     """
     try:
         path.stat()
@@ -273,6 +284,12 @@ def lock(descriptor: int, taken: str) -> None:
 def new_beside(path: Path) -> Path:
     """Return a name in the same folder that nothing has, for what is to take the path's place."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def half_written(name: str) -> str | None:
+    """Return the name that one of `new_beside`, which a kill leaves, was for; None for others."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", name)
+    return None if found is None else found[1]
 
 
 @contextmanager
@@ -359,43 +376,6 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Let two files or folders change places in one step, so that both names are always taken.
-
-    Returns:
-        False where the system cannot do that, or not on this file system; nothing is changed then.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    import ctypes
-
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.6
-    return (
-        rename is not None
-        and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-        == 0
-    )
-
-
-def sync_folder(folder: Path, *, deep: bool = False) -> None:
-    """Have a folder's names on the disk, so that they outlive a power cut.
-
-    Args:
-        folder: which.
-        deep: its files and folders too, all the way down.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    within = [path for path in folder.rglob("*") if not path.is_symlink()] if deep else []
-    for path in (*within, folder):
-        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(held)
-        finally:
-            os.close(held)
-
-
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
@@ -454,6 +434,22 @@ def _state(found: os.stat_result) -> tuple[int, int, int, int, int]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+class OddZipError(zipfile.BadZipFile):
+    """A .zip that is whole, and packed in a way that is not unpacked; its text is why."""
+
+
+def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return the members of a .zip, none of which unpacks to more at once than is asked for.
+
+    Raises:
+        OddZipError: one is packed by bzip2, of which four kilobytes may become five gigabytes.
+    """
+    found = archive.infolist()
+    if any(one.compress_type == zipfile.ZIP_BZIP2 for one in found):
+        raise OddZipError("packed by bzip2, which is not unpacked here: zip it anew as usual")
+    return found
+
+
 _INFLATED_BYTES = 64 << 20
 _INFLATED_TIMES = 100
 """Arrays compress well, but not a hundredfold beyond so many bytes unless to fill a memory."""
@@ -482,19 +478,8 @@ def _refuse_inflated(file: BinaryIO) -> None:
     """Refuse an .npz that unpacks to far more than it is."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            inflated = sum(one.file_size for one in archive.infolist())
+            inflated = sum(one.file_size for one in members_of(archive))
         packed = os.fstat(file.fileno()).st_size
         if inflated > max(_INFLATED_BYTES, _INFLATED_TIMES * packed):
             raise ValueError(f"{packed} bytes that unpack to {inflated} bytes")
     file.seek(0)
-
-
-def default_cache_dir() -> Path | None:
-    """Return the user's cache folder for compiled models, or None where none can be written."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "tinysaver-edge"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None

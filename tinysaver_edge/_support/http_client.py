@@ -19,6 +19,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -166,7 +167,10 @@ class HttpConnection:
         def exchange() -> Answer:
             assert self._socket is not None
             self._send(self._socket, head, body, due)
-            return self._answer(self._socket, method, due, most_bytes, wanted, into_once)
+            try:
+                return self._answer(self._socket, method, due, most_bytes, wanted, into_once)
+            except ValueError as error:  # a chunk of less than no bytes
+                raise http.client.HTTPException(f"no length: {brief(str(error), 80)}") from error
 
         try:
             if self._socket is not None and not _is_quiet(self._socket):
@@ -192,14 +196,17 @@ class HttpConnection:
 
     def _head(self, method: str, target: str, headers: Mapping[str, str], length: int) -> bytes:
         place = f"[{self._host}]" if ":" in self._host else self._host
+        if not place.isascii():
+            with suppress(UnicodeError):  # what is no name is found out by who looks it up
+                place = place.encode("idna").decode()
         lines = {"Host": f"{place}:{self._port}", "Accept-Encoding": "identity", **headers}
         if length or method in ("POST", "PUT"):
             lines["Content-Length"] = str(length)
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        return f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("latin-1")
+        return f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode()
 
     def _connected(self, due_s: float) -> socket.socket:
-        places = _looked_up(self._host, self._port, due_s)
+        places = looked_up(self._host, self._port, due_s)
         failure: OSError = OSError("it has no address")
         for number, (family, place) in enumerate(places):
             made = socket.socket(family, socket.SOCK_STREAM)
@@ -431,8 +438,21 @@ def _is_quiet(held: socket.socket) -> bool:
         return False
 
 
-def _looked_up(host: str, port: int, due_s: float) -> list[tuple[int, Any]]:
-    """Return the places of a name. Nothing ends a look-up: it is left behind when time is over."""
+def looked_up(host: str, port: int, due_s: float) -> list[tuple[int, Any]]:
+    """Return the places of a name. Nothing ends a look-up: it is left behind when time is over.
+
+    Args:
+        host: name or address.
+        port: TCP port.
+        due_s: when, on `time.monotonic`.
+
+    Returns:
+        Family and address of each, as sockets take them.
+
+    Raises:
+        TimeoutError: time is over.
+        OSError: nobody knows the name, or it can be none.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -10,6 +10,9 @@ from __future__ import annotations
 MOST_WHOLE_BYTES = 1 << 30
 """A file that is read whole: a text, a table, a key, a picture."""
 
+MOST_FILE_BYTES = 256 << 20
+"""One image in a .zip, a .tar or a folder."""
+
 MOST_PIPED_BYTES = 1 << 26
 """The same out of a pipe or a device, which may have no end."""
 
@@ -26,6 +29,12 @@ MOST_TOLD_BYTES = 1 << 20
 
 MOST_JSON_BYTES = 16 << 20
 """JSON, which takes several times its length when it is read."""
+
+MOST_TOML_BYTES = 4 << 20
+"""TOML, which takes more."""
+
+MOST_KEY_PARTS = 32
+"""Of one of its keys: ``a.b.c``."""
 
 # Bundles that are fetched
 

@@ -1,7 +1,8 @@
-"""Where the device profiles and the recipes lie: beside a checkout, or copied into the package."""
+"""Where device profiles and recipes lie: a checkout's, the package's copies, and a user's own."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tinysaver_edge.errors import PACKAGE, PROJECT, TinySaverError, install_command, is_checkout
@@ -26,6 +27,34 @@ def calibration_dir(*, package: Path = PACKAGE) -> Path:
         TinySaverError: the installation has lost the folder.
     """
     return _data_dir("calibration", package)
+
+
+def user_dir(variable: str, usual: str) -> Path | None:
+    """Return a folder of the user's for this program; it need not be there.
+
+    Args:
+        variable: of the environment, ``XDG_CACHE_HOME``.
+        usual: its place below the user's home where that says nothing.
+
+    Returns:
+        None for a user without a home, as containers are run by a number that no name belongs to.
+    """
+    base = os.environ.get(variable)
+    try:
+        return (Path(base) if base else Path.home() / usual) / PROJECT
+    except RuntimeError:
+        return None
+
+
+def default_cache_dir() -> Path | None:
+    """Return the user's cache folder for compiled models, or None where none can be written."""
+    folder = user_dir("XDG_CACHE_HOME", ".cache")
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if folder is not None and os.access(folder, os.W_OK) else None
 
 
 def _data_dir(name: str, package: Path) -> Path:

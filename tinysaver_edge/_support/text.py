@@ -18,6 +18,9 @@ _LOGIN = re.compile(
 )
 """With one slash as well: so stands an address that was given, and taken, for a path."""
 
+_BARE_LOGIN = re.compile(r"(?<![\w/.…-])[\w.%+-]{1,64}:(?!//)[^\s@…]{0,200}@(?=[\w\[])")
+"""Without any scheme: ``user:password@host``, as libraries quote what they do not understand."""
+
 _SECRETS = (
     r"(?:pass\w{0,64}|pwd|psw|pw|token|secret|\w{0,64}key(?:id)?|auth\w{0,64}|user\w{0,64}|usr|login|"
     r"(?:X-\w{1,9}-)?(?:cred\w{0,64}|sig\w{0,64}|security-token)|sess\w{0,64})="
@@ -25,7 +28,7 @@ _SECRETS = (
 """Bounded: a text without end would take a time that grows with its square."""
 
 _SECRET = re.compile(rf"(?i)({_SECRETS})[^/&;]*")
-_ASKED_WITH = re.compile(rf"(?i)([?&]{_SECRETS})[^\s&;#'\"]*")
+_ASKED_WITH = re.compile(rf"(?i)([?&#;]{_SECRETS})[^\s&;#'\"]*")
 
 
 def printable(text: str) -> str:
@@ -73,9 +76,14 @@ def for_people(message: str, most: int | None = MOST_LINE) -> str:
         most: characters that are left of a line; None for all.
     """
     lines = (printable(line[:most]) for line in message.split("\n"))
-    told = "\n".join(lines)
-    told = _LOGIN.sub(r"\1…@", told) if "@" in told else told
-    return _ASKED_WITH.sub(r"\1***", told) if "=" in told else told
+    return without_logins("\n".join(lines))
+
+
+def without_logins(text: str) -> str:
+    """Return a text whose addresses have no logins; the part of `for_people` that programs want."""
+    if "@" in text:
+        text = _BARE_LOGIN.sub("…@", _LOGIN.sub(r"\1…@", text))
+    return _ASKED_WITH.sub(r"\1***", text) if "=" in text else text
 
 
 def hidden(path: str) -> str:

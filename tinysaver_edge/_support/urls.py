@@ -83,6 +83,8 @@ class Url:
                 ipaddress.IPv6Address((host or "").partition("%")[0])
             elif host and not _HOST.fullmatch(host):
                 raise ValueError
+            else:
+                (host or "").encode("idna")  # no part of a name is empty, or longer than 63 letters
         except ValueError:
             raise refused("the address is malformed (host or port)") from None
         if not host:
@@ -199,8 +201,9 @@ class ListenAddress:
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
             listening = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise InputError(f"{self}: {self.host} cannot be found ({error.strerror})") from error
+        except (OSError, UnicodeError) as error:  # the latter: a part is empty, or too long
+            why = getattr(error, "strerror", None) or "no name is like this"
+            raise InputError(f"{self}: {self.host} cannot be found ({why})") from error
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir, parse_json, read_text, write_text
+from tinysaver_edge._support.files import parse_json, read_text, write_text
 from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge._support.resources import default_cache_dir
 from tinysaver_edge._version import __version__
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bench.timing import Effort, measure_with

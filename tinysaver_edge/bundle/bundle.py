@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 import zipfile
@@ -14,10 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysaver_edge._support.files import (
-    NOT_OURS,
     Seal,
     atomic_write,
-    exchange,
     kind_of,
     new_beside,
     open_regular,
@@ -25,7 +24,6 @@ from tinysaver_edge._support.files import (
     read_file,
     sha256_of,
 )
-from tinysaver_edge._support.text import for_people
 from tinysaver_edge.bundle.signature import (
     MOST_SIGNATURE_BYTES,
     SIGNATURE,
@@ -197,7 +195,7 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
         kind = kind_of(target)
         is_folder = target.is_dir()
         there = target.exists()
-        other = _first_other(target) if is_folder else None
+        others = is_folder and any(target.iterdir()) and not (target / MANIFEST).is_file()
         resolved = target.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # the last: a link that leads to itself
         why = getattr(error, "strerror", None) or error
@@ -217,54 +215,66 @@ def check_target(target: Path, *, flag: str = "--out ") -> None:
     if target.suffix == ".zip":
         if kind is not None:
             raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
-        if there and not _is_packed_bundle(target):
-            raise BundleError(f"{flag}{target}: {NOT_OURS}; move it, or name a new one")
+        if there and target.stat().st_size:
+            _check_is_bundle(target, flag)
         return
     if there and not is_folder:
         kind = kind or "a file"
         raise BundleError(f"{flag}{target}: {kind} of this name is there; name a new one")
-    if other is not None:
+    if others:
+        raise BundleError(f"{flag}{target}: the folder holds something else; name a new one")
+    if is_folder and (stranger := _stranger_in(target)) is not None:
         raise BundleError(
-            f"{flag}{target}: the folder holds something else, {for_people(other)}, which would be "
-            "lost; move it, or name a new one"
+            f"{flag}{target}: holds {stranger}, which is no file of the bundle there and would go "
+            "with it: move it elsewhere, or name a new one"
         )
 
 
-def _first_other(folder: Path) -> str | None:
-    """Return the first name in a folder that is no part of a bundle there; None for none."""
-    own: set[str] = set()
-    if (folder / MANIFEST).is_file():
-        try:
-            content = parse_json(_read_manifest(folder))
-        except (BundleError, ValueError):  # a damaged one is replaced, too
-            return None
-        if isinstance(content, dict) and "schema_version" in content:
-            own = {MANIFEST, SIGNATURE, *_named_files(content)}
-    names = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if not one.is_dir())
-    return next((one for one in sorted(names) if one not in own and one not in _LEFT_THERE), None)
+def _check_is_bundle(packed: Path, flag: str) -> None:
+    """Refuse to replace a .zip of something else, such as the images.
 
-
-_LEFT_THERE = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""What systems leave in a folder that somebody looked into."""
-
-
-def _named_files(value: object) -> Iterator[str]:
-    """Yield the paths of all files that a manifest names, of whatever version it is."""
-    if isinstance(value, dict):
-        if isinstance(value.get("path"), str) and "sha256" in value:
-            yield value["path"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from _named_files(one)
-
-
-def _is_packed_bundle(path: Path) -> bool:
+    Raises:
+        BundleError: it is one.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return MANIFEST in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+        PackedBundle(packed).__exit__()
+    except BundleError as error:
+        raise BundleError(
+            f"{flag}{packed}: a file of this name is there that is no bundle; name a new one"
+        ) from error
+
+
+def _stranger_in(folder: Path) -> str | None:
+    """Return the first file in a bundle's folder that its manifest does not list; None for none."""
+    try:
+        told = parse_json(read_file(folder / MANIFEST))
+        listed = {MANIFEST, SIGNATURE, *_paths_in(told)}
+    except (OSError, ValueError):  # it is damaged: its files lie where those of others do
+        told, listed = {"schema_version": None}, set()
+    if not isinstance(told, dict) or "schema_version" not in told:
+        return MANIFEST  # of something else
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in sorted(files + links):
+            inside = Path(place, name).relative_to(folder).as_posix()
+            usual = not listed and inside.startswith(_USUAL)
+            if inside not in listed and not usual and name not in _OF_SYSTEMS:
+                return inside
+    return None
+
+
+_USUAL = (MANIFEST, SIGNATURE, "models/", "golden/", "seen.npy")
+_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+def _paths_in(told: object) -> Iterator[str]:
+    """Yield every ``path`` of a manifest, of whatever version."""
+    if isinstance(told, dict):
+        yield from (value for key, value in told.items() if key == "path")
+        told = list(told.values())
+    if isinstance(told, list):
+        for one in told:
+            yield from _paths_in(one)
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -296,6 +306,48 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
         raise BundleError(f"--out {target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+"""Linux's numbers for "relative to the current folder" and "change places"."""
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders change places in one step, so that both names are always taken.
+
+    Returns:
+        False where the system cannot do that, or not on this file system; nothing is changed then.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.6
+    return (
+        rename is not None
+        and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+        == 0
+    )
+
+
+def sync_folder(folder: Path, *, deep: bool = False) -> None:
+    """Have a folder's names on the disk, so that they outlive a power cut.
+
+    Args:
+        folder: which.
+        deep: its files and folders too, all the way down.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    within = [path for path in folder.rglob("*") if not path.is_symlink()] if deep else []
+    for path in (*within, folder):
+        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(held)
+        finally:
+            os.close(held)
 
 
 def put_in_place(new: Path, target: Path) -> None:

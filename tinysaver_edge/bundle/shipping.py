@@ -5,9 +5,8 @@ pulled is looked at in this order, so that nothing large is fetched for nothing:
 `bundle.json`, its name and version, the list of files, each file's hash. Only then does it take
 the place of what was there.
 
-Against an old bundle sent again a device needs something signed that only rises. That is the
-version within the signature, by default the time of signing: a date alone would make two bundles
-of one second the same, and a tag or the manifest of the target can be changed by whoever holds it.
+Against an old bundle sent again a device needs something signed that only rises: the version in the
+signature, by default the time of signing. Whoever holds the target can change tag and manifest.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tinysaver_edge._support.files import NO_ROOM, claim, parse_json, sha256_of, sync_folder
+from tinysaver_edge._support.files import NO_ROOM, claim, parse_json, sha256_of
 from tinysaver_edge._support.limits import MOST_BUNDLE_BYTES, MOST_BUNDLE_FILES, MOST_TOLD_BYTES
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import redacted
@@ -34,6 +33,7 @@ from tinysaver_edge.bundle.bundle import (
     parse_manifest,
     put_in_place,
     read_signature,
+    sync_folder,
 )
 from tinysaver_edge.bundle.signature import (
     MOST_SIGNATURE_BYTES,
@@ -116,7 +116,8 @@ def push_bundle(path: Path, target: BundleTarget, tag: str | None = None) -> Pus
         TransferError: the target cannot be reached, or refuses.
     """
     if not path.is_dir():
-        raise BundleError(f"bundle {path}: only a folder can be pushed: unpack it")
+        why = "only a folder can be pushed: unpack it" if path.exists() else "is not there"
+        raise BundleError(f"bundle {path}: {why}")
     with Bundle.load_untrusted(path) as bundle:
         entries = {entry.path: entry for entry in files_of(bundle.manifest)}
         signature = read_signature(path)

@@ -54,7 +54,8 @@ def sign_bundle(
         MissingDependencyError: the package that signs is not installed.
     """
     if not folder.is_dir():
-        raise BundleError(f"bundle {folder}: only a folder can be signed; pack it afterwards")
+        why = "only a folder can be signed; pack it afterwards"
+        raise BundleError(f"bundle {folder}: {why if folder.exists() else 'is not there'}")
     private = [_private_key(path, password) for path in keys]
     now = (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
     if version is None:

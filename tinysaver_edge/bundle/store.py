@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +21,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file, sync_folder
+from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file
 from tinysaver_edge._support.numbers import time_of_day
-from tinysaver_edge.bundle.bundle import put_in_place
+from tinysaver_edge.bundle.bundle import put_in_place, sync_folder
 from tinysaver_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 HISTORY_BYTES = 1 << 20
 """Size at which the history is set aside as `history.jsonl.1`, one of which stays."""
+
+_OWN = re.compile(r"[0-9a-f]{16}-\d+|incoming")
+"""What its folders are called: a folder of a user's own bundles may be the store's as well."""
 
 MOST_REFUSED = 64
 """So many that were refused are remembered."""
@@ -232,11 +236,11 @@ class BundleStore:
         return StoreState(**held, refused=refused)
 
     def _tidy(self) -> None:
-        """Remove the folders that nobody needs; what was being fetched stays."""
+        """Remove its folders that nobody needs; not what was being fetched, and no others."""
         state = self.state
         needed = {one.folder for one in (state.current, state.trial, state.previous) if one}
         for path in self.paths:
-            if path.name not in needed and not path.name.startswith("."):
+            if path.name not in needed and _OWN.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
+from tinysaver_edge._support.files import OddZipError, members_of
 from tinysaver_edge.bundle.signature import MOST_SIGNATURE_BYTES, SIGNATURE
 from tinysaver_edge.errors import BundleError
 
@@ -73,7 +74,7 @@ class PackedBundle:
             self._archive = zipfile.ZipFile(self._file)
             if self._begins_later():
                 raise zipfile.BadZipFile("its list of members is missing")
-            self._members = self._checked(self._archive.infolist())
+            self._members = self._checked(members_of(self._archive))
             self._top = self._found()
         except OSError as error:
             self._file.close()
@@ -235,6 +236,8 @@ class PackedBundle:
     def _no_zip(self, error: Exception) -> str:
         """Say why a file could not be opened as a .zip."""
         head = self._head()
+        if isinstance(error, OddZipError):
+            return str(error)
         if head == b"PK":
             return f"the .zip ends early or is damaged ({_told(error)}): fetch it again"
         if not head:

@@ -54,7 +54,7 @@ from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
-from tinysaver_edge.calibrate.plan import Plan, beside
+from tinysaver_edge.calibrate.plan import ImageInput, Plan, beside
 from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
 from tinysaver_edge.calibrate.report import (
     ReportFacts,
@@ -102,14 +102,16 @@ def calibrate(
     """
     check_plan(plan)
     if out is not None:
-        check_target(out)
-        if plan.report:
-            check_file_target(default_report(out), flag="report", ours=is_own_page)
+        _check_out(out, plan)
     with ExitStack() as stack:
         gathered, data = _ready(plan, out, stack, progress)
         if plan.targets.reference is Reference.LABELS:
+            large = gathered.artefacts.get(gathered.problem.large.name)
             doubts = check_agreement(
-                gathered.problem, gathered.label_names, trusted=plan.trust_labels
+                gathered.problem,
+                gathered.label_names,
+                trusted=plan.trust_labels,
+                published_top1=None if large is None else large.published_top1,
             )
             gathered = replace(
                 gathered,
@@ -426,6 +428,17 @@ def _latency(choice: Choice) -> PredictedLatency | None:
         later if costs.between else None,
         highest[0] if costs.reuses else None,
     )
+
+
+def _check_out(out: Path, plan: Plan) -> None:
+    """Refuse a bundle over something else, or among the images, where its own would be a class."""
+    check_target(out)
+    if plan.report:
+        check_file_target(default_report(out), flag="report", ours=is_own_page)
+    data = plan.input.data if isinstance(plan.input, ImageInput) else None
+    folder = data if isinstance(data, Path) and data.is_dir() and out.suffix != ".zip" else None
+    if folder is not None and folder.resolve() in out.resolve().parents:
+        raise InputError(f"--out {out}: lies in --data {folder}; name a place outside")
 
 
 def default_report(out: Path) -> Path:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -124,7 +126,8 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False, obj=answer)
     except _NO_ARGUMENTS as error:
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -141,7 +144,8 @@ def main() -> None:
     ) as error:
         message, exit_code = _told(error)
         give_failure(answer, message, exit_code, error)
-        click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
+        with suppress(OSError):  # the exit code says it, too
+            click.echo(for_people(f"tinysaver-edge: {message}"), err=True)
         _give_up_stdout()
         sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)
@@ -178,6 +182,9 @@ def _take_closed_places() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack a class's letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _give_up_stdout() -> None:

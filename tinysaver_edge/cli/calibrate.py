@@ -221,7 +221,6 @@ class _Page:
 
     def ask(self, plan: QuestionPlan, interview: Interview) -> None:
         """Show the page until somebody finishes on it, or a signal says that it is enough."""
-        from tinysaver_edge.cli.run import stopping_on_signals
         from tinysaver_edge.questions.page import QuestionPage
 
         show_question_plan(plan)
@@ -236,7 +235,7 @@ class _Page:
             by=self.by,
             confidence=self.confidence,
         )
-        with page, stopping_on_signals(page.finish) as stop:
+        with page, terminal.stopping_on_signals(page.finish) as stop:
             terminal.say(f"Questions: {page.url}{self._way(page.url)}")
             terminal.say("Finish there, or press Ctrl-C once: then what was answered is certified")
             page.wait()

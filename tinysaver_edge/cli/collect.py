@@ -22,7 +22,7 @@ from tinysaver_edge.cli.options import (
     options_of,
     timeout_option,
 )
-from tinysaver_edge.cli.run import exit_code, quieten_libraries, stopping_on_signals
+from tinysaver_edge.cli.run import quieten_libraries
 from tinysaver_edge.collect.cameras import collect_live
 from tinysaver_edge.collect.draw import Draw
 from tinysaver_edge.collect.recordings import call_sources, collect_recorded, recordings_of
@@ -191,7 +191,7 @@ def collect(
         seed = secrets.randbits(63) if seed is None else seed
         draw = Draw(count, seed, period_s, epoch_s, fps, encoding)
     stop = threading.Event()
-    with stopping_on_signals(stop.set) as stopped, terminal.progress() as bar:
+    with terminal.stopping_on_signals(stop.set) as stopped, terminal.progress() as bar:
         store = Store(out, warn=lambda line: terminal.warn([line]), progress=bar)
         with store:
 
@@ -234,7 +234,7 @@ def collect(
     _show(file, out, as_json=as_json)
     if stopped.signal is None and file is not None and not file.written:
         raise InputError(f"--out {out}: nothing was collected, see above")
-    return exit_code(stopped, complete=True)
+    return terminal.exit_code(stopped, complete=True)
 
 
 def _settled(store: Store) -> int:

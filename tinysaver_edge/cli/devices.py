@@ -115,7 +115,12 @@ def probe(folders: tuple[Path, ...], as_json: bool) -> None:
 def new(name: str, out: Path | None, force: bool) -> None:
     """Write a profile of this device, to be completed."""
     check_device_name(name)
-    target = user_devices_dir() / f"{name}.toml" if out is None else out
+    target = out
+    if target is None:
+        own = user_devices_dir()
+        if own is None:
+            raise InputError("this user has no home to keep profiles in: name a file with --out")
+        target = own / f"{name}.toml"
     check_file_target(target)
     if target.is_file() and not force:
         raise InputError(f"{target}: is there already; --force writes over it")

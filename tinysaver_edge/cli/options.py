@@ -54,6 +54,8 @@ def give_failure(answer: ProgramAnswer, message: str, exit_code: int, error: Bas
     if known is not None or "calibrate" in words[:1]:
         said["candidates"] = [one.to_dict() for one in getattr(known, "candidates", ())]
     lines = "run" in words[:1]  # whose decisions before this are a line each
+    if lines:
+        said["frame_id"] = None  # this one is about no frame
     try:
         click.echo(json.dumps(said, indent=None if lines else 2, allow_nan=False))
     except OSError:  # stdout is what failed: the line on stderr has to do

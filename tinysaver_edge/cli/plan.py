@@ -161,6 +161,8 @@ def plan(
         max_in_flight=max_in_flight,
         max_requests=max_requests,
     )
+    if len({one.resolve() for one in traces}) < len(traces):
+        raise InputError("--trace: a file is given twice, and would count as two cameras")
     if out is not None:
         check_file_target(out, ours=lambda page: is_own_page(page, "plan of a fleet"))
     with Bundle.load(bundle) as opened:
@@ -177,19 +179,25 @@ def plan(
         else:
             flow = of_bundle(opened, rate=escalation_rate, burst_s=burst_s)
         names = [stage.model.name for stage in opened.manifest.stages]
-    fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
+    counted = times.assumed
     times = _with_power(times, device, host_device)
+    by_profile = times.assumed != counted
+    limits.check(times)
+    fleet, times, told = _as_traced(fleet, times, flow, rtt_ms)
     able, note = fleet.with_saver(times, flow.asked)
     planner = Planner(times, flow, seed)
     with terminal.progress() as progress:
         forecast = planner.forecast(able, seconds=3600 * hours, progress=progress)
-    what_if = WhatIf(planner, fleet, limits)
+        what_if = WhatIf(planner, fleet, limits, forecast, progress)
+        remedies = tuple(what_if.remedies()) if limits.set else ()
+        curves = [] if out is None else list(what_if.curves())
     found = FleetPlan(
         title=" → ".join(names),
         forecast=forecast,
         limits=limits,
-        remedies=tuple(what_if.remedies()) if limits.set else (),
+        remedies=remedies,
         notes=tuple(one for one in (note, _window(able)) if one is not None),
+        by_profile=by_profile,
         said=(*times.said, *told, *flow.said),
         assumed=(
             *times.assumed,
@@ -201,7 +209,7 @@ def plan(
     )
     _show(found)
     if out is not None:
-        write_page(found, list(what_if.curves()), out)
+        write_page(found, curves, out)
         terminal.say(f"\npage: {out}")
     else:
         terminal.next_step("--out plan.html draws what other hosts, uplinks and rates would do")
@@ -210,7 +218,7 @@ def plan(
 
 
 _ALWAYS = (
-    "hosts and network do not fail, and the uplink sends one frame after the other",
+    "hosts and network do not fail, and what is under way shares the uplink evenly",
     "answers are so small that the way back is never full",
     "the days are like what was recorded: neither hours nor seasons are in it",
 )
@@ -252,7 +260,8 @@ def _as_traced(
             "answers took in the trace beyond the model itself and sending"
         )
     else:
-        told.append("round trip: 0 ms, for nobody said --rtt-ms")
+        assumed = "the round trip takes 0 ms: nobody said --rtt-ms, and no trace tells it"
+        times = replace(times, assumed=(*times.assumed, assumed))
     return fleet, times, told
 
 
@@ -272,15 +281,16 @@ def _with_power(times: Times, device: str | None, host_device: str | None) -> Ti
             mj = power_w * float(ms.mean())
             said.append(
                 f"energy: {power_w:g} W, the most that {profile} draws by its profile, for as long "
-                "as a frame takes by the report of bench, which has to be its own; no counter was "
+                "as a frame takes by the report of bench, which has to be of it; no counter was "
                 "read"
             )
         found.append(mj)
-    return replace(times, saver_mj=found[0], large_mj=found[1], said=(*times.said, *said))
+    assumed = (*times.assumed, *dict.fromkeys(said))
+    return replace(times, saver_mj=found[0], large_mj=found[1], assumed=assumed)
 
 
 def _no_energy(times: Times) -> list[str]:
-    if times.saver_mj is not None and times.large_mj is not None:
+    if times.counts_energy:
         return [
             "energy is that of frames run one by one, what idles meanwhile included; what devices "
             "and hosts draw while they have nothing to do is not in it"

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -66,62 +61,6 @@ _source_option = options_of(SOURCES)
 _escalation_option = options_of("Escalation")
 _repeated_option = options_of(REPEATED)
 _output_option = options_of(WRITTEN)
-
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-AGAIN_S = 1.0
-"""A signal that follows sooner is the same one, passed on by a shell, `timeout` or a runner."""
-
-
-@dataclass(slots=True)
-class Stop:
-    """Whether a signal came, and which.
-
-    Attributes:
-        signal: the first that came, or None.
-    """
-
-    signal: signal.Signals | None = None
-
-
-@contextmanager
-def stopping_on_signals(close: Callable[[], None]) -> Iterator[Stop]:
-    """Call a function when a signal to stop comes, instead of being interrupted anywhere.
-
-    It is called in a thread of its own: a handler runs in the middle of whatever the main thread
-    does, which may hold the very lock that is needed.
-    """
-    stop, first_s = Stop(), 0.0
-    before = {number: signal.getsignal(number) for number in STOPPING}
-
-    def stopped(number: int, _: FrameType | None) -> None:
-        nonlocal first_s
-        if stop.signal is None:
-            stop.signal, first_s = signal.Signals(number), time.monotonic()
-            threading.Thread(target=close, name="stopping", daemon=True).start()
-        elif time.monotonic() - first_s >= AGAIN_S:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            signal.raise_signal(number)
-
-    def deaf() -> None:
-        if stop.signal is not None:  # Python takes its handlers down: the last moment is not safe
-            for each in STOPPING:
-                signal.signal(each, signal.SIG_IGN)
-
-    try:
-        for number in STOPPING:
-            signal.signal(number, stopped)
-        atexit.register(deaf)
-    except ValueError:  # not the main thread: whoever is will be told of signals
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        if stop.signal is None:  # else the same signal may still come once more, before the end
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @click.command(cls=GroupedCommand)
@@ -388,7 +327,7 @@ def run(
         )
         around.listener.add(_advice(opened.path, around.field_frames))
         around.runs(stream.close)
-        stop = stack.enter_context(stopping_on_signals(stream.close))
+        stop = stack.enter_context(terminal.stopping_on_signals(stream.close))
         stack.enter_context(stream)
         if follower is not None:
             stack.enter_context(follower)
@@ -409,10 +348,10 @@ def run(
         show_traffic(hosts_of(deciding.stages))
     show_end(tally, around, stream.source_ids)
     if as_json and stop.signal is None and (lost := losses(around)):
-        click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2}))
+        click.echo(json.dumps({"error": "; ".join(lost), "exit_code": 2, "frame_id": None}))
     if stop.signal is None and not quiet and not log_json:
         terminal.next_step(_next_step(opened.path, live=live))
-    return exit_code(stop, complete=not losses(around))
+    return terminal.exit_code(stop, complete=not losses(around))
 
 
 def _repeats(
@@ -463,14 +402,6 @@ def _watchful(options: ServiceOptions, escalation: str) -> ServiceOptions:
             "never does: leave one of them out"
         )
     return options
-
-
-def exit_code(stop: Stop, *, complete: bool) -> int:
-    """Return 0 only where every decision went where it was to go: programs wait for that."""
-    if stop.signal is None:
-        return 0 if complete else 2
-    terminal.say(f"tinysaver-edge: stopped by {stop.signal.name}")
-    return 128 + stop.signal
 
 
 def quieten_libraries() -> None:

@@ -1,14 +1,22 @@
-"""What people read on a terminal: results on stdout, progress and all else on stderr."""
+"""What people read on a terminal: results on stdout, all else on stderr; and how they stop it."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
+import select
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import click
@@ -27,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tinysaver_edge._support.text import for_people
+from tinysaver_edge._support.text import for_people, without_logins
 from tinysaver_edge.cli.options import ProgramAnswer, as_typed_here
 
 
@@ -42,6 +50,102 @@ def console(*, stderr: bool = True) -> Console:
 def columns() -> int:
     """Return how many signs a line of a table may have."""
     return console(stderr=_stdout_is_taken()).width
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+NUDGE = signal.SIGURG
+"""Has a thread that is in the middle of a write begin it anew; nothing else heeds it."""
+
+AGAIN_S = 1.0
+"""A signal that follows sooner is the same one, passed on by a shell, `timeout` or a runner."""
+
+
+UNREAD_S = 3.0
+"""Once it is to stop, a command waits so long for whoever reads what it writes."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether a signal came, and which.
+
+    Attributes:
+        signal: the first that came, or None.
+    """
+
+    signal: signal.Signals | None = None
+
+
+@contextmanager
+def stopping_on_signals(close: Callable[[], None]) -> Iterator[Stop]:
+    """Call a function when a signal to stop comes, instead of being interrupted anywhere.
+
+    It is called in a thread of its own: a handler runs in the middle of whatever the main thread
+    does, which may hold the very lock that is needed. What is written to a terminal or a pipe that
+    nobody reads is lost from then on, or the command would wait for a reader to the end of time.
+    """
+    stop, first_s = Stop(), 0.0
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def stopped(number: int, _: FrameType | None) -> None:
+        nonlocal first_s
+        if stop.signal is None:
+            stop.signal, first_s = signal.Signals(number), time.monotonic()
+            threading.Thread(target=close, name="stopping", daemon=True).start()
+            threading.Thread(target=_give_up_unread, name="unread", daemon=True).start()
+        elif time.monotonic() - first_s >= AGAIN_S:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
+
+    def deaf() -> None:
+        if stop.signal is not None:  # Python takes its handlers down: the last moment is not safe
+            for each in STOPPING:
+                signal.signal(each, signal.SIG_IGN)
+
+    try:
+        for number in STOPPING:
+            signal.signal(number, stopped)
+        signal.signal(NUDGE, lambda *_: None)
+        atexit.register(deaf)
+    except ValueError:  # not the main thread: whoever is will be told of signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        if stop.signal is None:  # else the same signal may still come once more, before the end
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _give_up_unread() -> None:
+    """Let what is written to stdout and stderr go, once nobody has read there for a while."""
+    full_s = dict.fromkeys((1, 2), 0.0)
+    while full_s:
+        time.sleep(UNREAD_S / 10)
+        for output in list(full_s):
+            full_s[output] += UNREAD_S / 10
+            try:
+                if select.select([], [output], [], 0)[1]:
+                    full_s[output] = 0.0
+            except (OSError, ValueError):  # it is closed
+                del full_s[output]
+                continue
+            if full_s[output] >= UNREAD_S:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+                del full_s[output]
+                for thread in threading.enumerate():
+                    if thread.ident is not None:
+                        signal.pthread_kill(thread.ident, NUDGE)
+
+
+def exit_code(stop: Stop, *, complete: bool) -> int:
+    """Return 0 only where every decision went where it was to go: programs wait for that."""
+    if stop.signal is None:
+        return 0 if complete else 2
+    say(f"tinysaver-edge: stopped by {stop.signal.name}")
+    return 128 + stop.signal
 
 
 _LOGGER = "tinysaver_edge.cli"
@@ -62,11 +166,12 @@ def _logs() -> bool:
 
 
 def say(message: str) -> None:
-    """Write a line to stderr."""
+    """Write a line to stderr; where nobody takes it, the command's work is done all the same."""
     if _logs():
         logging.getLogger(_LOGGER).info(message)
     else:
-        click.echo(for_people(as_typed_here(message)), err=True)
+        with suppress(OSError):
+            click.echo(for_people(as_typed_here(message)), err=True)
 
 
 def tell(message: str) -> None:
@@ -105,13 +210,23 @@ def warn(warnings: Iterable[str]) -> None:
         if _logs():
             logging.getLogger(_LOGGER).warning(warning)
         else:
-            click.echo(for_people(as_typed_here(f"warning: {warning}")), err=True)
+            say(f"warning: {warning}")
 
 
 def show_json(values: dict[str, Any]) -> None:
-    """Write one JSON object to stdout."""
+    """Write one JSON object to stdout; addresses in it have no logins."""
     ProgramAnswer.note_given()
-    click.echo(json.dumps(values, indent=2, allow_nan=False))
+    click.echo(json.dumps(_without_logins(values), indent=2, allow_nan=False))
+
+
+def _without_logins(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, str):
+        return without_logins(value)
+    if isinstance(value, dict):
+        return {key: _without_logins(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_logins(one) for one in value]
+    return value
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -128,7 +243,9 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify=justify, overflow="fold", no_wrap=paired)
     for row in rows:
         table.add_row(*(Text(for_people(as_typed_here(cell))) for cell in row))
-    console(stderr=_stdout_is_taken()).print(table)
+    shown = console(stderr=_stdout_is_taken())
+    with suppress(*((OSError,) if shown.stderr else ())):
+        shown.print(table)
 
 
 class _RateColumn(ProgressColumn):

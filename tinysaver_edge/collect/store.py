@@ -20,7 +20,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, lock, parse_json, read_file, sha256_of
+from tinysaver_edge._support.files import (
+    atomic_write,
+    half_written,
+    lock,
+    parse_json,
+    read_file,
+    sha256_of,
+)
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge._support.text import brief
@@ -166,12 +173,19 @@ class Store:
                     elif row["file"] == self._name(one):
                         self._moments[one.name] = one.taken(row["file"], brief(str(row["sha256"])))
         for place in self.folder.iterdir():
-            if place.name.startswith(".") and place.name not in (JOURNAL, LOCK):
+            if self._was_cut_short(place.name):
                 shutil.rmtree(place) if place.is_dir() else place.unlink()
         for one in self._moments.values():
             place = self.folder / self._name(one)
             if not one.settled and place.exists():  # whole, or it would not have its name
                 self._moments[one.name] = one.taken(place.name, self._hash(place))
+
+    def _was_cut_short(self, name: str) -> bool:
+        """Whether a file or folder is what a kill left; a user's .git is none."""
+        whole = half_written(name) or ""
+        under_way = name.startswith(".") and name[1:] in self._moments
+        ours = (SUMMARY, MOMENTS, ROOM)
+        return name == ROOM or under_way or whole in ours or Path(whole).stem in self._moments
 
     def _name(self, moment: DrawnMoment) -> str:
         frames = self.file.kind is CollectedUnit.FRAMES

@@ -30,23 +30,16 @@ ORDERED = 0.7
 random: 0.5 for pictures in any order; 0.45 to 0.55 on CIFAR-10, ImageNet photos and drawn ones,
 0.7 to 0.99 on frames of clips, from every 25th to every one."""
 
-LEAST_LIKENESS, MOST_LIKENESS = 0.6, 0.9
-SPREADS = 8.0
-"""Two pictures are alike from so many times the usual likeness of two pictures on, within those."""
+LEAST_LIKENESS = 0.6
+ALIKE_FROM = ((0.075, 0.1125, 0.2, 0.28), (LEAST_LIKENESS, 0.9, 0.9, 0.96))
+"""By the usual likeness of two pictures: from where on they are alike. Of what mostly looks the
+same, written digits or parts on a plain ground, some are 0.9 alike by chance, few are 0.96."""
 
 SAME_GREY = 1.0
 """Or where their small pictures' edges differ by less than so many levels of grey."""
 
-BY_CHANCE = (4.5, 12.0)
-"""Powers of the distance by which pairs become more where tiny pictures are alike by chance, as
-they show little: 4.9 to 11.3 for 1,797 digits of 8 × 8 pixels, and each class of them. Copies and
-frames of clips have a step somewhere (0 to 4.4), or a wall where noise begins (13 to 24)."""
-
-ONLY_NOISE = 0.985
-"""Likeness from which on two of those are copies: relit by a third they still have 0.97."""
-
 FLAT_GREY = 0.5
-"""Pictures whose edges are fainter than this show nothing to compare."""
+"""Pictures whose edges are fainter than this show nothing to compare but their one colour."""
 
 PARTS = tuple(
     (top, left, side)
@@ -67,7 +60,6 @@ for each factor e of pictures from 300 on: there are the more pairs."""
 
 COMPARED = 16
 """Width and height of what is compared of small pictures: a whole one, or a part."""
-
 PAIRS = 20_000
 _BLOCK = 512
 _SEED = 0x5EED
@@ -173,12 +165,8 @@ def find_alike(
     else:
         edges = _Edges.of(small)
         usual = edges.likeness(*random_pairs(label, group))
-        least = _least_likeness(usual)
-        tiny = looks.tiny[kept].all() and least == MOST_LIKENESS
-        by_chance = tiny and _alike_by_chance(edges, small, group)
-        first = _first_alike(edges, content, group, ONLY_NOISE if by_chance else least)
-        parts = groups is None and not by_chance
-        cut, part_of = _parts_alike(small, first) if parts else (0.0, None)
+        first = _first_alike(edges, content, group, _least_likeness(usual))
+        cut, part_of = _parts_alike(small, first) if groups is None else (0.0, None)
         order, likely = _order(edges, looks.orders(kept, names), label, group, usual)
     leaders = leading_group(first, group)
     sizes = np.bincount(leaders).astype(float)
@@ -227,12 +215,14 @@ class _Edges:
             turns by quarters are so held alike: these are copies, too.
         length: ``(n,)`` of each, at least that of a picture that shows nothing.
         flat: ``(n,)`` which pictures show nothing to begin with.
+        colour: ``(n, 3)`` of each, on average.
     """
 
     values: NDArray[np.float32]
     held: NDArray[np.float32]
     length: NDArray[np.float32]
     flat: NDArray[np.bool_]
+    colour: NDArray[np.float32]
 
     @classmethod
     def of(cls, pictures: NDArray[np.uint8]) -> _Edges:
@@ -243,7 +233,7 @@ class _Edges:
         flat = np.linalg.norm(values, axis=1) < least
         values -= values.mean(axis=0)
         length = np.maximum(np.linalg.norm(values, axis=1), least).astype(np.float32)
-        return cls(values, held, length, flat)
+        return cls(values, held, length, flat, small.mean(axis=(1, 2)))
 
     def likeness(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the correlation of pairs, -1..1."""
@@ -255,20 +245,18 @@ class _Edges:
 
     def alike(self, start: int, stop: int, least: float) -> NDArray[np.bool_]:
         """Return which of some pictures are like which before them, ``(stop - start, stop)``."""
-        square = np.einsum("nd,nd->n", self.values, self.values)
+        length, square = self.length, np.einsum("nd,nd->n", self.values, self.values)
         products = self.values[start:stop] @ self.values[:stop].T
         apart = square[start:stop, None] + square[None, :stop] - 2 * products
         found = apart < SAME_GREY**2 * self.values.shape[1]
-        found |= self.changed(products, start, stop) > least
-        found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
-        return np.asarray(found)
-
-    def changed(self, products: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-        """Return likenesses 0..1, inverted, mirrored and turned too; products are used up."""
         np.abs(products, out=products)  # light and dark may have changed places
         np.maximum(products, self.held[start:stop] @ self.held[:stop].T, out=products)
-        products /= self.length[start:stop, None] * self.length[None, :stop]
-        return products
+        found |= products > least * length[start:stop, None] * length[None, :stop]
+        found &= ~self.flat[start:stop, None] & ~self.flat[None, :stop]
+        for place in start + np.flatnonzero(self.flat[start:stop]):
+            same = np.abs(self.colour[:stop] - self.colour[place]).max(axis=1) < SAME_GREY
+            found[place - start] = self.flat[:stop] & same
+        return np.asarray(found)
 
 
 def _held_up(small: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -356,30 +344,7 @@ def random_pairs(
 def _least_likeness(usual: NDArray[np.float32]) -> float:
     """Return from where on two pictures are alike, given the likeness of pairs at random."""
     spread = 1.4826 * float(np.median(np.abs(usual))) if len(usual) else 1.0
-    return float(np.clip(SPREADS * spread, LEAST_LIKENESS, MOST_LIKENESS))
-
-
-def _alike_by_chance(edges: _Edges, small: NDArray[np.uint8], group: NDArray[np.int64]) -> bool:
-    """Tell whether tiny pictures are as alike as independent ones are that show so little.
-
-    The number of pairs up to a distance then rises by a power of it, the dimension of what they
-    show, whatever the distance (Grassberger and Procaccia, Physica D 9, 1983).
-    """
-    ends = np.float32(1 - MOST_LIKENESS) ** 0.5 * 1.25 ** np.arange(-6, 3)
-    pairs, count = np.zeros(len(ends)), len(group)
-    whole = _differences(_part(small))  # inverted copies do not share what all others share
-    whole /= np.maximum(np.linalg.norm(whole, axis=1), FLAT_GREY)[:, None]
-    for start in range(0, count, _BLOCK):
-        stop = min(count, start + _BLOCK)
-        likeness = edges.changed(edges.values[start:stop] @ edges.values[:stop].T, start, stop)
-        np.maximum(likeness, -(whole[start:stop] @ whole[:stop].T), out=likeness)
-        other = group[start:stop, None] != group[None, :stop]
-        other &= np.arange(start, stop)[:, None] > np.arange(stop)
-        apart = np.sqrt(np.maximum(0, 1 - likeness[other]))
-        pairs += np.searchsorted(np.sort(apart), ends, "right")
-    enough = pairs[1:] >= max(20.0, 0.02 * count)
-    powers = np.diff(np.log(np.maximum(pairs, 1)))[enough] / np.log(1.25)
-    return bool(len(powers) and BY_CHANCE[0] <= powers.min() and powers.max() <= BY_CHANCE[1])
+    return float(np.interp(spread, *ALIKE_FROM))
 
 
 def _first_alike(

@@ -7,11 +7,14 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.files import OddZipError, members_of, parse_json
+from tinysaver_edge._support.limits import MOST_FILE_BYTES
+from tinysaver_edge._support.text import without_logins
 from tinysaver_edge.data.images import NOTHING, LeftOut, is_image, left_out_of, printable
 from tinysaver_edge.data.shards import open_shards, shards_name_labels
 from tinysaver_edge.data.source import DataSource, Sample, one_spelling
@@ -64,11 +67,14 @@ def open_data(path: Place, *, group_column: str | None = None, labelled: bool = 
     if suffix in _TABLES:
         folder, _ = parted(path)
         samples = list(table_samples(path, group_column, labelled=labelled))
-        afar = isinstance(path, str) or any(is_url(one.file) for one in samples)
+        places = [one.file for one in samples]
+        afar = isinstance(path, str) or any(map(is_url, places))
         store = store_of(
             folder if isinstance(folder, str) or not afar else folder.absolute().as_uri()
         )
-        return FolderData(path, samples, store)
+        if any(map(is_url, places)):  # what samples are called goes into reports and tables
+            samples = [replace(one, file=without_logins(one.file)) for one in samples]
+        return FolderData(path, samples, store, places=places)
     if suffix == ".zip":
         return ZipData(path, labelled=labelled)
     if isinstance(path, str) or path.is_dir():
@@ -164,8 +170,11 @@ class ZipData(DataSource):
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image file."""
+        entry = self._members[self._places[index]]
+        if entry.file_size > MOST_FILE_BYTES:
+            raise OSError(f"unpacks to {entry.file_size} bytes")
         try:
-            return self._archive.read(self._members[self._places[index]])
+            return self._archive.read(entry)
         except _DAMAGED_ZIP as error:
             raise OSError(str(error) or type(error).__name__) from error
 
@@ -196,9 +205,13 @@ def _members(archive: zipfile.ZipFile, path: Place) -> tuple[dict[str, zipfile.Z
     """
     found: dict[str, zipfile.ZipInfo] = {}
     lost: list[str] = []
-    if any(entry.flag_bits & 1 for entry in archive.infolist()):
+    try:
+        entries = members_of(archive)
+    except OddZipError as error:
+        raise DataError(f"data {path}: {error}") from error
+    if any(entry.flag_bits & 1 for entry in entries):
         raise DataError(f"data {path}: is encrypted with a password; unpack it, or zip it without")
-    for entry in archive.infolist():
+    for entry in entries:
         name = entry.filename if "/" in entry.filename else entry.filename.replace("\\", "/")
         if entry.is_dir() or name.endswith("/"):
             continue

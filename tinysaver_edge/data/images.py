@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -27,19 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 """Endings of the files that count as images: what OpenCV reads; builds without one say unreadable.
 """
 
-HOUSEKEEPING = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-        "__pycache__",
-        "thumbs.db",
-        "desktop.ini",
-    }
-)
+_SYSTEMS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
+HOUSEKEEPING = frozenset((*_SYSTEMS, "lost+found", "__pycache__", "thumbs.db", "desktop.ini"))
 """Files and folders that systems put beside images of their own accord, in lower case."""
 
 NOTES = frozenset(
@@ -111,6 +100,8 @@ def told_size(data: bytes) -> tuple[int, int] | None:
     """
     if data.startswith(b"\xff\xd8"):
         return jpeg_size(data)
+    if data.startswith(b"BM") and data[14:18] == b"\x0c\0\0\0":  # OS/2's: two bytes each
+        return int.from_bytes(data[20:22], "little"), int.from_bytes(data[18:20], "little")
     for start, place, width, order in _PLACES:
         if data.startswith(start) and len(data) >= place + 2 * width:
             across, down = (
@@ -124,10 +115,13 @@ def told_size(data: bytes) -> tuple[int, int] | None:
     if (bitmap := _NETPBM.match(data[:_HEAD])) is not None:
         across, down = (int(one) for one in bitmap.groups() if one is not None)
         return down, across
-    if (place := data.find(b"ihdr", 0, _HEAD)) >= 0:  # JPEG 2000
-        return _pair(data, place + 4, 4)
-    if (place := data.find(b"ispe", 0, _HEAD)) >= 0:  # AVIF: across comes first
+    if (place := data.find(b"\xff\x4f\xff\x51", 0, _HEAD)) >= 0:  # JPEG 2000, in a box or not
         across, down = _pair(data, place + 8, 4)
+        return down, across
+    if (place := data.find(b"ihdr", 0, _HEAD)) >= 0:
+        return _pair(data, place + 4, 4)
+    if sizes := [_pair(data, found.end() + 4, 4) for found in re.finditer(b"ispe", data[:_HEAD])]:
+        across, down = max(sizes)  # AVIF has one for each of its pictures; across comes first
         return down, across
     return _tiff_size(data)
 
@@ -165,17 +159,25 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    if data[:4] not in (b"II*\0", b"MM\0*"):
+    """Read the first picture's tags; numbers of a BigTIFF's are twice as long."""
+    order = _TIFF.get(data[:2])
+    big = data[2:4] in (b"+\0", b"\0+")
+    if order is None or (not big and data[2:4] not in (b"*\0", b"\0*")):
         return None
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    place = int.from_bytes(data[4:8], order)
+
+    def number(at: int, width: int) -> int:
+        return int.from_bytes(data[at : at + width], order)
+
+    place, counted, entry, value = (number(8, 8), 8, 20, 12) if big else (number(4, 4), 2, 12, 8)
     found = {}
-    for entry in range(min(int.from_bytes(data[place : place + 2], order), 64)):
-        at = place + 2 + 12 * entry
-        width = 2 if int.from_bytes(data[at + 2 : at + 4], order) == 3 else 4
-        tag = int.from_bytes(data[at : at + 2], order)
-        found[tag] = int.from_bytes(data[at + 8 : at + 8 + width], order)
+    for one in range(min(number(place, counted), 64)):
+        at = place + counted + entry * one
+        width = {3: 2, 16: 8}.get(number(at + 2, 2), 4)
+        found[number(at, 2)] = number(at + value, width)
     return (found[257], found[256]) if {256, 257} <= found.keys() else None
+
+
+_TIFF: Mapping[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
 
 
 def _is_too_large(data: bytes) -> bool:
@@ -383,32 +385,35 @@ def walk(folder: Path) -> tuple[list[str], list[str]]:
     """
     names: list[str] = []
     lost: list[str] = []
-    for path, reachable in _walk(folder, frozenset()):
+    for path, reachable in _walk(folder):
         (names if reachable else lost).append(path.relative_to(folder).as_posix())
     return names, lost
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
-    try:
-        state = folder.stat()
-        here = (state.st_dev, state.st_ino)
-        if here in above:
-            yield folder, False
-            return
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        yield folder, False
-        return
-    for entry in found:
-        path = folder / entry.name
+def _walk(top: Path) -> Iterator[tuple[Path, bool]]:
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while waiting:  # folders may lie deeper in each other than calls may
+        folder, above = waiting.pop()
         try:
-            if entry.is_dir():
-                yield from _walk(path, above | {here})
-            else:
-                yield path, entry.is_file()
+            state = folder.stat()
+            here = (state.st_dev, state.st_ino)
+            if here in above:
+                yield folder, False
+                continue
+            with os.scandir(folder) as entries:
+                found = list(entries)
         except OSError:
-            yield path, False
+            yield folder, False
+            continue
+        for entry in found:
+            path = folder / entry.name
+            try:
+                if entry.is_dir():
+                    waiting.append((path, above | {here}))
+                else:
+                    yield path, entry.is_file()
+            except OSError:
+                yield path, False
 
 
 def left_out_of(

@@ -159,9 +159,6 @@ DRAWN = 20_000
 _SPARE = DRAWN // 20  # in place of those that cannot be read
 _SEED = 0x5EED
 
-TINY = 16
-"""Pixels a side up to which a picture shows so little that strangers are alike."""
-
 _KEPT = Path("images") / "looks.npz"
 
 
@@ -178,7 +175,6 @@ class Looks:
         several: ``(n,)`` bool, files that hold more than one picture; None where nobody looked.
         taken: ``(n,)`` int64, rises with when they were taken, as their files say; 0 where they do
             not; None where nobody looked.
-        sides: ``(n,)`` int64, the shorter side of each in pixels; None where nobody looked.
     """
 
     content: NDArray[np.uint64]
@@ -187,7 +183,6 @@ class Looks:
     drawn: NDArray[np.int64] | None = None
     several: NDArray[np.bool_] | None = None
     taken: NDArray[np.int64] | None = None
-    sides: NDArray[np.int64] | None = None
 
     def orders(self, kept: NDArray[np.int64], names: Sequence[str]) -> Iterator[NDArray[np.int64]]:
         """Yield pictures in the orders that they may have been taken in.
@@ -226,13 +221,6 @@ class Looks:
     def readable(self) -> NDArray[np.bool_]:
         """``(n,)`` which pictures can be read."""
         return np.asarray(self.content != 0)
-
-    @property
-    def tiny(self) -> NDArray[np.bool_]:
-        """``(n,)`` which pictures have hardly any pixels."""
-        if self.sides is None:
-            return np.zeros(len(self.content), bool)
-        return np.asarray((self.sides > 0) & (self.sides <= TINY))
 
     @property
     def depth_line(self) -> str | None:
@@ -283,7 +271,6 @@ def read_looks(
                 drawn=np.zeros(0, np.int64) if looks.drawn is None else looks.drawn,
                 several=looks.several if looks.several is not None else np.zeros(0, bool),
                 taken=looks.taken if looks.taken is not None else np.zeros(0, np.int64),
-                sides=looks.sides if looks.sides is not None else np.zeros(0, np.int64),
                 fingerprint=np.array(fingerprint),
             )
     return looks
@@ -307,7 +294,6 @@ class Looked:
     dark_bits: NDArray[np.int64]
     several: NDArray[np.bool_]
     taken: NDArray[np.int64]
-    sides: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +335,7 @@ class LookJob:
                     for one in pool.map(lambda place: _seen(self.data, place), places):
                         seen.append(one)
                         progress.advance(1)
-                    content, small, bits, several, taken, sides = zip(*seen, strict=True)
+                    content, small, bits, several, taken = zip(*seen, strict=True)
                     drawn = rows[start : start + len(places)] >= 0
                     yield Looked(
                         start,
@@ -358,7 +344,6 @@ class LookJob:
                         np.array(bits, np.int64),
                         np.array(several, bool),
                         np.array(taken, np.int64),
-                        np.array(sides, np.int64),
                     )
 
         return looked
@@ -390,7 +375,6 @@ def _look(data: DataSource, progress: Progress, do: Looking) -> Looks:
     count = len(data)
     rows, drawn = _rows(count)
     several, taken = np.zeros(count, bool), np.zeros(count, np.int64)
-    sides = np.zeros(count, np.int64)
     looks = Looks(
         np.zeros(count, np.uint64),
         np.zeros((count if drawn is None else len(drawn), SIDE, SIDE, 3), np.uint8),
@@ -398,13 +382,12 @@ def _look(data: DataSource, progress: Progress, do: Looking) -> Looks:
         drawn,
         several,
         taken,
-        sides,
     )
 
     def keep(one: Looked) -> None:
         part = slice(one.start, one.start + len(one.content))
         looks.content[part], looks.dark_bits[part] = one.content, one.dark_bits
-        several[part], taken[part], sides[part] = one.several, one.taken, one.sides
+        several[part], taken[part] = one.several, one.taken
         looks.small[rows[part][rows[part] >= 0]] = one.small
 
     job = LookJob(data)
@@ -419,14 +402,14 @@ def _look(data: DataSource, progress: Progress, do: Looking) -> Looks:
 _NONE = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 
-def _seen(data: DataSource, index: int) -> tuple[int, NDArray[np.uint8], int, bool, int, int]:
-    """Return the same of a picture as `_one`, itself in small, and its shorter side."""
+def _seen(data: DataSource, index: int) -> tuple[int, NDArray[np.uint8], int, bool, int]:
+    """Return the same of a picture as `_one`, itself in small."""
     content, frame, bits, several, taken = _one(data, index)
     if frame is None:
-        return 0, _NONE, 0, several, taken, 0
+        return 0, _NONE, 0, several, taken
     cv2 = opencv("Comparing images")
     small = cv2.resize(unframed(frame), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return content, small, bits, several, taken, min(frame.shape[:2])
+    return content, small, bits, several, taken
 
 
 def _one(data: DataSource, index: int) -> tuple[int, Frame | None, int, bool, int]:
@@ -483,7 +466,6 @@ def kept_looks(folder: Path, fingerprint: str) -> Looks | None:
         if small.shape[1:3] != (SIDE, SIDE):  # of an earlier release
             return None
         taken = tables["taken"] if len(tables["taken"]) else None
-        sides = tables["sides"] if len(tables.get("sides", ())) else None  # not in earlier releases
-        return Looks(tables["content"], small, tables["dark_bits"], drawn, several, taken, sides)
+        return Looks(tables["content"], small, tables["dark_bits"], drawn, several, taken)
     except (OSError, ValueError, KeyError):
         return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinysaver_edge._support.files import parse_json
+from tinysaver_edge._support.limits import MOST_FILE_BYTES
 from tinysaver_edge._support.packages import needs
 from tinysaver_edge.data.images import (
     IMAGE_SUFFIXES,
@@ -33,14 +34,14 @@ IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", 
 
 FILES = ("file", "path", "filename", "file_name")
 
-MOST_FILE_BYTES = 256 << 20
-"""Of one image in a shard."""
-
 MOST_LABEL_BYTES = 1 << 20
 """Of a .cls or .json beside it."""
 
 MOST_GROUP_BYTES = 1 << 30
 """Images of one row group of Parquet: they are read together."""
+
+MANY_ROWS = 100_000
+"""Of a row group; those of more have at least a byte each."""
 
 GROUPS_KEPT = 2
 
@@ -455,12 +456,16 @@ def _file_column(names: Sequence[str]) -> str | None:
 
 
 def _check_group(group: Any, image: str, where: str) -> None:  # noqa: ANN401
-    """Refuse row groups whose images do not fit into memory together."""
-    size = sum(
-        group.column(place).total_uncompressed_size
+    """Refuse row groups whose images, or names, do not fit into memory together."""
+    columns = [
+        group.column(place)
         for place in range(group.num_columns)
         if group.column(place).path_in_schema.split(".")[0] == image
-    )
+    ]
+    packed = sum(one.total_compressed_size for one in columns)
+    if group.num_rows > max(MANY_ROWS, packed):  # a few bytes say "and so on" for millions
+        raise DataError(f"{where} has {group.num_rows} rows in {packed} bytes: no images do")
+    size = sum(one.total_uncompressed_size for one in columns)
     if size > MOST_GROUP_BYTES:
         raise DataError(
             f"{where} has row groups of {size / 1e9:.1f} GB, which are read as a whole: write it "

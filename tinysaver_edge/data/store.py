@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -26,6 +28,9 @@ _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+SILENT_S = 20.0
+"""How long a web server may be silent."""
 
 AT_ONCE = 16
 """Files whose state is asked for at the same time."""
@@ -261,18 +266,30 @@ class RemoteStore(DataStore):
     def _resolve(self, url: str) -> tuple[Any, str]:
         """Return the file system and the path in it of a URL."""
         fsspec = _fsspec(url)
-        protocol = url.partition("://")[0]
+        protocol, _, rest = url.partition("://")
+        if protocol in _CREDENTIALS and "@" in rest.partition("/")[0]:
+            raise DataError(
+                f"data {protocol}://…: an address there holds no keys: {_CREDENTIALS[protocol]}"
+            )
         try:
             if protocol not in self._systems:
-                self._systems[protocol] = fsspec.filesystem(protocol)
+                if _wants_more(fsspec.get_filesystem_class(protocol)):
+                    why = f"{protocol}:// is not reached by an address alone"
+                    raise DataError(f"data {url}: {why}: fetch what is there")
+                self._systems[protocol] = fsspec.filesystem(protocol, **_patience(fsspec, protocol))
             system = self._systems[protocol]
             return system, system._strip_protocol(url)
         except ImportError as error:
             package = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
-            name = package.get(protocol, error.name or protocol)
+            if protocol not in package:  # fsspec says what of it must be installed
+                raise DataError(f"data {url}: {' '.join(str(error).split())[:200]}") from error
+            name = package[protocol]
             raise MissingDependencyError(name, extra="cloud", purpose=f"Reading {url}") from None
-        except ValueError as error:
-            raise DataError(f"data {url}: {error}") from error
+        except TinySaverError:
+            raise
+        except Exception as error:  # whatever a file system's constructor raises
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"data {url}: {said}") from error
 
     @contextmanager
     def _telling(self, url: str) -> Iterator[None]:
@@ -325,10 +342,32 @@ def _state_of(info: Mapping[str, Any]) -> str:
     return f"{info.get('size')} {changed}"
 
 
+def _patience(fsspec: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 - a module
+    """Return how long a web server may be silent; aiohttp would wait for five minutes."""
+    if protocol not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    said = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+    timeout = aiohttp.ClientTimeout(total=None, connect=SILENT_S, sock_read=SILENT_S)
+    return {"client_kwargs": {"timeout": timeout, **said}}
+
+
+def _wants_more(kind: type) -> bool:
+    """Whether a file system is made of more than an address: of a host, a token."""
+    _, *asked = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    return any(one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in asked)
+
+
 def _fsspec(url: str) -> Any:  # noqa: ANN401
     with needs("fsspec", extra="cloud", purpose=f"Reading {url}"):
         import fsspec
+    for name in ("fsspec", "gcsfs", "s3fs", "asyncio"):  # what they say comes as an error anyway
+        logging.getLogger(name).addHandler(_SILENT)
     return fsspec
+
+
+_SILENT = logging.NullHandler()
 
 
 def store_of(place: Place) -> DataStore:
@@ -345,8 +384,9 @@ def parted(place: Place) -> tuple[Place, str]:
 
 
 def suffix_of(place: Place) -> str:
-    """Return the ending of a file's name, in lower case."""
-    return PurePosixPath(parted(place)[1]).suffix.lower()
+    """Return the ending of a file's name, in lower case; of a URL, what is behind ``?`` is none."""
+    name = parted(place)[1]
+    return PurePosixPath(name if isinstance(place, Path) else name.partition("?")[0]).suffix.lower()
 
 
 @dataclass(frozen=True, slots=True)

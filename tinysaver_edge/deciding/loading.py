@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir
+from tinysaver_edge._support.resources import default_cache_dir
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.deciding.policy import Policy, StagePolicy
 from tinysaver_edge.deciding.stage import Stage

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinysaver_edge._support.files import atomic_write, parse_json
+from tinysaver_edge._support.files import atomic_write, open_regular, parse_json
 from tinysaver_edge._support.packages import needs
 from tinysaver_edge.engines.model_file import one_line
 from tinysaver_edge.errors import ModelError
@@ -56,7 +56,7 @@ def read_header(path: Path) -> dict[str, str]:
         ModelError: the file is missing, truncated or none of that kind.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if 0 < length <= _LONGEST_HEADER else b""
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinysaver_edge._support.files import read_toml
-from tinysaver_edge._support.resources import devices_dir
+from tinysaver_edge._support.resources import devices_dir, user_dir
 from tinysaver_edge.errors import RecipeError
 from tinysaver_edge.latency import LatencySamples
 
@@ -256,15 +255,15 @@ def profile_files(*, folders: Sequence[Path] = ()) -> dict[str, Path]:
     """Return the files of all profiles by name, a user's own over those that ship."""
     found: dict[str, Path] = {}
     for folder in (*folders, user_devices_dir(), devices_dir()):
-        for path in sorted(folder.glob("*.toml")):
+        for path in [] if folder is None else sorted(folder.glob("*.toml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
 
 
-def user_devices_dir() -> Path:
-    """Return the folder of a user's own profiles; it need not be there."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "tinysaver-edge" / "devices"
+def user_devices_dir() -> Path | None:
+    """Return the folder of a user's own profiles; None for a user without a home."""
+    folder = user_dir("XDG_CONFIG_HOME", ".config")
+    return None if folder is None else folder / "devices"
 
 
 def read_profile(path: Path) -> DeviceProfile:

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge import codec as jpeg_header
-from tinysaver_edge._support.files import new_beside
+from tinysaver_edge._support.files import new_beside, write_text
 from tinysaver_edge._support.limits import MOST_NAME, MOST_ROWS
 from tinysaver_edge._support.text import brief, printable
 from tinysaver_edge.bundle.bundle import files_of, write_bundle
@@ -110,8 +110,8 @@ def deploy(
             write_triton(served, folder, python_backend=python_backend)
             if target is Target.KSERVE:
                 text = render("kserve_inferenceservice.yaml", values)
-                (folder / "inferenceservice.yaml").write_text(text)
-        (folder / "README.md").write_text(render(f"{target.value}_README.md", values))
+                write_text(folder / "inferenceservice.yaml", text)
+        write_text(folder / "README.md", render(f"{target.value}_README.md", values))
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
@@ -218,9 +218,9 @@ def write_triton(served: Served, out: Path, *, python_backend: bool = False) -> 
         "width": served.artefact.preprocess.resize.width,
         **_tensors(served),
     }
-    (folder / "config.pbtxt").write_text(render("triton_config.pbtxt", values))
+    write_text(folder / "config.pbtxt", render("triton_config.pbtxt", values))
     if python_backend:
-        (version / "model.py").write_text(render("triton_model.py", values))
+        write_text(version / "model.py", render("triton_model.py", values))
 
 
 def uses_python_backend(served: Served, asked: bool) -> bool:
@@ -277,7 +277,7 @@ def _write_ovms(served: Served, out: Path) -> None:
             }
         ]
     }
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
@@ -305,7 +305,7 @@ def _write_ray(served: Served, out: Path, values: dict[str, Any]) -> None:
         },
     }
     for template in ("app.py", "grpc_service_pb2.py", "serve.yaml"):
-        (out / template).write_text(render(f"ray_{template}", values))
+        write_text(out / template, render(f"ray_{template}", values))
     copy_file(served.file, out / "model.onnx")
 
 

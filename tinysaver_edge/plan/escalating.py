@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import ABC, abstractmethod
+from array import array
+from codecs import BOM_UTF8
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinysaver_edge._support.files import read_arrays, read_text
+from tinysaver_edge._support.files import read_arrays, read_file
 from tinysaver_edge._support.numbers import percent
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate.p_values import rate_interval
@@ -33,6 +37,10 @@ LEAST_BURSTS = 10
 BLOCK_S = 60.0
 """Stretches of a trace that are put together at random to make a camera's hours."""
 
+ALIKE = 1.25
+"""Cameras of a trace whose rates differ by less are taken for equally fast."""
+
+_APART = "cameras escalate independently of each other"
 
 QUICK = 0.2
 """The quantile that tells what an answer takes when nobody is in its way."""
@@ -75,12 +83,8 @@ class Bursts(Escalating):
     frames and the mean length of a burst.
 
     Attributes:
-        rate: as for `Escalating`.
         burst_s: mean length of a burst; at least as long as those of frames that are independent
-            of each other.
-        asked: as for `Escalating`.
-        said: likewise.
-        assumed: likewise.
+            of each other. The others as for `Escalating`.
 
     Raises:
         InputError: a figure is out of range.
@@ -142,10 +146,7 @@ class Traced(Escalating):
         scores: the saver's, likewise, NaN where it was not asked; none where they are not known.
         threshold: that they were held against.
         device_ms: what a device took each frame that it settled; none where that is not told.
-        large_ms: what asking the large model took, likewise.
-        asked: as for `Escalating`.
-        said: likewise.
-        assumed: likewise.
+        large_ms: what asking the large model took, likewise. The others as for `Escalating`.
     """
 
     frames_per_s: float
@@ -200,17 +201,17 @@ class Traced(Escalating):
 
     def dispersion(self, fps: float) -> float:
         """Return it of stretches of 10 s."""
-        window = max(1, round(10 * self.frames_per_s))
-        counts = [
-            one[: len(one) // window * window].reshape(-1, window).sum(axis=1)
-            for one in self.flags
-            if len(one) >= 2 * window
-        ]
-        found = np.concatenate(counts) if counts else np.zeros(0)
-        if len(found) < 2 or not found.mean():
+        found, _ = self.by_10_s()
+        if len(found) < 2 or not found.any():
             return 1 - self.rate
         # Frames that come more often are escalated as much longer in a row.
         return float(found.var(ddof=1) / found.mean()) * fps / self.frames_per_s
+
+    def by_10_s(self) -> tuple[FloatArray, int]:
+        """Return how many frames each stretch of 10 s has escalated, and how many it has."""
+        window = max(1, round(10 * self.frames_per_s))
+        whole = [one[: len(one) // window * window] for one in self.flags]
+        return np.concatenate(whole).reshape(-1, window).sum(axis=1, dtype=np.float64), window
 
 
 def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> Bursts:
@@ -240,7 +241,7 @@ def of_bundle(bundle: Bundle, *, rate: float | None, burst_s: float | None) -> B
         )
     lasting = DEFAULT_BURST_S if burst_s is None else burst_s
     how = f"escalations come in bursts of {lasting:g} s on average"
-    assumed = ["cameras escalate independently of each other"]
+    assumed = [_APART]
     if burst_s is None:
         assumed.insert(0, f"{how}: nobody has measured it; --trace or --burst-s tells")
     elif not burst_s:
@@ -265,41 +266,59 @@ def read_traces(paths: Sequence[Path], bundle: Bundle) -> Traced:
         InputError: one cannot be read, is of another bundle, or there is too little of it.
     """
     names = [stage.model.name for stage in bundle.manifest.stages]
-    by_source: dict[tuple[int, str], list[_Line]] = defaultdict(list)
+    by_source: dict[tuple[int, str], array[float]] = defaultdict(lambda: array("d"))
+    answered, others = list[float](), set[str]()
     for number, path in enumerate(paths):
-        for line in _lines(path, names):
+        for line in _lines(path, bundle):
+            if line.stage.index == len(names) - 1 and not line.degraded:
+                answered.append(line.timings_ms.of(names[-1]))
             if not line.revision:
-                by_source[number, line.frame_id.source_id].append(line)
-    told = ", ".join(path.name for path in paths)
-    cameras = [sorted(one, key=lambda line: line.timestamp_s) for one in by_source.values()]
-    gaps = [np.diff([line.timestamp_s for line in one]) for one in cameras]
-    apart = float(np.median(np.concatenate([*gaps, np.zeros(0)]))) if cameras else math.nan
-    if not 0 < apart < math.inf:
-        raise InputError(f"trace {told}: its frames have no times that rise: record a camera")
-    lines = [line for one in cameras for line in one]
-    last = len(names) - 1
-    finals = [line for line in lines if line.stage.index == last and not line.degraded]
-    answered = [one.timings_ms.of(names[last]) for one in finals]
-    settled = [line for line in lines if not line.escalated and line.reused is None]
-    still = sum(line.reused is not None and line.reused.alike == "still" for line in lines)
-    scored = last == 1 and all(line.reused is None for line in lines)
-    flags = tuple(np.array([line.escalated for line in one]) for one in cameras)
+                by_source[number, line.frame_id.source_id].extend(line.kept)
+            if line.bundle is not None and line.bundle.sha256 != bundle.identity.sha256:
+                others.add(line.bundle.sha256[:12])
+    what = f"trace {', '.join(path.name for path in paths)}"
+    tables = [np.array(one).reshape(-1, _KEPT) for one in by_source.values()]
+    cameras = [one[np.argsort(one[:, _AT], kind="stable")] for one in tables]
+    rate, places = _together([one[:, _AT] for one in cameras])
+    if not rate:
+        raise InputError(f"{what}: its frames have no times that rise: record a camera")
+    frames = np.concatenate(cameras)
+    reused, still = frames[:, _ALIKE] > 0, frames[:, _ALIKE] > 1
+    settled = frames[(frames[:, _ESCALATED] == 0) & ~reused]
+    shared = len(cameras) > len(paths)  # they waited for each other's, which is simulated anew
+    played = [one[place] for one, place in zip(cameras, places, strict=True)]
+    scored = len(names) == 2 and not reused.any()
     found = Traced(
-        frames_per_s=1 / apart,
-        flags=flags,
-        scores=tuple(
-            np.array([math.nan if line.score is None else line.score for line in one])
-            for one in cameras
-        )
-        if scored
-        else (),
+        frames_per_s=rate,
+        flags=tuple(one[:, _ESCALATED] > 0 for one in played),
+        scores=tuple(one[:, _SCORE] for one in played) if scored else (),
         threshold=bundle.manifest.stages[0].threshold,
-        device_ms=np.array([line.timings_ms.total for line in settled]),
+        device_ms=settled[:, _SPENT if shared else _TOTAL],
         large_ms=np.array([one for one in answered if one == one]),
-        asked=1 - still / len(lines),
-        assumed=("cameras escalate independently of each other",),
+        asked=1 - float(still.mean()),
+        assumed=(_APART, *(f"bundle {one} of the trace escalates as this one" for one in others)),
     )
-    return _enough(found, f"trace {told}", "cameras")
+    return _enough(found, what, "camera", len(frames))
+
+
+def _together(times_s: Sequence[FloatArray]) -> tuple[float, list[NDArray[np.int64]]]:
+    """Return one rate for cameras of several, and which frame of each stands at its moments.
+
+    Where rates hardly differ each frame is taken once; else the slower cameras' stand for longer.
+    The rate is 0 where no camera's times rise.
+    """
+    gaps = [np.diff(one) for one in times_s]
+    apart = [float(np.median(one)) if len(one) else 0.0 for one in gaps]
+    rates = [1 / one for one in apart if 0 < one < math.inf]
+    if not rates:
+        return 0.0, []
+    if max(rates) < ALIKE * min(rates):
+        return float(np.median(rates)), [np.arange(len(one)) for one in times_s]
+    longer = [max(1.0, one * max(rates)) if one < math.inf else 1.0 for one in apart]
+    return max(rates), [
+        (np.arange(int(len(one) * times)) / times).astype(np.int64)
+        for one, times in zip(times_s, longer, strict=True)
+    ]
 
 
 class _Part(BaseModel):
@@ -331,6 +350,16 @@ class _TimingsPart(_Part):
         told = (self.model_extra or {}).get(model)
         return float(told) if isinstance(told, int | float) else math.nan
 
+    @property
+    def spent(self) -> float:
+        """What the steps took, without waiting between them; all of it where none is told."""
+        steps = [self.of(step) for step in self.model_extra or {} if step != "waiting"]
+        return sum(ms for ms in steps if 0 <= ms < math.inf) if steps else self.total
+
+
+class _BundlePart(_Part):
+    sha256: str
+
 
 class _Line(_Part):
     """What is wanted of one line of `run --json`; see `decision.Decision`."""
@@ -344,68 +373,85 @@ class _Line(_Part):
     degraded: str | None
     score: float | None
     reused: _ReusedPart | None
+    bundle: _BundlePart | None = None
+
+    @property
+    def kept(self) -> tuple[float, ...]:
+        """What is kept of it, in the order of `_AT` and so on: there may be millions of lines."""
+        alike = 0 if self.reused is None else 1 + (self.reused.alike == "still")
+        score = math.nan if self.score is None else self.score
+        took = self.timings_ms
+        return (self.timestamp_s, self.escalated, score, alike, took.total, took.spent)
 
 
-def _lines(path: Path, names: Sequence[str]) -> list[_Line]:
+_AT, _ESCALATED, _SCORE, _ALIKE, _TOTAL, _SPENT, _KEPT = range(7)
+
+
+def _lines(path: Path, bundle: Bundle) -> Iterator[_Line]:
     """Read one file's decisions; what a kill has left of the last line is none.
 
     Raises:
         InputError: the file cannot be read, or another line is no decision of this bundle.
     """
-    found = []
+    names = [stage.model.name for stage in bundle.manifest.stages]
+    least = bundle.manifest.stages[0].threshold if len(names) == 2 else None
     try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"trace {path}: {getattr(error, 'strerror', None) or error}") from error
-    rows = text.splitlines()
-    for number, row in enumerate(rows, 1):
-        try:
-            line = _Line.model_validate_json(row)
-        except ValidationError as error:
-            if number == len(rows) > 1 and not text.endswith("\n"):
-                break
-            first = error.errors()[0]
-            why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-            raise InputError(
-                f"trace {path}: line {number} is no decision of run --json ({why})"
-            ) from None
-        if line.stage.model not in names:
-            raise InputError(
-                f"trace {path}: line {number} was answered by {line.stage.model}, which is no "
-                f"model of this bundle ({', '.join(names)}): it is another bundle's"
-            )
-        found.append(line)
-    return found
+        with path.open("rb") if path.is_file() else io.BytesIO(read_file(path)) as file:
+            for number, row in enumerate(file, 1):
+                try:
+                    line = _parsed(row, f"trace {path}: line {number}", names, least)
+                except InputError:
+                    if number > 1 and not row.endswith(b"\n"):
+                        return
+                    raise
+                yield line
+    except OSError as error:
+        raise InputError(f"trace {path}: {error.strerror or error}") from error
 
 
-def _enough(found: Traced, what: str, whose: str) -> Traced:
+def _parsed(row: bytes, where: str, names: Sequence[str], least: float | None) -> _Line:
+    try:
+        line = _Line.model_validate_json(row.removeprefix(BOM_UTF8))
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise InputError(f"{where} is no decision of run --json ({why})") from None
+    if line.stage.model not in names:
+        raise InputError(
+            f"{where} was answered by {line.stage.model}, which is no model of this bundle "
+            f"({', '.join(names)}): it is another bundle's"
+        )
+    score, asked = line.score, line.escalated or line.reused
+    if least is not None and score is not None and score < least and not asked:
+        raise InputError(
+            f"{where} was accepted at a score of {score:.4g}, and this bundle accepts from "
+            f"{least:.4g} on: it is another bundle's; record this one"
+        )
+    return line
+
+
+def _enough(found: Traced, what: str, whose: str, recorded: int) -> Traced:
     """Refuse a recording of too few bursts; say what there is of it."""
     bursts = [int((np.diff(one.astype(np.int8), prepend=0) == 1).sum()) for one in found.flags]
-    frames = sum(map(len, found.flags))
     if sum(bursts) < LEAST_BURSTS:
         raise InputError(
-            f"{what}: {sum(bursts)} bursts of escalations in {frames} frames; at least "
+            f"{what}: {sum(bursts)} bursts of escalations in {recorded} frames; at least "
             f"{LEAST_BURSTS} are needed to tell how they come: record longer, or say "
             "--escalation-rate and --burst-s"
         )
-    escalated = sum(int(one.sum()) for one in found.flags)
-    length_s = escalated / sum(bursts) / found.frames_per_s
+    length_s = sum(map(np.sum, found.flags)) / sum(bursts) / found.frames_per_s
+    many, window = found.by_10_s()
+    sure = "too short to tell how surely"
+    if len(many) >= LEAST_BURSTS:
+        off = 2.3 * many.std(ddof=1) / window / math.sqrt(len(many))  # Student's, of ten
+        ends = (max(0.0, found.rate - off), min(1.0, found.rate + off))
+        sure = f"{percent(ends[0])} to {percent(ends[1])} by 95 %"
     said = (
-        f"{percent(escalated / frames)} of the frames are escalated, in bursts of {length_s:.2g} "
-        f"s: {what}, {frames:,} frames of {len(found.flags)} {whose} at {found.frames_per_s:.3g} "
-        "frames/s"
+        f"{percent(found.rate)} of the frames are escalated ({sure}), in bursts of {length_s:.2g} "
+        f"s: {what}, {recorded:,} frames of {len(bursts)} {whose}{'s' * (len(bursts) > 1)} at "
+        f"{found.frames_per_s:.3g} frames/s"
     )
-    return Traced(
-        found.frames_per_s,
-        found.flags,
-        found.scores,
-        found.threshold,
-        found.device_ms,
-        found.large_ms,
-        found.asked,
-        (said,),
-        found.assumed,
-    )
+    return replace(found, said=(said,))
 
 
 def read_epochs(folder: Path, bundle: Bundle) -> Traced:
@@ -422,12 +468,8 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
     rule = None if bundle.manifest.reuse is None else bundle.manifest.reuse.rule
     try:
         kept = read_arrays(folder / KEPT)
-        timeline = EpochTimeline(
-            kept["numbers"],
-            kept["times_s"],
-            kept["thumbnails"],
-            10.0 if rule is None else rule.epoch_s,
-        )
+        length_s = 10.0 if rule is None else rule.epoch_s
+        timeline = EpochTimeline(kept["numbers"], kept["times_s"], kept["thumbnails"], length_s)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"--epochs {folder}: no records that calibrate --epochs has kept ({error})"
@@ -451,8 +493,8 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
         flags,
         asked=1 - float(still.mean()),
         assumed=(
-            "cameras escalate independently of each other",
+            _APART,
             "what one epoch holds goes on as another that is drawn at random",
         ),
     )
-    return _enough(found, f"records {folder.name}", "epochs")
+    return _enough(found, f"records {folder.name}", "epoch", len(escalated))

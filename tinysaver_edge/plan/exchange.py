@@ -19,8 +19,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -31,8 +31,8 @@ from tinysaver_edge.engines.remote.endpoint import SMOOTHING
 from tinysaver_edge.engines.remote.engine import LONGEST_PAUSE_S, SHORTEST_PAUSE_S
 from tinysaver_edge.engines.remote.model import RemoteModel
 from tinysaver_edge.engines.remote.traffic import SAVED
-from tinysaver_edge.outputs import FloatArray, IntArray
-from tinysaver_edge.plan.fleet import Fleet, Times
+from tinysaver_edge.outputs import BoolArray, FloatArray, IntArray
+from tinysaver_edge.plan.fleet import Draws, Fleet, Link, Times
 
 _RULES: dict[str, Any] = {one.name: one.default for one in fields(RemoteModel)}
 
@@ -49,55 +49,29 @@ class End(IntEnum):
 _Request = tuple[int, int, float]
 """Its number, which attempt it is, and until when its device waits."""
 
-_ARRIVES, _RAN, _TOLD, _GIVEN_UP, _PROBES, _REFUSED, _RESTED, _SENT = range(8)
 
+@dataclass(frozen=True, slots=True)
+class _Calm:
+    """What would be if nothing had a limit.
 
-class _Link:
-    """An uplink that all that is under way shares evenly.
-
-    All take it for equally long by itself, so they leave in the order in which they came. How much
-    of it each of them has had is counted since it was last free (Kleinrock's virtual time).
-
-    Args:
-        send_s: how long it takes one request by itself.
+    Attributes:
+        ended_s: when each request is answered.
+        sent_s: when each has left.
+        starts: the first of each part, before which nothing is under way; and behind the last.
+        limited: whether something in that part meets a limit.
+        rounds: the host's runs: when, how long, of how many, who else waits, the first of them.
     """
 
-    def __init__(self, send_s: float) -> None:
-        self._send_s = send_s
-        self._had_s = self._at_s = 0.0
-        self.under_way: deque[tuple[float, Any]] = deque()
+    ended_s: FloatArray
+    sent_s: FloatArray
+    starts: list[int]
+    limited: list[bool]
+    rounds: FloatArray
 
-    def until(self, now_s: float) -> float:
-        """Go on until a moment, by which none is through; return how long it was in use."""
-        spent_s = now_s - self._at_s
-        self._at_s = now_s
-        if not self.under_way:
-            return 0.0
-        self._had_s += spent_s / len(self.under_way)
-        return spent_s
-
-    def enter(self, what: object) -> None:
-        """Begin with one at the moment until which it went on."""
-        if not self.under_way:
-            self._had_s = 0.0
-        self.under_way.append((self._had_s + self._send_s, what))
-
-    def next_s(self) -> float:
-        """Return when the next is through, if nothing else comes."""
-        return self._at_s + max(0.0, self.under_way[0][0] - self._had_s) * len(self.under_way)
-
-    def all_through(self, asked_s: list[float]) -> list[float]:
-        """Return when requests are through that are sent at rising moments."""
-        through = []
-        for now_s in [*asked_s, math.inf]:
-            while self.under_way and (end_s := self.next_s()) <= now_s:
-                self.until(end_s)
-                self.under_way.popleft()
-                through.append(end_s)
-            if now_s < math.inf:
-                self.until(now_s)
-                self.enter(None)
-        return through
+    def ran(self, size: int, request: int) -> int:
+        """Return how many runs of a size there were before a request's, which begins one."""
+        before = int(np.searchsorted(self.rounds[:, 4], request))
+        return int((self.rounds[:before, 2] == size).sum())
 
 
 class Exchange:
@@ -119,8 +93,13 @@ class Exchange:
         self._timeout_s, self._half_s = fleet.deadline_ms / 1e3, fleet.rtt_ms / 2e3
         self._bytes, self._rate = times.sent_bytes, fleet.uplink_bps / 8
         self._send_s = times.sent_bytes / self._rate
-        self._draws = {size: _endless(ms / 1e3, chance) for size, ms in times.batch_ms.items()}
-        self._events: list[tuple[float, int, int, object]] = []
+        self._draws = {
+            size: Draws(ms / 1e3, own)
+            for (size, ms), own in zip(
+                times.batch_ms.items(), chance.spawn(len(times.batch_ms)), strict=True
+            )
+        }
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._ticket = 0
         self._in_flight = [0] * fleet.devices
         self._retries = [SAVED] * fleet.devices
@@ -132,7 +111,7 @@ class Exchange:
         self._idle = [True] * hosts
         self._taken: list[set[tuple[int, int]]] = [set() for _ in self._hosts]
         self._pause_s: dict[int, float] = {}
-        self._link, self._link_ticket = _Link(self._send_s), 0
+        self._link, self._link_ticket = Link(self._send_s), 0
         self._pending: dict[int, tuple[int, float, float, int]] = {}  # host, sent, limit, attempt
         self._tried: dict[int, list[int]] = {}
         self._from_s, self._until_s = 0.0, math.inf
@@ -146,8 +125,8 @@ class Exchange:
         device: IntArray,
         *,
         counts: tuple[float, float],
-    ) -> tuple[FloatArray, IntArray]:
-        """Let escalations run their course.
+    ) -> tuple[FloatArray, IntArray, int]:
+        """Let escalations run their course; what meets no limit is not followed event by event.
 
         Args:
             saved_s: when each frame's saver had answered, rising.
@@ -156,14 +135,44 @@ class Exchange:
             counts: from when until when loads count.
 
         Returns:
-            When each ended, and how (`End`).
+            When each ended, how (`End`), and how many were followed.
         """
         self._due_s, self._device = due_s.tolist(), device.tolist()
         self._from_s, self._until_s = counts
-        self._ended_s, self._how = [math.inf] * len(saved_s), [0] * len(saved_s)
-        events, in_flight = self._events, self._in_flight
-        due, whose = self._due_s, self._device
-        for number, now_s in enumerate(saved_s.tolist()):
+        frames, saved = len(saved_s), saved_s.tolist()
+        self._ended_s, self._how = [math.inf] * frames, [0] * frames
+        calm = self.run_calmly(saved_s, due_s, device)
+        if calm is None:
+            self._follow(0, saved)
+            self._end_all()
+            return np.array(self._ended_s), np.array(self._how, np.int64), frames
+        followed, through = np.zeros(frames, bool), 0
+        for part in np.flatnonzero(calm.limited).tolist():
+            first = calm.starts[part]
+            if first < through:
+                continue
+            self._pass_over(device[through:first], (calm.ended_s - saved_s)[through:first])
+            while True:
+                for size, draws in self._draws.items():
+                    draws.begin(calm.ran(size, calm.starts[part]))
+                part, through = part + 1, calm.starts[part + 1]
+                self._follow(calm.starts[part - 1], saved[calm.starts[part - 1] : through])
+                if through == frames:
+                    self._end_all()
+                    break
+                while self._events and self._events[0][0] <= saved[through]:
+                    self._happen()
+                if not calm.limited[part] and self._rests:
+                    break
+            followed[first:through] = True
+        self._count(calm, saved_s, ~followed)
+        ended_s = np.where(followed, self._ended_s, calm.ended_s)
+        return ended_s, np.array(self._how, np.int64), int(followed.sum())
+
+    def _follow(self, first: int, saved: list[float]) -> None:
+        """Follow requests from the first on, event by event, until the last is under way."""
+        events, in_flight, due, whose = self._events, self._in_flight, self._due_s, self._device
+        for number, now_s in enumerate(saved, first):
             while events and events[0][0] <= now_s:
                 self._happen()
             if now_s >= due[number]:
@@ -174,90 +183,91 @@ class Exchange:
                 in_flight[whose[number]] += 1
                 retries = self._retries[whose[number]] + _RULES["retry_share"]
                 self._retries[whose[number]] = min(SAVED, retries)
-                self._ask(number, now_s, due[number])
-        while any(in_flight):
+                self._ask(now_s, number, due[number])
+
+    def _end_all(self) -> None:
+        while any(self._in_flight):
             self._happen()
-        return np.array(self._ended_s), np.array(self._how, np.int64)
 
-    def run_calmly(
-        self,
-        saved_s: FloatArray,
-        due_s: FloatArray,
-        device: IntArray,
-        *,
-        counts: tuple[float, float],
-    ) -> FloatArray | None:
-        """Return when escalations end where one host answers all in time; None where it does not.
+    @property
+    def _rests(self) -> bool:
+        """Whether nothing is under way, and no host is left alone."""
+        busy = self._pending or any(self._in_flight) or any(self._open)
+        return not busy and all(self._idle)
 
-        The same comes of it as of `run_all`, sooner: where no deadline, limit of frames in flight
-        or refusal is met, answers come in the order of the questions. Of None, the exchange has
-        been used up. Arguments are those of `run_all`.
+    def _pass_over(self, device: IntArray, took_s: FloatArray) -> None:
+        """Take it that these were answered: what devices remember of their one host."""
+        asked = np.bincount(device, minlength=len(self._retries))
+        spent_s = np.bincount(device, took_s, minlength=len(asked)) / np.maximum(asked, 1)
+        saved = np.minimum(SAVED, self._retries + _RULES["retry_share"] * asked)
+        self._retries = saved.tolist()
+        self._failures = np.where(asked, 0, self._failures).tolist()
+        self._latency_s = np.where(asked, spent_s, self._latency_s).tolist()
+
+    def run_calmly(self, saved_s: FloatArray, due_s: FloatArray, device: IntArray) -> _Calm | None:
+        """Return what would be if nothing had a limit; None where several hosts are asked.
+
+        Answers then come in the order of the questions. Whenever nothing is under way, a part
+        ends; what has met no limit within its part is what `_follow` would find, sooner.
         """
-        if len(self._hosts) > 1:
-            return None
         frames, sent_s = len(saved_s), saved_s
+        if len(self._hosts) > 1 or not frames:
+            return None
         if self._send_s:
-            sent_s = np.array(self._link.all_through(saved_s.tolist()))
+            sent_s = np.array(Link(self._send_s).all_through(saved_s.tolist()))
         here_s = sent_s + self._half_s
         arrive_s = [*here_s.tolist(), math.inf]
         first = behind = 0
-        now_s, ran_s, rounds = 0.0, list[float](), list[tuple[float, float, int, int]]()
+        now_s, ran_s, rounds = 0.0, list[float](), list[tuple[float, float, int, int, int]]()
         while first < frames:
             now_s = max(now_s, arrive_s[first])
             while arrive_s[behind] <= now_s:
                 behind += 1
             count = self._sizes[min(behind - first, self._limit)]
             spent_s = next(self._draws[count])
+            rounds.append((now_s, spent_s, count, behind - first - count, first))
             first += count
-            rounds.append((now_s, spent_s, count, behind - first))
             now_s += spent_s
             ran_s += [now_s] * count
         done_s = np.array(ran_s)
         ended_s: FloatArray = done_s + self._half_s
         at_host = np.arange(frames) - np.searchsorted(done_s, here_s, side="right")
         order, most = np.argsort(device, kind="stable"), self._most
-        same = device[order][most:] == device[order][:-most]
         waits = ended_s[order][:-most] > saved_s[order][most:]
-        if (ended_s >= due_s).any() or (at_host >= self._room).any() or (same & waits).any():
-            return None
-        told = np.array(rounds).reshape(-1, 4)
-        told = told[(told[:, 0] >= counts[0]) & (told[:, 0] < counts[1])]
-        _, busy_s, run, waiting = told.sum(axis=0).tolist()
-        self.busy_s, self.run, self.waiting, self.runs = busy_s, int(run), int(waiting), len(told)
-        self.sent_bytes = self._bytes * int(((saved_s >= counts[0]) & (saved_s < counts[1])).sum())
-        before_s = np.concatenate([[-math.inf], sent_s[:-1]])  # they leave in the order they came
-        from_s, until_s = np.maximum(saved_s, before_s), sent_s
-        used = np.clip(until_s, *counts) - np.clip(from_s, *counts)
-        self.sent_s = float(used.sum())
-        return ended_s
+        met = (ended_s >= due_s) | (at_host >= self._room)
+        met[order[most:]] |= (device[order][most:] == device[order][:-most]) & waits
+        starts = np.flatnonzero(saved_s[1:] > np.maximum.accumulate(ended_s)[:-1]) + 1
+        starts = np.concatenate([[0], starts])
+        limited = np.logical_or.reduceat(met, starts)
+        return _Calm(
+            ended_s, sent_s, [*starts.tolist(), frames], limited.tolist(), np.array(rounds)
+        )
 
-    def _later(self, at_s: float, kind: int, what: object) -> None:
+    def _count(self, calm: _Calm, saved_s: FloatArray, calmly: BoolArray) -> None:
+        """Add up the loads of what was not followed."""
+        told = calm.rounds[calmly[calm.rounds[:, 4].astype(int)]]
+        told = told[(told[:, 0] >= self._from_s) & (told[:, 0] < self._until_s)]
+        _, busy_s, run, waiting, _ = told.sum(axis=0).tolist()
+        self.busy_s, self.run = self.busy_s + busy_s, self.run + int(run)
+        self.waiting, self.runs = self.waiting + int(waiting), self.runs + len(told)
+        counts = (saved_s >= self._from_s) & (saved_s < self._until_s) & calmly
+        self.sent_bytes += self._bytes * int(counts.sum())
+        before_s = np.concatenate([[-math.inf], calm.sent_s[:-1]])  # they leave in order
+        span = (self._from_s, self._until_s)
+        used = np.clip(calm.sent_s, *span) - np.clip(np.maximum(saved_s, before_s), *span)
+        self.sent_s += float(used[calmly].sum())
+
+    def _later(self, at_s: float, do: Callable[..., None], *what: Any) -> None:  # noqa: ANN401
         self._ticket += 1
-        heapq.heappush(self._events, (at_s, self._ticket, kind, what))
+        heapq.heappush(self._events, (at_s, self._ticket, do, what))
 
     def _happen(self) -> None:
-        now_s, _, kind, what = heapq.heappop(self._events)
-        if kind == _ARRIVES:
-            self._arrive(now_s, *what)  # type: ignore[misc]
-        elif kind == _RAN:
-            self._ran(now_s, *what)  # type: ignore[misc]
-        elif kind == _TOLD:
-            for number, attempt, _ in what:  # type: ignore[attr-defined]
-                self._told(now_s, number, attempt)
-        elif kind == _GIVEN_UP:
-            self._give_up(now_s, *what)  # type: ignore[misc]
-        elif kind == _REFUSED:
-            self._refused(now_s, *what)  # type: ignore[misc]
-        elif kind == _RESTED:
-            self._ask(what[0], now_s, what[1])  # type: ignore[index]
-        elif kind == _SENT:
-            self._sent_one(now_s, what)  # type: ignore[arg-type]
-        else:
-            self._probe(now_s, what)  # type: ignore[arg-type]
+        now_s, _, do, what = heapq.heappop(self._events)
+        do(now_s, *what)
 
     # Devices
 
-    def _ask(self, number: int, now_s: float, due_s: float) -> None:
+    def _ask(self, now_s: float, number: int, due_s: float) -> None:
         """Ask the least loaded host that is not left alone; see `RemoteEngine._run`."""
         base = self._device[number] * len(self._hosts)
         fresh = [host for host in self._hosts if not self._open[base + host]]
@@ -281,7 +291,7 @@ class Exchange:
         self._asking[pair] += 1
         attempt = self._ticket
         self._pending[number] = (host, now_s, limit_s, attempt)
-        self._later(limit_s, _GIVEN_UP, (number, attempt))
+        self._later(limit_s, self._give_up, number, attempt)
         self._use_link(now_s)
         if self._send_s:
             self._link.enter((number, limit_s, attempt, host, now_s))
@@ -300,7 +310,7 @@ class Exchange:
         """Wait for the next request to be through; what was waited for before is forgotten."""
         self._link_ticket = self._ticket
         if self._link.under_way:
-            self._later(self._link.next_s(), _SENT, self._link_ticket)
+            self._later(self._link.next_s(), self._sent_one, self._link_ticket)
 
     def _sent_one(self, now_s: float, ticket: int) -> None:
         if ticket != self._link_ticket:
@@ -316,7 +326,7 @@ class Exchange:
         """A request has left the device for good."""
         if self._from_s <= begun_s < self._until_s:
             self.sent_bytes += self._bytes
-        self._later(now_s + self._half_s, _ARRIVES, (host, number, limit_s, attempt))
+        self._later(now_s + self._half_s, self._arrive, host, number, limit_s, attempt)
 
     def _told(self, now_s: float, number: int, attempt: int) -> None:
         """An answer reaches its device."""
@@ -353,7 +363,7 @@ class Exchange:
         due_s = self._due_s[number]
         if due_s - now_s > 1e-9 and self._spends(number):
             self._tried.setdefault(number, []).append(host)
-            self._ask(number, now_s, due_s)
+            self._ask(now_s, number, due_s)
         else:
             self._end(number, now_s, End.DEADLINE)
 
@@ -373,14 +383,14 @@ class Exchange:
             self._end(number, now_s, End.FAILED)
         elif others:
             self._tried.setdefault(number, []).append(host)
-            self._ask(number, now_s, due_s)
+            self._ask(now_s, number, due_s)
         else:
             self._tried.pop(number, None)
             pause_s = self._pause_s.get(number, SHORTEST_PAUSE_S)
             self._pause_s[number] = min(2 * pause_s, LONGEST_PAUSE_S)
             rested_s = now_s + pause_s * (0.5 + 0.5 * self._chance.random())
             if rested_s < due_s:
-                self._later(rested_s, _RESTED, (number, due_s))
+                self._later(rested_s, self._ask, number, due_s)
             else:
                 self._end(number, now_s, End.FAILED)
 
@@ -397,12 +407,12 @@ class Exchange:
         pair = self._pair(number, host)
         self._asking[pair] -= 1
         if number < 0:
-            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
+            self._later(now_s + _RULES["probe_s"], self._probe, pair)
             return False
         self._failures[pair] += not hurried  # it had less time than usual
         if self._failures[pair] >= _RULES["failures_to_open"] and not self._open[pair]:
             self._open[pair] = 1
-            self._later(now_s + _RULES["probe_s"], _PROBES, pair)
+            self._later(now_s + _RULES["probe_s"], self._probe, pair)
         return True
 
     def _probe(self, now_s: float, pair: int) -> None:
@@ -427,7 +437,7 @@ class Exchange:
     def _arrive(self, now_s: float, host: int, number: int, limit_s: float, attempt: int) -> None:
         taken = self._taken[host]
         if len(taken) >= self._room:
-            self._later(now_s + self._half_s, _REFUSED, (number, attempt))
+            self._later(now_s + self._half_s, self._refused, number, attempt)
             return
         if now_s < limit_s:
             taken.add((number, attempt))
@@ -454,19 +464,16 @@ class Exchange:
             self.run += count
             self.runs += 1
             self.waiting += len(queue)
-        self._later(now_s + spent_s, _RAN, (host, taken))
+        self._later(now_s + spent_s, self._ran, host, taken)
 
     def _ran(self, now_s: float, host: int, answered: list[_Request]) -> None:
         self._taken[host].difference_update((one[0], one[1]) for one in answered)
         if self._half_s:
-            self._later(now_s + self._half_s, _TOLD, answered)
+            self._later(now_s + self._half_s, self._tell, answered)
         else:
-            for number, attempt, _ in answered:
-                self._told(now_s, number, attempt)
+            self._tell(now_s, answered)
         self._begin(now_s, host)
 
-
-def _endless(samples: FloatArray, chance: np.random.Generator) -> Iterator[float]:
-    """Draw from samples for ever, many at a time."""
-    while True:
-        yield from chance.choice(samples, 4096).tolist()
+    def _tell(self, now_s: float, answered: list[_Request]) -> None:
+        for number, attempt, _ in answered:
+            self._told(now_s, number, attempt)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,8 @@ _UNITS = MappingProxyType({"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9})
 MOST = MappingProxyType({"cameras": 10_000, "fps": 1000.0, "hosts": 1000})
 """Beyond this, a slip is more likely than a fleet."""
 
+LEAST_FPS, MOST_FRAMES_PER_S = 1e-4, 100_000
+
 MOST_REQUESTS = Listening().max_requests
 """What `serve` takes in at once where nothing else is said."""
 
@@ -48,9 +52,13 @@ LIMITS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "degraded": ("a share of the frames", "0.5%"),
         "host_load": ("a share of the hosts' time", "70%"),
         "uplink_load": ("a share of the uplink", "80%"),
+        "mean_energy_mj": ("millijoules a frame", "15"),
+        "uplink_kbit": ("kilobits a frame", "40"),
     }
 )
 """What a plan may be limited by: the unit, and an example."""
+
+SHARES = ("degraded", "host_load", "uplink_load")
 
 
 def parse_rate(text: str) -> float:
@@ -100,6 +108,8 @@ class FleetLimits:
         degraded: share of the frames that the saver answers for want of the large model.
         host_load: share of the time that the hosts' models are busy.
         uplink_load: share of the uplink that is used.
+        mean_energy_mj: energy of a frame on device and hosts, on average.
+        uplink_kbit: what is sent of a frame, on average.
     """
 
     mean_latency_ms: float | None = None
@@ -109,6 +119,8 @@ class FleetLimits:
     degraded: float | None = None
     host_load: float | None = None
     uplink_load: float | None = None
+    mean_energy_mj: float | None = None
+    uplink_kbit: float | None = None
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> FleetLimits:
@@ -126,7 +138,7 @@ class FleetLimits:
                 raise InputError(f"budget {name!r} is unknown: {hint}here are {', '.join(LIMITS)}")
             if name in values:
                 raise InputError(f"budget {name} is given twice")
-            share = not name.endswith("_ms")
+            share = name in SHARES
             try:
                 percent = share and number.endswith("%")
                 value = float(number.removesuffix("%")) / 100 if percent else float(number)
@@ -143,6 +155,18 @@ class FleetLimits:
         """The limits that there are, by name."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in found.items() if value is not None}
+
+    def check(self, times: Times) -> None:
+        """Refuse a limit on what nobody has measured.
+
+        Raises:
+            InputError: there is one.
+        """
+        if self.mean_energy_mj is not None and not times.counts_energy:
+            raise InputError(
+                "budget mean_energy_mj: nobody knows what a frame takes of energy: bench where a "
+                "counter of it tells, or name power with --device and --host-device"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +192,11 @@ class Times:
     large_mj: float | None = None
     said: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+
+    @property
+    def counts_energy(self) -> bool:
+        """Whether it is known what a frame takes, on the device and on a host."""
+        return self.saver_mj is not None and self.large_mj is not None
 
     @property
     def at_once(self) -> int:
@@ -210,6 +239,13 @@ class Fleet:
             value = getattr(self, name)
             if not 0 < value <= most:
                 raise InputError(f"--{name} {value:g}: must be above 0, and at most {most:g}")
+        if self.fps < LEAST_FPS:
+            raise InputError(f"--fps {self.fps:g}: at least {LEAST_FPS:g}, a frame in some hours")
+        if self.cameras * self.fps > MOST_FRAMES_PER_S:
+            raise InputError(
+                f"--cameras {self.cameras} --fps {self.fps:g}: {self.cameras * self.fps:,.0f} "
+                f"frames a second; plan a part of them, at most {MOST_FRAMES_PER_S:,} together"
+            )
         if not 1 <= self.devices <= self.cameras:
             raise InputError(
                 f"--devices {self.devices}: from 1 to the number of cameras, {self.cameras}"
@@ -285,7 +321,8 @@ def read_times(
     accepted, escalated = _device_ms([one.latency for one in early], bundle.manifest)
     batches = {size: one.samples_ms for size, one in large.batch_ms.items()}
     said = [f"device: {here.processor}, {here.measured_at} ({here.path.name})"]
-    said += [f"hosts: {there.processor}, {there.measured_at} ({there.path.name})"]
+    if host_bench is not None:
+        said.append(f"hosts: {there.processor}, {there.measured_at} ({there.path.name})")
     if not batches:
         batches = {1: large.latency.samples_ms}
         said.append("hosts are taken to run one frame at a time: their report times no batches")
@@ -382,78 +419,70 @@ def _sent(bundle: Bundle, large: Artefact) -> tuple[float, str]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Formula:
-    """What queueing theory says of uplink and hosts, beside the simulation.
-
-    No deadline, no limit of frames in flight and no batches are in it.
-
-    Attributes:
-        escalations_per_s: mean: cameras × frames × share.
-        host_load: were every frame run by itself; 1 or more cannot last.
-        host_load_batched: in batches as large as pay, all of them full.
-        uplink_bps: bits a second there are to send.
-        uplink_load: the same of the uplink; 1 or more cannot last.
-        answer_ms: mean time of an escalation, were each to come independently of the others
-            (M/G/c by Allen and Cunneen); None where hosts or uplink would be busy all the time.
-        answer_bursts_ms: likewise with the dispersion of the bursts in the long run.
-    """
-
-    escalations_per_s: float
-    host_load: float
-    host_load_batched: float
-    uplink_bps: float
-    uplink_load: float
-    answer_ms: float | None
-    answer_bursts_ms: float | None
+# What it does
 
 
-def formula_of(fleet: Fleet, times: Times, *, share: float, dispersion: float) -> Formula:
-    """Return what queueing theory says, without deadlines, limits and batches.
+class Link:
+    """An uplink that all that is under way shares evenly.
 
-    Allen and Cunneen's approximation of the mean wait in G/G/c: that of M/M/c by Erlang, times
-    half the sum of the squared variations of arrivals and service.
+    All take it for equally long by itself, so they leave in the order in which they came. How much
+    of it each of them has had is counted since it was last free (Kleinrock's virtual time).
 
     Args:
-        fleet: the fleet.
-        times: what was measured.
-        share: of the frames that are escalated.
-        dispersion: variance of a camera's escalations in a long time over their mean.
+        send_s: how long it takes one request by itself.
     """
-    rate = fleet.cameras * fleet.fps * share
-    alone_s = float(times.batch_ms[1].mean()) / 1e3
-    varies = float(times.batch_ms[1].var() / times.batch_ms[1].mean() ** 2)
-    fastest = max(
-        size / (float(ms.mean()) / 1e3)
-        for size, ms in times.batch_ms.items()
-        if size <= times.at_once
-    )
-    load = rate * alone_s / fleet.hosts
-    send_s = 8 * times.sent_bytes / fleet.uplink_bps
-    base_ms = 1e3 * (send_s + alone_s) + fleet.rtt_ms
 
-    def answer_ms(arrivals: float) -> float | None:
-        """Return the mean at a squared variation of arrivals, on the uplink and at the hosts."""
-        if load >= 1 or rate * send_s >= 1:
-            return None
-        sent_s = rate * send_s * send_s / (1 - rate * send_s) * arrivals  # shared, not in a row
-        waits_s = _erlang_c(rate * alone_s, fleet.hosts) / (fleet.hosts / alone_s - rate)
-        return base_ms + 1e3 * (sent_s + waits_s * (arrivals + varies) / 2)
+    def __init__(self, send_s: float) -> None:
+        self._send_s = send_s
+        self._had_s = self._at_s = 0.0
+        self.under_way: deque[tuple[float, Any]] = deque()
 
-    return Formula(
-        escalations_per_s=rate,
-        host_load=load,
-        host_load_batched=rate / fastest / fleet.hosts,
-        uplink_bps=8 * rate * times.sent_bytes,
-        uplink_load=rate * send_s,
-        answer_ms=answer_ms(1.0),
-        answer_bursts_ms=answer_ms(dispersion),
-    )
+    def until(self, now_s: float) -> float:
+        """Go on until a moment, by which none is through; return how long it was in use."""
+        spent_s = now_s - self._at_s
+        self._at_s = now_s
+        if not self.under_way:
+            return 0.0
+        self._had_s += spent_s / len(self.under_way)
+        return spent_s
+
+    def enter(self, what: object) -> None:
+        """Begin with one at the moment until which it went on."""
+        if not self.under_way:
+            self._had_s = 0.0
+        self.under_way.append((self._had_s + self._send_s, what))
+
+    def next_s(self) -> float:
+        """Return when the next is through, if nothing else comes."""
+        return self._at_s + max(0.0, self.under_way[0][0] - self._had_s) * len(self.under_way)
+
+    def all_through(self, asked_s: list[float]) -> list[float]:
+        """Return when requests are through that are sent at rising moments."""
+        through = []
+        for now_s in [*asked_s, math.inf]:
+            while self.under_way and (end_s := self.next_s()) <= now_s:
+                self.until(end_s)
+                self.under_way.popleft()
+                through.append(end_s)
+            if now_s < math.inf:
+                self.until(now_s)
+                self.enter(None)
+        return through
 
 
-def _erlang_c(erlangs: float, servers: int) -> float:
-    """Return the chance that all servers are busy in M/M/c."""
-    blocked = 1.0
-    for count in range(1, servers + 1):
-        blocked = erlangs * blocked / (count + erlangs * blocked)
-    return blocked / (1 - erlangs / servers * (1 - blocked))
+class Draws:
+    """Durations drawn from samples for ever; it can begin again at any of them."""
+
+    def __init__(self, samples: FloatArray, chance: np.random.Generator) -> None:
+        self._samples, self._chance = samples, chance
+        self._drawn, self._at = list[float](), 0
+
+    def __next__(self) -> float:
+        if self._at == len(self._drawn):
+            self._drawn += self._chance.choice(self._samples, 4096).tolist()
+        self._at += 1
+        return self._drawn[self._at - 1]
+
+    def begin(self, at: int) -> None:
+        """Go on with the one of this number, which has been drawn, or is the next to be."""
+        self._at = at

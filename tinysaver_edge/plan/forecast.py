@@ -8,15 +8,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinysaver_edge._support.numbers import percent
 from tinysaver_edge._support.progress import SILENT, Progress
-from tinysaver_edge.outputs import FloatArray
 from tinysaver_edge.plan.escalating import Escalating, Traced
 from tinysaver_edge.plan.exchange import End
-from tinysaver_edge.plan.fleet import Fleet, FleetLimits, Formula, Times, formula_of, say_rate
-from tinysaver_edge.plan.simulation import STRETCH_S, Stretch, of_bin, simulate_stretch
+from tinysaver_edge.plan.fleet import (
+    MOST,
+    SHARES,
+    Fleet,
+    FleetLimits,
+    Times,
+    say_rate,
+)
+from tinysaver_edge.plan.simulation import (
+    STRETCH_S,
+    Figure,
+    Formula,
+    Resampled,
+    Stretch,
+    formula_of,
+    of_bin,
+    simulate_stretch,
+)
 
 DAY_S = 86_400.0
 
@@ -29,39 +43,17 @@ FEW_ESCALATIONS = 60_000
 CALM = 6
 """So many that meet no limit are simulated in the time of one that is followed event by event."""
 
-BATCHES = 96
-"""Groups of stretches that intervals are made of at most."""
-
 LEAST_STRETCHES = 8
-RESAMPLES = 400
-CONFIDENCE = 0.95
+LEAST_FRAMES = 4
+"""So many frames of a camera a stretch holds, however seldom they come."""
+
+MOST_FRAMES = 4_000_000
+"""So many frames a stretch holds at most, if it is longer than a minute: they take memory."""
+
+SHORTEST_STRETCH_S, MINUTE_S = 4.0, 60.0
 
 LEAST_FOR_P99 = 367
 """Of so many, the largest lies above the 99th percentile all but 2.5 % of the times: 0.99^367."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure and its interval.
-
-    Attributes:
-        value: over all that was simulated.
-        low: lower end of its 95 % interval, by resampling the stretches; None of one stretch.
-        high: upper end; None as well where too few were counted for one.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @property
-    def most(self) -> float:
-        """The figure as a limit is held against it: the upper end where there is one."""
-        return self.value if self.high is None else self.high
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +63,10 @@ class Forecast:
     Attributes:
         fleet: the fleet.
         figures: by name, shares from 0 to 1. ``escalations_per_s``, its p99 over seconds and over
-            minutes, ``uplink_bps`` and ``uplink_load``, ``host_load``, ``host_queue`` (frames left
-            waiting when a host begins a run), mean and quantiles of final decisions, ``answer_ms``
-            (of the large model's answers, from the saver's on), ``degraded`` and its parts,
-            ``energy_wh_day``.
+            minutes, ``uplink_bps``, ``uplink_load`` and ``uplink_kbit`` (of a frame),
+            ``host_load``, ``host_queue`` (frames left waiting when a host begins a run), mean and
+            quantiles of final decisions, ``answer_ms`` (of the large model's answers, from the
+            saver's on), ``degraded`` and its parts, ``mean_energy_mj``, ``energy_wh_day``.
         simulated_s: how long a time.
         asked_s: of how long a time.
         formula: the check.
@@ -132,6 +124,7 @@ class Planner:
         seconds: float,
         escalating: Escalating | None = None,
         most: int = MOST_ESCALATIONS,
+        stretch_s: float = STRETCH_S,
         progress: Progress = SILENT,
     ) -> Forecast:
         """Simulate a fleet.
@@ -141,10 +134,12 @@ class Planner:
             seconds: of how long a time.
             escalating: other escalations than one's own.
             most: escalations that are followed event by event at most.
+            stretch_s: how long a stretch is.
             progress: hears of each stretch.
         """
         flow = escalating or self.escalating
-        length_s = min(STRETCH_S, seconds)
+        fits_s = max(MOST_FRAMES / (fleet.cameras * fleet.fps), MINUTE_S)
+        length_s = max(min(stretch_s, seconds, fits_s), LEAST_FRAMES / fleet.fps)
         wanted = max(1, math.ceil(seconds / length_s))
         stretches, spent = list[Stretch](), 0.0
         progress.start("simulating", total=wanted)
@@ -153,7 +148,7 @@ class Planner:
                 break
             one = simulate_stretch(fleet, self.times, flow, seed=seed, seconds=length_s)
             stretches.append(one)
-            spent += one.followed or one.escalated / CALM
+            spent += one.followed + max(one.escalated - one.followed, 0) / CALM
             progress.advance(1)
         progress.finish()
         figures = _figures(fleet, self.times, flow, stretches)
@@ -168,16 +163,23 @@ class Planner:
     def quickly(self, fleet: Fleet, escalating: Escalating | None = None) -> Forecast:
         """Simulate a fleet for as long as a point of a curve needs."""
         each = fleet.cameras * fleet.fps * (escalating or self.escalating).rate
-        seconds = FEW_ESCALATIONS / max(each, 1e-9)
-        seconds = min(max(seconds, LEAST_STRETCHES * 10.0), LEAST_STRETCHES * STRETCH_S)
-        return self.forecast(fleet, seconds=seconds, escalating=escalating, most=FEW_ESCALATIONS)
+        stretch_s = FEW_ESCALATIONS / max(each, 1e-9) / LEAST_STRETCHES
+        stretch_s = min(max(stretch_s, SHORTEST_STRETCH_S), STRETCH_S)
+        stretch_s = max(stretch_s, LEAST_FRAMES / fleet.fps)
+        return self.forecast(
+            fleet,
+            seconds=LEAST_STRETCHES * stretch_s,
+            escalating=escalating,
+            most=FEW_ESCALATIONS,
+            stretch_s=stretch_s,
+        )
 
 
 def _figures(
     fleet: Fleet, times: Times, flow: Escalating, stretches: Sequence[Stretch]
 ) -> dict[str, Figure]:
     """Add stretches up, and say how sure the sums are."""
-    resample = _Resampled(stretches)
+    resample = Resampled(stretches)
     seconds = resample.summed(lambda one: one.seconds)
     frames = resample.summed(lambda one: one.frames)
     ends = {end: resample.summed(_ended(end)) for end in End}
@@ -185,10 +187,11 @@ def _figures(
     lost = ends[End.DEADLINE] + ends[End.IN_FLIGHT] + ends[End.FAILED]
     found = {
         "escalations_per_s": resample.summed(lambda one: one.escalated) / seconds,
-        "escalations_p99_second": resample.quantile(lambda one: one.a_second, 0.99),
-        "escalations_p99_minute": resample.quantile(lambda one: one.a_minute, 0.99) / 60,
+        "escalations_p99_second": resample.quantile_of(lambda one: one.a_second, 0.99),
+        "escalations_p99_minute": resample.quantile_of(lambda one: one.a_minute, 0.99) / 60,
         "uplink_bps": 8 * resample.summed(lambda one: one.sent_bytes) / seconds,
         "uplink_load": np.minimum(resample.summed(lambda one: one.sent_s) / seconds, 1.0),
+        "uplink_kbit": 8e-3 * resample.summed(lambda one: one.sent_bytes) / frames,
         "host_load": np.minimum(resample.summed(lambda one: one.busy_s) / hosts_s, 1.0),
         "host_queue": resample.summed(lambda one: one.waiting)
         / np.maximum(resample.summed(lambda one: one.runs), 1),
@@ -204,22 +207,23 @@ def _figures(
         "degraded_failed": ends[End.FAILED] / frames,
     }
     if times.saver_mj is not None and times.large_mj is not None:
-        mj = times.saver_mj * flow.asked * frames + times.large_mj * resample.summed(
-            lambda one: one.run
-        )
+        run = resample.summed(lambda one: one.run)
+        mj = times.saver_mj * flow.asked * frames + times.large_mj * run
+        found["mean_energy_mj"] = mj / frames
         found["energy_wh_day"] = mj / seconds * DAY_S / 3.6e6
     if not len(stretches[0].a_minute):  # stretches may be shorter than a minute
         del found["escalations_p99_minute"]
     if math.isinf(fleet.uplink_bps):
         del found["uplink_load"]
-    shares = ("uplink_load", "host_load", "degraded")
+    if not ends[End.ANSWERED][0]:  # 0 ms would be as quick as can be
+        del found["answer_ms"]
     told = {
-        name: resample.figure(values, most=1.0 if name.startswith(shares) else math.inf)
+        name: resample.figure(values, most=1.0 if name.startswith(SHARES) else math.inf)
         for name, values in found.items()
     }
     counted = {
-        "escalations_p99_second": sum(int(one.a_second.sum()) for one in stretches),
-        "escalations_p99_minute": sum(int(one.a_minute.sum()) for one in stretches),
+        "escalations_p99_second": sum(len(one.a_second) for one in stretches),
+        "escalations_p99_minute": sum(len(one.a_minute) for one in stretches),
     }
     for name, count in counted.items():
         if name in told and count < LEAST_FOR_P99:
@@ -229,63 +233,6 @@ def _figures(
 
 def _ended(end: End) -> Callable[[Stretch], float]:
     return lambda one: float(one.ends[end])
-
-
-class _Resampled:
-    """Stretches, and what they would have been drawn again: row 0 has each once.
-
-    Args:
-        stretches: independent of each other; many are taken together in groups.
-    """
-
-    def __init__(self, stretches: Sequence[Stretch]) -> None:
-        self._groups = [
-            [stretches[place] for place in part]
-            for part in np.array_split(np.arange(len(stretches)), min(BATCHES, len(stretches)))
-        ]
-        count = len(self._groups)
-        chance = np.random.default_rng(0)
-        again = chance.multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        self._weights = np.concatenate([np.ones((1, count)), again])
-        self._wider = 1.0
-        if count > 1:
-            from scipy.special import ndtri, stdtrit  # 50 ms, which only plans should pay
-
-            # Of few, the bootstrap's interval is too narrow (Hesterberg, 2015).
-            tail = (1 - CONFIDENCE) / 2
-            self._wider = float(stdtrit(count - 1, tail) / ndtri(tail))
-            self._wider *= math.sqrt(count / (count - 1))
-
-    def summed(self, read: Callable[[Stretch], float]) -> FloatArray:
-        """Return sums of a figure, one for each drawing."""
-        sums = np.array([sum(read(one) for one in group) for group in self._groups], np.float64)
-        total: FloatArray = self._weights @ sums
-        return total
-
-    def quantile(self, read: Callable[[Stretch], NDArray[np.int64]], q: float) -> FloatArray:
-        """Return a quantile of what is counted by its place, one for each drawing."""
-        width = max(len(read(one)) for group in self._groups for one in group)
-        counts = np.zeros((len(self._groups), max(width, 1)))
-        for row, group in zip(counts, self._groups, strict=True):
-            for one in group:
-                row[: len(read(one))] += read(one)
-        summed = np.cumsum(self._weights @ counts, axis=1)
-        places: FloatArray = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1).astype(np.float64)
-        return places
-
-    def figure(self, values: FloatArray, *, most: float = math.inf) -> Figure:
-        """Return the first value, and the interval that the others make, from 0 to `most`."""
-        if len(self._groups) < 2:
-            return Figure(float(values[0]), None, None)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(values[1:], [tail, 1 - tail])
-        value = float(values[0])
-        below, above = max(value - float(low), 0.0), max(float(high) - value, 0.0)
-        return Figure(
-            value,
-            max(value - self._wider * below, 0.0),
-            max(value, min(value + self._wider * above, most)),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +262,9 @@ class CurvePoint:
     now: bool = False
 
 
-HOSTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+HOSTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000)
+LEAST_MOST_HOSTS = 64
+MOST_TRIED = 50
 DEADLINES_MS = (50, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 _STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
@@ -328,28 +277,39 @@ class WhatIf:
         planner: forecasts them.
         fleet: the one that was asked about.
         limits: to be kept.
+        found: what was found of that one already, at length.
+        progress: hears of each fleet that was simulated.
     """
 
     planner: Planner
     fleet: Fleet
     limits: FleetLimits
+    found: Forecast | None = None
+    progress: Progress = SILENT
     _known: dict[object, Forecast] = field(default_factory=dict)
 
     def _at(self, fleet: Fleet, threshold: float | None = None) -> Forecast:
+        flow = self.planner.escalating
+        if isinstance(flow, Traced) and threshold == flow.threshold:
+            threshold = None
+        if self.found is not None and fleet == self.fleet and threshold is None:
+            return self.found
         key = (*(getattr(fleet, name) for name in Fleet.__slots__), threshold)
         if key not in self._known:
-            flow = self.planner.escalating
             if threshold is not None and isinstance(flow, Traced):
                 flow = flow.at_threshold(threshold)
             able, _ = fleet.with_saver(self.planner.times, flow.asked)
             self._known[key] = self.planner.quickly(able, flow)
+            self.progress.advance(1)
         return self._known[key]
 
-    def _least(self, tried: Sequence[float], make: Callable[[float], Fleet]) -> float | None:
+    def _least(
+        self, tried: Sequence[float], make: Callable[[float], Fleet], some: Sequence[float] = ()
+    ) -> float | None:
         """Return one that keeps the limits while the one before it does not; None where none does.
 
-        Looked for by halves, as if more were never worse; before none is said to, all are tried:
-        where the uplink is full, more hosts send more of it in vain.
+        Looked for by halves, as if more were never worse; before none is said to, all are tried,
+        or `some`: where the uplink is full, more hosts send more of it in vain.
         """
         low, high = 0, len(tried)
         while low < high:
@@ -360,16 +320,34 @@ class WhatIf:
                 low = middle + 1
         if low < len(tried):
             return tried[low]
-        return next((one for one in tried if self._at(make(one)).keeps(self.limits)), None)
+        return next((one for one in some or tried if self._at(make(one)).keeps(self.limits)), None)
+
+    @property
+    def most_hosts(self) -> int:
+        """So many hosts are tried at most: twice of what would be busy all the time, one by one."""
+        each_s = float(self.planner.times.batch_ms[1].mean()) / 1e3
+        busy = self.fleet.cameras * self.fleet.fps * self.planner.escalating.rate * each_s
+        most = max(LEAST_MOST_HOSTS, 2 * busy, self.fleet.hosts)
+        return next((one for one in HOSTS if one >= most), HOSTS[-1])
+
+    def _hosts(self, fleet: Fleet) -> float | None:
+        most = self.most_hosts
+        return self._least(
+            range(1, most + 1),
+            lambda count: replace(fleet, hosts=int(count)),
+            [one for one in HOSTS if one <= most],
+        )
 
     def remedies(self) -> list[Remedy]:
         """Return the least of each that keeps the limits, all else as it is."""
         fleet = self.fleet
-        hosts = self._least(HOSTS, lambda count: replace(fleet, hosts=int(count)))
-        uplink = self._least(self.uplinks(), lambda rate: replace(fleet, uplink_bps=rate))
+        self.progress.start("looking for what keeps the limits: fleets, at most", total=MOST_TRIED)
+        hosts = self._hosts(fleet)
+        rates = self.uplinks()
+        uplink = self._least(rates, lambda rate: replace(fleet, uplink_bps=rate), rates[::3])
         found = [
-            Remedy("hosts", hosts, _keeps(hosts, "hosts", HOSTS[-1])),
-            Remedy("uplink", uplink, _keeps(uplink, "uplink", self.uplinks()[-1], say_rate)),
+            Remedy("hosts", hosts, _keeps(hosts, "hosts", self.most_hosts)),
+            Remedy("uplink", uplink, _keeps(uplink, "uplink", rates[-1], say_rate)),
         ]
         if hosts is None and uplink is None:
             found.append(self._both())
@@ -385,16 +363,16 @@ class WhatIf:
                 shortest,
                 f"no deadline from {DEADLINES_MS[0]} to {DEADLINES_MS[-1]} ms keeps them"
                 if shortest is None
-                else f"the shortest deadline that keeps them is {shortest} ms",
+                else f"of the deadlines tried, {shortest} ms is the shortest that keeps them",
             )
         )
         return [*found, self._threshold()]
 
     def _both(self) -> Remedy:
         free = replace(self.fleet, uplink_bps=math.inf)
-        hosts = self._least(HOSTS, lambda count: replace(free, hosts=int(count)))
+        hosts = self._hosts(free)
         if hosts is None:
-            said = f"not even {HOSTS[-1]} hosts with any uplink keep them"
+            said = f"not even {self.most_hosts} hosts with any uplink keep them"
             return Remedy("hosts and uplink", None, said)
         there = replace(self.fleet, hosts=int(hosts))
         uplink = self._least(self.uplinks(), lambda rate: replace(there, uplink_bps=rate))
@@ -444,6 +422,7 @@ class WhatIf:
     def curves(self) -> Iterator[tuple[str, list[CurvePoint]]]:
         """Yield what-if curves: hosts, uplink, threshold, frames a second."""
         fleet = self.fleet
+        self.progress.start("drawing curves: fleets, at most", total=MOST_TRIED)
         hosts = sorted({*(one for one in HOSTS if one <= max(8, 2 * fleet.hosts)), fleet.hosts})
         yield (
             "hosts",
@@ -469,11 +448,12 @@ class WhatIf:
                     flow.threshold if isinstance(flow, Traced) else None,
                 ),
             )
-        speeds = [fleet.fps * times for times in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)]
+        most, steps = MOST["fps"], (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+        speeds = sorted({min(fleet.fps * times, most) for times in steps})
         yield (
             "frames a second",
             self._points(
-                ((one, f"{one:.3g}", replace(fleet, fps=min(one, 1000.0)), None) for one in speeds),
+                ((one, f"{one:.3g}", replace(fleet, fps=one), None) for one in speeds),
                 fleet.fps,
             ),
         )

@@ -24,7 +24,8 @@ from tinysaver_edge.calibrate.report.charts.svg import (
 )
 from tinysaver_edge.calibrate.report.write import page_style
 from tinysaver_edge.plan.fleet import Fleet, FleetLimits, say_rate
-from tinysaver_edge.plan.forecast import CurvePoint, Figure, Forecast, Remedy
+from tinysaver_edge.plan.forecast import CurvePoint, Forecast, Remedy
+from tinysaver_edge.plan.simulation import Figure
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -42,6 +43,7 @@ class FleetPlan:
         notes: what the user should know at once.
         said: where what is known is from.
         assumed: what nobody has measured.
+        by_profile: whether energy is that of profiles' power, and not all of it was counted.
     """
 
     title: str
@@ -51,6 +53,7 @@ class FleetPlan:
     notes: tuple[str, ...]
     said: tuple[str, ...]
     assumed: tuple[str, ...]
+    by_profile: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -65,6 +68,7 @@ class FleetPlan:
             "notes": list(self.notes),
             "said": list(self.said),
             "assumed": list(self.assumed),
+            "energy_by_profile": self.by_profile,
         }
 
 
@@ -83,8 +87,9 @@ def lede(fleet: Fleet) -> str:
     """Say what the fleet is, in a sentence."""
     devices = f"{fleet.devices} devices" if fleet.devices > 1 else "one device"
     hosts = "one host" if fleet.hosts == 1 else f"{fleet.hosts} hosts"
+    cameras = f"{fleet.cameras} cameras" if fleet.cameras > 1 else "one camera"
     return (
-        f"{fleet.cameras} cameras of {fleet.fps:g} frames/s on {devices}, {hosts} of the large "
+        f"{cameras} of {fleet.fps:g} frames/s on {devices}, {hosts} of the large "
         f"model, uplink {say_rate(fleet.uplink_bps)}, round trip {fleet.rtt_ms:.3g} ms, deadline "
         f"{fleet.deadline_ms:g} ms, {fleet.max_in_flight} frames of a device in flight"
     )
@@ -96,6 +101,7 @@ _NAMES = {
     "escalations_p99_minute": "… in 99 % of the minutes at most, a second",
     "uplink_bps": "sent on average",
     "uplink_load": "uplink in use",
+    "uplink_kbit": "sent of a frame, on average",
     "host_load": "hosts at work",
     "host_queue": "frames left waiting when a host begins a run",
     "answer_ms": "the large model's answer, from the saver's on, mean",
@@ -107,6 +113,7 @@ _NAMES = {
     "degraded_deadline": "… its deadline passed",
     "degraded_in_flight": "… as many frames as may were waiting",
     "degraded_failed": "… refused by hosts that are full, or by a breaker",
+    "mean_energy_mj": "energy of a frame, on average",
     "energy_wh_day": "energy a day",
 }
 
@@ -117,14 +124,14 @@ def rows(plan: FleetPlan) -> list[Row]:
     found = plan.forecast.figures
     return [
         Row(
-            words,
-            write(name, found[name].value),
-            _interval(name, found[name]),
+            f"{words}, by profiles' power" if plan.by_profile and "energy" in name else words,
+            write(name, found[name].value) if name in found else "none: it is unlimited",
+            _interval(name, found[name]) if name in found else "",
             f"≤ {write(name, limits[name])}" if name in limits else "",
             name in broken,
         )
         for name, words in _NAMES.items()
-        if name in found
+        if name in found or name in limits  # the latter: uplink_load of one that nothing fills
     ]
 
 
@@ -134,6 +141,8 @@ def write(name: str, value: float) -> str:
         return numbers.milliseconds(value)
     if name == "uplink_bps":
         return say_rate(value)
+    if name in ("mean_energy_mj", "uplink_kbit"):
+        return f"{value:.3g} {name.rpartition('_')[2].replace('mj', 'mJ')}"
     if name == "energy_wh_day":
         return f"{value:.3g} Wh" if value < 1000 else f"{value / 1000:.3g} kWh"
     if name == "uplink_load" or name == "host_load" or name.startswith("degraded"):
@@ -190,11 +199,13 @@ def formula_words(forecast: Forecast) -> str:
             "batches, deadlines and limits keep the queues short."
         )
     low, high = sorted((formula.answer_ms, formula.answer_bursts_ms))
+    seen = found.get("answer_ms")
+    answer = "none came" if seen is None else f"{seen.value:.3g} ms"
     return said + (
         f"By M/G/c (Allen and Cunneen) an answer takes {low:.3g} ms where escalations are "
         f"independent of each other and {high:.3g} ms with the bursts' dispersion in the long run, "
-        f"which is more than a short queue ever sees (simulated: {found['answer_ms'].value:.3g} "
-        "ms). No deadline, batch or limit is in the formula."
+        f"which is more than a short queue ever sees (simulated: {answer}). No deadline, batch or "
+        "limit is in the formula."
     )
 
 

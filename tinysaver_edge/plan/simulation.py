@@ -1,4 +1,4 @@
-"""A fleet at work for a stretch of time, and what is counted of it.
+"""A fleet at work for a stretch of time, what is counted of it, and a formula as a check.
 
 What a frame meets: its device's saver, one frame after the other; where that is unsure, all that
 queues (`exchange.py`), event by event; and the frames before it, since decisions of a camera leave
@@ -8,7 +8,9 @@ in order. All that needs no queue is done on whole arrays.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,8 @@ class Stretch:
         latency_ms: frames by how long they took to their final decision, in bins.
         sum_ms: of these times.
         answer_ms: sum of the times that answered escalations took after the saver.
-        a_second: seconds by how many escalations they had.
-        a_minute: minutes likewise.
+        a_second: how many escalations each second had.
+        a_minute: each whole minute likewise.
         sent_s: seconds in which the uplink was sending.
         sent_bytes: how much was sent.
         busy_s: seconds in which hosts ran the model, all hosts together.
@@ -107,12 +109,7 @@ def simulate_stretch(
     due_s = taken_s.ravel()[places] + fleet.deadline_ms / 1e3
     device, counted_s = whose[places // count], (from_s, from_s + seconds)
     exchange = Exchange(fleet, times, np.random.default_rng(hosts_seed))
-    ended_s = exchange.run_calmly(begun_s, due_s, device, counts=counted_s)
-    ends, followed = np.zeros(len(places), np.int64), 0
-    if ended_s is None:
-        followed = len(places)
-        exchange = Exchange(fleet, times, np.random.default_rng(hosts_seed))
-        ended_s, ends = exchange.run_all(begun_s, due_s, device, counts=counted_s)
+    ended_s, ends, followed = exchange.run_all(begun_s, due_s, device, counts=counted_s)
     done_s = saved_s
     done_s.ravel()[places] = ended_s
     np.maximum.accumulate(done_s, axis=1, out=done_s)  # they leave in order
@@ -131,8 +128,8 @@ def simulate_stretch(
         latency_ms=np.bincount(bin_of(ages_ms), minlength=BINS),
         sum_ms=float(ages_ms.sum()),
         answer_ms=1e3 * float((ended_s[here] - begun_s[here])[answered].sum()),
-        a_second=np.bincount(second),
-        a_minute=np.bincount(minute),
+        a_second=second,
+        a_minute=minute,
         sent_s=exchange.sent_s,
         sent_bytes=exchange.sent_bytes,
         busy_s=exchange.busy_s,
@@ -173,3 +170,187 @@ def bin_of(latency_ms: FloatArray) -> NDArray[np.int64]:
 def of_bin(number: FloatArray | float) -> FloatArray:
     """Return the upper end of a bin, in milliseconds."""
     return np.asarray(BINS_FROM_MS * np.exp(BIN_STEP * (np.asarray(number, np.float64) + 1)))
+
+
+# Figures of many stretches
+
+
+BATCHES = 96
+"""Groups of stretches that intervals are made of at most."""
+
+RESAMPLES = 400
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure and its interval.
+
+    Attributes:
+        value: over all that was simulated.
+        low: lower end of its 95 % interval, by resampling the stretches; None of one stretch.
+        high: upper end; None as well where too few were counted for one.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def most(self) -> float:
+        """The figure as a limit is held against it: the upper end where there is one."""
+        return self.value if self.high is None else self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+class Resampled:
+    """Stretches, and what they would have been drawn again: row 0 has each once.
+
+    Args:
+        stretches: independent of each other; many are taken together in groups.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._groups = [
+            [stretches[place] for place in part]
+            for part in np.array_split(np.arange(len(stretches)), min(BATCHES, len(stretches)))
+        ]
+        count = len(self._groups)
+        chance = np.random.default_rng(0)
+        again = chance.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+        self._weights = np.concatenate([np.ones((1, count)), again])
+        self._wider = 1.0
+        if count > 1:
+            from scipy.special import ndtri, stdtrit  # 50 ms, which only plans should pay
+
+            # Of few, the bootstrap's interval is too narrow (Hesterberg, 2015).
+            tail = (1 - CONFIDENCE) / 2
+            self._wider = float(stdtrit(count - 1, tail) / ndtri(tail))
+            self._wider *= math.sqrt(count / (count - 1))
+
+    def summed(self, read: Callable[[Stretch], float]) -> FloatArray:
+        """Return sums of a figure, one for each drawing."""
+        sums = np.array([sum(read(one) for one in group) for group in self._groups], np.float64)
+        total: FloatArray = self._weights @ sums
+        return total
+
+    def quantile(self, read: Callable[[Stretch], NDArray[np.int64]], q: float) -> FloatArray:
+        """Return a quantile of what is counted by its place, one for each drawing."""
+        width = max(len(read(one)) for group in self._groups for one in group)
+        counts = np.zeros((len(self._groups), max(width, 1)))
+        for row, group in zip(counts, self._groups, strict=True):
+            for one in group:
+                row[: len(read(one))] += read(one)
+        return self._reached(counts, q).astype(np.float64)
+
+    def quantile_of(self, read: Callable[[Stretch], NDArray[np.int64]], q: float) -> FloatArray:
+        """Return a quantile of values, one for each drawing; 0 where there are none."""
+        told = [np.concatenate([read(one) for one in group]) for group in self._groups]
+        values = np.unique(np.concatenate(told))
+        if not len(values):
+            return np.zeros(len(self._weights))
+        counts = np.array([np.bincount(np.searchsorted(values, one), minlength=len(values))
+                           for one in told], np.float64)  # fmt: skip
+        return values[self._reached(counts, q)].astype(np.float64)
+
+    def _reached(self, counts: FloatArray, q: float) -> NDArray[np.int64]:
+        summed = np.cumsum(self._weights @ counts, axis=1)
+        places: NDArray[np.int64] = (summed < q * summed[:, -1:] - 1e-9).sum(axis=1)
+        return places
+
+    def figure(self, values: FloatArray, *, most: float = math.inf) -> Figure:
+        """Return the first value, and the interval that the others make, from 0 to `most`."""
+        if len(self._groups) < 2:
+            return Figure(float(values[0]), None, None)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(values[1:], [tail, 1 - tail])
+        value = float(values[0])
+        below, above = max(value - float(low), 0.0), max(float(high) - value, 0.0)
+        return Figure(
+            value,
+            max(value - self._wider * below, 0.0),
+            max(value, min(value + self._wider * above, most)),
+        )
+
+
+# A formula beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """What queueing theory says of uplink and hosts, beside the simulation.
+
+    No deadline, no limit of frames in flight and no batches are in it.
+
+    Attributes:
+        escalations_per_s: mean: cameras × frames × share.
+        host_load: were every frame run by itself; 1 or more cannot last.
+        host_load_batched: in batches as large as pay, all of them full.
+        uplink_bps: bits a second there are to send.
+        uplink_load: the same of the uplink; 1 or more cannot last.
+        answer_ms: mean time of an escalation, were each to come independently of the others
+            (M/G/c by Allen and Cunneen); None where hosts or uplink would be busy all the time.
+        answer_bursts_ms: likewise with the dispersion of the bursts in the long run.
+    """
+
+    escalations_per_s: float
+    host_load: float
+    host_load_batched: float
+    uplink_bps: float
+    uplink_load: float
+    answer_ms: float | None
+    answer_bursts_ms: float | None
+
+
+def formula_of(fleet: Fleet, times: Times, *, share: float, dispersion: float) -> Formula:
+    """Return what queueing theory says, without deadlines, limits and batches.
+
+    Allen and Cunneen's approximation of the mean wait in G/G/c: that of M/M/c by Erlang, times
+    half the sum of the squared variations of arrivals and service.
+
+    Args:
+        fleet: the fleet.
+        times: what was measured.
+        share: of the frames that are escalated.
+        dispersion: variance of a camera's escalations in a long time over their mean.
+    """
+    rate = fleet.cameras * fleet.fps * share
+    alone_s = float(times.batch_ms[1].mean()) / 1e3
+    varies = float(times.batch_ms[1].var() / times.batch_ms[1].mean() ** 2)
+    fastest = max(
+        size / (float(ms.mean()) / 1e3)
+        for size, ms in times.batch_ms.items()
+        if size <= times.at_once
+    )
+    load = rate * alone_s / fleet.hosts
+    send_s = 8 * times.sent_bytes / fleet.uplink_bps
+    base_ms = 1e3 * (send_s + alone_s) + fleet.rtt_ms
+
+    def answer_ms(arrivals: float) -> float | None:
+        """Return the mean at a squared variation of arrivals, on the uplink and at the hosts."""
+        if load >= 1 or rate * send_s >= 1:
+            return None
+        sent_s = rate * send_s * send_s / (1 - rate * send_s) * arrivals  # shared, not in a row
+        waits_s = _erlang_c(rate * alone_s, fleet.hosts) / (fleet.hosts / alone_s - rate)
+        return base_ms + 1e3 * (sent_s + waits_s * (arrivals + varies) / 2)
+
+    return Formula(
+        escalations_per_s=rate,
+        host_load=load,
+        host_load_batched=rate / fastest / fleet.hosts,
+        uplink_bps=8 * rate * times.sent_bytes,
+        uplink_load=rate * send_s,
+        answer_ms=answer_ms(1.0),
+        answer_bursts_ms=answer_ms(dispersion),
+    )
+
+
+def _erlang_c(erlangs: float, servers: int) -> float:
+    """Return the chance that all servers are busy in M/M/c."""
+    blocked = 1.0
+    for count in range(1, servers + 1):
+        blocked = erlangs * blocked / (count + erlangs * blocked)
+    return blocked / (1 - erlangs / servers * (1 - blocked))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support.files import default_cache_dir, read_arrays
+from tinysaver_edge._support.files import read_arrays
 from tinysaver_edge._support.numbers import percent
 from tinysaver_edge._support.progress import SILENT, Progress
+from tinysaver_edge._support.resources import default_cache_dir
 from tinysaver_edge.artefact import Artefact, bundled_artefacts
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.certificate.p_values import EvidenceKind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -177,6 +178,10 @@ def record_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.npz") if not path.name.startswith("."))
 
 
+_CHUNKS = re.compile(r"key|\d{9}\.npz|tmp\w+|\..+\.[0-9a-f]{12}")
+"""What lies in a folder of chunks."""
+
+
 @dataclass(slots=True)
 class RecordWriter:
     """Takes a model's answers in chunks and keeps each, so that a killed run resumes.
@@ -206,6 +211,11 @@ class RecordWriter:
         marker = self._partial / "key"
         # Without a key, as a kill while chunks were being dropped leaves them, nobody vouches.
         if self._partial.is_dir() and not (marker.is_file() and marker.read_text() == self._stamp):
+            if any(not _CHUNKS.fullmatch(one.name) for one in self._partial.iterdir()):
+                raise RecordError(
+                    f"record {self._partial}: a folder of something else is there: move it, or "
+                    "name another folder"
+                )
             self._discard()
         write_text(marker, self._stamp)
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.stream.drift.watch import Watch
@@ -95,12 +96,20 @@ class Output:
         lanes: how many end before the decisions do.
         context: events, metrics, clock.
         watch: returns what watches at this moment, which may want pictures.
+        calls: entered around each call of a sink, which may close the stream.
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], *, lanes: int, context: Context, watch: Callable[[], Watch]
+        self,
+        sinks: Sequence[Sink],
+        *,
+        lanes: int,
+        context: Context,
+        watch: Callable[[], Watch],
+        calls: Calls,
     ) -> None:
         self._sinks, self._context, self._watch = tuple(sinks), context, watch
+        self._calls = calls
         self._outbox = Outbox()
         self._open_sinks: list[Sink] = []
         self._state = threading.Lock()
@@ -142,7 +151,8 @@ class Output:
         """Take a decision on a frame; it may not be the last one."""
         for sink in self._sinks:
             try:
-                sink.write(decision, item.picture)
+                with self._calls:
+                    sink.write(decision, item.picture)
             except Exception as error:
                 source_id = item.lane.rules.source_id
                 self._context.metrics.count(Counter.SINK_FAILED, source_id, detail=sink.name)

@@ -29,7 +29,7 @@ from tinysaver_edge.stream.output import Output
 from tinysaver_edge.stream.sinks.base import Sink
 from tinysaver_edge.stream.sources.opening import AnySource, open_source
 from tinysaver_edge.stream.sources.source import Clock, Context, Frame, Source
-from tinysaver_edge.stream.telemetry.events import Frozen, Listener, ignore
+from tinysaver_edge.stream.telemetry.events import Event, Frozen, Listener, ignore
 from tinysaver_edge.stream.telemetry.metrics import NO_METRICS, Metrics
 
 if TYPE_CHECKING:
@@ -248,13 +248,22 @@ class Stream:
         if not sources:
             raise InputError("a stream needs at least one source")
         self._options = options or StreamOptions()
-        self._context = Context(listener, metrics, clock, wall, sources=len(sources))
+        self._calls = Calls("a stream")
+
+        def told(event: Event) -> None:
+            with self._calls:  # it may close the stream
+                listener(event)
+
+        self._context = Context(told, metrics, clock, wall, sources=len(sources))
         self._several = len(sources) > 1
         self._regime = Regime(decider, watch=watch, memory=memory)
         self._output = Output(
-            sinks, lanes=len(sources), context=self._context, watch=lambda: self._regime.watch
+            sinks,
+            lanes=len(sources),
+            context=self._context,
+            watch=lambda: self._regime.watch,
+            calls=self._calls,
         )
-        self._calls = Calls("a stream")
         self._state = threading.Lock()
         self._setup = threading.RLock()  # held while it is set up, and while it is torn down
         self._started = self._closed = False
@@ -268,6 +277,11 @@ class Stream:
     def source_ids(self) -> tuple[str, ...]:
         """The sources' names in events and metrics, in the order in which they were given."""
         return tuple(source.source_id for source in self._sources)
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is in the middle of a call of the stream: a sink's, say."""
+        return self._calls.inside
 
     # Who decides
 
@@ -422,7 +436,8 @@ class Stream:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.
 
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
-        From a signal handler that interrupts the loop's wait it returns at once, and the loop ends.
+        From a signal handler that interrupts the loop's wait, from a sink and from a listener it
+        returns at once, and the loop ends.
         """
         self._calls.end(self._close)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -32,7 +33,7 @@ from tinysaver_edge.stream.sinks.saved_frames import (
     HardFramesSink,
     RandomShare,
 )
-from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink
+from tinysaver_edge.stream.sinks.video import PreviewSink, VideoSink, may_write
 from tinysaver_edge.stream.telemetry.events import Denied, Listener, Listeners
 from tinysaver_edge.stream.telemetry.health import Health
 from tinysaver_edge.stream.telemetry.hosts import host_readings
@@ -108,21 +109,40 @@ class ServiceOptions:
             sources: what is going to be read.
 
         Raises:
-            InputError: an address is none, or a video would be written over one that is read;
-                names the option.
+            InputError: an address is none, a video would be written over one that is read, or two
+                outputs have one place; names the option.
         """
-        if self.video is not None and self.video.is_file():
-            for source in sources:
-                if any(self.video.samefile(file) for file in source.files if file.exists()):
+        given = list(sources)
+        for source in given:
+            for file in source.files:
+                if self.video is not None and may_write(self.video, file, by_source=len(given) > 1):
                     raise InputError(
-                        f"--video {self.video}: is what source {source.source_id} reads, and would "
-                        "be lost: name another file"
+                        f"--video {self.video}: is written over {file}, which source "
+                        f"{source.source_id} reads and would be lost: name another file"
                     )
+        self._check_apart()
         if self.mqtt is not None:
             MqttAddress.parse(self.mqtt)
         for option, address in (("--metrics", self.metrics), ("--dashboard", self.dashboard)):
             if address is not None:
                 ListenAddress.parse(address, option=option).check_token(self.token)
+
+    def _check_apart(self) -> None:
+        """Refuse one place for two outputs, which would spoil each other."""
+        places = {
+            "--jsonl": self.jsonl,
+            "--video": self.video,
+            "--hard-frames": self.hard_frames,
+            "--field-frames": self.field_frames,
+            "--forward-queue": None if self.forward is None else self.forward.queue,
+            "--forward": None if self.forward is None else Path(self.forward.target),
+        }
+        taken: dict[str, str] = {}
+        for option, place in places.items():
+            if place is not None:
+                other = taken.setdefault(os.path.realpath(place), option)
+                if other != option:
+                    raise InputError(f"{other} and {option}: both name {place}; name two places")
 
 
 FILE_PATIENCE_S = 10.0

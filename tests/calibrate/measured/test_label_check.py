@@ -22,9 +22,9 @@ CLASSES = 10
 LABELS = RNG.integers(0, CLASSES, 1000)
 
 
-def answers(right: float, labels=LABELS, classes=CLASSES):
+def answers(right: float, labels=LABELS, classes=CLASSES, seed: int = 1):
     """ModelAnswers of a model that is right that often and guesses elsewhere."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     return np.where(rng.random(len(labels)) < right, labels, rng.integers(0, classes, len(labels)))
 
 
@@ -146,6 +146,50 @@ def test_a_large_model_may_be_very_good(large: np.ndarray, saver: np.ndarray, sa
 def test_a_large_model_far_below_a_saver_is_refused() -> None:
     refused(problem_of(answers(0.5), answers(0.95)), "cheaper s0 9")
     assert check_agreement(problem_of(answers(0.85), answers(0.95)), None).lines == ()
+
+
+def test_a_large_model_far_below_what_its_makers_state_is_refused() -> None:
+    poor = problem_of(answers(0.6), answers(0.5, seed=2))
+    assert check_agreement(poor, None, published_top1=80.0).lines == ()
+    with pytest.raises(InputError, match=r"6\d\.\d % .*its makers state 93\.4 % .*--trust-labels"):
+        check_agreement(poor, None, published_top1=93.4)
+    few = poor.subset(np.arange(40))  # of which chance may have taken as many
+    assert check_agreement(few, None, published_top1=88.0).lines == ()
+
+
+@pytest.mark.parametrize("large", [0.95, 0.6])
+def test_a_label_that_stands_for_two_classes_is_refused(large: float) -> None:
+    merged = np.where(LABELS == 5, 3, LABELS)
+    problem = problem_of(answers(large), answers(0.6, seed=2), labels=merged)
+    refused(problem, r"samples labelled 3 with classes that no sample .* \(5\): does one label")
+    missing = problem_of(answers(large), answers(0.6, seed=2)).subset(np.flatnonzero(LABELS != 5))
+    (line,) = check_agreement(missing, None).lines
+    assert line.startswith("no sample of 1 of the 10 classes (5)")
+
+
+@pytest.mark.parametrize(("first", "last", "by"), [(800, 1000, 1), (500, 1000, -3), (200, 500, 7)])
+def test_labels_that_have_slipped_by_some_rows_are_refused(first: int, last: int, by: int) -> None:
+    slipped = LABELS.copy()
+    slipped[first:last] = np.roll(slipped[first:last], by)
+    side = "after" if by > 0 else "before"
+    refused(problem_of(answers(0.7), answers(0.6), labels=slipped), rf"fit the labels .* {side}, ")
+
+
+@pytest.mark.parametrize("order", ["sorted", "in turns"])
+def test_labels_in_any_order_have_not_slipped(order: str) -> None:
+    labels = np.sort(LABELS) if order == "sorted" else np.arange(1000) % CLASSES
+    confused = np.where(RNG.random(1000) < 0.3, (labels + 1) % CLASSES, labels)  # always the next
+    problem = problem_of(confused, answers(0.6, labels), labels=labels)
+    assert check_agreement(problem, None).lines == ()
+
+
+def test_half_of_the_labels_of_other_samples_are_refused() -> None:
+    """No order of classes or rows explains them, but two models agree, and are sure."""
+    rng = np.random.default_rng(8)
+    lost = np.where(rng.random(1000) < 0.5, rng.permutation(LABELS), LABELS)
+    refused(problem_of(answers(0.9), answers(0.8), labels=lost), "sure of the same class")
+    some = np.where(rng.random(1000) < 0.15, rng.permutation(LABELS), LABELS)
+    assert check_agreement(problem_of(answers(0.9), answers(0.8), labels=some), None).lines == ()
 
 
 def test_two_of_ten_classes_missing_are_refused_and_one_is_told() -> None:

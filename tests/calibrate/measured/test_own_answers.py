@@ -138,6 +138,20 @@ def test_labels_that_models_wrote_are_refused(records: Records, written: str) ->
 
 
 @needs_records
+@pytest.mark.parametrize("kept", [0.6, 0.8])
+def test_labels_of_a_cascade_are_refused_on_few_samples(records: Records, kept: float) -> None:
+    """Where one model is wrong by its labels, the other never is."""
+    for place in range(1, 13):
+        problem = drawn(records, place, samples=800, seed=1)
+        saver, large = problem.savers[0].outputs, problem.large.outputs
+        best = saver.top(2)[1]
+        margin = best[:, 0] - best[:, 1]
+        sure = margin >= np.quantile(margin, 1 - kept)
+        labels = np.where(sure, saver.predictions, large.predictions)
+        assert [*own_answers(Problem(problem.large, problem.savers, labels))] != []
+
+
+@needs_records
 def test_frames_of_one_clip_count_once(records: Records) -> None:
     """Two hundred frames of one clip are one label, not two hundred of a model's own answers."""
     problem = drawn(records, 12, samples=1_000, seed=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -223,6 +224,26 @@ def test_a_queue_that_has_shrunk_keeps_the_newest(tmp_path):
         queue.close()
 
 
+def test_on_a_full_disk_the_oldest_give_way_as_well(tiny_disk):
+    queue = DiskQueue(tiny_disk / "queue", most_bytes=10**9)
+    queue.open()
+    room = shutil.disk_usage(tiny_disk).free
+    for number in range(12):
+        item(queue, f"{number:02d}", size=room // 5)
+        assert balanced(queue)
+    assert queue.counts.queued == 12
+    assert 0 < queue.waiting < 6
+    assert queue.next() == f"{12 - queue.waiting:02d}.item"
+    (tiny_disk / "full").write_bytes(bytes(shutil.disk_usage(tiny_disk).free))
+    for _ in range(queue.waiting):
+        queue.sent(queue.next())
+    (tiny_disk / "fuller").write_bytes(bytes(shutil.disk_usage(tiny_disk).free))
+    with pytest.raises(OSError, match="No space left"):  # nothing there is ours to drop
+        item(queue, "last", size=room // 5)
+    assert balanced(queue)
+    queue.close()
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
@@ -245,3 +266,13 @@ def test_a_target_that_is_none_is_refused_without_its_password(target, said):
 def test_options_out_of_range_are_refused(options, tmp_path):
     with pytest.raises(InputError, match="forward"):
         forwarding(tmp_path, tmp_path / "queue", **options)
+
+
+def test_a_queue_in_a_folder_of_ones_own_takes_nothing_from_it(tmp_path):
+    own = [".env", ".gitignore", ".notes.0123456789ab", "photo.jpg"]
+    for name in (*own, ".frame.item.0123456789ab"):
+        (tmp_path / name).write_text("mine")
+    queue = DiskQueue(tmp_path, most_bytes=1000)
+    queue.open()
+    queue.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*own, "aside"])

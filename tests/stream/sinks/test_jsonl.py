@@ -52,6 +52,17 @@ def test_without_older_files_it_starts_anew(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_two_at_once_would_cut_off_each_others_lines(tmp_path):
+    sink = JsonlSink(tmp_path / "out", max_bytes=2 * LINE)
+    with sink as one:
+        for number in range(100, 105):  # through rotations
+            one.write(decision(number), None)
+        with pytest.raises(InputError, match="another run writes there"):
+            write(JsonlSink(tmp_path / "out"), [1])
+    write(JsonlSink(tmp_path / "out"), [105])
+    assert sequences(tmp_path / "out")[-1] == 105
+
+
 def test_a_line_that_a_kill_cut_short_spoils_no_other(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text('{"label": "ca')
@@ -179,3 +190,12 @@ def test_a_link_stays_when_its_file_rotates(tmp_path):
     assert {one.name for one in (tmp_path / "logs").iterdir()} == {
         "out.jsonl", "out.jsonl.1", "out.jsonl.2",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["out", "out.1", "out.3"])
+def test_nothing_of_another_kind_is_written_to_or_rotated_over(tmp_path, place):
+    (tmp_path / place).write_bytes(b"my photo")
+    with pytest.raises(InputError, match=f"{place}: holds something else"):
+        write(JsonlSink(tmp_path / "out", max_bytes=LINE), range(9))
+    assert (tmp_path / place).read_bytes() == b"my photo"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -249,6 +249,7 @@ def test_addresses(address, host, port, topic, tls, qos, user):
         "broker/t",
         "mqtt://broker",
         "mqtt://ann:secret@broker/a/%23",
+        "mqtt://broker/a%1b%5B2J",
         "mqtt://broker/t?qos=2",
         "mqtt://broker:x/t",
         "http://ann:secret@broker/t",

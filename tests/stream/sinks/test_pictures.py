@@ -336,7 +336,7 @@ def test_what_a_table_names_outside_its_folder_is_left_alone(tmp_path, name):
     victim, path = tmp_path / "victim.jpg", tmp_path / "frames"
     victim.write_bytes(b"keep me")
     (path / "a").mkdir(parents=True)
-    row = {"file": name.format(root=tmp_path), "label": "x"}
+    row = {"file": name.format(root=tmp_path), "label": "x", "saved_at_s": NOON}
     (path / "frames.jsonl").write_text(2 * (json.dumps(row) + "\n"))
     folder = PictureFolder(path, suffix=".jpg", most=2)
     folder.open()
@@ -345,6 +345,16 @@ def test_what_a_table_names_outside_its_folder_is_left_alone(tmp_path, name):
     folder.close()
     assert victim.read_bytes() == b"keep me"
     assert len(rows(path)) <= 2
+
+
+@pytest.mark.parametrize("line", ['{"file": "photo.jpg", "label": "x"}', "7", '["photo.jpg"]'])
+def test_a_table_of_something_else_is_not_taken_over(tmp_path, line):
+    """Its pictures would be removed one day, and lines that are not ours at once."""
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    (tmp_path / "frames.jsonl").write_text(f"{line}\nno JSON\n")
+    with pytest.raises(InputError, match="holds rows of something else; name a new folder"):
+        PictureFolder(tmp_path, suffix=".jpg", most=2).open()
+    assert (tmp_path / "frames.jsonl").read_text() == f"{line}\nno JSON\n"
 
 
 def test_a_full_disk_is_noticed_before_the_video_breaks(tiny_disk):

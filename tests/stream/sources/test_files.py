@@ -1,4 +1,5 @@
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -6,10 +7,11 @@ import pytest
 
 from tests.pictures import encoded, picture
 from tests.real_data import data_folder
-from tinysaver_edge.errors import InputError
+from tinysaver_edge.errors import InputError, SourceError
+from tinysaver_edge.stream.sources import files, opencv
 from tinysaver_edge.stream.sources.files import open_file
 from tinysaver_edge.stream.sources.source import Context
-from tinysaver_edge.stream.telemetry.events import Connected, Doubtful, Ended
+from tinysaver_edge.stream.telemetry.events import Connected, Corrupt, Doubtful, Ended
 
 
 def open_frames(path):
@@ -176,3 +178,53 @@ def test_a_real_video():
     assert [number for number, _, _ in frames] == list(range(30))
     assert (np.diff([time for _, time, _ in frames]) > 0.03).all()
     assert {shape for _, _, shape in frames} == {(360, 640, 3)}
+
+
+def test_names_of_films_and_pictures_steer_no_terminal(tmp_path):
+    name = "a\x1b[2Jb\u202e"
+    for ending in (".png", ".mp4"):
+        (tmp_path / f"{name}{ending}").write_bytes(encoded(1))
+        assert open_file(tmp_path / f"{name}{ending}").source_id == f"a\\x1b[2Jb\\u202e{ending}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "1.png").write_bytes(encoded(1))
+    (tmp_path / name / "2.png").write_bytes(encoded(1))
+    assert open_file(tmp_path / name).source_id == "a\\x1b[2Jb\\u202e"
+
+
+def test_an_image_of_any_length_takes_no_more_memory_than_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_FILE_BYTES", 1 << 20)
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(encoded(1))
+    os.truncate(tmp_path / "2.png", 1 << 40)
+    os.mkfifo(tmp_path / "3.png")
+    source, events = open_file(tmp_path), []
+    source.attach(Context(listener=events.append))
+    assert [frame.sequence for frame in source.frames()] == [0]
+    reasons = [event.reason for event in events if isinstance(event, Corrupt)]
+    assert reasons == [
+        "2.png: longer than 1 MiB",
+        "3.png: cannot be read (is a pipe, no file)",
+    ]
+
+
+def film(path, size, frames=3):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, size)
+    for _ in range(frames):
+        writer.write(np.zeros((*size[::-1], 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_film_that_claims_frames_without_end_comes_to_one(tmp_path):
+    path = film(tmp_path / "a.avi", (32, 24))
+    data = bytearray(path.read_bytes())
+    for place in (data.find(b"avih") + 8 + 16, data.find(b"strh") + 8 + 32):
+        struct.pack_into("<I", data, place, 4_000_000_000)
+    path.write_bytes(data)
+    assert sum(1 for _ in open_frames(path)) == 3
+
+
+def test_a_film_of_too_many_pixels_is_refused_before_any_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(opencv, "MOST_PIXELS", 32 * 24 - 1)
+    with pytest.raises(SourceError, match=r"source a\.avi: frames of 32 x 24 pixels; at most"):
+        next(open_frames(film(tmp_path / "a.avi", (32, 24))))

@@ -277,3 +277,25 @@ def test_of_runs_by_every_way_out(tmp_path):
         if secret in path.name or (path.is_file() and secret.encode() in path.read_bytes())
     }
     assert not leaks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Got unexpected extra argument ({USER}:a/{PASSWORD}@host:8001)",
+        f"device 'mqtt:{USER}:{PASSWORD}@host': neither a .toml file nor a profile",
+        f'Invalid bucket name "{USER}:{PASSWORD}@bucket"',
+        f"https://host/x.zip#token={PASSWORD}",
+        f"https://host/x;session={PASSWORD}?a=1",
+    ],
+)
+def test_a_login_without_a_scheme_and_a_key_behind_any_sign_are_found(text):
+    assert PASSWORD not in for_people(text)
+    assert USER not in for_people(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["12:30:01 a@b.c", "big.onnx: photo@2x.png", "[USER:PASSWORD@]HOST", "a: b@c"]
+)
+def test_what_is_no_login_stays(text):
+    assert for_people(text) == text

@@ -186,6 +186,7 @@ def test_an_address_that_opens_and_gives_nothing_is_one_clear_error() -> None:
         ("", 500, {}, r"fails itself \(500 Internal Server Error\)"),
         ("", 418, {}, r"answers 418"),
         ("", 200, {"Content-Type": "text/html; charset=utf-8"}, "answers with text/html, which is"),
+        ("", 200, {"Content-Type": "image/png", "Content-Encoding": "gzip"}, "its answer packed"),
         (
             "", 302, {"Location": "https://bob:secret-word@10.0.0.9:81/v/pwd=secret-word?key=secret-word"},
             r"redirects to https://10\.0\.0\.9:81/v/pwd=\*\*\* \(302\)",
@@ -207,6 +208,12 @@ def test_each_cause_for_which_there_is_no_video_reads_differently(
     ("scheme", "says", "why"),
     [
         ("http", b"SSH-2.0-OpenSSH_9.2\r\n", "speaks no HTTP on this port"),
+        (
+            "http",
+            b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n-5\r\n",
+            "speaks no HTTP on this port",
+        ),
         ("http", b"", "hangs up without an answer"),
         ("http", None, "takes the connection, but says nothing within 0.5 s"),
         ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks no TLS on this port"),

@@ -72,6 +72,8 @@ def test_credentials_are_in_no_name_and_no_message(url):
             r"in a user or password / \? # @ are written %2F %3F %23 %40",
         ),
         (f"rtsp://u:{SECRET}@host:99999/x", "malformed"),
+        (f"rtsp://u:{SECRET}@ho..st/x", "malformed"),
+        (f"http://u:{SECRET}@{64 * 'h'}.org/x", "malformed"),
         (f"http://u:{SECRET}@[::1/x", "malformed"),
         ("gst:", "pipeline is empty"),
         ("demo://?fps", "options look like"),

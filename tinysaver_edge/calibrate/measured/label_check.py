@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support.numbers import percent
-from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, own_answers
+from tinysaver_edge.calibrate.measured.own_answers import BY_CHANCE, FAR_BELOW, own_answers
 from tinysaver_edge.calibrate.problem import ModelAnswers, Problem
 from tinysaver_edge.errors import InputError
 
@@ -18,9 +18,6 @@ FEWEST = 30
 """Samples below which nothing is said: chance does more than an order of classes."""
 FEWEST_OF_A_CLASS = 10
 NAMED = 3
-
-FAR_BELOW = 0.2
-"""A large model is not by so large a share less accurate than a saver."""
 
 MOVED = 0.01
 """Classes in another order: so large a share of all answers would fit that do not."""
@@ -36,6 +33,16 @@ NEVER_ANSWERED = 0.1
 NEVER_LABELLED = 0.3
 """Nor answers so large a share of them with classes that are no label, unless by chance."""
 
+MERGED = 0.5
+"""Nor those of one label so many times as often with such classes as with that label."""
+
+SURE = 0.9
+DISBELIEVED = 0.3
+"""Where two models are so sure of the same class, not so large a share of the labels is another."""
+
+FARTHEST = 10
+"""Rows that labels may have slipped by, where one was lost or added in the middle of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelDoubts:
@@ -50,9 +57,19 @@ class LabelDoubts:
 
 
 def check_agreement(
-    problem: Problem, names: Sequence[str] | None, *, trusted: bool = False
+    problem: Problem,
+    names: Sequence[str] | None,
+    *,
+    trusted: bool = False,
+    published_top1: float | None = None,
 ) -> LabelDoubts:
     """Refuse labels that are not what the large model's answers can be measured against.
+
+    Args:
+        problem: the models' answers, and the labels.
+        names: of the classes; None where they are not known.
+        trusted: whether the user vouches for the labels.
+        published_top1: the large model's accuracy in percent as its makers state it, or None.
 
     Returns:
         What is doubtful short of that: savers whose answers do not fit, classes without samples;
@@ -61,10 +78,12 @@ def check_agreement(
     Raises:
         InputError: the large model does no better than guessing, or would with its classes in
             another order; a model is never wrong where another is, or less often than it
-            doubts itself; or the labels leave out 15 % of the classes.
+            doubts itself; the large one is far less accurate than a saver, or than its makers
+            state; models are sure of what many labels are not; some labels are those of other
+            rows; or the labels leave out 15 % of the classes, or name several by one.
     """
     labels, large = problem.labels, problem.large
-    refused = list(_refusals(problem, names))
+    refused = list(_refusals(problem, names, published_top1))
     if refused and not trusted:
         end = "" if refused[0].endswith("?") else "."
         raise InputError(f"{refused[0]}{end} {_GO_ON}")
@@ -97,12 +116,15 @@ _GO_ON = (
 )
 
 
-def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
+def _refusals(
+    problem: Problem, names: Sequence[str] | None, published_top1: float | None
+) -> Iterator[str]:
     """Yield why the labels cannot be of the large model's classes, or are a model's answers."""
     labels, large = problem.labels, problem.large
     answers = large.outputs.predictions
     yield from _many_missing(labels, large, names)
     yield from own_answers(problem)
+    yield from _of_other_rows(labels, answers, model=large.name)
     try:
         check_model(labels, answers, model=large.name)
     except InputError as error:
@@ -110,9 +132,9 @@ def _refusals(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
     else:
         doubtful = doubtful_classes(labels, answers, model=large.name, names=names)
         yield from doubtful or _in_another_order(labels, answers, model=large.name)
-        yield from _far_below_a_saver(problem)
+        yield from _far_below(problem, published_top1)
     yield from _never_answered(labels, answers, model=large.name, names=names)
-    yield from _never_labelled(labels, answers, model=large.name)
+    yield from _never_labelled(problem, names)
 
 
 def _in_another_order(
@@ -153,19 +175,83 @@ def _in_another_order(
         )
 
 
-def _far_below_a_saver(problem: Problem) -> Iterator[str]:
+def _of_other_rows(
+    labels: NDArray[np.int64], answers: NDArray[np.int64], *, model: str
+) -> Iterator[str]:
+    """Yield a line where a stretch of answers fits the labels some rows before or after.
+
+    A row that is lost or added in the middle of a table moves all that follow. Looked for is the
+    stretch in which most more answers fit so than as they are, and than by chance.
+    """
+    samples, fits = len(labels), (answers == labels).astype(np.int8)
+    if samples < FEWEST:
+        return
+    chance = _by_chance(labels, answers)
+    for by in (sign * rows for rows in range(1, FARTHEST + 1) for sign in (1, -1)):
+        moved = np.zeros_like(fits)
+        here = slice(max(0, -by), samples - max(0, by))
+        there = slice(max(0, by), samples - max(0, -by))
+        moved[here] = answers[here] == labels[there]
+        gained = np.concatenate([[0], np.cumsum(moved - fits, dtype=np.int32)])
+        end = int((gained - np.minimum.accumulate(gained)).argmax())
+        start = int(gained[: end + 1].argmin())
+        own, other = int(fits[start:end].sum()), int(moved[start:end].sum())
+        lucky = chance * (end - start)
+        if other - own > max(MOVED * samples, 2 * _SURELY * (own + other) ** 0.5) and (
+            other > lucky + 2 * _SURELY * lucky**0.5
+        ):
+            yield (
+                f"{percent(other / (end - start), 1)} of {model}'s answers to samples {start} to "
+                f"{end - 1} fit the labels {abs(by)} {'row' if abs(by) == 1 else 'rows'} "
+                f"{'after' if by > 0 else 'before'}, {percent(own / (end - start), 1)} their own: "
+                f"was a row of the labels lost or added there?"
+            )
+            return
+
+
+def _by_chance(labels: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
+    """Return the share of answers as frequent as these that fit by chance (Cohen's kappa)."""
+    classes = int(max(labels.max(), answers.max())) + 1
+    counts, given = (np.bincount(one, minlength=classes) / len(labels) for one in (labels, answers))
+    return float(counts @ given)
+
+
+def _far_below(problem: Problem, published_top1: float | None) -> Iterator[str]:
+    """Yield a line where the large model fits the labels far less than can be expected of it.
+
+    Expected is what a saver does, what its makers state, and that it is mostly right where it and
+    the best saver are sure of the same.
+    """
     labels, large = problem.labels, problem.large
     if len(labels) < FEWEST:
         return
-    right = float(np.mean(large.outputs.predictions == labels))
-    best = max(problem.savers, key=lambda one: float(np.mean(one.outputs.predictions == labels)))
-    saver = float(np.mean(best.outputs.predictions == labels))
-    if saver > right + FAR_BELOW:
+    right = large.outputs.predictions == labels
+    told = [(float(np.mean(one.outputs.predictions == labels)), one) for one in problem.savers]
+    best, saver = max(told, key=lambda one: one[0])
+    agreed = large.outputs.predictions == saver.outputs.predictions
+    for one in (large, saver):
+        agreed &= one.outputs.confidences >= SURE
+    known = 0.0 if published_top1 is None else published_top1 / 100
+    above = ""
+    if _surely_below(right, best - FAR_BELOW):
+        above = f"those of the cheaper {saver.name} {percent(best, 1)}"
+    elif _surely_below(right, known - FAR_BELOW):
+        above = f"its makers state {percent(known, 1)} (published_top1)"
+    elif agreed.sum() >= FEWEST and _surely_below(right[agreed], 1 - DISBELIEVED):
+        both = percent(right[agreed].mean(), 1)
+        above = f"{both} where {saver.name} and it are sure of the same class"
+    if above:
         yield (
-            f"model {large.name}: {percent(right, 1)} of its answers fit the labels, those of the "
-            f"cheaper {best.name} {percent(saver, 1)}: are its classes in another order, or its "
-            "scale or colours described wrongly?"
+            f"model {large.name}: {percent(right.mean(), 1)} of its answers fit the labels, "
+            f"{above}: are its classes in another order, its scale or colours described wrongly, "
+            "or labels those of other samples?"
         )
+
+
+def _surely_below(right: NDArray[np.bool_], share: float) -> bool:
+    """Whether so few are right that chance does not explain it."""
+    found = float(right.mean())
+    return bool(found + _SURELY * (found * (1 - found) / len(right)) ** 0.5 < share)
 
 
 def _many_missing(
@@ -197,16 +283,19 @@ def _without_samples(
 
 
 def _missing_classes(labels: NDArray[np.int64], large: ModelAnswers) -> tuple[list[int], int]:
-    """Return the classes without a sample, and how many there are.
-
-    Of records of the best few, how many there are is what the greatest of them tells.
-    """
-    named, classes = large.outputs.top_class, large.outputs.width
-    if named is not None and large.outputs.truncated:
-        classes = 1 + int(named.max())
+    """Return the classes without a sample, and how many there are."""
+    classes = _classes(large)
     if len(labels) < FEWEST_OF_A_CLASS * classes:
         return [], classes
     return [int(one) for one in np.setdiff1d(np.arange(classes), labels)], classes
+
+
+def _classes(model: ModelAnswers) -> int:
+    """Return how many there are: of records of the best few, what the greatest of them tells."""
+    named = model.outputs.top_class
+    if named is not None and model.outputs.truncated:
+        return 1 + int(named.max())
+    return model.outputs.width
 
 
 def _never_answered(
@@ -228,25 +317,41 @@ def _never_answered(
         )
 
 
-def _never_labelled(
-    labels: NDArray[np.int64], answers: NDArray[np.int64], *, model: str
-) -> Iterator[str]:
-    """Yield a line where a model often answers classes that are the label of no sample.
+def _never_labelled(problem: Problem, names: Sequence[str] | None) -> Iterator[str]:
+    """Yield a line where the large model often answers classes that are the label of no sample.
 
     Some have none by chance: of as large a share of samples as are alone with their label
-    (Good 1953).
+    (Good 1953). Then labels are told one by one: one stands for several classes if its samples are
+    mostly answered with those that have none. Where less than half of the classes are there, the
+    others are of no interest, and mistakes mostly name these.
     """
+    labels, large = problem.labels, problem.large
+    answers, counts = large.outputs.predictions, np.bincount(labels)
+    if 2 * np.count_nonzero(counts) < _classes(large):
+        return
     outside = ~np.isin(answers, labels)
-    alone = float(np.mean(np.bincount(labels)[labels] == 1))
+    alone = float(np.mean(counts[labels] == 1))
     if len(labels) >= FEWEST and outside.mean() - alone > NEVER_LABELLED:
         yield (
-            f"model {model} answers {percent(outside.mean(), 0)} of the samples with "
+            f"model {large.name} answers {percent(outside.mean(), 0)} of the samples with "
             f"{len(np.unique(answers[outside]))} classes that no sample is labelled with: do "
             f"labels and model count the same classes?"
         )
+        return
+    other, own = (
+        np.bincount(labels[which], minlength=len(counts)) for which in (outside, answers == labels)
+    )
+    merged = np.flatnonzero((other >= FEWEST_OF_A_CLASS) & (other > MERGED * own))
+    if other[merged].sum() > MOVED * len(labels):
+        given = np.unique(answers[outside & np.isin(labels, merged)])
+        yield (
+            f"model {large.name} answers {other[merged].sum()} of the {counts[merged].sum()} "
+            f"samples labelled {_listed(merged, names)} with classes that no sample is labelled "
+            f"with ({_listed(given, names)}): does one label stand for several classes?"
+        )
 
 
-def _listed(classes: Sequence[int], names: Sequence[str] | None) -> str:
+def _listed(classes: Sequence[int] | NDArray[np.int64], names: Sequence[str] | None) -> str:
     shown = [str(one) if names is None else names[one] for one in classes[:NAMED]]
     return ", ".join(shown) + (", …" if len(classes) > NAMED else "")
 
@@ -277,11 +382,9 @@ def check_model(labels: NDArray[np.int64], answers: NDArray[np.int64], *, model:
                 f"by {-moved:+d}: correct class_offset (a background class?) or the labels in its "
                 "description"
             )
-    classes = int(max(labels.max(), answers.max())) + 1
-    frequent = np.bincount(labels, minlength=classes) / samples
-    chance = float(frequent @ np.bincount(answers, minlength=classes)) / samples
+    chance = _by_chance(labels, answers)
     spread = (chance * (1 - chance) / samples) ** 0.5
-    if right <= chance + 2 * spread and right < frequent.max():
+    if right <= chance + 2 * spread and right < np.bincount(labels).max() / samples:
         raise InputError(
             f"model {model}: {percent(right, 1)} of its answers fit the labels, and guessing gives "
             f"{percent(chance, 1)}: do labels and model count the same classes in the same order? "

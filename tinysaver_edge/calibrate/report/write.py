@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import open_regular, write_text
+from tinysaver_edge._support.text import without_logins
 from tinysaver_edge.calibrate.calibration import Candidate
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.charts.confidence import (
@@ -83,12 +84,21 @@ def render(facts: ReportFacts) -> str:
     from jinja2 import Environment, StrictUndefined
 
     page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finally,
     )
     page.filters.update(_FILTERS)
     page.filters["breakable"] = _breakable
     source = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
     return page.from_string(source).render(_values(facts) | {"style": page_style()}) + "\n"
+
+
+def _finally(value: object) -> object:
+    """Return what goes into the page: addresses have no logins, whoever wrote them down."""
+    return without_logins(value) if type(value) is str else value  # Markup is the page's own
 
 
 def page_style() -> Markup:

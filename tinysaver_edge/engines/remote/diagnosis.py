@@ -8,6 +8,7 @@ import time
 from types import MappingProxyType
 from typing import Any
 
+from tinysaver_edge._support.http_client import looked_up
 from tinysaver_edge.engines.remote.facts import Kind, RequestError
 from tinysaver_edge.engines.remote.model import Address, Tls
 
@@ -55,10 +56,9 @@ def refused_by_tls(address: Address, tls: Tls, *, timeout_s: float) -> str | Non
         return None
     due_s = time.monotonic() + timeout_s
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        places = looked_up(address.host, address.port, due_s)
     except OSError:
         return None
-    places = list(dict.fromkeys((family, place) for family, *_, place in found))
     if len(places) < 2:
         return None
     for family, place in places:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -210,16 +211,36 @@ class Token:
             try:
                 token, where = read_text(self.file).strip(), f"token file {self.file}"
             except (OSError, UnicodeDecodeError) as error:
+                if _may_be_a_token(self.file):
+                    why = (
+                        "no such file; give the name of a file that holds the token, not the token"
+                    )
+                    raise InputError(f"token file: {why}") from None
                 reason = getattr(error, "strerror", None) or "is no text"
                 raise InputError(f"token file {self.file}: {reason}") from None
         else:
             assert self.env is not None
             token, where = os.environ.get(self.env, "").strip(), f"environment variable {self.env}"
+            if not token and not _VARIABLE.fullmatch(self.env):
+                why = "no such variable; give the name of one that holds the token, not the token"
+                raise InputError(f"environment: {why}")
         if not token:
             raise InputError(f"{where}: holds no token")
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise InputError(f"{where}: holds something else than one token")
         return token
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,59}")
+
+
+def _may_be_a_token(file: Path) -> bool:
+    """Whether a file that is not there may be a token in place of a file's name."""
+    with suppress(OSError):  # a name too long
+        if file.exists():
+            return False
+    named = len(file.parts) > 1 or file.suffix or len(file.name) < 16
+    return not named or not file.parent.is_dir() or len(file.name) > 60
 
 
 def _pem(path: Path | None) -> bytes | None:

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from pathlib import Path
 from types import MappingProxyType
 
-from tinysaver_edge._support.files import default_cache_dir
+from tinysaver_edge._support.resources import default_cache_dir
 from tinysaver_edge.hardware.cpu import throttling
 from tinysaver_edge.hardware.finding import ROOT, Checkup, broken, note, ok
 from tinysaver_edge.hardware.nvidia import read_nvidia

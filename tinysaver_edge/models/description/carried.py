@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinysaver_edge._support.files import atomic_write
+from tinysaver_edge._support.files import atomic_write, members_of
 from tinysaver_edge.engines.model_file import DAMAGED, FlatBuffer
 from tinysaver_edge.engines.model_file import read_metadata as read_onnx_metadata
 from tinysaver_edge.engines.openvino import open_core, read_model, save_model
@@ -170,7 +170,7 @@ def _associated_files(model: Path) -> dict[str, str]:
     found = {}
     try:
         with zipfile.ZipFile(model) as archive:
-            for entry in archive.infolist():
+            for entry in members_of(archive):
                 if entry.filename.endswith(".txt") and entry.file_size <= _LARGEST_TEXT:
                     with archive.open(entry) as file:
                         text = file.read(_LARGEST_TEXT)

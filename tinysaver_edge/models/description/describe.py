@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinysaver_edge._support.files import open_regular
 from tinysaver_edge.engines.model_file import check_model_file
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.models.description.carried import Carried, read_carried, read_metadata
@@ -299,12 +301,17 @@ def _labels(facts: FileFacts, answers: KnownAlready, model: Path, carried: Carri
 
 def _files_of_names(model: Path, outputs: int) -> list[str]:
     """Return the text files beside a model that have a line for each output."""
-    return [
-        path.name
-        for path in sorted(model.parent.glob("*.txt"))
-        if path.stat().st_size < 1 << 20
-        and len(path.read_text(errors="replace").splitlines()) == outputs
-    ]
+    found = []
+    for path in sorted(model.parent.glob("*.txt")):
+        with suppress(OSError):  # a pipe, a link to nowhere: nobody has named it
+            with open_regular(path) as file:
+                text = file.read(_LONGEST_NAMES + 1)
+            if len(text) <= _LONGEST_NAMES and len(text.splitlines()) == outputs:
+                found.append(path.name)
+    return found
+
+
+_LONGEST_NAMES = 1 << 20
 
 
 def _input(facts: FileFacts, answers: KnownAlready, carried: Carried | None) -> list[str]:

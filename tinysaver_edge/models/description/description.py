@@ -148,6 +148,8 @@ def find_description(
         ModelError: the model's file is missing or damaged.
     """
     check_model_file(model)
+    if descriptions_dir is not None and not descriptions_dir.is_dir():
+        raise DescriptionError(f"--descriptions {descriptions_dir}: no such folder")
     folders = [model.parent] if descriptions_dir is None else [model.parent, descriptions_dir]
     for folder in folders:
         for name in (f"{model.name}.toml", f"{model.stem}.toml"):

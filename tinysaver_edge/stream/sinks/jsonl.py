@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinysaver_edge._support.files import open_regular
+from tinysaver_edge._support.files import lock, open_regular
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.source import Frame
@@ -93,13 +93,18 @@ class JsonlSink:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _check_content(self) -> None:
-        """Refuse to append to what is no file of decisions: a picture, a model, a manifest."""
-        if not self._path.is_file() or not self._path.stat().st_size:
-            return
-        with open_regular(self._path) as file:
-            begins = file.read(len(_BEGINS))
-        if begins != _BEGINS[: len(begins)]:
-            raise InputError(f"{self._path}: holds something else than decisions; name a new file")
+        """Refuse to append to what is no file of decisions, and to rotate over one: a picture."""
+        older = [] if self._max_bytes is None else map(self._numbered, range(1, self._keep + 1))
+        for path in (self._path, *older):
+            if not path.is_file() or not path.stat().st_size:
+                continue
+            with open_regular(path) as file:
+                begins = file.read(len(_BEGINS))
+            if begins != _BEGINS[: len(begins)]:
+                what = "holds something else than decisions"
+                if path != self._path:
+                    what += f", and {self._path.name} takes its place when it is full"
+                raise InputError(f"{path}: {what}; name a new file")
 
     def _open(self) -> int:
         """Open or make the file; a line that a kill cut short is ended."""
@@ -109,6 +114,8 @@ class JsonlSink:
             file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._file, self._size = file, os.fstat(file).st_size
         self._is_file = stat.S_ISREG(os.fstat(file).st_mode)  # pipes and devices do not rotate
+        if self._is_file:  # two would cut off each other's lines on a full disk
+            lock(file, f"{self._path}: another run writes there: name another file")
         if self._size and os.pread(file, 1, self._size - 1) != b"\n":
             self._size += os.write(file, b"\n")
         return file

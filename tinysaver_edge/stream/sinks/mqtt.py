@@ -55,7 +55,7 @@ class MqttAddress:
         topic = unquote(found.path).strip("/")
         query = parse_qs(found.query)
         qos = query.pop("qos", ["0"])[-1]
-        fits = found.scheme in PORTS and topic and not query
+        fits = found.scheme in PORTS and topic and topic.isprintable() and not query
         if not fits or qos not in ("0", "1") or set("#+\0") & set(topic) or found.fragment:
             raise InputError(
                 f"--mqtt {found.scheme}://{found.host}: give {FORM}, the topic without # and +"

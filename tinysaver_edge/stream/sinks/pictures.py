@@ -75,11 +75,15 @@ class PictureFolder:
             probe.unlink()
         except (OSError, UnicodeDecodeError) as error:
             self.close()
-            raise InputError(f"{self.path}: frames cannot be saved there ({error})") from error
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.path}: frames cannot be saved there ({why})") from error
         self._rows.clear()
         for line in lines:
             with suppress(ValueError, KeyError, TypeError, OSError):  # a kill cut the line short
                 row = parse_json(line)
+                if not isinstance(row, dict) or not {"file", "saved_at_s"} <= row.keys():
+                    self.close()
+                    raise InputError(f"{table}: holds rows of something else; name a new folder")
                 if self._is_ours(row["file"]):
                     self._rows.append(row)
         if len(self._rows) != len(lines):

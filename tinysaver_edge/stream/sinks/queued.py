@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinysaver_edge._support.files import atomic_write, claim, parse_json, read_file
+from tinysaver_edge._support.files import (
+    NO_ROOM,
+    atomic_write,
+    claim,
+    half_written,
+    parse_json,
+    read_file,
+)
 from tinysaver_edge.decision import Decision
 from tinysaver_edge.errors import InputError, TinySaverError
 from tinysaver_edge.stream.sinks.base import Sink
@@ -268,7 +275,7 @@ class DiskQueue:
             for path in sorted(self.folder.iterdir()):
                 if path.suffix == _ITEM:
                     self._sizes[path.name] = path.stat().st_size
-                elif path.name.startswith(".") and path.is_file():
+                elif (half_written(path.name) or "").endswith(_ITEM):
                     path.unlink()  # a kill came while it was written
         except OSError as error:
             self.close()
@@ -288,16 +295,22 @@ class DiskQueue:
         return len(self._sizes)
 
     def add(self, name: str, content: bytes) -> None:
-        """Take in an item, and let go of the oldest where there is no room.
+        """Take in an item, and let go of the oldest where there is no room, on a full disk as well.
 
         Raises:
             OSError: it cannot be written; it is not taken in then.
         """
         with self.changed:
             fits = self._make_room(len(content))
-        if fits:
-            with atomic_write(self.folder / f"{name}{_ITEM}", private=True, sync=False) as file:
-                file.write(content)
+        while fits:
+            try:
+                with atomic_write(self.folder / f"{name}{_ITEM}", private=True, sync=False) as file:
+                    file.write(content)
+                break
+            except OSError as error:
+                with self.changed:
+                    if error.errno not in NO_ROOM or not self._drop_oldest():
+                        raise
         with self.changed:
             self.counts.queued += 1
             if not fits:
@@ -312,14 +325,18 @@ class DiskQueue:
         """Drop the oldest until so many bytes fit; tell whether they do."""
         if size > self.most_bytes:
             return False
-        while self.bytes + size > self.most_bytes:
-            name = next((one for one in self._sizes if one != self._sending), None)
-            if name is None:  # what is being sent is all there is
-                break
+        while self.bytes + size > self.most_bytes and self._drop_oldest():
+            pass
+        return True
+
+    def _drop_oldest(self) -> bool:
+        """Drop one; False where what is being sent is all there is."""
+        name = next((one for one in self._sizes if one != self._sending), None)
+        if name is not None:
             self._forget(name)
             self.counts.dropped += 1
             (self.folder / name).unlink(missing_ok=True)
-        return True
+        return name is not None
 
     def _forget(self, name: str) -> None:
         self.bytes -= self._sizes.pop(name, 0)

@@ -89,6 +89,22 @@ SPARE_BYTES = 32 << 20
 """OpenCV does not say that a disk is full: below this much room nothing more is written."""
 
 
+def may_write(video: Path, file: Path, *, by_source: bool) -> bool:
+    """Whether a file is one that a `VideoSink` of this path writes.
+
+    Args:
+        video: the sink's path.
+        file: the other.
+        by_source: whether it writes one for each of several sources.
+    """
+    named = file.name.startswith(f"{video.stem}.") and file.suffix == video.suffix
+    try:
+        beside = by_source and named and file.parent.samefile(video.parent)
+        return beside or video.samefile(file)
+    except OSError:  # one of them is not there
+        return False
+
+
 class VideoSink:
     """Writes frames with their answers into a video file.
 

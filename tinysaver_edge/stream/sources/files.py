@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tinysaver_edge._support.files import library_path, open_regular
+from tinysaver_edge._support.limits import MOST_FILE_BYTES
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge.data.collection import EPOCH
 from tinysaver_edge.data.epochs import epoch_of
@@ -22,7 +23,7 @@ from tinysaver_edge.data.images import (
 from tinysaver_edge.data.looks import MORE_FRAMES, has_more_frames
 from tinysaver_edge.errors import InputError
 from tinysaver_edge.stream.sources.container import shown_frames, why_no_video
-from tinysaver_edge.stream.sources.opencv import read_video
+from tinysaver_edge.stream.sources.opencv import check_pixels, read_video
 from tinysaver_edge.stream.sources.source import Frame, Source
 from tinysaver_edge.stream.telemetry.events import Corrupt, Doubtful
 from tinysaver_edge.stream.telemetry.metrics import Counter
@@ -45,7 +46,7 @@ def open_file(path: Path, *, source_id: str | None = None) -> Source:
     if path.is_dir() and (path / EPOCH).is_file():
         epoch = epoch_of(path)
         taken = [path / name for name in epoch.files]
-        name = source_id or path.name
+        name = source_id or printable(path.name)
         return ImageSource(taken, root=path, source_id=name, times_s=epoch.seconds)
     if path.is_dir():
         files, doubts = image_files(path), left_out_below(path).lines
@@ -92,7 +93,7 @@ class ImageSource(_FileSource):
         times_s: Sequence[float] | None = None,
     ) -> None:
         alone = files[0].name if len(files) == 1 else root.name
-        super().__init__(source_id or alone or str(root))
+        super().__init__(source_id or printable(alone or str(root)))
         self.files, self._root = files, root
         self._name = source_id
         self._doubts = tuple(doubts)
@@ -106,10 +107,10 @@ class ImageSource(_FileSource):
             if self.closed:
                 return
             name = self._name or self._name_of(path)
-            data = _read(path)
-            image = None if data is None else decode_image(data)
-            if data is None or image is None:
-                why = "cannot be read" if data is None else why_unreadable(data)
+            data, why = _read(path)
+            image = decode_image(data) if data else None
+            if image is None:
+                why = why or why_unreadable(data)
                 first = first or why
                 self._skip(number, f"{printable(path.name)}: {why}", name)
                 continue
@@ -132,19 +133,23 @@ class ImageSource(_FileSource):
         return self.source_id if len(self.files) == 1 else f"{self.source_id}/{inside}"
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path) -> tuple[bytes, str]:
+    """Return an image's bytes, or why there are none, to follow its name."""
     try:
         with open_regular(path) as file:
-            return file.read()
-    except OSError:
-        return None
+            data = file.read(MOST_FILE_BYTES + 1)
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
+    if len(data) > MOST_FILE_BYTES:
+        return b"", f"longer than {MOST_FILE_BYTES >> 20} MiB"
+    return data, ""
 
 
 class VideoSource(_FileSource):
     """A video file; frames that cannot be decoded leave a gap in the sequence."""
 
     def __init__(self, path: Path, *, source_id: str | None = None) -> None:
-        super().__init__(source_id or path.name)
+        super().__init__(source_id or printable(path.name))
         self.files = (path,)
         self._path = path
 
@@ -154,7 +159,11 @@ class VideoSource(_FileSource):
         readable = 0
         try:
             shown = shown_frames(self._path)
-            for number, image in enumerate(read_video(capture, reuse=reuse, shown=shown)):
+            size = self._path.stat().st_size
+            check_pixels(capture, self.source_id)
+            for number, image in enumerate(
+                read_video(capture, reuse=reuse, size_bytes=size, shown=shown)
+            ):
                 if self.closed:
                     return
                 if image is None:

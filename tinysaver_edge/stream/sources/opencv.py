@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tinysaver_edge._support.http_client import looked_up
+from tinysaver_edge._support.limits import MOST_PIXELS
 from tinysaver_edge._support.packages import opencv
 from tinysaver_edge._support.urls import Url
 from tinysaver_edge.errors import SourceError
@@ -126,6 +128,7 @@ class NetworkDevice:
         if not capture.isOpened():
             capture.release()
             raise DeviceError(f"{self.host}:{self.port} {self._why(options, stopping)}")
+        check_pixels(capture, f"{self.host}:{self.port}")
         return CaptureConnection(capture, live_wait_s=0.5 / _frame_rate(capture))
 
     def _why(self, options: LiveOptions, stopping: threading.Event) -> str:
@@ -159,12 +162,15 @@ def knock(host: str, port: int, *, timeout_s: float, stopping: threading.Event) 
     """
     deadline_s = time.monotonic() + timeout_s
     try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        places = looked_up(host, port, deadline_s)
+    except TimeoutError:
+        why = f"nobody says within {timeout_s:g} s where host {host} is: does DNS work here?"
+        raise DeviceError(why) from None
     except OSError as error:
-        raise DeviceError(f"host {host} is not known here ({error.strerror})") from error
+        raise DeviceError(f"host {host} is not known here ({error.strerror or error})") from error
     reason = f"no answer within {timeout_s:g} s"
-    for family, kind, protocol, _, address in places:
-        with closing(socket.socket(family, kind, protocol)) as knocking:
+    for family, address in places:
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as knocking:
             knocking.setblocking(False)
             with suppress(BlockingIOError):
                 knocking.connect_ex(address)
@@ -335,6 +341,28 @@ def _frame_rate(capture: Any) -> float:  # noqa: ANN401 - OpenCV has no types
     return told if 1 <= told <= 120 else 25.0
 
 
+def check_pixels(capture: Any, source: str) -> None:  # noqa: ANN401 - OpenCV has no types
+    """Refuse a video whose frames are too large, before one is decoded.
+
+    Args:
+        capture: an open ``cv2.VideoCapture``.
+        source: what it is called.
+
+    Raises:
+        SourceError: naming the size.
+    """
+    import cv2
+
+    width, height = (
+        int(capture.get(one)) for one in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    if width * height > MOST_PIXELS:
+        raise SourceError(
+            f"source {source}: frames of {width} x {height} pixels; at most "
+            f"{MOST_PIXELS // 1_000_000} million are decoded: make them smaller"
+        )
+
+
 class CaptureConnection:
     """An open ``cv2.VideoCapture``."""
 
@@ -363,21 +391,25 @@ def read_video(
     capture: Any,  # noqa: ANN401 - OpenCV has no types
     *,
     reuse: bool,
+    size_bytes: int,
     shown: int | None = None,
 ) -> Iterator[Picture | None]:
     """Yield the pictures of an open video file; None for each that cannot be decoded.
 
     OpenCV says of the end what it says of a damaged frame. The container knows how many frames
-    there should be: as long as some are missing, there may be more.
+    there should be: as long as some are missing, there may be more, but no more than its bytes are
+    enough for.
 
     Args:
         capture: an open ``cv2.VideoCapture``.
         reuse: write them all into the same memory.
+        size_bytes: of the file.
         shown: how many frames the container's edit list leaves; None where it has none.
     """
     import cv2
 
     expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if shown is None else shown
+    expected = min(expected, size_bytes // LEAST_FRAME_BYTES)
     image: Picture | None = None
     seen, failures = 0, 0
     while True:
@@ -389,7 +421,7 @@ def read_video(
             continue
         image = None
         failures += 1
-        if failures >= max(END_TRIES, expected - seen):
+        if failures >= min(max(END_TRIES, expected - seen), MOST_TRIES):
             break
     missing = expected - seen
     if missing > MISCOUNTED and seen:
@@ -398,6 +430,12 @@ def read_video(
 
 END_TRIES = 3
 """Reads that must fail in a row before a video is taken to be at its end."""
+
+MOST_TRIES = 1000
+"""The same where frames are missing: each reads past thousands of packets that are no frames."""
+
+LEAST_FRAME_BYTES = 4
+"""Of a frame, and of its place in the container's table."""
 
 MISCOUNTED = 2
 """Frames by which a container may be wrong about their number without having lost any."""

@@ -59,7 +59,10 @@ class HttpDevice:
         answer, why = None, ""
         try:
             answer = asking.ask(options.open_s)
-        except (OSError, http.client.HTTPException, TooMuchError) as error:
+        except TooMuchError as error:  # no stream either: of one nothing is read here
+            asking.close()
+            raise DeviceError(f"{host}:{port} {brief(str(error))}") from None
+        except (OSError, http.client.HTTPException) as error:
             why = _unanswered(error, options.open_s)
         if answer is None or not _is_picture(answer.status, answer.headers):
             asking.close()
@@ -90,8 +93,6 @@ def _unanswered(error: Exception, timeout_s: float) -> str:
         return f"shows a certificate that is not accepted ({brief(error.verify_message)})"
     if isinstance(error, ssl.SSLError):
         return "speaks no TLS on this port: is it http:// in place of https://?"
-    if isinstance(error, TooMuchError):
-        return brief(str(error))
     if isinstance(error, http.client.RemoteDisconnected | ConnectionError):
         return "hangs up without an answer: does it want https://, or rtsp://?"
     return "speaks no HTTP on this port: does it want https://, or rtsp://?"

@@ -120,6 +120,9 @@ def test_without_labels_a_bundle_rests_on_consistency_and_says_what_questions_wo
     done = command(*on(records, "--out", tmp_path / "b", "--json"))
     assert done.code == 0
     assert "from consistency" in done.json["statement"]
+    assert "large alone  " not in done.err  # nobody's accuracy is told, but agreement with it
+    assert "saver agrees" in done.err
+    assert "cascade agrees" in done.err
     assert done.json["questions"] is None
     assert done.json["plan"]["prospects"][0]["milestones"][-1]["questions"] > 0
     assert command("verify", tmp_path / "b").code == 0

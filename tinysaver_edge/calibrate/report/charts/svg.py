@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-LEFT = 52.0
+LEFT = 58.0
 """Room for the numbers of the left axis, in pixels."""
 
 RIGHT = 20.0

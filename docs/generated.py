@@ -192,8 +192,8 @@ def _errors() -> str:
         "| 3 | nothing fits what was asked for, or `verify` finds it only too slow |\n"
         "| 130, 143 | ended by Ctrl-C, by SIGTERM; what was under way is written out |\n\n"
         "With `--json`, a failure is one object too: `error`, `exit_code`, and of `calibrate` "
-        "the `candidates`. `run` writes it as the last line, with a `frame_id` of null: it is about "
-        "no frame.\n\n" + _table(("error", "is a", "exit code", "meaning"), rows)
+        "the `candidates`. `run` writes it as the last line, with a `frame_id` of null: it is "
+        "about no frame.\n\n" + _table(("error", "is a", "exit code", "meaning"), rows)
     )
 
 

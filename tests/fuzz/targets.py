@@ -151,7 +151,7 @@ def saved_frames(folder: Path) -> Target:
     from tinysaver_edge.stream.sinks.pictures import TABLE, PictureFolder
 
     (folder / "one.jpg").write_bytes(b"picture")
-    row = {"file": "one.jpg", "label": "a", "sequence": 1}
+    row = {"file": "one.jpg", "answer": "a", "sequence": 1, "saved_at_s": 1.8e9}
 
     def feed(data: bytes) -> None:
         (folder / TABLE).write_bytes(data)

@@ -437,8 +437,8 @@ class Stream:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.
 
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
-        From a signal handler that interrupts the loop's wait, from a sink and from a listener it
-        returns at once, and the loop ends.
+        From a signal handler that interrupts the loop's wait, and from whatever the stream calls (a
+        sink, a listener, metrics, an iterable) it returns at once, and the loop ends.
         """
         self._calls.end(self._close, apart=self._output.inside)
 

@@ -15,6 +15,8 @@ import pytest
 from tests.small_bundle import small_bundle
 from tests.test_cascade import pair
 from tinysaver_edge.errors import EngineError
+from tinysaver_edge.stream import CallbackSink, Queued
+from tinysaver_edge.stream.telemetry.events import SinkFailed
 from tinysaver_edge.testing import FakeClock, FakeSource, numbered_frame
 
 PRELUDE = """
@@ -84,11 +86,43 @@ def test_a_stream_ends_when_it_or_its_cascade_is_closed(bundle, how, what):
     assert told(bundle, program) == "True True"
 
 
-@pytest.mark.parametrize("who", ["sink", "listener"])
+@pytest.mark.parametrize("loop", ["for", "async for"])
+def test_a_signal_that_comes_while_the_loop_holds_a_lock_ends_it(bundle, loop):
+    program = f"""
+        import asyncio
+        from tinysaver_edge.stream.lane import Lane
+
+        def interrupted(lane, taken=Lane.taken):
+            with lane.room:
+                signal.raise_signal(signal.SIGTERM)
+            taken(lane)
+
+        Lane.taken = interrupted
+        stream = cascade.stream(numbered_frame(number) for number in range(100_000))
+        signal.signal(signal.SIGTERM, lambda *_: stream.close())
+
+        async def main():
+            count = 0
+            {loop} decision in stream:
+                count += 1
+            return count
+
+        print(asyncio.run(main()) < 1000)
+    """
+    assert told(bundle, program) == "True"
+
+
+@pytest.mark.parametrize("who", ["sink", "listener", "metrics"])
 @pytest.mark.parametrize("what", ["cascade", "stream"])
-def test_a_sink_or_a_listener_may_close_what_calls_it(bundle, who, what):
+def test_a_sink_a_listener_or_metrics_may_close_what_calls_them(bundle, who, what):
     program = f"""
         from tinysaver_edge.stream import CallbackSink
+        from tinysaver_edge.stream.drift.watch import NoWatch
+        from tinysaver_edge.stream.telemetry.metrics import NoMetrics
+
+        class Audits(NoWatch):
+            def audits(self, decision):
+                return True
 
         count = iter(range(100_000))
 
@@ -99,6 +133,10 @@ def test_a_sink_or_a_listener_may_close_what_calls_it(bundle, who, what):
         frames = (numbered_frame(number) for number in range(100_000))
         if {who!r} == "sink":
             stream = cascade.stream(frames, sinks=[CallbackSink(third)])
+        elif {who!r} == "metrics":
+            metrics = NoMetrics()
+            metrics.gauge = third  # told with the dispatcher's lock held
+            stream = cascade.stream(frames, metrics=metrics, watch=Audits())
         else:
             sources = ["demo://?fps=50&seed=1"] + ["demo://?fps=50&frames=1"] * 2
             stream = cascade.stream(*sources, listener=third)
@@ -137,6 +175,52 @@ def test_a_closed_cascade_makes_no_streams():
     cascade.close()
     with pytest.raises(EngineError, match="the cascade is closed"):
         cascade.stream(FakeSource(1))
+
+
+def test_a_sink_with_a_queue_may_close_the_stream_that_waits_for_room_in_it():
+    heard = []
+    stream = None
+    sink = Queued(
+        CallbackSink(lambda decision, _: decision.frame_id.sequence == 2 and stream.close()),
+        clock=time.monotonic, listener=heard.append, capacity=1, patience_s=30,
+    )  # fmt: skip
+    with pair([[9.0, 0.0, 0.0]] * 300, clock=time.monotonic) as cascade:
+        stream = cascade.stream(FakeSource(300), sinks=[sink], listener=heard.append)
+        started_s = time.monotonic()
+        assert len(list(stream)) < 300
+        assert time.monotonic() - started_s < 25
+    assert not [event for event in heard if isinstance(event, SinkFailed)]
+
+
+def test_what_a_listener_raises_at_the_end_leaves_nobody_waiting_and_nothing_open():
+    class Full(CallbackSink):
+        def __exit__(self, *exception):
+            raise OSError("disk full")
+
+    def listener(event):
+        if isinstance(event, SinkFailed):
+            raise ValueError("nobody listens any more")
+
+    cascade = pair([[9.0, 0.0, 0.0]], clock=time.monotonic)
+    read, pictures = threading.Event(), iter([numbered_frame(0)])
+
+    def endless():
+        yield from pictures
+        read.wait(20)
+
+    stream = cascade.stream(endless(), sinks=[Full(lambda *_: None)], listener=listener)
+    given = iter(stream)
+    next(given)
+    loop = threading.Thread(target=list, args=(given,), daemon=True)
+    loop.start()
+    threading.Timer(0.2, read.set).start()
+    with pytest.raises(ValueError, match="nobody listens"):
+        cascade.close()
+    loop.join(10)
+    assert not loop.is_alive()
+    for stage in cascade.stages:
+        with pytest.raises(EngineError, match="closed"):
+            stage.ask(stage.blank)
 
 
 def test_closing_from_another_thread_waits_for_the_stream_to_end():

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -87,17 +88,14 @@ class Cascade:
         )
         self.stages = tuple(stages)
         self.labels = None if labels is None else tuple(labels)
-        self.reuse = reuse
-        self.identity = identity
+        self.reuse, self.identity = reuse, identity
         self._certified, self._uncovered = certified, uncovered
         self._bundle: Bundle | None = None
         self._clock, self._wall = clock, wall
-        self._lock = threading.Lock()
-        self._calls = Calls("a cascade")
+        self._lock, self._calls = threading.Lock(), Calls("a cascade")
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self._sequence = itertools.count()
+        self._sequence, self._closed = itertools.count(), False
         self.decider = self._decider(certified and reuse is None)
-        self._closed = False
         self._submissions: Submissions | None = None
 
     def _decider(self, certified: bool) -> Decider:
@@ -367,7 +365,7 @@ class Cascade:
         )
         with self._calls, self._lock:
             self._check_open()
-            self._streams.add(made)
+            self._streams = self._streams.union((made,))  # `close` may be reading the former set
         return made
 
     def take_over(
@@ -392,7 +390,7 @@ class Cascade:
         decider, memory = self._remembering(reuse)
         with self._calls, self._lock:
             self._check_open()
-            self._streams.add(stream)
+            self._streams = self._streams.union((stream,))
             return stream.switch(decider, watch=watch or NO_WATCH, memory=memory)
 
     def submit(
@@ -430,7 +428,7 @@ class Cascade:
                 self._check_open()
                 if self._submissions is None:
                     self._submissions = Submissions(
-                        self.decider, clock=self._clock, wall=self._wall
+                        self.decider, calls=self._calls, clock=self._clock, wall=self._wall
                     )
                 submissions = self._submissions
             return submissions.submit(
@@ -448,20 +446,23 @@ class Cascade:
         """Let go of the models. Legal in every state, any number of times.
 
         Submitted frames that wait for the large model get the first stage's answer; streams end.
-        A signal handler that interrupts a call is not held up, nor is a sink or a listener of a
-        stream: the models go once that has ended.
+        Signal handlers, sinks and listeners are not held up: the models go once all has ended.
         """
         self._closed = True
-        self._calls.end(self._close, apart=any(one.inside for one in list(self._streams)))
+        self._calls.end(self._close, apart=any(one.inside for one in self._streams))
 
     def _close(self) -> None:
         with self._lock:
             submissions, self._submissions = self._submissions, None
             streams = [one for one in self._streams if one.decider.stages is self.stages]
-        for stream in streams:
-            stream.close()
-        if submissions is not None:
-            submissions.close()
+        with ExitStack() as ends:  # from the last to the first, whatever one of them raises
+            ends.callback(self._let_go)
+            if submissions is not None:
+                ends.callback(submissions.close)
+            for stream in streams:
+                ends.callback(stream.close)
+
+    def _let_go(self) -> None:
         with self._lock:
             for stage in self.stages:
                 stage.close()

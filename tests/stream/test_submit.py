@@ -1,14 +1,17 @@
 """Single frames through futures: the caller goes on, deadlines hold, nothing is left hanging."""
 
 import asyncio
+import signal
 import threading
 import time
 
 import pytest
 
 from tests.stream.slow import Answers, cascade_of
-from tinysaver_edge.decision import AnswerSource, FrameId
+from tests.waiting import wait_until
+from tinysaver_edge.decision import AnswerSource, FrameId, Reason
 from tinysaver_edge.errors import EngineError, InputError
+from tinysaver_edge.stream.escalations import Escalations
 from tinysaver_edge.stream.submissions import SUBMITTED
 from tinysaver_edge.testing import numbered_frame
 
@@ -82,6 +85,42 @@ def test_closing_answers_what_waits_and_leaves_no_thread():
         cascade.submit(numbered_frame(0))
     time.sleep(0.1)
     assert set(threading.enumerate()) <= before
+
+
+def test_a_signal_that_closes_just_before_a_wait_is_not_waited_for():
+    answers = Answers(unsure=lambda n: True)
+    answers.gate.clear()
+    with cascade_of(answers, clock=time.monotonic) as cascade:
+        future = cascade.submit(numbered_frame(1))
+        wait_until(lambda: answers.asked_large)
+        wait, woken = future._condition.wait, []
+
+        def late(timeout=None):
+            signal.raise_signal(signal.SIGUSR1)
+            woken.append(wait(timeout))
+
+        future._condition.wait = late
+        before = signal.signal(signal.SIGUSR1, lambda *_: cascade.close())
+        try:
+            assert future.result(5).reason is Reason.STOPPED
+            assert woken == [True]
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            answers.gate.set()
+
+
+def test_a_frame_that_is_about_to_wait_when_all_is_closed_gets_the_savers_answer(monkeypatch):
+    cascade = cascade_of(Answers(unsure=lambda n: True), clock=time.monotonic)
+    refusal = Escalations.refusal
+
+    def closed_meanwhile(escalations, item):
+        reason = refusal(escalations, item)
+        threading.Thread(target=cascade.close).start()
+        wait_until(lambda: escalations._stopping)
+        return reason
+
+    monkeypatch.setattr(Escalations, "refusal", closed_meanwhile)
+    assert cascade.submit(numbered_frame(1)).result(10).reason is Reason.STOPPED
 
 
 def test_what_no_model_can_answer_is_the_futures_error():

@@ -6,12 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinysaver_edge.decision import Decision, Likeness
+from tinysaver_edge._support.calls import Calls
+from tinysaver_edge.decision import Decision, Likeness, Reason
 from tinysaver_edge.engines.batching import most_at_once
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.preprocess import Batch, Preprocess, Preprocessor
@@ -50,6 +52,8 @@ class Dispatcher:
         max_in_flight: frames that wait for later stages at once.
         context: events, metrics, clock.
         failed: called once, from any thread, when something raises that no frame is to blame for.
+        calls: entered for as long as each thread runs: a sink, a listener or a future's callback
+            that ends all this must not do so in a thread that is waited for.
     """
 
     def __init__(
@@ -59,9 +63,10 @@ class Dispatcher:
         max_in_flight: int,
         context: Context,
         failed: Callable[[BaseException], None],
+        calls: Calls,
     ) -> None:
         self._regime = regime
-        self._context, self._failed = context, failed
+        self._context, self._failed, self._calls = context, failed, calls
         self._preprocessors: dict[Preprocess, Preprocessor] = {}
         self.lock = threading.Lock()
         self._work = threading.Condition(self.lock)
@@ -306,10 +311,9 @@ class Dispatcher:
         self._release(item, keep=reason is None)
         if case.outputs is not None:
             self._stand_in(item)
-        if reason is None:
-            self._escalations.begin(item)
+        if reason is None and self._escalations.begin(item):
             return
-        degraded = self._escalations.degraded(item, reason)
+        degraded = self._escalations.degraded(item, reason or Reason.STOPPED)
         if degraded is not None:
             self._giver.settle(item, degraded)
         else:
@@ -356,23 +360,27 @@ class Dispatcher:
             self._work.notify_all()
             awaiting = self._escalations.stop()
             unread = [item for lane in self._lanes for item in lane.clear_ready()]
-        if first:
-            unread += [item for item in awaiting if not self._escalations.give_in(item)]
-            for item in unread:
-                self._giver.abandon(item, EngineError(CLOSED))
+        with ExitStack() as ends:  # from the last to the first, whatever one of them raises
+            ends.callback(self._context.metrics.gauge, Gauge.IN_FLIGHT, "", 0)
+            ends.callback(self._giver.mute)
+            ends.callback(self._join)
+            if first:
+                unread += [item for item in awaiting if not self._escalations.give_in(item)]
+                for item in unread:
+                    self._giver.abandon(item, EngineError(CLOSED))
+
+    def _join(self) -> None:
         deadline_s = time.monotonic() + JOIN_S
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline_s - time.monotonic()))
-        self._giver.mute()
-        self._context.metrics.gauge(Gauge.IN_FLIGHT, "", 0)
+            thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread; what it raises ends the stream instead of being lost."""
-        try:
-            work()
-        except BaseException as error:
-            self._failed(error)
+        with self._calls:
+            try:
+                work()
+            except BaseException as error:
+                self._failed(error)
 
 
 def _joined(items: Sequence[Item]) -> Batch:

@@ -118,26 +118,28 @@ class Escalations:
         """How many more frames may wait; below 1 for none. With the lock held."""
         return self._max_in_flight - self._in_flight
 
-    def begin(self, item: Item) -> None:
-        """Have the later stages asked about a frame; nothing has been said against it."""
-        rules = item.lane.rules
-        self._context.metrics.count(Counter.ESCALATED, rules.source_id)
+    def begin(self, item: Item) -> bool:
+        """Have the later stages asked about a frame; False when closed."""
         with self._lock:
+            if self._stopping:
+                return False
             provisional = self._await(item)
             item.lane.asked(self._clock())
             if item.answer is not None:
                 item.answer.stand_in = item.stand_in
             self._enter_flight(item)
+        self._context.metrics.count(Counter.ESCALATED, item.lane.rules.source_id)
         if provisional:  # it goes out before the large model can have answered
             self._give_provisional(item)
         with self._lock:
             if not item.awaiting:  # closed meanwhile
                 self._leave_flight(item)
-                return
+                return True
             self._waiting.append(item)
             self._asks.notify()
             self._deadlines.add(item)
             self._dues.notify()
+        return True
 
     def _await(self, item: Item) -> bool:
         """Wait for a frame's answer; tell whether the saver's goes out first. With the lock."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.decision import Decision
@@ -13,15 +14,22 @@ from tinysaver_edge.errors import EngineError
 from tinysaver_edge.stream.drift.watch import Watch
 from tinysaver_edge.stream.lane import Item, Lane
 from tinysaver_edge.stream.sinks.base import Sink
+from tinysaver_edge.stream.sinks.queued import Queued
 from tinysaver_edge.stream.sources.source import Context
 from tinysaver_edge.stream.telemetry.events import SinkFailed
 from tinysaver_edge.stream.telemetry.metrics import Counter
 
 
 class Outbox:
-    """Decisions in the order in which they came. Its bounds are the lanes' windows."""
+    """Decisions in the order in which they came. Its bounds are the lanes' windows.
 
-    def __init__(self) -> None:
+    Args:
+        calls: entered by whoever takes them: a signal handler that interrupts it must not wait for
+            locks that its own thread holds.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self._changed = threading.Condition()
         self._decisions: deque[tuple[Decision, Lane]] = deque()
         self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
@@ -48,22 +56,24 @@ class Outbox:
         Raises:
             BaseException: what the outbox was closed with.
         """
-        with self._changed:
-            while not (self._decisions or self._closed):
-                self._changed.wait()
-        return self._take()
+        with self._calls:
+            with self._changed:
+                while not (self._decisions or self._closed):
+                    self._changed.wait()
+            return self._take()
 
     async def get_async(self) -> Decision | None:
         """Await a decision, as `get` waits for it."""
         while True:
-            with self._changed:
+            with self._calls, self._changed:
                 if self._decisions or self._closed:
                     break
                 loop = asyncio.get_running_loop()
                 woken: asyncio.Future[None] = loop.create_future()
                 self._waiters.append((loop, woken))
             await woken
-        return self._take()
+        with self._calls:
+            return self._take()
 
     def _take(self) -> Decision | None:
         with self._changed:
@@ -96,7 +106,7 @@ class Output:
         lanes: how many end before the decisions do.
         context: events, metrics, clock.
         watch: returns what watches at this moment, which may want pictures.
-        calls: entered around each call of a sink, which may close the stream.
+        calls: entered by whoever takes decisions.
     """
 
     def __init__(
@@ -109,8 +119,7 @@ class Output:
         calls: Calls,
     ) -> None:
         self._sinks, self._context, self._watch = tuple(sinks), context, watch
-        self._calls = calls
-        self._outbox = Outbox()
+        self._outbox = Outbox(calls)
         self._open_sinks: list[Sink] = []
         self._state = threading.Lock()
         self._running = lanes
@@ -121,6 +130,11 @@ class Output:
     def wants_frames(self) -> bool:
         """Whether somebody wants the next frame's picture."""
         return self._watch().wants_frames or any(sink.wants_frames for sink in self._sinks)
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is a sink's own."""
+        return any(isinstance(sink, Queued) and sink.inside for sink in self._sinks)
 
     def open(self, *, iterated: bool) -> None:
         """Open the sinks.
@@ -151,8 +165,7 @@ class Output:
         """Take a decision on a frame; it may not be the last one."""
         for sink in self._sinks:
             try:
-                with self._calls:
-                    sink.write(decision, item.picture)
+                sink.write(decision, item.picture)
             except Exception as error:
                 source_id = item.lane.rules.source_id
                 self._context.metrics.count(Counter.SINK_FAILED, source_id, detail=sink.name)
@@ -197,12 +210,16 @@ class Output:
 
     def close(self) -> None:
         """Have the sinks write out what they have; decisions that are left can still be taken."""
-        for sink in reversed(self._open_sinks):
-            try:
-                sink.__exit__(None, None, None)
-            except Exception as error:
-                self._tell_sink_failed("", sink, error)
-        self._outbox.close(self._failure)
+        with ExitStack() as ends:
+            ends.callback(lambda: self._outbox.close(self._failure))
+            for sink in self._open_sinks:
+                ends.callback(self._leave, sink)
+
+    def _leave(self, sink: Sink) -> None:
+        try:
+            sink.__exit__(None, None, None)
+        except Exception as error:
+            self._tell_sink_failed("", sink, error)
 
     def _tell_sink_failed(self, source_id: str, sink: Sink, error: Exception) -> None:
         reason = str(error) or type(error).__name__

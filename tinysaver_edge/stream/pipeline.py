@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -78,6 +78,7 @@ class Feeder:
         dispatcher: takes them in, and says what decides each.
         regime: what decides at first.
         output: knows whether a picture is wanted, and hears what goes wrong.
+        calls: entered for as long as the thread runs: what gives the frames may close the stream.
         deadline_s: seconds from a frame's arrival to its final decision; None for no limit.
     """
 
@@ -88,11 +89,12 @@ class Feeder:
         dispatcher: Dispatcher,
         regime: Regime,
         output: Output,
+        calls: Calls,
         *,
         deadline_s: float | None,
     ) -> None:
         self._source, self._lane, self._dispatcher = source, lane, dispatcher
-        self._output, self._deadline_s = output, deadline_s
+        self._output, self._calls, self._deadline_s = output, calls, deadline_s
         self._opening = 0
         self._stillness = _Stillness(source)
         self._obey(regime)
@@ -117,19 +119,19 @@ class Feeder:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread to end."""
-        if self._thread is not threading.current_thread():
-            self._thread.join(max(0.0, timeout_s))
+        self._thread.join(max(0.0, timeout_s))
 
     def _run(self) -> None:
-        try:
-            made = self._source.frames(reuse=self._reused)
-            frames = cast("Generator[Frame, None, None]", made)
-            with closing(frames):
-                self._feed(frames)
-        except BaseException as error:
-            self._output.note(error)
-        finally:
-            self._lane.end()
+        with self._calls:
+            try:
+                made = self._source.frames(reuse=self._reused)
+                frames = cast("Generator[Frame, None, None]", made)
+                with closing(frames):
+                    self._feed(frames)
+            except BaseException as error:
+                self._output.note(error)
+            finally:
+                self._lane.end()
 
     def _feed(self, frames: Iterator[Frame]) -> None:
         while (batch := self._dispatcher.reserve(self._lane)) is not None:
@@ -251,7 +253,7 @@ class Stream:
         self._calls = Calls("a stream")
 
         def told(event: Event) -> None:
-            with self._calls:  # it may close the stream
+            with self._calls:  # a source's thread tells as well, and it may close the stream
                 listener(event)
 
         self._context = Context(told, metrics, clock, wall, sources=len(sources))
@@ -280,8 +282,8 @@ class Stream:
 
     @property
     def inside(self) -> bool:
-        """Whether this thread is in the middle of a call of the stream: a sink's, say."""
-        return self._calls.inside
+        """Whether the stream waits for this thread when it ends: a sink's, say."""
+        return self._calls.inside or self._output.inside
 
     # Who decides
 
@@ -313,7 +315,7 @@ class Stream:
             be closed. It is not set once the stream has been closed.
         """
         regime = Regime(decider, watch=watch, memory=memory, together=self._at_once(decider))
-        with self._setup:
+        with self._calls, self._setup:
             former, self._regime = self._regime, regime
             if self._dispatcher is None:
                 former.over.set()
@@ -332,14 +334,10 @@ class Stream:
         """
         self._start(iterated=True)
         try:
-            while (decision := self._get()) is not None:
+            while (decision := self._output.get()) is not None:
                 yield decision
         finally:
             self.close()
-
-    def _get(self) -> Decision | None:
-        with self._calls:
-            return self._output.get()
 
     async def __aiter__(self) -> AsyncIterator[Decision]:
         """Yield every decision, without holding up the event loop."""
@@ -358,7 +356,7 @@ class Stream:
         """
         self._start(iterated=False)
         try:
-            self._get()
+            self._output.get()
         finally:
             self.close()
 
@@ -402,6 +400,7 @@ class Stream:
             max_in_flight=self._options.max_in_flight,
             context=self._context,
             failed=self._output.fail,
+            calls=self._calls,
         )
         feeders = [self._feeder(source, self._dispatcher) for source in self._sources]
         for feeder in feeders:
@@ -430,16 +429,18 @@ class Stream:
             pace=Pace(options.min_time_between_escalations_s, options.escalations_per_minute),
         )
         lane = dispatcher.add_lane(rules, self._output)
-        return Feeder(source, lane, dispatcher, self._regime, self._output, deadline_s=deadline_s)
+        return Feeder(
+            source, lane, dispatcher, self._regime, self._output, self._calls, deadline_s=deadline_s
+        )
 
     def close(self) -> None:
         """Stop, give out what is decided, let the sinks write it out and let go of the sources.
 
         Legal in every state, from any thread, any number of times. It takes a few seconds at most.
-        From a signal handler that interrupts the loop's wait, from a sink and from a listener it
-        returns at once, and the loop ends.
+        From a signal handler that interrupts the loop's wait, and from whatever the stream calls (a
+        sink, a listener, metrics, an iterable) it returns at once, and the loop ends.
         """
-        self._calls.end(self._close)
+        self._calls.end(self._close, apart=self._output.inside)
 
     def _close(self) -> None:
         with self._state:
@@ -450,14 +451,18 @@ class Stream:
                 self._tear_down()
 
     def _tear_down(self) -> None:
-        for source in self._sources:
-            source.close()
-        if self._dispatcher is not None:
-            self._dispatcher.close()
+        with ExitStack() as ends:  # from the last to the first, whatever one of them raises
+            ends.callback(self._output.close)
+            ends.callback(self._join_feeders)
+            if self._dispatcher is not None:
+                ends.callback(self._dispatcher.close)
+            for source in reversed(self._sources):
+                ends.callback(source.close)
+
+    def _join_feeders(self) -> None:
         deadline_s = time.monotonic() + CLOSE_S
         for feeder in self._feeders:
             feeder.join(deadline_s - time.monotonic())
-        self._output.close()
 
     def __enter__(self) -> Self:
         return self

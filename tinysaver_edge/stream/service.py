@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -337,7 +336,7 @@ class Service:
                 VideoSink(options.video, fps=options.video_fps, by_source=self._sources > 1)
             )
         if options.preview:
-            made.append(PreviewSink(on_quit=self._quit))
+            made.append(PreviewSink(on_quit=lambda: self._stop()))
         if options.mqtt is not None:
             broker = MqttAddress.parse(options.mqtt)
             made.append(MqttSink(broker))
@@ -365,10 +364,6 @@ class Service:
         )  # fmt: skip
         self.tells(made.readings)
         return made
-
-    def _quit(self) -> None:
-        """End the stream, from a thread of its own: this one is waited for."""
-        threading.Thread(target=self._stop, name="quitting", daemon=True).start()
 
     @property
     def _audited_share(self) -> float:

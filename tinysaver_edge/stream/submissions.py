@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tinysaver_edge._support.calls import Calls
 from tinysaver_edge.deciding.policy import Case
 from tinysaver_edge.decision import Decision, FrameId
 from tinysaver_edge.errors import EngineError, InputError
@@ -40,7 +41,25 @@ class DecisionFuture(Future[Decision]):
     """A decision to come: ``future.result(timeout)`` waits for it, ``await future`` awaits it.
 
     Callbacks run in one of the cascade's threads, which has other frames to see to: be quick.
+
+    Args:
+        calls: the cascade's: a signal handler that interrupts the wait must not end it, as
+            whoever is just about to wait would not hear of that.
     """
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def result(self, timeout: float | None = None) -> Decision:
+        """Wait for the decision, as any future does."""
+        with self._calls:
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for it, and return what it was refused with; None where it is there."""
+        with self._calls:
+            return super().exception(timeout)
 
     def __await__(self) -> Generator[Any, None, Decision]:
         return asyncio.wrap_future(self).__await__()
@@ -51,17 +70,21 @@ class Submissions:
 
     Args:
         decider: decides.
+        calls: the cascade's, for its threads and whoever waits for a future.
         clock: seconds.
         wall: seconds since 1970.
     """
 
-    def __init__(self, decider: Decider, *, clock: Clock, wall: Clock = time.time) -> None:
-        self._clock, self._wall = clock, wall
+    def __init__(
+        self, decider: Decider, *, calls: Calls, clock: Clock, wall: Clock = time.time
+    ) -> None:
+        self._calls, self._clock, self._wall = calls, clock, wall
         self._dispatcher = Dispatcher(
             Regime(decider),
             max_in_flight=MAX_IN_FLIGHT,
             context=Context(clock=clock),
             failed=self._fail,
+            calls=calls,
         )
         # Without a deadline a frame waits for room at the large model; none with one is behind it.
         self._patient, self._hurried = (
@@ -118,7 +141,7 @@ class Submissions:
             self._dispatcher.leave(regime)
             raise
         case.spent("preprocess", (self._clock() - started_s) * 1e3)
-        future = DecisionFuture()
+        future = DecisionFuture(self._calls)
         future.set_running_or_notify_cancel()
         with self._lock:
             self._futures[item] = future
@@ -155,8 +178,10 @@ class Submissions:
 
     def close(self) -> None:
         """Answer what waits for the large model with the saver's answer, and stop."""
-        self._dispatcher.close()
-        self._fail(EngineError("the cascade is closed"))
+        try:
+            self._dispatcher.close()
+        finally:
+            self._fail(EngineError("the cascade is closed"))
 
 
 def _later_preprocessors(decider: Decider) -> list[tuple[list[int], Preprocessor]]:

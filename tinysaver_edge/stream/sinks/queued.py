@@ -94,6 +94,11 @@ class Queued:
         self._thread = threading.Thread(target=self._work, name=f"sink {self.name}", daemon=True)
 
     @property
+    def inside(self) -> bool:
+        """Whether this thread is the one that calls the sink: the sink may close the stream."""
+        return threading.current_thread() is self._thread
+
+    @property
     def wants_frames(self) -> bool:
         """Whether the sink needs the next picture."""
         return self._sink.wants_frames

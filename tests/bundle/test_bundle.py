@@ -11,7 +11,7 @@ import pytest
 
 from tests.colours import NAMES
 from tests.small_bundle import small_bundle
-from tinysaver_edge._support.files import sha256_of
+from tinysaver_edge._support.files import new_beside, sha256_of
 from tinysaver_edge.bundle import bundle as bundle_module
 from tinysaver_edge.bundle.bundle import (
     MANIFEST,
@@ -21,6 +21,7 @@ from tinysaver_edge.bundle.bundle import (
     file_entry,
     write_bundle,
 )
+from tinysaver_edge.bundle.signature import SIGNATURE
 from tinysaver_edge.cascade import Cascade
 from tinysaver_edge.errors import BundleError, TinySaverError
 from tinysaver_edge.testing import numbered_frame
@@ -465,6 +466,21 @@ class TestWriting:
         write_bundle(folder, *parts)
         with Bundle.load(folder):
             pass
+
+    def test_what_a_kill_left_of_signing_is_nobody_elses(self, parts, folder):
+        write_bundle(folder, *parts)
+        new_beside(folder / SIGNATURE).write_text("half")
+        check_target(folder)
+        new_beside(folder / "notes.txt").write_text("mine")
+        with pytest.raises(BundleError, match=r"holds notes\.txt"):
+            check_target(folder)
+
+    @pytest.mark.parametrize("within", ['[{"path": ["a"]}]', "[" * 900 + "]" * 900])
+    def test_a_manifest_of_whatever_else_is_looked_through(self, folder, within):
+        (folder / MANIFEST).write_text(f'{{"schema_version": 1, "x": {within}}}')
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(BundleError, match=r"holds notes\.txt"):
+            check_target(folder)
 
     def test_refuses_to_replace_a_zip_of_something_else(self, parts, tmp_path):
         """The images that it was to be calibrated on, say."""

@@ -223,6 +223,7 @@ def test_it_takes_the_place_of_what_it_made_and_of_nothing_else(
     model: ModelDescription, data: DataSource, tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"mine{suffix}"
+    out.touch()  # as mktemp does
     first = quantize(model, out, data, form=Numbers.FP16)
     assert quantize(model, out, data, form=Numbers.FP16).files == first.files
     metadata = read_metadata(out)[METADATA_KEY]

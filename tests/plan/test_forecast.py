@@ -269,6 +269,17 @@ def test_what_was_found_at_length_is_not_gainsaid_by_a_shorter_look(monkeypatch)
     assert said.value == 2
 
 
+def test_a_fleet_as_large_as_may_be_has_its_curves(monkeypatch):
+    """Three times its frames a second would be refused."""
+    for module in ("fleet", "forecast"):
+        monkeypatch.setattr(f"tinysaver_edge.plan.{module}.MOST_FRAMES_PER_S", 250)
+    what_if = WhatIf(Planner(TIMES, Bursts(0.1)), FLEET, FleetLimits())
+    (points,) = [points for name, points in what_if.curves() if name == "frames a second"]
+    assert [(one.x, one.now) for one in points] == [
+        (2.5, False), (5.0, False), (7.5, False), (10.0, True),
+    ]  # fmt: skip
+
+
 def test_energy_of_the_device_is_of_all_its_stages():
     """Of three models the second is asked about the half that the first does not settle."""
     latency = LatencySamples(np.array([1.0]))

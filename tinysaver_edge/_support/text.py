@@ -13,10 +13,12 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """Of no such power, and letters of some languages need them."""
 
-_LOGIN = re.compile(
-    r"(?i)([a-z][a-z0-9+.-]{1,20}:(?://|/(?!/)))(?!\[USER)(?:\S*|[^\s/@]*:[^\n@\[]*)@"
-)
+_SCHEME = r"[a-z][a-z0-9+.-]{1,20}:(?://|/(?!/))"
+_ADDRESS = re.compile(rf"(?i){_SCHEME}(?!\[USER)")
 """With one slash as well: so stands an address that was given, and taken, for a path."""
+
+_SPACED = re.compile(rf"(?i)({_SCHEME})[^\s/]*:")
+"""Of a login whose password has spaces: what ends at the next ``@`` of the line."""
 
 _BARE_LOGIN = re.compile(r"(?<![\w/.…-])[\w.%+-]{1,64}:(?!//)[^\s@…]{0,200}@(?=[\w\[])")
 """Without any scheme: ``user:password@host``, as libraries quote what they do not understand."""
@@ -82,8 +84,19 @@ def for_people(message: str, most: int | None = MOST_LINE) -> str:
 def without_logins(text: str) -> str:
     """Return a text whose addresses have no logins; the part of `for_people` that programs want."""
     if "@" in text:
-        text = _BARE_LOGIN.sub("…@", _LOGIN.sub(r"\1…@", text))
+        parts = re.split(r"([\n@\[])", re.sub(r"\S+", _without_login, text))
+        for place in range(0, len(parts) - 1, 2):
+            if parts[place + 1] == "@" and (found := _SPACED.search(parts[place])) is not None:
+                parts[place] = f"{parts[place][: found.end(1)]}…"
+        text = _BARE_LOGIN.sub("…@", "".join(parts))
     return _ASKED_WITH.sub(r"\1***", text) if "=" in text else text
+
+
+def _without_login(word: re.Match[str]) -> str:
+    """Leave out what stands before the last ``@`` of an address; a time that grows with it."""
+    login, at, rest = word[0].rpartition("@")
+    found = _ADDRESS.search(login) if at else None
+    return word[0] if found is None else f"{login[: found.end()]}…@{rest}"
 
 
 def hidden(path: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tinysaver_edge._support.files import (
     Seal,
     atomic_write,
+    half_written,
     kind_of,
     new_beside,
     open_regular,
@@ -256,7 +257,7 @@ def _stranger_in(folder: Path) -> str | None:
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
         for name in sorted(files + links):
-            inside = Path(place, name).relative_to(folder).as_posix()
+            inside = Path(place, half_written(name) or name).relative_to(folder).as_posix()
             usual = not listed and inside.startswith(_USUAL)
             if inside not in listed and not usual and name not in _OF_SYSTEMS:
                 return inside
@@ -268,13 +269,15 @@ _OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def _paths_in(told: object) -> Iterator[str]:
-    """Yield every ``path`` of a manifest, of whatever version."""
-    if isinstance(told, dict):
-        yield from (value for key, value in told.items() if key == "path")
-        told = list(told.values())
-    if isinstance(told, list):
-        for one in told:
-            yield from _paths_in(one)
+    """Yield every ``path`` of a manifest, of whatever version and however deep."""
+    waiting = [told]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from (value for key, value in one.items() if (key, type(value)) == ("path", str))
+            one = list(one.values())
+        if isinstance(one, list):
+            waiting += one
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:

@@ -24,6 +24,7 @@ from tinysaver_edge.calibrate.options import Group, Option
 from tinysaver_edge.calibrate.planning import plan_of
 from tinysaver_edge.calibrate.recipe import check_place, load_recipe
 from tinysaver_edge.calibrate.settings import OPTIONS, Settings
+from tinysaver_edge.calibrate.targets import Reference
 from tinysaver_edge.cli import terminal
 from tinysaver_edge.cli.options import (
     Command,
@@ -134,6 +135,7 @@ def calibrate(
     settings = settings.overridden(flags)
     check_place(settings)
     plan = plan_of(settings)
+    labelled = plan.targets.reference is Reference.LABELS
     page = _Page.of(plan, ask_at, token, ask_as)
     if plan.only_plans:
         _tell_plan(plan, settings, as_json=as_json)
@@ -142,10 +144,10 @@ def calibrate(
         result = _calibrated(plan, settings, page)
     except InfeasibleError as error:  # what each saver would do, before the line that says why
         terminal.warn(error.warnings)
-        show_candidates(error.candidates)
+        show_candidates(error.candidates, agreement=not labelled)
         raise
     terminal.warn(result.warnings)
-    show_calibration(result)
+    show_calibration(result, labelled=labelled)
     if result.plan is not None:
         show_question_plan(result.plan, seen=page is not None)
     terminal.next_step(_next_step(result, settings))

@@ -52,7 +52,7 @@ def demo(out: Path, seed: int, seconds: float, max_drop: float | None, as_json: 
     with terminal.progress() as progress:
         result = calibrate_demo(out, seed=seed, max_drop_points=max_drop, progress=progress)
     terminal.warn(result.warnings)
-    show_calibration(result)
+    show_calibration(result, labelled=True)
     terminal.say(f"\nStreaming {seconds:g} s of the camera, drawn beforehand, as fast as it goes:")
     outcome = race(out, seconds=seconds, seed=seed + 1)
     terminal.show_table(

@@ -92,7 +92,8 @@ def evaluate(
         manifest = opened.manifest
     terminal.warn(result.warnings)
     seen = f" ({result.seen} seen before)" if result.seen else ""
-    show_figures([(f"{data or epochs or records}{seen}", result.figures)])
+    sets = [(f"{data or epochs or records}{seen}", result.figures)]
+    show_figures(sets, labelled=not result.by_large)
     terminal.tell(_promise(manifest))
     kept = _kept(manifest, result)
     if kept is not None:

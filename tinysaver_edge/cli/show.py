@@ -18,12 +18,18 @@ _WIDE = 110
 """Columns from which all that is known of a candidate stands in its row."""
 
 
-def show_calibration(result: Calibration) -> None:
-    """Write the candidates, the figures and the choice."""
-    agreement = _is_agreement([result.calibration])
+def show_calibration(result: Calibration, *, labelled: bool) -> None:
+    """Write the candidates, the figures and the choice.
+
+    Args:
+        result: of a calibration.
+        labelled: whether the samples had labels.
+    """
+    agreement = not labelled and _is_agreement([result.calibration])
     show_candidates(result.candidates, samples=result.calibration.samples, agreement=agreement)
     sets = [("calibration", result.calibration), ("hold-out", result.holdout)]
-    show_figures([(name, figures) for name, figures in sets if figures is not None])
+    given = [(name, figures) for name, figures in sets if figures is not None]
+    show_figures(given, labelled=labelled)
     if result.methods:
         _show_methods(result.methods)
     _show_choice(result)
@@ -312,13 +318,18 @@ def _method_row(row: MethodRow) -> tuple[str, ...]:
 
 
 def _is_agreement(sets: Sequence[Figures]) -> bool:
-    """Whether the large model's own answers stood for the truth: labels never fit that well."""
+    """Whether, of samples without labels, nobody was asked: the large model's answers are right."""
     return all(one.accuracy_large == 1.0 for one in sets)
 
 
-def show_figures(sets: Sequence[tuple[str, Figures]]) -> None:
-    """Write the figures of one or more sets of samples."""
-    agreement = _is_agreement([figures for _, figures in sets])
+def show_figures(sets: Sequence[tuple[str, Figures]], *, labelled: bool) -> None:
+    """Write the figures of one or more sets of samples.
+
+    Args:
+        sets: each by its name.
+        labelled: whether they had labels.
+    """
+    agreement = not labelled and _is_agreement([figures for _, figures in sets])
     columns: dict[str, list[str]] = {
         "samples": [name for name, _ in sets],
         "number": [str(one.samples) for _, one in sets],

@@ -14,7 +14,9 @@ from tinysaver_edge._support.progress import SILENT, Progress
 from tinysaver_edge.plan.escalating import Escalating, Traced
 from tinysaver_edge.plan.exchange import End
 from tinysaver_edge.plan.fleet import (
+    LEAST_FPS,
     MOST,
+    MOST_FRAMES_PER_S,
     SHARES,
     Fleet,
     FleetLimits,
@@ -448,8 +450,9 @@ class WhatIf:
                     flow.threshold if isinstance(flow, Traced) else None,
                 ),
             )
-        most, steps = MOST["fps"], (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-        speeds = sorted({min(fleet.fps * times, most) for times in steps})
+        speeds = [fleet.fps * times for times in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)]
+        most = min(MOST["fps"], MOST_FRAMES_PER_S / fleet.cameras)
+        speeds = [one for one in speeds if LEAST_FPS <= one <= most or one == fleet.fps]
         yield (
             "frames a second",
             self._points(

@@ -15,7 +15,7 @@ from tinysaver_edge.certificate.p_values import (
     EvidenceKind,
     count_p_values,
     group_p_values,
-    upper_rate,
+    rate_interval,
 )
 from tinysaver_edge.certificate.p_values import walk as last_passed
 from tinysaver_edge.outputs import FloatArray, IntArray
@@ -47,9 +47,7 @@ class Repeats:
         """Within what the rate of agreement lies with confidence 0.9; None without repeats."""
         if not self.of:
             return None
-        tail = (1 - CONFIDENCE) / 2
-        low = 1 - upper_rate(self.of - self.agreed, self.of, risk=tail)
-        return low, upper_rate(self.agreed, self.of, risk=tail)
+        return rate_interval(self.agreed, self.of, risk=1 - CONFIDENCE)
 
     @property
     def errs(self) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ import pytest
 from tests.command import ROOT
 from tests.small_bundle import small_bundle
 from tests.stream.sources.test_snapshot import JPEG, camera, giving
-from tinysaver_edge._support.text import for_people
+from tinysaver_edge._support.text import for_people, without_logins
 from tinysaver_edge._support.urls import HINT, ListenAddress, redacted
 from tinysaver_edge.engines.remote.model import Address
 from tinysaver_edge.errors import TinySaverError
@@ -224,6 +224,16 @@ def test_redaction_takes_no_time_whatever_it_is_given(text):
     assert len(redacted(text)) <= 300
     with pytest.raises(TinySaverError):
         ListenAddress.parse(text, option="--metrics")
+    assert time.process_time() - before_s < 2
+
+
+@pytest.mark.parametrize(
+    "text", ["@ " + "http://" * 14_000, "@ " + "a-a+a.a:/" * 11_000, "http://a:b " * 9_000 + "[@"]
+)
+def test_addresses_without_end_take_no_time_to_be_told_without_logins(text):
+    """They come from tables, and go to programs and into reports uncut."""
+    before_s = time.process_time()
+    assert without_logins(text) == text
     assert time.process_time() - before_s < 2
 
 

@@ -71,7 +71,8 @@ def check_model_target(out: Path, *, command: str) -> None:
     weights = {out.with_suffix(".bin")} if out.suffix == ".xml" else set()
     if out.suffix == ".onnx" and out.parent.is_dir():
         weights = {one for one in out.parent.iterdir() if one.name.startswith(f"{out.name}.data")}
-    for one in sorted(weights - set(external_files(out) if out.is_file() else ())):
+    there = out.is_file() and out.stat().st_size
+    for one in sorted(weights - set(external_files(out) if there else ())):
         if one.exists():
             raise InputError(
                 f"--out {out}: its weights would lie in {one.name}, where {NOT_OURS}; move it, or "

@@ -8,24 +8,29 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.colours import NAMES, colour_picture
 from tests.command import PROGRAM, ROOT
+from tests.model_zoo import SIZE, save
 from tests.remote.hosts import remote
 from tests.remote.kserve import VENV as KSERVE_VENV
 from tests.remote.kserve import needs_kserve
 from tests.remote.triton import Triton, needs_triton
-from tests.small_bundle import small_bundle
+from tests.small_bundle import artefact, small_bundle
 from tinysaver_edge.bundle.bundle import Bundle
 from tinysaver_edge.cascade import Cascade
+from tinysaver_edge.engines.registry import engine_class
 from tinysaver_edge.errors import InputError
-from tinysaver_edge.host.deploy import Target, deploy
+from tinysaver_edge.host.deploy import Target, deploy, write_ovms, write_triton
 from tinysaver_edge.host.listening import Listening, parse_bind, same_token
-from tinysaver_edge.host.served import safe_name
+from tinysaver_edge.host.served import Served, safe_name
+from tinysaver_edge.output_format import RawOutput
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,82 @@ def test_tritons_own_parser_reads_the_configuration(bundle, tmp_path) -> None:
     assert config.input[0].dims == [3, 16, 16]
     assert config.parameters["model_sha256"].string_value
     assert config.HasField("dynamic_batching")
+
+
+def ending_otherwise(folder: Path, axes: list[int | str]) -> Served:
+    """A model that answers a picture with one number of no axis, or with classes and more axes."""
+    batch, *others = axes
+    width = others[0] if others else 1
+    weights = {
+        "w": np.random.default_rng(0).normal(0, 1, (width, 3, 1, 1)).astype(np.float32),
+        "form": np.array([-1, *others], np.int64),
+    }
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Conv", ["mean", "w"], ["scores"]),
+        helper.make_node("Reshape", ["scores", "form"], ["answer"]),
+    ]
+    path = folder / "odd.onnx"
+    source = ("image", "float32", [batch, 3, SIZE, SIZE])
+    save(path, nodes, source, [("answer", "float32", axes)], weights)
+    made = replace(artefact(folder, "large"), name="odd", files=(path,), output=RawOutput())
+    return Served("odd", made, engine_class("onnxruntime").inspect(path))
+
+
+OTHER_AXES = pytest.mark.parametrize(
+    ("axes", "dims", "reshape", "answer"),
+    [
+        (["n"], [1], [], (1, 1)),
+        ([1], [1, 1], [1], (1, 1)),
+        (["n", 4, 1, 1], [4], [4, 1, 1], (1, 4)),
+        ([1, 4, 1, 1], [1, 4], [1, 4, 1, 1], (1, 4)),
+    ],
+    ids=str,
+)
+
+
+@OTHER_AXES
+def test_triton_is_told_which_axes_a_file_has_and_which_devices_want(
+    tmp_path, axes, dims, reshape, answer
+) -> None:
+    """A tensor of the batch alone is ``dims: [1]``, reshaped: Triton takes no empty ``dims``."""
+    protobuf = pytest.importorskip("google.protobuf.text_format")
+    config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    served = ending_otherwise(tmp_path, axes)
+    write_triton(served, tmp_path)
+    text = (tmp_path / "model_repository/odd/config.pbtxt").read_text()
+    (output,) = protobuf.Parse(text, config_pb2.ModelConfig()).output
+    assert (output.dims, output.HasField("reshape")) == (dims, True)
+    assert output.reshape.shape == reshape
+    with served.artefact.open() as engine:
+        assert engine.infer(np.zeros((1, 3, SIZE, SIZE), np.float32)).shape == answer
+
+
+@needs_triton
+@pytest.mark.slow
+@OTHER_AXES
+def test_triton_answers_a_row_a_picture(tmp_path, axes, dims, reshape, answer) -> None:
+    import tritonclient.grpc
+
+    served = ending_otherwise(tmp_path, axes)
+    write_triton(served, tmp_path, python_backend=True)
+    given = tritonclient.grpc.InferInput("image", (1, 3, SIZE, SIZE), "FP32")
+    picture = np.random.default_rng(1).random((1, 3, SIZE, SIZE), np.float32)
+    given.set_data_from_numpy(picture)
+    triton = Triton(tmp_path, tmp_path / "model_repository").start()
+    try:
+        with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc_port}") as client:
+            found = client.infer("odd", [given]).as_numpy("answer")
+    finally:
+        triton.stop()
+    with served.artefact.open() as engine:
+        assert found.shape == answer
+        assert np.allclose(found, engine.infer(picture), atol=1e-5)
+
+
+def test_ovms_hands_on_what_devices_do_not_read(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"odd.onnx: .* as it is, \(n\), .* another --target"):
+        write_ovms(ending_otherwise(tmp_path, ["n"]), tmp_path / "out")
 
 
 def test_ovms(bundle, tmp_path) -> None:

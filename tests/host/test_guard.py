@@ -195,6 +195,23 @@ def test_pages_of_other_sites_ask_nothing(tmp_path) -> None:
             connection.close()
 
 
+def test_a_token_file_that_grows_is_not_read_whole(guarded) -> None:
+    """It is read anew with each request, where the host answers everybody."""
+    before_mb = memory_mb(guarded)
+    try:
+        with guarded.token.file.open("r+b") as file:
+            file.truncate(500 << 20)
+        connection = http.client.HTTPConnection("127.0.0.1", guarded.http_port, timeout=5)
+        connection.request("GET", "/v2/models/large", headers={"authorization": f"Bearer {TOKEN}"})
+        assert connection.getresponse().status == 401
+        connection.close()
+    finally:
+        guarded.token.file.write_text(TOKEN)
+    assert memory_mb(guarded) - before_mb < 50
+    with Cascade.load(guarded.bundle, large=remote(guarded.url(), token=guarded.token)):
+        pass
+
+
 def post(host: Served, length: int) -> int:
     """Announce so many bytes of JSON; what is refused at once is never sent."""
     connection = http.client.HTTPConnection("127.0.0.1", host.http_port, timeout=5)

@@ -184,6 +184,61 @@ def test_headers_and_json_out_of_all_measure_are_the_clients_mistake(host, text,
         assert 400 <= status < 500
 
 
+PICTURE = {"name": "image", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": [0.5] * 768}
+INFER = "/v2/models/large/infer"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"inputs": [{}] * 20_000}, "inputs: List should have at most 1 item"),
+        ({"inputs": [PICTURE], "outputs": [{"name": "answer"}] * 3_000}, "outputs: List should"),
+        ({"inputs": [{**PICTURE, "shape": [{}] * 20_000}]}, "inputs.0.shape: List should"),
+        ({"inputs": [PICTURE], "outputs": [{"name": "answer", "parameters": 5}]}, "parameters"),
+        ({"inputs": [PICTURE], "id": ["x"]}, "id: Input should be a valid string"),
+        ({"inputs": [PICTURE], "outputs": [{"name": "other"}]}, "Unexpected inference output"),
+        ({"inputs": [{**PICTURE, "data": [{}]}]}, "input image: "),
+        ([1, 2], "the request: Input should be an object"),
+    ],
+    ids=lambda one: one[:24] if isinstance(one, str) else "",
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream"])
+def test_of_json_that_is_no_request_the_first_fault_is_told_at_once(
+    host, asked, says, kind
+) -> None:
+    """KServe's own reading of 300 kB of the first took half a minute and answered with 44 MB."""
+    began_s = time.monotonic()
+    status, text = ask(host, "POST", INFER, json.dumps(asked).encode(), **{"Content-Type": kind})
+    assert status == 400
+    assert says in json.loads(text)["error"]
+    assert len(text) < 400
+    assert time.monotonic() - began_s < 5
+    assert "Traceback" not in host.log()
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/large/versions/1/infer"])
+@pytest.mark.parametrize("name", [{}, {"id": "7"}])
+def test_a_request_in_json_is_answered_in_json_where_it_asks_for_that(host, path, name) -> None:
+    asked = {"inputs": [PICTURE], "outputs": [{"name": "answer"}], **name}
+    status, text = ask(host, "POST", path, json.dumps(asked).encode())
+    assert status == 200, text
+    (output,) = json.loads(text)["outputs"]
+    assert output["shape"] == [1, len(NAMES)]
+    assert len(output["data"]) == len(NAMES)
+
+
+def test_another_version_is_not_there(host) -> None:
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{host.grpc_port}") as client:
+        for ask_for in (client.get_model_metadata, client.is_model_ready):
+            assert ask_for("large", "1")
+            with pytest.raises(InferenceServerException, match="there is version 1 alone"):
+                ask_for("large", "2")
+    assert ask(host, "POST", "/v2/models/large/versions/2/infer", b"{}")[0] == 404
+
+
 def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:
     served = Served(tmp_path, bundle)
     taken = {"gRPC": (host.grpc_port, served.http_port), "HTTP": (served.grpc_port, host.http_port)}
@@ -198,7 +253,10 @@ def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert "serving" not in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("tinysaver-edge: cannot listen ")
+        following, line = done.stderr.splitlines()
+        assert following.startswith("Next: ")
+        assert line.startswith("tinysaver-edge: cannot listen for ")
+        assert line.endswith(": Address already in use")
 
 
 def test_what_clients_do_wrong_is_no_traceback_in_the_log(bundle, tmp_path) -> None:

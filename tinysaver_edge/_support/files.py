@@ -129,25 +129,30 @@ def _regular(path: str, flags: int) -> int:
     return handle
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, *, most: int = MOST_WHOLE_BYTES) -> bytes:
     """Read a whole file, or what is written into a pipe (``<(…)`` of a shell) or comes of a device.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
 
     Raises:
         OSError: it cannot be read, is too long, or a pipe that nobody writes into.
     """
     if not _is_written_into(path):
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MOST_WHOLE_BYTES:
-                raise _too_long(path, MOST_WHOLE_BYTES)
+            if os.fstat(file.fileno()).st_size > most:
+                raise _too_long(path, most)
             return file.read()
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb", buffering=0) as pipe:
         content = bytearray(_begun(pipe, path) if path.is_fifo() else b"")
         os.set_blocking(handle, True)
-        while len(content) <= MOST_PIPED_BYTES and (piece := pipe.read(1 << 20)):
+        most = min(most, MOST_PIPED_BYTES)
+        while len(content) <= most and (piece := pipe.read(1 << 20)):
             content += piece
-    if len(content) > MOST_PIPED_BYTES:
-        raise _too_long(path, MOST_PIPED_BYTES)
+    if len(content) > most:
+        raise _too_long(path, most)
     return bytes(content)
 
 
@@ -162,17 +167,18 @@ def _begun(pipe: RawIOBase, path: Path) -> bytes:
 
 
 def _too_long(path: Path, most: int) -> UnreadableError:
-    return UnreadableError(errno.EFBIG, f"longer than {most >> 20} MiB", str(path))
+    told = f"{most >> 20} MiB" if most >> 20 else f"{most:,} bytes"
+    return UnreadableError(errno.EFBIG, f"longer than {told}", str(path))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most: int = MOST_WHOLE_BYTES) -> str:
     """Read a UTF-8 text whole, as `read_file` does; without an editor's mark.
 
     Raises:
         OSError: it cannot be read.
         UnicodeDecodeError: it is no UTF-8.
     """
-    return read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    return read_file(path, most=most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def combined(hashes: Sequence[str]) -> str:

@@ -5,10 +5,19 @@ Whoever reads from a network, or a file whole, looks here for how much. `docs`: 
 
 from __future__ import annotations
 
+HEADER_BYTES = 16 << 10
+"""Request line and headers of one request."""
+
 # Files
 
 MOST_WHOLE_BYTES = 1 << 30
 """A file that is read whole: a text, a table, a key, a picture."""
+
+MOST_TOKEN_BYTES = HEADER_BYTES // 4
+"""A token, which goes into a header, over gRPC into two; read anew with each request."""
+
+MOST_PEM_BYTES = 16 << 20
+"""Certificates: those of all authorities there are take a quarter of one."""
 
 MOST_FILE_BYTES = 256 << 20
 """One image in a .zip, a .tar or a folder."""
@@ -89,9 +98,6 @@ REQUEST_S = 10.0
 
 ANSWER_S = 30.0
 """How long a client may take to read an answer."""
-
-HEADER_BYTES = 16 << 10
-"""Request line and headers of one request."""
 
 MOST_PIECES = 20
 """Pieces that they may come in: what comes in drops is read less and less often."""

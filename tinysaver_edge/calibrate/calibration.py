@@ -108,6 +108,21 @@ class TriedCombination:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """95 % intervals of a cascade's figures on other samples like these, each None where unknown.
+
+    Attributes:
+        drop_points: of the points lost.
+        accept_rate: of the share that does not reach the large model.
+        cost: of the cost relative to the large model alone.
+    """
+
+    drop_points: tuple[float, float] | None = None
+    accept_rate: tuple[float, float] | None = None
+    cost: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One cascade at its best, as a row of the table.
 

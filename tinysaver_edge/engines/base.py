@@ -94,6 +94,8 @@ class ModelSignature:
         output_name: name of the output that holds the classes.
         output_shape: ``(batch, outputs)``, None where an axis is dynamic.
         output_dtype: numpy name of the output's type.
+        file_axes: the output's axes as the file states them, where those are others than
+            ``output_shape``: ``(n)``, or ``(n, classes, 1, 1)``.
     """
 
     input_name: str
@@ -102,6 +104,7 @@ class ModelSignature:
     output_name: str
     output_shape: tuple[int | None, ...]
     output_dtype: str
+    file_axes: tuple[int | None, ...] | None = None
 
     @property
     def batch_size(self) -> int | None:

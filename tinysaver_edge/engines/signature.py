@@ -62,7 +62,10 @@ def signature_of(
     batch = source.shape[0] if source.shape else None
     found, axes = _answer(model, outputs, answer, batch)
     name = answer or found.name
-    return ModelSignature(source.name, source.shape or (), source.dtype, name, axes, found.dtype)
+    stated = None if found.shape == axes else found.shape
+    return ModelSignature(
+        source.name, source.shape or (), source.dtype, name, axes, found.dtype, stated
+    )
 
 
 def _answer(

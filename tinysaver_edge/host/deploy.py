@@ -103,7 +103,7 @@ def deploy(
     }
     with _all_or_nothing(out) as folder:
         if target is Target.OVMS:
-            _write_ovms(served, folder)
+            write_ovms(served, folder)
         elif target is Target.RAY:
             _write_ray(served, folder, values)
         else:
@@ -235,9 +235,12 @@ def _tensors(served: Served) -> dict[str, Any]:
     max_batch = MAX_BATCH if fixed is None else 0
     shape = served.artefact.preprocess.shape(1)[1:]
     inputs: tuple[int | None, ...] = (1,) if served.jpeg else shape
-    outputs = signature.output_shape[1:]
+    outputs, stated = signature.output_shape[1:], signature.file_axes
+    if stated is not None:
+        stated = stated[1:]
     if not max_batch:
         inputs, outputs = (fixed, *inputs), (fixed, *outputs)
+        stated = None if stated is None else (fixed, *stated)
     datatype = JPEG if served.jpeg else DATATYPES[signature.input_dtype]
     return {
         "max_batch": max_batch,
@@ -245,23 +248,43 @@ def _tensors(served: Served) -> dict[str, Any]:
         "input": {
             "name": "jpeg" if served.jpeg else signature.input_name,
             "type": _type(datatype),
-            "dims": [-1 if axis is None else axis for axis in inputs],
+            "dims": _dims(inputs),
         },
         "output": {
             "name": signature.output_name,
             "type": _type(DATATYPES[signature.output_dtype]),
-            "dims": [-1 if axis is None else axis for axis in outputs],
+            "dims": _dims(outputs),
+            "reshape": None if stated is None else _dims(stated),
         },
     }
+
+
+def _dims(axes: tuple[int | None, ...]) -> list[int]:
+    return [-1 if axis is None else axis for axis in axes]
 
 
 def _type(datatype: str) -> Verbatim:
     return Verbatim(_TYPES.get(datatype, f"TYPE_{datatype}"))
 
 
-def _write_ovms(served: Served, out: Path) -> None:
+def write_ovms(served: Served, out: Path) -> None:
+    """Write a configuration and ``models/`` for OpenVINO Model Server.
+
+    Args:
+        served: the model.
+        out: a folder that is there.
+
+    Raises:
+        InputError: it reads no such file, or devices would not read its answers.
+    """
     if served.file.suffix not in (".onnx", ".xml", ".tflite"):
         raise InputError(f"{served.file.name}: OpenVINO Model Server reads .onnx, .xml and .tflite")
+    if (stated := served.signature.file_axes) is not None:
+        axes = ", ".join("n" if axis is None else str(axis) for axis in stated)
+        raise InputError(
+            f"{served.file.name}: OpenVINO Model Server hands on its output as it is, ({axes}), "
+            "and devices want (n, classes): export it so, or write for another --target"
+        )
     folder = out / "models" / served.name / "1"
     folder.mkdir(parents=True)
     for file in served.artefact.files:

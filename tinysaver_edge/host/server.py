@@ -35,87 +35,21 @@ from tinysaver_edge._support.packages import frozen_heap
 from tinysaver_edge._support.text import brief
 from tinysaver_edge._support.urls import is_own_name
 from tinysaver_edge.errors import EngineError
-from tinysaver_edge.host.kserve_model import Answerer, import_kserve, kserve_model
+from tinysaver_edge.host.kserve_model import (
+    JSON_LENGTH,
+    Answerer,
+    data_plane,
+    import_kserve,
+    kserve_model,
+    number_in,
+)
 from tinysaver_edge.host.listening import WHY, Listening, grpc_guard, refusal
 from tinysaver_edge.host.served import Served
 
-
-def parse_raw(kserve: Any, body: bytes, json_length: int, model_name: str) -> Any:  # noqa: ANN401
-    """Read a request whose every input is bytes behind the JSON.
-
-    Args:
-        kserve: the module.
-        body: JSON, and the tensors after it.
-        json_length: how long the JSON is.
-        model_name: whom it is for.
-
-    Returns:
-        A ``kserve.InferRequest``; None where it is of another form, which KServe itself reads.
-    """
-    try:
-        asked = json.loads(body[:json_length])
-        given = asked["inputs"]
-        sizes = [one["parameters"]["binary_data_size"] for one in given]
-        if any("data" in one for one in given) or sum(sizes) != len(body) - json_length:
-            return None
-        raw, start = [], json_length
-        for size in sizes:
-            raw.append(body[start : start + size])
-            start += size
-        wanted = asked.get("outputs")
-        return kserve.InferRequest(
-            model_name=model_name,
-            infer_inputs=[
-                kserve.InferInput(one["name"], one["shape"], one["datatype"]) for one in given
-            ],
-            request_id=asked.get("id"),
-            raw_inputs=raw,
-            parameters=asked.get("parameters"),
-            request_outputs=None
-            if wanted is None
-            else [
-                kserve.protocol.infer_type.RequestedOutput(one["name"], one.get("parameters"))
-                for one in wanted
-            ],
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-
-
-def raw_data_plane(kserve: Any) -> type:  # noqa: ANN401 - a module
-    """Return KServe's data plane, with such requests read here."""
-    from kserve.protocol.dataplane import DataPlane
-
-    class RawDataPlane(DataPlane):  # type: ignore[misc]
-        def decode_inference_request(
-            self,
-            body: Any,  # noqa: ANN401 - bytes, or what KServe has read already
-            headers: dict[str, str],
-            model_name: str,
-        ) -> Any:  # noqa: ANN401 - a kserve.InferRequest
-            length = number_in(str(headers.get("inference-header-content-length", "")))
-            if isinstance(body, bytes) and length is not None:
-                request = parse_raw(kserve, body, length, model_name)
-                if request is not None:
-                    return request
-            try:
-                return super().decode_inference_request(body, headers, model_name)
-            except (
-                ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError
-            ) as error:  # fmt: skip
-                # A client's mistake: KServe would tell of a fault of ours, at length.
-                raise kserve.errors.InvalidInput(brief(f"the request: {error}")) from None
-
-    return RawDataPlane
-
-
-def number_in(header: str) -> int | None:
-    """Return the length that a header states; None where it states none."""
-    return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else None
-
-
 Scope: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
+
+BYTES = b"application/octet-stream"
 
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What HTTP clients may ask without a token."""
@@ -164,7 +98,7 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     model = kserve_model(answerer)
     repository = ModelRepository()
     repository.update(model)
-    plane = raw_data_plane(import_kserve())(model_registry=repository)
+    plane = data_plane(import_kserve())(model_registry=repository)
     extension = ModelRepositoryExtension(model_registry=repository)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -177,7 +111,8 @@ async def _serve(answerer: Answerer, listening: Listening, told: Callable[[str],
     http = _http_server(
         plane, extension, answerer.served.name, listening, tries, ready=lambda: bool(model.ready)
     )
-    http_sockets = [] if http is None else http_doors(listening)
+    place = listening.host, listening.http_port
+    http_sockets = [] if http is None else doors(*place, what="HTTP")
     await grpc_server.start()
     http_task = None if http is None else asyncio.create_task(http.serve(http_sockets))
     scheme = "grpcs" if listening.certificate is not None else "grpc"
@@ -228,10 +163,23 @@ def _grpc_server(
         """The protocol without its extension: nobody loads or unloads models from afar."""
 
         async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
+            await self._check_version(request.model_version, context)
             spelt = request.ByteSize() - sum(map(len, request.raw_input_contents))
             if spelt > MOST_SPELT_BYTES:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, TOO_LONG)
             return await super().ModelInfer(request, context)
+
+        async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
+            await self._check_version(request.version, context)
+            return await super().ModelReady(request, context)
+
+        async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
+            await self._check_version(request.version, context)
+            return await super().ModelMetadata(request, context)
+
+        async def _check_version(self, version: str, context: Any) -> None:  # noqa: ANN401
+            if version not in ("", "1"):
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is version 1 alone")
 
         async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not loaded from afar")
@@ -256,6 +204,8 @@ def _grpc_server(
         ],
     )
     protocol.add_GRPCInferenceServiceServicer_to_server(Servicer(plane, extension), server)
+    for door in doors(listening.host, listening.grpc_port, what="gRPC"):  # its own line is two
+        door.close()
     try:
         if listening.certificate is None:
             server.add_insecure_port(listening.authority)
@@ -336,37 +286,36 @@ def _http_server(
     )
 
 
-def http_doors(listening: Listening) -> list[socket.socket]:
-    """Listen for HTTP on every address of the host's name.
+def doors(host: str, port: int | None, *, what: str) -> list[socket.socket]:
+    """Listen on every address of the host's name.
 
-    The server itself would end the process where it cannot.
+    The servers themselves would end the process where they cannot, or tell of it at length.
 
     Raises:
         EngineError: one is taken, or none can be had.
     """
-    where = f"{listening.host}, port {listening.http_port}"
-    doors: list[socket.socket] = []
+    taken: list[socket.socket] = []
     failure: OSError | None = None
     try:
-        found = socket.getaddrinfo(listening.host, listening.http_port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for family, place in dict.fromkeys((family, place) for family, *_, place in found):
             try:
                 door = socket.create_server(place, family=family)
                 # Answers go out as they are written; whoever connects inherits it.
                 door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                doors.append(door)
+                taken.append(door)
             except OSError as error:  # a name may have addresses of a kind that is not there
                 failure = error
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
-        if not doors:
+        if not taken:
             raise failure or OSError("it has no address")
     except OSError as error:
-        for door in doors:
+        for door in taken:
             door.close()
-        reason = error.strerror or error
-        raise EngineError(f"cannot listen for HTTP on {where}: {reason}") from None
-    return doors
+        reason = str(error.strerror or error).partition(" (while")[0]
+        raise EngineError(f"cannot listen for {what} on {host}, port {port}: {reason}") from None
+    return taken
 
 
 def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None = None) -> App:
@@ -409,14 +358,24 @@ def guarded(app: App, name: str, listening: Listening, tries: WrongTokens | None
             await _refuse(send, 413, TOO_LONG)
         elif infers and busy >= listening.max_requests:
             await _refuse(send, 503, f"at most {listening.max_requests} requests at once")
-        else:
-            busy += infers
+        elif infers:
+            busy += 1
             try:
-                await app(scope, receive, send)
+                await app(_as_bytes(scope, headers), receive, send)
             finally:
-                busy -= infers
+                busy -= 1
+        else:
+            await app(scope, receive, send)
 
     return door
+
+
+def _as_bytes(scope: Scope, headers: dict[bytes, bytes]) -> Scope:
+    """Return a request as one of bytes, whatever its client calls it, and of no other headers."""
+    kept = [(name.encode(), headers.get(name.encode())) for name in ("content-length", JSON_LENGTH)]
+    given = [(name, value) for name, value in kept if value is not None]
+    path = scope["path"].replace("/versions/1/", "/")
+    return {**scope, "path": path, "headers": [(b"content-type", BYTES), *given]}
 
 
 def at_once(
@@ -448,7 +407,7 @@ def at_once(
 
 def _spelt_bytes(headers: dict[bytes, bytes], length: int) -> int:
     """Return how much of a request is JSON."""
-    told = number_in(headers.get(b"inference-header-content-length", b"").decode("latin-1"))
+    told = number_in(headers.get(JSON_LENGTH.encode(), b"").decode("latin-1"))
     return length if told is None else min(told, length)
 
 

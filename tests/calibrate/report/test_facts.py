@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.calibrate.report.world import EMPIRICAL, MACS, answers, finished, margins, problem
-from tinysaver_edge.calibrate.calibration import Candidate
+from tinysaver_edge.calibrate.calibration import Candidate, Within
 from tinysaver_edge.calibrate.problem import Problem
 from tinysaver_edge.calibrate.report import single_model_better
 from tinysaver_edge.calibrate.report.facts import MarkKind
@@ -152,6 +152,28 @@ def test_other_limits_are_kept_as_loosely_as_can_be():
     assert at_one.point.threshold == done.result.policy.stages[0].threshold
     for one in sweep.alternatives:
         assert one.point.drop_points <= one.max_drop_points + 1e-9
+
+
+def test_what_marks_and_other_limits_do_elsewhere_is_told_around_what_they_do_here():
+    targets = replace(EMPIRICAL, budgets=Budgets(escalation_rate=0.7))
+    facts = finished(targets=targets).facts()
+    chosen = next(one.row for one in facts.candidates if one.row.chosen)
+    found = (*facts.sweep.marks, *facts.sweep.alternatives)
+    assert len(found) > 5
+    for one in found:
+        for name, (low, high) in (
+            ("drop_points", one.within.drop_points),
+            ("accept_rate", one.within.accept_rate),
+            ("cost", one.within.cost),
+        ):
+            assert low < getattr(one.point, name) < high or one.point.accept_rate in (0, 1)
+    mark = next(one for one in facts.sweep.marks if one.kind is MarkKind.CHOSEN)
+    assert mark.within.drop_points == chosen.drop_interval_points
+    assert mark.within.accept_rate == chosen.accept_interval
+    assert mark.within.cost == chosen.cost_interval
+    held = replace(problem(), groups=np.arange(600) // 2)
+    grouped = finished(held).facts().sweep
+    assert all(one.within == Within() for one in (*grouped.marks, *grouped.alternatives))
 
 
 def test_the_holdout_has_its_own_curve():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysaver_edge._support import numbers
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow, Within
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
@@ -367,11 +367,27 @@ def _with_intervals(problem: Problem, proposal: Proposal, row: Candidate) -> Can
         row = replace(row, accuracy_interval=rate_interval(round(n * row.accuracy_saver), n))
     if row.threshold is None:  # what accepts nothing loses nothing, on whatever samples
         return row
-    policy = proposal.policy_at(row.threshold)
-    found = figures_on(policy, problem, proposal.rule_at(row.threshold))
-    row = replace(row, drop_interval_points=found.drop_interval_points)
+    within = intervals_at(problem, proposal, row.threshold)
+    return replace(
+        row,
+        drop_interval_points=within.drop_points,
+        accept_interval=within.accept_rate,
+        cost_interval=within.cost,
+    )
+
+
+def intervals_at(problem: Problem, proposal: Proposal, threshold: float) -> Within:
+    """Return within what the figures of a proposal at some threshold lie on other samples.
+
+    Args:
+        problem: the samples that they are of.
+        proposal: a cascade.
+        threshold: of its first stage.
+    """
+    n, apart = len(problem.labels), problem.groups is None and problem.timeline is None
+    found = figures_on(proposal.policy_at(threshold), problem, proposal.rule_at(threshold))
     if not apart or found.settled is None:
-        return row
+        return Within(found.drop_interval_points)
     reached = n - np.rint(n * np.cumsum(found.settled[:-1])).astype(int)
     rates = [rate_interval(int(one), n, risk=0.05 / len(reached)) for one in reached]
     macs = [one.macs / problem.large.macs for one in proposal.models]
@@ -380,7 +396,7 @@ def _with_intervals(problem: Problem, proposal: Proposal, row: Candidate) -> Can
         for end in (0, 1)
     )
     away = rate_interval(int(reached[-1]), n)
-    return replace(row, accept_interval=(1 - away[1], 1 - away[0]), cost_interval=(low, high))
+    return Within(found.drop_interval_points, (1 - away[1], 1 - away[0]), (low, high))
 
 
 HARDLY = 0.02

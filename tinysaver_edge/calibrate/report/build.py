@@ -169,7 +169,11 @@ def build_facts(
             None
             if rule is not None
             else sweep_of(
-                problem, holdout, result, max_drop_points=plan.targets.allowed_drop_points
+                problem,
+                holdout,
+                result,
+                choice.proposal,
+                max_drop_points=plan.targets.allowed_drop_points,
             )
         ),
         flow=flow_of(result, proposals, choice) if rule is None else None,

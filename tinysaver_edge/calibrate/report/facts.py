@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, Within
 from tinysaver_edge.calibrate.report.confidence import ClassRow, Reliability, ScoreHistogram
 from tinysaver_edge.calibrate.report.curves import Bounds, Point
 from tinysaver_edge.calibrate.report.latency import LatencyFacts
@@ -36,10 +36,12 @@ class Mark:
 
     Attributes:
         point: what it does on the samples that the decision rests on.
+        within: what it may do on others like them.
     """
 
     kind: MarkKind
     point: Point
+    within: Within
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,12 @@ class Alternative:
     Attributes:
         max_drop_points: the limit.
         point: the loosest threshold that keeps it.
+        within: what that may do on other samples like these.
     """
 
     max_drop_points: float
     point: Point
+    within: Within
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate
-from tinysaver_edge.calibrate.chosen.choose import HARDLY, Choice
+from tinysaver_edge.calibrate.calibration import Calibration, Candidate, Within
+from tinysaver_edge.calibrate.chosen.choose import HARDLY, Choice, intervals_at
 from tinysaver_edge.calibrate.costs import CascadeCosts
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.problem import Problem
@@ -112,6 +113,7 @@ def sweep_of(
     problem: Problem,
     holdout: Problem | None,
     result: Calibration,
+    proposal: Proposal,
     *,
     max_drop_points: float | None,
 ) -> SweepFacts | None:
@@ -124,12 +126,24 @@ def sweep_of(
     held: Curve | None = None
     if holdout is not None:
         held = trace(policy, holdout.outputs_of(policy), holdout.labels)
+
+    def within(threshold: float) -> Within:
+        found = Within() if math.isinf(threshold) else intervals_at(problem, proposal, threshold)
+        # Where people were asked, the curve is of agreement, and the interval of their answers.
+        return found if problem.known is None else replace(found, drop_points=None)
+
     return SweepFacts(
         score=first.score.name,
         calibration=curve.thinned(SWEEP_POINTS),
         holdout=() if held is None else held.thinned(SWEEP_POINTS),
-        marks=tuple(Mark(kind, curve.at(threshold)) for kind, threshold in _marked(result)),
-        alternatives=tuple(_alternatives(curve)),
+        marks=tuple(
+            Mark(kind, curve.at(threshold), within(threshold))
+            for kind, threshold in _marked(result)
+        ),
+        alternatives=tuple(
+            Alternative(limit, point, within(point.threshold))
+            for limit, point in _alternatives(curve)
+        ),
         max_drop_points=max_drop_points,
     )
 
@@ -148,12 +162,12 @@ def _marked(result: Calibration) -> Iterator[tuple[MarkKind, float]]:
         yield MarkKind.BUDGET, strictest
 
 
-def _alternatives(curve: Curve) -> Iterator[Alternative]:
+def _alternatives(curve: Curve) -> Iterator[tuple[float, Point]]:
     """Yield what other limits would bring, until the first with which everything is accepted."""
     for limit in OTHER_LIMITS:
         threshold = curve.loosest(curve.drop_points <= limit + 1e-9)
         if threshold is not None:
-            yield Alternative(limit, curve.at(threshold))
+            yield limit, curve.at(threshold)
         if threshold == curve.thresholds[-1]:
             return
 

@@ -127,6 +127,7 @@ def _values(facts: ReportFacts) -> dict[str, Any]:
         "score_of": _score_of,
         "same_score": _same_score([one.row for one in best_first[:MOST_CANDIDATES]]),
         "limit": bool(facts.max_drop_points),
+        "swept": facts.sweep is not None and any(m.within.accept_rate for m in facts.sweep.marks),
         "marked": [] if facts.sweep is None else [mark.kind.value for mark in facts.sweep.marks],
         "shown_candidates": best_first[:MOST_CANDIDATES],
         "many_classes": len(rows) > TABLE_CLASSES,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinysaver_edge._support.files import read_file, read_text
+from tinysaver_edge._support.limits import MOST_PEM_BYTES, MOST_TOKEN_BYTES
 from tinysaver_edge._support.urls import Url, is_loopback
 from tinysaver_edge.errors import InputError
 
@@ -209,7 +210,8 @@ class Token:
     def _read(self) -> str:
         if self.file is not None:
             try:
-                token, where = read_text(self.file).strip(), f"token file {self.file}"
+                token = read_text(self.file, most=MOST_TOKEN_BYTES).strip()
+                where = f"token file {self.file}"
             except (OSError, UnicodeDecodeError) as error:
                 if _may_be_a_token(self.file):
                     why = (
@@ -247,7 +249,7 @@ def _pem(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        content = read_file(path)
+        content = read_file(path, most=MOST_PEM_BYTES)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if b"-----BEGIN" not in content:

@@ -130,9 +130,7 @@ def test_a_bundle_without_a_certificate_promises_nothing(command, records, tmp_p
     assert "certificate: none, nothing is promised about other images" in done.out
     assert "kept here" not in done.out
     # Labels, of which the large model gets these right: it is its accuracy all the same.
-    right = np.load(records / "big.npz")["logits"].argmax(axis=1) == np.load(
-        records / "labels.npy"
-    )
+    right = np.load(records / "big.npz")["logits"].argmax(axis=1) == np.load(records / "labels.npy")
     few = others(records, tmp_path / "few", np.flatnonzero(right)[:20])
     done = command("evaluate", bundle, "--records", few, "--labels", few / "labels.npy")
     assert "large alone" in done.out + done.err

@@ -3,6 +3,7 @@
 Each runs in a process of its own, which has to end by itself.
 """
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from tests.small_bundle import small_bundle
 from tests.test_cascade import pair
 from tinysaver_edge.errors import EngineError
 from tinysaver_edge.stream import CallbackSink, Queued
+from tinysaver_edge.stream.lane import Lane
 from tinysaver_edge.stream.telemetry.events import SinkFailed
 from tinysaver_edge.testing import FakeClock, FakeSource, numbered_frame
 
@@ -221,6 +223,38 @@ def test_what_a_listener_raises_at_the_end_leaves_nobody_waiting_and_nothing_ope
     for stage in cascade.stages:
         with pytest.raises(EngineError, match="closed"):
             stage.ask(stage.blank)
+
+
+def test_a_loop_that_the_garbage_collector_ends_in_the_middle_of_the_streams_own_work(monkeypatch):
+    dropped, collected, waiting = threading.Event(), threading.Event(), Lane.waiting
+
+    def collecting(lane, regime):  # with the dispatcher's lock held
+        if dropped.is_set() and not collected.is_set():
+            collected.set()
+            gc.collect()
+        return waiting(lane, regime)
+
+    def frames():
+        yield numbered_frame(0)
+        dropped.wait(20)
+        yield from [numbered_frame(0)] * 100
+
+    monkeypatch.setattr(Lane, "waiting", collecting)
+    cascade = pair([[9.0, 0.0, 0.0]], clock=time.monotonic)
+    ring = [iter(cascade.stream(frames()))]
+    gc.disable()  # but for once
+    try:
+        next(ring[0])
+        ring.append(ring)
+        del ring
+        dropped.set()
+        assert collected.wait(10)
+    finally:
+        gc.enable()
+    closer = threading.Thread(target=cascade.close, daemon=True)
+    closer.start()
+    closer.join(10)
+    assert not closer.is_alive()
 
 
 def test_closing_from_another_thread_waits_for_the_stream_to_end():

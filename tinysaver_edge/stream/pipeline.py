@@ -333,11 +333,15 @@ class Stream:
                 decisions of the others.
         """
         self._start(iterated=True)
+        thread, apart = threading.get_ident(), False
         try:
             while (decision := self._output.get()) is not None:
                 yield decision
+        except GeneratorExit:  # the garbage collector leaves loops in the middle of anything
+            apart = thread != threading.get_ident()
+            raise
         finally:
-            self.close()
+            self._calls.end(self._close, apart=apart or self._output.inside)
 
     async def __aiter__(self) -> AsyncIterator[Decision]:
         """Yield every decision, without holding up the event loop."""
@@ -373,17 +377,13 @@ class Stream:
                 raise InputError("a stream runs once: make another")
             self._started = True
         with self._setup:
-            if self._is_closed():  # a signal came in between: there is nothing to give
+            if self._closed:  # a signal came in between: there is nothing to give
                 return
             try:
                 self._set_up(iterated=iterated)
             except BaseException:
                 self._close()
                 raise
-
-    def _is_closed(self) -> bool:
-        with self._state:
-            return self._closed
 
     def _set_up(self, *, iterated: bool) -> None:
         """Open the sinks and start the threads; `close` waits for it."""

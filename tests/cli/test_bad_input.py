@@ -450,7 +450,7 @@ class TestBundles:
         manifest = json.loads((bundle / "bundle.json").read_text())
         manifest["schema_version"] = 99
         (bundle / "bundle.json").write_text(json.dumps(manifest))
-        refused(command("verify", bundle), "schema version 99", "upgrade with pip install")
+        refused(command("verify", bundle), "schema version 99", "upgrade with", "pip install ")
 
     def test_sources_that_cannot_be_run(self, command, bundle, tmp_path):
         (tmp_path / "empty").mkdir()

@@ -98,6 +98,7 @@ def trace(path: Path, *lines: str) -> Path:
 def test_a_trace_tells_rate_bursts_times_and_scores(bundle, tmp_path):
     lines = [line(k, escalated=k % 20 < 5) for k in range(600)]
     lines.append(line(3, escalated=True, revision=1))  # what was decided is not decided twice
+    lines.append(json.dumps({"error": "frames were lost", "exit_code": 2, "frame_id": None}))
     found = read_traces([trace(tmp_path / "t.jsonl", *lines)], bundle)
     assert found.rate == 0.25
     assert found.frames_per_s == pytest.approx(10)

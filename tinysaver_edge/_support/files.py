@@ -448,11 +448,13 @@ def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the members of a .zip, none of which unpacks to more at once than is asked for.
 
     Raises:
-        OddZipError: one is packed by bzip2, of which four kilobytes may become five gigabytes.
+        OddZipError: one is packed otherwise than usual. By bzip2 four kilobytes may become five
+            gigabytes, by LZMA a megabyte seven, whatever the list of members says.
     """
     found = archive.infolist()
-    if any(one.compress_type == zipfile.ZIP_BZIP2 for one in found):
-        raise OddZipError("packed by bzip2, which is not unpacked here: zip it anew as usual")
+    for kind in {one.compress_type for one in found} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        name = {12: "bzip2", 14: "LZMA", 93: "Zstandard"}.get(kind, f"method {kind}")
+        raise OddZipError(f"packed by {name}, which is not unpacked here: zip it anew as usual")
     return found
 
 

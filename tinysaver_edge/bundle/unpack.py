@@ -8,7 +8,6 @@ taken, as long as the manifest says, and the sums have bounds.
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import shutil
 import struct
@@ -41,7 +40,6 @@ _FREE_BYTES = 64 << 20
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     EOFError,
     NotImplementedError,

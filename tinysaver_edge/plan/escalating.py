@@ -398,6 +398,8 @@ def _lines(path: Path, bundle: Bundle) -> Iterator[_Line]:
     try:
         with path.open("rb") if path.is_file() else io.BytesIO(read_file(path)) as file:
             for number, row in enumerate(file, 1):
+                if b'"frame_id": null' in row:  # says why the run failed; no decision
+                    continue
                 try:
                     line = _parsed(row, f"trace {path}: line {number}", names, least)
                 except InputError:
@@ -492,9 +494,6 @@ def read_epochs(folder: Path, bundle: Bundle) -> Traced:
         rate,
         flags,
         asked=1 - float(still.mean()),
-        assumed=(
-            _APART,
-            "what one epoch holds goes on as another that is drawn at random",
-        ),
+        assumed=(_APART, "what one epoch holds goes on as another that is drawn at random"),
     )
     return _enough(found, f"records {folder.name}", "epoch", len(escalated))

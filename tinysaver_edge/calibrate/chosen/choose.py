@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysaver_edge._support import numbers
-from tinysaver_edge.calibrate.calibration import Calibration, Candidate, MethodRow, Within
+from tinysaver_edge.calibrate.calibration import Candidate, MethodRow, Within
 from tinysaver_edge.calibrate.methods.proposal import SEVERAL, Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.methods.search import SEARCHED
@@ -420,43 +419,6 @@ def hardly_worth_it(choice: Choice) -> list[str]:
         f"the longer cascade {chosen.saver} saves {100 * saved:.1f} % beside {best.saver}{memory}: "
         f"--max-stages 2 does without it"
     ]
-
-
-def single_model_better(problem: Problem, result: Calibration) -> str | None:
-    """Say so where one of the savers alone would serve better than the chosen cascade.
-
-    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
-    is named. The large model alone is left to the run's own warnings.
-
-    Args:
-        problem: the samples that the decision rests on, those of ``result.calibration``.
-        result: the finished calibration.
-
-    Returns:
-        One sentence for people, or None where the cascade is the better choice.
-    """
-    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
-    if cost is None or cascade is None:
-        return None
-    right = {one.name: _accuracy(one.outputs.predictions, problem) for one in problem.savers}
-    better = [
-        one
-        for one in problem.savers
-        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
-    ]
-    if not better:
-        return None
-    best = min(better, key=lambda one: one.macs)
-    alone = numbers.ratio(best.macs / problem.large.macs)
-    return (
-        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
-        f"right on {numbers.percent(right[best.name])} at {alone} × the large model's MACs, the "
-        f"cascade on {numbers.percent(cascade)} at {numbers.ratio(cost)} ×"
-    )
-
-
-def _accuracy(predictions: NDArray[np.int64], problem: Problem) -> float:
-    return float(np.count_nonzero(predictions == problem.labels)) / len(problem.labels)
 
 
 PROMISES = {

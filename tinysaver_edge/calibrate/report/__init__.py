@@ -12,9 +12,9 @@ numbers           how numbers are printed
 charts/           the drawings
 """
 
-from tinysaver_edge.calibrate.chosen.choose import single_model_better
 from tinysaver_edge.calibrate.report.build import build_facts
 from tinysaver_edge.calibrate.report.facts import ReportFacts
+from tinysaver_edge.calibrate.report.tradeoff import single_model_better
 from tinysaver_edge.calibrate.report.write import is_own_page, write_report
 
 __all__ = [

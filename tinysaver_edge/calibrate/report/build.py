@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinysaver_edge.bundle.manifest import given_words
 from tinysaver_edge.calibrate.calibration import Calibration
-from tinysaver_edge.calibrate.chosen.choose import Choice, single_model_better
+from tinysaver_edge.calibrate.chosen.choose import Choice
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.plan import Plan
 from tinysaver_edge.calibrate.problem import Problem
@@ -24,7 +24,13 @@ from tinysaver_edge.calibrate.report.latency import latency_facts
 from tinysaver_edge.calibrate.report.origin import origin
 from tinysaver_edge.calibrate.report.pictures import AnsweredSamples, pictures
 from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
-from tinysaver_edge.calibrate.report.tradeoff import candidates_of, flow_of, singles_of, sweep_of
+from tinysaver_edge.calibrate.report.tradeoff import (
+    candidates_of,
+    flow_of,
+    single_model_better,
+    singles_of,
+    sweep_of,
+)
 from tinysaver_edge.data.source import DataSource
 from tinysaver_edge.deciding.epochs import reused
 from tinysaver_edge.deciding.figures import Figures

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from tests.pictures import class_folders, encoded, picture
 from tests.real_data import data_folder
-from tinysaver_edge.data.files import class_folder_samples, open_data
-from tinysaver_edge.data.images import decode_image
-from tinysaver_edge.data.source import Sample, class_indices
+from tinysaver_edge.data import Sample, class_indices, decode_image, open_data
+from tinysaver_edge.data.files import class_folder_samples
 from tinysaver_edge.errors import DataError
 
 

@@ -97,7 +97,7 @@ READ_ONLY = {
 }
 """Values that users get and never make."""
 
-HANDED_THROUGH = {"Address", "Artefact", "CameraMemory", "Decider", "RemoteEngine"}
+HANDED_THROUGH = {"Address", "Artefact", "Calls", "CameraMemory", "Decider", "RemoteEngine"}
 """Values that users get of one public name and give to another."""
 
 

@@ -13,8 +13,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """Of no such power, and letters of some languages need them."""
 
-_SCHEME = r"[a-z][a-z0-9+.-]{1,20}:(?://|/(?!/))"
-_ADDRESS = re.compile(rf"(?i){_SCHEME}(?!\[USER)")
+_SCHEME = r"[a-z][a-z0-9+.-]{1,20}:(?://|/(?!/))(?!\[USER)"
+_ADDRESS = re.compile(rf"(?i){_SCHEME}")
 """With one slash as well: so stands an address that was given, and taken, for a path."""
 
 _SPACED = re.compile(rf"(?i)({_SCHEME})[^\s/]*:")
@@ -84,10 +84,12 @@ def for_people(message: str, most: int | None = MOST_LINE) -> str:
 def without_logins(text: str) -> str:
     """Return a text whose addresses have no logins; the part of `for_people` that programs want."""
     if "@" in text:
-        parts = re.split(r"([\n@\[])", re.sub(r"\S+", _without_login, text))
-        for place in range(0, len(parts) - 1, 2):
-            if parts[place + 1] == "@" and (found := _SPACED.search(parts[place])) is not None:
-                parts[place] = f"{parts[place][: found.end(1)]}…"
+        parts = re.split(r"([\n@])", re.sub(r"\S+", _without_login, text))
+        for place, part in enumerate(parts[:-1]):
+            last = part.rfind("[") if parts[place + 1] == "@" else len(part)
+            found = next((one for one in _SPACED.finditer(part) if one.end() > last), None)
+            if found is not None:
+                parts[place] = f"{part[: found.end(1)]}…"
         text = _BARE_LOGIN.sub("…@", "".join(parts))
     return _ASKED_WITH.sub(r"\1***", text) if "=" in text else text
 

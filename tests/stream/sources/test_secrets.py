@@ -297,6 +297,7 @@ def test_of_runs_by_every_way_out(tmp_path):
         f'Invalid bucket name "{USER}:{PASSWORD}@bucket"',
         f"https://host/x.zip#token={PASSWORD}",
         f"https://host/x;session={PASSWORD}?a=1",
+        f"no such file rtsp://[{USER}:{PASSWORD} x@host",
     ],
 )
 def test_a_login_without_a_scheme_and_a_key_behind_any_sign_are_found(text):

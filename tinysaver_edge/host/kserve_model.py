@@ -335,7 +335,7 @@ class _Asked(BaseModel):
 
 
 def read_request(kserve: Any, body: bytes, json_length: int, model_name: str) -> Any:  # noqa: ANN401
-    """Read a request: KServe's own reading tells every fault of a bad one, at a length without bound.
+    """Read a request: KServe's own reading tells every fault of a bad one, without bound.
 
     Args:
         kserve: the module.

@@ -236,7 +236,10 @@ def test_another_version_is_not_there(host) -> None:
             assert ask_for("large", "1")
             with pytest.raises(InferenceServerException, match="there is version 1 alone"):
                 ask_for("large", "2")
+        with pytest.raises(InferenceServerException, match="not unloaded from afar"):
+            client.unload_model("large")
     assert ask(host, "POST", "/v2/models/large/versions/2/infer", b"{}")[0] == 404
+    assert "Internal server error" not in host.log()
 
 
 def test_a_port_that_is_taken_is_one_clear_line(bundle, host, tmp_path) -> None:

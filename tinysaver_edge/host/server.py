@@ -155,37 +155,38 @@ def _grpc_server(
     tries: WrongTokens,
 ) -> Any:  # noqa: ANN401
     import grpc
+    from grpc_interceptor.exceptions import InvalidArgument, NotFound, Unimplemented
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
     from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
     from kserve.protocol.grpc.servicer import InferenceServicer
+
+    def check_version(version: str) -> None:
+        if version not in ("", "1"):
+            raise NotFound("there is version 1 alone")
 
     class Servicer(InferenceServicer):  # type: ignore[misc]
         """The protocol without its extension: nobody loads or unloads models from afar."""
 
         async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
-            await self._check_version(request.model_version, context)
+            check_version(request.model_version)
             spelt = request.ByteSize() - sum(map(len, request.raw_input_contents))
             if spelt > MOST_SPELT_BYTES:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, TOO_LONG)
+                raise InvalidArgument(TOO_LONG)
             return await super().ModelInfer(request, context)
 
         async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
-            await self._check_version(request.version, context)
+            check_version(request.version)
             return await super().ModelReady(request, context)
 
         async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802
-            await self._check_version(request.version, context)
+            check_version(request.version)
             return await super().ModelMetadata(request, context)
 
-        async def _check_version(self, version: str, context: Any) -> None:  # noqa: ANN401
-            if version not in ("", "1"):
-                await context.abort(grpc.StatusCode.NOT_FOUND, "there is version 1 alone")
-
         async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not loaded from afar")
+            raise Unimplemented("models are not loaded from afar")
 
         async def RepositoryModelUnload(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not unloaded from afar")
+            raise Unimplemented("models are not unloaded from afar")
 
     server = grpc.aio.server(
         ThreadPoolExecutor(1),

@@ -373,9 +373,9 @@ class Stream:
 
     def _start_once(self, *, iterated: bool) -> None:
         with self._state:
-            if self._started or self._closed:
-                raise InputError("a stream runs once: make another")
-            self._started = True
+            over, self._started = self._started or self._closed, True
+        if over:
+            raise InputError("a stream runs once: make another")
         with self._setup:
             if self._closed:  # a signal came in between: there is nothing to give
                 return

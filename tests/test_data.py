@@ -489,3 +489,13 @@ def test_a_table_that_names_what_can_be_no_file(tmp_path, name):
     table.write_text(json.dumps({"file": name, "label": "a"}))
     with pytest.raises(DataError, match=r"line 1: .* is no name that a file can have"):
         open_data(table)
+
+
+def test_files_are_counted_by_their_endings_where_there_are_several(tmp_path):
+    class_folders(tmp_path, classes=["a", "b"], each=2)
+    with open_data(tmp_path) as data:
+        assert data.endings is None
+    for path in list((tmp_path / "b").iterdir()):
+        path.rename(path.with_suffix(".JFIF"))
+    with open_data(tmp_path) as data:
+        assert data.endings == "2 of .png, 2 of .jfif"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +49,6 @@ from tinysaver_edge.errors import InputError
 from tinysaver_edge.fusion import ConditionalLogit, Fusion, get_fusion
 from tinysaver_edge.hardware.cpu import read_cpu
 from tinysaver_edge.models.labels import read_labels
-
-SHOWN_ENDINGS = 8
-"""Of so many kinds of image files each is told; more are parts of names."""
 
 _ALL_OF_THEM = Targets(max_drop_points=None, objective=Objective.ACCURACY)
 """Asked so, no saver is left out for what another costs."""
@@ -197,12 +193,8 @@ def _measured_here(
     tell: Callable[..., bool] | None = None,
 ) -> MeasuredProblem:
     left_out = check_left_out(data.left_out, kept=len(data), limit=given.skip_limit, path=data.path)
-    endings = Counter(PurePosixPath(one.file).suffix.lower() for one in data.samples)
-    if 1 < len(endings) <= SHOWN_ENDINGS:
-        told = ", ".join(
-            f"{count} of {ending or 'none'}" for ending, count in endings.most_common()
-        )
-        progress.note(f"images by their files' endings: {told}")
+    if (endings := data.endings) is not None:
+        progress.note(f"images by their files' endings: {endings}")
     stack.enter_context(_alone(folder))
     gathered = from_images(
         given, data, folder=folder, shortlist=shortlist, progress=progress, fusion=fusion, tell=tell

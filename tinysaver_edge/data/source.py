@@ -6,8 +6,10 @@ import hashlib
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+
+
+SHOWN_ENDINGS = 8
+"""Of so many kinds of image files each is told; more are parts of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,14 @@ class DataSource(ABC):
         if all(sample.group is None for sample in self.samples):
             return None
         return np.array([sample.group or "" for sample in self.samples])
+
+    @property
+    def endings(self) -> str | None:
+        """How many files have which ending, for people; None where all have the same."""
+        found = Counter(PurePosixPath(one.file).suffix.lower() for one in self.samples)
+        if not 1 < len(found) <= SHOWN_ENDINGS:
+            return None
+        return ", ".join(f"{count} of {one or 'none'}" for one, count in found.most_common())
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -37,7 +37,7 @@ help:
 demo: $(VENV)/.runtime
 	rm -rf demo-bundle demo-bundle.records demo-bundle.report.html
 	$(BIN)/tinysaver-edge demo --out demo-bundle
-	@echo "tinysaver-edge is in $(BIN): type . $(BIN)/activate first"
+	@echo "After . $(BIN)/activate it is called tinysaver-edge alone"
 
 # Some tests hold times against limits: more workers than the cores of a small machine make them fail.
 WORKERS ?= 2

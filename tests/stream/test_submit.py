@@ -1,7 +1,6 @@
 """Single frames through futures: the caller goes on, deadlines hold, nothing is left hanging."""
 
 import asyncio
-import signal
 import threading
 import time
 
@@ -85,28 +84,6 @@ def test_closing_answers_what_waits_and_leaves_no_thread():
         cascade.submit(numbered_frame(0))
     time.sleep(0.1)
     assert set(threading.enumerate()) <= before
-
-
-def test_a_signal_that_closes_just_before_a_wait_is_not_waited_for():
-    answers = Answers(unsure=lambda n: True)
-    answers.gate.clear()
-    with cascade_of(answers, clock=time.monotonic) as cascade:
-        future = cascade.submit(numbered_frame(1))
-        wait_until(lambda: answers.asked_large)
-        wait, woken = future._condition.wait, []
-
-        def late(timeout=None):
-            signal.raise_signal(signal.SIGUSR1)
-            woken.append(wait(timeout))
-
-        future._condition.wait = late
-        before = signal.signal(signal.SIGUSR1, lambda *_: cascade.close())
-        try:
-            assert future.result(5).reason is Reason.STOPPED
-            assert woken == [True]
-        finally:
-            signal.signal(signal.SIGUSR1, before)
-            answers.gate.set()
 
 
 def test_a_frame_that_is_about_to_wait_when_all_is_closed_gets_the_savers_answer(monkeypatch):

@@ -136,7 +136,8 @@ def _give_up_unread() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
                 del full_s[output]
                 for thread in threading.enumerate():
-                    if thread.ident is not None:
+                    # Of a library's own threads Python does not hear when they end.
+                    if thread.ident is not None and not isinstance(thread, threading._DummyThread):
                         signal.pthread_kill(thread.ident, NUDGE)
 
 

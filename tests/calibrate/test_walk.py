@@ -16,7 +16,7 @@ from tinysaver_edge.data.source import Sample
 
 EACH = 40
 
-MOST_FILES_OF_AN_IMAGE = 33  # the last one: the intervals of the thresholds that a report marks
+MOST_FILES_OF_AN_IMAGE = 32
 MOST_FILES_OF_A_RUN = 57
 
 LOOKED_AT = {

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysaver_edge._support.numbers import percent, ratio
 from tinysaver_edge.artefact import Artefact
 from tinysaver_edge.bundle.manifest import RanEntry
-from tinysaver_edge.calibrate.calibration import CodecCost
+from tinysaver_edge.calibrate.calibration import Calibration, CodecCost
 from tinysaver_edge.deciding.epochs import EpochTimeline
 from tinysaver_edge.deciding.policy import Policy
 from tinysaver_edge.errors import DataError, InputError
@@ -304,3 +305,39 @@ def join_records(
     if not len(kept):
         raise DataError("no readable images are left to calibrate on")
     return (problem.subset(kept) if len(skipped) else problem), kept
+
+
+def single_model_better(problem: Problem, result: Calibration) -> str | None:
+    """Say so where one of the savers alone would serve better than the chosen cascade.
+
+    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
+    is named. The large model alone is left to the run's own warnings.
+
+    Args:
+        problem: the samples that the decision rests on, those of ``result.calibration``.
+        result: the finished calibration.
+
+    Returns:
+        One sentence for people, or None where the cascade is the better choice.
+    """
+    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
+    if cost is None or cascade is None:
+        return None
+    right = {
+        one.name: float((one.outputs.predictions == problem.labels).mean())
+        for one in problem.savers
+    }
+    better = [
+        one
+        for one in problem.savers
+        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
+    ]
+    if not better:
+        return None
+    best = min(better, key=lambda one: one.macs)
+    alone = ratio(best.macs / problem.large.macs)
+    return (
+        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
+        f"right on {percent(right[best.name])} at {alone} × the large model's MACs, the "
+        f"cascade on {percent(cascade)} at {ratio(cost)} ×"
+    )

@@ -45,24 +45,19 @@ from tinysaver_edge.calibrate.gathered import (
     records_folder,
 )
 from tinysaver_edge.calibrate.measured.given_records import machine
-from tinysaver_edge.calibrate.measured.independence import (
-    note_tuned,
-    tested_before,
-    without_tuned,
-)
+from tinysaver_edge.calibrate.measured.independence import note_tuned, tested_before, without_tuned
 from tinysaver_edge.calibrate.measured.label_check import check_agreement
 from tinysaver_edge.calibrate.methods.chains import why_no_pool
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.methods.propose import propose_all
 from tinysaver_edge.calibrate.plan import ImageInput, Plan, beside
-from tinysaver_edge.calibrate.problem import MeasuredProblem, Problem, split_holdout
-from tinysaver_edge.calibrate.report import (
-    ReportFacts,
-    build_facts,
-    is_own_page,
+from tinysaver_edge.calibrate.problem import (
+    MeasuredProblem,
+    Problem,
     single_model_better,
-    write_report,
+    split_holdout,
 )
+from tinysaver_edge.calibrate.report import ReportFacts, build_facts, is_own_page, write_report
 from tinysaver_edge.calibrate.targets import Method, Reference, limits_of
 from tinysaver_edge.certificate.certificate import Certificate
 from tinysaver_edge.data.source import DataSource

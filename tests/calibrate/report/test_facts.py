@@ -7,8 +7,7 @@ import pytest
 
 from tests.calibrate.report.world import EMPIRICAL, MACS, answers, finished, margins, problem
 from tinysaver_edge.calibrate.calibration import Candidate, Within
-from tinysaver_edge.calibrate.problem import Problem
-from tinysaver_edge.calibrate.report import single_model_better
+from tinysaver_edge.calibrate.problem import Problem, single_model_better
 from tinysaver_edge.calibrate.report.facts import MarkKind
 from tinysaver_edge.calibrate.targets import Budgets, Objective
 from tinysaver_edge.fusion import ConditionalLogit

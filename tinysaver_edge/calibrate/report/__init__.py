@@ -14,13 +14,11 @@ charts/           the drawings
 
 from tinysaver_edge.calibrate.report.build import build_facts
 from tinysaver_edge.calibrate.report.facts import ReportFacts
-from tinysaver_edge.calibrate.report.tradeoff import single_model_better
 from tinysaver_edge.calibrate.report.write import is_own_page, write_report
 
 __all__ = [
     "ReportFacts",
     "build_facts",
     "is_own_page",
-    "single_model_better",
     "write_report",
 ]

@@ -15,7 +15,7 @@ from tinysaver_edge.calibrate.calibration import Calibration
 from tinysaver_edge.calibrate.chosen.choose import Choice
 from tinysaver_edge.calibrate.methods.proposal import Proposal
 from tinysaver_edge.calibrate.plan import Plan
-from tinysaver_edge.calibrate.problem import Problem
+from tinysaver_edge.calibrate.problem import Problem, single_model_better
 from tinysaver_edge.calibrate.report import numbers
 from tinysaver_edge.calibrate.report.confidence import class_rows, reliability, score_histogram
 from tinysaver_edge.calibrate.report.curves import bounds_of
@@ -27,7 +27,6 @@ from tinysaver_edge.calibrate.report.proof import drift_sentence, proof_facts
 from tinysaver_edge.calibrate.report.tradeoff import (
     candidates_of,
     flow_of,
-    single_model_better,
     singles_of,
     sweep_of,
 )

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinysaver_edge._support.numbers import percent, ratio
 from tinysaver_edge.calibrate.calibration import Calibration, Candidate, Within
 from tinysaver_edge.calibrate.chosen.choose import HARDLY, Choice, intervals_at
 from tinysaver_edge.calibrate.costs import CascadeCosts
@@ -55,39 +54,6 @@ def singles_of(problem: Problem) -> tuple[SingleModel, ...]:
             is_large=one is problem.large,
         )
         for one in (problem.large, *problem.savers)
-    )
-
-
-def single_model_better(problem: Problem, result: Calibration) -> str | None:
-    """Say so where one of the savers alone would serve better than the chosen cascade.
-
-    That is: it is at least as accurate on the same samples, and no dearer. Of several the cheapest
-    is named. The large model alone is left to the run's own warnings.
-
-    Args:
-        problem: the samples that the decision rests on, those of ``result.calibration``.
-        result: the finished calibration.
-
-    Returns:
-        One sentence for people, or None where the cascade is the better choice.
-    """
-    cascade, cost = result.calibration.accuracy_cascade, result.calibration.cost_macs_ratio
-    if cost is None or cascade is None:
-        return None
-    right = {one.name: one.accuracy for one in singles_of(problem)}
-    better = [
-        one
-        for one in problem.savers
-        if right[one.name] >= cascade and one.macs <= cost * problem.large.macs * (1 + 1e-9)
-    ]
-    if not better:
-        return None
-    best = min(better, key=lambda one: one.macs)
-    alone = ratio(best.macs / problem.large.macs)
-    return (
-        f"{best.name} alone serves as well as the cascade or better: on these samples it is "
-        f"right on {percent(right[best.name])} at {alone} × the large model's MACs, the "
-        f"cascade on {percent(cascade)} at {ratio(cost)} ×"
     )
 
 
